@@ -1,0 +1,149 @@
+"""The Celery app that both sides use: queues, routes, JSON only, and a transport that loses nothing.
+
+Redis has no acknowledgements; kombu emulates them with a hash `unacked`. Two things in that emulation
+break promises of ours, and `GuardedQoS` mends them, see there.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery import Celery
+from kombu.entity import Exchange, Queue
+from kombu.exceptions import OperationalError
+from kombu.transport import redis as kombu_redis
+from redis.exceptions import RedisError
+
+from contract import keys
+from contract.errors import RedisUnavailable
+from contract.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class GuardedQoS(kombu_redis.QoS):
+    """Acknowledgements that survive a lost connection.
+
+    kombu restores every unacked message as soon as a connection drops, so the task that is running
+    starts a second time beside itself; and when Redis was restarted the restore itself fails and
+    takes the worker down. Here the messages stay in `unacked`, where the visibility timeout and the
+    reconciler look after them, and a task that ends acks by its tag over whatever connection there is.
+    """
+
+    def restore_unacked(self, client: Any = None) -> list[Any]:
+        self._delivered.clear()
+        return []
+
+    def ack(self, delivery_tag: str) -> None:
+        try:
+            super().ack(delivery_tag)  # type: ignore[no-untyped-call]
+        except Exception:  # whatever the dead channel raised: the tag is what counts
+            self._quick_ack(delivery_tag)
+            self._ack_by_tag(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        try:
+            super().reject(delivery_tag, requeue=requeue)  # type: ignore[no-untyped-call]
+        except Exception:
+            self._quick_ack(delivery_tag)
+            if not requeue:
+                self._ack_by_tag(delivery_tag)
+
+    def _ack_by_tag(self, delivery_tag: str) -> None:
+        """ZREM and HDEL over a fresh connection; failing that, the message comes back and finds its
+        shard committed."""
+        try:
+            with self.channel.connection.client.clone() as fresh:
+                channel = fresh.default_channel
+                with channel.conn_or_acquire() as client:
+                    client.zrem(channel.unacked_index_key, delivery_tag)
+                    client.hdel(channel.unacked_key, delivery_tag)
+        except (RedisError, OperationalError, OSError, AttributeError) as error:
+            log.info("The message %s stays until its visibility timeout: %s", delivery_tag, error)
+
+
+class Channel(kombu_redis.Channel):
+    QoS = GuardedQoS
+
+
+class Transport(kombu_redis.Transport):
+    Channel = Channel
+
+
+def make_app(settings: Settings) -> Celery:
+    """The app over `settings.redis_url`; connects lazily."""
+    app = Celery("imagemill", set_as_current=False)
+    app.conf.update(
+        broker_url=settings.redis_url,
+        broker_transport="contract.broker:Transport",
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "visibility_timeout": settings.visibility_timeout,
+            "unacked_restore_interval": min(10, settings.visibility_timeout),
+            "unacked_restore_throttle": 1,
+            "priority_steps": [0],
+            "socket_timeout": 30,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 25,
+            "global_keyprefix": keys.RedisKeys(settings.namespace).broker_prefix,
+        },
+        task_queues=[Queue(name, Exchange(name), routing_key=name) for name in keys.QUEUES],
+        task_default_queue=keys.QUEUE_CONTROL,
+        task_routes={
+            keys.TASK_PLAN: keys.QUEUE_CONTROL,
+            keys.TASK_FINALIZE: keys.QUEUE_CONTROL,
+            keys.TASK_TICK: keys.QUEUE_CONTROL,
+            keys.TASK_CLASSIFY: keys.QUEUE_CLASSIFY,
+        },
+        task_serializer="json",
+        accept_content=["json"],
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_ignore_result=True,
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_hijack_root_logger=False,
+        worker_send_task_events=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        enable_utc=True,
+        timezone="UTC",
+        beat_schedule={
+            "tick": {
+                "task": keys.TASK_TICK,
+                "schedule": settings.reconcile_seconds,
+                # A tick that waited longer than this is stale: the next one does its work.
+                "options": {"expires": max(5.0, settings.reconcile_seconds)},
+            }
+        },
+    )
+    return app
+
+
+class Queues:
+    """Puts tasks on their queues. A message carries a job id and a shard number, nothing else."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    def plan(self, job: str) -> None:
+        self._send(keys.TASK_PLAN, job)
+
+    def finalize(self, job: str) -> None:
+        self._send(keys.TASK_FINALIZE, job)
+
+    def classify(self, job: str, shards: list[int]) -> None:
+        """Queue shards of a job, over one connection."""
+        for shard in shards:
+            self._send(keys.TASK_CLASSIFY, job, shard)
+
+    def _send(self, task: str, *args: str | int) -> None:
+        try:
+            self._app.send_task(task, args=list(args), retry=False, ignore_result=True)
+        except (OperationalError, RedisError, OSError) as error:
+            raise RedisUnavailable(
+                f"The queue in Redis did not take {task} {args} ({type(error).__name__}); the reconciler will "
+                "queue it again, or use `imagemill resume`."
+            ) from error

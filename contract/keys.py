@@ -1,0 +1,161 @@
+"""Every name that both sides must spell alike: Redis keys, object keys, queues and tasks.
+
+Key stems hold no dots, so that a shard's manifest, output and marker are told apart by suffix alone.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+QUEUE_CONTROL = "control"
+QUEUE_CLASSIFY = "classify"
+QUEUES = (QUEUE_CONTROL, QUEUE_CLASSIFY)
+
+TASK_PLAN = "imagemill.plan"
+TASK_FINALIZE = "imagemill.finalize"
+TASK_TICK = "imagemill.tick"
+TASK_CLASSIFY = "imagemill.classify"
+
+JOBS = "jobs/"
+ACTIVE = "active/"
+MODELS = "models/"
+
+_SHARD = re.compile(r"shard-(\d+)(?:-r(\d+))?\.[a-z]+$")
+
+
+@dataclass(frozen=True)
+class JobKeys:
+    """Object keys of one job. `output` is the prefix of its results, `jobs/<id>/out/` unless told."""
+
+    id: str
+
+    @property
+    def root(self) -> str:
+        return f"{JOBS}{self.id}/"
+
+    @property
+    def spec(self) -> str:
+        return f"{self.root}spec.json"
+
+    @property
+    def plan_prefix(self) -> str:
+        return f"{self.root}plan/"
+
+    @property
+    def plan(self) -> str:
+        return f"{self.plan_prefix}_PLAN.json"
+
+    def manifest(self, shard: int) -> str:
+        """The items of a shard, one JSON object a line."""
+        return f"{self.plan_prefix}shard-{shard:06d}.jsonl"
+
+    @property
+    def input_prefix(self) -> str:
+        """What the producer brought: packed shards, a manifest, or tars under their own names."""
+        return f"{self.root}in/"
+
+    def tar(self, shard: int) -> str:
+        """What the producer packed for a shard from a local folder."""
+        return f"{self.input_prefix}shard-{shard:06d}.tar"
+
+    def source(self, suffix: str) -> str:
+        """A manifest that the producer uploaded."""
+        return f"{self.input_prefix}source{suffix}"
+
+    @property
+    def marker_prefix(self) -> str:
+        return f"{self.root}commit/"
+
+    def marker(self, shard: int, retry: int = 0) -> str:
+        """Written last: its presence is the commit of the shard."""
+        return f"{self.marker_prefix}{shard_stem(shard, retry)}.json"
+
+    def retry(self, number: int) -> str:
+        """Which shards the n-th `retry` runs again, and nothing but their failed items."""
+        return f"{self.root}retry/retry-{number:03d}.json"
+
+    @property
+    def retry_prefix(self) -> str:
+        return f"{self.root}retry/"
+
+    @property
+    def end(self) -> str:
+        """The final status, however the job ended; absent while it runs."""
+        return f"{self.root}end.json"
+
+    @property
+    def success(self) -> str:
+        return f"{self.root}_SUCCESS"
+
+    @property
+    def active(self) -> str:
+        """An empty object while the job is not ended, so that unfinished jobs are one listing."""
+        return f"{ACTIVE}{self.id}"
+
+
+def shard_stem(shard: int, retry: int = 0) -> str:
+    """`shard-000042`, or `shard-000042-r1` for its rows after the first retry."""
+    return f"shard-{shard:06d}" + (f"-r{retry}" if retry else "")
+
+
+def parse_shard(key: str) -> tuple[int, int] | None:
+    """The shard and retry number that an object key names, or None."""
+    match = _SHARD.search(key)
+    return (int(match[1]), int(match[2] or 0)) if match else None
+
+
+def child_shards(shard: int, planned: int) -> tuple[int, int]:
+    """The two numbers that the halves of a shard get when it is bisected.
+
+    Numbers are laid out as a heap above the `planned` shards, so that they are unique and the same
+    whoever splits the shard, however often.
+    """
+    return planned + 2 * shard, planned + 2 * shard + 1
+
+
+def model_record(name: str, version: int) -> str:
+    return f"{MODELS}{name}/{version}/model.json"
+
+
+def model_file(name: str, version: int, file: str) -> str:
+    return f"{MODELS}{name}/{version}/{file}"
+
+
+@dataclass(frozen=True)
+class RedisKeys:
+    """Redis keys under one namespace."""
+
+    namespace: str
+
+    @property
+    def broker_prefix(self) -> str:
+        """Prefix of everything that Celery keeps."""
+        return f"{self.namespace}:celery:"
+
+    @property
+    def jobs(self) -> str:
+        """Sorted set of job ids by time of creation."""
+        return f"{self.namespace}:jobs"
+
+    @property
+    def active(self) -> str:
+        """Set of the ids of jobs that have not ended."""
+        return f"{self.namespace}:active"
+
+    def job(self, id: str) -> list[str]:
+        """The five keys of a job: hash, done bits, leases, attempts, queued; the order of ledger.lua."""
+        base = f"{self.namespace}:job:{id}"
+        return [base, f"{base}:done", f"{base}:leases", f"{base}:attempts", f"{base}:queued"]
+
+    def lock(self, what: str, id: str = "") -> str:
+        return f"{self.namespace}:lock:{what}" + (f":{id}" if id else "")
+
+    @property
+    def clock(self) -> str:
+        """There as long as ticks come."""
+        return f"{self.namespace}:clock"
+
+    def worker(self, name: str) -> str:
+        """Heartbeat of a worker, a hash with a TTL."""
+        return f"{self.namespace}:worker:{name}"

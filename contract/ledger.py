@@ -1,0 +1,385 @@
+"""Job and shard state in Redis: leases, attempts, counters. The steps themselves are in `ledger.lua`.
+
+The ledger is disposable: what it forgets, `contract.lifecycle` reads from the bucket again.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+import redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import AuthenticationError, BusyLoadingError
+from redis.retry import Retry as RedisRetry
+
+from contract.errors import InvalidSettings, RedisUnavailable
+from contract.jobs import Classify, Shards, State, Status
+from contract.keys import RedisKeys
+from contract.settings import Settings
+
+_SCRIPT = Path(__file__).with_name("ledger.lua").read_text()
+T = TypeVar("T")
+Taken = Literal["taken", "done", "leased", "stopped", "unknown"]
+Renewed = Literal["renewed", "stopped", "lost", "unknown"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step led to: the job's state, and shards whose messages the caller must send now."""
+
+    state: str
+    queue: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker's last heartbeat."""
+
+    name: str
+    fields: Mapping[str, str]
+
+
+class Ledger:
+    """The ledger in one Redis.
+
+    `patience` is how many seconds a call goes on trying while Redis does not answer; then it raises
+    RedisUnavailable.
+    """
+
+    def __init__(self, settings: Settings, *, patience: float = 3.0) -> None:
+        self._settings = settings
+        self.keys = RedisKeys(settings.namespace)
+        # Pauses of at most a second: about `patience` seconds in all.
+        retries = max(1, int(patience / 0.6))
+        try:
+            self.redis = redis.Redis.from_url(
+                settings.redis_url,
+                protocol=2,
+                decode_responses=True,
+                socket_timeout=10,
+                socket_connect_timeout=5,
+                socket_keepalive=True,
+                health_check_interval=25,
+                retry=RedisRetry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), retries),
+                retry_on_error=[redis.ConnectionError, redis.TimeoutError, BusyLoadingError],
+            )
+        except ValueError as error:
+            raise InvalidSettings(f"IMAGEMILL_REDIS_URL is no address of a Redis: {error}.") from error
+        self._script = self.redis.register_script(_SCRIPT)
+
+    def close(self) -> None:
+        """Close the idle connections; a call afterwards opens them again."""
+        self.redis.close()
+
+    # Jobs
+
+    def create(self, spec: Classify, created_at: float | None = None, *, rebuild: bool = False, retry: int = 0) -> bool:
+        """Begin the books of a job; False where there are some. In a rebuild no shard is queued until `open`."""
+        created = time.time() if created_at is None else created_at
+        fields: dict[str, Any] = {
+            "id": spec.id,
+            "kind": spec.kind,
+            "state": "queued",
+            "model": spec.model,
+            "source": spec.source.label,
+            "source_kind": spec.source.kind,
+            "output": spec.output,
+            "created_at": f"{created:.3f}",
+            "window": 0 if rebuild else self._settings.window,
+            "retry": retry,
+            "max_attempts": self._settings.max_attempts,
+        }
+        flat = [str(x) for pair in fields.items() for x in pair]
+        answer = self._run(spec.id, "create", *flat)
+        with self._mapped():
+            self.redis.zadd(self.keys.jobs, {spec.id: created}, nx=True)
+            self.redis.sadd(self.keys.active, spec.id)
+        return bool(answer[0] == "created")
+
+    def open(self, id: str) -> Step:
+        """End a rebuild: shards may be queued again."""
+        return _step(self._run(id, "open", self._settings.window))
+
+    def retry_number(self, id: str) -> int:
+        """How often the failed items of the job were tried again."""
+        with self._mapped():
+            return int(cast("str | None", self.redis.hget(self.keys.job(id)[0], "retry")) or 0)
+
+    def planned(self, id: str, shard: int, items: int) -> Step:
+        """A shard's manifest is written."""
+        return _step(self._run(id, "planned", shard, items))
+
+    def complete(self, id: str, *, shards: int, items: int, error_limit: int, skipped: int) -> Step:
+        """Every shard's manifest is written."""
+        return _step(self._run(id, "complete", shards, items, error_limit, skipped))
+
+    def end(self, id: str, state: State, reason: str = "") -> None:
+        """Close the books; they stay readable for `ledger_days`."""
+        keep = int(self._settings.ledger_days * 86400)
+        self._run(id, "end", state, reason, keep)
+        with self._mapped():
+            self.redis.srem(self.keys.active, id)
+
+    def forget(self, id: str) -> None:
+        """Drop the books of a job, to be rebuilt from the bucket."""
+        with self._mapped():
+            self.redis.delete(*self.keys.job(id))
+
+    def drop(self, id: str) -> None:
+        """Forget a job altogether."""
+        self.forget(id)
+        with self._mapped():
+            self.redis.srem(self.keys.active, id)
+            self.redis.zrem(self.keys.jobs, id)
+
+    def exists(self, id: str) -> bool:
+        with self._mapped():
+            return bool(self.redis.exists(self.keys.job(id)[0]))
+
+    def state(self, id: str) -> str | None:
+        """The job's state, None where the ledger does not know the job."""
+        with self._mapped():
+            return cast("str | None", self.redis.hget(self.keys.job(id)[0], "state"))
+
+    def jobs(self) -> list[tuple[str, float]]:
+        """Ids of all jobs known here with their times of creation, newest first."""
+        with self._mapped():
+            rows = self.redis.zrevrange(self.keys.jobs, 0, -1, withscores=True)
+        return [(str(id), float(created)) for id, created in cast("list[tuple[str, float]]", rows)]
+
+    def active(self) -> set[str]:
+        """Ids of the jobs that have not ended."""
+        with self._mapped():
+            return cast("set[str]", self.redis.smembers(self.keys.active))
+
+    def status(self, id: str) -> Status | None:
+        """How far a job is, running shards included; None where the ledger does not know it."""
+        job, _, leases, _, queued = self.keys.job(id)
+        with self._mapped():
+            pipe = self.redis.pipeline(transaction=True)
+            pipe.hgetall(job)
+            pipe.hvals(leases)
+            pipe.zcard(queued)
+            pipe.time()
+            fields, held, waiting, (seconds, micros) = pipe.execute()
+        return _status(fields, held, waiting, seconds + micros / 1e6) if fields else None
+
+    # Shards
+
+    def take(self, id: str, shard: int, token: str) -> tuple[Taken, int]:
+        """Lease a shard to the holder of `token`; the second value counts the attempts so far."""
+        answer = self._run(id, "take", shard, token, self._settings.lease_seconds)
+        return cast("Taken", answer[0]), int(answer[1]) if len(answer) > 1 else 0
+
+    def begin(self, id: str, shard: int, token: str, attempt: int) -> bool:
+        """Count an attempt, just before the work begins; False where the lease is gone.
+
+        Apart from `take`, so that a shard that only waits in a process is not blamed for its death.
+        """
+        return bool(self._run(id, "begin", shard, token, attempt)[0] == "begun")
+
+    def renew(self, id: str, shard: int, token: str, ok: int, errors: int) -> Renewed:
+        """Hold the lease on, and show the progress inside the shard."""
+        lease = self._settings.lease_seconds
+        return cast("Renewed", self._run(id, "renew", shard, token, lease, ok, errors)[0])
+
+    def commit(self, id: str, shard: int, ok: int, errors: int, split: tuple[int, int] | None = None) -> Step:
+        """Count a committed shard, once however often this is called."""
+        return _step(self._run(id, "commit", shard, ok, errors, *(split or (-1, -1))))
+
+    def release(self, id: str, shard: int, token: str, *, attempts: int) -> None:
+        """Give a shard back, with the number of attempts that count against it."""
+        self._run(id, "release", shard, token, attempts)
+
+    def lapsed(self, id: str) -> Step:
+        """Free the shards whose worker is gone."""
+        return _step(self._run(id, "lapsed"))
+
+    def waiting(self, id: str) -> dict[int, float]:
+        """Shards marked as queued, and how many seconds ago."""
+        with self._mapped():
+            pipe = self.redis.pipeline()
+            pipe.zrange(self.keys.job(id)[4], 0, -1, withscores=True)
+            pipe.time()
+            rows, (seconds, micros) = pipe.execute()
+        return {int(shard): seconds + micros / 1e6 - float(at) for shard, at in rows}
+
+    def requeue(self, id: str, shards: Iterable[int]) -> Step:
+        """Mark shards as queued anew; those that moved on meanwhile are left out."""
+        wanted = list(shards)
+        return _step(self._run(id, "requeue", *wanted)) if wanted else Step("")
+
+    def messages(self, queue: str, young: float) -> set[tuple[Any, ...]]:
+        """Arguments of every task that waits in a queue, or that a worker took less than `young` seconds ago."""
+        prefix = self.keys.broker_prefix
+        with self._mapped():
+            pipe = self.redis.pipeline()
+            pipe.lrange(f"{prefix}{queue}", 0, -1)
+            pipe.hgetall(f"{prefix}unacked")
+            pipe.zrange(f"{prefix}unacked_index", 0, -1, withscores=True)
+            waiting, taken, times = pipe.execute()
+        at = dict(times)
+        found = {_arguments(json.loads(raw)) for raw in waiting}
+        since = time.time() - young
+        return found | {_arguments(json.loads(raw)[0]) for tag, raw in taken.items() if at.get(tag, 0) > since}
+
+    # Locks and heartbeats
+
+    def lock(self, what: str, id: str, seconds: float) -> Callable[[], bool] | None:
+        """Take a lock that ends by itself; the function returned holds it on. None where it is held."""
+        name, token = self.keys.lock(what, id), f"{time.time_ns()}-{id}"
+        px = int(seconds * 1000)
+        with self._mapped():
+            if not self.redis.set(name, token, nx=True, px=px):
+                return None
+
+        def hold() -> bool:
+            with self._mapped():
+                return bool(self.redis.get(name) == token and self.redis.pexpire(name, px))
+
+        return hold
+
+    def unlock(self, what: str, id: str) -> None:
+        with self._mapped():
+            self.redis.delete(self.keys.lock(what, id))
+
+    def locked(self, what: str, id: str) -> bool:
+        with self._mapped():
+            return bool(self.redis.exists(self.keys.lock(what, id)))
+
+    def beat(self, worker: str, seconds: float, **fields: Any) -> None:
+        """A worker's heartbeat, forgotten after `seconds`."""
+        with self._mapped():
+            pipe = self.redis.pipeline()
+            pipe.hset(self.keys.worker(worker), mapping=cast("Mapping[Any, Any]", fields))
+            pipe.pexpire(self.keys.worker(worker), int(seconds * 1000))
+            pipe.execute()
+
+    def ticked(self, seconds: float) -> None:
+        """The clock's heartbeat, forgotten after `seconds`."""
+        with self._mapped():
+            self.redis.set(self.keys.clock, "", px=int(seconds * 1000))
+
+    def ticking(self) -> bool:
+        """Whether a clock runs somewhere."""
+        with self._mapped():
+            return bool(self.redis.exists(self.keys.clock))
+
+    def leave(self, worker: str) -> None:
+        with self._mapped():
+            self.redis.delete(self.keys.worker(worker))
+
+    def workers(self) -> list[Worker]:
+        """Workers alive now, by name."""
+        prefix = self.keys.worker("")
+        with self._mapped():
+            names = sorted(str(k) for k in self.redis.scan_iter(match=f"{prefix}*", count=1000))
+            rows = [self.redis.hgetall(name) for name in names]
+        return [
+            Worker(n.removeprefix(prefix), cast("dict[str, str]", r)) for n, r in zip(names, rows, strict=True) if r
+        ]
+
+    def info(self) -> dict[str, Any]:
+        """What Redis says of itself."""
+        with self._mapped():
+            return self.redis.info()
+
+    def _run(self, id: str, op: str, *args: Any) -> list[Any]:
+        with self._mapped():
+            return cast("list[Any]", self._script(keys=self.keys.job(id), args=[op, *args]))
+
+    @contextmanager
+    def _mapped(self) -> Any:
+        try:
+            yield
+        except AuthenticationError as error:
+            raise InvalidSettings(f"Redis refuses the password in IMAGEMILL_REDIS_URL: {error}.") from error
+        except (redis.ConnectionError, redis.TimeoutError, BusyLoadingError) as error:
+            where = _address(self._settings.redis_url)
+            raise RedisUnavailable(
+                f"Redis at {where} cannot be reached; start it, or correct IMAGEMILL_REDIS_URL."
+            ) from error
+        except redis.OutOfMemoryError as error:
+            raise RedisUnavailable("Redis is out of memory; raise `maxmemory` and try again.") from error
+        except redis.ReadOnlyError as error:
+            raise RedisUnavailable("Redis is a read-only replica; point IMAGEMILL_REDIS_URL to its master.") from error
+
+
+def _arguments(message: dict[str, Any]) -> tuple[Any, ...]:
+    """The positional arguments of a Celery message (protocol 2: the body is [args, kwargs, embed])."""
+    body = message["body"]
+    if message.get("properties", {}).get("body_encoding") == "base64":
+        body = base64.b64decode(body)
+    return tuple(json.loads(body)[0])
+
+
+def _address(url: str) -> str:
+    """The address without its password."""
+    return url.rpartition("@")[2].removeprefix("redis://")
+
+
+def _step(answer: list[Any]) -> Step:
+    return Step(str(answer[0]), tuple(int(n) for n in answer[1]) if len(answer) > 1 else ())
+
+
+def iso(seconds: str | float | None) -> str | None:
+    """UTC, ISO 8601 with milliseconds."""
+    if not seconds:
+        return None
+    return datetime.fromtimestamp(float(seconds), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _status(fields: dict[str, str], held: list[str], waiting: int, now: float) -> Status:
+    def number(name: str) -> int:
+        return int(fields.get(name, 0))
+
+    running_ok = sum(int(lease.split(" ")[2]) for lease in held)
+    running_errors = sum(int(lease.split(" ")[3]) for lease in held)
+    ok, errors = number("ok") + running_ok, number("errors") + running_errors
+    done = ok + errors
+    complete = number("complete") == 1
+    total = number("items") if complete else None
+    started, finished = float(fields.get("started_at", 0)), float(fields.get("finished_at", 0))
+    rate = eta = None
+    # Rows that an earlier run left are no work of this one.
+    kept = number("kept")
+    if started and done > kept:
+        since, before = started, kept
+        if not finished and float(fields.get("rate_t0", 0)):
+            since, before = float(fields["rate_t0"]), int(float(fields["rate_d0"]))
+        rate = round((done - before) / max((finished or now) - since, 0.001), 1)
+        if total is not None and not finished and rate > 0:
+            eta = round((total - done) / rate, 1)
+    return Status(
+        id=fields["id"],
+        kind=fields["kind"],
+        state=cast("State", fields["state"]),
+        total=total,
+        done=done,
+        ok=ok,
+        errors=errors,
+        shards=Shards(
+            total=number("shards_total") or number("planned"),
+            done=number("shards_done"),
+            running=len(held),
+            queued=waiting,
+        ),
+        images_per_second=rate,
+        eta_seconds=eta,
+        created_at=iso(fields.get("created_at")) or "",
+        started_at=iso(started),
+        finished_at=iso(finished),
+        output=fields.get("output", ""),
+        model=fields.get("model", ""),
+        source=fields.get("source", ""),
+        skipped=number("skipped"),
+        reason=fields.get("reason"),
+    )

@@ -1,0 +1,216 @@
+"""How a job begins, ends and comes back: the few steps that keep bucket and ledger together.
+
+The order inside each step is the promise: the bucket is written first, the ledger follows, and
+whoever dies in between leaves something that `rebuild` puts right.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from contract.broker import Queues
+from contract.errors import JobConflict, ObjectNotFound, UnknownJob
+from contract.jobs import Classify, Marker, Plan, Retry, State, Status
+from contract.keys import ACTIVE, JobKeys, parse_shard
+from contract.ledger import Ledger, Step, iso
+from contract.objects import ObjectStore
+
+
+@dataclass(frozen=True)
+class House:
+    """The three things that jobs live in."""
+
+    store: ObjectStore
+    ledger: Ledger
+    queues: Queues
+
+    def follow_up(self, id: str, step: Step) -> None:
+        """Send the messages that a step of the ledger asks for."""
+        self.queues.classify(id, list(step.queue))
+        if step.state == "finalizing":
+            self.queues.finalize(id)
+
+
+def submit(house: House, spec: Classify) -> bool:
+    """Begin a job; False where the same job was begun before.
+
+    Raises JobConflict where the id belongs to another spec.
+    """
+    keys = JobKeys(spec.id)
+    fresh = house.store.put_if_absent(keys.spec, _envelope(spec))
+    there, created_at = _read_envelope(house.store, spec.id)
+    if there != spec:
+        raise JobConflict(f"The job {spec.id!r} exists with another spec; choose another --job, or leave it out.")
+    if house.store.exists(keys.end):
+        return False
+    house.store.put(keys.active, b"")
+    house.ledger.create(spec, _seconds(created_at))
+    if spec.source.kind != "packed":
+        house.queues.plan(spec.id)
+    return fresh
+
+
+def _envelope(spec: Classify) -> bytes:
+    return json.dumps({"created_at": iso(time.time()), "spec": spec.model_dump()}, indent=1).encode()
+
+
+def read_spec(store: ObjectStore, id: str) -> Classify:
+    """The spec of a job; raises UnknownJob."""
+    return _read_envelope(store, id)[0]
+
+
+def read_created(store: ObjectStore, id: str) -> str:
+    """When the job was made, UTC, ISO 8601; raises UnknownJob."""
+    return _read_envelope(store, id)[1]
+
+
+def _read_envelope(store: ObjectStore, id: str) -> tuple[Classify, str]:
+    try:
+        envelope = json.loads(store.get(JobKeys(id).spec))
+    except ObjectNotFound:
+        raise UnknownJob(f"There is no job {id!r}; `imagemill jobs` lists them.") from None
+    return Classify.model_validate(envelope["spec"]), str(envelope["created_at"])
+
+
+def read_plan(store: ObjectStore, id: str) -> Plan | None:
+    """The finished plan, None while it is being made."""
+    try:
+        return Plan.model_validate_json(store.get(JobKeys(id).plan))
+    except ObjectNotFound:
+        return None
+
+
+def read_end(store: ObjectStore, id: str) -> Status | None:
+    """How the job ended, None while it has not."""
+    try:
+        return Status.model_validate_json(store.get(JobKeys(id).end))
+    except ObjectNotFound:
+        return None
+
+
+def marker_keys(store: ObjectStore, id: str) -> dict[int, int]:
+    """For each committed shard its newest retry number."""
+    newest: dict[int, int] = {}
+    for entry in store.list(JobKeys(id).marker_prefix):
+        found = parse_shard(entry.key)
+        if found:
+            shard, retry = found
+            newest[shard] = max(retry, newest.get(shard, 0))
+    return newest
+
+
+def read_marker(store: ObjectStore, id: str, shard: int, retry: int = 0) -> Marker:
+    """The commit of a shard; raises ObjectNotFound."""
+    return Marker.model_validate_json(store.get(JobKeys(id).marker(shard, retry)))
+
+
+def read_retries(store: ObjectStore, id: str) -> list[Retry]:
+    """Every retry of the job, in order."""
+    return [Retry.model_validate_json(store.get(e.key)) for e in store.list(JobKeys(id).retry_prefix)]
+
+
+def required_retries(retries: list[Retry]) -> dict[int, int]:
+    """For each shard that was to be run again, the number of the last retry that names it."""
+    return {shard: retry.number for retry in retries for shard in retry.shards}
+
+
+def status(house: House, id: str) -> Status:
+    """How far a job is, from the ledger, else from the bucket; raises UnknownJob."""
+    live = house.ledger.status(id)
+    if live is not None and not live.ended:
+        return live
+    return read_end(house.store, id) or live or rebuild(house, id)
+
+
+def close(house: House, id: str, state: State, reason: str = "", **details: Any) -> Status:
+    """End a job: its final status, then its entry among the active ones, then the ledger."""
+    keys = JobKeys(id)
+    spec, created_at = _read_envelope(house.store, id)
+    now = house.ledger.status(id) or Status(id=id, kind=spec.kind, state=state, created_at=created_at)
+    final = now.model_copy(
+        update={
+            "state": state,
+            "reason": reason or None,
+            "finished_at": iso(time.time()),
+            "eta_seconds": None,
+            "output": spec.output,
+            "model": spec.model,
+            "source": spec.source.label,
+            **details,
+        }
+    )
+    house.store.put(keys.end, final.to_json())
+    if state == "succeeded":
+        house.store.put(keys.success, b"")
+    house.store.delete(keys.active)
+    house.ledger.end(id, state, reason)
+    return final
+
+
+def settle(house: House, id: str) -> None:
+    """Finish what a closer that died left undone; an unended job is left alone."""
+    end = read_end(house.store, id)
+    if end is not None:
+        house.store.delete(JobKeys(id).active)
+        house.ledger.end(id, end.state, end.reason or "")
+
+
+def reopen(house: House, id: str) -> Status:
+    """Take up a job that ended, or got stuck, where the bucket says it stands."""
+    keys = JobKeys(id)
+    read_spec(house.store, id)
+    house.store.put(keys.active, b"")
+    house.store.delete(keys.success)
+    house.store.delete(keys.end)
+    house.ledger.forget(id)
+    return rebuild(house, id)
+
+
+def rebuild(house: House, id: str) -> Status:
+    """Write a job's books anew from the bucket alone, and queue what is not done.
+
+    Harmless beside running workers: a commit counts once, whoever reports it.
+    """
+    store, ledger, keys = house.store, house.ledger, JobKeys(id)
+    spec, created_at = _read_envelope(store, id)
+    end = read_end(store, id)
+    retries = read_retries(store, id)
+    ledger.create(spec, _seconds(created_at), rebuild=True, retry=len(retries))
+    plan = read_plan(store, id)
+    if plan is None:
+        for entry in store.list(keys.plan_prefix):
+            found = parse_shard(entry.key)
+            if found:
+                ledger.planned(id, found[0], spec.shard_size)
+    else:
+        limit = spec.error_limit(plan.items)
+        ledger.complete(id, shards=plan.shards, items=plan.items, error_limit=limit, skipped=plan.skipped)
+    required = required_retries(retries)
+    # Halves before the shard they came from, so that a finished half is not queued again.
+    for shard, retry in sorted(marker_keys(store, id).items(), reverse=True):
+        if retry >= required.get(shard, 0):
+            marker = read_marker(store, id, shard, retry)
+            step = ledger.commit(id, shard, marker.ok, marker.errors, marker.split)
+            house.queues.classify(id, list(step.queue))
+    if end is not None:
+        ledger.end(id, end.state, end.reason or "")
+        return end
+    house.follow_up(id, ledger.open(id))
+    if plan is None and spec.source.kind != "packed":
+        house.queues.plan(id)
+    found_now = ledger.status(id)
+    assert found_now is not None, "the books were just written"
+    return found_now
+
+
+def _seconds(iso_time: str) -> float:
+    return datetime.fromisoformat(iso_time).timestamp()
+
+
+def active_jobs(store: ObjectStore) -> list[str]:
+    """Ids of the jobs that the bucket says have not ended."""
+    return [entry.key.removeprefix(ACTIVE) for entry in store.list(ACTIVE)]

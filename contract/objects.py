@@ -1,0 +1,305 @@
+"""The object store, on the minio SDK: the only module that speaks S3.
+
+It maps every foreign error to ours, waits out a store that is silent for a while, and writes an
+object only if it is absent where two writers may meet. It knows no key of Imagemill.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import urllib3
+from minio import Minio
+from minio.error import InvalidResponseError, S3Error, ServerError
+
+from contract.errors import (
+    ImagemillError,
+    InvalidSettings,
+    InvalidSource,
+    ObjectNotFound,
+    StoreRefused,
+    StoreUnavailable,
+)
+from contract.settings import Settings
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+FastGet = Callable[[str, str, int, "int | None"], "bytes | None"]
+
+# A range behind the end: the object is not what it was when it was listed.
+_ABSENT = frozenset({"NoSuchKey", "NoSuchObject", "ResourceNotFound", "InvalidRange"})
+_BUSY = frozenset({"SlowDown", "RequestTimeout", "ServiceUnavailable", "InternalError", "ServerNotInitialized"})
+_DENIED = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AllAccessDisabled"})
+_EXISTS = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
+_PART = 16 * 2**20
+_LINES = 2**20  # cut into lines, a piece takes several times its size
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One object of a listing; `size` in bytes."""
+
+    key: str
+    size: int
+
+
+class ObjectStore:
+    """One store and its default bucket.
+
+    `patience` is how many seconds a call goes on trying while the store does not answer; then it
+    raises StoreUnavailable. `fast_get` is asked first for the bytes of an object (bucket, key, offset,
+    length or None), and may know nothing. Other errors: ObjectNotFound, StoreRefused, InvalidSource (no such bucket),
+    InvalidSettings (credentials refused).
+    """
+
+    def __init__(self, settings: Settings, *, patience: float = 5.0, fast_get: FastGet | None = None) -> None:
+        self.bucket = settings.bucket
+        self._patience = patience
+        self._fast_get = fast_get
+        self.endpoint = settings.s3_endpoint
+        parts = urlsplit(self.endpoint if "//" in self.endpoint else f"http://{self.endpoint}")
+        # 30 s: a read that stalls longer is better tried again; retries are ours, below.
+        self._http = urllib3.PoolManager(
+            maxsize=64, timeout=urllib3.Timeout(connect=5, read=30), retries=False, cert_reqs="CERT_REQUIRED"
+        )
+        try:
+            self._minio = Minio(
+                parts.netloc,
+                access_key=settings.s3_access_key or None,
+                secret_key=settings.s3_secret_key.get_secret_value() or None,
+                secure=parts.scheme == "https",
+                region=settings.s3_region,
+                http_client=self._http,
+            )
+        except ValueError as error:
+            raise InvalidSettings(f"IMAGEMILL_S3_ENDPOINT={self.endpoint!r} is no address: {error}.") from error
+
+    def close(self) -> None:
+        """Close the idle connections; a call afterwards opens them again."""
+        self._http.clear()
+
+    def ensure_bucket(self) -> None:
+        """Create the default bucket where it does not exist."""
+
+        def make() -> None:
+            if not self._minio.bucket_exists(bucket_name=self.bucket):
+                self._minio.make_bucket(bucket_name=self.bucket)
+
+        self._call(self.bucket, "", make)
+
+    def bucket_exists(self, bucket: str) -> bool:
+        return bool(self._call(bucket, "", lambda: self._minio.bucket_exists(bucket_name=bucket)))
+
+    def get(
+        self,
+        key: str,
+        *,
+        bucket: str = "",
+        offset: int = 0,
+        length: int | None = None,
+        limit: int | None = None,
+    ) -> bytes:
+        """The bytes of an object, or `length` of them from `offset`; at most `limit` + 1 are read."""
+        bucket = bucket or self.bucket
+        if self._fast_get is not None:
+            # `limit` as a range: a server gives what there is of it.
+            found = self._fast_get(bucket, key, offset, limit + 1 if limit is not None else length)
+            if found is not None:
+                return found
+
+        def read() -> bytes:
+            response = self._minio.get_object(bucket_name=bucket, object_name=key, offset=offset, length=length or 0)
+            try:
+                data: bytes = response.read(limit + 1) if limit is not None else response.read()
+            except BaseException:
+                response.close()
+                raise
+            if limit is not None and len(data) > limit:
+                response.close()
+            response.release_conn()
+            return data
+
+        return self._call(bucket, key, read)
+
+    def lines(self, key: str, *, bucket: str = "") -> Iterator[bytes]:
+        """The lines of an object, read a piece at a time and resumed where a connection broke."""
+        rest = b""
+        for piece in self.pieces(key, bucket=bucket, size=_LINES):
+            *whole, rest = (rest + piece).split(b"\n")
+            yield from whole
+        if rest:
+            yield rest
+
+    def pieces(self, key: str, *, bucket: str = "", size: int = _PART) -> Iterator[bytes]:
+        """The bytes of an object, `size` at a time, each piece a request that is tried again by itself."""
+        offset, total = 0, self.size(key, bucket=bucket)
+        while offset < total:
+            piece = self.get(key, bucket=bucket, offset=offset, length=min(size, total - offset))
+            offset += len(piece)
+            yield piece
+
+    def size(self, key: str, *, bucket: str = "") -> int:
+        """Bytes of an object."""
+        bucket = bucket or self.bucket
+        stat = self._call(bucket, key, lambda: self._minio.stat_object(bucket_name=bucket, object_name=key))
+        return int(stat.size or 0)
+
+    def exists(self, key: str, *, bucket: str = "") -> bool:
+        try:
+            self.size(key, bucket=bucket)
+        except ObjectNotFound:
+            return False
+        return True
+
+    def put(self, key: str, data: bytes, *, bucket: str = "") -> None:
+        """Write an object, replacing one that is there."""
+        bucket = bucket or self.bucket
+        self._call(
+            bucket,
+            key,
+            lambda: self._minio.put_object(
+                bucket_name=bucket,
+                object_name=key,
+                data=io.BytesIO(data),
+                length=len(data),
+                part_size=_PART * 4,
+            ),
+        )
+
+    def put_file(self, key: str, path: Path, *, bucket: str = "") -> None:
+        """Write an object from a file, in parts where it is large."""
+        bucket = bucket or self.bucket
+        self._call(
+            bucket,
+            key,
+            lambda: self._minio.fput_object(bucket_name=bucket, object_name=key, file_path=str(path)),
+        )
+
+    def put_if_absent(self, key: str, data: bytes, *, bucket: str = "") -> bool:
+        """Write an object only where there is none; whether it was written.
+
+        The SDK has no public way to send `If-None-Match`, so the request is a presigned PUT with the
+        header added. A write whose answer was lost counts as not written: read what is there.
+        """
+        bucket = bucket or self.bucket
+
+        def write() -> bool:
+            url = self._minio.get_presigned_url(
+                method="PUT", bucket_name=bucket, object_name=key, expires=timedelta(hours=1)
+            )
+            response = self._http.request("PUT", url, body=data, headers={"If-None-Match": "*"})
+            if response.status in (409, 412):
+                return False
+            if response.status >= 300:
+                raise _http_error(response, bucket, key)
+            return True
+
+        return self._call(bucket, key, write)
+
+    def delete(self, key: str, *, bucket: str = "") -> None:
+        """Remove an object; one that is not there is no error."""
+        bucket = bucket or self.bucket
+        self._call(bucket, key, lambda: self._minio.remove_object(bucket_name=bucket, object_name=key))
+
+    def list(self, prefix: str, *, bucket: str = "", after: str = "", folders: bool = False) -> Iterator[Entry]:
+        """Objects whose key begins with `prefix`, in the order of their keys, page by page.
+
+        Begins behind the key `after`; with `folders` it does not descend and also names the next
+        level's prefixes. A listing that breaks off goes on behind the last key it gave.
+        """
+        bucket = bucket or self.bucket
+        while True:
+            page = self._call(bucket, prefix, partial(self._page, bucket, prefix, after, folders))
+            yield from page
+            if len(page) < _PAGE:
+                return
+            # A prefix sorts before its own keys: go on behind all of them.
+            after = page[-1].key + (chr(0x10FFFF) if page[-1].key.endswith("/") else "")
+
+    def presign(self, key: str, *, bucket: str = "", hours: float = 24.0) -> str:
+        """An address that anyone can read the object at, for a while."""
+        url: str = self._minio.presigned_get_object(
+            bucket_name=bucket or self.bucket, object_name=key, expires=timedelta(hours=hours)
+        )
+        return url
+
+    def _page(self, bucket: str, prefix: str, after: str, folders: bool) -> Sequence[Entry]:
+        found = []
+        objects = self._minio.list_objects(
+            bucket_name=bucket, prefix=prefix, recursive=not folders, start_after=after or None
+        )
+        for entry in objects:
+            if entry.object_name is not None and not (entry.is_dir and not folders):
+                found.append(Entry(entry.object_name, entry.size or 0))
+            if len(found) == _PAGE:
+                break
+        return found
+
+    def _call(self, bucket: str, key: str, call: Callable[[], T]) -> T:
+        """Run `call`, again and again while the store is silent, and map what it raises."""
+        deadline = time.monotonic() + self._patience
+        pause = 0.1
+        while True:
+            try:
+                return call()
+            except ImagemillError:
+                raise
+            except Exception as error:
+                mapped = _mapped(error, bucket, key, self.endpoint)
+                if mapped is None:
+                    raise
+                if not mapped.retryable or time.monotonic() + pause > deadline:
+                    raise mapped from error
+                log.debug("%s; trying again in %.1f s", mapped, pause)
+                # Not in a test: a store that is down has no event to wait for.
+                time.sleep(pause)
+                pause = min(pause * 2, 2.0)
+
+
+_PAGE = 1000
+
+
+def _http_error(response: Any, bucket: str, key: str) -> Exception:
+    if response.status >= 500:
+        return ServerError(f"status {response.status}", response.status)
+    text = bytes(response.data).decode(errors="replace")
+    code = text.partition("<Code>")[2].partition("</Code>")[0]
+    return S3Error(response, code or f"HTTP{response.status}", text[:200], key, "", "", bucket, key)
+
+
+def _mapped(error: Exception, bucket: str, key: str, endpoint: str) -> ImagemillError | None:
+    """Our error for one of minio's or urllib3's; None for a mistake of our own."""
+    if isinstance(error, S3Error):
+        if error.code in _ABSENT:
+            return ObjectNotFound(f"There is no object s3://{bucket}/{key}.")
+        if error.code == "NoSuchBucket":
+            return InvalidSource(f"There is no bucket {bucket!r} at {endpoint}; create it, or correct the address.")
+        if error.code in _DENIED:
+            return InvalidSettings(
+                f"The store at {endpoint} refuses s3://{bucket}/{key} ({error.code}); check "
+                "IMAGEMILL_S3_ACCESS_KEY, IMAGEMILL_S3_SECRET_KEY and the bucket's policy."
+            )
+        if error.code in _BUSY or error.response.status >= 500:
+            return StoreUnavailable(
+                f"The store at {endpoint} answered {error.code} for s3://{bucket}/{key}; try again."
+            )
+        return StoreRefused(f"The store at {endpoint} refuses s3://{bucket}/{key}: {error.code}, {error.message}")
+    if isinstance(error, ServerError | InvalidResponseError):
+        return StoreUnavailable(f"The store at {endpoint} is not ready ({error}); try again.")
+    if isinstance(error, urllib3.exceptions.HTTPError | OSError):
+        reason = type(error).__name__
+        return StoreUnavailable(
+            f"The store at {endpoint} cannot be reached ({reason}); start it, or correct IMAGEMILL_S3_ENDPOINT."
+        )
+    if isinstance(error, ValueError):
+        return InvalidSource(f"s3://{bucket}/{key} is no address that the store can have: {error}.")
+    return None

@@ -1,0 +1,88 @@
+"""The commands `imagemill up` and `imagemill down`. They print; what they do is in `daemon`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import click
+
+from contract.settings import load, use_data
+from deploy import daemon
+from deploy.local import Stack
+from deploy.stackfile import StackInfo
+
+_HELP = {"help_option_names": ["-h", "--help"]}
+_data = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the stack; default IMAGEMILL_DATA, then ./.imagemill.",
+)
+_json = click.option("--json", "as_json", is_flag=True, help="JSON: one object.")
+
+
+@click.command(context_settings=_HELP)
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(0), help="Worker processes.")
+@_data
+@click.option("--detach", is_flag=True, help="Return when it is up, and leave it running.")
+@_json
+def up(workers: int, data: Path | None, detach: bool, as_json: bool) -> None:
+    """Start the embedded stack: Redis, an S3 server, controller, clock and workers.
+
+    \b
+    Example:
+      imagemill up
+      imagemill up --workers 2 --data /big/disk --detach
+    """
+    folder = _folder(data)
+    if daemon.running(folder):
+        _print_up(daemon.wait_running(folder), as_json, "runs already")
+    elif detach:
+        _print_up(daemon.run_detached(folder, workers), as_json, "runs")
+    else:
+        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")  # on stderr
+        click.echo(f"Starting in {folder} …", err=True)
+        daemon.run_foreground(Stack(folder, workers), lambda info: _print_up(info, as_json, "runs", ", or Ctrl-C"))
+
+
+@click.command(context_settings=_HELP)
+@_data
+@_json
+def down(data: Path | None, as_json: bool) -> None:
+    """Stop the embedded stack and keep its data.
+
+    \b
+    Example:
+      imagemill down
+    """
+    folder = _folder(data)
+    stopped = daemon.stop(folder)
+    if as_json:
+        click.echo(json.dumps({"stopped": stopped, "data": str(folder)}))
+    else:
+        click.echo(f"Stopped; the data stays in {folder}." if stopped else f"No stack runs in {folder}.")
+
+
+def _folder(data: Path | None) -> Path:
+    folder = (data or load().data).expanduser().resolve()
+    use_data(folder)
+    return folder
+
+
+def _print_up(info: StackInfo, as_json: bool, verb: str, or_else: str = "") -> None:
+    facts = info.public()
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    default = info.data == Path(".imagemill").resolve()
+    option = "" if default else f" --data {info.data}"
+    lines = [
+        f"Imagemill {verb} in {info.data}, {info.workers} worker{'' if info.workers == 1 else 's'}.",
+        f"  Redis  {facts['redis_url']}",
+        f"  S3     {facts['s3_endpoint']}, bucket {info.bucket}",
+        f"  logs   {facts['logs']}",
+        f"  label  imagemill classify FOLDER --model efficientnet-lite0{option}",
+        f"  stop   imagemill down{option}{or_else}",
+    ]
+    click.echo("\n".join(lines))

@@ -1,0 +1,226 @@
+"""The embedded stack: Redis, an S3 server, controller, clock and workers in one data folder.
+
+It puts the parts together and writes their addresses where `contract.settings` looks for them. How a
+process is kept running is the supervisor's business, how a server is configured that of `servers`.
+
+    DATA/lock            held by the supervisor
+    DATA/stack.json      addresses and credentials while the stack runs (0600)
+    DATA/servers.json    ports and credentials that the next start uses again (0600)
+    DATA/redis, DATA/s3  the data
+    DATA/logs            one log a process
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from contract.errors import ImagemillError, InvalidSettings, ServiceUnavailable
+from contract.keys import QUEUE_CLASSIFY, QUEUE_CONTROL
+from contract.ledger import Ledger
+from contract.objects import ObjectStore
+from contract.settings import Settings, load, stack_file
+from deploy import strays
+from deploy.cores import usable_cores
+from deploy.lock import DataLock
+from deploy.servers import Servers, redis_service, s3_service
+from deploy.stackfile import StackInfo
+from deploy.supervisor import Service, Supervisor
+
+CONTROLLER, CLOCK = "controller", "clock"
+START_SECONDS = 180.0
+"""A cold worker compiles its model and, at the very first start, Python its modules."""
+WORKER_STOP_SECONDS = 30.0
+
+HOME = Path(__file__).resolve().parent.parent
+"""The folder that holds these packages. Children start in it, because `python -m` and `celery -A` look
+into the current folder first, where the user may well have a `worker` or `deploy` of another kind."""
+
+
+class Stack:
+    """A stack whose supervisor is this process.
+
+    `control=False` leaves controller and clock out, `workers=0` the workers.
+    """
+
+    def __init__(self, data: Path, workers: int = 1, *, control: bool = True) -> None:
+        self.data = data.expanduser().resolve()
+        self.workers = workers
+        self.control = control
+        self.supervisor = Supervisor([], self.data / "logs")
+        self._lock = DataLock(self.data)
+
+    def start(self) -> StackInfo:
+        """Start all parts and wait until servers answer and workers are ready.
+
+        Raises InvalidInput where another stack runs on the folder, InvalidSettings where a server's
+        binary is missing, ServiceUnavailable where a part does not come up.
+        """
+        make_folder(self.data)
+        self._lock.acquire()
+        stack_file(self.data).unlink(missing_ok=True)
+        strays.end(self.supervisor.mark)
+        try:
+            return self._start()
+        except BaseException:
+            self.stop(patience=1.0)
+            raise
+
+    def stop(self, patience: float | None = None) -> None:
+        """Workers first, servers last; keeps the data. `patience` bounds each wait, in seconds."""
+        if not self._lock.held:  # what runs on the folder is not ours
+            return
+        self.supervisor.stop(patience)
+        stack_file(self.data).unlink(missing_ok=True)
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _start(self) -> StackInfo:
+        given = load(data=self.data)
+        own_redis, own_s3 = not given.redis_url, not given.s3_endpoint
+        servers = Servers.of(self.data)
+        info = StackInfo(
+            state="starting",
+            data=self.data,
+            pid=os.getpid(),
+            workers=self.workers,
+            bucket=given.bucket,
+            redis_url=servers.redis_url if own_redis else None,
+            s3_endpoint=servers.s3_endpoint if own_s3 else None,
+            s3_access_key=servers.s3_access_key if own_s3 else None,
+            s3_secret_key=servers.s3_secret_key if own_s3 else None,
+            ports={name: port for name, port in servers if name.endswith("_port")},
+        )
+        info.write()
+
+        settings = load(data=self.data)
+        store = ObjectStore(settings, patience=0.0)
+        ledger = Ledger(settings, patience=0.0)
+        services = []
+        if own_redis:
+            services.append(redis_service(servers, self.data, _quiet(ledger.info)))
+        if own_s3:
+            asks = partial(store.bucket_exists, settings.bucket)
+            services.append(s3_service(servers, self.data, _quiet(asks)))
+        # Several machines may work on one Redis; only on our own is `local` a name for one worker.
+        host = "local" if own_redis else socket.gethostname()
+        programs = self._programs(settings, ledger, host)
+        self.supervisor = Supervisor([*services, *programs], self.data / "logs")
+        if services:
+            self.supervisor.start(*(service.name for service in services))
+        if own_s3:
+            ObjectStore(settings, patience=10.0).ensure_bucket()
+        if programs:
+            self.supervisor.start(*(program.name for program in programs))
+        self.supervisor.check()
+        info = info.model_copy(update={"state": "running"})
+        info.write()
+        return info
+
+    def _programs(self, settings: Settings, ledger: Ledger, host: str) -> list[Service]:
+        """Controller, clock and workers, as Celery commands."""
+        celery = [sys.executable, "-m", "celery", "-A", "worker.app"]
+        worker = [sys.executable, "-m", "worker.cli", "run", "--queues", QUEUE_CLASSIFY]
+        env = {**os.environ, "IMAGEMILL_DATA": str(self.data)}
+        programs = []
+        if self.control:
+            node = f"{CONTROLLER}@{host}"
+            programs += [
+                Service(
+                    name=CONTROLLER,
+                    command=[
+                        *celery,
+                        *("worker", "--pool", "threads", "--concurrency", "2"),
+                        *("-Q", QUEUE_CONTROL, "-n", node),
+                        *("--without-gossip", "--without-mingle", "--loglevel", "INFO"),
+                    ],
+                    env=env,
+                    cwd=HOME,
+                    ready=_beats(ledger, node),
+                    ready_seconds=START_SECONDS,
+                    stop_order=1,
+                ),
+                Service(
+                    name=CLOCK,
+                    command=[*celery, "beat", "-s", str(self.data / "beat-schedule"), "--pidfile="],
+                    env=env,
+                    cwd=HOME,
+                    stop_order=1,
+                ),
+            ]
+        if self.workers > 1:
+            # Each would take all cores; `setdefault`, since what the user says wins.
+            env.setdefault("IMAGEMILL_THREADS", str(max(1, usable_cores() // self.workers)))
+        for number in range(1, self.workers + 1):
+            node = f"worker-{number}@{host}"
+            programs.append(
+                Service(
+                    name=f"worker-{number}",
+                    command=[*worker, "--name", node],
+                    env=env,
+                    cwd=HOME,
+                    ready=_beats(ledger, node),
+                    ready_seconds=START_SECONDS,
+                    stop_seconds=WORKER_STOP_SECONDS,
+                    stop_order=0,
+                )
+            )
+        return programs
+
+
+def make_folder(data: Path) -> None:
+    """Raises InvalidSettings where it cannot be made."""
+    try:
+        (data / "logs").mkdir(parents=True, exist_ok=True)
+        # It holds credentials and often lies in somebody's repository.
+        (data / ".gitignore").write_text("*\n")
+    except OSError as error:
+        raise InvalidSettings(
+            f"The data folder {data} cannot be made ({error.strerror}); choose another with --data."
+        ) from error
+
+
+def _quiet(call: Callable[[], object]) -> Callable[[], bool]:
+    """Whether the call succeeds; any error of ours means: not yet."""
+
+    def succeeds() -> bool:
+        try:
+            call()
+        except ImagemillError:
+            return False
+        return True
+
+    return succeeds
+
+
+def _beats(ledger: Ledger, node: str) -> Callable[[], bool]:
+    """Whether a worker has sent a heartbeat since now."""
+    forgotten = False
+
+    def beats() -> bool:
+        nonlocal forgotten
+        try:
+            if not forgotten:
+                # What the last stack left has a TTL, and would look like a worker that is ready.
+                ledger.leave(node)
+                forgotten = True
+                return False
+            return any(worker.name == node for worker in ledger.workers())
+        except ServiceUnavailable:
+            return False
+
+    return beats

@@ -1,0 +1,56 @@
+"""`stack.json`: what a running stack tells those who want to use or stop it.
+
+It is there while a stack runs, readable by its owner only. `contract.settings` reads the addresses in it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict
+
+from contract.settings import load, stack_file
+from deploy.private import write_private
+
+
+class StackInfo(BaseModel):
+    """What `stack.json` says. An address is missing where the server is not ours."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    state: str
+    """`starting` or `running`."""
+    data: Path
+    pid: int
+    workers: int
+    bucket: str
+    redis_url: str | None = None
+    s3_endpoint: str | None = None
+    s3_access_key: str | None = None
+    s3_secret_key: str | None = None
+    ports: dict[str, int] = {}
+
+    @property
+    def logs(self) -> Path:
+        return self.data / "logs"
+
+    def public(self) -> dict[str, Any]:
+        """Without secrets, for printing; addresses that are not ours come from the settings."""
+        settings = load(data=self.data)
+        url = urlsplit(settings.redis_url)
+        shown = url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()
+        return {
+            "state": self.state,
+            "data": str(self.data),
+            "pid": self.pid,
+            "workers": self.workers,
+            "redis_url": shown,
+            "s3_endpoint": settings.s3_endpoint,
+            "bucket": self.bucket,
+            "logs": str(self.logs),
+        }
+
+    def write(self) -> None:
+        write_private(stack_file(self.data), self.model_dump_json(indent=2, exclude_none=True))

@@ -1,0 +1,143 @@
+"""The checks behind `imagemill doctor`: each looks at one part, says how it is and what to do.
+
+A check that cannot be made because an earlier one failed is not made.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from contract.errors import ImagemillError, ServiceUnavailable
+from contract.keys import QUEUE_CLASSIFY, QUEUE_CONTROL
+from contract.ledger import Ledger, Worker
+from contract.models import Registry
+from contract.objects import ObjectStore
+from contract.settings import Settings, addresses_given, current, stack_file
+
+OLDEST_REDIS = (6, 2)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the doctor; `unreachable` where a service did not answer at all."""
+
+    name: str
+    ok: bool
+    detail: str
+    unreachable: bool = False
+
+
+def run_checks() -> Iterator[Check]:
+    """Every check, as soon as it is made."""
+    try:
+        settings = current()
+    except ImagemillError as error:
+        yield Check("settings", False, str(error), unreachable=True)
+        return
+    yield Check("settings", True, settings_source(settings))
+    ledger = Ledger(settings)
+    with closing(ledger.redis):
+        try:
+            info, workers = ledger.info(), ledger.workers()
+        except ImagemillError as error:
+            yield _failed("redis", error)
+            workers = None
+        else:
+            yield from check_redis(info)
+        try:
+            yield from _check_store(ObjectStore(settings, patience=2.0))
+        except ImagemillError as error:
+            yield _failed("store", error)
+        if workers is not None:
+            yield from check_workers(workers)
+            yield check_clock(ledger.ticking())
+
+
+def settings_source(settings: Settings) -> str:
+    """Where the addresses of the servers come from."""
+    given = addresses_given()
+    stack = stack_file(settings.data)
+    if stack.is_file() and len(given) < 2:
+        return " and ".join([str(stack), *given])
+    return " and ".join(given)
+
+
+def check_redis(info: Mapping[str, Any]) -> Iterator[Check]:
+    """Version and durability, from what Redis says in `INFO`."""
+    version = str(info.get("redis_version", "0"))
+    new_enough = tuple(int(part) for part in version.split(".")[:2]) >= OLDEST_REDIS
+    wanted = ".".join(map(str, OLDEST_REDIS))
+    yield Check("redis", new_enough, f"Redis {version}" + ("" if new_enough else f"; install {wanted} or newer"))
+    policy = str(info.get("maxmemory_policy", "unknown"))
+    keeps = policy == "noeviction"
+    advice = "" if keeps else "; under memory pressure it drops jobs: CONFIG SET maxmemory-policy noeviction"
+    yield Check("redis memory", keeps, f"maxmemory-policy {policy}{advice}")
+    durable = str(info.get("aof_enabled", "0")) == "1"
+    advice = "" if durable else "; a restart forgets what runs, and the bucket has to tell: CONFIG SET appendonly yes"
+    yield Check("redis on disk", durable, f"appendonly {'yes' if durable else 'no'}{advice}")
+
+
+def _check_store(store: ObjectStore) -> Iterator[Check]:
+    exists = store.bucket_exists(store.bucket)
+    yield Check("store", True, store.endpoint)
+    if not exists:
+        yield Check("bucket", False, f"{store.bucket} does not exist; `imagemill up` creates it, or create it there")
+        return
+    yield Check("bucket", True, store.bucket)
+    key = f"doctor/{secrets.token_hex(8)}"
+    try:
+        honoured = store.put_if_absent(key, b"first") and not store.put_if_absent(key, b"second")
+    finally:
+        store.delete(key)
+    advice = "" if honoured else "; two writers could overwrite each other: use a store that knows If-None-Match"
+    yield Check("conditional put", honoured, f"{'honoured' if honoured else 'ignored'}{advice}")
+    models = [f"{name}@{version}" for name, version in Registry(store).versions()]
+    yield Check("models", bool(models), ", ".join(models) or "none; start a worker, which publishes the built-in ones")
+
+
+def check_workers(alive: Sequence[Worker]) -> Iterator[Check]:
+    """Whether somebody plans, and somebody labels."""
+    controllers = [w for w in alive if QUEUE_CONTROL in _queues(w)]
+    yield Check(
+        "controller",
+        bool(controllers),
+        ", ".join(w.name for w in controllers)
+        or f"none, so nothing is planned: `imagemill up` or `imagemill-worker run --queues {QUEUE_CONTROL}`",
+    )
+    workers = [w for w in alive if QUEUE_CLASSIFY in _queues(w)]
+    yield Check(
+        "workers",
+        bool(workers),
+        ", ".join(_describe(w) for w in workers)
+        or "none, so nothing is labelled: `imagemill up` or `imagemill-worker run`",
+    )
+
+
+def check_clock(ticking: bool) -> Check:
+    """Whether what is lost is missed."""
+    advice = "no tick came lately, so what is lost stays lost: `imagemill up` or `celery -A worker.app beat`"
+    return Check("clock", ticking, "ticks" if ticking else advice)
+
+
+def exit_code(checks: Sequence[Check]) -> int:
+    """0 where all is well, 3 where a service cannot be reached, else 1."""
+    if any(check.unreachable for check in checks):
+        return 3
+    return 0 if all(check.ok for check in checks) else 1
+
+
+def _queues(worker: Worker) -> list[str]:
+    return worker.fields.get("queues", "").split(",")
+
+
+def _describe(worker: Worker) -> str:
+    engine = [worker.fields[name] for name in ("device", "runtime") if worker.fields.get(name)]
+    return f"{worker.name} ({', '.join(engine) or 'no model loaded yet'})"
+
+
+def _failed(name: str, error: ImagemillError) -> Check:
+    return Check(name, False, str(error), unreachable=isinstance(error, ServiceUnavailable))

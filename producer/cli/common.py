@@ -1,0 +1,122 @@
+"""What all commands share: their options, and how they print."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from contract.jobs import Status
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def shared_options(function: F) -> F:
+    """`--json` (the argument `as_json`) and `--data`, which every command takes."""
+    function = click.option("--json", "as_json", is_flag=True, help="JSON: one object; lists, one a line.")(function)
+    return click.option(
+        "--data",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Folder of the embedded stack.  [env: IMAGEMILL_DATA; default: ./.imagemill]",
+        expose_value=False,
+        callback=_use_data,
+        is_eager=True,
+    )(function)
+
+
+def _use_data(_: click.Context, __: click.Parameter, folder: Path | None) -> None:
+    if folder is not None:
+        from contract.settings import use_data
+
+        use_data(folder)
+
+
+def say(text: str) -> None:
+    """A line for people, on stderr."""
+    click.echo(text, err=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on one line of stdout."""
+    import json
+
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:
+    """Columns on stdout, aligned; those named in `right` to the right."""
+    lines = [list(headings), *(list(row) for row in rows)]
+    widths = [max(len(line[n]) for line in lines) for n in range(len(headings))]
+    for line in lines:
+        cells = [
+            cell.rjust(width) if name in right else cell.ljust(width)
+            for cell, width, name in zip(line, widths, headings, strict=True)
+        ]
+        click.echo("  ".join(cells).rstrip())
+
+
+def print_fields(fields: Mapping[str, str]) -> None:
+    """Names and values on stdout, one a line; empty ones are left out."""
+    width = max((len(name) for name in fields), default=0)
+    for name, value in fields.items():
+        if value:
+            click.echo(f"{name.ljust(width)}  {value}")
+
+
+def print_status(status: Status, *, as_json: bool) -> None:
+    """One job on stdout."""
+    if as_json:
+        print_json(status.model_dump())
+    else:
+        print_fields(status_fields(status))
+
+
+def status_fields(status: Status) -> dict[str, str]:
+    """A job for people."""
+    total = "?" if status.total is None else f"{status.total:,}"
+    shards = status.shards
+    return {
+        "job": status.id,
+        "state": status.state,
+        "reason": status.reason or "",
+        "source": status.source,
+        "model": status.model,
+        "images": f"{status.done:,} of {total} done, {status.ok:,} ok, {status.errors:,} failed"
+        + (f", {status.skipped:,} {'file' if status.skipped == 1 else 'files'} skipped" if status.skipped else ""),
+        "shards": f"{shards.done:,} of {shards.total:,} done, {shards.running:,} running, {shards.queued:,} queued",
+        "rate": "" if status.images_per_second is None else f"{status.images_per_second:,.1f} images/s",
+        "left": "" if status.eta_seconds is None else duration(status.eta_seconds),
+        "failures": _counts(status.error_codes, 5),
+        "labels": _counts(status.labels, 5),
+        "created": status.created_at,
+        "started": status.started_at or "",
+        "finished": status.finished_at or "",
+        "output": status.output,
+    }
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: `42 s`, `3 min 5 s`, `2 h 10 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def on_terminal() -> bool:
+    """Whether stderr is a terminal, where a line may be drawn anew."""
+    return sys.stderr.isatty()
+
+
+def _counts(counts: Mapping[str, int] | None, most: int) -> str:
+    if not counts:
+        return ""
+    ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    rest = f" and {len(ranked) - most:,} more" if len(ranked) > most else ""
+    return ", ".join(f"{name} {count:,}" for name, count in ranked[:most]) + rest

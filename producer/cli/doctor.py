@@ -1,0 +1,33 @@
+"""`imagemill doctor`: is everything there that a job needs?"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+
+from producer.cli.common import print_json, shared_options
+
+
+@click.command()
+@shared_options
+def doctor(as_json: bool) -> None:
+    """Check settings, Redis, the store, models and workers; a ✗ says what to do.
+
+    Exits with 0 when all is well, 3 when a service cannot be reached, 1 otherwise.
+
+    \b
+    Example:
+      imagemill doctor
+    """
+    from producer.checks import exit_code, run_checks
+
+    checks = []
+    for check in run_checks():
+        checks.append(check)
+        if not as_json:
+            click.echo(f"{'✓' if check.ok else '✗'} {check.name:<16} {check.detail}")
+    code = exit_code(checks)
+    if as_json:
+        print_json({"ok": code == 0, "checks": [dataclasses.asdict(check) for check in checks]})
+    raise click.exceptions.Exit(code)

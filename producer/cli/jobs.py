@@ -1,0 +1,139 @@
+"""The commands about jobs that exist: list, show, cancel, resume, retry, rebuild."""
+
+from __future__ import annotations
+
+import click
+
+from producer.cli import EXIT_INTERRUPTED
+from producer.cli.common import print_json, print_status, print_table, say, shared_options
+from producer.cli.progress import packing_bar
+
+
+@click.command()
+@shared_options
+def jobs(as_json: bool) -> None:
+    """List every job, newest first.
+
+    \b
+    Example:
+      imagemill jobs --json | head -1
+    """
+    from producer.client import Client
+
+    found = Client().jobs()
+    if as_json:
+        for status in found:
+            print_json(status.model_dump())
+    elif found:
+        print_table(
+            ("JOB", "STATE", "DONE", "TOTAL", "FAILED", "CREATED", "MODEL", "SOURCE"),
+            (
+                (
+                    status.id,
+                    status.state,
+                    f"{status.done:,}",
+                    "?" if status.total is None else f"{status.total:,}",
+                    f"{status.errors:,}",
+                    status.created_at[:19].replace("T", " "),
+                    status.model,
+                    status.source,
+                )
+                for status in found
+            ),
+            right=("DONE", "TOTAL", "FAILED"),
+        )
+    else:
+        say("There are no jobs yet; `imagemill classify --help` shows how to begin one.")
+
+
+@click.command()
+@click.argument("job")
+@shared_options
+def show(job: str, as_json: bool) -> None:
+    """Show how far JOB is.
+
+    \b
+    Example:
+      imagemill show classify-20261124-093215-7f3a --json
+    """
+    from producer.client import Client
+
+    print_status(Client().status(job), as_json=as_json)
+
+
+@click.command()
+@click.argument("job")
+@shared_options
+def cancel(job: str, as_json: bool) -> None:
+    """Stop JOB within a batch. What is labelled stays, and `resume` goes on with the rest.
+
+    \b
+    Example:
+      imagemill cancel classify-20261124-093215-7f3a
+    """
+    from producer.client import Client
+
+    print_status(Client().cancel(job), as_json=as_json)
+
+
+@click.command()
+@click.argument("job")
+@shared_options
+def resume(job: str, as_json: bool) -> None:
+    """Go on with JOB after it was canceled, failed, or got stuck.
+
+    A local folder that was packed in part is packed to its end, on the machine that has it.
+
+    \b
+    Example:
+      imagemill resume classify-20261124-093215-7f3a
+    """
+    from producer.client import Client
+
+    try:
+        with packing_bar() as progress:
+            status = Client().resume(job, progress=progress)
+    except KeyboardInterrupt:
+        say(f"Interrupted. The same command goes on from here: `imagemill resume {job}`.")
+        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+    print_status(status, as_json=as_json)
+    say(f"Follow it with `imagemill follow {job}`.")
+
+
+@click.command()
+@click.argument("job")
+@shared_options
+def retry(job: str, as_json: bool) -> None:
+    """Run the failed images of JOB again, and nothing but those. The job must have ended.
+
+    \b
+    Example:
+      imagemill errors classify-20261124-093215-7f3a
+      imagemill retry classify-20261124-093215-7f3a
+    """
+    from producer.client import Client
+
+    print_status(Client().retry(job), as_json=as_json)
+    say(f"Follow it with `imagemill follow {job}`.")
+
+
+@click.command()
+@click.argument("job", nargs=-1)
+@shared_options
+def rebuild(job: tuple[str, ...], as_json: bool) -> None:
+    """Write the ledger of each JOB, or of all jobs, anew from the bucket alone.
+
+    The reconciler does so by itself when it finds Redis empty. Harmless while workers run.
+
+    \b
+    Example:
+      imagemill rebuild
+    """
+    from producer.client import Client
+
+    for status in Client().rebuild(job or None):
+        if as_json:
+            print_json(status.model_dump())
+        else:
+            total = "?" if status.total is None else f"{status.total:,}"
+            click.echo(f"{status.id}  {status.state}  {status.done:,} of {total}")

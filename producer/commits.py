@@ -1,0 +1,65 @@
+"""What the bucket alone says of a job: its committed shards, and so its counts and its failures.
+
+It knows nothing of the ledger, so that it holds when Redis does not answer or has forgotten.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from contract.jobs import Marker, Shards, State, Status
+from contract.lifecycle import marker_keys, read_created, read_end, read_marker, read_plan, read_spec
+from contract.objects import ObjectStore
+
+_THREADS = 16
+
+
+def read_markers(store: ObjectStore, job: str) -> list[Marker]:
+    """The newest commit of every shard, in the order of the shards; those of bisected shards too."""
+    newest = sorted(marker_keys(store, job).items())
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(lambda found: read_marker(store, job, *found), newest))
+
+
+def unfinished(markers: Iterable[Marker], planned: int) -> list[int]:
+    """The shards that a retry runs again: those with failed items, and those never committed."""
+    by_shard = {marker.shard: marker for marker in markers}
+    expected = set(range(planned)) | {child for m in by_shard.values() for child in m.split or ()}
+    return sorted(shard for shard in expected if shard not in by_shard or by_shard[shard].errors)
+
+
+def status_from_bucket(store: ObjectStore, job: str) -> Status:
+    """How far a job is by its commits; raises UnknownJob.
+
+    Shards that run or wait are not known here.
+    """
+    spec = read_spec(store, job)
+    end = read_end(store, job)
+    if end is not None:
+        return end
+    plan = read_plan(store, job)
+    markers = read_markers(store, job)
+    ok, errors = sum(m.ok for m in markers), sum(m.errors for m in markers)
+    codes: Counter[str] = Counter()
+    for marker in markers:
+        codes.update(marker.error_codes)
+    state: State = "running" if plan else "planning" if markers else "queued"
+    extra = sum(2 for m in markers if m.split)
+    return Status(
+        id=job,
+        kind=spec.kind,
+        state=state,
+        total=plan.items if plan else None,
+        done=ok + errors,
+        ok=ok,
+        errors=errors,
+        shards=Shards(total=plan.shards + extra if plan else 0, done=len(markers)),
+        created_at=read_created(store, job),
+        output=spec.output,
+        model=spec.model,
+        source=spec.source.label,
+        skipped=plan.skipped if plan else 0,
+        error_codes=dict(codes),
+    )

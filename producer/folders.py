@@ -1,0 +1,87 @@
+"""Walks local folders in an order that is the same each time. It knows nothing of stores and jobs."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from contract.errors import InvalidSource
+
+_Inode = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file on this machine; `size` in bytes, None where it cannot be read now."""
+
+    key: str
+    path: str
+    size: int | None
+
+    @property
+    def uri(self) -> str:
+        """`file:///…`, percent-encoded from the bytes of the name, so that every name survives."""
+        return Path(self.path).as_uri()
+
+
+def walk(folder: Path) -> Iterator[LocalFile]:
+    """Every file below `folder`, sorted by key; `folder` must be absolute.
+
+    A key is the path from `folder`, with `/` between its parts. Hidden folders are left out, hidden
+    files are not. Links are followed, except into a folder that the walk is in. Raises InvalidSource
+    where a folder cannot be listed: images would be missing without a word.
+    """
+    yield from _walk(os.fspath(folder), "", frozenset({_inode(folder.stat())}))
+
+
+def local_file(key: str, path: str) -> LocalFile:
+    """The file at an absolute path, as it is now."""
+    try:
+        found = Path(path).stat()
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        return LocalFile(key, path, None)
+    return LocalFile(key, path, found.st_size if stat.S_ISREG(found.st_mode) else None)
+
+
+def _walk(folder: str, prefix: str, above: frozenset[_Inode]) -> Iterator[LocalFile]:
+    try:
+        with os.scandir(folder) as found:
+            entries = [(entry, _is_folder(entry)) for entry in found]
+    except OSError as error:
+        raise InvalidSource(f"The folder {folder} cannot be listed: {error.strerror}.") from error
+    # A folder sorts as its keys do, with the slash, so that the walk is in the order of whole keys.
+    for entry, is_folder in sorted(entries, key=lambda e: e[0].name + "/" * e[1]):
+        if not is_folder:
+            if _is_file(entry):
+                yield local_file(_text(prefix + entry.name), entry.path)
+        elif not entry.name.startswith("."):
+            inode = _inode(entry.stat())
+            if inode not in above:
+                yield from _walk(entry.path, f"{prefix}{entry.name}/", above | {inode})
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads round in a circle
+        return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Sockets and pipes are no files; a dead link is a file that cannot be read."""
+    try:
+        return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
+    except OSError:
+        return True
+
+
+def _inode(found: os.stat_result) -> _Inode:
+    return found.st_dev, found.st_ino
+
+
+def _text(name: str) -> str:
+    """A file name as valid Unicode; bytes that are no UTF-8 become U+FFFD."""
+    return os.fsencode(name).decode("utf-8", "replace")

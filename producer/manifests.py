@@ -1,0 +1,116 @@
+"""Reads manifests on this machine row by row, and names the first row that cannot be right.
+
+It decides what a row's address is; it does not open what the address names.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from contract.errors import InvalidSource
+from contract.items import URI_COLUMNS, parse_s3, row_uri
+from producer.folders import LocalFile, local_file
+
+SUFFIXES = (".jsonl", ".csv", ".parquet")
+REMOTE_SCHEMES = ("s3", "http", "https")
+"""What workers can read themselves."""
+
+
+def addresses(path: Path) -> Iterator[tuple[str, str]]:
+    """For each row of a manifest where it stands, for people, and its address.
+
+    Raises InvalidSource at the first row that has none, or that cannot be read at all.
+    """
+    read = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}[path.suffix.lower()]
+    try:
+        for number, row in read(path):
+            where = f"{'Row' if path.suffix.lower() == '.parquet' else 'Line'} {number} of {path}"
+            if not isinstance(row, dict):
+                raise InvalidSource(f'{where} is no JSON object; write {{"uri": "…"}} there.')
+            yield where, row_uri(row, where)
+    except UnicodeDecodeError as error:
+        raise InvalidSource(f"{path} is not UTF-8 ({error.reason}); convert it and try again.") from error
+    except OSError as error:
+        raise InvalidSource(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def is_remote(uri: str, where: str) -> bool:
+    """Whether workers can read an address themselves; False for a path on this machine.
+
+    Raises InvalidSource where it is neither.
+    """
+    if "://" not in uri:
+        return False
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise InvalidSource(f"{where} has the address {uri!r}, which cannot be read: {error}.") from error
+    if parts.scheme == "file":
+        return False
+    if parts.scheme not in REMOTE_SCHEMES:
+        raise InvalidSource(f"{where} has the address {uri!r}; images are read from s3://, https://, http:// or paths.")
+    complete = parse_s3(uri)[1] if parts.scheme == "s3" else parts.netloc
+    if not complete:
+        raise InvalidSource(f"{where} has the address {uri!r}, which names no image.")
+    return True
+
+
+def row_file(folder: Path, uri: str) -> LocalFile:
+    """The file that a row of a manifest in `folder` names, by `file://` address or path."""
+    named = url2pathname(urlsplit(uri).path) if uri.startswith("file://") else uri
+    # Not `resolve`: a link has the name that the manifest gives it.
+    path = os.path.abspath(folder / named)
+    key = os.path.relpath(path, folder) if Path(path).is_relative_to(folder) else path.lstrip("/")
+    return local_file(key.replace(os.sep, "/"), path)
+
+
+def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    yield number, json.loads(line)
+                except UnicodeDecodeError:
+                    raise
+                except ValueError as error:
+                    raise InvalidSource(f"Line {number} of {path} is no JSON: {error}.") from error
+
+
+def _csv(path: Path) -> Iterator[tuple[int, Any]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        try:
+            _require_column(path, reader.fieldnames or ())
+            for row in reader:
+                yield reader.line_num, row
+        except csv.Error as error:
+            raise InvalidSource(f"Line {reader.line_num} of {path} is no CSV: {error}.") from error
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            _require_column(path, file.schema_arrow.names)
+            wanted = [c for c in file.schema_arrow.names if c in URI_COLUMNS]
+            number = 0
+            for batch in file.iter_batches(batch_size=1000, columns=wanted):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except pa.ArrowException as error:
+        raise InvalidSource(f"{path} is no Parquet file that can be read: {error}.") from error
+
+
+def _require_column(path: Path, names: Any) -> None:
+    if not set(URI_COLUMNS) & set(names):
+        raise InvalidSource(f"{path} has neither a column `uri` nor `source-ref`; a manifest needs one of them.")

@@ -1,0 +1,204 @@
+"""Packs local images into one tar a shard and plans the job while it does.
+
+Workers cannot read the producer's disk, and one GET a shard is cheaper than one a photo. The tar is
+written first, then the manifest, then the ledger, so that a producer that dies leaves whole shards,
+and the same command goes on behind them. While one shard is on its way, the next is packed; labelling
+begins with the first.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from contract.errors import InvalidSource, JobConflict, JobStopped, ObjectNotFound, RedisUnavailable
+from contract.items import Item, read_manifest, shard_sizes, write_manifest
+from contract.jobs import ENDED, Classify, Plan
+from contract.keys import JobKeys
+from contract.ledger import Step
+from contract.lifecycle import House, read_plan, rebuild
+from producer.folders import LocalFile
+from producer.sources import Packed
+from producer.tars import write_tar
+
+log = logging.getLogger(__name__)
+
+_SHARD_BYTES = 512 * 2**20
+"""A shard of large photos is closed early: two tars are on the local disk at a time, and an upload
+that breaks off is sent again from its beginning."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How much of a source is on its way: what is packed, and what is uploaded, of `total`.
+
+    Counts images, but `files` where a manifest or tars are uploaded as they are.
+    """
+
+    packed: int
+    uploaded: int
+    total: int
+    unit: Literal["images", "files"] = "images"
+
+
+def pack(
+    house: House,
+    spec: Classify,
+    source: Packed,
+    *,
+    max_bytes: int,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> None:
+    """Bring every image of `source` to the store, shard by shard, and complete the plan.
+
+    Shards that are there are left as they are. `max_bytes` is the size that an image may have.
+    `progress` is called in the caller's thread. Returns early where the job is canceled meanwhile.
+    Raises JobConflict where the folder is not what it was when an earlier call was interrupted.
+    """
+    plan = read_plan(house.store, spec.id)
+    if plan is None:
+        try:
+            plan = _Packer(house, spec, source.total, max_bytes, progress).run(source)
+        except JobStopped:
+            return
+        house.store.put(JobKeys(spec.id).plan, plan.to_json())
+    _complete(house, spec, plan)
+
+
+class _Packer:
+    def __init__(
+        self, house: House, spec: Classify, total: int, max_bytes: int, progress: Callable[[Progress], None]
+    ) -> None:
+        self._house, self._spec, self._keys = house, spec, JobKeys(spec.id)
+        self._total, self._max_bytes, self._progress = total, max_bytes, progress
+        self._packed = self._uploaded = 0
+
+    def run(self, source: Packed) -> Plan:
+        shards = 0
+        under_way: tuple[int, Future[None]] | None = None
+        with (
+            tempfile.TemporaryDirectory(prefix="imagemill-") as folder,
+            ThreadPoolExecutor(1, thread_name_prefix="upload") as uploader,
+        ):
+            for files in cut(source.files(), shard_sizes(self._spec.shard_size), _SHARD_BYTES):
+                there = self._there(shards)
+                if there is not None:
+                    self._check_same(shards, files, there)
+                    self._packed += len(files)
+                    self._tell_planned(shards, len(files))
+                    self._count(len(files))
+                else:
+                    tar = Path(folder) / f"{shards}.tar"
+                    items = write_tar(
+                        files,
+                        tar,
+                        f"s3://{self._house.store.bucket}/{self._keys.tar(shards)}",
+                        max_bytes=self._max_bytes,
+                        done=self._count_packed,
+                    )
+                    self._wait(under_way)
+                    under_way = len(items), uploader.submit(self._deliver, shards, tar, items)
+                shards += 1
+            self._wait(under_way)
+        if not shards:
+            raise InvalidSource(f"{source.label} holds no images any more; nothing was packed.")
+        return Plan(shards=shards, items=self._packed, skipped=source.skipped)
+
+    def _deliver(self, shard: int, tar: Path, items: list[Item]) -> None:
+        store = self._house.store
+        store.put_file(self._keys.tar(shard), tar)
+        tar.unlink()
+        store.put(self._keys.manifest(shard), write_manifest(items))
+        self._tell_planned(shard, len(items))
+
+    def _tell_planned(self, shard: int, items: int) -> None:
+        """The manifest is what counts. A ledger that is away now hears of the shard with the next one,
+        or when the plan is complete."""
+        try:
+            step = self._house.ledger.planned(self._spec.id, shard, items)
+            _follow_up(self._house, self._spec.id, step)
+        except RedisUnavailable as error:
+            log.info("Shard %d is packed, but not told to the ledger: %s", shard, error)
+            return
+        if step.state in ENDED:
+            raise JobStopped(f"The job {self._spec.id} was {step.state} while it was packed.")
+
+    def _there(self, shard: int) -> list[Item] | None:
+        try:
+            return read_manifest(self._house.store.get(self._keys.manifest(shard)))
+        except ObjectNotFound:
+            return None
+
+    def _check_same(self, shard: int, files: list[LocalFile], there: list[Item]) -> None:
+        changed = difference(files, there)
+        if changed is not None:
+            raise JobConflict(
+                f"{self._spec.source.label} has changed since {self._spec.id} was begun: {changed!r} in "
+                f"shard {shard} is not what was packed; restore it, or start a new job without --job."
+            )
+
+    def _wait(self, under_way: tuple[int, Future[None]] | None) -> None:
+        if under_way is not None:
+            count, future = under_way
+            future.result()
+            self._count(count)
+
+    def _count_packed(self) -> None:
+        self._packed += 1
+        self._progress(Progress(self._packed, self._uploaded, self._total))
+
+    def _count(self, uploaded: int) -> None:
+        self._uploaded += uploaded
+        self._progress(Progress(self._packed, self._uploaded, self._total))
+
+
+def cut(files: Iterable[LocalFile], counts: Iterator[int], max_bytes: int) -> Iterator[list[LocalFile]]:
+    """Shards of as many files as `counts` says and, but for a single larger one, of at most `max_bytes` bytes."""
+    shard: list[LocalFile] = []
+    size, count = 0, next(counts)
+    for file in files:
+        if shard and (len(shard) == count or size + (file.size or 0) > max_bytes):
+            yield shard
+            shard, size, count = [], 0, next(counts)
+        shard.append(file)
+        size += file.size or 0
+    if shard:
+        yield shard
+
+
+def difference(files: list[LocalFile], there: list[Item]) -> str | None:
+    """The key of the first file that is not what a manifest says, None where all are.
+
+    A file that could not be read then, or cannot be read now, may have any size.
+    """
+    for file, item in zip(files, there, strict=False):
+        if file.key != item.key or (None not in (file.size, item.size) and file.size != item.size):
+            return file.key
+    if len(files) != len(there):
+        shorter = min(len(files), len(there))
+        return files[shorter].key if len(files) > shorter else there[shorter].key
+    return None
+
+
+def _complete(house: House, spec: Classify, plan: Plan) -> None:
+    step = house.ledger.complete(
+        spec.id,
+        shards=plan.shards,
+        items=plan.items,
+        error_limit=spec.error_limit(plan.items),
+        skipped=plan.skipped,
+    )
+    _follow_up(house, spec.id, step)
+
+
+def _follow_up(house: House, job: str, step: Step) -> None:
+    if step.state == "unknown":
+        # Redis was wiped meanwhile; the bucket has the shards so far, and this one.
+        rebuild(house, job)
+    else:
+        house.follow_up(job, step)

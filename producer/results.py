@@ -1,0 +1,64 @@
+"""Reads the labelled rows of a job from its committed shards. What is not committed does not exist.
+
+It knows where rows are and that they are whole, not what they are turned into (`producer.exports`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from contract.errors import ObjectDamaged
+from contract.items import Item, parse_s3, read_manifest
+from contract.jobs import Marker
+from contract.keys import JobKeys
+from contract.objects import ObjectStore
+from contract.rows import ERROR
+from producer.commits import read_markers
+
+Row = dict[str, Any]
+"""One row, with the columns of `contract.rows`."""
+
+
+def tables(store: ObjectStore, job: str, *, failed: bool = False) -> Iterator[tuple[Marker, pa.Table]]:
+    """The rows of each committed shard, in the order of the shards, with the commit; one is held at a time.
+
+    With `failed` only the rows that are errors, from the shards that have any. Raises ObjectDamaged
+    where a shard is not what its commit says.
+    """
+    for marker in read_markers(store, job):
+        if marker.split is None and marker.output is not None and (marker.errors or not failed):
+            table = read_table(store, marker)
+            yield marker, table.filter(pc.equal(table["status"], ERROR)) if failed else table
+
+
+def rows(store: ObjectStore, job: str, *, failed: bool = False) -> Iterator[Row]:
+    """What `tables` gives, row by row."""
+    for _, table in tables(store, job, failed=failed):
+        yield from table.to_pylist()
+
+
+def with_items(store: ObjectStore, job: str) -> Iterator[list[tuple[Row, Item]]]:
+    """The rows of each committed shard, with the item of its manifest that says where the bytes are."""
+    for marker, table in tables(store, job):
+        manifest = read_manifest(store.get(JobKeys(job).manifest(marker.shard)))
+        items = {(item.key, item.uri): item for item in manifest}
+        yield [(row, items[row["key"], row["uri"]]) for row in table.to_pylist()]
+
+
+def read_table(store: ObjectStore, marker: Marker) -> pa.Table:
+    """The rows that a commit stands for."""
+    assert marker.output is not None, "a bisected shard has no rows"
+    bucket, key = parse_s3(marker.output)
+    data = store.get(key, bucket=bucket)
+    if hashlib.sha256(data).hexdigest() != marker.sha256:
+        raise ObjectDamaged(
+            f"{marker.output} is not what was committed (its sha256 differs); restore it from a backup, or "
+            "label the source again as a new job."
+        )
+    return pq.read_table(pa.BufferReader(data))

@@ -1,0 +1,216 @@
+"""What can be labelled: makes a source of what the user typed, before anything is queued.
+
+It looks — lists, reads manifests, makes sure that there is an image — and writes nothing. What has to
+be brought to the bucket is said in the answer; `producer.packing` and `producer.client` bring it.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from contract.errors import InvalidSource, ObjectNotFound
+from contract.items import is_image_name, parse_s3
+from contract.jobs import Source
+from contract.keys import JobKeys
+from contract.objects import Entry, ObjectStore
+from producer import manifests
+from producer.folders import LocalFile, walk
+
+_LOOK = 1000
+"""Keys of a prefix that decide what it holds: one page of a listing."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """Images that workers reach themselves."""
+
+    kind: Literal["prefix", "tars", "manifest"]
+    uri: str
+    label: str
+
+    def source(self, keys: JobKeys, bucket: str) -> Source:
+        """The source in the spec of a job."""
+        return Source(kind=self.kind, uri=self.uri, label=self.label)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """Local files that go to the bucket as they are: tars, or a manifest of remote addresses."""
+
+    kind: Literal["tars", "manifest"]
+    label: str
+    files: tuple[Path, ...]
+
+    def key(self, file: Path, keys: JobKeys) -> str:
+        """Where a file goes."""
+        suffix = file.suffix.lower()
+        return keys.source(suffix) if self.kind == "manifest" else f"{keys.input_prefix}{file.stem}{suffix}"
+
+    def source(self, keys: JobKeys, bucket: str) -> Source:
+        """The source in the spec of a job."""
+        key = keys.input_prefix if self.kind == "tars" else self.key(self.files[0], keys)
+        return Source(kind=self.kind, uri=f"s3://{bucket}/{key}", label=self.label)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Local images, to be packed into one tar a shard.
+
+    `files` lists them anew at each call, so that a million of them need no memory.
+    """
+
+    uri: str
+    label: str
+    total: int
+    skipped: int
+    files: Callable[[], Iterator[LocalFile]]
+
+    def source(self, keys: JobKeys, bucket: str) -> Source:
+        """The source in the spec of a job."""
+        return Source(kind="packed", uri=self.uri, label=self.label)
+
+
+Resolved = Remote | Upload | Packed
+
+
+def resolve(text: str, store: ObjectStore) -> Resolved:
+    """What `text` names: a local folder, manifest or tar, or an `s3://` prefix, manifest or tar.
+
+    Raises InvalidSource where it is not there, cannot be read, or holds no images.
+    """
+    if text.startswith("s3://"):
+        return _remote(text, store)
+    if text.startswith(("http://", "https://")):
+        raise InvalidSource(f'{text} is one web address; list addresses in a .jsonl file, as {{"uri": "…"}} a line.')
+    return _local(text)
+
+
+def from_file_uri(uri: str) -> Path:
+    """The local path of a packed source, to go on with it later."""
+    return Path(url2pathname(urlsplit(uri).path))
+
+
+# In the store
+
+
+def _remote(uri: str, store: ObjectStore) -> Remote:
+    bucket, key = parse_s3(uri)
+    if not store.bucket_exists(bucket):
+        raise InvalidSource(f"There is no bucket {bucket!r} at {store.endpoint}; create it, or correct {uri}.")
+    if key.endswith((".tar", *manifests.SUFFIXES)):
+        try:
+            size = store.size(key, bucket=bucket)
+        except ObjectNotFound:
+            raise InvalidSource(f"There is no object {uri}; correct the address.") from None
+        if not size:
+            raise InvalidSource(f"{uri} is empty; there is nothing to label.")
+        return Remote("tars" if key.endswith(".tar") else "manifest", uri, uri)
+    return Remote(_kind_of_prefix(uri, store.list(key, bucket=bucket)), uri, uri)
+
+
+def _kind_of_prefix(uri: str, entries: Iterator[Entry]) -> Literal["prefix", "tars"]:
+    """Tars only where no image is beside them; where the first page has neither, the rest is searched."""
+    first = [entry.key for entry in islice(entries, _LOOK)]
+    tars = any(key.endswith(".tar") for key in first)
+    # A key without a suffix may be anything: beside tars it is no image.
+    if any(_is_image(key) and not (tars and "." not in key.rpartition("/")[2]) for key in first):
+        return "prefix"
+    if tars:
+        return "tars"
+    if any(_is_image(entry.key) for entry in entries):
+        return "prefix"
+    if not first:
+        raise InvalidSource(f"There is nothing under {uri}; correct the address.")
+    raise InvalidSource(f"{uri} holds no images, by the names of its objects; correct the address.")
+
+
+def _is_image(key: str) -> bool:
+    return not key.endswith("/") and is_image_name(key)
+
+
+# On this machine
+
+
+def _local(text: str) -> Upload | Packed:
+    # Not `resolve`: a folder has the name that the user gives it, link or not.
+    path = Path(os.path.abspath(Path(text).expanduser()))
+    label = os.path.normpath(text)
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return _folder(path, label)
+    if not path.exists():
+        raise InvalidSource(f"There is no {text!r} here; name a folder, a manifest, a .tar, or s3://bucket/prefix.")
+    if suffix == ".tar":
+        return _tars((path,), label)
+    if suffix in manifests.SUFFIXES:
+        return _manifest(path, label)
+    if is_image_name(path.name) and suffix:
+        raise InvalidSource(f"{text} is one image; name the folder that it is in, or a manifest that lists it.")
+    raise InvalidSource(f"{text} is no source; it must be a folder, or end in .jsonl, .csv, .parquet or .tar.")
+
+
+def _folder(folder: Path, label: str) -> Upload | Packed:
+    total = skipped = others = 0
+    tars: list[Path] = []
+    for file in walk(folder):
+        if is_image_name(file.key):
+            total += 1
+            continue
+        skipped += 1
+        if file.key.lower().endswith(".tar") and "/" not in file.key:
+            tars.append(Path(file.path))
+        elif not Path(file.path).name.startswith("."):
+            others += 1
+    if tars and not total and not others:
+        return _tars(tuple(tars), label)
+    if not total:
+        what = f", only {skipped:,} other files" if skipped else ""
+        raise InvalidSource(f"{label} holds no images{what}; name a folder with .jpg, .png, .webp … files.")
+
+    def files() -> Iterator[LocalFile]:
+        return (file for file in walk(folder) if is_image_name(file.key))
+
+    return Packed(folder.as_uri(), label, total, skipped, files)
+
+
+def _tars(paths: tuple[Path, ...], label: str) -> Upload:
+    found = False
+    for path in paths:
+        try:
+            with tarfile.open(path, "r:") as tar:
+                found = found or any(member.isfile() and is_image_name(member.name) for member in tar)
+        except (OSError, tarfile.TarError) as error:
+            raise InvalidSource(f"{path} is no tar that can be read: {error}.") from error
+    if not found:
+        raise InvalidSource(f"{label} holds no images, by the names in the archive; check it with `tar -tf`.")
+    return Upload("tars", label, paths)
+
+
+def _manifest(path: Path, label: str) -> Upload | Packed:
+    total, remote, first = 0, False, ""
+    for where, uri in manifests.addresses(path):
+        found = manifests.is_remote(uri, where)
+        if total and found != remote:
+            raise InvalidSource(
+                f"{where} is {'an address' if found else 'a local path'} but {first} is not; put local "
+                "paths and remote addresses into two manifests."
+            )
+        first, remote = first or where, found
+        total += 1
+    if not total:
+        raise InvalidSource(f"{label} has no rows; there is nothing to label.")
+    if remote:
+        return Upload("manifest", label, (path,))
+
+    def files() -> Iterator[LocalFile]:
+        return (manifests.row_file(path.parent, uri) for _, uri in manifests.addresses(path))
+
+    return Packed(path.as_uri(), label, total, 0, files)

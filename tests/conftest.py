@@ -1,0 +1,71 @@
+"""Real servers for every test: one Redis and one S3 server a session, a namespace and a bucket a test."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from contract.broker import Queues, make_app
+from contract.ledger import Ledger
+from contract.lifecycle import House
+from contract.objects import ObjectStore
+from contract.settings import Settings
+from deploy.supervisor import Supervisor
+from tests.mill import make_servers
+
+PHOTOS = Path(__file__).parent.parent / "deploy" / "photos"
+
+# The tests bring their own servers: what the developer has set must not leak in.
+for _name in [name for name in os.environ if name.startswith("IMAGEMILL_")]:
+    del os.environ[_name]
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def photos() -> dict[str, Path]:
+    """The photos that the project ships, by name without suffix."""
+    return {path.stem: path for path in sorted(PHOTOS.glob("*.jpg"))}
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Addresses of the session's Redis and S3 server."""
+    data = tmp_path_factory.mktemp("servers")
+    services, found = make_servers(data)
+    with Supervisor(services, data / "logs") as supervisor:
+        supervisor.start()
+        yield found
+
+
+@pytest.fixture
+def settings(servers: Settings) -> Settings:
+    """The same servers, with a namespace and a bucket that nobody else uses."""
+    number = next(_numbers)
+    own = servers.model_copy(update={"namespace": f"test-{number}", "bucket": f"test-{number:04d}"})
+    with closing(ObjectStore(own)) as store:
+        store.ensure_bucket()
+    return own
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[ObjectStore]:
+    with closing(ObjectStore(settings)) as made:
+        yield made
+
+
+@pytest.fixture
+def ledger(settings: Settings) -> Iterator[Ledger]:
+    with closing(Ledger(settings)) as made:
+        yield made
+
+
+@pytest.fixture
+def house(settings: Settings, store: ObjectStore, ledger: Ledger) -> Iterator[House]:
+    with closing(make_app(settings)) as app:
+        yield House(store, ledger, Queues(app))

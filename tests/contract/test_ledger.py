@@ -1,0 +1,207 @@
+"""Leases, attempts and counters, on a real Redis."""
+
+import threading
+
+import pytest
+
+from contract.errors import RedisUnavailable
+from contract.jobs import Classify, Source
+from contract.ledger import Ledger
+from contract.settings import Settings
+from tests.waiting import wait_until
+
+
+def spec_of(id: str, shard_size: int = 10, **fields: object) -> Classify:
+    return Classify.model_validate(
+        {
+            "id": id,
+            "source": Source(kind="prefix", uri="s3://photos/", label="s3://photos/"),
+            "model": "m@1",
+            "weights_sha256": "0" * 64,
+            "shard_size": shard_size,
+            "output": f"s3://bucket/jobs/{id}/out/",
+            **fields,
+        }
+    )
+
+
+def begin(ledger: Ledger, id: str, shards: int) -> None:
+    """A running job of `shards` shards of ten items."""
+    ledger.create(spec_of(id))
+    for shard in range(shards):
+        ledger.planned(id, shard, 10)
+    ledger.complete(id, shards=shards, items=10 * shards, error_limit=10 * shards, skipped=0)
+
+
+def test_a_job_is_begun_once(ledger: Ledger) -> None:
+    assert ledger.create(spec_of("a"))
+    assert not ledger.create(spec_of("a"))
+    assert [id for id, _ in ledger.jobs()] == ["a"]
+    assert ledger.active() == {"a"}
+
+
+def test_a_planned_shard_is_to_be_queued_once(ledger: Ledger) -> None:
+    ledger.create(spec_of("a"))
+    assert ledger.planned("a", 0, 10).queue == (0,)
+    assert ledger.planned("a", 0, 10).queue == ()
+    assert ledger.complete("a", shards=1, items=10, error_limit=10, skipped=0).state == "running"
+
+
+def test_no_more_than_the_window_waits(settings: Settings, request: pytest.FixtureRequest) -> None:
+    ledger = Ledger(settings.model_copy(update={"window": 2}))
+    request.addfinalizer(ledger.close)
+    ledger.create(spec_of("a"))
+    queued = [ledger.planned("a", shard, 10).queue for shard in range(4)]
+    assert queued == [(0,), (1,), (), ()]
+    ledger.take("a", 0, "w:1")
+    assert ledger.commit("a", 0, 10, 0).queue == (2,), "a shard done makes room for the next"
+
+
+def test_a_leased_shard_is_left_alone(ledger: Ledger) -> None:
+    begin(ledger, "a", 1)
+    assert ledger.take("a", 0, "one:1") == ("taken", 0)
+    assert ledger.take("a", 0, "two:2") == ("leased", 0)
+    assert ledger.take("a", 0, "one:1") == ("taken", 0), "the same request sent again has the same answer"
+
+
+def test_only_a_begun_attempt_counts(ledger: Ledger) -> None:
+    begin(ledger, "a", 1)
+    ledger.take("a", 0, "one:1")
+    assert not ledger.begin("a", 0, "two:2", 1), "it holds no lease"
+    assert ledger.begin("a", 0, "one:1", 1)
+    assert ledger.begin("a", 0, "one:1", 1), "sent again"
+    ledger.release("a", 0, "one:1", attempts=1)
+    assert ledger.take("a", 0, "two:2") == ("taken", 1)
+    ledger.release("a", 0, "other:4", attempts=9)
+    ledger.release("a", 0, "two:2", attempts=1)
+    assert ledger.take("a", 0, "three:3") == ("taken", 1), "the second was taken and never begun"
+
+
+def test_only_one_of_many_gets_the_lease(ledger: Ledger) -> None:
+    begin(ledger, "a", 1)
+    answers: list[str] = []
+    threads = [threading.Thread(target=lambda n=n: answers.append(ledger.take("a", 0, f"w:{n}")[0])) for n in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == ["leased"] * 15 + ["taken"]
+
+
+def test_a_commit_counts_once(ledger: Ledger) -> None:
+    begin(ledger, "a", 2)
+    for _ in range(3):
+        ledger.commit("a", 0, 8, 2)
+    status = ledger.status("a")
+    assert status is not None
+    assert (status.done, status.ok, status.errors, status.shards.done) == (10, 8, 2, 1)
+
+
+def test_the_last_commit_finalizes(ledger: Ledger) -> None:
+    begin(ledger, "a", 2)
+    assert ledger.commit("a", 1, 10, 0).state == "running"
+    assert ledger.commit("a", 0, 10, 0).state == "finalizing"
+
+
+def test_a_commit_before_the_plan_is_complete_does_not_finalize(ledger: Ledger) -> None:
+    ledger.create(spec_of("a"))
+    ledger.planned("a", 0, 10)
+    assert ledger.commit("a", 0, 10, 0).state == "planning"
+    step = ledger.complete("a", shards=1, items=10, error_limit=10, skipped=0)
+    assert step.state == "finalizing", "the plan was the last thing missing"
+
+
+def test_the_lease_of_a_dead_worker_lapses(settings: Settings, request: pytest.FixtureRequest) -> None:
+    ledger = Ledger(settings.model_copy(update={"lease_seconds": 0.2}))
+    request.addfinalizer(ledger.close)
+    begin(ledger, "a", 1)
+    ledger.take("a", 0, "dead:1")
+    ledger.begin("a", 0, "dead:1", 1)
+    wait_until(lambda: ledger.lapsed("a").queue == (0,), 5, "the lease to lapse")
+    assert ledger.take("a", 0, "alive:2") == ("taken", 1), "the attempt of the dead is counted"
+
+
+def test_a_renewed_lease_does_not_lapse_and_shows_progress(ledger: Ledger) -> None:
+    begin(ledger, "a", 1)
+    ledger.take("a", 0, "w:1")
+    assert ledger.renew("a", 0, "w:1", 3, 1) == "renewed"
+    assert ledger.renew("a", 0, "other:2", 9, 9) == "lost"
+    status = ledger.status("a")
+    assert status is not None
+    assert (status.ok, status.errors, status.shards.running) == (3, 1, 1)
+
+
+def test_a_refunded_attempt_does_not_count(ledger: Ledger) -> None:
+    begin(ledger, "a", 1)
+    ledger.take("a", 0, "w:1")
+    ledger.begin("a", 0, "w:1", 1)
+    ledger.release("a", 0, "w:1", attempts=0)
+    assert ledger.take("a", 0, "w:2") == ("taken", 0)
+
+
+def test_a_bisected_shard_hands_over_to_its_halves(ledger: Ledger) -> None:
+    begin(ledger, "a", 1)
+    ledger.take("a", 0, "w:1")
+    assert ledger.commit("a", 0, 0, 0, (1, 2)).queue == (1, 2)
+    assert ledger.commit("a", 0, 0, 0, (1, 2)).queue == (), "once only"
+    assert ledger.take("a", 1, "w:2") == ("taken", 2), "a half is under suspicion: its next kill is its last"
+    assert ledger.commit("a", 1, 5, 0).state == "running"
+    assert ledger.commit("a", 2, 5, 0).state == "finalizing"
+
+
+def test_a_canceled_job_hands_out_no_shards(ledger: Ledger) -> None:
+    begin(ledger, "a", 2)
+    ledger.take("a", 0, "w:1")
+    ledger.end("a", "canceled")
+    assert ledger.take("a", 1, "w:2")[0] == "stopped"
+    assert ledger.renew("a", 0, "w:1", 1, 0) == "stopped"
+    assert ledger.active() == set()
+
+
+def test_a_job_over_its_error_budget_stops_early(ledger: Ledger) -> None:
+    ledger.create(spec_of("a"))
+    for shard in range(3):
+        ledger.planned("a", shard, 10)
+    ledger.complete("a", shards=3, items=30, error_limit=2, skipped=0)
+    assert ledger.commit("a", 0, 7, 3).state == "finalizing"
+    assert ledger.take("a", 1, "w:1")[0] == "stopped"
+
+
+def test_what_redis_forgot_is_unknown_not_wrong(ledger: Ledger) -> None:
+    begin(ledger, "a", 1)
+    ledger.take("a", 0, "w:1")
+    ledger.redis.flushall()
+    assert ledger.take("a", 0, "w:2")[0] == "unknown"
+    assert ledger.renew("a", 0, "w:1", 1, 0) == "unknown"
+    assert ledger.commit("a", 0, 10, 0).state == "unknown"
+    assert not ledger.exists("a"), "a late commit must not begin books of its own"
+
+
+def test_an_ended_job_leaves_redis_by_itself(ledger: Ledger) -> None:
+    begin(ledger, "a", 1)
+    ledger.commit("a", 0, 10, 0)
+    ledger.end("a", "succeeded")
+    left = [key for key in ledger.keys.job("a") if ledger.redis.exists(key)]
+    assert left
+    assert all(ledger.redis.ttl(key) > 0 for key in left)
+
+
+def test_redis_holds_bits_not_images(ledger: Ledger) -> None:
+    """Under 20 bytes an image: 200 shards of 512 images, half of them done."""
+    ledger.create(spec_of("a", shard_size=512))
+    before = ledger.redis.info("memory")["used_memory"]
+    for shard in range(200):
+        ledger.planned("a", shard, 512)
+    for shard in range(100):
+        ledger.take("a", shard, "w:1")
+        ledger.commit("a", shard, 512, 0)
+    grown = ledger.redis.info("memory")["used_memory"] - before
+    assert grown < 20 * 200 * 512
+
+
+def test_a_silent_redis_is_one_sentence(settings: Settings) -> None:
+    ledger = Ledger(settings.model_copy(update={"redis_url": "redis://:hush@127.0.0.1:1/0"}), patience=0.1)
+    with pytest.raises(RedisUnavailable, match=r"Redis at 127\.0\.0\.1:1/0 cannot be reached") as caught:
+        ledger.jobs()
+    assert "hush" not in str(caught.value), "passwords stay out of messages"
+    assert caught.value.exit_code == 3

@@ -1,0 +1,88 @@
+"""The object store's promises, on a real S3 server."""
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from contract.errors import InvalidSettings, InvalidSource, ObjectNotFound, StoreUnavailable
+from contract.objects import ObjectStore
+from contract.settings import Settings
+
+ODD_KEYS = [
+    "with space.jpg",
+    "plus+plus.jpg",
+    "per%20cent.jpg",
+    "100%.jpg",
+    "hash#tag.jpg",
+    "what?.jpg",
+    "ünï-日本.jpg",
+    "a&b;c.jpg",
+]
+
+
+@pytest.mark.parametrize("key", ODD_KEYS)
+def test_odd_keys_survive_a_round_trip(store: ObjectStore, key: str) -> None:
+    store.put(f"odd/{key}", key.encode())
+    assert store.get(f"odd/{key}") == key.encode()
+    assert [e.key for e in store.list(f"odd/{key[:3]}") if e.key == f"odd/{key}"] == [f"odd/{key}"]
+
+
+def test_only_the_first_of_two_writers_writes(store: ObjectStore) -> None:
+    assert store.put_if_absent("once", b"first")
+    assert not store.put_if_absent("once", b"second")
+    assert store.get("once") == b"first"
+
+
+def test_ranges_and_limits(store: ObjectStore) -> None:
+    store.put("range", b"0123456789")
+    assert store.get("range", offset=2, length=3) == b"234"
+    assert store.get("range", limit=4) == b"01234", "one byte more than the limit tells that there is more"
+    assert store.size("range") == 10
+
+
+def test_lines_are_the_same_whatever_the_pieces(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [f"line {n} é".encode() for n in range(1000)]
+    store.put("lines", b"\n".join(lines))
+    assert list(store.lines("lines")) == lines
+    assert b"".join(store.pieces("lines", size=7)) == b"\n".join(lines)
+
+
+def test_a_listing_goes_on_over_its_pages(store: ObjectStore) -> None:
+    wanted = [f"many/{n:05d}" for n in range(1203)]
+    for key in wanted:
+        store.put(key, b"")
+    assert [e.key for e in store.list("many/")] == wanted
+    assert [e.key for e in store.list("many/", after="many/01199")] == wanted[1200:]
+    assert [e.key for e in store.list("", folders=True)] == ["many/"]
+
+
+def test_large_files_go_up_in_parts(store: ObjectStore, tmp_path: Path) -> None:
+    file = tmp_path / "large"
+    file.write_bytes(bytes(range(256)) * 4096 * 24)
+    store.put_file("large", file)
+    assert store.size("large") == file.stat().st_size
+    assert b"".join(store.pieces("large", size=10**7)) == file.read_bytes()
+
+
+def test_what_is_not_there_is_said(store: ObjectStore) -> None:
+    with pytest.raises(ObjectNotFound, match=r"s3://.*/nothing"):
+        store.get("nothing")
+    assert not store.exists("nothing")
+    store.delete("nothing")
+    with pytest.raises(InvalidSource, match="no bucket 'no-such-bucket'"):
+        store.get("x", bucket="no-such-bucket")
+
+
+def test_wrong_credentials_are_said_and_not_shown(settings: Settings) -> None:
+    wrong = settings.model_copy(update={"s3_secret_key": SecretStr("wrong-secret")})
+    with closing(ObjectStore(wrong)) as store, pytest.raises(InvalidSettings, match="SECRET_KEY") as caught:
+        store.get("x")
+    assert "wrong-secret" not in str(caught.value)
+
+
+def test_a_silent_store_is_one_sentence(settings: Settings) -> None:
+    away = ObjectStore(settings.model_copy(update={"s3_endpoint": "127.0.0.1:1"}), patience=0.2)
+    with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:1 cannot be reached"):
+        away.get("x")

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.mill import Mill
+
+# Two workers of one thread label about 250 of these a second: two to three seconds to be disturbed in.
+IMAGES = 640
+SHARD = 16
+
+
+@pytest.fixture(scope="module")
+def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mill]:
+    """Two workers, a controller and a clock, on servers that may be broken."""
+    with Mill(tmp_path_factory.mktemp("mill"), workers=2).running() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path]) -> Path:
+    """640 files: each photo many times under its own name."""
+    made = tmp_path_factory.mktemp("photos")
+    files = list(photos.values())
+    for n in range(IMAGES):
+        (made / f"{n:04d}.jpg").symlink_to(files[n % len(files)])
+    return made
+
+
+@pytest.fixture
+def keys() -> list[str]:
+    return [f"{n:04d}.jpg" for n in range(IMAGES)]

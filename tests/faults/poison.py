@@ -1,0 +1,24 @@
+"""A worker whose decoder dies, with the whole process, of an image that begins with `poison`."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+from worker.app import app
+from worker.engine import pipeline
+
+PREFIX = b"poison"
+_decode = pipeline.decode
+
+
+def _deadly(data: bytes, *args: Any, **kwargs: Any) -> Any:
+    if data.startswith(PREFIX):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return _decode(data, *args, **kwargs)
+
+
+pipeline.decode = _deadly
+
+__all__ = ["app"]

@@ -1,0 +1,226 @@
+"""What is killed, cut or wiped in the middle of a job: each item is one row in the end, and the counters agree.
+
+Every test causes its fault while the job runs, and counts rows afterwards.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from contract.jobs import Status
+from contract.keys import TASK_CLASSIFY
+from tests.faults.conftest import SHARD
+from tests.mill import TIMES, Mill, check_complete
+from tests.waiting import wait_until
+
+MODEL = "efficientnet-lite0"
+LONG = 160  # a shard of more than a second, to have tasks in flight
+
+
+def begin(mill: Mill, folder: Path, shard_size: int = SHARD) -> str:
+    """A job that is running."""
+    job = mill.client.classify(folder, model=MODEL, shard_size=shard_size).id
+    mill.begun(job, 1)
+    return job
+
+
+def begins(mill: Mill, job: str) -> Counter[int]:
+    """How often each shard of a job was begun, by all workers together."""
+    found = [re.findall(rf"Shard (\d+) of {job} begins", mill.log(name)) for name in mill.workers]
+    return Counter(int(shard) for shards in found for shard in shards)
+
+
+def received(mill: Mill) -> Counter[str]:
+    """How often each message came, by its task id, to all workers together."""
+    found = [re.findall(rf"Task {TASK_CLASSIFY}\[(\S+)\] received", mill.log(name)) for name in mill.workers]
+    return Counter(id for ids in found for id in ids)
+
+
+def connections_lost(mill: Mill) -> list[int]:
+    return [mill.log(name).count("Connection to broker lost") for name in mill.workers]
+
+
+def pids(mill: Mill) -> dict[str, int | None]:
+    return {name: mill.supervisor.pid(name) for name in mill.workers}
+
+
+def test_a_worker_is_killed(mill: Mill, folder: Path, keys: list[str]) -> None:
+    """SIGKILL: its shards are taken up again within a lease and a tick."""
+    job = begin(mill, folder)
+    held = mill.client.house.ledger.status(job)
+    assert held is not None and held.shards.running
+    mill.kill("worker-0")
+    killed_at = time.monotonic()
+    mill.finished(job)
+    status = check_complete(mill.client, job, keys)
+    assert status.state == "succeeded"
+    alone = len(keys) / 20  # seconds: a generous bound of what one core needs for all of it
+    assert time.monotonic() - killed_at < TIMES["lease_seconds"] + TIMES["reconcile_seconds"] + alone
+
+
+def test_a_worker_is_told_to_go(mill: Mill, folder: Path, keys: list[str]) -> None:
+    """SIGTERM: it ends its shards first, so that none is begun twice."""
+    wait_until(mill.ready, 30, "the workers")
+    job = begin(mill, folder)
+    mill.kill("worker-1", signal.SIGTERM)
+    mill.finished(job)
+    check_complete(mill.client, job, keys)
+    assert set(begins(mill, job).values()) == {1}
+
+
+def test_redis_is_killed_and_comes_back(mill: Mill, folder: Path, keys: list[str]) -> None:
+    """Workers live through it, with their tasks in flight."""
+    wait_until(mill.ready, 30, "the workers")
+    job = begin(mill, folder, LONG)
+    before = pids(mill)
+    mill.kill("redis")
+    mill.finished(job)
+    check_complete(mill.client, job, keys)
+    assert pids(mill) == before, "no worker died of it"
+
+
+def test_redis_is_away_for_a_while(mill: Mill, folder: Path, keys: list[str]) -> None:
+    """Longer than a shard takes: tasks end while there is nobody to acknowledge them to."""
+    wait_until(mill.ready, 30, "the workers")
+    job = begin(mill, folder, LONG)
+    before = pids(mill)
+    mill.supervisor.stop_service("redis")
+    threading.Event().wait(4)  # the outage itself
+    mill.supervisor.start_service("redis")
+    mill.finished(job)
+    check_complete(mill.client, job, keys)
+    assert pids(mill) == before, "no worker died of it"
+
+
+def test_redis_is_wiped(mill: Mill, folder: Path, keys: list[str]) -> None:
+    """FLUSHALL: the job goes on by itself, from the bucket."""
+    job = begin(mill, folder)
+    mill.client.house.ledger.redis.flushall()
+    mill.finished(job)
+    assert check_complete(mill.client, job, keys).state == "succeeded"
+
+
+def test_redis_is_wiped_and_the_user_is_impatient(mill: Mill, folder: Path, keys: list[str]) -> None:
+    """`resume` after FLUSHALL, while the workers are still at it."""
+    job = begin(mill, folder)
+    mill.client.house.ledger.redis.flushall()
+    mill.client.resume(job)
+    mill.finished(job)
+    check_complete(mill.client, job, keys)
+
+
+def test_every_connection_is_cut(mill: Mill, folder: Path, keys: list[str]) -> None:
+    """CLIENT KILL: workers live, and no second copy of a running shard starts."""
+    wait_until(mill.ready, 30, "the workers")
+    job = begin(mill, folder, LONG)
+    before, lost = pids(mill), connections_lost(mill)
+    ledger = mill.client.house.ledger
+
+    def cut() -> bool:
+        for kind in ("normal", "pubsub"):
+            ledger.redis.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+        return all(now > then for now, then in zip(connections_lost(mill), lost, strict=True))
+
+    wait_until(cut, 20, "each worker to lose its connection")
+    mill.finished(job)
+    check_complete(mill.client, job, keys)
+    assert pids(mill) == before
+    assert set(begins(mill, job).values()) == {1}
+    assert set(received(mill).values()) == {1}, "no message came twice"
+
+
+def test_the_same_shards_are_sent_twice(mill: Mill, folder: Path, keys: list[str]) -> None:
+    """Two workers with the same message: one works, the other leaves it."""
+    job = begin(mill, folder)
+    for shard in range(len(keys) // SHARD):
+        mill.client.house.queues.classify(job, [shard])
+    mill.finished(job)
+    check_complete(mill.client, job, keys)
+    assert set(begins(mill, job).values()) == {1}
+
+
+def test_all_messages_are_lost(mill: Mill, folder: Path, keys: list[str]) -> None:
+    """The queue is deleted and the ledger is not: the reconciler misses them."""
+    job = begin(mill, folder)
+    ledger = mill.client.house.ledger
+    ledger.redis.delete(f"{ledger.keys.broker_prefix}classify")
+    mill.finished(job)
+    check_complete(mill.client, job, keys)
+
+
+def test_the_controller_is_killed(mill: Mill, folder: Path, keys: list[str]) -> None:
+    job = begin(mill, folder)
+    mill.kill("controller")
+    mill.finished(job)
+    check_complete(mill.client, job, keys)
+
+
+@pytest.mark.slow
+def test_the_store_is_away_for_twenty_seconds(mill: Mill, folder: Path, keys: list[str]) -> None:
+    """The workers wait; nothing counts against a shard."""
+    job = begin(mill, folder)
+    mill.supervisor.stop_service("s3")
+    threading.Event().wait(20)  # the outage itself
+    mill.supervisor.start_service("s3")
+    mill.finished(job)
+    status = check_complete(mill.client, job, keys)
+    assert (status.state, status.errors) == ("succeeded", 0)
+
+
+def test_a_job_is_canceled_and_resumed(mill: Mill, folder: Path, keys: list[str]) -> None:
+    """Cancel stops within one batch; resume does what is left, and nothing twice."""
+    wait_until(mill.ready, 30, "the workers")
+    job = begin(mill, folder, shard_size=128)
+    mill.client.cancel(job)
+
+    def idle() -> bool:
+        return all(w.fields.get("shards", "0") == "0" for w in mill.client.workers())
+
+    wait_until(idle, 10, "the workers to let go")
+    canceled = mill.client.status(job)
+    assert canceled.state == "canceled"
+    assert canceled.done < len(keys)
+    mill.client.resume(job)
+    mill.finished(job)
+    assert check_complete(mill.client, job, keys).state == "succeeded"
+
+
+@pytest.mark.slow
+def test_a_shard_outlasts_the_visibility_timeout(
+    tmp_path_factory: pytest.TempPathFactory, folder: Path, keys: list[str]
+) -> None:
+    """Redis hands the message out again while the shard runs: the copy finds the lease and leaves."""
+    with Mill(tmp_path_factory.mktemp("mill"), workers=1, visibility_timeout=1).running() as mill:
+        job = begin(mill, folder, shard_size=640)
+        mill.finished(job)
+        check_complete(mill.client, job, keys)
+        assert set(begins(mill, job).values()) == {1}
+        assert max(received(mill).values()) > 1, "a message did come again"
+
+
+@pytest.mark.slow
+def test_an_image_that_kills_its_worker_stands_alone_in_the_end(
+    tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three kills, then the shard is bisected until the image is an error row and the others have labels."""
+    monkeypatch.setattr("deploy.supervisor.BACK_OFF", (0.1, 0.2))  # it dies seven times
+    folder = tmp_path_factory.mktemp("poisoned")
+    for n, path in enumerate(list(photos.values())[:8]):
+        (folder / f"{n}.jpg").write_bytes(path.read_bytes())
+    (folder / "5.jpg").write_bytes(b"poison")
+    short = {"lease_seconds": 1.0, "reconcile_seconds": 0.5}
+    data = tmp_path_factory.mktemp("mill")
+    with Mill(data, workers=1, app="tests.faults.poison", **short).running() as mill:
+        job = mill.client.classify(folder, model=MODEL, shard_size=8).id
+        mill.finished(job, timeout=150)
+        status: Status = check_complete(mill.client, job, [f"{n}.jpg" for n in range(8)])
+        assert (status.ok, status.errors) == (7, 1)
+        (bad,) = mill.client.errors(job)
+        assert (bad["key"], bad["error_code"]) == ("5.jpg", "worker_killed")

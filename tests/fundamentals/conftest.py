@@ -1,0 +1,134 @@
+"""What every page of this tutorial stands on: a mill that runs, photos, and a bucket of a camera."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.jobs import Status
+from contract.objects import ObjectStore
+from producer import Client
+from tests.conftest import PHOTOS
+from tests.mill import Mill
+
+MODEL = "efficientnet-lite0"
+MAX_BYTES = 4 * 2**20
+
+# What nobody would dispute; the rest of the photos have no class of their own, see SOURCES.md.
+EVIDENT = {
+    "alpaca": "llama",
+    "camels": "arabian camel",
+    "chameleon": "chameleon",
+    "cheetah": "cheetah",
+    "chickens": "hen",
+    "crab": "rock crab",
+    "dam": "dam",
+    "espresso": "espresso",
+    "german-shepherd": "German Shepherd Dog",
+    "giant-panda": "giant panda",
+    "goldfish": "goldfish",
+    "gorilla": "gorilla",
+    "koala": "koala",
+    "meerkats": "meerkat",
+    "paintbrushes": "paintbrush",
+    "polar-bear": "polar bear",
+    "red-panda": "red panda",
+    "ring-tailed-lemurs": "ring-tailed lemur",
+    "roman-aqueduct": "viaduct",
+    "scarlet-macaw": "macaw",
+}
+
+Row = dict[str, Any]
+Label = Callable[..., Status]
+Rows = Callable[[Status], dict[str, Row]]
+
+
+@pytest.fixture(scope="package")
+def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mill]:
+    """Redis, an S3 server, a controller, a clock and one worker, for this whole folder."""
+    with Mill(tmp_path_factory.mktemp("mill"), workers=1, max_image_bytes=MAX_BYTES).running() as made:
+        yield made
+
+
+@pytest.fixture(scope="package")
+def client(mill: Mill) -> Iterator[Client]:
+    """What the user holds."""
+    made = Client(mill.settings)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="package")
+def camera(mill: Mill) -> ObjectStore:
+    """The user's own bucket, `camera`; Imagemill keeps its jobs in another."""
+    store = ObjectStore(mill.settings.model_copy(update={"bucket": "camera"}))
+    store.ensure_bucket()
+    return store
+
+
+@pytest.fixture(scope="package")
+def label(mill: Mill, client: Client) -> Label:
+    """Label a source, and wait for the end."""
+
+    def label(source: str | Path, **options: Any) -> Status:
+        return mill.finished(client.classify(source, model=MODEL, **options).id, timeout=15)
+
+    return label
+
+
+@pytest.fixture(scope="package")
+def rows(client: Client) -> Rows:
+    """The rows of a job by key; fails where a key comes twice or the counters do not agree."""
+
+    def rows(job: Status) -> dict[str, Row]:
+        found = list(client.results(job.id))
+        by_key = {row["key"]: row for row in found}
+        assert len(by_key) == len(found) == job.done == job.total
+        assert sum(row["status"] == "ok" for row in found) == job.ok
+        assert sum(row["status"] == "error" for row in found) == job.errors
+        return by_key
+
+    return rows
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="package")
+def web() -> Iterator[str]:
+    """A web server with the photos; its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(PHOTOS))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, photos: dict[str, Path]) -> Path:
+    """A folder with four photos."""
+    made = tmp_path / "photos"
+    made.mkdir()
+    for name in ("espresso", "giant-panda", "koala", "polar-bear"):
+        (made / f"{name}.jpg").write_bytes(photos[name].read_bytes())
+    return made
+
+
+@pytest.fixture
+def many(tmp_path: Path, photos: dict[str, Path]) -> Path:
+    """A folder with 320 files: enough to see a job at work for two seconds."""
+    made = tmp_path / "many"
+    made.mkdir()
+    files = list(photos.values())
+    for n in range(320):
+        (made / f"{n:03d}.jpg").symlink_to(files[n % len(files)])
+    return made

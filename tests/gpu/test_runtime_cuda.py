@@ -1,0 +1,97 @@
+"""The CUDA runtime, on machines that have such a device."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from worker.engine import runtime as runtimes
+from worker.engine.batcher import Batcher
+from worker.engine.graph import build
+from worker.engine.runtime import ModelSpec, Runtime
+from worker.engine.torch_runtime import CudaLaunch
+from worker.zoo import builtin
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
+]
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
+    data = builtin.weights()
+    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
+    path.write_bytes(data)
+    return ModelSpec(
+        family="efficientnet-lite0",
+        weights=path,
+        weights_sha256=hashlib.sha256(data).hexdigest(),
+        size=224,
+        mean=127.0,
+        std=128.0,
+        classes=1000,
+    )
+
+
+@pytest.fixture(scope="module", params=["fp32", "auto"])
+def runtime(
+    spec: ModelSpec, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Runtime]:
+    loaded = runtimes.load(
+        spec,
+        device="cuda",
+        precision=request.param,
+        threads=4,
+        batch_size=32,
+        cache_dir=tmp_path_factory.mktemp("c"),
+    )
+    yield loaded
+    loaded.close()
+
+
+@pytest.fixture(scope="module")
+def pixels() -> NDArray[np.uint8]:
+    """Smooth noise, uint8 [50, 224, 224, 3]: every image another one."""
+    coarse = np.random.default_rng(1).integers(0, 256, (50, 7, 7, 3), np.uint8)
+    return coarse.repeat(32, axis=1).repeat(32, axis=2)
+
+
+def test_it_agrees_with_plain_torch(runtime: Runtime, spec: ModelSpec, pixels: NDArray[np.uint8]) -> None:
+    # Given many small submissions at once, so that batches are coalesced, padded and in flight together,
+    futures = [runtime.submit(pixels[i : i + 7]) for i in range(0, len(pixels), 7)]
+    logits = np.concatenate([future.result(60).logits for future in futures])
+    with torch.inference_mode():
+        expected = build(spec)(torch.from_numpy(pixels))[0].numpy()
+    # I expect every image to have its own answer.
+    tolerance = 0.05 if runtime.precision == "fp32" else 1.5
+    assert np.abs(logits - expected).max() < tolerance
+
+
+def test_memory_that_ends_halves_the_batch(spec: ModelSpec, pixels: NDArray[np.uint8]) -> None:
+    graph = build(spec).to("cuda")
+
+    def small_device(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if len(batch) > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return graph(batch)  # type: ignore[no-any-return]
+
+    launch = CudaLaunch(small_device, torch.device("cuda"), (32, 224, 224, 3))
+    batcher = Batcher(launch, batch_size=32, depth=2)
+    outputs = [batcher.submit(pixels[i : i + 25]) for i in (0, 25)]
+    logits = np.concatenate([output.result(60).logits for output in outputs])
+    assert batcher.batch_size == 8
+    with torch.inference_mode():
+        expected = build(spec)(torch.from_numpy(pixels))[0].numpy()
+    assert np.abs(logits - expected).max() < 0.05
+    batcher.close()
+
+
+def test_it_says_where_it_runs(runtime: Runtime, tmp_path: Path) -> None:
+    assert (runtime.name, runtime.device, runtime.batch_size, runtime.lanes) == ("torch", "cuda", 32, 4)

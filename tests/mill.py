@@ -1,0 +1,145 @@
+"""A whole Imagemill of real processes, made to be broken: controller, clock and workers that can be killed.
+
+It has servers of its own, so that a test may stop, kill or wipe them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from contract.errors import ServiceUnavailable
+from contract.jobs import Status
+from contract.ledger import Ledger
+from contract.objects import ObjectStore
+from contract.settings import Settings, load
+from deploy import servers as local
+from deploy.supervisor import Service, Supervisor
+from producer import Client
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).parent.parent
+# Short, so that a test sees a lease lapse; the ratio to the defaults is what production waits.
+TIMES = {"lease_seconds": 2.0, "reconcile_seconds": 1.0, "store_patience_seconds": 60.0}
+
+
+def make_servers(data: Path, **settings: Any) -> tuple[list[Service], Settings]:
+    """A Redis and an S3 server in a folder, to be started, and the settings that lead to them."""
+    made = local.Servers.of(data)
+    found = load(
+        data=data,
+        redis_url=made.redis_url,
+        s3_endpoint=made.s3_endpoint,
+        s3_access_key=made.s3_access_key,
+        s3_secret_key=made.s3_secret_key,
+        **settings,
+    )
+
+    def redis_answers() -> bool:
+        with suppress(ServiceUnavailable), closing(Ledger(found, patience=0)) as ledger:
+            return bool(ledger.info())
+        return False
+
+    def s3_answers() -> bool:
+        with suppress(ServiceUnavailable), closing(ObjectStore(found, patience=0)) as store:
+            store.bucket_exists(found.bucket)
+            return True
+        return False
+
+    services = [local.redis_service(made, data, redis_answers), local.s3_service(made, data, s3_answers)]
+    # Nobody reads the data afterwards, and SeaweedFS would wait for idle connections.
+    services = [replace(service, stop_seconds=0.5) for service in services]
+    return services, found
+
+
+class Mill:
+    """Start with `running`; `client` is a producer's client of it."""
+
+    def __init__(self, data: Path, workers: int, app: str = "worker.app", **settings: Any) -> None:
+        servers, self.settings = make_servers(data, **{**TIMES, **settings})
+        self.environment = {**os.environ, **variables(self.settings), "IMAGEMILL_THREADS": "1"}
+        program = [sys.executable, "-m", "celery", "-A", app]
+        quiet = ["--without-gossip", "--without-mingle", "--loglevel", "INFO"]
+        controller = [
+            *program,
+            "worker",
+            "-Q",
+            "control",
+            "-n",
+            "controller@%h",
+            "--concurrency",
+            "2",
+            *quiet,
+        ]
+        clock = [*program, "beat", "-s", str(data / "beat"), "--pidfile="]
+        services = [
+            *servers,
+            self._service("controller", controller),
+            self._service("clock", clock),
+            *(
+                self._service(f"worker-{n}", [*program, "worker", "-Q", "classify", "-n", f"worker-{n}@%h", *quiet])
+                for n in range(workers)
+            ),
+        ]
+        self.workers = [f"worker-{n}" for n in range(workers)]
+        self.supervisor = Supervisor(services, data / "logs")
+        self.client = Client(self.settings)
+
+    def _service(self, name: str, command: list[str]) -> Service:
+        return Service(name=name, command=command, env=self.environment, cwd=ROOT, stop_seconds=20)
+
+    @contextmanager
+    def running(self) -> Iterator[Mill]:
+        with self.supervisor, closing(self.client):
+            self.supervisor.start("redis", "s3")
+            self.client.house.store.ensure_bucket()
+            self.supervisor.start("controller", "clock", *self.workers)
+            wait_until(self.ready, 60, "all workers to be ready")
+            yield self
+
+    def ready(self) -> bool:
+        ready = [w for w in self.client.workers() if "models" in w.fields]
+        return len(ready) >= len(self.workers)
+
+    def kill(self, name: str, sig: signal.Signals = signal.SIGKILL) -> None:
+        self.supervisor.kill(name, sig)
+
+    def begun(self, job: str, done: int) -> None:
+        """Wait until some of the job's images are labelled, and not all of them."""
+        wait_until(lambda: (self.client.status(job).done or 0) >= done, 60, f"{done} images of {job}")
+        assert not self.client.status(job).ended, "the job was over before it could be disturbed"
+
+    def finished(self, job: str, timeout: float = 120) -> Status:
+        wait_until(lambda: self.client.status(job).ended, timeout, f"{job} to end")
+        return self.client.status(job)
+
+    def log(self, name: str) -> str:
+        return self.supervisor.log_file(name).read_text()
+
+
+def variables(settings: Settings) -> dict[str, str]:
+    """The environment that gives a process these settings."""
+    plain = settings.model_dump(mode="json")
+    plain["s3_secret_key"] = settings.s3_secret_key.get_secret_value()
+    return {f"IMAGEMILL_{name.upper()}": str(value) for name, value in plain.items()}
+
+
+def check_complete(client: Client, job: str, keys: list[str]) -> Status:
+    """Every item exactly one row, and counters that agree with the rows. The promise, counted."""
+    status = client.status(job)
+    rows = list(client.results(job))
+    counted = Counter(row["key"] for row in rows)
+    doubled = {key: n for key, n in counted.items() if n > 1}
+    assert not doubled, f"doubled: {doubled}"
+    assert set(counted) == set(keys), f"lost: {sorted(set(keys) - set(counted))[:5]}"
+    by_status = Counter(row["status"] for row in rows)
+    assert (status.total, status.done) == (len(keys), len(keys))
+    assert (status.ok, status.errors) == (by_status["ok"], by_status["error"])
+    return status

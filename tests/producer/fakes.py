@@ -1,0 +1,95 @@
+"""A store and a ledger in memory, just large enough to resolve and to pack against without servers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+from contract.broker import Queues
+from contract.errors import ObjectNotFound
+from contract.jobs import Classify, Source
+from contract.ledger import Ledger, Step
+from contract.lifecycle import House
+from contract.objects import Entry, ObjectStore
+
+
+@dataclass
+class MemoryStore:
+    """Objects of one bucket, `mill`."""
+
+    objects: dict[str, bytes] = field(default_factory=dict)
+    writes: list[str] = field(default_factory=list)
+    bucket: str = "mill"
+    endpoint: str = "memory"
+
+    def bucket_exists(self, bucket: str) -> bool:
+        return bucket == self.bucket
+
+    def get(self, key: str, *, bucket: str = "", offset: int = 0, length: int | None = None) -> bytes:
+        if key not in self.objects:
+            raise ObjectNotFound(key)
+        return self.objects[key][offset:][:length]
+
+    def size(self, key: str, *, bucket: str = "") -> int:
+        return len(self.get(key))
+
+    def put(self, key: str, data: bytes, *, bucket: str = "") -> None:
+        self.objects[key] = data
+        self.writes.append(key)
+
+    def put_file(self, key: str, path: Path, *, bucket: str = "") -> None:
+        self.put(key, path.read_bytes())
+
+    def list(self, prefix: str, *, bucket: str = "") -> Iterator[Entry]:
+        for key in sorted(self.objects):
+            if key.startswith(prefix):
+                yield Entry(key, len(self.objects[key]))
+
+
+@dataclass
+class MemoryLedger:
+    """Remembers what it was told; `state` is what it answers."""
+
+    state: str = "planning"
+    told: list[tuple[str, int, int]] = field(default_factory=list)
+
+    def planned(self, id: str, shard: int, items: int) -> Step:
+        self.told.append(("planned", shard, items))
+        return Step(self.state, (shard,))
+
+    def complete(self, id: str, *, shards: int, items: int, error_limit: int, skipped: int) -> Step:
+        self.told.append(("complete", shards, items))
+        return Step(self.state)
+
+
+@dataclass
+class MemoryQueues:
+    """Remembers what was queued."""
+
+    shards: list[int] = field(default_factory=list)
+
+    def classify(self, job: str, shards: list[int]) -> None:
+        self.shards += shards
+
+
+def as_store(store: MemoryStore) -> ObjectStore:
+    return cast("ObjectStore", store)
+
+
+def house(store: MemoryStore, ledger: MemoryLedger, queues: MemoryQueues) -> House:
+    return House(as_store(store), cast("Ledger", ledger), cast("Queues", queues))
+
+
+def spec(shard_size: int = 2) -> Classify:
+    return Classify(
+        id="job",
+        source=Source(kind="packed", uri="file:///photos", label="photos"),
+        model="cnn@1",
+        weights_sha256="0" * 64,
+        top_k=5,
+        shard_size=shard_size,
+        max_errors="100%",
+        output="s3://mill/jobs/job/out/",
+    )

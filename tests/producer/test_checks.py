@@ -1,0 +1,46 @@
+"""The doctor names what is wrong and what to do."""
+
+from __future__ import annotations
+
+from contract.ledger import Worker
+from producer.checks import Check, check_clock, check_redis, check_workers, exit_code
+
+
+def test_a_redis_that_is_old_or_forgets_is_named() -> None:
+    info = {"redis_version": "5.0.9", "maxmemory_policy": "allkeys-lru", "aof_enabled": 0}
+
+    checks = list(check_redis(info))
+
+    assert [check.ok for check in checks] == [False, False, False]
+    assert "install 6.2 or newer" in checks[0].detail
+    assert "maxmemory-policy noeviction" in checks[1].detail
+    assert "appendonly yes" in checks[2].detail
+
+
+def test_a_good_redis_passes() -> None:
+    info = {"redis_version": "7.0.15", "maxmemory_policy": "noeviction", "aof_enabled": 1}
+
+    assert all(check.ok for check in check_redis(info))
+
+
+def test_a_worker_is_shown_with_its_device_and_a_missing_controller_is_named() -> None:
+    worker = Worker("w1", {"queues": "classify", "device": "cpu", "runtime": "openvino/bf16"})
+
+    controller, workers = check_workers([worker])
+
+    assert (controller.ok, workers.ok) == (False, True)
+    assert workers.detail == "w1 (cpu, openvino/bf16)"
+    assert "nothing is planned" in controller.detail
+
+
+def test_exit_codes_tell_what_cannot_be_reached_from_what_is_wrong() -> None:
+    fine, wrong, away = Check("a", True, ""), Check("b", False, ""), Check("c", False, "", unreachable=True)
+
+    assert exit_code([fine]) == 0
+    assert exit_code([fine, wrong]) == 1
+    assert exit_code([wrong, away]) == 3
+
+
+def test_a_clock_that_stands_still_is_said() -> None:
+    assert check_clock(True).ok
+    assert "celery -A worker.app beat" in check_clock(False).detail

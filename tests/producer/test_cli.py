@@ -1,0 +1,208 @@
+"""The `imagemill` command: light to start, one line for an error, exit codes that scripts can use."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from contract.errors import InvalidSource, JobFailed, RedisUnavailable
+from contract.jobs import Shards, Status
+from contract.settings import current
+from producer.cli import COMMANDS, cli
+from producer.cli.common import duration
+
+HEAVY = {"torch", "PIL", "celery", "minio", "pydantic", "redis", "pyarrow", "rich", "numpy"}
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No stack and no addresses: a command that needs servers says so."""
+    for name in ("IMAGEMILL_REDIS_URL", "IMAGEMILL_S3_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("IMAGEMILL_DATA", str(tmp_path))
+    current.cache_clear()
+    yield
+    current.cache_clear()
+
+
+def run(*args: str) -> Result:
+    return CliRunner().invoke(cli, list(args), prog_name="imagemill")
+
+
+def status(state: str, **fields: Any) -> Status:
+    return Status.model_validate({"id": "job", "kind": "classify", "state": state, **fields})
+
+
+def test_starting_the_command_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom producer.cli import main\nsys.argv = ['imagemill', '--help']\n"
+        "try: main()\nexcept SystemExit: pass\nprint(*sys.modules, file=sys.stderr)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert "classify" in done.stdout
+    assert not HEAVY & {name.partition(".")[0] for name in done.stderr.split()}
+
+
+OURS = [name for name, (where, _) in COMMANDS.items() if where.startswith("producer.")]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_command_has_an_example_and_the_shared_options(name: str) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    leaves = command.commands.values() if isinstance(command, click.Group) else [command]
+
+    for leaf in leaves:
+        assert "Example" in (leaf.help or "")
+        assert {"--json", "--data"} <= {option for parameter in leaf.params for option in parameter.opts}
+
+
+def test_without_servers_a_command_says_what_to_do_in_one_line() -> None:
+    result = run("jobs")
+
+    assert result.exit_code == 3
+    assert result.stdout == ""
+    assert result.stderr.startswith("imagemill: No stack runs in")
+    assert result.stderr.count("\n") == 1
+
+
+def test_doctor_without_servers_exits_with_3() -> None:
+    result = run("doctor", "--json")
+
+    assert result.exit_code == 3
+    assert json.loads(result.stdout)["ok"] is False
+
+
+@pytest.mark.parametrize("args", [["clasify"], ["classify", "photos"], ["show"], ["results", "job", "--format", "xml"]])
+def test_a_mistake_in_the_command_line_exits_with_2(args: list[str]) -> None:
+    assert run(*args).exit_code == 2
+
+
+class FakeClient:
+    """Answers with what a test put into `answers`."""
+
+    answers: list[Status]
+    error: Exception | None
+
+    def __init__(self, answers: list[Status], error: Exception | None = None) -> None:
+        self.answers, self.error = answers, error
+
+    def __call__(self) -> FakeClient:
+        return self
+
+    def status(self, job: str) -> Status:
+        if self.error:
+            raise self.error
+        return self.answers[-1]
+
+    def follow(self, job: str) -> Iterator[Status]:
+        yield from self.answers
+        if self.error:
+            raise self.error
+
+    def classify(self, source: str, **options: Any) -> Status:
+        if self.error and not self.answers:
+            raise self.error
+        return self.answers[0]
+
+    def jobs(self) -> list[Status]:
+        return self.answers
+
+    def workers(self) -> list[Any]:
+        return []
+
+
+def use(monkeypatch: pytest.MonkeyPatch, *answers: Status, error: BaseException | None = None) -> None:
+    monkeypatch.setattr("producer.client.Client", FakeClient(list(answers), error))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(InvalidSource("no"), 2), (RedisUnavailable("no"), 3), (JobFailed("no"), 1)]
+)
+def test_an_error_is_one_line_and_its_exit_code(monkeypatch: pytest.MonkeyPatch, error: Exception, code: int) -> None:
+    use(monkeypatch, error=error)
+
+    result = run("show", "job")
+
+    assert (result.exit_code, result.stdout, result.stderr) == (code, "", "imagemill: no\n")
+
+
+@pytest.mark.parametrize(("state", "code"), [("succeeded", 0), ("failed", 1), ("canceled", 1)])
+def test_following_ends_with_how_the_job_ended(monkeypatch: pytest.MonkeyPatch, state: str, code: int) -> None:
+    use(
+        monkeypatch,
+        status("running"),
+        status(state, total=2, done=2, ok=1, errors=1, error_codes={"truncated": 1}),
+    )
+
+    result = run("follow", "job")
+
+    assert result.exit_code == code
+    assert "failures  truncated 1" in result.stdout
+    assert "No worker is alive" in result.stderr
+
+
+def test_ctrl_c_leaves_the_job_running_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, status("running", shards=Shards(running=1)), error=KeyboardInterrupt())
+
+    result = run("follow", "job")
+
+    assert result.exit_code == 130
+    assert "job goes on" in result.stderr
+    assert "imagemill cancel job" in result.stderr
+
+
+def test_ctrl_c_while_packing_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, error=KeyboardInterrupt())
+
+    result = run("classify", "photos", "--model", "cnn", "--job", "mine")
+
+    assert result.exit_code == 130
+    assert "--job mine goes on" in result.stderr
+
+
+def test_detached_the_id_is_all_that_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, status("running"))
+
+    result = run("classify", "photos", "--model", "cnn", "--job", "mine", "--detach")
+
+    assert (result.exit_code, result.stdout) == (0, "mine\n")
+
+
+def test_json_is_one_object_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, status("running"), status("succeeded"))
+
+    lines = run("jobs", "--json").stdout.splitlines()
+
+    assert [json.loads(line)["state"] for line in lines] == ["running", "succeeded"]
+
+
+def test_an_option_of_the_job_is_checked_before_anything_is_queued() -> None:
+    from contract.errors import InvalidInput
+    from contract.jobs import Source
+    from producer.client import make_spec
+
+    source = Source(kind="prefix", uri="s3://camera/", label="camera")
+    fields = {"model": "cnn@1", "weights_sha256": "", "output": "s3://mill/out/"}
+
+    with pytest.raises(InvalidInput, match="--max-errors: '200%' is neither"):
+        make_spec(id="job", source=source, max_errors="200%", **fields)
+    with pytest.raises(InvalidInput, match="'Not An Id' is no job id"):
+        make_spec(id="Not An Id", source=source, **fields)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (185, "3 min 5 s"), (7800, "2 h 10 min")]
+)
+def test_durations_are_said_as_people_do(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -1,0 +1,133 @@
+"""A shard runner on the real servers whose engine is a stand-in: what it labels is told by the bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from contract.errors import ImageError, NotAnImage
+from contract.items import Item, write_manifest
+from contract.jobs import Classify, Plan, Source
+from contract.keys import JobKeys
+from contract.lifecycle import House, submit
+from contract.models import File, Model, Preprocess
+from worker.engine.pipeline import Encoded, Failed, Labelled, Result
+from worker.fetch import Fetcher
+from worker.gate import Gate
+from worker.leases import Keeper
+from worker.shards import ShardRunner
+
+MODEL = Model(
+    name="parity",
+    version=1,
+    family="none",
+    labels=("even", "odd"),
+    preprocess=Preprocess(size=1, mean=0.0, std=1.0),
+    weights=File(name="weights.safetensors", sha256="0" * 64, bytes=0),
+)
+
+
+class FakeEngine:
+    """Labels by the parity of the first byte; what begins with `!` is no image."""
+
+    def __init__(self, before: Callable[[], None] = lambda: None) -> None:
+        self.before = before
+        self.seen = 0
+
+    def submit(self, items: Sequence[Encoded], *, top_k: int, features: bool) -> Future[list[Result]]:
+        future: Future[list[Result]] = Future()
+        try:
+            self.before()
+            self.seen += len(items)
+            future.set_result([self._label(item) for item in items])
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    @staticmethod
+    def _label(item: Encoded) -> Result:
+        if isinstance(item, ImageError):
+            return Failed(item, None)
+        digest = hashlib.sha256(item).hexdigest()
+        if item.startswith(b"!"):
+            return Failed(NotAnImage("It is none."), digest)
+        odd = item[0] % 2
+        return Labelled((odd, 1 - odd), (0.75, 0.25), 2, 3, digest)
+
+
+@dataclass
+class FakeModels:
+    engine: FakeEngine = field(default_factory=FakeEngine)
+    error: Exception | None = None
+
+    def spec(self, _: str, read: Callable[[], Classify]) -> Classify:
+        return read()
+
+    def model(self, _: str) -> Model:
+        return MODEL
+
+    def on_accelerator(self) -> bool:
+        return False
+
+    @contextmanager
+    def use(self, _: str, __: str) -> Iterator[Any]:
+        if self.error:
+            raise self.error
+        yield SimpleNamespace(
+            engine=self.engine, runtime=SimpleNamespace(name="fake", precision="fp32", batch_size=4, lanes=1)
+        )
+
+
+@pytest.fixture
+def runner_of(house: House, request: pytest.FixtureRequest) -> Callable[..., ShardRunner]:
+    """Makes runners by name, as if each were a worker of its own."""
+
+    def make(name: str = "worker", models: FakeModels | None = None, max_attempts: int = 3) -> ShardRunner:
+        keeper = Keeper(house.ledger, 30.0)
+        fetcher = Fetcher(house.store, 1000, threads=2)
+        request.addfinalizer(keeper.close)
+        request.addfinalizer(fetcher.close)
+        models = models or FakeModels()
+        return ShardRunner(name, house, keeper, fetcher, models, Gate(), max_attempts)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def job(house: House) -> Callable[..., Classify]:
+    """Begins a job whose items are objects with the given bytes, planned into shards of `shard_size`."""
+
+    def make(*contents: bytes, shard_size: int = 4, id: str = "job", **options: Any) -> Classify:
+        bucket = house.store.bucket
+        items = []
+        for n, content in enumerate(contents):
+            house.store.put(f"in/{n}", content)
+            items.append(Item(str(n), f"s3://{bucket}/in/{n}"))
+        spec = Classify(
+            id=id,
+            source=Source(kind="prefix", uri=f"s3://{bucket}/in/", label="in"),
+            model=MODEL.ref,
+            weights_sha256=MODEL.weights.sha256,
+            shard_size=shard_size,
+            output=f"s3://{bucket}/jobs/{id}/out/",
+            **options,
+        )
+        submit(house, spec)
+        keys = JobKeys(id)
+        shards = [items[start : start + shard_size] for start in range(0, len(items), shard_size)]
+        for number, chunk in enumerate(shards):
+            house.store.put(keys.manifest(number), write_manifest(chunk))
+            house.ledger.planned(id, number, len(chunk))
+        house.store.put(keys.plan, Plan(shards=len(shards), items=len(items)).to_json())
+        limit = spec.error_limit(len(items))
+        house.ledger.complete(id, shards=len(shards), items=len(items), error_limit=limit, skipped=0)
+        return spec
+
+    return make

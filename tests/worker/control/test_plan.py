@@ -1,0 +1,95 @@
+"""A source becomes shards, whoever dies over it."""
+
+from __future__ import annotations
+
+import pytest
+
+from contract.errors import StoreUnavailable
+from contract.items import read_manifest
+from contract.jobs import Classify, Source
+from contract.keys import JobKeys
+from contract.lifecycle import House, read_end, read_plan, submit
+from worker.control.plan import plan
+
+
+def begin(house: House, shard_size: int = 4) -> JobKeys:
+    bucket = house.store.bucket
+    spec = Classify(
+        id="job",
+        source=Source(kind="prefix", uri=f"s3://{bucket}/in/", label="in"),
+        model="m@1",
+        weights_sha256="0" * 64,
+        shard_size=shard_size,
+        output=f"s3://{bucket}/out/",
+    )
+    submit(house, spec)
+    return JobKeys("job")
+
+
+def planned(house: House, keys: JobKeys) -> list[list[str]]:
+    found = read_plan(house.store, "job")
+    assert found is not None
+    manifests = [read_manifest(house.store.get(keys.manifest(n))) for n in range(found.shards)]
+    assert found.items == sum(map(len, manifests))
+    return [[item.key.removeprefix("in/") for item in items] for items in manifests]
+
+
+def test_a_prefix_is_cut_into_shards_and_other_files_are_counted(house: House) -> None:
+    for name in [*(f"{n}.jpg" for n in range(6)), "notes.txt", "no-suffix", ".hidden.jpg"]:
+        house.store.put(f"in/{name}", b"x")
+    keys = begin(house)
+
+    plan(house, "job")
+
+    assert planned(house, keys) == [["0.jpg", "1.jpg", "2.jpg", "3.jpg"], ["4.jpg", "5.jpg", "no-suffix"]]
+    status = house.ledger.status("job")
+    assert status is not None
+    assert (status.state, status.total, status.skipped) == ("running", 7, 2)
+
+
+def test_a_planner_that_died_is_continued_behind_its_last_shard(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(10, 21):
+        house.store.put(f"in/{n}.jpg", b"x")
+    keys = begin(house)
+    put = house.store.put
+
+    def die(key: str, *args: object) -> None:
+        if key == keys.manifest(2):
+            raise StoreUnavailable("away")
+        put(key, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(house.store, "put", die)
+    with pytest.raises(StoreUnavailable):
+        plan(house, "job")
+    monkeypatch.undo()
+    house.store.put("in/00-new.jpg", b"x")  # before what is planned: it comes too late
+    house.store.put("in/99-new.jpg", b"x")  # behind it: it is still seen
+
+    plan(house, "job")
+
+    names = [name for shard in planned(house, keys) for name in shard]
+    assert names == [*(f"{n}.jpg" for n in range(10, 21)), "99-new.jpg"]
+
+
+def test_a_source_that_is_empty_by_now_ends_the_job(house: House) -> None:
+    house.store.put("in/readme.txt", b"x")
+    begin(house)
+
+    plan(house, "job")
+
+    end = read_end(house.store, "job")
+    assert end is not None
+    assert end.state == "failed"
+    assert end.reason == "in holds no images (files that are no images by their name: 1); check the address."
+
+
+def test_two_planners_make_one_plan(house: House) -> None:
+    house.store.put("in/0.jpg", b"x")
+    keys = begin(house)
+
+    plan(house, "job")
+    plan(house, "job")
+
+    assert planned(house, keys) == [["0.jpg"]]
+    status = house.ledger.status("job")
+    assert status is not None and status.total == 1

@@ -1,0 +1,169 @@
+"""The device thread, with a device that is a few lines of Python."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from contract.errors import DeviceOutOfMemory
+from worker.engine.batcher import Batcher, Pixels, Wait, buckets
+from worker.engine.runtime import Output
+
+
+class Device:
+    """Answers each row with its number; has room for `room` rows; `gate` holds it while it is cleared.
+
+    Two buffers take turns, as on a GPU: who starts a third batch before the first was waited for spoils it.
+    """
+
+    def __init__(self, room: int = 1000, *, late: bool = False) -> None:
+        self.batches: list[int] = []
+        self.running = self.most = 0
+        self.gate = threading.Event()
+        self.gate.set()
+        self._room, self._late = room, late
+        self._buffers, self._turn = [rows(), rows()], 0
+
+    def __call__(self, parts: Sequence[Pixels]) -> Wait:
+        pixels = np.concatenate(parts)
+        self.batches.append(len(pixels))
+        fits = len(pixels) <= self._room
+        if not fits and not self._late:
+            raise DeviceOutOfMemory("full")
+        slot, self._turn = self._turn, 1 - self._turn
+        self._buffers[slot] = pixels
+        self.running += 1
+        self.most = max(self.most, self.running)
+
+        def wait() -> Output:
+            assert self.gate.wait(10)
+            self.running -= 1
+            if not fits:
+                raise DeviceOutOfMemory("full")
+            found = self._buffers[slot][:, 0, 0].astype(np.float32)
+            return Output(found, found[:, :1])
+
+        return wait
+
+
+def rows(*numbers: int) -> Pixels:
+    pixels = np.zeros((len(numbers), 1, 1, 3), np.uint8)
+    pixels[:, 0, 0] = np.array(numbers)[:, None]
+    return pixels
+
+
+def numbers(output: Output) -> list[int]:
+    return [int(row[0]) for row in output.logits]
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_each_submission_gets_its_own_rows_back(depth: int) -> None:
+    batcher = Batcher(Device(), batch_size=8, depth=depth)
+    futures = [batcher.submit(rows(*range(n, n + 3))) for n in range(0, 90, 3)]
+    assert [numbers(future.result(10)) for future in futures] == [[n, n + 1, n + 2] for n in range(0, 90, 3)]
+    batcher.close()
+
+
+def test_what_waits_travels_together() -> None:
+    # Given a device that is busy with its first batch,
+    device = Device()
+    device.gate.clear()
+    batcher = Batcher(device, batch_size=8, depth=1)
+    first = batcher.submit(rows(0))
+    while not device.batches:
+        pass
+    # if three lanes submit meanwhile,
+    others = [batcher.submit(rows(*range(3))) for _ in range(3)]
+    device.gate.set()
+    for future in (first, *others):
+        future.result(10)
+    # I expect as many as fit in one batch, and the rest in the next.
+    assert device.batches == [1, 6, 3]
+    batcher.close()
+
+
+def test_the_next_batch_starts_before_the_last_one_is_done() -> None:
+    device = Device()
+    device.gate.clear()
+    batcher = Batcher(device, batch_size=2, depth=2)
+    futures = [batcher.submit(rows(n, n)) for n in range(5)]
+    while device.running < 2:
+        pass
+    device.gate.set()
+    for future in futures:
+        future.result(10)
+    assert device.most == 2, "two buffers take turns, a third does not exist"
+    batcher.close()
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_full_device_gets_half_and_the_size_is_remembered(late: bool, depth: int) -> None:
+    # Given a device with room for three images, whether it says so at once or only at the end,
+    device = Device(3, late=late)
+    batcher = Batcher(device, batch_size=16, depth=depth)
+    # if I submit sixteen,
+    assert numbers(batcher.submit(rows(*range(16))).result(10)) == list(range(16))
+    # I expect all of them back, and no larger batch ever again.
+    assert batcher.batch_size == 2
+    device.batches.clear()
+    futures = [batcher.submit(rows(*range(n, n + 5))) for n in range(0, 50, 5)]
+    assert [n for future in futures for n in numbers(future.result(10))] == list(range(50))
+    assert max(device.batches) == 2
+    assert device.most <= depth
+    batcher.close()
+
+
+def test_halving_does_not_spoil_the_batch_that_is_under_way() -> None:
+    # Given a batch that will not fit and one that will, both started,
+    device = Device(3, late=True)
+    device.gate.clear()
+    batcher = Batcher(device, batch_size=8, depth=2)
+    large = batcher.submit(rows(*range(8)))
+    small = batcher.submit(rows(50, 51, 52))
+    while device.running < 2:
+        pass
+    # if the first fails and is run again in pieces, I expect the rows of both to be their own.
+    device.gate.set()
+    assert numbers(large.result(10)) == list(range(8))
+    assert numbers(small.result(10)) == [50, 51, 52]
+    batcher.close()
+
+
+def test_a_device_without_room_for_one_says_so() -> None:
+    batcher = Batcher(Device(0), batch_size=4, depth=2)
+    with pytest.raises(DeviceOutOfMemory, match="single image"):
+        batcher.submit(rows(1, 2)).result(10)
+    batcher.close()
+
+
+def test_another_failure_fails_its_batch_alone() -> None:
+    def launch(parts: Sequence[Pixels]) -> Wait:
+        if parts[0][0, 0, 0, 0] == 13:
+            raise RuntimeError("the device fell off the bus")
+        return device(parts)
+
+    device = Device()
+    batcher = Batcher(launch, batch_size=1, depth=2)
+    good, bad, again = (batcher.submit(rows(n)) for n in (1, 13, 2))
+    assert numbers(good.result(10)) == [1]
+    with pytest.raises(RuntimeError, match="bus"):
+        bad.result(10)
+    assert numbers(again.result(10)) == [2]
+    batcher.close()
+
+
+def test_closing_serves_what_was_submitted() -> None:
+    batcher = Batcher(Device(), batch_size=2, depth=2)
+    futures = [batcher.submit(rows(n)) for n in range(9)]
+    batcher.close()
+    assert [numbers(future.result(0)) for future in futures] == [[n] for n in range(9)]
+
+
+def test_batches_have_few_sizes() -> None:
+    assert buckets(256) == (32, 64, 128, 256)
+    assert buckets(8) == (1, 2, 4, 8)
+    assert buckets(1) == (1,)

@@ -1,0 +1,236 @@
+"""A shard of encoded images in, a result for each out, in order; the model is a few lines of numpy."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, Future
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from contract.errors import DeviceOutOfMemory, ImageNotFound, TooManyBytes
+from contract.models import Preprocess
+from worker.engine import pipeline
+from worker.engine.pipeline import Encoded, Engine, Failed, Labelled, Result, top_k
+from worker.engine.runtime import Output, Precision
+
+PREPROCESS = Preprocess(size=8, crop=1.0, mean=0.0, std=1.0)
+
+
+class FakeRuntime:
+    """Calls the gray level of an image its class. `late` answers from another thread, as a GPU does."""
+
+    name, device, lanes = "fake", "none", 2
+    precision: Precision = "fp32"
+    batch_size = 4
+
+    def __init__(self, *, late: bool) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.images = 0
+        self.waiting = 0
+        self.error: Exception | None = None
+        self._late = late
+
+    def submit(self, pixels: NDArray[np.uint8]) -> Future[Output]:
+        assert pixels.shape[1:] == (8, 8, 3)
+        assert len(pixels) <= self.batch_size
+        self.images += len(pixels)
+        future: Future[Output] = Future()
+        if self._late:
+            self.waiting += 1
+            threading.Thread(target=self._answer, args=(pixels, future)).start()
+        else:
+            self._answer(pixels, future)
+        return future
+
+    def close(self) -> None: ...
+
+    def _answer(self, pixels: NDArray[np.uint8], future: Future[Output]) -> None:
+        assert self.gate.wait(10)
+        if self.error:
+            future.set_exception(self.error)
+            return
+        levels = pixels[:, 0, 0, 0]
+        logits = np.zeros((len(pixels), 256), np.float32)
+        logits[np.arange(len(pixels)), levels] = 5.0
+        future.set_result(Output(logits, levels[:, None].astype(np.float32)))
+
+
+@pytest.fixture(params=[False, True], ids=["inline", "late"])
+def runtime(request: pytest.FixtureRequest) -> FakeRuntime:
+    return FakeRuntime(late=request.param)
+
+
+@pytest.fixture
+def engine(runtime: FakeRuntime) -> Iterator[Engine]:
+    engine = Engine(runtime, preprocess=PREPROCESS, max_pixels=10**6)
+    yield engine
+    runtime.gate.set()
+    engine.close()
+
+
+def gray(level: int, width: int = 10, height: int = 20) -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (width, height), level).save(file, "PNG")
+    return file.getvalue()
+
+
+def labels(results: list[Result]) -> list[int | str]:
+    return [r.indices[0] if isinstance(r, Labelled) else r.error.code for r in results]
+
+
+def test_each_image_gets_its_result_in_order(engine: Engine) -> None:
+    assert labels(engine.submit([gray(n) for n in range(50)]).result(10)) == list(range(50))
+
+
+def test_a_result_tells_all_that_a_row_needs(engine: Engine) -> None:
+    data = gray(7, 30, 40)
+    (result,) = engine.submit([data], top_k=3, features=True).result(10)
+    assert isinstance(result, Labelled)
+    assert result.indices == (7, 0, 1)
+    assert result.scores[0] == pytest.approx(np.exp(5) / (np.exp(5) + 255))
+    assert (result.width, result.height) == (30, 40)
+    assert result.sha256 == hashlib.sha256(data).hexdigest()
+    assert result.features is not None
+    assert result.features.tolist() == [7.0]
+
+
+def test_features_are_left_out_unless_asked_for(engine: Engine) -> None:
+    (result,) = engine.submit([gray(7)]).result(10)
+    assert isinstance(result, Labelled)
+    assert result.features is None
+    assert len(result.indices) == len(result.scores) == 5
+
+
+def test_a_bad_image_harms_no_other(engine: Engine) -> None:
+    # Given a shard with one of each kind of bad image among good ones,
+    items: list[Encoded] = [
+        gray(1),
+        b"",
+        gray(2),
+        b"text",
+        ImageNotFound("gone"),
+        gray(3)[:45],
+        TooManyBytes("large"),
+        gray(9, 2000, 2000),
+        gray(4),
+    ]
+    # if it is run, I expect a code for each bad one and a label for each good one.
+    assert labels(engine.submit(items).result(10)) == [
+        1,
+        "empty_file",
+        2,
+        "not_an_image",
+        "not_found",
+        "truncated",
+        "too_many_bytes",
+        "too_many_pixels",
+        4,
+    ]
+
+
+def test_a_failure_knows_the_file_but_does_not_keep_it(engine: Engine) -> None:
+    bad, gone = engine.submit([b"text", ImageNotFound("gone")]).result(10)
+    assert isinstance(bad, Failed)
+    assert isinstance(gone, Failed)
+    assert (bad.sha256, gone.sha256) == (hashlib.sha256(b"text").hexdigest(), None)
+    assert bad.error.__traceback__ is None
+    assert bad.error.__cause__ is None
+
+
+def test_a_shard_of_bad_images_only_needs_no_device(engine: Engine, runtime: FakeRuntime) -> None:
+    assert labels(engine.submit([b""] * 10).result(10)) == ["empty_file"] * 10
+    assert runtime.images == 0
+
+
+def test_an_empty_shard_is_done(engine: Engine) -> None:
+    assert engine.submit([]).result(10) == []
+
+
+def test_a_decoder_that_breaks_its_promise_is_one_bad_row(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(data: bytes, *args: object, **kwargs: object) -> object:
+        raise ZeroDivisionError("by a pixel")
+
+    monkeypatch.setattr(pipeline, "decode", broken)
+    assert labels(engine.submit([gray(1)]).result(10)) == ["decode_failed"]
+
+
+def test_many_threads_share_one_engine(engine: Engine) -> None:
+    found: dict[int, list[int | str]] = {}
+
+    def shard(n: int) -> None:
+        found[n] = labels(engine.submit([gray((n + i) % 256) for i in range(30)]).result(10))
+
+    threads = [threading.Thread(target=shard, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {n: [(n + i) % 256 for i in range(30)] for n in range(8)}
+
+
+def test_a_device_failure_fails_the_shard_and_not_the_engine(engine: Engine, runtime: FakeRuntime) -> None:
+    runtime.error = DeviceOutOfMemory("full")
+    with pytest.raises(DeviceOutOfMemory):
+        engine.submit([gray(n) for n in range(20)]).result(10)
+    runtime.error = None
+    assert labels(engine.submit([gray(3)]).result(10)) == [3]
+
+
+def test_canceling_a_shard_skips_what_no_lane_has_taken(engine: Engine, runtime: FakeRuntime) -> None:
+    # Given a device that is stuck,
+    runtime.gate.clear()
+    future = engine.submit([gray(1)] * 400)
+    # if the shard is canceled before the device goes on,
+    assert future.cancel()
+    runtime.gate.set()
+    with pytest.raises(CancelledError):
+        future.result(10)
+    # I expect no more than the batches that were under way to have run.
+    assert labels(engine.submit([gray(2)]).result(10)) == [2]
+    assert runtime.images <= 10 * runtime.batch_size
+
+
+def test_lanes_do_not_wait_for_a_late_device_but_stay_bounded() -> None:
+    # Given two lanes and a device that answers nothing yet,
+    runtime = FakeRuntime(late=True)
+    runtime.gate.clear()
+    engine = Engine(runtime, preprocess=PREPROCESS, max_pixels=10**6)
+    future = engine.submit([gray(1)] * 400)
+    # I expect them to run ahead of it, but only by so many batches.
+    ahead = threading.Event()
+    while runtime.waiting < 4:
+        ahead.wait(0.01)
+    ahead.wait(0.1)
+    assert runtime.waiting == 4
+    runtime.gate.set()
+    assert len(future.result(10)) == 400
+    engine.close()
+
+
+def test_closing_finishes_what_was_submitted(runtime: FakeRuntime) -> None:
+    engine = Engine(runtime, preprocess=PREPROCESS, max_pixels=10**6)
+    futures = [engine.submit([gray(n)] * 20) for n in range(5)]
+    engine.close()
+    assert [labels(future.result(0)) for future in futures] == [[n] * 20 for n in range(5)]
+    with pytest.raises(RuntimeError, match="closed"):
+        engine.submit([gray(1)])
+
+
+def test_top_k_is_a_softmax_and_ties_go_to_the_lower_index() -> None:
+    logits = np.array([[0, 3, 3, 1], [1000, -1000, 0, 1000]], np.float32)
+    indices, scores = top_k(logits, 3)
+    assert indices.tolist() == [[1, 2, 3], [0, 3, 2]]
+    whole = np.exp(3) * 2 + np.exp(1) + 1
+    assert scores[0] == pytest.approx([np.exp(3) / whole, np.exp(3) / whole, np.exp(1) / whole])
+    assert scores[1] == pytest.approx([0.5, 0.5, 0.0])
+
+
+def test_top_k_of_more_classes_than_there_are_gives_all() -> None:
+    assert top_k(np.zeros((2, 3), np.float32), 10)[0].shape == (2, 3)

@@ -1,0 +1,222 @@
+"""The runtimes on a CPU agree with plain torch, and are chosen by what the machine has."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+
+from contract.errors import DeviceOutOfMemory, InvalidSettings, ModelError
+from contract.models import Preprocess
+from worker.engine import runtime as runtimes
+from worker.engine import torch_runtime
+from worker.engine.decode import decode
+from worker.engine.graph import build
+from worker.engine.measure import decode_only, forward_only, ideal_loop
+from worker.engine.runtime import ModelSpec, Runtime, choose, resolve_precision
+from worker.engine.torch_runtime import CpuLaunch
+
+Load = Callable[[str, str], Runtime]
+HAS_BF16 = torch_runtime._has_bf16(torch.device("cpu"))
+needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this CPU does not compute in bf16")
+
+
+@pytest.fixture(scope="module")
+def pixels(photos: dict[str, Path], preprocess: Preprocess) -> NDArray[np.uint8]:
+    """The sample photos, uint8 [n, 224, 224, 3]."""
+    how = preprocess
+    return np.stack(
+        [
+            decode(path.read_bytes(), how.size, crop=how.crop, interpolation=how.interpolation, max_pixels=10**8).pixels
+            for path in photos.values()
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def expected(spec: ModelSpec, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Logits and features of plain float32 torch, in the way a textbook would compute them."""
+    graph = build(spec)
+    with torch.inference_mode():
+        parts = [graph(torch.from_numpy(pixels[i : i + 8])) for i in range(0, len(pixels), 8)]
+    logits, features = (torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True))
+    return logits, features
+
+
+def run(runtime: Runtime, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    size = runtime.batch_size
+    futures = [runtime.submit(pixels[i : i + size]) for i in range(0, len(pixels), size)]
+    return np.concatenate([future.result(60).logits for future in futures])
+
+
+@pytest.mark.parametrize("name", ["openvino", "torch"])
+def test_fp32_agrees_with_plain_torch_on_every_photo(
+    name: str, loaded: Load, pixels: NDArray[np.uint8], expected: tuple[NDArray[np.float32], ...]
+) -> None:
+    runtime = loaded(name, "fp32")
+    assert (runtime.name, runtime.precision, runtime.device) == (name, "fp32", "cpu")
+    logits = run(runtime, pixels)
+    assert logits.argmax(1).tolist() == expected[0].argmax(1).tolist()
+    np.testing.assert_allclose(logits, expected[0], atol=1e-3)
+    features = runtime.submit(pixels[:3]).result(60).features
+    assert features.shape == (3, 1280)
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(features, expected[1][:3], atol=1e-3)
+
+
+@needs_bf16
+@pytest.mark.parametrize("name", ["openvino", "torch"])
+def test_bf16_agrees_where_fp32_is_sure(
+    name: str, loaded: Load, pixels: NDArray[np.uint8], expected: tuple[NDArray[np.float32], ...]
+) -> None:
+    runtime = loaded(name, "bf16")
+    assert runtime.precision == "bf16"
+    logits = run(runtime, pixels)
+    assert np.abs(logits - expected[0]).max() > 1e-3, "this is not bf16"
+    sure = torch.from_numpy(expected[0]).softmax(1).amax(1).numpy() > 0.5
+    assert sure.sum() >= 20
+    assert logits.argmax(1)[sure].tolist() == expected[0].argmax(1)[sure].tolist()
+
+
+@pytest.mark.parametrize("name", ["openvino", "torch"])
+def test_an_image_does_not_know_its_neighbours(name: str, loaded: Load, pixels: NDArray[np.uint8]) -> None:
+    runtime = loaded(name, "fp32")
+    together = runtime.submit(pixels[:8]).result(60).logits
+    for n in (0, 5):
+        alone = runtime.submit(pixels[n : n + 1]).result(60).logits
+        np.testing.assert_allclose(alone[0], together[n], atol=1e-4)
+
+
+def test_a_second_start_reads_the_compiled_model_without_torch(spec: ModelSpec, cache: Path, loaded: Load) -> None:
+    # Given a machine that has run the model before,
+    loaded("openvino", "fp32")
+    # if another process loads it,
+    code = f"""
+import sys
+from pathlib import Path
+from worker.engine.runtime import ModelSpec, load
+spec = ModelSpec(family={spec.family!r}, weights=Path({str(spec.weights)!r}), size=224, mean=127.0, std=128.0,
+                 weights_sha256={spec.weights_sha256!r}, classes=1000)
+load(spec, device="cpu", runtime="openvino", threads=1, cache_dir=Path({str(cache)!r})).close()
+sys.exit("torch" in sys.modules)
+"""
+    # I expect it to do without torch, and without a call home.
+    found = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+def test_a_broken_compiled_model_is_made_again(spec: ModelSpec, cache: Path, loaded: Load, tmp_path: Path) -> None:
+    # Given a compiled model that was cut short,
+    loaded("openvino", "fp32")
+    shutil.copytree(cache, tmp_path, dirs_exist_ok=True)
+    (compiled,) = tmp_path.glob("openvino/*/model.xml")
+    compiled.write_text("<net")
+    # if a worker starts, I expect it to work, and to leave the next one a whole model.
+    runtimes.load(spec, device="cpu", runtime="openvino", threads=1, cache_dir=tmp_path).close()
+    assert compiled.stat().st_size > 1000
+    assert len(list((tmp_path / "openvino").iterdir())) == 1, "no scratch folder is left"
+
+
+def test_other_weights_than_the_record_names_are_refused(spec: ModelSpec, tmp_path: Path) -> None:
+    other = dataclasses.replace(spec, weights_sha256="0" * 64)
+    with pytest.raises(ModelError, match="delete the file"):
+        runtimes.load(other, device="cpu", cache_dir=tmp_path)
+    missing = dataclasses.replace(spec, weights=tmp_path / "none.safetensors")
+    with pytest.raises(ModelError, match="cannot be read"):
+        runtimes.load(missing, device="cpu", cache_dir=tmp_path)
+
+
+def test_weights_and_labels_must_fit_the_family(spec: ModelSpec, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="names 999 labels"):
+        build(dataclasses.replace(spec, classes=999))
+    with pytest.raises(ModelError, match="do not fit"):
+        build(dataclasses.replace(spec, config={"classes": 10}))
+    save_file({"a": torch.zeros(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(ModelError, match="do not fit"):
+        build(dataclasses.replace(spec, weights=tmp_path / "w.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("device", "runtime", "has_cuda", "has_openvino", "expected"),
+    [
+        ("auto", "auto", True, True, "cuda"),
+        ("auto", "auto", False, True, "openvino"),
+        ("auto", "auto", False, False, "cpu"),
+        ("auto", "torch", True, True, "cuda"),
+        ("auto", "torch", False, True, "cpu"),
+        ("auto", "openvino", True, True, "openvino"),
+        ("cpu", "auto", True, True, "openvino"),
+        ("cuda:1", "auto", True, True, "cuda:1"),
+    ],
+)
+def test_the_fastest_runtime_present_is_taken(
+    device: str, runtime: str, has_cuda: bool, has_openvino: bool, expected: str
+) -> None:
+    assert choose(device, runtime, has_cuda=has_cuda, has_openvino=has_openvino) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "runtime", "says"),
+    [
+        ("cuda", "auto", "install a CUDA build"),
+        ("cuda", "openvino", "does not run on cuda"),
+        ("cpu", "openvino", "not installed"),
+        ("tpu", "auto", "no device 'tpu'"),
+        ("cuda:x", "auto", "no device 'cuda:x'"),
+        ("cpu", "onnx", "no runtime 'onnx'"),
+    ],
+)
+def test_what_is_not_here_is_refused(device: str, runtime: str, says: str) -> None:
+    with pytest.raises(InvalidSettings, match=says):
+        choose(device, runtime, has_cuda=False, has_openvino=False)
+
+
+def test_auto_precision_is_bf16_only_where_it_is_native() -> None:
+    assert resolve_precision("auto", native_bf16=True, device="it") == "bf16"
+    assert resolve_precision("auto", native_bf16=False, device="it") == "fp32"
+    assert resolve_precision("fp32", native_bf16=True, device="it") == "fp32"
+    with pytest.raises(InvalidSettings, match="does not compute in bf16"):
+        resolve_precision("bf16", native_bf16=False, device="it")
+    with pytest.raises(InvalidSettings, match="no precision 'int8'"):
+        resolve_precision("int8", native_bf16=True, device="it")
+
+
+def test_batches_on_a_cpu_are_padded_to_few_sizes() -> None:
+    seen: list[int] = []
+
+    def model(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(len(pixels))
+        means = pixels.float().mean(dim=(1, 2))
+        return means, means
+
+    launch = CpuLaunch(model, 8)
+    for n in range(1, 9):
+        parts = [np.full((1, 4, 4, 3), i, np.uint8) for i in range(n)]
+        assert launch(parts)().logits[:, 0].tolist() == list(range(n))
+    assert sorted(set(seen)) == [1, 2, 4, 8]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory: …")])
+def test_torch_out_of_memory_is_one_error(error: Exception) -> None:
+    def model(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        raise error
+
+    with pytest.raises(DeviceOutOfMemory):
+        CpuLaunch(model, 1)([np.zeros((1, 4, 4, 3), np.uint8)])
+
+
+def test_the_parts_can_be_measured(loaded: Load, photos: dict[str, Path], preprocess: Preprocess) -> None:
+    runtime = loaded("openvino", "fp32")
+    paths = list(photos.values())[:10]
+    assert decode_only(paths, preprocess, 2) > 1
+    assert forward_only(runtime, 16, 224) > 1
+    assert ideal_loop(paths, runtime, preprocess) > 1

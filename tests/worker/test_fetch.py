@@ -1,0 +1,132 @@
+"""Bytes come in order, whatever they lie in, and what cannot be read is an error in its place."""
+
+import io
+import tarfile
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from contract.errors import ImageError, StoreUnavailable
+from contract.items import Item
+from contract.objects import ObjectStore
+from contract.settings import Settings
+from worker.fetch import Fetcher
+
+LIMIT = 10_000
+
+
+@pytest.fixture
+def fetcher(store: ObjectStore) -> Iterator[Fetcher]:
+    made = Fetcher(store, LIMIT, threads=4)
+    yield made
+    made.close()
+
+
+def packed(store: ObjectStore, members: dict[str, bytes]) -> list[Item]:
+    """Items of a tar in the store."""
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    store.put("x.tar", sink.getvalue())
+    uri = f"s3://{store.bucket}/x.tar"
+    with tarfile.open(fileobj=io.BytesIO(sink.getvalue())) as tar:
+        return [Item(m.name, f"{uri}#{m.name}", size=m.size, tar=uri, offset=m.offset_data) for m in tar.getmembers()]
+
+
+def outcome(found: bytes | ImageError) -> bytes | str:
+    return found if isinstance(found, bytes) else found.code
+
+
+def test_objects_come_in_order(store: ObjectStore, fetcher: Fetcher) -> None:
+    names = [f"{n:03d}" for n in range(70)]
+    for name in names:
+        store.put(f"in/{name}", name.encode())
+    items = [Item(name, f"s3://{store.bucket}/in/{name}") for name in names]
+    assert [(i.key, d) for i, d in fetcher.read(items)] == [(n, n.encode()) for n in names]
+
+
+def test_members_of_a_tar_come_by_a_few_large_requests(
+    store: ObjectStore, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = {f"{n:03d}.jpg": bytes([n]) * (900 + n) for n in range(200)}
+    members["100.jpg"] = b""
+    items = packed(store, members)
+    requests: list[int] = []
+    get = store.get
+    monkeypatch.setattr(store, "get", lambda *a, **k: requests.append(1) or get(*a, **k))
+    assert {i.key: d for i, d in fetcher.read(items)} == members
+    assert len(requests) <= 2
+
+
+def test_members_out_of_order_and_apart_are_found_too(store: ObjectStore, fetcher: Fetcher) -> None:
+    members = {f"{n}.jpg": bytes([n]) * 5000 for n in range(40)}
+    items = packed(store, members)
+    chosen = [items[n] for n in (39, 3, 4, 5, 0, 30)]
+    assert [d for _, d in fetcher.read(chosen)] == [members[i.key] for i in chosen]
+
+
+def test_what_cannot_be_read_is_an_error_in_its_place(store: ObjectStore, fetcher: Fetcher) -> None:
+    store.put("in/good", b"good")
+    store.put("in/large", bytes(LIMIT + 1))
+    bucket = store.bucket
+    items = [
+        Item("good", f"s3://{bucket}/in/good"),
+        Item("gone", f"s3://{bucket}/in/gone"),
+        Item("large, told", f"s3://{bucket}/in/large", size=LIMIT + 1),
+        Item("large, not told", f"s3://{bucket}/in/large"),
+        Item("no bucket", "s3://no-such-bucket/x"),
+        Item("left at home", "file:///home/me/x.jpg"),
+        Item("tar is gone", "s3://x/y.tar#z", size=3, tar=f"s3://{bucket}/gone.tar", offset=512),
+        Item("good again", f"s3://{bucket}/in/good"),
+    ]
+    assert [outcome(found) for _, found in fetcher.read(items)] == [
+        b"good",
+        "not_found",
+        "too_many_bytes",
+        "too_many_bytes",
+        "not_found",
+        "not_found",
+        "not_found",
+        b"good",
+    ]
+
+
+def test_the_web_is_read_within_the_limit(fetcher: Fetcher) -> None:
+    class Site(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = {"/ok": (200, b"ok"), "/large": (200, bytes(LIMIT + 1)), "/no": (403, b"")}.get(
+                self.path, (404, b"")
+            )
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Site)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        base = f"http://127.0.0.1:{server.server_port}"
+        items = [Item(path, f"{base}/{path}") for path in ("ok", "large", "no", "gone")]
+        found = [outcome(d) for _, d in fetcher.read(items)]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert found == [b"ok", "too_many_bytes", "access_denied", "not_found"]
+
+
+def test_a_silent_store_is_no_items_fault(settings: Settings) -> None:
+    away = ObjectStore(settings.model_copy(update={"s3_endpoint": "127.0.0.1:1"}), patience=0.1)
+    fetcher = Fetcher(away, LIMIT, threads=2)
+    with pytest.raises(StoreUnavailable):
+        list(fetcher.read([Item("x", "s3://bucket/x")]))
+    fetcher.close()

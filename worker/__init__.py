@@ -1,0 +1,1 @@
+"""Runs jobs. It imports `contract` and never `producer`; `control` does without torch."""

@@ -1,0 +1,40 @@
+"""The Celery program of workers and controller: `celery -A worker.app worker --queues …`.
+
+Threads, one process a device: a model is loaded once, and decoding leaves the interpreter lock.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.signals import worker_ready, worker_shutdown
+
+from contract import keys
+from contract import settings as configuration
+from contract.broker import make_app
+from worker.engine.cores import cores
+from worker.process import Process
+
+settings = configuration.current()
+app = make_app(settings)
+app.conf.update(
+    worker_pool="threads",
+    # One shard more than there are lanes, so that its reading and writing hide behind the others.
+    worker_concurrency=(settings.threads or cores()) + 1,
+    include=["worker.tasks.classify", "worker.tasks.control"],
+)
+process = Process(app, settings)
+
+
+@worker_ready.connect
+def _ready(sender: Any, **_: Any) -> None:
+    queues = sorted(str(q) for q in sender.app.amqp.queues.consume_from)
+    process.start(sender.hostname, queues)
+    if keys.QUEUE_CONTROL in queues:
+        # What was lost while nobody looked is not left until the clock's next tick.
+        app.send_task(keys.TASK_TICK)
+
+
+@worker_shutdown.connect
+def _shutdown(**_: Any) -> None:
+    process.stop()

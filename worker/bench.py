@@ -1,0 +1,196 @@
+"""Measures this machine: what decoding, the model and an ideal loop can do, and what the whole product does.
+
+All in one run, in turn, so that a machine whose speed drifts still gives honest ratios. The product is
+driven through its commands, as a user would.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from contract import settings as configuration
+from contract.errors import InvalidSource
+from contract.jobs import Precision
+from contract.models import Model
+from contract.objects import ObjectStore
+from worker.engine import measure as engine_measure
+from worker.engine.runtime import Runtime
+from worker.models import load_runtime
+from worker.zoo import builtin
+
+_PHOTOS = Path(__file__).parent.parent / "deploy" / "photos"
+_SIZE = (500, 375)
+
+
+def crops(photos: Path, count: int, into: Path) -> list[Path]:
+    """`count` distinct JPEG crops of 500×375 (quality 90) of the photos in a folder, the same each time."""
+    originals = [Image.open(p).convert("RGB") for p in sorted(photos.glob("*.jpg"))]
+    if not originals:
+        raise InvalidSource(f"{photos} holds no .jpg files to measure with; name another folder with --photos.")
+    rng = random.Random(0)
+    plans = []
+    for n in range(count):
+        image = originals[n % len(originals)]
+        part = rng.uniform(0.55, 1.0)
+        width = int(min(image.width, image.height * 4 / 3) * part)
+        height = int(width * 3 / 4)
+        left, top = rng.randint(0, image.width - width), rng.randint(0, image.height - height)
+        plans.append((n, image, (left, top, left + width, top + height)))
+
+    def write(plan: tuple[int, Image.Image, tuple[int, int, int, int]]) -> Path:
+        n, image, box = plan
+        path = into / f"photo-{n:05d}.jpg"
+        image.resize(_SIZE, Image.Resampling.BICUBIC, box=box).save(path, quality=90)
+        return path
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(write, plans))
+
+
+def run(photos: Path | None, *, count: int, repeat: int, precision: Precision) -> dict[str, Any]:
+    """All figures, images/s, medians of `repeat` runs; ratios to the ideal loop."""
+    with tempfile.TemporaryDirectory(prefix="imagemill-bench-") as folder:
+        base = Path(folder)
+        (base / "photos").mkdir()
+        _say(f"making {count} crops of 500×375 …")
+        files = crops(photos or _PHOTOS, count, base / "photos")
+        runtime, model = _runtime(base, precision)
+        threads = runtime.lanes
+        with _stack(base) as imagemill:
+            store = ObjectStore(configuration.load(data=base / "stack"))
+            _say("uploading them as objects and as tars …")
+            _upload(store, files, base)
+            product = {
+                "product_tars": "s3://imagemill/bench/tars/",
+                "product_objects": "s3://imagemill/bench/objects/",
+                "product_folder": str(base / "photos"),
+            }
+            steps: dict[str, Callable[[], float]] = {
+                "decode": lambda: engine_measure.decode_only(files, model.preprocess, threads),
+                "forward": lambda: engine_measure.forward_only(runtime, count, model.preprocess.size),
+                "ideal": lambda: engine_measure.ideal_loop(files, runtime, model.preprocess),
+                **{name: _job(imagemill, source, precision) for name, source in product.items()},
+            }
+            runs: dict[str, list[float]] = {name: [] for name in steps}
+            for name, step in steps.items():
+                _say(f"warming up: {name}")
+                step()
+            for n in range(repeat):
+                for name, step in steps.items():
+                    _say(f"run {n + 1} of {repeat}: {name}")
+                    runs[name].append(step())
+        runtime.close()
+    medians = {name: round(statistics.median(values), 1) for name, values in runs.items()}
+    ratios = {
+        name: round(statistics.median(v / i for v, i in zip(values, runs["ideal"], strict=True)), 3)
+        for name, values in runs.items()
+    }
+    return {
+        "images": count,
+        "cores": len(os.sched_getaffinity(0)),
+        "device": runtime.device,
+        "runtime": runtime.name,
+        "precision": runtime.precision,
+        "images_per_second": medians,
+        "ratio_to_ideal": ratios,
+        "runs": {name: [round(v, 1) for v in values] for name, values in runs.items()},
+    }
+
+
+def report(figures: dict[str, Any]) -> None:
+    """The figures as a table on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        title=f"{figures['images']} photos, {figures['cores']} cores, {figures['device']} by "
+        f"{figures['runtime']} in {figures['precision']}"
+    )
+    table.add_column("what")
+    table.add_column("images/s", justify="right")
+    table.add_column("of the ideal loop", justify="right")
+    for name, rate in figures["images_per_second"].items():
+        table.add_row(_TITLES[name], f"{rate:,.0f}", f"{figures['ratio_to_ideal'][name]:.2f}")
+    Console().print(table)
+
+
+_TITLES = {
+    "decode": "decode only, all cores",
+    "forward": "forward only",
+    "ideal": "ideal loop in one process: file → decode → forward → JSONL",
+    "product_tars": "whole product, tars in the bucket",
+    "product_objects": "whole product, one object a photo in the bucket",
+    "product_folder": "whole product, a local folder: pack, upload, label",
+}
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _runtime(base: Path, precision: Precision) -> tuple[Runtime, Model]:
+    settings = configuration.load()
+    model, weights = builtin.efficientnet_lite0()
+    path = base / "weights.safetensors"
+    path.write_bytes(weights)
+    return load_runtime(model, path, settings, precision), model
+
+
+@contextmanager
+def _stack(base: Path) -> Iterator[Callable[..., dict[str, Any]]]:
+    """A stack of its own; yields a function that runs an `imagemill` command and reads its JSON."""
+    program = Path(sys.executable).with_name("imagemill")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("IMAGEMILL_REDIS", "IMAGEMILL_S3"))}
+    environment["IMAGEMILL_DATA"] = str(base / "stack")
+
+    def imagemill(*arguments: str) -> dict[str, Any]:
+        done = subprocess.run(
+            [program, *arguments, "--json"], env=environment, stdout=subprocess.PIPE, text=True, check=True
+        )
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    _say("starting a stack …")
+    imagemill("up", "--detach")
+    try:
+        yield imagemill
+    finally:
+        imagemill("down")
+
+
+def _upload(store: ObjectStore, files: list[Path], base: Path) -> None:
+    """The photos twice: as objects, and in tars of 1,000."""
+    import tarfile
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda f: store.put(f"bench/objects/{f.name}", f.read_bytes()), files))
+    for first in range(0, len(files), 1000):
+        path = base / f"photos-{first // 1000:04d}.tar"
+        with tarfile.open(path, "w") as tar:
+            for file in files[first : first + 1000]:
+                tar.add(file, arcname=file.name)
+        store.put_file(f"bench/tars/{path.name}", path)
+        path.unlink()
+
+
+def _job(imagemill: Callable[..., dict[str, Any]], source: str, precision: Precision) -> Callable[[], float]:
+    def measure() -> float:
+        job = imagemill("classify", source, "--model", builtin.NAME, "--precision", precision)
+        began, ended = (datetime.fromisoformat(job[key]) for key in ("created_at", "finished_at"))
+        return float(job["done"]) / (ended - began).total_seconds()
+
+    return measure

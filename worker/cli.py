@@ -1,0 +1,82 @@
+"""The command `imagemill-worker`: run a worker, or measure this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from contract.errors import ImagemillError
+
+
+@click.group(
+    help="Runs Imagemill jobs. `imagemill` submits and follows them.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+def cli() -> None:
+    pass
+
+
+@cli.command()
+@click.option("--queues", default="classify", show_default=True, help="Queues to work on, with commas between.")
+@click.option("--device", help="auto, cpu, cuda or cuda:N; one process a device.")
+@click.option("--threads", type=int, help="Cores to use; 0: all that this process may.")
+@click.option("--name", help="Name of the worker; must differ between workers of one host.")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of the embedded stack.")
+@click.option("--loglevel", default="INFO", show_default=True)
+def run(
+    queues: str, device: str | None, threads: int | None, name: str | None, data: Path | None, loglevel: str
+) -> None:
+    """Work until SIGTERM, which lets running shards end.
+
+    \b
+    Example:
+      imagemill-worker run --queues classify --device cuda:0
+      imagemill-worker run --queues control
+    """
+    for variable, value in (("DEVICE", device), ("THREADS", threads), ("DATA", data)):
+        if value is not None:
+            os.environ[f"IMAGEMILL_{variable}"] = str(value)
+    from worker.app import app
+
+    arguments = ["worker", "--queues", queues, "--loglevel", loglevel, "--without-gossip", "--without-mingle"]
+    arguments += ["--hostname", name or f"worker-{os.getpid()}@%h"]
+    app.worker_main(arguments)
+
+
+@cli.command()
+@click.option("--photos", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of JPEGs.")
+@click.option("--count", default=2000, show_default=True, help="Photos to measure with, made from the given ones.")
+@click.option("--repeat", default=3, show_default=True, help="Runs; medians are printed.")
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def bench(photos: Path | None, count: int, repeat: int, precision: str, as_json: bool) -> None:
+    """Measure this machine, and the product against it.
+
+    \b
+    Example:
+      imagemill-worker bench --count 2000
+    """
+    from worker import bench as benchmark
+
+    figures = benchmark.run(photos, count=count, repeat=repeat, precision=precision)  # type: ignore[arg-type]
+    if as_json:
+        print(json.dumps(figures))
+    else:
+        benchmark.report(figures)
+
+
+def main() -> None:
+    """Entry point; errors of ours are one line on stderr and an exit code."""
+    try:
+        cli()
+    except ImagemillError as error:
+        print(f"imagemill-worker: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Plan, finalize and reconcile; runs on the queue `control` and never imports torch."""

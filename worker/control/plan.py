@@ -1,0 +1,91 @@
+"""Cuts a source into shards, page by page, and queues them while it goes on listing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+from contract.errors import ImagemillError, ServiceUnavailable
+from contract.items import Item, read_manifest, shard_sizes, sharded, write_manifest
+from contract.jobs import ENDED, Plan
+from contract.keys import JobKeys, parse_shard
+from contract.lifecycle import House, close, read_plan, read_spec
+from worker.control.sources import Listing
+
+log = logging.getLogger(__name__)
+
+# A planner that dies is replaced this many seconds after its last shard.
+_LOCK_SECONDS = 60.0
+
+
+def plan(house: House, job: str) -> None:
+    """Plan a job, or go on where an earlier planner stopped; a second planner at the same time leaves."""
+    hold = house.ledger.lock("plan", job, _LOCK_SECONDS)
+    if hold is None:
+        return
+    try:
+        _plan(house, job, hold)
+    except ServiceUnavailable:
+        raise  # the reconciler sends the plan again
+    except ImagemillError as error:
+        close(house, job, "failed", str(error))
+    except Exception as error:
+        # A plan that fails once fails each time: better an end with a reason than a job that never begins.
+        log.exception("The plan of %s failed", job)
+        close(house, job, "failed", f"The source could not be planned ({error!r}); see the controller's log.")
+    finally:
+        house.ledger.unlock("plan", job)
+
+
+def _plan(house: House, job: str, hold: Callable[[], bool]) -> None:
+    spec = read_spec(house.store, job)
+    state = house.ledger.state(job)
+    if state is None or state in ENDED or spec.source.kind == "packed":
+        return
+    done = read_plan(house.store, job)
+    if done is None:
+        listing = Listing(house.store, spec.source)
+        number, total, last = _written(house, job)
+        sizes = islice(shard_sizes(spec.shard_size), number, None)
+        for chunk in sharded(_rest(listing, total, last), sizes):
+            house.store.put(JobKeys(job).manifest(number), write_manifest(chunk))
+            step = house.ledger.planned(job, number, len(chunk))
+            house.follow_up(job, step)
+            total += len(chunk)
+            number += 1
+            if step.state in ENDED or step.state == "unknown" or not hold():
+                return
+        if not total:
+            close(house, job, "failed", _nothing(spec.source.label, listing.skipped))
+            return
+        done = Plan(shards=number, items=total, skipped=listing.skipped)
+        house.store.put(JobKeys(job).plan, done.to_json())
+    limit = spec.error_limit(done.items)
+    step = house.ledger.complete(job, shards=done.shards, items=done.items, error_limit=limit, skipped=done.skipped)
+    house.follow_up(job, step)
+
+
+def _written(house: House, job: str) -> tuple[int, int, str | None]:
+    """What an earlier planner wrote: how many shards, how many items in them, the key of the last item."""
+    shards, items, last = 0, 0, None
+    for entry in house.store.list(JobKeys(job).plan_prefix):
+        if parse_shard(entry.key):
+            manifest = read_manifest(house.store.get(entry.key))
+            shards, items, last = shards + 1, items + len(manifest), manifest[-1].key
+    return shards, items, last
+
+
+def _rest(listing: Listing, done: int, last: str | None) -> Iterator[Item]:
+    """Items behind the `done` that are planned; keys of a prefix may have come or gone meanwhile."""
+    for n, item in enumerate(listing.items()):
+        if listing.source.kind == "prefix":
+            if last is None or item.key.encode() > last.encode():
+                yield item
+        elif n >= done:
+            yield item
+
+
+def _nothing(label: str, skipped: int) -> str:
+    others = f" (files that are no images by their name: {skipped:,})" if skipped else ""
+    return f"{label} holds no images{others}; check the address."

@@ -1,0 +1,70 @@
+"""The reconciler: whatever was lost, by a killed worker, a wiped Redis or a dropped message, goes on.
+
+It compares three things that should agree, the bucket, the ledger and the queue, and sends again
+what is missing. A message too many is harmless, so it never has to be sure.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from contract.errors import UnknownJob
+from contract.jobs import ENDED
+from contract.keys import QUEUE_CLASSIFY, JobKeys
+from contract.lifecycle import House, active_jobs, rebuild, settle
+from contract.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def tick(house: House, settings: Settings) -> None:
+    """One round. Two clocks are harmless: the second finds the lock, which ends by itself."""
+    if house.ledger.lock("tick", "", settings.reconcile_seconds / 2) is None:
+        return
+    ledger = house.ledger
+    ledger.ticked(5 * settings.reconcile_seconds)
+    lost: dict[str, list[int]] = {}
+    for job in sorted({*active_jobs(house.store), *ledger.active()}):
+        state = ledger.state(job)
+        if state is None:
+            log.warning("Redis has forgotten %s; its books are written anew from the bucket", job)
+            _rebuild(house, job)
+        elif state in ENDED:
+            settle(house, job)
+        elif state == "finalizing":
+            house.queues.finalize(job)
+        else:
+            step = ledger.lapsed(job)
+            if step.state == "rebuilding":
+                _rebuild(house, job)
+                continue
+            if step.queue:
+                log.warning("Shards %s of %s are queued again", list(step.queue), job)
+            house.follow_up(job, step)
+            # A planner holds a lock while it works; without one the plan may be lost.
+            if state in ("queued", "planning") and not ledger.locked("plan", job):
+                house.queues.plan(job)
+            late = [n for n, age in ledger.waiting(job).items() if age > settings.reconcile_seconds]
+            if late:
+                lost[job] = late
+    if lost:
+        _requeue(house, settings, lost)
+
+
+def _requeue(house: House, settings: Settings, late: dict[str, list[int]]) -> None:
+    """Send again what should wait in the queue and does not."""
+    waiting = house.ledger.messages(QUEUE_CLASSIFY, settings.lease_seconds)
+    for job, shards in late.items():
+        missing = [shard for shard in shards if (job, shard) not in waiting]
+        if missing:
+            log.warning("The messages of %d shards of %s were lost; queued again", len(missing), job)
+            house.follow_up(job, house.ledger.requeue(job, missing))
+
+
+def _rebuild(house: House, job: str) -> None:
+    try:
+        rebuild(house, job)
+    except UnknownJob:
+        log.warning("%s has no spec in the bucket; it is dropped", job)
+        house.store.delete(JobKeys(job).active)
+        house.ledger.drop(job)

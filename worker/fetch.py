@@ -1,0 +1,180 @@
+"""Reads the bytes of items ahead of who needs them, in order, within a budget of memory.
+
+It knows the object store and the web, nothing of images. An item that cannot be read becomes an
+ImageError in its place; a store that does not answer at all is raised, for then no item is at fault.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import urllib3
+
+from contract.errors import (
+    FetchFailed,
+    ImageDenied,
+    ImageError,
+    ImageNotFound,
+    InvalidSettings,
+    InvalidSource,
+    ObjectNotFound,
+    StoreRefused,
+    TooManyBytes,
+)
+from contract.items import Item, parse_s3
+from contract.objects import ObjectStore
+from worker.engine.pipeline import Encoded
+
+_SPAN = 8 * 2**20  # one GET of 8 MiB costs the store as much CPU as eight of 100 KB
+_FIRST_SPAN = 2**20  # so that the device has work early
+_GAP = 64 * 2**10  # reading over a gap is cheaper than another request
+_AHEAD = 32  # requests
+_AHEAD_BYTES = 48 * 2**20
+_UNKNOWN_SIZE = 2**20
+
+
+@dataclass(frozen=True)
+class _Span:
+    """A run of neighbours in one tar, or one object (`end` is None)."""
+
+    items: tuple[Item, ...]
+    start: int = 0
+    end: int | None = None
+
+    @property
+    def cost(self) -> int:
+        return self.end - self.start if self.end is not None else self.items[0].size or _UNKNOWN_SIZE
+
+
+class Fetcher:
+    """Threads that read; shared by all shards of a process."""
+
+    def __init__(self, store: ObjectStore, max_bytes: int, threads: int = 8) -> None:
+        self._store = store
+        self._max_bytes = max_bytes
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="fetch")
+        self._web = urllib3.PoolManager(
+            maxsize=threads,
+            timeout=urllib3.Timeout(connect=5, read=20),
+            retries=urllib3.Retry(3, backoff_factor=0.3, status_forcelist=(429, 500, 502, 503, 504)),
+            headers={"User-Agent": "imagemill"},
+        )
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def read(self, items: Sequence[Item]) -> Iterator[tuple[Item, Encoded]]:
+        """Each item with its bytes, or with what is wrong with it, in order.
+
+        Raises StoreUnavailable where the store stays silent.
+        """
+        spans = deque(self._spans(items))
+        ahead: deque[tuple[_Span, Future[list[Encoded]]]] = deque()
+        budget = _AHEAD_BYTES
+        try:
+            while spans or ahead:
+                while spans and len(ahead) < _AHEAD and (not ahead or spans[0].cost <= budget):
+                    span = spans.popleft()
+                    budget -= span.cost
+                    ahead.append((span, self._pool.submit(self._load, span)))
+                span, future = ahead.popleft()
+                yield from zip(span.items, future.result(), strict=True)
+                budget += span.cost
+        finally:
+            for _, future in ahead:
+                future.cancel()
+
+    def _spans(self, items: Sequence[Item]) -> Iterator[_Span]:
+        run: list[Item] = []
+        limit = _FIRST_SPAN
+
+        def flush() -> Iterator[_Span]:
+            nonlocal limit
+            if run:
+                last = run[-1]
+                yield _Span(tuple(run), run[0].offset or 0, (last.offset or 0) + (last.size or 0))
+                run.clear()
+                limit = _SPAN
+
+        for item in items:
+            packed = item.tar is not None and item.offset is not None and item.size is not None
+            if not packed or (item.size or 0) > self._max_bytes:
+                yield from flush()
+                yield _Span((item,))
+                continue
+            assert item.offset is not None and item.size is not None
+            if run:
+                first, last = run[0], run[-1]
+                end = (last.offset or 0) + (last.size or 0)
+                neighbour = item.tar == last.tar and 0 <= item.offset - end <= _GAP
+                if not neighbour or item.offset + item.size - (first.offset or 0) > limit:
+                    yield from flush()
+            run.append(item)
+        yield from flush()
+
+    def _load(self, span: _Span) -> list[Encoded]:
+        first = span.items[0]
+        try:
+            if (first.size or 0) > self._max_bytes:
+                raise _too_large(first.size or 0, self._max_bytes)
+            if first.tar is not None and span.end is not None:
+                return self._members(span)
+            if first.uri.startswith(("http://", "https://")):
+                return [self._download(first.uri)]
+            if first.uri.startswith("s3://"):
+                bucket, key = parse_s3(first.uri)
+                data = self._store.get(key, bucket=bucket, limit=self._max_bytes)
+                if len(data) > self._max_bytes:
+                    raise _too_large(None, self._max_bytes)
+                return [data]
+            raise ImageNotFound(f"{first.uri} could not be read when the folder was packed; run the job again.")
+        except ImageError as error:
+            return [error] * len(span.items)
+        except (ObjectNotFound, InvalidSource):
+            gone = f"{first.tar or first.uri} was gone when the worker asked for it; restore it and retry the job."
+            return [ImageNotFound(gone)] * len(span.items)
+        except StoreRefused as error:
+            return [FetchFailed(str(error))] * len(span.items)
+        except InvalidSettings as error:
+            return [ImageDenied(str(error))] * len(span.items)
+
+    def _members(self, span: _Span) -> list[Encoded]:
+        assert span.items[0].tar is not None and span.end is not None
+        bucket, key = parse_s3(span.items[0].tar)
+        if span.end == span.start:
+            return [b""] * len(span.items)
+        data = self._store.get(key, bucket=bucket, offset=span.start, length=span.end - span.start)
+        found: list[Encoded] = []
+        for item in span.items:
+            start = (item.offset or 0) - span.start
+            found.append(data[start : start + (item.size or 0)])
+        return found
+
+    def _download(self, url: str) -> bytes:
+        try:
+            response = self._web.request("GET", url, preload_content=False)
+        except urllib3.exceptions.HTTPError as error:
+            raise FetchFailed(f"{url} did not answer ({type(error).__name__}); retry the job later.") from error
+        try:
+            if response.status in (404, 410):
+                raise ImageNotFound(f"{url} answered {response.status}; the image is not there.")
+            if response.status in (401, 403):
+                raise ImageDenied(f"{url} answered {response.status}; it needs a permission that workers lack.")
+            if response.status != 200:
+                raise FetchFailed(f"{url} answered {response.status}; retry the job later.")
+            data = response.read(self._max_bytes + 1)
+        except urllib3.exceptions.HTTPError as error:
+            raise FetchFailed(f"{url} broke off ({type(error).__name__}); retry the job later.") from error
+        finally:
+            response.release_conn()
+        if len(data) > self._max_bytes:
+            raise _too_large(None, self._max_bytes)
+        return data
+
+
+def _too_large(size: int | None, limit: int) -> TooManyBytes:
+    what = f"The file has {size:,} bytes, more than" if size else "The file has more than"
+    return TooManyBytes(f"{what} the {limit:,} allowed; raise IMAGEMILL_MAX_IMAGE_BYTES to read it.")

@@ -1,0 +1,97 @@
+"""Holds the leases of the shards that this process works on, and sees when they are to stop.
+
+One thread renews them all, so that a busy task never forgets to.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from contract.errors import JobStopped, LeaseLost, ServiceUnavailable
+from contract.jobs import ENDED
+from contract.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+
+class Lease:
+    """One shard, held. The task reports progress; `check` raises where it should stop."""
+
+    def __init__(self, job: str, shard: int, token: str) -> None:
+        self.job, self.shard, self.token = job, shard, token
+        self.ok = self.errors = 0
+        self.progress_at: float | None = None
+        self.over: str | None = None
+
+    def begin(self) -> None:
+        """The work begins; from now on it should progress."""
+        self.progress_at = time.monotonic()
+
+    def progress(self, ok: int, errors: int) -> None:
+        """Items of this shard done so far."""
+        self.ok, self.errors = ok, errors
+        self.progress_at = time.monotonic()
+
+    def check(self) -> None:
+        """Raises JobStopped or LeaseLost."""
+        if self.over == "stopped":
+            raise JobStopped(f"The job {self.job} was stopped.")
+        if self.over == "lost":
+            raise LeaseLost(f"Another worker holds shard {self.shard} of {self.job}.")
+
+
+class Keeper:
+    """Renews every lease of the process a few times within its life."""
+
+    def __init__(self, ledger: Ledger, lease_seconds: float) -> None:
+        self._ledger = ledger
+        # At least four chances before a lease lapses, and progress that looks alive.
+        self._renew_every = min(1.0, lease_seconds / 4)
+        self._held: dict[str, Lease] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+        self._thread.start()
+
+    @contextmanager
+    def hold(self, lease: Lease) -> Iterator[Lease]:
+        with self._lock:
+            self._held[lease.token] = lease
+        try:
+            yield lease
+        finally:
+            with self._lock:
+                del self._held[lease.token]
+
+    def held(self) -> list[Lease]:
+        with self._lock:
+            return list(self._held.values())
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(5)
+
+    def _run(self) -> None:
+        renew_at = 0.0
+        # 50 ms is one batch of one lane on a CPU core: a canceled job stops within it.
+        while not self._stop.wait(0.05):
+            held = self.held()
+            try:
+                if time.monotonic() >= renew_at:
+                    renew_at = time.monotonic() + self._renew_every
+                    for lease in held:
+                        answer = self._ledger.renew(lease.job, lease.shard, lease.token, lease.ok, lease.errors)
+                        if answer in ("stopped", "lost"):
+                            lease.over = answer
+                else:
+                    ended = {job for job in {lease.job for lease in held} if self._ledger.state(job) in ENDED}
+                    for lease in held:
+                        if lease.job in ended:
+                            lease.over = "stopped"
+            except ServiceUnavailable as error:
+                # The bucket is the truth: the work goes on, and its marker will count.
+                log.warning("Leases were not renewed: %s", error)

@@ -1,0 +1,175 @@
+"""Loaded models and cached specs of one worker process: download, verify, load, and let go of the idle."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from contract import keys
+from contract.errors import ImagemillError, ModelError, ObjectNotFound
+from contract.jobs import Classify, Precision
+from contract.models import Model, Registry
+from contract.objects import ObjectStore
+from contract.settings import Settings
+from worker.engine.pipeline import Engine
+from worker.engine.runtime import ModelSpec, Runtime, load
+
+log = logging.getLogger(__name__)
+
+_LOADED_AT_MOST = 2
+
+
+@dataclass
+class Loaded:
+    """A model ready to run, and how many shards are using it."""
+
+    engine: Engine
+    runtime: Runtime
+    users: int = 0
+
+    def close(self) -> None:
+        self.engine.close()
+        self.runtime.close()
+
+
+class Models:
+    """Engines by model and precision; a model that somebody uses is never let go."""
+
+    def __init__(self, store: ObjectStore, settings: Settings) -> None:
+        self._store = store
+        self._settings = settings
+        self._cache = settings.cache_dir.expanduser()
+        self._lock = threading.Lock()
+        self._loaded: OrderedDict[tuple[str, Precision], Loaded] = OrderedDict()
+        self._specs: OrderedDict[str, Classify] = OrderedDict()
+        self.model = lru_cache(maxsize=64)(self._model)
+
+    def spec(self, job: str, read: Callable[[], Classify]) -> Classify:
+        """The spec of a job, which never changes, read once."""
+        if job not in self._specs:
+            self._specs[job] = read()
+            if len(self._specs) > 256:
+                self._specs.popitem(last=False)
+        return self._specs[job]
+
+    @contextmanager
+    def use(self, ref: str, precision: Precision) -> Iterator[Loaded]:
+        """The model `name@version`; loading it takes seconds, the second time nothing.
+
+        Raises ModelError where the files are not what the record says.
+        """
+        with self._lock:
+            loaded = self._loaded.get((ref, precision))
+            if loaded is None:
+                self._make_room()
+                loaded = self._loaded[ref, precision] = self._try_load(ref, precision)
+            self._loaded.move_to_end((ref, precision))
+            loaded.users += 1
+        try:
+            yield loaded
+        finally:
+            with self._lock:
+                loaded.users -= 1
+
+    def runtimes(self) -> dict[str, Runtime]:
+        """What is loaded now, by `name@version`."""
+        with self._lock:
+            return {ref: loaded.runtime for (ref, _), loaded in self._loaded.items()}
+
+    def on_accelerator(self) -> bool:
+        """Whether a model is loaded that does not run on the CPU."""
+        return any(runtime.device != "cpu" for runtime in self.runtimes().values())
+
+    def close(self) -> None:
+        with self._lock:
+            for loaded in self._loaded.values():
+                loaded.close()
+            self._loaded.clear()
+
+    def _make_room(self) -> None:
+        idle = [key for key, loaded in self._loaded.items() if not loaded.users]
+        while idle and len(self._loaded) >= _LOADED_AT_MOST:
+            self._loaded.pop(idle.pop(0)).close()
+
+    def _model(self, ref: str) -> Model:
+        return Registry(self._store).get(ref)
+
+    def _try_load(self, ref: str, precision: Precision) -> Loaded:
+        try:
+            return self._load(self.model(ref), precision)
+        except ImagemillError:
+            raise
+        except Exception as error:
+            # A full disk, a missing library: no image is at fault, so none may be blamed for it.
+            log.exception("%s could not be loaded", ref)
+            raise ModelError(f"{ref} could not be loaded on a worker ({error}); see its log.") from error
+
+    def _load(self, model: Model, precision: Precision) -> Loaded:
+        runtime = load_runtime(model, self._weights(model), self._settings, precision)
+        log.info(
+            "%s runs on %s by %s in %s, batches of %d, %d lanes",
+            model.ref,
+            runtime.device,
+            runtime.name,
+            runtime.precision,
+            runtime.batch_size,
+            runtime.lanes,
+        )
+        engine = Engine(runtime, preprocess=model.preprocess, max_pixels=self._settings.max_image_pixels)
+        return Loaded(engine, runtime)
+
+    def _weights(self, model: Model) -> Path:
+        """The weights on this machine, named by their sha256, downloaded where they are missing."""
+        path = self._cache / "weights" / f"{model.weights.sha256}.safetensors"
+        if path.is_file() and path.stat().st_size == model.weights.bytes:
+            return path
+        try:
+            data = self._store.get(keys.model_file(model.name, model.version, model.weights.name))
+        except ObjectNotFound as error:
+            raise ModelError(f"The weights of {model.ref} are not in the bucket; publish the model again.") from error
+        found = hashlib.sha256(data).hexdigest()
+        if found != model.weights.sha256:
+            raise ModelError(
+                f"The weights of {model.ref} hash to {found[:12]}…, not {model.weights.sha256[:12]}… as its record "
+                "says; publish the model again."
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}.part")
+        part.write_bytes(data)
+        part.replace(path)
+        return path
+
+
+def load_runtime(model: Model, weights: Path, settings: Settings, precision: Precision) -> Runtime:
+    """The fastest runtime that the settings allow for a model whose weights lie in a file.
+
+    Raises ModelError where they do not match the record.
+    """
+    pre = model.preprocess
+    spec = ModelSpec(
+        family=model.family,
+        config=dict(model.config),
+        weights=weights,
+        weights_sha256=model.weights.sha256,
+        size=pre.size,
+        mean=pre.mean,
+        std=pre.std,
+        classes=len(model.labels),
+    )
+    return load(
+        spec,
+        device=settings.device,
+        runtime=settings.runtime,
+        precision=precision,
+        threads=settings.threads,
+        batch_size=settings.batch_size,
+        cache_dir=settings.cache_dir.expanduser(),
+    )

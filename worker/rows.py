@@ -1,0 +1,94 @@
+"""Turns results into labelled rows and rows into Parquet."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contract.errors import ImageError
+from contract.items import Item
+from contract.models import Model
+from contract.rows import ERROR, OK, schema
+from worker.engine.pipeline import Failed, Result
+
+
+@dataclass
+class Rows:
+    """The rows of one shard, as they come."""
+
+    model: Model
+    embed: bool
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    codes: Counter[str] = field(default_factory=Counter)
+    labels: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def ok(self) -> int:
+        return len(self.rows) - self.errors
+
+    @property
+    def errors(self) -> int:
+        return self.codes.total()
+
+    def add(self, item: Item, result: Result) -> None:
+        """One image's outcome."""
+        row: dict[str, Any] = {
+            "key": item.key,
+            "uri": item.uri,
+            "sha256": result.sha256,
+            "model": self.model.ref,
+            "weights_sha256": self.model.weights.sha256,
+        }
+        if isinstance(result, Failed):
+            row.update(status=ERROR, error_code=result.error.code, error_message=str(result.error))
+            self.codes[result.error.code] += 1
+        else:
+            names = self.model.labels
+            top = [
+                {"label": names[index], "label_index": index, "score": score}
+                for index, score in zip(result.indices, result.scores, strict=True)
+            ]
+            row.update(status=OK, width=result.width, height=result.height, top_k=top, **top[0])
+            if self.embed:
+                row["embedding"] = result.features
+            self.labels[names[result.indices[0]]] += 1
+        self.rows.append(row)
+
+    def keep(self, row: dict[str, Any]) -> None:
+        """A row of an earlier run, as it is."""
+        if row["status"] == ERROR:
+            self.codes[row["error_code"]] += 1
+        else:
+            self.labels[row["label"]] += 1
+        self.rows.append(row)
+
+    def fail(self, item: Item, error: ImageError) -> None:
+        """An image that was never decoded."""
+        self.add(item, Failed(error=error, sha256=None))
+
+    def parquet(self) -> bytes:
+        """A Parquet file, zstd."""
+        table = pa.Table.from_pylist(self.rows, schema=schema(embedding=self.embed))
+        sink = io.BytesIO()
+        pq.write_table(table, sink, compression="zstd")
+        return sink.getvalue()
+
+
+def read_rows(data: bytes) -> list[dict[str, Any]]:
+    """The rows of a Parquet shard."""
+    rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(data)).to_pylist()
+    return rows
+
+
+def tally(rows: Sequence[dict[str, Any]], model: Model) -> Rows:
+    """Counts over rows that are there already."""
+    found = Rows(model, embed=False)
+    for row in rows:
+        found.keep(row)
+    return found

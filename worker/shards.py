@@ -1,0 +1,236 @@
+"""Runs one shard of a classify job: from its lease to its commit.
+
+    lease → manifest → fetch ‖ decode ‖ forward → rows → output → marker → ledger
+
+The marker is the commit. Whatever happens before it leaves nothing that counts; whatever happens
+after it is put right from it. It knows nothing of Celery.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from contract.errors import (
+    InvalidInput,
+    JobStopped,
+    LeaseLost,
+    ModelError,
+    ObjectNotFound,
+    ServiceUnavailable,
+    WorkerKilled,
+)
+from contract.items import Item, parse_s3, read_manifest, write_manifest
+from contract.jobs import Classify, Marker
+from contract.keys import JobKeys, child_shards, shard_stem
+from contract.ledger import Step
+from contract.lifecycle import House, close, read_marker, read_plan, read_retries, read_spec, required_retries
+from contract.models import Model
+from contract.rows import ERROR
+from worker.engine.pipeline import Encoded, Result
+from worker.fetch import Fetcher
+from worker.gate import Gate
+from worker.leases import Keeper, Lease
+from worker.models import Loaded, Models
+from worker.rows import Rows, read_rows, tally
+
+log = logging.getLogger(__name__)
+
+EXIT_DEVICE = 71
+_SUBMIT = 32  # images handed to the engine at a time; it cuts no finer for a GPU
+
+
+@dataclass(frozen=True)
+class ShardRunner:
+    """What a worker needs to run shards; one a process."""
+
+    name: str
+    house: House
+    keeper: Keeper
+    fetcher: Fetcher
+    models: Models
+    gate: Gate
+    max_attempts: int
+
+    def run(self, job: str, shard: int) -> None:
+        """Run a shard if it is free, and never raise for what a second worker can do better."""
+        token = f"{self.name}:{uuid.uuid4().hex[:12]}"
+        ledger = self.house.ledger
+        answer, kills = ledger.take(job, shard, token)
+        if answer != "taken":
+            # done, leased, stopped: the message was a copy. unknown: the reconciler rebuilds the job.
+            log.info("Shard %d of %s is %s", shard, job, answer)
+            return
+        lease = Lease(job, shard, token)
+        attempts = kills
+        try:
+            # A shard that was begun before and not ended is a suspect. It runs alone, so that it takes no
+            # other with it, and none is blamed for what a neighbour did.
+            with self.keeper.hold(lease), self.gate.alone() if kills else self.gate.together():
+                if not ledger.begin(job, shard, token, kills + 1):
+                    raise LeaseLost(f"Another worker holds shard {shard} of {job}.")
+                lease.begin()
+                log.info("Shard %d of %s begins, attempt %d", shard, job, kills + 1)
+                step = self._commit(lease, kills)
+            self.house.follow_up(job, step)
+            return
+        except (JobStopped, LeaseLost) as error:
+            log.info("%s", error)
+        except ServiceUnavailable as error:
+            # No fault of the shard; the reconciler queues it again when the service is back.
+            log.warning("Shard %d of %s waits: %s", shard, job, error)
+        except (ModelError, InvalidInput) as error:
+            log.error("The job %s cannot go on: %s", job, error)
+            close(self.house, job, "failed", str(error))
+            return
+        except Exception:
+            attempts = kills + 1  # enough of these and the shard is bisected
+            log.exception("Shard %d of %s failed in attempt %d", shard, job, kills + 1)
+        ledger.release(job, shard, token, attempts=attempts)
+        if attempts > kills:
+            self.house.queues.classify(job, [shard])
+            if self.models.on_accelerator():
+                # An error that nobody foresaw may have broken the context of the device, and with it every
+                # shard to come: whoever started this process starts it again.
+                log.critical("Leaving, for the device may be broken")
+                os._exit(EXIT_DEVICE)
+
+    def _commit(self, lease: Lease, kills: int) -> Step:
+        job, shard = lease.job, lease.shard
+        store, ledger = self.house.store, self.house.ledger
+        spec = self.models.spec(job, lambda: read_spec(store, job))
+        retry = self._required_retry(job, shard)
+        try:
+            marker = read_marker(store, job, shard, retry)
+        except ObjectNotFound:
+            items = read_manifest(store.get(JobKeys(job).manifest(shard)))
+            marker = self._make(spec, lease, kills, retry, items)
+            if not store.put_if_absent(JobKeys(job).marker(shard, retry), marker.to_json()):
+                # Another worker was first, or our own write was answered late: its word counts.
+                marker = read_marker(store, job, shard, retry)
+        return ledger.commit(job, shard, marker.ok, marker.errors, marker.split)
+
+    def _required_retry(self, job: str, shard: int) -> int:
+        if not self.house.ledger.retry_number(job):
+            return 0
+        return required_retries(read_retries(self.house.store, job)).get(shard, 0)
+
+    def _make(self, spec: Classify, lease: Lease, kills: int, retry: int, items: list[Item]) -> Marker:
+        """Do the work of the shard and write its output; the marker to commit it with."""
+        if kills >= self.max_attempts and len(items) > 1:
+            return self._split(spec, lease.shard, items)
+        started = time.monotonic()
+        model = self.models.model(spec.model)
+        runtime = precision = ""
+        if kills >= self.max_attempts:
+            rows = Rows(model, spec.embed)
+            rows.fail(items[0], _poison(kills))
+        else:
+            old = self._earlier_rows(spec, lease.shard, retry) if retry else {}
+            with self.models.use(spec.model, spec.precision) as loaded:
+                runtime, precision = loaded.runtime.name, loaded.runtime.precision
+                rows = self._label(spec, lease, model, loaded, items, old)
+        data = rows.parquet()
+        lease.check()
+        output = f"{spec.output}{shard_stem(lease.shard, retry)}.parquet"
+        bucket, key = parse_s3(output)
+        if not self.house.store.put_if_absent(key, data, bucket=bucket):
+            # A worker that died before its marker, or a twin: what stands is what counts.
+            data = self.house.store.get(key, bucket=bucket)
+            rows = tally(read_rows(data), model)
+        return Marker(
+            shard=lease.shard,
+            retry=retry,
+            items=len(items),
+            ok=rows.ok,
+            errors=rows.errors,
+            error_codes=dict(rows.codes),
+            labels=dict(rows.labels),
+            output=output,
+            sha256=hashlib.sha256(data).hexdigest(),
+            worker=self.name,
+            runtime=runtime,
+            precision=precision,
+            seconds=round(time.monotonic() - started, 3),
+        )
+
+    def _split(self, spec: Classify, shard: int, items: list[Item]) -> Marker:
+        """Write the two halves as shards of their own; nobody counts them before the marker does."""
+        plan = read_plan(self.house.store, spec.id)
+        if plan is None:
+            raise ServiceUnavailable(f"Shard {shard} of {spec.id} is bisected once the plan is complete.")
+        halves = child_shards(shard, plan.shards)
+        middle = len(items) // 2
+        log.warning("Shard %d of %s killed its workers and is bisected into %d and %d", shard, spec.id, *halves)
+        for number, half in zip(halves, (items[:middle], items[middle:]), strict=True):
+            self.house.store.put(JobKeys(spec.id).manifest(number), write_manifest(half))
+        return Marker(shard=shard, items=len(items), ok=0, errors=0, split=halves, worker=self.name)
+
+    def _earlier_rows(self, spec: Classify, shard: int, retry: int) -> dict[int, dict[str, object]]:
+        """Rows by position that need no second run."""
+        for earlier in range(retry - 1, -1, -1):
+            try:
+                marker = read_marker(self.house.store, spec.id, shard, earlier)
+            except ObjectNotFound:
+                continue
+            if marker.output is None:
+                return {}
+            bucket, key = parse_s3(marker.output)
+            rows = read_rows(self.house.store.get(key, bucket=bucket))
+            return {n: row for n, row in enumerate(rows) if row["status"] != ERROR}
+        return {}
+
+    def _label(
+        self,
+        spec: Classify,
+        lease: Lease,
+        model: Model,
+        loaded: Loaded,
+        items: list[Item],
+        old: dict[int, dict[str, object]],
+    ) -> Rows:
+        """Rows for every item, in the order of the manifest."""
+        todo = [item for n, item in enumerate(items) if n not in old]
+        fresh = self._results(spec, lease, loaded, todo)
+        rows = Rows(model, spec.embed)
+        for n, item in enumerate(items):
+            if n in old:
+                rows.keep(dict(old[n]))
+            else:
+                rows.add(item, next(fresh))
+            lease.progress(rows.ok, rows.errors)
+        return rows
+
+    def _results(self, spec: Classify, lease: Lease, loaded: Loaded, items: list[Item]) -> Iterator[Result]:
+        """One result an item. A few batches are under way at a time, so memory stays flat."""
+        under_way: deque[Future[list[Result]]] = deque()
+        batch: list[Encoded] = []
+        size = min(loaded.runtime.batch_size, _SUBMIT)
+        # Two for each lane, and two whole batches where the device takes more than that.
+        most = max(2 * loaded.runtime.lanes, 2 * loaded.runtime.batch_size // size) + 1
+        for _, encoded in self.fetcher.read(items):
+            batch.append(encoded)
+            if len(batch) == size:
+                lease.check()
+                under_way.append(loaded.engine.submit(batch, top_k=spec.top_k, features=spec.embed))
+                batch = []
+                if len(under_way) == most:
+                    yield from under_way.popleft().result()
+        if batch:
+            under_way.append(loaded.engine.submit(batch, top_k=spec.top_k, features=spec.embed))
+        while under_way:
+            lease.check()
+            yield from under_way.popleft().result()
+
+
+def _poison(kills: int) -> WorkerKilled:
+    return WorkerKilled(
+        f"Alone in its shard, the image ended its worker (attempt {kills}); look at the file, then retry the job."
+    )

@@ -1,0 +1,1 @@
+"""Celery tasks: thin, each a call of what does the work."""

