@@ -184,20 +184,7 @@ class Supervisor:
                 self._changed.wait(_POLL)
 
     def _tend(self, child: _Child) -> None:
-        now = time.monotonic()
-        if child.process is not None and (status := child.process.poll()) is not None:
-            # Its group can live on without it: what a worker forked must not work beside the next one.
-            self._kill_group(child)
-            child.process, child.last_status = None, status
-            if child.wanted:
-                child.deaths += 1
-                first, longest = BACK_OFF
-                steady = now - child.started_at > STEADY_SECONDS
-                child.back_off = first if steady else min(max(first, child.back_off * 2), longest)
-                child.not_before = now + child.back_off
-                again = f"starting it again in {child.back_off:.1f} s"
-                log.warning("%s died (%s), %s", child.service.name, _said(status), again)
-        if child.wanted and child.process is None and now >= child.not_before:
+        if self._gone(child) and child.wanted and (now := time.monotonic()) >= child.not_before:
             child.process, child.started_at = self._spawn(child.service), now
 
     def _spawn(self, service: Service) -> subprocess.Popen[bytes]:
@@ -237,8 +224,22 @@ class Supervisor:
         )
 
     def _gone(self, child: _Child) -> bool:
+        """Whether a child is down; the first to notice buries it and, where it should run, counts its death."""
         with self._changed:
-            return child.process is None or child.process.poll() is not None
+            if child.process is not None and (status := child.process.poll()) is not None:
+                # Its group can live on without it: what a worker forked must not work beside the next one.
+                self._kill_group(child)
+                child.process, child.last_status = None, status
+                if child.wanted:
+                    child.deaths += 1
+                    now = time.monotonic()
+                    first, longest = BACK_OFF
+                    steady = now - child.started_at > STEADY_SECONDS
+                    child.back_off = first if steady else min(max(first, child.back_off * 2), longest)
+                    child.not_before = now + child.back_off
+                    again = f"starting it again in {child.back_off:.1f} s"
+                    log.warning("%s died (%s), %s", child.service.name, _said(status), again)
+            return child.process is None
 
     def _kill_group(self, child: _Child) -> None:
         with self._changed:

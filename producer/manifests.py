@@ -98,15 +98,11 @@ def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from contract.parquet import read_rows
+
     try:
-        with pq.ParquetFile(path) as file:
-            _require_column(path, file.schema_arrow.names)
-            wanted = [c for c in file.schema_arrow.names if c in URI_COLUMNS]
-            number = 0
-            for batch in file.iter_batches(batch_size=1000, columns=wanted):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
+        _require_column(path, pq.read_schema(path).names)
+        yield from enumerate(read_rows(path, URI_COLUMNS), 1)
     except pa.ArrowException as error:
         raise InvalidSource(f"{path} is no Parquet file that can be read: {error}.") from error
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from contract.errors import ObjectDamaged
 from contract.items import Item, parse_s3, read_manifest
 from contract.jobs import Marker
 from contract.keys import JobKeys
 from contract.objects import ObjectStore
+from contract.parquet import read_table
 from contract.rows import ERROR
 from producer.commits import read_markers
 
@@ -33,7 +33,7 @@ def tables(store: ObjectStore, job: str, *, failed: bool = False) -> Iterator[tu
     """
     for marker in read_markers(store, job):
         if marker.split is None and marker.output is not None and (marker.errors or not failed):
-            table = read_table(store, marker)
+            table = committed(store, marker)
             yield marker, table.filter(pc.equal(table["status"], ERROR)) if failed else table
 
 
@@ -51,7 +51,7 @@ def with_items(store: ObjectStore, job: str) -> Iterator[list[tuple[Row, Item]]]
         yield [(row, items[row["key"], row["uri"]]) for row in table.to_pylist()]
 
 
-def read_table(store: ObjectStore, marker: Marker) -> pa.Table:
+def committed(store: ObjectStore, marker: Marker) -> pa.Table:
     """The rows that a commit stands for."""
     assert marker.output is not None, "a bisected shard has no rows"
     bucket, key = parse_s3(marker.output)
@@ -61,4 +61,4 @@ def read_table(store: ObjectStore, marker: Marker) -> pa.Table:
             f"{marker.output} is not what was committed (its sha256 differs); restore it from a backup, or "
             "label the source again as a new job."
         )
-    return pq.read_table(pa.BufferReader(data))
+    return read_table(data)

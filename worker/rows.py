@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from contract.errors import ImageError
 from contract.items import Item
 from contract.models import Model
+from contract.parquet import read_table
 from contract.rows import ERROR, OK, schema
 from worker.engine.pipeline import Failed, Result
 
@@ -82,7 +83,7 @@ class Rows:
 
 def read_rows(data: bytes) -> list[dict[str, Any]]:
     """The rows of a Parquet shard."""
-    rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(data)).to_pylist()
+    rows: list[dict[str, Any]] = read_table(data).to_pylist()
     return rows
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +82,20 @@ def processes(data: Path) -> dict[int, str]:
         if str(data).encode() in words + variables and int(entry.name) != os.getpid():
             found[int(entry.name)] = words.replace(b"\0", b" ").decode(errors="replace")
     return found
+
+
+@contextmanager
+def workers_asleep(shell: Shell) -> Iterator[None]:
+    """Stops the workers in their tracks, so that no job is over before it can be disturbed."""
+    pids = [pid for pid, words in processes(shell.data).items() if re.search(r"worker-\d@", words)]
+    assert pids
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 @pytest.fixture(scope="package")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.acceptance.conftest import DOCUMENTED, MODEL, Shell
+from tests.acceptance.conftest import DOCUMENTED, MODEL, Shell, workers_asleep
 from tests.conftest import PHOTOS
 from tests.mill import ROOT
 from tests.waiting import wait_until
@@ -93,16 +93,19 @@ def test_leave_it_and_come_back(imagemill: Shell, photo_folder: Callable[[int], 
     # Both workers had their part in it.
     logs = [(imagemill.data / "logs" / f"worker-{n}.log").read_text() for n in (1, 2)]
     assert all(f" of {job['id']} begins" in log for log in logs)
-    # Without --json the id alone is on stdout, for `$(…)`.
-    id = imagemill("classify", folder, "--model", MODEL, "--detach").stdout.strip()
-    assert imagemill.json("cancel", id)[0]["state"] == "canceled"
+    with workers_asleep(imagemill):
+        # Without --json the id alone is on stdout, for `$(…)`.
+        id = imagemill("classify", folder, "--model", MODEL, "--detach").stdout.strip()
+        assert imagemill.json("cancel", id)[0]["state"] == "canceled"
 
 
 def test_ctrl_c_leaves_the_job_running(imagemill: Shell, photo_folder: Callable[[int], Path]) -> None:
     # Given a command that follows its job,
-    folder = photo_folder(600)
-    command = imagemill.start("classify", folder, "--model", MODEL, "--job", "left", "--shard-size", 32)
-    with command:
+    folder = photo_folder(200)
+    with (
+        workers_asleep(imagemill),
+        imagemill.start("classify", folder, "--model", MODEL, "--job", "left", "--shard-size", 32) as command,
+    ):
         assert command.stderr is not None
         said = ""
         while "running: " not in said:
@@ -114,13 +117,13 @@ def test_ctrl_c_leaves_the_job_running(imagemill: Shell, photo_folder: Callable[
         command.send_signal(signal.SIGINT)
         out, rest = command.communicate(timeout=10)
 
-    # I expect it to end and say how to go on, and the job to go on by itself.
-    assert command.returncode == 130
-    assert out == ""
-    assert "left goes on. Follow it with `imagemill follow left`" in rest
-    assert "Traceback" not in rest
-    assert imagemill.json("show", "left")[0]["state"] == "running"
-    assert imagemill.json("follow", "left")[0]["ok"] == 600
+        # I expect it to end and say how to go on, and the job to go on by itself.
+        assert command.returncode == 130
+        assert out == ""
+        assert "left goes on. Follow it with `imagemill follow left`" in rest
+        assert "Traceback" not in rest
+        assert imagemill.json("show", "left")[0]["state"] == "running"
+    assert imagemill.json("follow", "left")[0]["ok"] == 200
 
 
 def test_jobs_newest_first(imagemill: Shell, mixed: Path) -> None:

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from contract.errors import InvalidSource
 from contract.items import URI_COLUMNS, Item, is_image_name, item_of, parse_s3, row_uri
 from contract.jobs import Source
 from contract.objects import Entry, ObjectStore
+from contract.parquet import read_rows
 
 
 @dataclass
@@ -101,10 +101,7 @@ class Listing:
             with tempfile.TemporaryFile() as file:
                 for piece in self.store.pieces(key, bucket=bucket):
                     file.write(piece)
-                parquet = pq.ParquetFile(file)
-                wanted = [c for c in parquet.schema_arrow.names if c in URI_COLUMNS]
-                for batch in parquet.iter_batches(batch_size=1000, columns=wanted):
-                    yield from batch.to_pylist()
+                yield from read_rows(file, URI_COLUMNS)
         elif key.endswith(".csv"):
             # With its line feeds, for a quoted cell may hold some; a byte order mark is none of the data.
             lines = (f"{line.decode()}\n" for line in self.store.lines(key, bucket=bucket))
