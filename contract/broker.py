@@ -7,6 +7,7 @@ break promises of ours, and `GuardedQoS` mends them, see there.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from celery import Celery
@@ -97,6 +98,9 @@ def make_app(settings: Settings) -> Celery:
             keys.TASK_FINALIZE: keys.QUEUE_CONTROL,
             keys.TASK_TICK: keys.QUEUE_CONTROL,
             keys.TASK_CLASSIFY: keys.QUEUE_CLASSIFY,
+            keys.TASK_TRAIN: keys.QUEUE_TRAIN,
+            keys.TASK_EVALUATE: keys.QUEUE_TRAIN,
+            keys.TASK_CHECK: keys.QUEUE_CLASSIFY,
         },
         task_serializer="json",
         accept_content=["json"],
@@ -123,7 +127,7 @@ def make_app(settings: Settings) -> Celery:
 
 
 class Queues:
-    """Puts tasks on their queues. A message carries a job id and a shard number, nothing else."""
+    """Puts tasks on their queues. A message carries a job id and a shard number, or a model's name and version."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
@@ -134,10 +138,14 @@ class Queues:
     def finalize(self, job: str) -> None:
         self._send(keys.TASK_FINALIZE, job)
 
-    def classify(self, job: str, shards: list[int]) -> None:
-        """Queue shards of a job, over one connection."""
+    def run(self, kind: str, job: str, shards: Iterable[int]) -> None:
+        """Queue shards of a job of this kind."""
         for shard in shards:
-            self._send(keys.TASK_CLASSIFY, job, shard)
+            self._send(keys.TASKS[kind], job, shard)
+
+    def check(self, name: str, version: int) -> None:
+        """Have a worker run a model that was pushed, and publish it."""
+        self._send(keys.TASK_CHECK, name, version)
 
     def _send(self, task: str, *args: str | int) -> None:
         try:

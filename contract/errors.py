@@ -13,8 +13,10 @@
     │   └── StoreUnavailable
     ├── StoreRefused            the store understands a request and refuses it
     ├── ModelError              weights that do not match their record, an unknown family
+    ├── TrainingDiverged        a loss that is not finite; nothing is published
     ├── DeviceOutOfMemory       a smaller batch can help
     ├── LeaseLost               another worker holds the shard now
+    ├── WorkerLeaving           a worker was asked to end; another goes on
     ├── JobStopped              the job was canceled, or failed, while a shard was running
     ├── ObjectNotFound          an object that should be there is not
     ├── ObjectDamaged           an object is not what its marker says
@@ -96,6 +98,10 @@ class ModelError(ImagemillError):
     """A model that cannot be loaded: wrong sha256, unknown family, labels that do not fit."""
 
 
+class TrainingDiverged(ImagemillError):
+    """A training whose loss is not a finite number any more; nothing of it is published."""
+
+
 class DeviceOutOfMemory(ImagemillError):
     """The device has no memory for this batch; a smaller one can work."""
 
@@ -108,6 +114,10 @@ class LeaseLost(ImagemillError):
 
 class JobStopped(ImagemillError):
     """The job was canceled or failed while one of its shards was running."""
+
+
+class WorkerLeaving(ImagemillError):
+    """This worker was asked to end while it was at something long; another goes on with it."""
 
 
 class ObjectNotFound(ImagemillError):

@@ -46,7 +46,8 @@ class Item:
     """One image.
 
     `key` names it for people, `uri` says where it lives. An item packed in a tar has `tar`, the
-    `s3://` address of the archive, and the `offset` in bytes of its data there.
+    `s3://` address of the archive, and the `offset` in bytes of its data there. `label` is the class that
+    the source says it has, where somebody wants to know.
     """
 
     key: str
@@ -54,6 +55,7 @@ class Item:
     size: int | None = None
     tar: str | None = None
     offset: int | None = None
+    label: str | None = None
 
     def to_line(self) -> str:
         """The manifest line, without its line feed."""

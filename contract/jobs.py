@@ -1,71 +1,18 @@
-"""What is asked for (specs), what was agreed (plans, markers) and how far it is (status).
+"""What was agreed (plans), what was done (markers), and how far a job is (status).
 
-Everything here is frozen and travels as JSON; nothing here talks to a server.
+What is asked for is in `contract.specs`. Everything here is frozen and travels as JSON; nothing talks to a server.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import Field
 
-JOB_ID = r"^[a-z0-9][a-z0-9-]{0,62}$"
-JobId = Annotated[str, StringConstraints(pattern=JOB_ID)]
+from contract.records import Record
+
 State = Literal["queued", "planning", "running", "finalizing", "succeeded", "failed", "canceled"]
 ENDED: frozenset[str] = frozenset({"succeeded", "failed", "canceled"})
-Precision = Literal["auto", "fp32", "bf16"]
-
-
-class Record(BaseModel):
-    """A frozen JSON object; unknown fields are refused, so that a typo is not a silent default."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def to_json(self) -> bytes:
-        return self.model_dump_json(indent=1).encode()
-
-
-class Source(Record):
-    """Where the images are.
-
-    `prefix`: every object under an `s3://` address; `tars`: the members of the tars there;
-    `manifest`: the rows of a file in the store; `packed`: a local folder that the producer packs
-    into one tar a shard while it plans.
-    """
-
-    kind: Literal["prefix", "tars", "manifest", "packed"]
-    uri: str
-    label: str = Field(description="What the user typed, for people.")
-
-
-class Classify(Record):
-    """Label every image of a source with a classifier."""
-
-    kind: Literal["classify"] = "classify"
-    id: JobId
-    source: Source
-    model: str = Field(description="name@version, resolved when the job was made.")
-    weights_sha256: str
-    top_k: int = Field(5, ge=1, le=1000)
-    embed: bool = False
-    precision: Precision = "auto"
-    shard_size: int = Field(512, ge=1, le=4096)
-    max_errors: str = Field("100%", description="A count, or a share of all items.")
-    output: str = Field(description="s3:// prefix of the Parquet shards, with a slash at its end.")
-
-    @field_validator("max_errors")
-    @classmethod
-    def _budget(cls, value: str) -> str:
-        if not re.fullmatch(r"\d+|\d{1,3}(\.\d+)?%", value) or (value[-1] == "%" and float(value[:-1]) > 100):
-            raise ValueError(f"{value!r} is neither a count such as 50 nor a share such as 1%")
-        return value
-
-    def error_limit(self, total: int) -> int:
-        """How many of `total` items may fail before the job does."""
-        if self.max_errors.endswith("%"):
-            return int(total * float(self.max_errors[:-1]) / 100)
-        return int(self.max_errors)
 
 
 class Plan(Record):
@@ -87,6 +34,8 @@ class Marker(Record):
     error_codes: dict[str, int] = Field(default_factory=dict)
     labels: dict[str, int] = Field(default_factory=dict)
     output: str | None = Field(default=None, description="s3:// address of the rows.")
+    model: str | None = Field(default=None, description="What a training published, or an evaluation judged.")
+    metrics: dict[str, float] = Field(default_factory=dict, description="Of the best epoch, or of an evaluation.")
     sha256: str | None = None
     split: tuple[int, int] | None = None
     worker: str = ""
@@ -134,6 +83,7 @@ class Status(Record):
     reason: str | None = Field(default=None, description="Why a job failed, in one sentence.")
     error_codes: dict[str, int] | None = None
     labels: dict[str, int] | None = None
+    metrics: dict[str, float] | None = Field(default=None, description="The newest of a training, or of an evaluation.")
 
     @property
     def ended(self) -> bool:

@@ -10,12 +10,18 @@ from dataclasses import dataclass
 
 QUEUE_CONTROL = "control"
 QUEUE_CLASSIFY = "classify"
-QUEUES = (QUEUE_CONTROL, QUEUE_CLASSIFY)
+QUEUE_TRAIN = "train"
+QUEUES = (QUEUE_CONTROL, QUEUE_CLASSIFY, QUEUE_TRAIN)
 
 TASK_PLAN = "imagemill.plan"
 TASK_FINALIZE = "imagemill.finalize"
 TASK_TICK = "imagemill.tick"
 TASK_CLASSIFY = "imagemill.classify"
+TASK_TRAIN = "imagemill.train"
+TASK_CHECK = "imagemill.check"
+TASK_EVALUATE = "imagemill.evaluate"
+TASKS = {"classify": TASK_CLASSIFY, "train": TASK_TRAIN, "evaluate": TASK_EVALUATE}
+"""The task that runs a shard of a job, by the kind of the job."""
 
 JOBS = "jobs/"
 ACTIVE = "active/"
@@ -71,6 +77,33 @@ class JobKeys:
         """Written last: its presence is the commit of the shard."""
         return f"{self.marker_prefix}{shard_stem(shard, retry)}.json"
 
+    @property
+    def report(self) -> str:
+        """A page for people."""
+        return f"{self.root}out/report.html"
+
+    @property
+    def training_prefix(self) -> str:
+        """What a training leaves on its way."""
+        return f"{self.root}train/"
+
+    @property
+    def checkpoint_prefix(self) -> str:
+        return f"{self.training_prefix}checkpoint-"
+
+    def checkpoint(self, images: int) -> str:
+        """All that a training needs to go on after so many images; the last two are kept."""
+        return f"{self.checkpoint_prefix}{images:012d}.safetensors"
+
+    @property
+    def history(self) -> str:
+        """The figures of each epoch so far, a JSON list."""
+        return f"{self.training_prefix}history.json"
+
+    def picture(self, epoch: int) -> str:
+        """What an epoch looks like: a confusion matrix, or samples."""
+        return f"{self.training_prefix}epoch-{epoch:04d}.png"
+
     def retry(self, number: int) -> str:
         """Which shards the n-th `retry` runs again, and nothing but their failed items."""
         return f"{self.root}retry/retry-{number:03d}.json"
@@ -120,6 +153,25 @@ def model_record(name: str, version: int) -> str:
 
 def model_file(name: str, version: int, file: str) -> str:
     return f"{MODELS}{name}/{version}/{file}"
+
+
+def model_claim(name: str, version: int) -> str:
+    """Who may publish the version; it stays when the version is removed, so that no number comes back."""
+    return f"{MODELS}{name}/{version}/claim"
+
+
+def model_draft(name: str, version: int) -> str:
+    """The record of a model that was pushed, until a worker has run it."""
+    return f"{MODELS}{name}/{version}/draft.json"
+
+
+def model_verdict(name: str, version: int) -> str:
+    """What the worker found."""
+    return f"{MODELS}{name}/{version}/check.json"
+
+
+def model_alias(name: str, alias: str) -> str:
+    return f"{MODELS}{name}/aliases/{alias}"
 
 
 @dataclass(frozen=True)

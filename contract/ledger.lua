@@ -53,6 +53,9 @@ end
 
 local function state() return redis.call('HGET', job, 'state') or 'unknown' end
 
+-- What a step led to: the job's state, shards whose messages the caller sends now, and to which kind of worker.
+local function step(queue) return {state(), queue, redis.call('HGET', job, 'kind') or ''} end
+
 if op == 'create' then -- field, value, ...
   if redis.call('EXISTS', job) == 1 then return {'exists'} end
   redis.call('HSET', job, unpack(ARGV, 2))
@@ -68,7 +71,7 @@ if op == 'planned' then -- shard, items
     redis.call('HINCRBY', job, 'items', ARGV[3])
   end
   if state() == 'queued' then redis.call('HSET', job, 'state', 'planning') end
-  return {state(), fill()}
+  return step(fill())
 
 elseif op == 'complete' then -- shards, items, error limit, skipped
   if num('complete') == 0 then
@@ -77,12 +80,12 @@ elseif op == 'complete' then -- shards, items, error limit, skipped
     if not stopped() then redis.call('HSET', job, 'state', 'running') end
   end
   advance()
-  return {state(), fill()}
+  return step(fill())
 
 elseif op == 'open' then -- window; ends a rebuild, during which no shard was queued
   redis.call('HSET', job, 'window', ARGV[2], 'kept', num('ok') + num('errors'), 'rate_t1', 0)
   advance()
-  return {state(), fill()}
+  return step(fill())
 
 elseif op == 'take' then -- shard, token, lease seconds
   local shard, token = ARGV[2], ARGV[3]
@@ -104,7 +107,7 @@ elseif op == 'begin' then -- shard, token, number of this attempt
   redis.call('HSET', attempts, ARGV[2], ARGV[4])
   return {'begun'}
 
-elseif op == 'renew' then -- shard, token, lease seconds, ok, errors
+elseif op == 'renew' then -- shard, token, lease seconds, ok, errors, figures as JSON or ''
   if stopped() then return {'stopped'} end
   local lease = redis.call('HGET', leases, ARGV[2])
   if redis.call('GETBIT', done, ARGV[2]) == 1 then return {'lost'} end
@@ -113,6 +116,7 @@ elseif op == 'renew' then -- shard, token, lease seconds, ok, errors
   redis.call('ZREM', queued, ARGV[2])
   redis.call('HSET', leases, ARGV[2],
     ARGV[3] .. ' ' .. stamp(now + tonumber(ARGV[4])) .. ' ' .. ARGV[5] .. ' ' .. ARGV[6])
+  if ARGV[7] ~= '' then redis.call('HSET', job, 'metrics', ARGV[7]) end
   return {'renewed'}
 
 elseif op == 'commit' then -- shard, ok, errors, child or -1, child or -1
@@ -146,7 +150,7 @@ elseif op == 'commit' then -- shard, ok, errors, child or -1, child or -1
   end
   advance()
   for _, n in ipairs(fill()) do table.insert(out, n) end
-  return {state(), out}
+  return step(out)
 
 elseif op == 'release' then -- shard, token, attempts that count against it now
   local lease = redis.call('HGET', leases, ARGV[2])
@@ -160,8 +164,8 @@ elseif op == 'release' then -- shard, token, attempts that count against it now
 
 elseif op == 'lapsed' then -- frees the leases of dead workers; returns their shards, to be queued
   local out = {}
-  if num('window') == 0 then return {'rebuilding', out} end
-  if stopped() then return {state(), out} end
+  if num('window') == 0 then return {'rebuilding', out, ''} end
+  if stopped() then return step(out) end
   local all = redis.call('HGETALL', leases)
   for i = 1, #all, 2 do
     local _, deadline = parse(all[i + 1])
@@ -173,7 +177,7 @@ elseif op == 'lapsed' then -- frees the leases of dead workers; returns their sh
   end
   advance()
   for _, n in ipairs(fill()) do table.insert(out, n) end
-  return {state(), out}
+  return step(out)
 
 elseif op == 'requeue' then -- shards that were queued but whose message is gone
   local out = {}
@@ -183,7 +187,7 @@ elseif op == 'requeue' then -- shards that were queued but whose message is gone
       table.insert(out, tonumber(ARGV[i]))
     end
   end
-  return {state(), out}
+  return step(out)
 
 elseif op == 'end' then -- state, reason, seconds to keep
   redis.call('HSET', job, 'state', ARGV[2], 'finished_at', stamp(now))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,9 +21,10 @@ from redis.exceptions import AuthenticationError, BusyLoadingError
 from redis.retry import Retry as RedisRetry
 
 from contract.errors import InvalidSettings, RedisUnavailable
-from contract.jobs import Classify, Shards, State, Status
+from contract.jobs import Shards, State, Status
 from contract.keys import RedisKeys
 from contract.settings import Settings
+from contract.specs import Spec
 
 _SCRIPT = Path(__file__).with_name("ledger.lua").read_text()
 T = TypeVar("T")
@@ -37,6 +38,7 @@ class Step:
 
     state: str
     queue: tuple[int, ...] = ()
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Ledger:
 
     # Jobs
 
-    def create(self, spec: Classify, created_at: float | None = None, *, rebuild: bool = False, retry: int = 0) -> bool:
+    def create(self, spec: Spec, created_at: float | None = None, *, rebuild: bool = False, retry: int = 0) -> bool:
         """Begin the books of a job; False where there are some. In a rebuild no shard is queued until `open`."""
         created = time.time() if created_at is None else created_at
         fields: dict[str, Any] = {
@@ -186,10 +188,13 @@ class Ledger:
         """
         return bool(self._run(id, "begin", shard, token, attempt)[0] == "begun")
 
-    def renew(self, id: str, shard: int, token: str, ok: int, errors: int) -> Renewed:
-        """Hold the lease on, and show the progress inside the shard."""
+    def renew(
+        self, id: str, shard: int, token: str, ok: int, errors: int, metrics: Mapping[str, float] | None = None
+    ) -> Renewed:
+        """Hold the lease on, and show the progress inside the shard, with figures for people where there are some."""
         lease = self._settings.lease_seconds
-        return cast("Renewed", self._run(id, "renew", shard, token, lease, ok, errors)[0])
+        figures = json.dumps(metrics) if metrics else ""
+        return cast("Renewed", self._run(id, "renew", shard, token, lease, ok, errors, figures)[0])
 
     def commit(self, id: str, shard: int, ok: int, errors: int, split: tuple[int, int] | None = None) -> Step:
         """Count a committed shard, once however often this is called."""
@@ -217,17 +222,18 @@ class Ledger:
         wanted = list(shards)
         return _step(self._run(id, "requeue", *wanted)) if wanted else Step("")
 
-    def messages(self, queue: str, young: float) -> set[tuple[Any, ...]]:
-        """Arguments of every task that waits in a queue, or that a worker took less than `young` seconds ago."""
+    def messages(self, queues: Sequence[str], young: float) -> set[tuple[Any, ...]]:
+        """Arguments of every task that waits in these queues, or that a worker took less than `young` seconds ago."""
         prefix = self.keys.broker_prefix
         with self._mapped():
             pipe = self.redis.pipeline()
-            pipe.lrange(f"{prefix}{queue}", 0, -1)
+            for queue in queues:
+                pipe.lrange(f"{prefix}{queue}", 0, -1)
             pipe.hgetall(f"{prefix}unacked")
             pipe.zrange(f"{prefix}unacked_index", 0, -1, withscores=True)
-            waiting, taken, times = pipe.execute()
+            *waiting, taken, times = pipe.execute()
         at = dict(times)
-        found = {_arguments(json.loads(raw)) for raw in waiting}
+        found = {_arguments(json.loads(raw)) for queue in waiting for raw in queue}
         since = time.time() - young
         return found | {_arguments(json.loads(raw)[0]) for tag, raw in taken.items() if at.get(tag, 0) > since}
 
@@ -327,7 +333,10 @@ def _address(url: str) -> str:
 
 
 def _step(answer: list[Any]) -> Step:
-    return Step(str(answer[0]), tuple(int(n) for n in answer[1]) if len(answer) > 1 else ())
+    if len(answer) == 1:
+        return Step(str(answer[0]))
+    state, queue, kind = answer
+    return Step(str(state), tuple(int(n) for n in queue), str(kind))
 
 
 def iso(seconds: str | float | None) -> str | None:
@@ -382,4 +391,5 @@ def _status(fields: dict[str, str], held: list[str], waiting: int, now: float) -
         source=fields.get("source", ""),
         skipped=number("skipped"),
         reason=fields.get("reason"),
+        metrics=json.loads(fields["metrics"]) if "metrics" in fields else None,
     )

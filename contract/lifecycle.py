@@ -14,10 +14,11 @@ from typing import Any
 
 from contract.broker import Queues
 from contract.errors import JobConflict, ObjectNotFound, UnknownJob
-from contract.jobs import Classify, Marker, Plan, Retry, State, Status
+from contract.jobs import Marker, Plan, Retry, State, Status
 from contract.keys import ACTIVE, JobKeys, parse_shard
 from contract.ledger import Ledger, Step, iso
 from contract.objects import ObjectStore
+from contract.specs import Classify, Spec, parse_spec
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,12 @@ class House:
 
     def follow_up(self, id: str, step: Step) -> None:
         """Send the messages that a step of the ledger asks for."""
-        self.queues.classify(id, list(step.queue))
+        self.queues.run(step.kind, id, step.queue)
         if step.state == "finalizing":
             self.queues.finalize(id)
 
 
-def submit(house: House, spec: Classify) -> bool:
+def submit(house: House, spec: Spec) -> bool:
     """Begin a job; False where the same job was begun before.
 
     Raises JobConflict where the id belongs to another spec.
@@ -54,13 +55,21 @@ def submit(house: House, spec: Classify) -> bool:
     return fresh
 
 
-def _envelope(spec: Classify) -> bytes:
+def _envelope(spec: Spec) -> bytes:
     return json.dumps({"created_at": iso(time.time()), "spec": spec.model_dump()}, indent=1).encode()
 
 
-def read_spec(store: ObjectStore, id: str) -> Classify:
+def read_spec(store: ObjectStore, id: str) -> Spec:
     """The spec of a job; raises UnknownJob."""
     return _read_envelope(store, id)[0]
+
+
+def read_classify(store: ObjectStore, id: str) -> Classify:
+    """The spec of a job that labels images; raises UnknownJob, and JobConflict for a job of another kind."""
+    spec = read_spec(store, id)
+    if not isinstance(spec, Classify):
+        raise JobConflict(f"{id} labels no images, its kind is {spec.kind}; `imagemill show {id}` shows what it has.")
+    return spec
 
 
 def read_created(store: ObjectStore, id: str) -> str:
@@ -68,12 +77,12 @@ def read_created(store: ObjectStore, id: str) -> str:
     return _read_envelope(store, id)[1]
 
 
-def _read_envelope(store: ObjectStore, id: str) -> tuple[Classify, str]:
+def _read_envelope(store: ObjectStore, id: str) -> tuple[Spec, str]:
     try:
         envelope = json.loads(store.get(JobKeys(id).spec))
     except ObjectNotFound:
         raise UnknownJob(f"There is no job {id!r}; `imagemill jobs` lists them.") from None
-    return Classify.model_validate(envelope["spec"]), str(envelope["created_at"])
+    return parse_spec(envelope["spec"]), str(envelope["created_at"])
 
 
 def read_plan(store: ObjectStore, id: str) -> Plan | None:
@@ -90,6 +99,15 @@ def read_end(store: ObjectStore, id: str) -> Status | None:
         return Status.model_validate_json(store.get(JobKeys(id).end))
     except ObjectNotFound:
         return None
+
+
+def read_history(store: ObjectStore, id: str) -> list[dict[str, Any]]:
+    """The figures of each epoch of a training so far, as `worker.training.loop.EpochRecord` has them."""
+    try:
+        history: list[dict[str, Any]] = json.loads(store.get(JobKeys(id).history))
+    except ObjectNotFound:
+        return []
+    return history
 
 
 def marker_keys(store: ObjectStore, id: str) -> dict[int, int]:
@@ -181,12 +199,12 @@ def rebuild(house: House, id: str) -> Status:
     retries = read_retries(store, id)
     ledger.create(spec, _seconds(created_at), rebuild=True, retry=len(retries))
     plan = read_plan(store, id)
-    if plan is None:
+    if plan is None and isinstance(spec, Classify):
         for entry in store.list(keys.plan_prefix):
             found = parse_shard(entry.key)
             if found:
                 ledger.planned(id, found[0], spec.shard_size)
-    else:
+    elif plan is not None:
         limit = spec.error_limit(plan.items)
         ledger.complete(id, shards=plan.shards, items=plan.items, error_limit=limit, skipped=plan.skipped)
     required = required_retries(retries)
@@ -195,7 +213,7 @@ def rebuild(house: House, id: str) -> Status:
         if retry >= required.get(shard, 0):
             marker = read_marker(store, id, shard, retry)
             step = ledger.commit(id, shard, marker.ok, marker.errors, marker.split)
-            house.queues.classify(id, list(step.queue))
+            house.queues.run(step.kind, id, step.queue)
     if end is not None:
         ledger.end(id, end.state, end.reason or "")
         return end

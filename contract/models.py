@@ -1,4 +1,4 @@
-"""The model registry: immutable versions as records in the bucket, weights beside them.
+"""The model registry: immutable versions as records in the bucket, their files beside them, aliases that move.
 
 It knows where a model's files are and what they must hash to, not how to run them.
 """
@@ -6,30 +6,49 @@ It knows where a model's files are and what they must hash to, not how to run th
 from __future__ import annotations
 
 import difflib
-from typing import Literal
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version as installed
+from typing import Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from contract import keys
-from contract.errors import ObjectNotFound, UnknownModel
-from contract.jobs import Record
+from contract.errors import InvalidInput, JobConflict, ModelError, ObjectNotFound, UnknownModel
 from contract.objects import ObjectStore
+from contract.records import Record
+
+Task: TypeAlias = Literal["classify", "classify-sequence", "generate"]
+Scalar: TypeAlias = int | float | str | bool
+PROGRAM = "program"
+"""The family of a model that brings its own graph, a `torch.export` program, and needs no code of ours."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_ALIAS = re.compile(r"[a-z][a-z0-9-]{0,62}")
+_OURS = frozenset({"model.json", "draft.json", "check.json", "claim"})
 
 
 class Preprocess(Record):
-    """How pixels become input: centre crop of `crop` × the short side, resized to `size` × `size`."""
+    """How pixels become input: centre crop of `crop` × the short side, resized to `size` × `size`.
 
-    size: int
-    crop: float = 1.0
+    With `channels` 1 colours become luma (ITU-R BT.601) first. For a generator it is read backwards:
+    what comes out is `size` × `size` × `channels`, and pixel = x · `std` + `mean`.
+    """
+
+    size: int = Field(ge=1, le=4096)
+    crop: float = Field(default=1.0, gt=0, le=1)
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     mean: float = Field(description="Subtracted from pixel values of 0 to 255.")
-    std: float = Field(description="What the difference is divided by.")
+    std: float = Field(description="What the difference is divided by.", gt=0)
+    channels: Literal[1, 3] = 3
 
 
 class File(Record):
-    """A file of a model."""
+    """A file of a model. Its name is that of an object beside the record, and of a file after `pull`."""
 
-    name: str
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     sha256: str
     bytes: int
 
@@ -40,11 +59,19 @@ class Model(Record):
     name: str
     version: int
     family: str
-    config: dict[str, int | float | str | bool] = Field(default_factory=dict)
-    task: Literal["classify"] = "classify"
-    labels: tuple[str, ...]
+    config: dict[str, Scalar] = Field(default_factory=dict)
+    task: Task = "classify"
+    labels: tuple[str, ...] = Field(description="Class names by index; empty only for a generator without classes.")
     preprocess: Preprocess
     weights: File
+    files: tuple[File, ...] = Field(
+        default=(), description="What lies beside the weights: metrics, curves, samples, a card."
+    )
+    metrics: dict[str, float] = Field(default_factory=dict, description="What was measured, by name.")
+    recipe: dict[str, Scalar | None] = Field(default_factory=dict, description="How it was trained.")
+    data: dict[str, Scalar | None] = Field(default_factory=dict, description="On what: source, fingerprint, images.")
+    code: str = Field(default="", description="The version of Imagemill that published it.")
+    card: str | None = Field(default=None, description="Which of `files` describes the model for people.")
     source: str = ""
     license: str = ""
     created_at: str = ""
@@ -53,6 +80,56 @@ class Model(Record):
     def ref(self) -> str:
         return f"{self.name}@{self.version}"
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Model:
+        if not self.labels and self.task != "generate":
+            raise ValueError(f"a model of task {self.task} needs labels")
+        names = [file.name for file in (self.weights, *self.files)]
+        if len(set(names)) != len(names) or _OURS & set(names):
+            raise ValueError(f"files need names of their own, and none of {', '.join(sorted(_OURS))}; here: {names}")
+        if self.card is not None and self.card not in names[1:]:
+            raise ValueError(f"the card {self.card!r} is none of the files")
+        return self
+
+
+class Pointer(Record):
+    """`models/<name>/aliases/<alias>`: the version that an alias stands for now."""
+
+    version: int
+
+
+def make_file(name: str, data: bytes) -> File:
+    """The entry of these bytes in a record."""
+    return File(name=name, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+
+
+def imagemill_version() -> str:
+    """The version of this Imagemill, for `Model.code`."""
+    return installed("imagemill")
+
+
+def check_name(name: str) -> str:
+    """The name, where a model can have it; raises InvalidInput."""
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(f"{name!r} is no model name; use up to 63 of a-z, 0-9 and -, a letter or digit first.")
+    return name
+
+
+@dataclass
+class _Listing:
+    """What a listing of the registry names: published versions, and aliases, by model name."""
+
+    versions: dict[str, list[int]] = field(default_factory=dict)
+    taken: dict[str, int] = field(default_factory=dict)
+    aliases: dict[str, list[str]] = field(default_factory=dict)
+
+    def refs(self) -> list[str]:
+        """Everything that `get` would find, sorted."""
+        found = set(self.versions)
+        found |= {f"{name}@{version}" for name, versions in self.versions.items() for version in versions}
+        found |= {f"{name}@{alias}" for name, aliases in self.aliases.items() for alias in aliases}
+        return sorted(found)
+
 
 class Registry:
     """The records under `models/` of one bucket."""
@@ -60,51 +137,205 @@ class Registry:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
+    # Finding
+
     def versions(self) -> list[tuple[str, int]]:
-        """Every (name, version), sorted by name, newest version first."""
-        found = []
-        for entry in self._store.list(keys.MODELS):
-            parts = entry.key.split("/")
-            if len(parts) == 4 and parts[3] == "model.json" and parts[2].isdigit():
-                found.append((parts[1], int(parts[2])))
-        return sorted(found, key=lambda nv: (nv[0], -nv[1]))
+        """Every published (name, version), sorted by name, newest version first."""
+        found = self._list().versions
+        return [(name, version) for name in sorted(found) for version in sorted(found[name], reverse=True)]
 
     def models(self) -> list[Model]:
-        return [self._read(name, version) for name, version in self.versions()]
+        """Every record, in the order of `versions`."""
+        return [model for model in (self._find(name, version) for name, version in self.versions()) if model]
 
-    def get(self, ref: str) -> Model:
-        """The model `name` (its newest version) or `name@version`.
+    def resolve(self, ref: str) -> tuple[str, int]:
+        """The (name, version) that `name` (its newest version), `name@version` or `name@alias` stands for.
 
         Raises UnknownModel with the nearest names.
         """
-        name, _, version = ref.partition("@")
-        if version.isdigit():
-            try:
-                return self._read(name, int(version))
-            except ObjectNotFound:
-                pass
-        found = self.versions()
-        of_name = [v for n, v in found if n == name]
-        if of_name and not version:
-            return self._read(name, of_name[0])
-        raise UnknownModel(_unknown(ref, found))
+        model = self.get(ref)
+        return model.name, model.version
 
-    def publish(self, model: Model, weights: bytes) -> bool:
-        """Put the weights, then the record; False where the version was there before."""
-        self._store.put(keys.model_file(model.name, model.version, model.weights.name), weights)
-        return self._store.put_if_absent(keys.model_record(model.name, model.version), model.to_json())
+    def get(self, ref: str) -> Model:
+        """The model `name` (its newest version), `name@version` or `name@alias`.
+
+        Raises UnknownModel with the nearest names.
+        """
+        name, at, tag = ref.partition("@")
+        if _NAME.fullmatch(name):
+            version = self._version(name, tag) if at else max(self._list(name).versions.get(name, ()), default=None)
+            model = None if version is None else self._find(name, version)
+            if model is not None:
+                return model
+        raise UnknownModel(_unknown(ref, self._list().refs()))
 
     def exists(self, name: str, version: int) -> bool:
+        """Whether this version is published."""
         return self._store.exists(keys.model_record(name, version))
 
-    def _read(self, name: str, version: int) -> Model:
-        return Model.model_validate_json(self._store.get(keys.model_record(name, version)))
+    def read(self, model: Model, file: File) -> bytes:
+        """The bytes of a file of a model; raises ModelError where they are not there or not what its record says."""
+        try:
+            data = self._store.get(keys.model_file(model.name, model.version, file.name))
+        except ObjectNotFound as error:
+            raise ModelError(f"{file.name} of {model.ref} is not in the bucket; publish the model again.") from error
+        _check(file, data, model.ref)
+        return data
+
+    def verify(self, model: Model) -> None:
+        """Read every file of a model; raises ModelError for the first that is missing or not what it should be."""
+        for file in (model.weights, *model.files):
+            self.read(model, file)
+
+    # Aliases
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """The aliases of a model and the versions that they stand for, sorted by alias."""
+        found = ((alias, self._pointer(name, alias)) for alias in sorted(self._list(name).aliases.get(name, ())))
+        return {alias: version for alias, version in found if version is not None}
+
+    def set_alias(self, name: str, alias: str, version: int) -> None:
+        """Let `name@alias` stand for a version from now on, whatever it stood for.
+
+        Raises InvalidInput for what cannot be an alias, and UnknownModel where the version is not published.
+        """
+        if not _ALIAS.fullmatch(alias):
+            raise InvalidInput(f"{alias!r} is no alias; use up to 63 of a-z, 0-9 and -, a letter first.")
+        self.get(f"{name}@{version}")
+        self._store.put(keys.model_alias(name, alias), Pointer(version=version).to_json())
+
+    def remove_alias(self, name: str, alias: str) -> None:
+        """Forget an alias; the version stays. Raises UnknownModel where there is no such alias."""
+        if not (_NAME.fullmatch(name) and _ALIAS.fullmatch(alias)) or self._pointer(name, alias) is None:
+            raise UnknownModel(_unknown(f"{name}@{alias}", self._list().refs()))
+        self._store.delete(keys.model_alias(name, alias))
+
+    # Publishing
+
+    def claim(self, name: str, token: str) -> int:
+        """A version of `name` that nobody else has or will have: the next one, or the one that `token` has.
+
+        Raises InvalidInput for what cannot be a name.
+        """
+        newest = self._list(check_name(name)).taken.get(name, 0)
+        mine = token.encode()
+        for version in range(newest, 0, -1):
+            if self._claimed_by(name, version) == mine:
+                return version
+        while True:
+            newest += 1
+            fresh = self._store.put_if_absent(keys.model_claim(name, newest), mine)
+            # A write whose answer was lost is ours all the same.
+            if fresh or self._claimed_by(name, newest) == mine:
+                return newest
+
+    def publish(self, model: Model, files: Mapping[str, bytes]) -> bool:
+        """Put the files of a model, then its record; False where the version was published before.
+
+        `files` holds the bytes of the weights and of each of `model.files`, by name. Raises ModelError
+        where they are not what the record says, before anything is written.
+        """
+        entries = {file.name: file for file in (model.weights, *model.files)}
+        if entries.keys() != files.keys():
+            differing = ", ".join(sorted(entries.keys() ^ files.keys()))
+            raise ModelError(f"The record of {model.ref} and the files given for it differ in {differing}.")
+        for name, entry in entries.items():
+            _check(entry, files[name], model.ref)
+        check_name(model.name)
+        if self.exists(model.name, model.version):
+            return False
+        # A built-in model has no claim yet; from now on nobody else gets its number.
+        self._store.put_if_absent(keys.model_claim(model.name, model.version), b"")
+        for name, data in files.items():
+            self._store.put(keys.model_file(model.name, model.version, name), data)
+        return self.enter(model)
+
+    def enter(self, model: Model) -> bool:
+        """Put the record of a model whose files are there: from now on it is published.
+
+        False where the version has another record already.
+        """
+        record = model.to_json()
+        key = keys.model_record(model.name, model.version)
+        return self._store.put_if_absent(key, record) or self._store.get(key) == record
+
+    def remove(self, ref: str) -> Model:
+        """Remove the version `name@version`: its record first, then its files; the number never comes back.
+
+        Raises UnknownModel, InvalidInput for a ref without a version, and JobConflict while an alias stands for it.
+        """
+        if "@" not in ref:
+            raise InvalidInput(f"{ref} names no version; write {ref}@VERSION.")
+        model = self.get(ref)
+        pointing = [alias for alias, version in self.aliases(model.name).items() if version == model.version]
+        if pointing:
+            raise JobConflict(
+                f"{model.ref} is {model.name}@{pointing[0]}; "
+                f"use `imagemill models alias --remove {model.name}@{pointing[0]}` first."
+            )
+        claim = keys.model_claim(model.name, model.version)
+        self._store.put_if_absent(claim, b"")  # versions of older Imagemills have none
+        self._store.delete(keys.model_record(model.name, model.version))
+        for entry in list(self._store.list(keys.model_file(model.name, model.version, ""))):
+            if entry.key != claim:
+                self._store.delete(entry.key)
+        return model
+
+    # Steps
+
+    def _list(self, name: str = "") -> _Listing:
+        """What is there, of one model or of all."""
+        found = _Listing()
+        for entry in self._store.list(f"{keys.MODELS}{name}/" if name else keys.MODELS):
+            parts = entry.key.split("/")
+            if len(parts) != 4:
+                continue
+            _, owner, folder, file = parts
+            if folder == "aliases":
+                found.aliases.setdefault(owner, []).append(file)
+            elif folder.isdigit():
+                found.taken[owner] = max(found.taken.get(owner, 0), int(folder))
+                if file == "model.json":
+                    found.versions.setdefault(owner, []).append(int(folder))
+        return found
+
+    def _version(self, name: str, tag: str) -> int | None:
+        if re.fullmatch("[0-9]{1,9}", tag):
+            return int(tag)
+        return self._pointer(name, tag) if _ALIAS.fullmatch(tag) else None
+
+    def _find(self, name: str, version: int) -> Model | None:
+        try:
+            return Model.model_validate_json(self._store.get(keys.model_record(name, version)))
+        except ObjectNotFound:
+            return None
+
+    def _pointer(self, name: str, alias: str) -> int | None:
+        try:
+            return Pointer.model_validate_json(self._store.get(keys.model_alias(name, alias))).version
+        except ObjectNotFound:
+            return None
+
+    def _claimed_by(self, name: str, version: int) -> bytes | None:
+        try:
+            return self._store.get(keys.model_claim(name, version))
+        except ObjectNotFound:
+            return None
 
 
-def _unknown(ref: str, found: list[tuple[str, int]]) -> str:
-    if not found:
+def _check(file: File, data: bytes, ref: str) -> None:
+    """Raises ModelError where these are not the bytes that this entry of the model `ref` stands for."""
+    found = hashlib.sha256(data).hexdigest()
+    if found != file.sha256 or len(data) != file.bytes:
+        raise ModelError(
+            f"{file.name} of {ref} hashes to {found[:12]}…, not {file.sha256[:12]}… as its record says; "
+            "publish the model again."
+        )
+
+
+def _unknown(ref: str, known: list[str]) -> str:
+    if not known:
         return f"There is no model {ref!r}: the registry is empty; start a worker, which publishes the built-in ones."
-    known = sorted({n for n, _ in found} | {f"{n}@{v}" for n, v in found})
     near = difflib.get_close_matches(ref, known, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known[:5])}."
     return f"There is no model {ref!r}; {hint} `imagemill models list` shows all."

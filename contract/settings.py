@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(30.0, gt=0, description="A shard is free again this long after its worker died.")
     reconcile_seconds: float = Field(10.0, gt=0, description="Time between two ticks of the reconciler.")
     max_attempts: int = Field(3, ge=1, description="Workers a shard may kill before it is bisected.")
+    checkpoint_seconds: float = Field(60.0, gt=0, description="Time between two checkpoints of a training, at most.")
     stall_seconds: float = Field(300.0, gt=0, description="A worker without progress for so long exits.")
     visibility_timeout: int = Field(3600, ge=1, description="Seconds until Redis hands a task out again.")
     store_patience_seconds: float = Field(120.0, ge=0, description="How long a silent store is waited for.")

@@ -9,17 +9,17 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO, TypeVar
 
 from pydantic import ValidationError
 
-from contract import lifecycle
+from contract import lifecycle, results
 from contract.broker import Queues, make_app
 from contract.errors import (
     InvalidInput,
@@ -31,22 +31,27 @@ from contract.errors import (
     UnknownJob,
 )
 from contract.items import parse_s3
-from contract.jobs import Classify, Precision, Retry, Source, Status
+from contract.jobs import Retry, Status
 from contract.keys import JOBS, JobKeys
 from contract.ledger import Ledger, Worker
 from contract.lifecycle import House
-from contract.models import Model, Registry
+from contract.models import Model, Registry, Scalar, Task
 from contract.objects import ObjectStore
+from contract.recipes import make_recipe
+from contract.records import Precision
+from contract.results import Row, read_markers
 from contract.rows import schema
 from contract.settings import Settings, current
-from producer import exports, imagefolder, results, sources
-from producer.commits import read_markers, status_from_bucket, unfinished
+from contract.specs import Classify, Evaluate, Source, Spec, Train
+from producer import datasets, exports, imagefolder, sources
+from producer import models as own_models
+from producer.commits import status_from_bucket, unfinished
 from producer.images import Images
-from producer.packing import Progress, pack
-from producer.results import Row
+from producer.packing import Progress, pack, upload
 
 log = logging.getLogger(__name__)
 
+S = TypeVar("S", Classify, Train, Evaluate)
 OnProgress = Callable[[Progress], None]
 Format = Literal["jsonl", "csv", "parquet", "imagefolder", "labelstudio"]
 
@@ -99,9 +104,99 @@ class Client:
         """Every model of the registry, by name, newest version first."""
         return Registry(self._checked_store()).models()
 
-    def model(self, ref: str) -> Model:
-        """The model `name` or `name@version`; raises UnknownModel with the nearest names."""
-        return Registry(self._checked_store()).get(ref)
+    def model(self, ref: str, *, task: Task | None = None) -> Model:
+        """The model `name`, `name@version` or `name@alias`; raises UnknownModel with the nearest names.
+
+        With `task`, raises InvalidInput for a model that does something else.
+        """
+        found = Registry(self._checked_store()).get(ref)
+        if task is not None and found.task != task:
+            raise InvalidInput(
+                f"{found.ref} does {found.task}, and this takes a model that does {task}; "
+                "`imagemill models list` shows what each does."
+            )
+        return found
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """The aliases of a model, and the versions that they stand for."""
+        return Registry(self._checked_store()).aliases(name)
+
+    def set_alias(self, ref: str, alias: str) -> Model:
+        """Let `name@alias` stand for the version that `ref` is now, whatever it stood for; that model.
+
+        Raises UnknownModel for `ref`, and InvalidInput for what cannot be an alias.
+        """
+        registry = Registry(self._checked_store())
+        model = registry.get(ref)
+        registry.set_alias(model.name, alias, model.version)
+        return model
+
+    def remove_alias(self, ref: str) -> None:
+        """Forget the alias of `name@alias`; raises UnknownModel where there is none."""
+        name, _, alias = ref.partition("@")
+        Registry(self._checked_store()).remove_alias(name, alias)
+
+    def push_model(
+        self,
+        name: str,
+        path: str | Path,
+        *,
+        labels: Sequence[str],
+        size: int,
+        mean: float = 127.5,
+        std: float = 127.5,
+        crop: float = 1.0,
+        interpolation: Literal["bicubic", "bilinear"] = "bicubic",
+        channels: Literal[1, 3] = 3,
+        family: str | None = None,
+        config: Mapping[str, Scalar] | None = None,
+        license: str = "",
+        source: str = "",
+        timeout: float = 600.0,
+    ) -> Model:
+        """Publish a file as the next version of `name`, once a worker has run it: `.pt2`, or `.safetensors`.
+
+        A `.pt2` of `torch.export.save` needs no code on the worker. It maps float32 [n, channels, size, size],
+        pixel values less `mean` over `std`, to logits [n, labels] or to a tuple of these and features [n, d].
+        `.safetensors` are the weights of a `family` of the zoo, built with `config`.
+
+        Raises InvalidInput for what cannot be, and where the worker refuses it; ServiceUnavailable where none
+        has tried it within `timeout` seconds. Nothing is published then.
+        """
+        self._checked_store()
+        self.house.ledger.workers()
+        file = Path(path)
+        preprocess = {
+            "size": size,
+            "crop": crop,
+            "interpolation": interpolation,
+            "mean": mean,
+            "std": std,
+            "channels": channels,
+        }
+        draft = own_models.describe(
+            name,
+            file,
+            labels=labels,
+            preprocess=preprocess,
+            family=family,
+            config=config or {},
+            license=license,
+            source=source,
+        )
+        return own_models.push(self._patient, draft, file, timeout=timeout)
+
+    def pull_model(self, ref: str, into: str | Path) -> list[Path]:
+        """Write the record and every file of a model into a folder, each verified by its sha256; their paths."""
+        registry = Registry(self._checked_store())
+        return own_models.pull(registry, registry.get(ref), Path(into))
+
+    def remove_model(self, ref: str) -> Model:
+        """Remove the version `name@version`, whose number never comes back; jobs that pin it fail.
+
+        Raises UnknownModel, InvalidInput without a version, and JobConflict while an alias stands for it.
+        """
+        return Registry(self._checked_store()).remove(ref)
 
     def workers(self) -> list[Worker]:
         """Workers and controllers that are alive now."""
@@ -132,13 +227,14 @@ class Client:
         Raises InvalidSource, UnknownModel, InvalidInput (an option) or JobConflict (the id belongs to
         another job) before anything is queued.
         """
-        keys = JobKeys(job or new_job_id())
+        keys = JobKeys(job or new_job_id("classify"))
         store = self._checked_store()
         self.house.ledger.exists(keys.id)
         output = self._output(keys, to)
         found = sources.resolve(str(source), store)
-        record = self.model(model)
+        record = self.model(model, task="classify")
         spec = make_spec(
+            Classify,
             id=keys.id,
             source=found.source(keys, store.bucket),
             model=record.ref,
@@ -157,6 +253,94 @@ class Client:
         if isinstance(found, sources.Packed) and lifecycle.read_end(store, spec.id) is None:
             self._pack(spec, found, progress)
         return self.status(spec.id)
+
+    def train(
+        self,
+        family: str,
+        source: str | Path,
+        *,
+        name: str,
+        epochs: int | None = None,
+        settings: Sequence[str] = (),
+        labels: Sequence[str] = (),
+        start: str | None = None,
+        min_score: float = 0.0,
+        job: str | None = None,
+        progress: OnProgress | None = None,
+    ) -> Status:
+        """Train a model of a family on `source`, to be published as the next version of `name`; returns when queued.
+
+        `source` is a folder of class folders, tars, a prefix, a manifest with a column `label`, IDX files, or
+        `job:ID`, the labels of an earlier job that are `min_score` sure. `settings` are `key=value` of the family's
+        recipe (`contract.recipes`); `labels` name the classes in their order; `start` is a model of the same family
+        whose weights are begun with.
+
+        Raises InvalidSource, InvalidInput (an option), UnknownModel, UnknownJob or JobConflict before anything is
+        queued.
+        """
+        keys = JobKeys(job or new_job_id("train"))
+        store = self._checked_store()
+        self.house.ledger.exists(keys.id)
+        recipe = make_recipe(family, [*settings, *([f"epochs={epochs}"] if epochs is not None else [])])
+        begun_with = self._start(start, family)
+        found = datasets.resolve(str(source), store)
+        spec = make_spec(
+            Train,
+            id=keys.id,
+            source=self._labelled(found, keys),
+            name=name,
+            recipe=recipe,
+            labels=tuple(labels),
+            start=begun_with,
+            min_score=min_score,
+            output=self._output(keys, None),
+        )
+        return self._begin(spec, found, progress)
+
+    def evaluate(
+        self,
+        model: str,
+        source: str | Path,
+        *,
+        precision: Precision = "auto",
+        min_score: float = 0.0,
+        job: str | None = None,
+        progress: OnProgress | None = None,
+    ) -> Status:
+        """Judge a classifier by the labels of `source`, which is what a training takes; returns when queued.
+
+        Of IDX files the test part is taken where there are several. Raises what `train` raises.
+        """
+        keys = JobKeys(job or new_job_id("evaluate"))
+        store = self._checked_store()
+        self.house.ledger.exists(keys.id)
+        record = self.model(model, task="classify")
+        found = datasets.resolve(str(source), store)
+        spec = make_spec(
+            Evaluate,
+            id=keys.id,
+            source=self._labelled(found, keys),
+            model=record.ref,
+            weights_sha256=record.weights.sha256,
+            precision=precision,
+            min_score=min_score,
+            output=self._output(keys, None),
+        )
+        return self._begin(spec, found, progress)
+
+    def report(self, job: str) -> str:
+        """The page of an evaluation, HTML; raises JobConflict where the job has none, or none yet."""
+        spec = lifecycle.read_spec(self.house.store, job)
+        try:
+            return self.house.store.get(JobKeys(job).report).decode()
+        except ObjectNotFound:
+            why = "it has not ended" if spec.kind == "evaluate" else f"a {spec.kind} job makes none"
+            raise JobConflict(f"{job} has no page: {why}; `imagemill show {job}` shows what it has.") from None
+
+    def history(self, job: str) -> list[dict[str, Any]]:
+        """The figures of each epoch of a training so far: epoch, step, losses, metrics, learning_rate, seconds."""
+        lifecycle.read_spec(self.house.store, job)
+        return lifecycle.read_history(self.house.store, job)
 
     def cancel(self, job: str) -> Status:
         """Stop a job; its committed shards stay. Raises JobConflict where it has ended otherwise."""
@@ -181,9 +365,9 @@ class Client:
                 f"The job {job} has succeeded; there is nothing to resume. `imagemill retry {job}` runs "
                 "failed images again."
             )
-        rest = self._unpacked(spec)
+        rest = self._unpacked(spec) if isinstance(spec, Classify) else None
         lifecycle.reopen(self.house, job)
-        if rest is not None:
+        if rest is not None and isinstance(spec, Classify):
             self._pack(spec, rest, progress)
         return self.status(job)
 
@@ -193,7 +377,7 @@ class Client:
         Raises JobConflict where the job has not ended, or nothing failed.
         """
         store = self.house.store
-        lifecycle.read_spec(store, job)
+        lifecycle.read_classify(store, job)
         end = lifecycle.read_end(store, job)
         if end is None:
             raise JobConflict(f"The job {job} has not ended; follow it to its end, or cancel it, then retry.")
@@ -272,12 +456,12 @@ class Client:
 
     def results(self, job: str) -> Iterator[Row]:
         """The rows that are committed so far, failures too; columns as in `contract.rows`."""
-        lifecycle.read_spec(self.house.store, job)
+        lifecycle.read_classify(self.house.store, job)
         return results.rows(self.house.store, job)
 
     def errors(self, job: str) -> Iterator[Row]:
         """The rows of the images that failed."""
-        lifecycle.read_spec(self.house.store, job)
+        lifecycle.read_classify(self.house.store, job)
         return results.rows(self.house.store, job, failed=True)
 
     def export(self, job: str, format: Format, output: Path | TextIO, *, presign_hours: float = 0) -> Exported:
@@ -287,7 +471,7 @@ class Client:
         good for so long, at most 168 h, instead of `s3://` ones. Raises InvalidInput where the format
         cannot be written to `output`.
         """
-        spec = lifecycle.read_spec(self.house.store, job)
+        spec = lifecycle.read_classify(self.house.store, job)
         store = self.house.store
         if format == "imagefolder" and isinstance(output, Path):
             images = Images(self._patient.store, self.settings.max_image_bytes)
@@ -337,6 +521,39 @@ class Client:
             )
         return store
 
+    def _labelled(self, found: sources.Resolved, keys: JobKeys) -> Source:
+        """The source of a training or an evaluation; local images go into tars that nobody plans."""
+        if isinstance(found, sources.Packed):
+            uri = f"s3://{self.house.store.bucket}/{keys.input_prefix}"
+            return Source(kind="tars", uri=uri, label=found.label)
+        return found.source(keys, self.house.store.bucket)
+
+    def _begin(self, spec: S, found: sources.Resolved, progress: OnProgress | None) -> Status:
+        """Bring what is local to the store, unless the job is there already, and queue a job of one shard."""
+        keys = JobKeys(spec.id)
+        spec, known = self._known(spec, another_spelling=isinstance(found, sources.Packed))
+        if isinstance(found, sources.Upload) and not known:
+            self._upload(found, keys, progress)
+        elif isinstance(found, sources.Packed) and not known:
+            upload(
+                self._patient.store,
+                keys,
+                found,
+                max_bytes=self.settings.max_image_bytes,
+                progress=progress or (lambda _: None),
+            )
+        lifecycle.submit(self.house, spec)
+        return self.status(spec.id)
+
+    def _start(self, ref: str | None, family: str) -> str | None:
+        """The model `name@version` that a training begins with."""
+        if ref is None:
+            return None
+        model = self.model(ref)
+        if model.family != family:
+            raise InvalidInput(f"{model.ref} is a {model.family}; a {family} cannot begin with its weights.")
+        return model.ref
+
     def _output(self, keys: JobKeys, to: str | None) -> str:
         store = self.house.store
         if to is None:
@@ -346,7 +563,7 @@ class Client:
             raise InvalidSource(f"There is no bucket {bucket!r} at {store.endpoint} for the results; create it.")
         return f"s3://{bucket}/{prefix.rstrip('/')}/{keys.id}/" if prefix.strip("/") else f"s3://{bucket}/{keys.id}/"
 
-    def _known(self, spec: Classify, *, another_spelling: bool) -> tuple[Classify, bool]:
+    def _known(self, spec: S, *, another_spelling: bool) -> tuple[S, bool]:
         """The spec as it was first submitted, and whether it was.
 
         `another_spelling` of the same folder (`photos`, `./photos/`) is no other job; of an upload the
@@ -360,7 +577,7 @@ class Client:
         if another_spelling and spec.source.uri == there.source.uri:
             source = spec.source.model_copy(update={"label": there.source.label})
             spec = spec.model_copy(update={"source": source})
-        if spec != there:
+        if type(spec) is not type(there) or spec != there:
             raise JobConflict(
                 f"The job {spec.id!r} exists with {_differences(spec, there)}; choose another --job, or leave it out."
             )
@@ -407,15 +624,15 @@ class Client:
         return [entry.key.removeprefix(JOBS).rstrip("/") for entry in entries if entry.key.endswith("/")]
 
 
-def new_job_id() -> str:
-    """An id that sorts by time (UTC) and that nobody else has."""
-    return f"classify-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+def new_job_id(kind: str) -> str:
+    """An id that sorts by time (UTC) within its kind, and that nobody else has."""
+    return f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def make_spec(*, id: str, source: Source, **fields: object) -> Classify:
+def make_spec(kind: type[S], *, id: str, source: Source, **fields: object) -> S:
     """The spec of a job; raises InvalidInput naming the option that cannot be."""
     try:
-        return Classify.model_validate({"id": id, "source": source, **fields})
+        return kind.model_validate({"id": id, "source": source, **fields})
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "spec"
@@ -426,8 +643,10 @@ def make_spec(*, id: str, source: Source, **fields: object) -> Classify:
         raise InvalidInput(f"--{name.replace('_', '-')}: {first['msg'].removeprefix('Value error, ')}.") from None
 
 
-def _differences(spec: Classify, there: Classify) -> str:
+def _differences(spec: Spec, there: Spec) -> str:
     ours, theirs = spec.model_dump(), there.model_dump()
+    if spec.kind != there.kind:
+        return f"another kind, {there.kind}"
     for name in theirs:
         if name != "source" and ours[name] != theirs[name]:
             return f"{name} {theirs[name]}, not {ours[name]}"

@@ -7,20 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 
 from contract.jobs import Marker, Shards, State, Status
-from contract.lifecycle import marker_keys, read_created, read_end, read_marker, read_plan, read_spec
+from contract.lifecycle import read_created, read_end, read_plan, read_spec
 from contract.objects import ObjectStore
-
-_THREADS = 16
-
-
-def read_markers(store: ObjectStore, job: str) -> list[Marker]:
-    """The newest commit of every shard, in the order of the shards; those of bisected shards too."""
-    newest = sorted(marker_keys(store, job).items())
-    with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(lambda found: read_marker(store, job, *found), newest))
+from contract.results import read_markers
 
 
 def unfinished(markers: Iterable[Marker], planned: int) -> list[int]:

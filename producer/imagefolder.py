@@ -19,9 +19,9 @@ from typing import Any
 
 from contract.errors import ImageNotFound, InvalidInput
 from contract.items import IMAGE_SUFFIXES, Item
+from contract.results import Row
 from contract.rows import ERROR
 from producer.exports import rounded
-from producer.results import Row
 
 METADATA = "metadata.jsonl"
 _THREADS = 8

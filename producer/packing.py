@@ -13,15 +13,18 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Literal
 
 from contract.errors import InvalidSource, JobConflict, JobStopped, ObjectNotFound, RedisUnavailable
 from contract.items import Item, read_manifest, shard_sizes, write_manifest
-from contract.jobs import ENDED, Classify, Plan
+from contract.jobs import ENDED, Plan
 from contract.keys import JobKeys
 from contract.ledger import Step
 from contract.lifecycle import House, read_plan, rebuild
+from contract.objects import ObjectStore
+from contract.specs import Classify
 from producer.folders import LocalFile
 from producer.sources import Packed
 from producer.tars import write_tar
@@ -31,6 +34,9 @@ log = logging.getLogger(__name__)
 _SHARD_BYTES = 512 * 2**20
 """A shard of large photos is closed early: two tars are on the local disk at a time, and an upload
 that breaks off is sent again from its beginning."""
+
+
+_TAR_IMAGES = 4096
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,38 @@ def pack(
             return
         house.store.put(JobKeys(spec.id).plan, plan.to_json())
     _complete(house, spec, plan)
+
+
+def upload(
+    store: ObjectStore,
+    keys: JobKeys,
+    source: Packed,
+    *,
+    max_bytes: int,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> None:
+    """Bring every image of `source` to the store as tars, in their order, and nothing else: no shard is planned.
+
+    Tars that are there are left as they are.
+    """
+    packed = uploaded = 0
+
+    def count() -> None:
+        nonlocal packed
+        packed += 1
+        progress(Progress(packed, uploaded, source.total))
+
+    with tempfile.TemporaryDirectory(prefix="imagemill-") as folder:
+        for number, files in enumerate(cut(source.files(), repeat(_TAR_IMAGES), _SHARD_BYTES)):
+            key = keys.tar(number)
+            if store.exists(key):
+                packed += len(files)
+            else:
+                tar = Path(folder) / "part.tar"
+                write_tar(files, tar, f"s3://{store.bucket}/{key}", max_bytes=max_bytes, done=count)
+                store.put_file(key, tar)
+            uploaded += len(files)
+            progress(Progress(packed, uploaded, source.total))
 
 
 class _Packer:

@@ -18,9 +18,9 @@ from urllib.request import url2pathname
 
 from contract.errors import InvalidSource, ObjectNotFound
 from contract.items import is_image_name, parse_s3
-from contract.jobs import Source
 from contract.keys import JobKeys
 from contract.objects import Entry, ObjectStore
+from contract.specs import Source
 from producer import manifests
 from producer.folders import LocalFile, walk
 
@@ -32,7 +32,7 @@ _LOOK = 1000
 class Remote:
     """Images that workers reach themselves."""
 
-    kind: Literal["prefix", "tars", "manifest"]
+    kind: Literal["prefix", "tars", "manifest", "idx", "job"]
     uri: str
     label: str
 
@@ -43,9 +43,9 @@ class Remote:
 
 @dataclass(frozen=True)
 class Upload:
-    """Local files that go to the bucket as they are: tars, or a manifest of remote addresses."""
+    """Local files that go to the bucket as they are: tars, IDX files, or a manifest of remote addresses."""
 
-    kind: Literal["tars", "manifest"]
+    kind: Literal["tars", "manifest", "idx"]
     label: str
     files: tuple[Path, ...]
 
@@ -56,7 +56,7 @@ class Upload:
 
     def source(self, keys: JobKeys, bucket: str) -> Source:
         """The source in the spec of a job."""
-        key = keys.input_prefix if self.kind == "tars" else self.key(self.files[0], keys)
+        key = self.key(self.files[0], keys) if self.kind == "manifest" else keys.input_prefix
         return Source(kind=self.kind, uri=f"s3://{bucket}/{key}", label=self.label)
 
 

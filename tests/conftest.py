@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from contract.broker import Queues, make_app
 from contract.ledger import Ledger
@@ -31,6 +33,21 @@ _numbers = itertools.count(1)
 def photos() -> dict[str, Path]:
     """The photos that the project ships, by name without suffix."""
     return {path.stem: path for path in sorted(PHOTOS.glob("*.jpg"))}
+
+
+@pytest.fixture(scope="session")
+def crops(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path]) -> Path:
+    """Class folders to train on: a hundred crops, 32 × 32, of each of four photos."""
+    made = tmp_path_factory.mktemp("crops")
+    rng = random.Random(0)
+    for name in ("espresso", "giant-panda", "goldfish", "koala"):
+        (made / name).mkdir()
+        with Image.open(photos[name]) as photo:
+            small = photo.convert("RGB").resize((80, 80))
+        for n in range(100):
+            left, top = rng.randint(0, 48), rng.randint(0, 48)
+            small.crop((left, top, left + 32, top + 32)).save(made / name / f"{n:03d}.png")
+    return made
 
 
 @pytest.fixture(scope="session")

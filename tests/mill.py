@@ -84,7 +84,9 @@ class Mill:
             self._service("controller", controller),
             self._service("clock", clock),
             *(
-                self._service(f"worker-{n}", [*program, "worker", "-Q", "classify", "-n", f"worker-{n}@%h", *quiet])
+                self._service(
+                    f"worker-{n}", [*program, "worker", "-Q", "classify,train", "-n", f"worker-{n}@%h", *quiet]
+                )
                 for n in range(workers)
             ),
         ]

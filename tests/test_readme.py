@@ -24,7 +24,7 @@ from producer import cli as producer_cli
 from producer.client import Client
 from worker import cli as worker_cli
 from worker.process import EXIT_STALLED
-from worker.shards import EXIT_DEVICE
+from worker.runner import EXIT_DEVICE
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -209,11 +209,16 @@ def test_every_exit_code_is_listed() -> None:
 
 def test_every_object_key_is_listed() -> None:
     job = keys.JobKeys("<id>")
+    of_model = [
+        *(keys.model_file("<name>", 1, f"weights.{suffix}") for suffix in ("safetensors", "pt2")),
+        *(of("<name>", 1) for of in (keys.model_record, keys.model_claim, keys.model_draft, keys.model_verdict)),
+    ]
     actual = {
         *(job.spec, job.tar(42), job.source(".jsonl"), job.manifest(42), job.plan, job.marker(42), job.marker(42, 1)),
+        *(job.checkpoint(42000), job.history, job.picture(1)),
         *(job.retry(1), job.end, job.success, job.active),
-        keys.model_record("<name>", 1).replace("/1/", "/<version>/"),
-        keys.model_file("<name>", 1, "weights.safetensors").replace("/1/", "/<version>/"),
+        *(key.replace("/1/", "/<version>/") for key in of_model),
+        keys.model_alias("<name>", "<alias>"),
     }
     output = f"{job.root}out/"
     same([key for key in first_column("## In the bucket") if not key.startswith(output)], list(actual))
@@ -221,7 +226,8 @@ def test_every_object_key_is_listed() -> None:
 
 
 def test_every_queue_is_named() -> None:
-    assert set(re.findall(r"--queues (\w+)", README)) == set(keys.QUEUES)
+    named = {queue for queues in re.findall(r"--queues ([\w,]+)", README) for queue in queues.split(",")}
+    assert named == set(keys.QUEUES)
 
 
 def test_the_file_tree_lists_every_python_file_and_no_other() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery.signals import worker_ready, worker_shutdown
+from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 
 from contract import keys
 from contract import settings as configuration
@@ -21,7 +21,7 @@ app.conf.update(
     worker_pool="threads",
     # One shard more than there are lanes, so that its reading and writing hide behind the others.
     worker_concurrency=(settings.threads or cores()) + 1,
-    include=["worker.tasks.classify", "worker.tasks.control"],
+    include=[f"worker.tasks.{name}" for name in ("check", "classify", "control", "evaluate", "train")],
 )
 process = Process(app, settings)
 
@@ -33,6 +33,11 @@ def _ready(sender: Any, **_: Any) -> None:
     if keys.QUEUE_CONTROL in queues:
         # What was lost while nobody looked is not left until the clock's next tick.
         app.send_task(keys.TASK_TICK)
+
+
+@worker_shutting_down.connect
+def _shutting_down(**_: Any) -> None:
+    process.leave()
 
 
 @worker_shutdown.connect

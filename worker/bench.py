@@ -24,9 +24,9 @@ from PIL import Image
 
 from contract import settings as configuration
 from contract.errors import InvalidSource
-from contract.jobs import Precision
 from contract.models import Model
 from contract.objects import ObjectStore
+from contract.records import Precision
 from worker.engine import measure as engine_measure
 from worker.engine.runtime import Runtime
 from worker.models import load_runtime
@@ -144,9 +144,9 @@ def _say(text: str) -> None:
 
 def _runtime(base: Path, precision: Precision) -> tuple[Runtime, Model]:
     settings = configuration.load()
-    model, weights = builtin.efficientnet_lite0()
-    path = base / "weights.safetensors"
-    path.write_bytes(weights)
+    model, files = builtin.efficientnet_lite0()
+    path = base / model.weights.name
+    path.write_bytes(files[model.weights.name])
     return load_runtime(model, path, settings, precision), model
 
 

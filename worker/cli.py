@@ -21,7 +21,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--queues", default="classify", show_default=True, help="Queues to work on, with commas between.")
+@click.option("--queues", default="classify,train", show_default=True, help="Queues to work on, with commas between.")
 @click.option("--device", help="auto, cpu, cuda or cuda:N; one process a device.")
 @click.option("--threads", type=int, help="Cores to use; 0: all that this process may.")
 @click.option("--name", help="Name of the worker; must differ between workers of one host.")
@@ -67,6 +67,24 @@ def bench(photos: Path | None, count: int, repeat: int, precision: str, as_json:
         print(json.dumps(figures))
     else:
         benchmark.report(figures)
+
+
+@cli.command()
+@click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder.")
+@click.option("--count", default=20_000, show_default=True, type=click.IntRange(8), help="Sequences to train on.")
+def motion(source: Path, output: Path, count: int) -> None:
+    """Make sequences whose class is a motion, of the IDX files in SOURCE, to train an rnn on.
+
+    \b
+    Example:
+      imagemill-worker motion fashion-mnist/ -o motion/
+      imagemill train rnn --data motion/train --name motion-rnn
+    """
+    from worker.motion import write
+
+    for path in write(source, output, count):
+        click.echo(path)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from contract.errors import JobStopped, LeaseLost, ServiceUnavailable
@@ -24,6 +24,7 @@ class Lease:
     def __init__(self, job: str, shard: int, token: str) -> None:
         self.job, self.shard, self.token = job, shard, token
         self.ok = self.errors = 0
+        self.metrics: Mapping[str, float] = {}
         self.progress_at: float | None = None
         self.over: str | None = None
 
@@ -31,9 +32,10 @@ class Lease:
         """The work begins; from now on it should progress."""
         self.progress_at = time.monotonic()
 
-    def progress(self, ok: int, errors: int) -> None:
-        """Items of this shard done so far."""
+    def progress(self, ok: int, errors: int, metrics: Mapping[str, float] | None = None) -> None:
+        """Items of this shard done so far, and figures of the work for people."""
         self.ok, self.errors = ok, errors
+        self.metrics = metrics or {}
         self.progress_at = time.monotonic()
 
     def check(self) -> None:
@@ -84,7 +86,9 @@ class Keeper:
                 if time.monotonic() >= renew_at:
                     renew_at = time.monotonic() + self._renew_every
                     for lease in held:
-                        answer = self._ledger.renew(lease.job, lease.shard, lease.token, lease.ok, lease.errors)
+                        answer = self._ledger.renew(
+                            lease.job, lease.shard, lease.token, lease.ok, lease.errors, lease.metrics
+                        )
                         if answer in ("stopped", "lost"):
                             lease.over = answer
                 else:

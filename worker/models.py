@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
-from contract import keys
-from contract.errors import ImagemillError, ModelError, ObjectNotFound
-from contract.jobs import Classify, Precision
+from contract.errors import ImagemillError, ModelError
 from contract.models import Model, Registry
 from contract.objects import ObjectStore
+from contract.records import Precision
 from contract.settings import Settings
+from contract.specs import Classify
 from worker.engine.pipeline import Engine
 from worker.engine.runtime import ModelSpec, Runtime, load
 
 log = logging.getLogger(__name__)
 
 _LOADED_AT_MOST = 2
+_RECORDS_AT_MOST = 64
+_RECORD_SECONDS = 60.0  # a version that was removed is served for so long at most
 
 
 @dataclass
@@ -43,14 +44,25 @@ class Loaded:
 class Models:
     """Engines by model and precision; a model that somebody uses is never let go."""
 
-    def __init__(self, store: ObjectStore, settings: Settings) -> None:
+    def __init__(self, store: ObjectStore, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._settings = settings
-        self._cache = settings.cache_dir.expanduser()
+        self._clock = clock
         self._lock = threading.Lock()
         self._loaded: OrderedDict[tuple[str, Precision], Loaded] = OrderedDict()
         self._specs: OrderedDict[str, Classify] = OrderedDict()
-        self.model = lru_cache(maxsize=64)(self._model)
+        self._records: OrderedDict[str, tuple[float, Model]] = OrderedDict()
+
+    def model(self, ref: str) -> Model:
+        """The record of `name@version`, read once a minute; raises UnknownModel where it is not published."""
+        read_at, model = self._records.get(ref, (-_RECORD_SECONDS, None))
+        now = self._clock()
+        if model is None or now - read_at >= _RECORD_SECONDS:
+            model = Registry(self._store).get(ref)
+            self._records[ref] = now, model
+            if len(self._records) > _RECORDS_AT_MOST:
+                self._records.popitem(last=False)
+        return model
 
     def spec(self, job: str, read: Callable[[], Classify]) -> Classify:
         """The spec of a job, which never changes, read once."""
@@ -99,9 +111,6 @@ class Models:
         while idle and len(self._loaded) >= _LOADED_AT_MOST:
             self._loaded.pop(idle.pop(0)).close()
 
-    def _model(self, ref: str) -> Model:
-        return Registry(self._store).get(ref)
-
     def _try_load(self, ref: str, precision: Precision) -> Loaded:
         try:
             return self._load(self.model(ref), precision)
@@ -113,7 +122,8 @@ class Models:
             raise ModelError(f"{ref} could not be loaded on a worker ({error}); see its log.") from error
 
     def _load(self, model: Model, precision: Precision) -> Loaded:
-        runtime = load_runtime(model, self._weights(model), self._settings, precision)
+        weights = fetch_weights(self._store, model, self._settings.cache_dir)
+        runtime = load_runtime(model, weights, self._settings, precision)
         log.info(
             "%s runs on %s by %s in %s, batches of %d, %d lanes",
             model.ref,
@@ -126,26 +136,21 @@ class Models:
         engine = Engine(runtime, preprocess=model.preprocess, max_pixels=self._settings.max_image_pixels)
         return Loaded(engine, runtime)
 
-    def _weights(self, model: Model) -> Path:
-        """The weights on this machine, named by their sha256, downloaded where they are missing."""
-        path = self._cache / "weights" / f"{model.weights.sha256}.safetensors"
-        if path.is_file() and path.stat().st_size == model.weights.bytes:
-            return path
-        try:
-            data = self._store.get(keys.model_file(model.name, model.version, model.weights.name))
-        except ObjectNotFound as error:
-            raise ModelError(f"The weights of {model.ref} are not in the bucket; publish the model again.") from error
-        found = hashlib.sha256(data).hexdigest()
-        if found != model.weights.sha256:
-            raise ModelError(
-                f"The weights of {model.ref} hash to {found[:12]}…, not {model.weights.sha256[:12]}… as its record "
-                "says; publish the model again."
-            )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        part.write_bytes(data)
-        part.replace(path)
+
+def fetch_weights(store: ObjectStore, model: Model, cache: Path) -> Path:
+    """The weights of a model on this machine, named by their sha256, downloaded where they are missing.
+
+    Raises ModelError where they are not what the record says.
+    """
+    path = cache.expanduser() / "weights" / f"{model.weights.sha256}{Path(model.weights.name).suffix}"
+    if path.is_file() and path.stat().st_size == model.weights.bytes:
         return path
+    data = Registry(store).read(model, model.weights)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
+    part.write_bytes(data)
+    part.replace(path)
+    return path
 
 
 def load_runtime(model: Model, weights: Path, settings: Settings, precision: Precision) -> Runtime:
@@ -153,19 +158,8 @@ def load_runtime(model: Model, weights: Path, settings: Settings, precision: Pre
 
     Raises ModelError where they do not match the record.
     """
-    pre = model.preprocess
-    spec = ModelSpec(
-        family=model.family,
-        config=dict(model.config),
-        weights=weights,
-        weights_sha256=model.weights.sha256,
-        size=pre.size,
-        mean=pre.mean,
-        std=pre.std,
-        classes=len(model.labels),
-    )
     return load(
-        spec,
+        ModelSpec.of(model, weights),
         device=settings.device,
         runtime=settings.runtime,
         precision=precision,

@@ -21,9 +21,15 @@ from contract.ledger import Ledger
 from contract.lifecycle import House
 from contract.objects import ObjectStore
 from contract.settings import Settings
+from worker.engine.cores import cores
 
 if TYPE_CHECKING:
+    from worker.datasets import DatasetReader
+    from worker.evaluate import EvaluateRunner
+    from worker.fetch import Fetcher
+    from worker.leases import Keeper
     from worker.shards import ShardRunner
+    from worker.train import TrainRunner
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +46,9 @@ class Process:
         self._app = app
         self._lock = threading.Lock()
         self._runner: ShardRunner | None = None
+        self._trainer: TrainRunner | None = None
         self._stop = threading.Event()
+        self._leaving = threading.Event()
         self._name = f"worker@{socket.gethostname()}-{os.getpid()}"
         self._queues: list[str] = []
 
@@ -55,16 +63,70 @@ class Process:
 
     @property
     def runner(self) -> ShardRunner:
-        """Runs shards; imports the engine."""
+        """Runs shards of images; imports the engine."""
         with self._lock:
             if self._runner is None:
                 self._runner = self._make_runner()
             return self._runner
 
+    @property
+    def trainer(self) -> TrainRunner:
+        """Trains models; imports torch."""
+        with self._lock:
+            if self._trainer is None:
+                self._trainer = self._make_trainer()
+            return self._trainer
+
+    @cached_property
+    def evaluator(self) -> EvaluateRunner:
+        """Judges models with those that the runner has loaded; imports torch."""
+        from worker.evaluate import EvaluateRunner
+
+        return EvaluateRunner(
+            name=self._name,
+            house=self.house,
+            keeper=self.keeper,
+            reader=self.reader,
+            models=self.runner.models,
+            max_attempts=self.settings.max_attempts,
+        )
+
+    @cached_property
+    def reader(self) -> DatasetReader:
+        """Makes arrays of labelled sources."""
+        from worker.datasets import DatasetReader
+
+        settings = self.settings
+        return DatasetReader(
+            store=self.house.store,
+            fetcher=self.fetcher,
+            scratch=settings.cache_dir.expanduser() / "datasets",
+            max_pixels=settings.max_image_pixels,
+            threads=settings.threads or cores(),
+        )
+
+    @cached_property
+    def keeper(self) -> Keeper:
+        """Holds every lease of this process."""
+        from worker.leases import Keeper
+
+        return Keeper(self.house.ledger, self.settings.lease_seconds)
+
+    @cached_property
+    def fetcher(self) -> Fetcher:
+        """Reads images, for all that this process does."""
+        from worker.fetch import Fetcher
+
+        return Fetcher(self._image_store(), self.settings.max_image_bytes)
+
     def start(self, name: str, queues: list[str]) -> None:
         """Begin to be seen, and warm up where shards are to be run."""
         self._name, self._queues = name, queues
         threading.Thread(target=self._live, name="heartbeat", daemon=True).start()
+
+    def leave(self) -> None:
+        """Shards end, but what takes hours is left to another worker."""
+        self._leaving.set()
 
     def stop(self) -> None:
         self._stop.set()
@@ -73,9 +135,11 @@ class Process:
         except ServiceUnavailable:
             log.info("Redis is away; the heartbeat ends by itself")
         if self._runner is not None:
-            self._runner.keeper.close()
-            self._runner.fetcher.close()
             self._runner.models.close()
+        if "keeper" in self.__dict__:
+            self.keeper.close()
+        if "fetcher" in self.__dict__:
+            self.fetcher.close()
 
     def warm_up(self) -> None:
         """Publish the built-in model where it is missing, and load it, so that the first shard need not wait."""
@@ -90,9 +154,7 @@ class Process:
             pass
 
     def _make_runner(self) -> ShardRunner:
-        from worker.fetch import Fetcher
         from worker.gate import Gate
-        from worker.leases import Keeper
         from worker.models import Models
         from worker.shards import ShardRunner
 
@@ -100,11 +162,34 @@ class Process:
         return ShardRunner(
             name=self._name,
             house=self.house,
-            keeper=Keeper(self.house.ledger, settings.lease_seconds),
-            fetcher=Fetcher(self._image_store(), settings.max_image_bytes),
+            keeper=self.keeper,
+            fetcher=self.fetcher,
             models=Models(self.house.store, settings),
             gate=Gate(),
             max_attempts=settings.max_attempts,
+        )
+
+    def _make_trainer(self) -> TrainRunner:
+        from worker.engine.memory import calm_openmp, tune_allocator
+
+        tune_allocator()
+        calm_openmp()
+        import torch
+
+        from worker.engine.runtime import torch_device
+        from worker.train import TrainRunner
+
+        settings = self.settings
+        return TrainRunner(
+            name=self._name,
+            house=self.house,
+            keeper=self.keeper,
+            reader=self.reader,
+            device=torch.device(torch_device(settings.device)),
+            threads=settings.threads or cores(),
+            max_attempts=settings.max_attempts,
+            checkpoint_seconds=settings.checkpoint_seconds,
+            leaving=self._leaving,
         )
 
     def _image_store(self) -> ObjectStore:
@@ -142,14 +227,15 @@ class Process:
             vitals["models"] = ",".join(runtimes)
             vitals["device"] = ",".join(sorted({r.device for r in runtimes.values()}))
             vitals["runtime"] = ",".join(sorted({f"{r.name}/{r.precision}" for r in runtimes.values()}))
-            vitals["shards"] = len(self._runner.keeper.held())
+        if "keeper" in self.__dict__:
+            vitals["shards"] = len(self.keeper.held())
         return vitals
 
     def _watch(self) -> None:
         """Leave when a shard has not moved for too long: whoever started this process starts it again."""
-        if self._runner is None:
+        if "keeper" not in self.__dict__:
             return
-        for lease in self._runner.keeper.held():
+        for lease in self.keeper.held():
             idle = time.monotonic() - (lease.progress_at or time.monotonic())
             if idle > self.settings.stall_seconds:
                 log.critical("Shard %d of %s has not moved for %.0f s; leaving", lease.shard, lease.job, idle)

@@ -10,40 +10,32 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import time
-import uuid
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from contract.errors import (
-    InvalidInput,
-    JobStopped,
-    LeaseLost,
-    ModelError,
-    ObjectNotFound,
-    ServiceUnavailable,
-    WorkerKilled,
-)
+from contract.errors import ObjectNotFound, ServiceUnavailable, WorkerKilled
 from contract.items import Item, parse_s3, read_manifest, write_manifest
-from contract.jobs import Classify, Marker
+from contract.jobs import Marker
 from contract.keys import JobKeys, child_shards, shard_stem
 from contract.ledger import Step
-from contract.lifecycle import House, close, read_marker, read_plan, read_retries, read_spec, required_retries
+from contract.lifecycle import House, read_classify, read_marker, read_plan, read_retries, required_retries
 from contract.models import Model
 from contract.rows import ERROR
+from contract.specs import Classify
 from worker.engine.pipeline import Encoded, Result
 from worker.fetch import Fetcher
 from worker.gate import Gate
 from worker.leases import Keeper, Lease
 from worker.models import Loaded, Models
 from worker.rows import Rows, read_rows, tally
+from worker.runner import Runner
 
 log = logging.getLogger(__name__)
 
-EXIT_DEVICE = 71
 _SUBMIT = 32  # images handed to the engine at a time; it cuts no finer for a GPU
 
 
@@ -60,52 +52,19 @@ class ShardRunner:
     max_attempts: int
 
     def run(self, job: str, shard: int) -> None:
-        """Run a shard if it is free, and never raise for what a second worker can do better."""
-        token = f"{self.name}:{uuid.uuid4().hex[:12]}"
-        ledger = self.house.ledger
-        answer, kills = ledger.take(job, shard, token)
-        if answer != "taken":
-            # done, leased, stopped: the message was a copy. unknown: the reconciler rebuilds the job.
-            log.info("Shard %d of %s is %s", shard, job, answer)
-            return
-        lease = Lease(job, shard, token)
-        attempts = kills
-        try:
-            # A shard that was begun before and not ended is a suspect. It runs alone, so that it takes no
-            # other with it, and none is blamed for what a neighbour did.
-            with self.keeper.hold(lease), self.gate.alone() if kills else self.gate.together():
-                if not ledger.begin(job, shard, token, kills + 1):
-                    raise LeaseLost(f"Another worker holds shard {shard} of {job}.")
-                lease.begin()
-                log.info("Shard %d of %s begins, attempt %d", shard, job, kills + 1)
-                step = self._commit(lease, kills)
-            self.house.follow_up(job, step)
-            return
-        except (JobStopped, LeaseLost) as error:
-            log.info("%s", error)
-        except ServiceUnavailable as error:
-            # No fault of the shard; the reconciler queues it again when the service is back.
-            log.warning("Shard %d of %s waits: %s", shard, job, error)
-        except (ModelError, InvalidInput) as error:
-            log.error("The job %s cannot go on: %s", job, error)
-            close(self.house, job, "failed", str(error))
-            return
-        except Exception:
-            attempts = kills + 1  # enough of these and the shard is bisected
-            log.exception("Shard %d of %s failed in attempt %d", shard, job, kills + 1)
-        ledger.release(job, shard, token, attempts=attempts)
-        if attempts > kills:
-            self.house.queues.classify(job, [shard])
-            if self.models.on_accelerator():
-                # An error that nobody foresaw may have broken the context of the device, and with it every
-                # shard to come: whoever started this process starts it again.
-                log.critical("Leaving, for the device may be broken")
-                os._exit(EXIT_DEVICE)
+        """Label the images of a shard and commit them, if it is free."""
+        runner = Runner("classify", self.name, self.house, self.keeper, self.models.on_accelerator)
+        runner.run(job, shard, self._commit, self._gate)
+
+    def _gate(self, kills: int) -> AbstractContextManager[None]:
+        """A shard that was begun before and not ended is a suspect. It runs alone, so that it takes no
+        other with it, and none is blamed for what a neighbour did."""
+        return self.gate.alone() if kills else self.gate.together()
 
     def _commit(self, lease: Lease, kills: int) -> Step:
         job, shard = lease.job, lease.shard
         store, ledger = self.house.store, self.house.ledger
-        spec = self.models.spec(job, lambda: read_spec(store, job))
+        spec = self.models.spec(job, lambda: read_classify(store, job))
         retry = self._required_retry(job, shard)
         try:
             marker = read_marker(store, job, shard, retry)

@@ -1,4 +1,4 @@
-"""`imagemill classify` and `imagemill follow`: begin a job, and watch it to its end."""
+"""`imagemill classify`: label images."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from producer.cli import EXIT_FAILED, EXIT_INTERRUPTED
-from producer.cli.common import print_status, say, shared_options
-from producer.cli.progress import job_bar, packing_bar
+from producer.cli import EXIT_INTERRUPTED
+from producer.cli.common import say, shared_options
+from producer.cli.follow import follow_to_end, print_queued
+from producer.cli.progress import packing_bar
 
 if TYPE_CHECKING:
-    from contract.jobs import Precision, Status
-    from producer.client import Client
+    from contract.records import Precision
 
 
 @click.command()
@@ -72,7 +72,7 @@ def classify(
     from producer.client import Client, new_job_id
 
     client = Client()
-    id = job or new_job_id()
+    id = job or new_job_id("classify")
     try:
         with packing_bar() as progress:
             status = client.classify(
@@ -91,69 +91,6 @@ def classify(
         say(f"Interrupted before all of {source} was queued. The same command with --job {id} goes on.")
         raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
     if detach:
-        say(f"{id} is {status.state}; follow it with `imagemill follow {id}`.")
-        if as_json:
-            print_status(status, as_json=True)
-        else:
-            click.echo(id)
+        print_queued(status, as_json)
     else:
-        _follow(client, id, as_json)
-
-
-@click.command()
-@click.argument("job")
-@shared_options
-def follow(job: str, as_json: bool) -> None:
-    """Follow JOB to its end. Ctrl-C leaves it running.
-
-    \b
-    Example:
-      imagemill follow classify-20261124-093215-7f3a
-    """
-    from producer.client import Client
-
-    _follow(Client(), job, as_json)
-
-
-def _follow(client: Client, job: str, as_json: bool) -> None:
-    try:
-        status = _watch(client, job)
-    except KeyboardInterrupt:
-        say(f"{job} goes on. Follow it with `imagemill follow {job}`, stop it with `imagemill cancel {job}`.")
-        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
-    print_status(status, as_json=as_json)
-    say(_next_step(status))
-    if status.state != "succeeded":
-        raise click.exceptions.Exit(EXIT_FAILED)
-
-
-def _watch(client: Client, job: str) -> Status:
-    hinted = False
-    with job_bar() as show:
-        for status in client.follow(job):
-            show(status)
-            if not hinted and not status.ended and not status.shards.running:
-                hinted = True
-                _hint(client)
-    return status
-
-
-def _hint(client: Client) -> None:
-    """Say once that nobody is there to do the work, rather than wait without a word."""
-    from contract.errors import RedisUnavailable
-    from contract.keys import QUEUE_CLASSIFY
-
-    try:
-        workers = client.workers()
-    except RedisUnavailable:
-        return
-    if not any(QUEUE_CLASSIFY in worker.fields.get("queues", "").split(",") for worker in workers):
-        say("No worker is alive yet; start one with `imagemill up` or `imagemill-worker run`. The job waits.")
-
-
-def _next_step(status: Status) -> str:
-    if status.state == "canceled":
-        return f"Go on with `imagemill resume {status.id}`; what is labelled: `imagemill results {status.id}`."
-    if status.errors:
-        return f"Labels: `imagemill results {status.id}`. Failures: `imagemill errors {status.id}`."
-    return f"Labels: `imagemill results {status.id}`."
+        follow_to_end(client, id, as_json)

@@ -17,15 +17,24 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def shared_options(function: F) -> F:
     """`--json` (the argument `as_json`) and `--data`, which every command takes."""
-    function = click.option("--json", "as_json", is_flag=True, help="JSON: one object; lists, one a line.")(function)
+    return stack_option("--data")(json_option(function))
+
+
+def json_option(function: F) -> F:
+    """`--json`, as the argument `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="JSON: one object; lists, one a line.")(function)
+
+
+def stack_option(name: str) -> Callable[[F], F]:
+    """The folder of the embedded stack; `--stack` where `--data` is what a model learns from."""
     return click.option(
-        "--data",
+        name,
         type=click.Path(file_okay=False, path_type=Path),
         help="Folder of the embedded stack.  [env: IMAGEMILL_DATA; default: ./.imagemill]",
         expose_value=False,
         callback=_use_data,
         is_eager=True,
-    )(function)
+    )
 
 
 def _use_data(_: click.Context, __: click.Parameter, folder: Path | None) -> None:
@@ -90,6 +99,7 @@ def status_fields(status: Status) -> dict[str, str]:
         "shards": f"{shards.done:,} of {shards.total:,} done, {shards.running:,} running, {shards.queued:,} queued",
         "rate": "" if status.images_per_second is None else f"{status.images_per_second:,.1f} images/s",
         "left": "" if status.eta_seconds is None else duration(status.eta_seconds),
+        "figures": figures(status.metrics),
         "failures": _counts(status.error_codes, 5),
         "labels": _counts(status.labels, 5),
         "created": status.created_at,
@@ -97,6 +107,11 @@ def status_fields(status: Status) -> dict[str, str]:
         "finished": status.finished_at or "",
         "output": status.output,
     }
+
+
+def figures(metrics: Mapping[str, float] | None) -> str:
+    """The figures of a training on one line: `epoch 3, train_loss 0.41, accuracy 0.913`."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in (metrics or {}).items() if name != "epochs")
 
 
 def duration(seconds: float) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from producer.cli import EXIT_INTERRUPTED
@@ -50,7 +52,7 @@ def jobs(as_json: bool) -> None:
 @click.argument("job")
 @shared_options
 def show(job: str, as_json: bool) -> None:
-    """Show how far JOB is.
+    """Show how far JOB is; of a training, the figures of each epoch too.
 
     \b
     Example:
@@ -58,7 +60,35 @@ def show(job: str, as_json: bool) -> None:
     """
     from producer.client import Client
 
-    print_status(Client().status(job), as_json=as_json)
+    client = Client()
+    status = client.status(job)
+    if status.kind != "train":
+        print_status(status, as_json=as_json)
+        return
+    history = client.history(job)
+    if as_json:
+        print_json({**status.model_dump(), "history": history})
+        return
+    print_status(status, as_json=False)
+    if history:
+        click.echo()
+        print_table(*history_table(history), right=history_table(history)[0])
+
+
+def history_table(history: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Headings and one row an epoch: its losses, its metrics, its seconds."""
+    losses, metrics = list(history[0]["losses"]), list(history[0]["metrics"])
+    headings = ("EPOCH", *(f"TRAIN {name.upper()}" for name in losses), *map(str.upper, metrics), "SECONDS")
+    rows = [
+        [
+            str(epoch["epoch"]),
+            *(f"{epoch['losses'][name]:.4f}" for name in losses),
+            *(f"{epoch['metrics'][name]:.4f}" for name in metrics),
+            f"{epoch['seconds']:.1f}",
+        ]
+        for epoch in history
+    ]
+    return headings, rows
 
 
 @click.command()

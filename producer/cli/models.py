@@ -1,17 +1,23 @@
-"""`imagemill models list` and `imagemill models show`."""
+"""`imagemill models`: the registry. List, show, push, pull, alias and remove."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from producer.cli.common import print_fields, print_json, print_table, say, shared_options
+
+if TYPE_CHECKING:
+    from contract.models import Model
 
 _FIRST = 5
 
 
 @click.group()
 def models() -> None:
-    """List and show the models of the registry."""
+    """List, show, push, pull, alias and remove the models of the registry."""
 
 
 @models.command("list")
@@ -25,16 +31,20 @@ def list_models(as_json: bool) -> None:
     """
     from producer.client import Client
 
-    found = Client().models()
+    client = Client()
+    found = client.models()
+    names = dict.fromkeys(model.name for model in found)
+    aliases = {name: client.aliases(name) for name in names}
     if as_json:
         for model in found:
-            print_json({"ref": model.ref, **model.model_dump(exclude={"labels"}), "labels": len(model.labels)})
+            print_json(_fields(model, aliases[model.name]) | {"labels": len(model.labels)})
     elif found:
         print_table(
-            ("MODEL", "TASK", "FAMILY", "LABELS", "INPUT", "WEIGHTS", "LICENSE"),
+            ("MODEL", "ALIASES", "TASK", "FAMILY", "LABELS", "INPUT", "WEIGHTS", "LICENSE"),
             (
                 (
                     model.ref,
+                    ", ".join(_pointing(model, aliases[model.name])),
                     model.task,
                     model.family,
                     f"{len(model.labels):,}",
@@ -54,7 +64,7 @@ def list_models(as_json: bool) -> None:
 @click.argument("name")
 @shared_options
 def show(name: str, as_json: bool) -> None:
-    """Show the record of a model, `name` or `name@version`.
+    """Show the record of a model, `name`, `name@version` or `name@alias`.
 
     \b
     Example:
@@ -62,24 +72,208 @@ def show(name: str, as_json: bool) -> None:
     """
     from producer.client import Client
 
-    model = Client().model(name)
+    client = Client()
+    model = client.model(name)
+    _print(model, client.aliases(model.name), as_json)
+
+
+@models.command()
+@click.argument("name")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--labels",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Text file, one label a line, in the order of the model's outputs; a generator may do without.",
+)
+@click.option("--size", type=click.IntRange(1, 4096), required=True, help="Side of the input in pixels.")
+@click.option("--mean", type=float, default=127.5, show_default=True, help="Subtracted from pixel values of 0 to 255.")
+@click.option("--std", type=float, default=127.5, show_default=True, help="What the difference is divided by.")
+@click.option("--crop", type=float, default=1.0, show_default=True, help="Centre crop, as a share of the short side.")
+@click.option(
+    "--interpolation",
+    type=click.Choice(["bicubic", "bilinear"]),
+    default="bicubic",
+    show_default=True,
+    help="How images are resized.",
+)
+@click.option(
+    "--channels",
+    type=click.Choice(["1", "3"]),
+    default="3",
+    show_default=True,
+    help="3: red, green, blue; 1: luma.",
+)
+@click.option("--family", help="Of .safetensors: the architecture they are the weights of.")
+@click.option("--config", multiple=True, metavar="KEY=VALUE", help="Of .safetensors: how the family is built.")
+@click.option("--license", default="", help="Under which the weights may be used.")
+@click.option("--source", default="", help="Where the weights are from.")
+@click.option("--timeout", type=float, default=600.0, show_default=True, help="Seconds to wait for a worker's verdict.")
+@shared_options
+def push(
+    name: str,
+    file: Path,
+    labels: Path | None,
+    size: int,
+    mean: float,
+    std: float,
+    crop: float,
+    interpolation: Literal["bicubic", "bilinear"],
+    channels: str,
+    family: str | None,
+    config: tuple[str, ...],
+    license: str,
+    source: str,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Publish FILE as the next version of NAME, once a worker has run it on noise.
+
+    A .pt2 needs no code on the worker: torch.export.save writes it, of a program with a batch of any size,
+    from normalised float32 [n, channels, size, size] to logits or a tuple of logits and features.
+    A .safetensors holds the weights of a --family.
+
+    \b
+    Examples:
+      imagemill models push birds birds.pt2 --labels birds.txt --size 224
+      imagemill models push digits digits.safetensors --labels digits.txt --size 28 --channels 1 \\
+        --family cnn --config classes=10 --config channels=1 --config size=28
+    """
+    from producer.client import Client
+    from producer.models import read_config, read_labels
+
+    client = Client()
+    say(f"{file} goes up, and a worker runs it once; it is published when that went well.")
+    model = client.push_model(
+        name,
+        file,
+        labels=read_labels(labels) if labels else (),
+        size=size,
+        mean=mean,
+        std=std,
+        crop=crop,
+        interpolation=interpolation,
+        channels=1 if channels == "1" else 3,
+        family=family,
+        config=read_config(config),
+        license=license,
+        source=source,
+        timeout=timeout,
+    )
+    _print(model, {}, as_json)
+    if model.task == "classify":
+        say(f"Label with it: `imagemill classify SOURCE --model {model.ref}`.")
+
+
+@models.command()
+@click.argument("ref")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder for the record and the files; it is made where it is missing.",
+)
+@shared_options
+def pull(ref: str, output: Path, as_json: bool) -> None:
+    """Write the record and the files of the model REF into a folder, each verified by its sha256.
+
+    \b
+    Example:
+      imagemill models pull efficientnet-lite0@1 -o efficientnet-lite0/
+    """
+    from producer.client import Client
+
+    written = Client().pull_model(ref, output)
     if as_json:
-        print_json({"ref": model.ref, **model.model_dump()})
+        print_json({"output": str(output), "files": [path.name for path in written]})
+    else:
+        say(f"{len(written):,} files are in {output}.")
+
+
+@models.command()
+@click.argument("ref")
+@click.argument("alias", required=False)
+@click.option("--remove", is_flag=True, help="Forget the alias that REF, `name@alias`, names.")
+@shared_options
+def alias(ref: str, alias: str | None, remove: bool, as_json: bool) -> None:
+    """Let `name@ALIAS` stand for the version REF from now on; print the aliases of the model.
+
+    A job pins the version that the alias stands for when it is made; it does not follow.
+
+    \b
+    Examples:
+      imagemill models alias birds@3 best
+      imagemill models alias --remove birds@best
+    """
+    from producer.client import Client
+
+    if remove == (alias is not None):
+        raise click.UsageError("Write `REF ALIAS`, or `--remove NAME@ALIAS`.")
+    client = Client()
+    if alias is None:
+        client.remove_alias(ref)
+    else:
+        client.set_alias(ref, alias)
+    name = ref.partition("@")[0]
+    found = client.aliases(name)
+    if as_json:
+        print_json({"name": name, "aliases": found})
+    else:
+        print_fields({f"{name}@{other}": f"{name}@{version}" for other, version in found.items()})
+
+
+@models.command("rm")
+@click.argument("ref")
+@shared_options
+def remove(ref: str, as_json: bool) -> None:
+    """Remove the version REF, `name@version`, and its files. Its number never comes back.
+
+    \b
+    Example:
+      imagemill models rm birds@2
+    """
+    from producer.client import Client
+
+    model = Client().remove_model(ref)
+    if as_json:
+        print_json({"removed": model.ref})
+    else:
+        say(f"{model.ref} is removed.")
+
+
+def _print(model: Model, aliases: dict[str, int], as_json: bool) -> None:
+    if as_json:
+        print_json(_fields(model, aliases))
         return
-    pre = model.preprocess
+    how = model.preprocess
     more = " …" if len(model.labels) > _FIRST else ""
     print_fields(
         {
             "model": model.ref,
+            "aliases": ", ".join(_pointing(model, aliases)),
             "task": model.task,
-            "family": model.family,
-            "labels": f"{len(model.labels):,}: {'; '.join(model.labels[:_FIRST])}{more}",
-            "input": f"{pre.size} × {pre.size}, centre crop {pre.crop}, {pre.interpolation}, "
-            f"(x − {pre.mean:g})/{pre.std:g}",
+            "family": " ".join([model.family, *(f"{key}={value}" for key, value in model.config.items())]),
+            "labels": f"{len(model.labels):,}: {'; '.join(model.labels[:_FIRST])}{more}" if model.labels else "",
+            "input": f"{how.size} × {how.size} × {how.channels}, centre crop {how.crop}, {how.interpolation}, "
+            f"(x − {how.mean:g})/{how.std:g}",
             "weights": f"{model.weights.name}, {model.weights.bytes:,} bytes",
             "sha256": model.weights.sha256,
+            "files": ", ".join(file.name for file in model.files),
+            "metrics": ", ".join(f"{name} {value:.4g}" for name, value in model.metrics.items()),
+            "recipe": " ".join(f"{name}={value}" for name, value in model.recipe.items()),
+            "data": ", ".join(f"{name} {value}" for name, value in model.data.items()),
             "source": model.source,
             "license": model.license,
+            "imagemill": model.code,
             "created": model.created_at,
         }
     )
+
+
+def _fields(model: Model, aliases: dict[str, int]) -> dict[str, Any]:
+    return {"ref": model.ref, "aliases": _pointing(model, aliases), **model.model_dump()}
+
+
+def _pointing(model: Model, aliases: dict[str, int]) -> list[str]:
+    """The aliases that stand for this version."""
+    return [alias for alias, version in aliases.items() if version == model.version]

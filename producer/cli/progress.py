@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from producer.cli.common import duration, on_terminal, say
+from producer.cli.common import duration, figures, on_terminal, say
 
 if TYPE_CHECKING:
     from contract.jobs import Status
@@ -42,7 +42,7 @@ def job_bar() -> Iterator[Callable[[Status], None]]:
     """Takes the status of a job."""
     if on_terminal():
         with _bar("{task.fields[speed]}") as update:
-            yield lambda s: update(s.state, s.done, s.total, _speed(s))
+            yield lambda s: update(_what(s), *_part(s), _speed(s))
     else:
         due, last = _Due(), ""
 
@@ -56,8 +56,23 @@ def job_bar() -> Iterator[Callable[[Status], None]]:
         yield line
 
 
+def _what(status: Status) -> str:
+    """The state of a job, or of a training the epoch that it is in."""
+    metrics = status.metrics or {}
+    return f"epoch {metrics['epoch']:.0f}/{metrics['epochs']:.0f}" if "epochs" in metrics else status.state
+
+
+def _part(status: Status) -> tuple[int, int | None]:
+    """How much is done of how much: of the whole job, or of a training the epoch that it is in."""
+    metrics = status.metrics or {}
+    if status.total is None or "epochs" not in metrics or status.ended:
+        return status.done, status.total
+    an_epoch = status.total // int(metrics["epochs"])
+    return min(an_epoch, status.done - (int(metrics["epoch"]) - 1) * an_epoch), an_epoch
+
+
 def _speed(status: Status) -> str:
-    parts = []
+    parts = [figures(status.metrics)] if status.metrics else []
     if status.images_per_second is not None:
         parts.append(f"{status.images_per_second:,.1f} images/s")
     if status.eta_seconds is not None:

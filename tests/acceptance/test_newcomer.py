@@ -74,7 +74,7 @@ def test_show_has_the_documented_fields(imagemill: Shell) -> None:
     assert shown == job
     assert set(shown) >= DOCUMENTED
     # Beside them what explains a job to people, and nothing else.
-    assert set(shown) - DOCUMENTED == {"source", "skipped", "reason", "error_codes", "labels"}
+    assert set(shown) - DOCUMENTED == {"source", "skipped", "reason", "error_codes", "labels", "metrics"}
     assert shown["shards"] == {"total": 1, "done": 1, "running": 0, "queued": 0}
     assert (shown["id"], shown["kind"], shown["state"], shown["total"]) == ("shown", "classify", "succeeded", 37)
     assert shown["eta_seconds"] is None
@@ -187,10 +187,12 @@ def test_results_in_every_format(imagemill: Shell, mixed: Path) -> None:
 
 def test_cancel_resume_and_rebuild(imagemill: Shell, photo_folder: Callable[[int], Path]) -> None:
     folder = photo_folder(800)
-    imagemill("classify", folder, "--model", MODEL, "--job", "stopped", "--shard-size", 16, "--detach")
+    with workers_asleep(imagemill):
+        imagemill("classify", folder, "--model", MODEL, "--job", "stopped", "--shard-size", 16, "--detach")
 
     wait_until(lambda: imagemill.json("show", "stopped")[0]["done"] > 0, 20, "the first labels")
-    assert imagemill.json("cancel", "stopped")[0]["state"] == "canceled"
+    with workers_asleep(imagemill):
+        assert imagemill.json("cancel", "stopped")[0]["state"] == "canceled"
     # A job that was canceled did not do what was asked for.
     (canceled,) = imagemill.json("follow", "stopped", code=1)
     assert canceled["done"] < 800

@@ -5,9 +5,9 @@ import threading
 import pytest
 
 from contract.errors import RedisUnavailable
-from contract.jobs import Classify, Source
 from contract.ledger import Ledger
 from contract.settings import Settings
+from contract.specs import Classify, Source
 from tests.waiting import wait_until
 
 

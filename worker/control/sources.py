@@ -6,20 +6,23 @@ It reads the object store only; local folders are the producer's (`producer.sour
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import tarfile
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import PurePosixPath
 
 import pyarrow as pa
 
 from contract.errors import InvalidSource
 from contract.items import URI_COLUMNS, Item, is_image_name, item_of, parse_s3, row_uri
-from contract.jobs import Source
 from contract.objects import Entry, ObjectStore
 from contract.parquet import read_rows
+from contract.specs import Source
 
 
 @dataclass
@@ -28,6 +31,9 @@ class Listing:
 
     store: ObjectStore
     source: Source
+    labels: bool = False
+    """Whether each item is to say its class: the folder that it is in, the `.cls` or `.json` beside it in a tar, or
+    the column `label` of a manifest; None where there is no such thing."""
     skipped: int = field(default=0, init=False)
 
     def items(self) -> Iterator[Item]:
@@ -41,12 +47,15 @@ class Listing:
                 return self._manifest()
             case "packed":
                 raise InvalidSource(f"{self.source.label} is packed by the producer; run the same command again.")
+            case "idx" | "job":
+                raise InvalidSource(f"{self.source.label} is data to train with; it has no images one by one.")
 
     def _prefix(self) -> Iterator[Item]:
         bucket, prefix = parse_s3(self.source.uri)
         for entry in self.store.list(prefix, bucket=bucket):
             if is_image_name(entry.key):
-                yield Item(key=entry.key, uri=f"s3://{bucket}/{entry.key}", size=entry.size)
+                label = _folder(entry.key.removeprefix(prefix)) if self.labels else None
+                yield Item(key=entry.key, uri=f"s3://{bucket}/{entry.key}", size=entry.size, label=label)
             elif not entry.key.endswith("/"):
                 self.skipped += 1
 
@@ -63,20 +72,21 @@ class Listing:
         uri = f"s3://{bucket}/{archive.key}"
         try:
             with tarfile.open(fileobj=_reader(self.store, bucket, archive.key, archive.size), mode="r:") as tar:
-                for member in tar:
-                    if not member.isfile():
-                        continue
-                    if not is_image_name(member.name):
-                        self.skipped += 1
-                        continue
-                    yield Item(
-                        key=f"{name}/{member.name}",
-                        uri=f"{uri}#{member.name}",
-                        # Of a member that breaks off what there is, for the decoder to say so.
-                        size=max(0, min(member.size, archive.size - member.offset_data)),
-                        tar=uri,
-                        offset=member.offset_data,
-                    )
+                for sample in _samples(tar):
+                    label = _label_of(tar, sample) if self.labels else None
+                    for member in sample:
+                        if not is_image_name(member.name):
+                            self.skipped += 1
+                            continue
+                        yield Item(
+                            key=f"{name}/{member.name}",
+                            uri=f"{uri}#{member.name}",
+                            # Of a member that breaks off what there is, for the decoder to say so.
+                            size=max(0, min(member.size, archive.size - member.offset_data)),
+                            tar=uri,
+                            offset=member.offset_data,
+                            label=label,
+                        )
                 # A whole tar ends with a block of zeros. Without it tarfile stops as if all were well.
                 broken = tar.offset + tarfile.BLOCKSIZE > archive.size
         except tarfile.TarError:
@@ -92,7 +102,9 @@ class Listing:
                 where = f"Row {number} of {self.source.label}"
                 if not isinstance(row, dict):
                     raise InvalidSource(f'{where} is no JSON object; write {{"uri": "…"}} there.')
-                yield item_of(row_uri(row, where))
+                item = item_of(row_uri(row, where))
+                label = row.get("label") if self.labels else None
+                yield item if label is None else dataclasses.replace(item, label=str(label))
         except (ValueError, csv.Error, pa.ArrowException) as error:  # no JSON, no UTF-8, no CSV, no Parquet
             raise InvalidSource(f"{self.source.label} cannot be read as a manifest: {error}.") from error
 
@@ -101,7 +113,7 @@ class Listing:
             with tempfile.TemporaryFile() as file:
                 for piece in self.store.pieces(key, bucket=bucket):
                     file.write(piece)
-                yield from read_rows(file, URI_COLUMNS)
+                yield from read_rows(file, (*URI_COLUMNS, "label"))
         elif key.endswith(".csv"):
             # With its line feeds, for a quoted cell may hold some; a byte order mark is none of the data.
             lines = (f"{line.decode()}\n" for line in self.store.lines(key, bucket=bucket))
@@ -110,6 +122,34 @@ class Listing:
             for line in self.store.lines(key, bucket=bucket):
                 if line.strip():
                     yield json.loads(line)
+
+
+def _folder(path: str) -> str | None:
+    """The folder that a file is in, by its name; None where it is in none."""
+    return PurePosixPath(path.lstrip("/")).parent.name or None
+
+
+def _samples(tar: tarfile.TarFile) -> Iterator[list[tarfile.TarInfo]]:
+    """The files of a WebDataset, sample by sample: neighbours of one name up to its first dot."""
+    for _, members in groupby((m for m in tar if m.isfile()), lambda member: _stem(member.name)):
+        yield list(members)
+
+
+def _stem(name: str) -> str:
+    folder, slash, file = name.rpartition("/")
+    return f"{folder}{slash}{file.partition('.')[0]}"
+
+
+def _label_of(tar: tarfile.TarFile, sample: list[tarfile.TarInfo]) -> str | None:
+    """What the `.cls` of a sample says, or `label` in its `.json`, or the folder that it is in."""
+    for member in sample:
+        suffix = PurePosixPath(member.name).suffix
+        if suffix in (".cls", ".json") and (file := tar.extractfile(member)) is not None:
+            text = file.read()
+            value = text.decode().strip() if suffix == ".cls" else json.loads(text).get("label")
+            if value not in (None, ""):
+                return str(value)
+    return _folder(sample[0].name)
 
 
 def _without_mark(lines: Iterator[str]) -> Iterator[str]:

@@ -40,6 +40,7 @@ Interpolation = Literal["bicubic", "bilinear"]
 _FORMATS = tuple(
     name for name in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "MPO", "ICO", "AVIF") if name in Image.OPEN
 )
+_SEQUENCE_PIXELS = 10
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF87a", b"GIF89a")
 _TRAILERS = (b"\xff\xd9", b"IEND\xaeB`\x82", b";")  # how a JPEG, a PNG and a GIF end
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -68,6 +69,15 @@ class Decoded:
     height: int
 
 
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """A decoded animation: `pixels` uint8 [t, size, size, 3], RGB; `width` and `height` of a frame."""
+
+    pixels: NDArray[np.uint8]
+    width: int
+    height: int
+
+
 def decode(data: bytes, size: int, *, crop: float, interpolation: Interpolation, max_pixels: int) -> Decoded:
     """The upright centre square of an image file, `crop` × its short side, resized to `size` × `size`.
 
@@ -85,6 +95,68 @@ def decode(data: bytes, size: int, *, crop: float, interpolation: Interpolation,
         raise _too_many_pixels(max_pixels) from error
     except Exception as error:  # decoders raise ValueError, SyntaxError, struct.error, MemoryError, …
         _fail(data, error)
+
+
+def decode_sequence(
+    data: bytes, size: int, *, crop: float, interpolation: Interpolation, max_pixels: int, frames: int
+) -> Sequence:
+    """The frames of an animation, each as `decode` gives one; of more than `frames` that many, evenly spread.
+
+    A still image is a sequence of one. `max_pixels` holds for a frame, and ten times as much for all together.
+    Raises what `decode` raises.
+    """
+    if not data:
+        raise EmptyFile("The file has no bytes; upload it again or leave it out.")
+    try:
+        return _decode_sequence(data, size, crop, interpolation, max_pixels, frames)
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_many_pixels(max_pixels) from error
+    except Exception as error:
+        _fail(data, error)
+
+
+def _decode_sequence(
+    data: bytes, size: int, crop: float, interpolation: Interpolation, max_pixels: int, frames: int
+) -> Sequence:
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        width, height = image.size
+        count = getattr(image, "n_frames", 1)
+        if width * height > max_pixels or width * height * count > _SEQUENCE_PIXELS * max_pixels:
+            raise _too_many_pixels(max_pixels, width, height)
+        pixels = []
+        for number in spread(count, frames):
+            image.seek(number)
+            image.load()
+            pixels.append(np.asarray(_to_rgb(_resized(image, size, crop, _RESAMPLING[interpolation]))))
+    return Sequence(np.stack(pixels), width, height)
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Which of `count` frames are taken where at most `most` are: evenly spread, the first and the last among them."""
+    if count <= most:
+        return list(range(count))
+    return [round(n * (count - 1) / max(1, most - 1)) for n in range(most)]
+
+
+def look(data: bytes) -> tuple[int, int, bool]:
+    """Width, height and whether the image is gray, by its header alone. Raises what `decode` raises."""
+    if not data:
+        raise EmptyFile("The file has no bytes; upload it again or leave it out.")
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            return image.width, image.height, _is_gray(image)
+    except Exception as error:
+        _fail(data, error)
+
+
+def _is_gray(image: Image.Image) -> bool:
+    if image.mode == "P":
+        colours = image.getpalette() or []
+        return colours[0::3] == colours[1::3] == colours[2::3]
+    return image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I")
 
 
 def _decode(data: bytes, size: int, crop: float, interpolation: Interpolation, max_pixels: int) -> Decoded:

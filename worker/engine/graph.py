@@ -1,6 +1,6 @@
 """The torch module that every runtime starts from: uint8 pixels in, logits and features out.
 
-It knows no device and no batch. Imports torch.
+It knows no batch. Imports torch.
 """
 
 from __future__ import annotations
@@ -11,41 +11,75 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from contract.errors import ModelError
+from contract.models import PROGRAM
 from worker import zoo
-from worker.engine.runtime import ModelSpec
+from worker.engine.program import Program, load_program
+from worker.engine.runtime import ModelSpec, Precision
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_LUMA = (0.299, 0.587, 0.114)
+"""Red, green and blue in the luma of ITU-R BT.601, which is what Pillow makes a photo gray with."""
 
 
 class Graph(nn.Module):
-    """A zoo model behind its normalisation."""
+    """A model of the zoo, or a program, behind its normalisation."""
 
-    def __init__(self, model: nn.Module, *, mean: float, std: float) -> None:
+    def __init__(self, model: nn.Module, *, mean: float, std: float, channels: int = 3) -> None:
         super().__init__()
         self.model = model
-        self._mean, self._std = mean, std
+        self._mean, self._std, self._gray = mean, std, channels == 1
+
+    def on(self, device: torch.device, precision: Precision) -> Graph:
+        """Itself on a device, computing in a precision, with weights in the layout that is fastest there."""
+        if isinstance(self.model, Program):
+            self.model.on(device, precision)
+            return self
+        self.to(device, _DTYPES[precision])
+        for weight in self.parameters():
+            if weight.dim() == 4:
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        return self
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 [n, h, w, 3] to logits [n, classes] and features [n, d], float32.
 
         NHWC seen as NCHW is what torch calls channels-last: the layout that convolutions like, for free.
         """
-        dtype = next(self.model.parameters()).dtype
-        x = (pixels.permute(0, 3, 1, 2).float() - self._mean) / self._std
-        logits, features = self.model(x.to(dtype))
+        x = pixels.permute(0, 3, 1, 2).float()
+        if self._gray:
+            # No weights in a buffer, which a cast to bf16 would round.
+            x = x[:, 0:1] * _LUMA[0] + x[:, 1:2] * _LUMA[1] + x[:, 2:3] * _LUMA[2]
+        x = (x - self._mean) / self._std
+        logits, features = self.model(x.to(next(self.model.parameters(), x).dtype))
         return logits.float(), features.float()
 
 
 def build(spec: ModelSpec) -> Graph:
-    """The model of `spec` with its weights, in float32, ready for inference.
+    """The model of `spec` with its weights, in float32 whatever they were stored in, ready for inference.
 
     Raises ModelError for an unknown family and for weights or labels that do not fit it.
     """
-    model = zoo.create(spec.family, **spec.config)
-    try:
-        model.load_state_dict(load_file(spec.weights))
-    except (SafetensorError, RuntimeError) as error:
-        raise ModelError(f"The weights {spec.weights} do not fit the family {spec.family}: {error}.") from error
-    graph = Graph(model, mean=spec.mean, std=spec.std).eval().requires_grad_(False)
+    if spec.family == PROGRAM:
+        model: nn.Module = load_program(spec.weights, channels=spec.channels, size=spec.size)
+    else:
+        model = load_family(spec)
+    graph = Graph(model, mean=spec.mean, std=spec.std, channels=spec.channels).eval().requires_grad_(False)
     classes = graph(torch.zeros((1, spec.size, spec.size, 3), dtype=torch.uint8))[0].shape[1]
     if classes != spec.classes:
         raise ModelError(f"The model tells {classes} classes apart, its record names {spec.classes} labels.")
     return graph
+
+
+def load_family(spec: ModelSpec) -> nn.Module:
+    """The module of a family of the zoo with the weights of `spec`, in float32 whatever they were stored in.
+
+    Raises ModelError for an unknown family and for weights that do not fit it.
+    """
+    model = zoo.create(spec.family, **spec.config)
+    try:
+        # Copied into parameters that are float32: halves become what they stand for.
+        model.load_state_dict(load_file(spec.weights))
+    except (SafetensorError, RuntimeError) as error:
+        said = " ".join(str(error).split())[:300].rstrip(".")
+        raise ModelError(f"The weights {spec.weights} do not fit the family {spec.family}: {said}.") from error
+    return model

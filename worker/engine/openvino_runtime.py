@@ -118,7 +118,7 @@ def _read(core: ov.Core, spec: ModelSpec, batch_size: int, cache_dir: Path) -> o
 def _key(spec: ModelSpec, batch_size: int) -> str:
     """Names all that the IR depends on, so that a stale one is never read."""
     config = json.dumps(dict(spec.config), sort_keys=True)
-    facts = (spec.weights_sha256, spec.family, config, spec.size, spec.mean, spec.std, batch_size)
+    facts = (spec.weights_sha256, spec.family, config, spec.size, spec.channels, spec.mean, spec.std, batch_size)
     digest = hashlib.sha256(repr((*facts, ov.__version__, _FORMAT)).encode()).hexdigest()
     return f"{spec.family}-{digest[:24]}"
 
@@ -130,7 +130,13 @@ def _convert(spec: ModelSpec, batch_size: int) -> ov.Model:
     Analytics, with no switch but a file in the user's home.
     """
     import torch
-    from openvino.frontend import FrontEndManager
+    from openvino.frontend import (
+        FrontEndManager,
+        GeneralFailure,
+        NotImplementedFailure,
+        OpConversionFailure,
+        OpValidationFailure,
+    )
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     from worker.engine.graph import build
@@ -139,13 +145,15 @@ def _convert(spec: ModelSpec, batch_size: int) -> ov.Model:
     with warnings.catch_warnings(), torch.inference_mode():
         # torch.jit.trace is deprecated for torch.export, which OpenVINO 2026.4 reads with complaints.
         warnings.simplefilter("ignore")
-        decoder = TorchScriptPythonDecoder(build(spec), example_input=(torch.zeros(shape, dtype=torch.uint8),))
-        frontend = FrontEndManager().load_by_framework("pytorch")
+        graph = build(spec)
         try:
+            decoder = TorchScriptPythonDecoder(graph, example_input=(torch.zeros(shape, dtype=torch.uint8),))
+            frontend = FrontEndManager().load_by_framework("pytorch")
             model = frontend.convert(frontend.load(decoder))
             model.reshape(list(shape))
-        except RuntimeError as error:
+        except (RuntimeError, GeneralFailure, NotImplementedFailure, OpConversionFailure, OpValidationFailure) as error:
+            said = " ".join(str(error).split()).rpartition("Summary: -- ")[2][:200]
             raise ModelError(
-                f"OpenVINO cannot convert the family {spec.family} ({error}); set IMAGEMILL_RUNTIME=torch."
+                f"OpenVINO cannot convert the family {spec.family} ({said}); set IMAGEMILL_RUNTIME=torch."
             ) from error
     return model

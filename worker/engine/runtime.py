@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,11 @@ from numpy.typing import NDArray
 from contract.errors import InvalidSettings, ModelError
 from worker.engine.cores import cores
 from worker.engine.memory import calm_openmp, tune_allocator
+
+if TYPE_CHECKING:
+    from contract.models import Model
+
+log = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "bf16"]
 
@@ -34,7 +40,7 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A model as a runtime needs it. Pixels 0 to 255 become (pixel − mean) / std."""
+    """A model as a runtime needs it. Pixels 0 to 255 become (pixel − mean) / std, gray first where `channels` is 1."""
 
     family: str
     weights: Path
@@ -43,7 +49,24 @@ class ModelSpec:
     mean: float
     std: float
     classes: int
+    channels: int = 3
     config: Mapping[str, int | float | str | bool] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model: Model, weights: Path) -> ModelSpec:
+        """A record, and its weights as a file."""
+        how = model.preprocess
+        return cls(
+            family=model.family,
+            config=dict(model.config),
+            weights=weights,
+            weights_sha256=model.weights.sha256,
+            size=how.size,
+            channels=how.channels,
+            mean=how.mean,
+            std=how.std,
+            classes=len(model.labels),
+        )
 
 
 class Runtime(Protocol):
@@ -100,13 +123,19 @@ def load(
     if kind == "openvino":
         from worker.engine.openvino_runtime import OpenVINORuntime
 
-        return OpenVINORuntime(
-            spec,
-            precision=precision,
-            threads=threads,
-            batch_size=batch_size or OpenVINORuntime.BATCH_SIZE,
-            cache_dir=cache_dir.expanduser(),
-        )
+        try:
+            return OpenVINORuntime(
+                spec,
+                precision=precision,
+                threads=threads,
+                batch_size=batch_size or OpenVINORuntime.BATCH_SIZE,
+                cache_dir=cache_dir.expanduser(),
+            )
+        except ModelError as error:
+            if runtime == "openvino":
+                raise
+            log.warning("torch in place of OpenVINO: %s", error)
+            kind = "cpu"
     if kind == "cpu":
         tune_allocator()
         calm_openmp()
@@ -138,6 +167,11 @@ def choose(device: str, runtime: str, *, has_cuda: bool, has_openvino: bool) -> 
     if runtime == "openvino" and not has_openvino:
         raise InvalidSettings("OpenVINO is not installed; `pip install openvino`, or take the runtime torch.")
     return "openvino" if has_openvino and runtime != "torch" else "cpu"
+
+
+def torch_device(device: str) -> str:
+    """What torch trains on, CUDA before the CPU; raises InvalidSettings where `device` is not here."""
+    return choose(device, "torch", has_cuda=device != "cpu" and _has_cuda(), has_openvino=False)
 
 
 def resolve_precision(asked: str, *, native_bf16: bool, device: str) -> Precision:

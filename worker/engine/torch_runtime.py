@@ -39,11 +39,7 @@ class TorchRuntime:
         self.precision: Precision = resolve_precision(
             precision, native_bf16=_has_bf16(place), device=f"The device {device}"
         )
-        graph = build(spec)
-        graph.to(place, {"fp32": torch.float32, "bf16": torch.bfloat16}[self.precision])
-        for weight in graph.parameters():
-            if weight.dim() == 4:
-                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        graph = build(spec).on(place, self.precision)
         batch_size = batch_size or (_CUDA_BATCH if cuda else _CPU_BATCH)
         shape = (batch_size, spec.size, spec.size, 3)
         if cuda:

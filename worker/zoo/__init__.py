@@ -1,11 +1,20 @@
-"""The registry of architectures: a family's name to the torch module behind it.
+"""The registry of architectures: a family's name to the torch module behind it, and to its task.
 
 It knows no weights, no files and no devices. A family joins by a decorator:
 
-    @register("efficientnet-lite0")
+    @register("efficientnet-lite0", task="classify")
     class EfficientNetLite0(nn.Module): ...
 
-Architectures are imported when one is first asked for, so that reading a label costs no torch.
+A task says what a family can be asked, with x float pixels as its recipe or record normalises them,
+n examples a batch, t frames a sequence:
+
+    classify            model(x [n, c, h, w])                -> logits [n, classes], features [n, d]
+    classify-sequence   model(x [n, t, c, h, w], lengths [n]) -> logits [n, classes], features [n, d]
+    generate            model.decode(z [n, latent], y [n])   -> images [n, c, size, size] in −1..1
+
+where z is standard normal and as wide as `model.latent`, y are class indices, and lengths, from 1 to
+t, are the frames of each sequence that are real; both int64. Architectures are imported when one is
+first asked for, so that reading a label costs no torch.
 """
 
 from __future__ import annotations
@@ -13,7 +22,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from contract.errors import ModelError
 
@@ -22,40 +31,58 @@ if TYPE_CHECKING:
 
     Build = TypeVar("Build", bound=Callable[..., nn.Module])
 
-_MODULES = ("efficientnet_lite",)
-_FAMILIES: dict[str, Callable[..., nn.Module]] = {}
+Task = Literal["classify", "classify-sequence", "generate"]
+
+_MODULES = ("cnn", "efficientnet_lite", "gan", "rnn", "vae")
+_BUILDERS: dict[str, Callable[..., nn.Module]] = {}
+_TASKS: dict[str, Task] = {}
 
 
-def register(family: str) -> Callable[[Build], Build]:
-    """Enter the class or function under it as the builder of `family`."""
+def register(family: str, *, task: Task) -> Callable[[Build], Build]:
+    """Enter the class or function under it as the builder of `family`, which does `task`."""
 
     def enter(build: Build) -> Build:
-        if family in _FAMILIES:
+        if family in _BUILDERS:
             raise ValueError(f"The family {family!r} is registered twice; give one of them another name.")
-        _FAMILIES[family] = build
+        _BUILDERS[family], _TASKS[family] = build, task
         return build
 
     return enter
 
 
-def families() -> tuple[str, ...]:
-    """The names of all families, sorted."""
+def families(task: Task | None = None) -> tuple[str, ...]:
+    """The names of all families, or of those that do `task`, sorted."""
     for module in _MODULES:
         import_module(f"{__name__}.{module}")
-    return tuple(sorted(_FAMILIES))
+    return tuple(sorted(family for family in _BUILDERS if task in (None, _TASKS[family])))
+
+
+def task(family: str) -> Task:
+    """What `family` does. Raises ModelError, with the nearest names, for one that is not there."""
+    return _TASKS[_known(family)]
+
+
+def builder(family: str) -> Callable[..., nn.Module]:
+    """What makes `family`: its signature names the config. Raises ModelError as `task` does."""
+    return _BUILDERS[_known(family)]
 
 
 def create(family: str, **config: object) -> nn.Module:
-    """A module of `family` with random weights; `config` goes to its builder.
+    """A module of `family` with random weights, from torch's global generator; `config` goes to its builder.
 
     Raises ModelError, with the nearest names, for a family that is not there and for a config that
     its builder does not take.
     """
+    build = builder(family)
+    try:
+        return build(**config)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"The family {family!r} cannot be built from {config}: {error}.") from error
+
+
+def _known(family: str) -> str:
     known = families()
     if family not in known:
         near = difflib.get_close_matches(family, known, n=3, cutoff=0.4) or known
         raise ModelError(f"There is no family {family!r} in the zoo; the nearest are {', '.join(near)}.")
-    try:
-        return _FAMILIES[family](**config)
-    except TypeError as error:
-        raise ModelError(f"The family {family!r} cannot be built from {config}: {error}.") from error
+    return family

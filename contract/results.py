@@ -1,12 +1,13 @@
 """Reads the labelled rows of a job from its committed shards. What is not committed does not exist.
 
-It knows where rows are and that they are whole, not what they are turned into (`producer.exports`).
+It knows where rows are and that they are whole, not what they are turned into: an export, or data to train with.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -16,13 +17,22 @@ from contract.errors import ObjectDamaged
 from contract.items import Item, parse_s3, read_manifest
 from contract.jobs import Marker
 from contract.keys import JobKeys
+from contract.lifecycle import marker_keys, read_marker
 from contract.objects import ObjectStore
 from contract.parquet import read_table
 from contract.rows import ERROR
-from producer.commits import read_markers
 
 Row = dict[str, Any]
 """One row, with the columns of `contract.rows`."""
+
+_THREADS = 16
+
+
+def read_markers(store: ObjectStore, job: str) -> list[Marker]:
+    """The newest commit of every shard, in the order of the shards; those of bisected shards too."""
+    newest = sorted(marker_keys(store, job).items())
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(lambda found: read_marker(store, job, *found), newest))
 
 
 def tables(store: ObjectStore, job: str, *, failed: bool = False) -> Iterator[tuple[Marker, pa.Table]]:

@@ -1,0 +1,92 @@
+"""`imagemill follow`, and how the commands that begin a job watch it to its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from producer.cli import EXIT_FAILED, EXIT_INTERRUPTED
+from producer.cli.common import print_status, say, shared_options
+from producer.cli.progress import job_bar
+
+if TYPE_CHECKING:
+    from contract.jobs import Status
+    from producer.client import Client
+
+
+@click.command()
+@click.argument("job")
+@shared_options
+def follow(job: str, as_json: bool) -> None:
+    """Follow JOB to its end. Ctrl-C leaves it running.
+
+    \b
+    Example:
+      imagemill follow classify-20261124-093215-7f3a
+    """
+    from producer.client import Client
+
+    follow_to_end(Client(), job, as_json)
+
+
+def print_queued(status: Status, as_json: bool) -> None:
+    """What `--detach` prints: the id alone on stdout, for `$(…)`, or the status as JSON."""
+    say(f"{status.id} is {status.state}; follow it with `imagemill follow {status.id}`.")
+    if as_json:
+        print_status(status, as_json=True)
+    else:
+        click.echo(status.id)
+
+
+def follow_to_end(client: Client, job: str, as_json: bool) -> None:
+    """Show how a job goes until it ends; Ctrl-C leaves it running."""
+    try:
+        status = _watch(client, job)
+    except KeyboardInterrupt:
+        say(f"{job} goes on. Follow it with `imagemill follow {job}`, stop it with `imagemill cancel {job}`.")
+        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+    print_status(status, as_json=as_json)
+    say(_next_step(status))
+    if status.state != "succeeded":
+        raise click.exceptions.Exit(EXIT_FAILED)
+
+
+def _watch(client: Client, job: str) -> Status:
+    hinted = False
+    with job_bar() as show:
+        for status in client.follow(job):
+            show(status)
+            if not hinted and not status.ended and not status.shards.running:
+                hinted = True
+                _hint(client, "classify" if status.kind == "classify" else "train")
+    return status
+
+
+def _hint(client: Client, queue: str) -> None:
+    """Say once that nobody is there to do the work, rather than wait without a word."""
+    from contract.errors import RedisUnavailable
+
+    try:
+        workers = client.workers()
+    except RedisUnavailable:
+        return
+    if not any(queue in worker.fields.get("queues", "").split(",") for worker in workers):
+        say(
+            "No worker is alive yet for this; start one with `imagemill up` or "
+            f"`imagemill-worker run --queues {queue}`. The job waits."
+        )
+
+
+def _next_step(status: Status) -> str:
+    if status.kind == "evaluate":
+        return f"Its page: `imagemill report {status.id} -o report.html`."
+    if status.kind == "train":
+        if status.state == "succeeded":
+            return f"Its card and curves: `imagemill models pull {status.model} -o DIR`."
+        return f"Go on from its last checkpoint with `imagemill resume {status.id}`."
+    if status.state == "canceled":
+        return f"Go on with `imagemill resume {status.id}`; what is labelled: `imagemill results {status.id}`."
+    if status.errors:
+        return f"Labels: `imagemill results {status.id}`. Failures: `imagemill errors {status.id}`."
+    return f"Labels: `imagemill results {status.id}`."

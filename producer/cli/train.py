@@ -1,0 +1,84 @@
+"""`imagemill train`: train a model on labelled images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from producer.cli import EXIT_INTERRUPTED
+from producer.cli.common import json_option, say, stack_option
+from producer.cli.follow import follow_to_end, print_queued
+from producer.cli.progress import packing_bar
+
+
+@click.command()
+@click.argument("family")
+@click.option("--data", "source", required=True, metavar="SOURCE", help="Labelled images; see below.")
+@click.option("--name", required=True, help="Of the model; each training publishes its next version.")
+@click.option("--epochs", type=click.IntRange(1), help="Passes over the data; else those of the recipe.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A number of the recipe; repeatable.")
+@click.option(
+    "--labels",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the names of the classes in their order, one a line.",
+)
+@click.option("--from", "start", metavar="NAME@V", help="Begin with the weights of this model.")
+@click.option(
+    "--min-score", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="job:ID: only labels this sure."
+)
+@click.option("--job", metavar="ID", help="Name the job; the same command again is the same job.")
+@click.option("--detach", is_flag=True, help="Return when the job is queued.")
+@stack_option("--stack")
+@json_option
+def train(
+    family: str,
+    source: str,
+    name: str,
+    epochs: int | None,
+    settings: tuple[str, ...],
+    labels: Path | None,
+    start: str | None,
+    min_score: float,
+    job: str | None,
+    detach: bool,
+    as_json: bool,
+) -> None:
+    """Train a model of FAMILY: cnn, rnn, gan or vae.
+
+    SOURCE is a folder of class folders, WebDataset tars, an S3 prefix, a manifest with a column `label`, a folder
+    with IDX files (the MNIST format), or job:ID, the labels of an earlier classify job. It checkpoints, so that a
+    worker may die; Ctrl-C leaves it running. The best epoch is published.
+
+    \b
+    Examples:
+      imagemill train cnn --data flowers/ --name flowers --epochs 20 --set size=64
+      imagemill train gan --data s3://sets/mnist/ --name digits-gan
+      imagemill train cnn --data job:animals --min-score 0.9 --name animals --set size=96
+    """
+    from producer.client import Client, new_job_id
+
+    client = Client()
+    id = job or new_job_id("train")
+    names = labels.read_text("utf-8").splitlines() if labels else []
+    try:
+        with packing_bar() as progress:
+            status = client.train(
+                family,
+                source,
+                name=name,
+                epochs=epochs,
+                settings=settings,
+                labels=[line.strip() for line in names if line.strip()],
+                start=start,
+                min_score=min_score,
+                job=id,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        say(f"Interrupted before all of {source} was uploaded. The same command with --job {id} goes on.")
+        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+    if detach:
+        print_queued(status, as_json)
+    else:
+        follow_to_end(client, id, as_json)

@@ -1,0 +1,237 @@
+"""Brings models of one's own to the registry, and takes models out of it, as files.
+
+Whether a model runs is for a worker to say: here is no torch. What a laptop can check is checked before anything is
+uploaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from contract import keys
+from contract.errors import ImagemillError, InvalidInput, RedisUnavailable, ServiceUnavailable
+from contract.ledger import iso
+from contract.lifecycle import House
+from contract.models import PROGRAM, File, Model, Preprocess, Registry, Scalar, Task, check_name, imagemill_version
+from contract.recipes import RECIPES
+from contract.staging import Staging, Verdict
+
+_POLL_SECONDS = 0.5
+_ASK_SECONDS = 20.0
+_LONELY_SECONDS = 20.0
+_GAVE_UP = Verdict(ok=False, reason="The producer gave up waiting for a worker.")
+_KINDS = {".pt2": "weights.pt2", ".safetensors": "weights.safetensors"}
+
+
+def describe(
+    name: str,
+    path: Path,
+    *,
+    labels: Sequence[str],
+    preprocess: Mapping[str, object],
+    family: str | None,
+    config: Mapping[str, Scalar],
+    license: str,
+    source: str,
+) -> Model:
+    """The record of a file, all but its version. Raises InvalidInput naming what cannot be, and OSError."""
+    suffix = path.suffix.lower()
+    if suffix not in _KINDS:
+        raise InvalidInput(
+            f"{path.name} is neither a .pt2 of torch.export.save nor .safetensors; other files of weights can hold "
+            "code, so export the model."
+        )
+    if suffix == ".pt2" and (family or config):
+        raise InvalidInput(f"{path.name} brings its own graph; leave --family and --config to .safetensors.")
+    if suffix != ".pt2" and not family:
+        raise InvalidInput(f"{path.name} holds weights alone; name their --family, or export the model as .pt2.")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        return Model(
+            name=check_name(name),
+            version=0,
+            family=family or PROGRAM,
+            config=dict(config),
+            task=_task(family),
+            labels=tuple(labels),
+            preprocess=Preprocess.model_validate(preprocess),
+            weights=File(name=_KINDS[suffix], sha256=digest, bytes=path.stat().st_size),
+            code=imagemill_version(),
+            license=license,
+            source=source,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        said = first["msg"].removeprefix("Value error, ")
+        raise InvalidInput(f"--{first['loc'][-1]}: {said}." if first["loc"] else f"{name}: {said}.") from None
+
+
+def push(
+    house: House,
+    draft: Model,
+    path: Path,
+    *,
+    timeout: float,
+    clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
+) -> Model:
+    """Stage a model under a version of its own and have a worker try it; its record, once it is published.
+
+    Raises InvalidInput where the worker refuses it, and ServiceUnavailable where none decides within `timeout`
+    seconds. Then, and when it is interrupted, nothing is left but the number.
+    """
+    version = Registry(house.store).claim(draft.name, secrets.token_hex(16))
+    draft = draft.model_copy(update={"version": version, "created_at": iso(time.time())})
+    staging = Staging(house.store, draft.name, version)
+    try:
+        house.store.put_file(keys.model_file(draft.name, version, draft.weights.name), path)
+        staging.submit(draft)
+        return _decided(house, staging, draft, timeout, clock, pause)
+    except BaseException:
+        with suppress(ImagemillError):
+            _withdraw(staging)
+        raise
+
+
+def pull(registry: Registry, model: Model, into: Path) -> list[Path]:
+    """Write the record and every file of a model into a folder; a file appears when it is whole and verified.
+
+    Raises ModelError where a file is not what the record says.
+    """
+    into.mkdir(parents=True, exist_ok=True)
+    written = []
+
+    def write(name: str, data: bytes) -> None:
+        part = into / f".{name}.part"
+        part.write_bytes(data)
+        part.replace(into / name)
+        written.append(into / name)
+
+    for file in (model.weights, *model.files):
+        write(file.name, registry.read(model, file))
+    write("model.json", model.to_json())
+    return written
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """The class names of a text file, one a line, in the order of the model's outputs.
+
+    Raises InvalidInput for an empty file, and for a line that is empty or there twice.
+    """
+    try:
+        lines = path.read_text("utf-8-sig").rstrip().splitlines()
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{path} is no UTF-8 text; write one label a line.") from None
+    seen: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        label = line.strip()
+        if not label:
+            raise InvalidInput(f"Line {number} of {path} is empty; write one label a line.")
+        if label in seen:
+            raise InvalidInput(f"{label!r} is in lines {seen[label]} and {number} of {path}; tell the two apart.")
+        seen[label] = number
+    if not seen:
+        raise InvalidInput(f"{path} holds no labels; write one a line, in the order of the model's outputs.")
+    return tuple(seen)
+
+
+def read_config(settings: Sequence[str]) -> dict[str, Scalar]:
+    """`key=value` settings; a value is a number, true, false or text. Raises InvalidInput."""
+    found: dict[str, Scalar] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key:
+            raise InvalidInput(f"--config {setting}: write it as key=value.")
+        found[key] = _scalar(value)
+    return found
+
+
+def _scalar(value: str) -> Scalar:
+    if value in ("true", "false"):
+        return value == "true"
+    for number in (int, float):
+        with suppress(ValueError):
+            return number(value)
+    return value
+
+
+def _task(family: str | None) -> Task:
+    return RECIPES[family].task if family in RECIPES else "classify"
+
+
+def _decided(
+    house: House,
+    staging: Staging,
+    draft: Model,
+    timeout: float,
+    clock: Callable[[], float],
+    pause: Callable[[float], None],
+) -> Model:
+    """Ask for a trial, again where the message may be lost, until there is a verdict."""
+    begun = seen = clock()
+    asked: float | None = None
+    while True:
+        now = clock()
+        verdict = staging.verdict()
+        if verdict is not None:
+            break
+        if asked is None or now - asked >= _ASK_SECONDS:
+            _ask(house, staging)
+            asked = now
+        if _somebody_works(house):
+            seen = now
+        lonely = now - seen >= _LONELY_SECONDS
+        if lonely or now - begun >= timeout:
+            verdict = staging.settle(_GAVE_UP)
+            if verdict == _GAVE_UP:
+                raise ServiceUnavailable(_gave_up(staging.ref, lonely, timeout))
+            break  # a worker was faster by a moment
+        pause(_POLL_SECONDS)
+    if not verdict.ok:
+        raise InvalidInput(f"{staging.ref} is refused. {verdict.reason}")
+    # Its worker does the same, if it lives.
+    staging.publish(draft)
+    return Registry(house.store).get(staging.ref)
+
+
+def _ask(house: House, staging: Staging) -> None:
+    try:
+        house.queues.check(staging.name, staging.version)
+    except RedisUnavailable as error:
+        raise RedisUnavailable(
+            f"Redis did not take the message that has {staging.ref} tried; start it, then push again."
+        ) from error
+
+
+def _somebody_works(house: House) -> bool:
+    try:
+        alive = house.ledger.workers()
+    except RedisUnavailable:
+        return False
+    return any(keys.QUEUE_CLASSIFY in worker.fields.get("queues", "").split(",") for worker in alive)
+
+
+def _withdraw(staging: Staging) -> None:
+    """Let no worker begin with it any more, and remove what was staged unless one has said yes."""
+    if not staging.settle(_GAVE_UP).ok:
+        staging.discard()
+
+
+def _gave_up(ref: str, lonely: bool, timeout: float) -> str:
+    if lonely:
+        return (
+            f"No worker is alive to try {ref}, so it is not published; start one with `imagemill up` or "
+            "`imagemill-worker run`, then push again."
+        )
+    return (
+        f"No worker has tried {ref} within {timeout:.0f} s, so it is not published; they are at their jobs, or their "
+        "logs say why. Push again with a longer --timeout."
+    )

@@ -1,0 +1,56 @@
+"""What is wrong with training data is said before anything is uploaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from contract.errors import InvalidSource, UnknownJob
+from producer import datasets
+from producer.sources import Packed, Upload
+from tests.producer.fakes import MemoryStore, as_store
+
+STORE = as_store(MemoryStore())
+
+
+def folder(base: Path, *files: str) -> str:
+    for name in files:
+        path = base / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            path.write_bytes(b"x")
+    return str(base)
+
+
+def test_class_folders_are_packed(tmp_path: Path) -> None:
+    found = datasets.resolve(folder(tmp_path, "a/1.png", "a/2.png", "b/3.png", "b/4.png"), STORE)
+    assert isinstance(found, Packed)
+    assert found.total == 4
+
+
+def test_idx_files_are_uploaded_as_they_are(tmp_path: Path) -> None:
+    files = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "README.md")
+    found = datasets.resolve(folder(tmp_path, *files), STORE)
+    assert isinstance(found, Upload)
+    assert (found.kind, [file.name for file in found.files]) == ("idx", list(files[:2]))
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (["a/1.png", "a/2.png", "3.png"], "3.png of .* is in no class folder"),
+        (["a/1.png", "a/2.png"], "has a single class, 'a'"),
+        (["a/1.png", "a/2.png", "b/3.png"], "The class 'b' of .* has one image"),
+        (["a/1.png", "a/2.png", "b/notes.txt"], "The class folder 'b' of .* holds no images"),
+        (["a/notes.txt"], "holds no images"),
+    ],
+)
+def test_folders_that_cannot_be_learnt_from(tmp_path: Path, files: list[str], said: str) -> None:
+    with pytest.raises(InvalidSource, match=said):
+        datasets.resolve(folder(tmp_path, *files), STORE)
+
+
+def test_a_job_that_is_none_is_said_to_be_none() -> None:
+    with pytest.raises(UnknownJob, match="There is no job 'gone'"):
+        datasets.resolve("job:gone", STORE)

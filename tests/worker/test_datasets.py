@@ -1,0 +1,167 @@
+"""From a labelled source to arrays: every kind of source, and everything that can be wrong with one."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from contract.errors import InvalidSource
+from contract.objects import ObjectStore
+from contract.specs import Source
+from worker.datasets import DatasetReader, Prepared, Wanted
+from worker.fetch import Fetcher
+
+Read = Callable[..., Prepared]
+
+
+def png(value: int, size: tuple[int, int] = (8, 8), mode: str = "L") -> bytes:
+    target = io.BytesIO()
+    Image.new(mode, size, value if mode == "L" else (value, 0, 0)).save(target, "PNG")
+    return target.getvalue()
+
+
+def gif(values: list[int], size: int = 8) -> bytes:
+    frames = [Image.new("L", (size, size), value) for value in values]
+    target = io.BytesIO()
+    frames[0].save(target, "GIF", save_all=True, append_images=frames[1:], duration=100)
+    return target.getvalue()
+
+
+def tar(members: dict[str, bytes]) -> bytes:
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return target.getvalue()
+
+
+def idx(array: np.ndarray) -> bytes:  # type: ignore[type-arg]
+    header = bytes((0, 0, 8, array.ndim)) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
+@pytest.fixture
+def read(store: ObjectStore, tmp_path: Path) -> Iterator[Read]:
+    """Put objects under `in/`, and read them as a source of this kind."""
+    with closing(Fetcher(store, 10_000, threads=2)) as fetcher:
+        reader = DatasetReader(store, fetcher, tmp_path / "scratch", max_pixels=10_000, threads=2)
+
+        def read(kind: str, objects: dict[str, bytes], *, key: str = "", **wanted: object) -> Prepared:
+            for name, data in objects.items():
+                store.put(f"in/{name}", data)
+            source = Source(kind=kind, uri=f"s3://{store.bucket}/in/{key}", label="here")  # type: ignore[arg-type]
+            return reader.read(source, Wanted(**wanted))  # type: ignore[arg-type]
+
+        yield read
+
+
+def facts(prepared: Prepared) -> list[tuple[str, int]]:
+    """Class and first pixel of each image, sorted."""
+    data = prepared.data
+    first = data.images[:].reshape(len(data), -1)[:, 0]
+    return sorted((data.classes[label], int(pixel)) for label, pixel in zip(data.labels, first, strict=True))
+
+
+def test_a_folder_is_a_class(read: Read) -> None:
+    found = read("prefix", {"cat/a.png": png(1), "cat/deep/er/b.png": png(2), "dog/c.png": png(3)})
+    assert facts(found) == [("cat", 1), ("dog", 3), ("er", 2)]
+    assert found.data.images.shape == (3, 8, 8, 1)
+
+
+def test_a_tar_says_it_in_a_file_beside_the_image_or_by_its_folder(read: Read) -> None:
+    archive = tar(
+        {
+            "000.png": png(1),
+            "000.cls": b"7\n",
+            "001.json": json.dumps({"label": "seven"}).encode(),
+            "001.png": png(2),
+            "bird/002.png": png(3),
+        }
+    )
+    assert facts(read("tars", {"x.tar": archive})) == [("7", 1), ("bird", 3), ("seven", 2)]
+
+
+def test_a_manifest_has_a_column_for_it(read: Read, store: ObjectStore) -> None:
+    rows = [{"uri": f"s3://{store.bucket}/in/{n}.png", "label": n} for n in (1, 2)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    found = read("manifest", {"1.png": png(1), "2.png": png(2), "list.jsonl": lines}, key="list.jsonl")
+    assert facts(found) == [("1", 1), ("2", 2)]
+
+
+def test_classes_are_in_the_order_of_numbers_where_they_are_numbers(read: Read) -> None:
+    found = read("prefix", {f"{n}/x.png": png(n) for n in (10, 9, 2)})
+    assert found.data.classes == ("2", "9", "10")
+
+
+def test_names_that_are_given_are_the_classes_in_their_order(read: Read) -> None:
+    objects = {"dog/a.png": png(1), "cat/b.png": png(2)}
+    assert read("prefix", objects, classes=("dog", "cat", "cow")).data.labels.tolist() == [1, 0]
+    with pytest.raises(InvalidSource, match="has the label 'cat', which is none of the 2 classes"):
+        read("prefix", objects, classes=("dog", "cow"))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_idx_files(read: Read, packed: bool) -> None:
+    images, labels = np.arange(3 * 64).reshape(3, 8, 8), np.array([2, 0, 1])
+    pack, end = (gzip.compress, ".gz") if packed else (bytes, "")
+    files = {
+        f"train-images-idx3-ubyte{end}": pack(idx(images)),
+        f"train-labels-idx1-ubyte{end}": pack(idx(labels)),
+        f"t10k-images-idx3-ubyte{end}": pack(idx(images[:1])),
+        f"t10k-labels-idx1-ubyte{end}": pack(idx(labels[:1])),
+    }
+    assert facts(read("idx", files, classes=("a", "b", "c"))) == [("a", 64), ("b", 128), ("c", 0)]
+    assert len(read("idx", {}, part="test").data) == 1
+
+
+def test_an_animation_is_a_sequence_and_a_long_one_is_thinned_out(read: Read) -> None:
+    found = read("prefix", {"up/a.gif": gif([0, 50, 100, 150, 200]), "up/b.gif": gif([10, 20])}, frames=3)
+    assert found.data.images.shape == (2, 3, 8, 8, 1)
+    assert found.data.lengths is not None
+    assert found.data.lengths.tolist() == [3, 2]
+    assert found.data.images[0][:, 0, 0, 0].tolist() == [0, 100, 200]
+    assert found.data.images[1][:, 0, 0, 0].tolist() == [10, 20, 0]
+
+
+def test_colour_stays_colour_unless_gray_is_wanted(read: Read) -> None:
+    objects = {"a/1.png": png(200, mode="RGB"), "b/2.png": png(100)}
+    assert read("prefix", objects).data.images[0][0, 0].tolist() == [200, 0, 0]
+    assert read("prefix", objects, channels=1).data.images[0][0, 0].tolist() == [60]
+
+
+def test_a_bad_image_is_left_out_and_counted(read: Read) -> None:
+    found = read("prefix", {"a/0.png": b"", "a/1.png": png(1), "a/2.png": b"no image", "b/3.png": png(3)})
+    assert facts(found) == [("a", 1), ("b", 3)]
+    assert found.left_out == {"empty_file": 1, "not_an_image": 1}
+
+
+@pytest.mark.parametrize(
+    ("objects", "said"),
+    [
+        ({"a/1.png": png(1), "2.png": png(2)}, "in/2.png of here has no label"),
+        ({"a/1.png": png(1), "a/2.png": png(2, (9, 9))}, "2.png has 9 × 9 pixels, the first image 8 × 8"),
+        ({"a/1.png": png(1, (8, 9))}, "has 8 × 9 pixels, and models take squares"),
+        ({"a/1.png": b""}, "holds no images to learn from; 1 could not be read"),
+        ({}, "holds no images to learn from"),
+    ],
+)
+def test_what_cannot_be_learnt_from_is_one_sentence(read: Read, objects: dict[str, bytes], said: str) -> None:
+    with pytest.raises(InvalidSource) as raised:
+        read("prefix", objects)
+    assert said in str(raised.value)
+
+
+def test_with_a_size_given_images_may_differ(read: Read) -> None:
+    found = read("prefix", {"a/1.png": png(1), "b/2.png": png(2, (40, 20))}, size=6)
+    assert found.data.images.shape == (2, 6, 6, 1)

@@ -1,0 +1,97 @@
+"""The latent of an image by its number: from its own counter, so the company that it is drawn in changes nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from worker.training.batches import normalized
+from worker.training.samples import Sampler, latent, latents, philox, quantized
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "words"),
+    [
+        ((0, 0, 0, 0), 0, (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+        ((0xFFFFFFFF,) * 4, 0xFFFFFFFF_FFFFFFFF, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+        (
+            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+            0x299F31D0_A4093822,
+            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+        ),
+    ],
+)
+def test_philox_gives_the_known_answers(counter: tuple[int, ...], key: int, words: tuple[int, ...]) -> None:
+    """Those that Random123, the code of its authors, is tested with."""
+    a, b, c, d = (np.array([word], np.uint64) for word in counter)
+    assert tuple(int(word[0]) for word in philox((a, b, c, d), np.array([key], np.uint64))) == words
+
+
+@pytest.mark.parametrize("width", [1, 3, 32, 100])
+def test_a_latent_is_the_same_alone_and_in_any_company(width: int) -> None:
+    # Given images of several classes, in no order, one of them twice,
+    labels = torch.tensor([2, 0, 1, 0, 2, 2] * 50)
+    index = torch.tensor([7, 0, 3, 2**40, 8, 7] * 50)
+    together = latents(5, labels, index, width)
+
+    # I expect of each what it is alone, bit for bit, and in a smaller batch.
+    assert together.shape == (300, width) and together.dtype == torch.float32
+    for place in range(6):
+        assert torch.equal(together[place], latent(5, int(labels[place]), int(index[place]), width))
+    assert torch.equal(together[3:], latents(5, labels[3:], index[3:], width))
+
+
+def test_seed_class_and_number_each_make_another_latent() -> None:
+    found = [latent(*one, 8) for one in ((1, 2, 3), (0, 2, 3), (1, 0, 3), (1, 2, 0), (1, 2, 3 + 2**32), (1, 3, 2))]
+    assert len({tuple(one.tolist()) for one in found}) == len(found)
+
+
+def test_a_narrow_latent_begins_a_wider_one() -> None:
+    assert torch.equal(latent(0, 1, 2, 100)[:30], latent(0, 1, 2, 30))
+
+
+def test_latents_are_standard_normal_and_independent() -> None:
+    n = 20_000
+    drawn = latents(0, torch.arange(n) % 10, torch.arange(n) // 10, 12).double()
+    quantiles = torch.tensor([0.001, 0.05, 0.25, 0.5, 0.75, 0.95, 0.999], dtype=torch.float64)
+    expected = torch.distributions.Normal(0.0, 1.0).icdf(quantiles)
+    assert torch.allclose(drawn.flatten().quantile(quantiles), expected, atol=0.02)
+
+    # Neither the numbers of a latent, nor those of neighbours, nor their squares, go together.
+    for values in (drawn, drawn.square()):
+        pairs = torch.cat([values, values.roll(1, 0), values.roll(10, 0)], dim=1)
+        correlated = torch.corrcoef(pairs.T) - torch.eye(36)
+        assert float(correlated.abs().max()) < 5 / n**0.5
+
+
+def _painted(z: Tensor, y: Tensor) -> Tensor:
+    """An image of one pixel a number of the latent, brighter with the class."""
+    return torch.tanh(z + y[:, None])[:, None, None, :]
+
+
+def test_images_do_not_depend_on_what_is_generated_beside_them() -> None:
+    # Given more images than are decoded at once,
+    sampler = Sampler(_painted, 4, seed=3, device=torch.device("cpu"), precision="fp32")
+    labels, index = torch.arange(600) % 3, torch.arange(600) // 3
+    images = sampler.images(labels, index)
+
+    # I expect of each, 8-bit, what its latent and class alone make.
+    assert images.shape == (600, 1, 1, 4) and images.dtype == torch.uint8
+    for place in (0, 255, 256, 599):
+        z = latent(3, place % 3, place // 3, 4)
+        assert torch.equal(images[place], quantized(_painted(z[None], labels[place : place + 1]))[0])
+
+
+def test_rows_are_the_first_images_of_each_class() -> None:
+    sampler = Sampler(_painted, 4, seed=3, device=torch.device("cpu"), precision="fp32")
+    rows = sampler.rows(3, 5)
+    assert [row.shape for row in rows] == [(5, 1, 1, 4)] * 3
+    assert torch.equal(rows[2], sampler.images(torch.full((5,), 2), torch.arange(5)))
+
+
+def test_quantised_images_are_what_normalised_ones_were() -> None:
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    assert torch.equal(quantized(normalized(levels)), levels)
+    assert quantized(torch.tensor([-9.0, 9.0])).tolist() == [0, 255], "what lies beyond is cut off"

@@ -1,0 +1,301 @@
+"""Makes the arrays that a model is trained on, or judged by, of a labelled source: lists, reads, decodes.
+
+It knows the store and the sources, not what learns. A bad image is left out and counted; it never stops the others.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from contract.errors import ImageError, InvalidSource
+from contract.items import Item, parse_s3
+from contract.models import Preprocess
+from contract.objects import ObjectStore
+from contract.results import with_items
+from contract.rows import OK
+from contract.specs import Source
+from worker.control.sources import Listing
+from worker.engine import decode
+from worker.engine.pipeline import Encoded
+from worker.fetch import Fetcher
+from worker.training import idx
+from worker.training.data import Dataset
+
+log = logging.getLogger(__name__)
+
+Part = Literal["train", "test"]
+_CHUNK = 256
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""ITU-R BT.601; a gray image stays what it is."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How the arrays are to be.
+
+    `size` 0 is that of the images, which must then all agree; `channels` 0 is 1 where the first is gray, else 3;
+    `preprocess` is that of a model in use, None that of a training; `frames` 0 are images, else sequences of at most so
+    many frames. `classes` are the names in their order, empty: those that are found, sorted. Of an IDX folder that
+    holds several pairs of files `part` is taken; of the labels of a job those that are `min_score` sure.
+    """
+
+    size: int = 0
+    channels: int = 0
+    frames: int = 0
+    preprocess: Preprocess | None = None
+    classes: tuple[str, ...] = ()
+    part: Part = "train"
+    min_score: float = 0.0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The arrays, and how many images were left out, by error code."""
+
+    data: Dataset
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class DatasetReader:
+    """Reads labelled sources; the pixels lie in a nameless file under `scratch`, which ends with the arrays."""
+
+    store: ObjectStore
+    fetcher: Fetcher
+    scratch: Path
+    max_pixels: int
+    threads: int
+
+    def read(self, source: Source, wanted: Wanted, seen: Callable[[int], None] = lambda _: None) -> Prepared:
+        """The arrays of a source; `seen` is told now and then how many images are read.
+
+        Raises InvalidSource where it holds no images, an image has no label, or sizes differ that may not.
+        """
+        if source.kind == "idx":
+            return self._idx(source, wanted)
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="decode") as pool:
+            return self._images(source, wanted, pool, seen)
+
+    # Images one by one
+
+    def _images(
+        self, source: Source, wanted: Wanted, pool: ThreadPoolExecutor, seen: Callable[[int], None]
+    ) -> Prepared:
+        items = self._items(source, wanted)
+        how: _How | None = None
+        labels: list[str] = []
+        lengths: list[int] = []
+        left_out: Counter[str] = Counter()
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self.scratch) as file:
+            while chunk := list(islice(items, _CHUNK)):
+                fetched = list(self.fetcher.read(chunk))
+                if how is None:
+                    how = _how(fetched, wanted, self.max_pixels)
+                for (item, _), found in zip(fetched, pool.map(how or _refuse, fetched), strict=True):
+                    if isinstance(found, ImageError):
+                        left_out[found.code] += 1
+                        log.info("%s is left out: %s", item.key, found)
+                        continue
+                    assert item.label is not None
+                    labels.append(item.label)
+                    lengths.append(len(found))
+                    file.write(found.tobytes())
+                seen(len(labels))
+            if how is None or not labels:
+                bad = f"; {left_out.total():,} could not be read" if left_out else ""
+                raise InvalidSource(f"{source.label} holds no images to learn from{bad}; check the address.")
+            frame = (how.size, how.size, how.channels)
+            if wanted.frames:
+                images = _padded(file, lengths, frame, self.scratch)
+            else:
+                file.flush()
+                images = np.memmap(file, np.uint8, "r", shape=(len(labels), *frame))
+        classes = wanted.classes or _sorted(set(labels))
+        numbers = _numbers(labels, classes, source)
+        data = Dataset(images, numbers, classes, np.array(lengths, np.int64) if wanted.frames else None)
+        return Prepared(data, left_out)
+
+    def _items(self, source: Source, wanted: Wanted) -> Iterator[Item]:
+        """The images of a source, each with its label."""
+        items: Iterable[Item]
+        if source.kind == "job":
+            items = self._of_job(source.uri, wanted.min_score)
+        else:
+            items = Listing(self.store, source, labels=True).items()
+        for item in items:
+            if item.label is None:
+                raise InvalidSource(
+                    f"{item.key} of {source.label} has no label; put images into a folder a class, write .cls files "
+                    "beside them in a tar, or give a manifest a column `label`."
+                )
+            yield item
+
+    def _of_job(self, job: str, min_score: float) -> Iterator[Item]:
+        for shard in with_items(self.store, job):
+            for row, item in shard:
+                if row["status"] == OK and row["score"] >= min_score:
+                    yield Item(item.key, item.uri, item.size, item.tar, item.offset, label=row["label"])
+
+    # IDX
+
+    def _idx(self, source: Source, wanted: Wanted) -> Prepared:
+        bucket, prefix = parse_s3(source.uri)
+        keys = [entry.key for entry in self.store.list(prefix, bucket=bucket)]
+        pair = _choose(idx.pairs(keys), wanted.part, source)
+        images, labels = idx.read_pair(
+            io.BytesIO(self.store.get(pair.images, bucket=bucket)),
+            io.BytesIO(self.store.get(pair.labels, bucket=bucket)),
+            pair,
+        )
+        if wanted.frames:
+            raise InvalidSource(f"{source.label} holds single images; a model of sequences needs sequences.")
+        classes = wanted.classes or tuple(str(n) for n in range(int(labels.max(initial=0)) + 1))
+        if wanted.size and images.shape[1:3] != (wanted.size, wanted.size):
+            images = np.stack([_resized(image, wanted.size) for image in images])
+        if wanted.channels == 3:
+            images = np.repeat(images, 3, axis=3)
+        return Prepared(Dataset(images, labels, classes))
+
+
+@dataclass(frozen=True)
+class _How:
+    """Decodes one item to the pixels that are wanted, uint8 [t, size, size, channels]; t is 1 of an image."""
+
+    preprocess: Preprocess
+    size: int
+    channels: int
+    frames: int
+    exact: bool
+    max_pixels: int
+
+    def __call__(self, fetched: tuple[Item, Encoded]) -> NDArray[np.uint8] | ImageError:
+        item, encoded = fetched
+        if isinstance(encoded, ImageError):
+            return encoded
+        how = self.preprocess
+        try:
+            if self.frames:
+                found = decode.decode_sequence(
+                    encoded,
+                    self.size,
+                    crop=how.crop,
+                    interpolation=how.interpolation,
+                    max_pixels=self.max_pixels,
+                    frames=self.frames,
+                )
+                pixels, width, height = found.pixels, found.width, found.height
+            else:
+                one = decode.decode(
+                    encoded, self.size, crop=how.crop, interpolation=how.interpolation, max_pixels=self.max_pixels
+                )
+                pixels, width, height = one.pixels[None], one.width, one.height
+        except ImageError as error:
+            return error
+        if self.exact and (width, height) != (self.size, self.size):
+            raise InvalidSource(
+                f"{item.key} has {width} × {height} pixels, the first image {self.size} × {self.size}; make them one "
+                "size, or say which with --set size=N."
+            )
+        return pixels if self.channels == 3 else _gray(pixels)
+
+
+def _how(fetched: Sequence[tuple[Item, Encoded]], wanted: Wanted, max_pixels: int) -> _How | None:
+    """How to decode, by the first image that can be read; None where none can."""
+    for item, encoded in fetched:
+        if isinstance(encoded, ImageError):
+            continue
+        try:
+            width, height, gray = decode.look(encoded)
+        except ImageError:
+            continue
+        if not wanted.size and width != height:
+            raise InvalidSource(
+                f"{item.key} has {width} × {height} pixels, and models take squares; say which with --set size=N."
+            )
+        size, channels = wanted.size or width, wanted.channels or (1 if gray else 3)
+        how = wanted.preprocess or training_preprocess(size, channels)
+        return _How(how, size, channels, wanted.frames, not wanted.size, max_pixels)
+    return None
+
+
+def _refuse(fetched: tuple[Item, Encoded]) -> ImageError:
+    """Stands for `_How` while nothing could be read."""
+    _, encoded = fetched
+    if isinstance(encoded, ImageError):
+        return encoded
+    try:
+        decode.look(encoded)
+    except ImageError as error:
+        return error
+    raise AssertionError("an image that can be read decides how")
+
+
+def training_preprocess(size: int, channels: int) -> Preprocess:
+    """What turns an image into input, the same in training and in use: the whole centre square, to −1..1."""
+    return Preprocess(
+        size=size, crop=1.0, interpolation="bicubic", mean=127.5, std=127.5, channels=1 if channels == 1 else 3
+    )
+
+
+def _gray(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    gray: NDArray[np.uint8] = np.rint(pixels.astype(np.float32) @ _LUMA).astype(np.uint8)[..., None]
+    return gray
+
+
+def _resized(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """A gray image [h, w, 1] at another size."""
+    return np.asarray(Image.fromarray(image[..., 0]).resize((size, size), Image.Resampling.BICUBIC))[..., None]
+
+
+def _padded(file: BinaryIO, lengths: list[int], frame: tuple[int, int, int], scratch: Path) -> NDArray[np.uint8]:
+    """Sequences that lie one behind the other in a file, as [n, t, size, size, c] with zeros behind the short ones."""
+    longest, pixels = max(lengths), int(np.prod(frame))
+    file.seek(0)
+    with tempfile.TemporaryFile(dir=scratch) as target:
+        for length in lengths:
+            target.write(file.read(length * pixels).ljust(longest * pixels, b"\0"))
+        target.flush()
+        return np.memmap(target, np.uint8, "r", shape=(len(lengths), longest, *frame))
+
+
+def _sorted(names: set[str]) -> tuple[str, ...]:
+    """Class names in their order: numbers by value, and before words."""
+    return tuple(sorted(names, key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name)))
+
+
+def _numbers(labels: list[str], classes: tuple[str, ...], source: Source) -> NDArray[np.int64]:
+    index = {name: number for number, name in enumerate(classes)}
+    strange = sorted(set(labels) - set(index))
+    if strange:
+        raise InvalidSource(
+            f"{source.label} has the label {strange[0]!r}, which is none of the {len(classes)} classes "
+            f"({', '.join(classes[:5])}{' …' if len(classes) > 5 else ''}); correct the labels or the names."
+        )
+    return np.array([index[label] for label in labels], np.int64)
+
+
+def _choose(pairs: dict[str, idx.Pair], part: Part, source: Source) -> idx.Pair:
+    if not pairs:
+        raise InvalidSource(f"{source.label} holds no IDX files; they end in -images-idx3-ubyte, perhaps with .gz.")
+    if len(pairs) == 1:
+        return next(iter(pairs.values()))
+    starts = ("train",) if part == "train" else ("t10k", "test")
+    fitting = [pair for stem, pair in pairs.items() if PurePosixPath(stem).name.startswith(starts)]
+    if len(fitting) != 1:
+        names = ", ".join(PurePosixPath(stem).name for stem in pairs)
+        raise InvalidSource(f"{source.label} holds several pairs of IDX files ({names}); name one of them.")
+    return fitting[0]

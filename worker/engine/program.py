@@ -1,0 +1,309 @@
+"""A `torch.export` program as a module: its graph built anew, from operators of torch that only compute.
+
+It does not use `torch.export.load`, which executes what an archive says: of torch 2.13 it unpickles sample inputs and
+constants, evaluates shapes (by sympy) and guards as Python, and looks up what a node calls anywhere below `torch`.
+Here a node may call what `_function` lets through, and its arguments are plain values. Imports torch.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from contract.errors import ModelError
+from worker.engine.archive import DTYPES, Archive, Json, read_archive
+from worker.engine.precision import autocast
+from worker.engine.runtime import Precision
+
+HOW_TO_EXPORT = (
+    "export it as torch.export.export(model.eval(), (torch.zeros(2, {channels}, {size}, {size}),), "
+    'dynamic_shapes=({{0: torch.export.Dim("batch")}},))'
+)
+"""What to do, in the words of an error; to be formatted with `channels` and `size`."""
+
+_BATCH = 256  # images that the largest default batch of a runtime holds
+
+_OPERATOR = re.compile(r"torch\.ops\.aten\.([A-Za-z_]\w*)\.(\w+)")
+_SYMBOL = re.compile(r"Symbol\('(\w+)'[^()]*\)")
+_INLINED = "torch.ops.higher_order.wrap_with_set_grad_enabled"
+# What an export notes about sizes and dtypes that it saw; it computes nothing.
+_NOTES = frozenset(
+    f"torch.ops.aten.{name}.default"
+    for name in ("_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range", "sym_constrain_range_for_size")
+)
+# What computes with sizes, on Python's own integers.
+_SYMBOLIC: Mapping[str, Callable[..., Any]] = {
+    **{
+        f"_operator.{name}": getattr(operator, name)
+        for name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "eq", "ne", "lt", "le", "gt", "ge")
+    },
+    "torch.sym_max": torch.sym_max,
+    "torch.sym_min": torch.sym_min,
+    "torch.sym_not": torch.sym_not,
+    "torch.sym_int": torch.sym_int,
+    "torch.sym_float": torch.sym_float,
+}
+_SIZES = frozenset({"sym_size", "sym_stride", "sym_numel", "sym_storage_offset"})
+# Operators whose names begin with an underscore are torch's own business: some trust their caller to stay within
+# bounds. Those of its core set (https://pytorch.org/docs/stable/torch.compiler_ir.html) are for everybody, and these.
+_PRIVATE = frozenset({"_safe_softmax", "_unsafe_view"})
+_MEMORY_FORMATS = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d}
+_MEMORY_FORMATS[4] = torch.preserve_format
+_PLAIN = {"as_int": int, "as_bool": bool, "as_string": str}
+
+
+class Program(nn.Module):
+    """Normalised float32 pixels [n, channels, size, size] to logits [n, classes] and features [n, d].
+
+    A program of one output gives its logits as features too.
+    """
+
+    def __init__(self, body: fx.GraphModule) -> None:
+        super().__init__()
+        self.body = body
+        self._precision: Precision = "fp32"
+
+    def on(self, device: torch.device, precision: Precision) -> Program:
+        """Itself on a device. In bf16 its weights stay float32 and its graph is computed in mixed precision:
+        dtypes are written into it, and cast weights would meet float32 activations."""
+        self._precision = precision
+        return self.to(device)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        # Exported views hold for the layout of the example, which was contiguous: no channels-last in here.
+        x = x.contiguous()
+        if self._precision == "fp32":
+            return cast("tuple[Tensor, Tensor]", self.body(x))
+        with autocast(x.device, self._precision):
+            return cast("tuple[Tensor, Tensor]", self.body(x))
+
+
+def load_program(path: Path, *, channels: int, size: int) -> Program:
+    """The program in a file of `torch.export.save`, ready for images of this shape in batches of any size.
+
+    Raises ModelError, whose sentence begins with what is wrong with it, for a file that is no program, that would
+    have to be unpickled, that calls something else than operators on tensors, that changes its own weights, or
+    whose input is another.
+    """
+    try:
+        archive = read_archive(path)
+        _check_input(archive.program, channels, size)
+        return Program(_Builder(archive).build())
+    except ModelError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise ModelError(
+            f"It is not what torch.export.save writes ({type(error).__name__}: {_line(error)})."
+        ) from error
+
+
+def _check_input(program: Json, channels: int, size: int) -> None:
+    """Raises ModelError where the one input is not a float batch of any size with images of this shape."""
+    how = HOW_TO_EXPORT.format(channels=channels, size=size)
+    module = program["graph_module"]
+    inputs = [spec["user_input"]["arg"] for spec in module["signature"]["input_specs"] if "user_input" in spec]
+    if len(inputs) != 1 or "as_tensor" not in inputs[0]:
+        raise ModelError(f"It takes {len(inputs)} inputs, not one batch of images; {how}.")
+    meta = module["graph"]["tensor_values"][inputs[0]["as_tensor"]["name"]]
+    shape = [side.get("as_int") for side in meta["sizes"]]  # None where it may vary
+    wanted = [None, channels, size, size]
+    if len(shape) != 4 or any(side not in (None, want) for side, want in zip(shape[1:], wanted[1:], strict=True)):
+        told = " × ".join("n" if side is None else str(side) for side in shape)
+        raise ModelError(f"Its input is {told}, not n × {channels} × {size} × {size}; name its size, or {how}.")
+    if DTYPES[meta["dtype"]] != torch.float32:
+        raise ModelError(f"Its input is {DTYPES[meta['dtype']]}, not torch.float32; {how}.")
+    if shape[0] is not None:
+        raise ModelError(f"Its batch is fixed to {shape[0]}; {how}.")
+    symbol = _SYMBOL.fullmatch(meta["sizes"][0]["as_expr"]["expr_str"])
+    if symbol is None:
+        raise ModelError(f"Its batch is not of any size, but {meta['sizes'][0]['as_expr']['expr_str']!r:.60}; {how}.")
+    most = program["range_constraints"].get(symbol[1], {}).get("max_val")
+    if most is not None and most < _BATCH:
+        raise ModelError(f"Its batch may hold {most} images at most, and must do for {_BATCH}; {how}.")
+
+
+class _Builder:
+    """Turns the JSON of a graph into a graph of torch.fx, node by node."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._module: Json = archive.program["graph_module"]
+        self._tensors = {**archive.constants, **archive.weights}
+        self._root = nn.Module()
+        self._graph = fx.Graph()
+        self._device: fx.Node | None = None
+
+    def build(self) -> fx.GraphModule:
+        graph, signature = self._module["graph"], self._module["signature"]
+        values: dict[str, Any] = {}
+        x = self._graph.placeholder("x")
+        # The exporter wrote its own device where tensors are made; here they are made where the input is.
+        self._device = self._graph.call_function(getattr, (x, "device"))
+        for spec in signature["input_specs"]:
+            kind, what = _single(spec)
+            if kind == "user_input":
+                values[what["arg"]["as_tensor"]["name"]] = x
+            elif kind in ("parameter", "buffer", "tensor_constant"):
+                values[what["arg"]["name"]] = self._weight(what[f"{kind}_name"])
+            elif kind != "constant_input":
+                raise ModelError(f"It takes a {kind} as an input, which is no tensor.")
+        self._nodes(graph["nodes"], values)
+        self._graph.output(self._outputs(graph["outputs"], signature["output_specs"], values))
+        return fx.GraphModule(self._root, self._graph)
+
+    def _weight(self, name: str) -> fx.Node:
+        tensor = self._tensors[name]
+        # Names of our own: those of the archive would become Python source.
+        own = f"w{sum(1 for _ in self._root.buffers()) + sum(1 for _ in self._root.parameters())}"
+        if tensor.is_floating_point():
+            self._root.register_parameter(own, nn.Parameter(tensor, requires_grad=False))
+        else:
+            self._root.register_buffer(own, tensor)
+        return self._graph.get_attr(own)
+
+    def _outputs(self, outputs: list[Json], specs: list[Json], values: dict[str, Any]) -> tuple[fx.Node, fx.Node]:
+        if any("user_output" not in spec for spec in specs):
+            raise ModelError("It changes its own weights while it runs; export it as model.eval().")
+        found = [self._value(output, values) for output in outputs if "as_none" not in output]
+        if len(found) not in (1, 2) or not all(isinstance(node, fx.Node) for node in found):
+            raise ModelError(f"It gives {len(found)} outputs; give logits, or a tuple of logits and features.")
+        return found[0], found[-1]
+
+    def _nodes(self, nodes: list[Json], values: dict[str, Any]) -> None:
+        for node in nodes:
+            if node["target"] == _INLINED:
+                self._inline(node, values)
+            elif node["target"] not in _NOTES:
+                self._node(node, values)
+
+    def _node(self, node: Json, values: dict[str, Any]) -> None:
+        target = _function(node["target"])
+        given = {item["name"]: self._value(item["arg"], values) for item in node["inputs"]}
+        args: list[Any] = list(given.values())
+        named: dict[str, Any] = {}
+        if isinstance(target, torch._ops.OpOverload):
+            args = []
+            for n, argument in enumerate(target._schema.arguments):
+                if argument.name not in given:
+                    continue
+                value = given.pop(argument.name)
+                written = argument.alias_info is not None and argument.alias_info.is_write
+                if written and isinstance(value, fx.Node) and value.op == "get_attr":
+                    raise ModelError(f"It changes its own weights ({node['target']}); export it as model.eval().")
+                # In the order of the schema; behind a gap, and where it says so, by name.
+                if argument.kwarg_only or len(args) < n:
+                    named[argument.name] = value
+                else:
+                    args.append(value)
+            if given:
+                raise ModelError(f"It gives {node['target']} {', '.join(given)}, which that does not take.")
+        self._bind(self._graph.call_function(target, tuple(args), named), node["outputs"], values)
+
+    def _inline(self, node: Json, values: dict[str, Any]) -> None:
+        """A part that was exported under `torch.no_grad()`: nothing here has gradients, so it is just a part."""
+        _, part, *operands = (item["arg"] for item in node["inputs"])
+        graph = part["as_graph"]["graph"]
+        inner = {
+            _named(formal): self._value(operand, values)
+            for formal, operand in zip(graph["inputs"], operands, strict=True)
+        }
+        self._nodes(graph["nodes"], inner)
+        for output, result in zip(node["outputs"], graph["outputs"], strict=True):
+            values[_named(output)] = self._value(result, inner)
+
+    def _bind(self, made: fx.Node, outputs: list[Json], values: dict[str, Any]) -> None:
+        """Enter what a node gives under the names that later nodes have for it."""
+        several = len(outputs) > 1
+        for n, output in enumerate(outputs):
+            kind, what = _single(output)
+            if kind == "as_none":
+                continue
+            part = self._graph.call_function(operator.getitem, (made, n)) if several else made
+            if kind == "as_tensors":
+                for i, tensor in enumerate(what):
+                    values[tensor["name"]] = self._graph.call_function(operator.getitem, (part, i))
+            else:
+                values[_named(output)] = part
+
+    def _value(self, argument: Json, values: dict[str, Any]) -> Any:
+        """An argument of a node: another node, or a plain value of the type that it is said to have."""
+        kind, what = _single(argument)
+        if kind == "as_none":
+            return None
+        if kind in ("as_tensor", "as_sym_int", "as_sym_float", "as_sym_bool"):
+            if kind == "as_tensor" or "as_name" in what:
+                return values[_named(argument)]
+            return self._value(what, values)
+        if kind in ("as_tensors", "as_optional_tensors", "as_sym_ints", "as_sym_floats", "as_sym_bools"):
+            return [self._value(_whole(kind, item), values) for item in what]
+        if kind in ("as_ints", "as_floats", "as_bools"):
+            return [self._value({kind[:-1]: item}, values) for item in what]
+        if kind == "as_optional_tensor":
+            return self._value(what, values)
+        if kind == "as_device":
+            return self._device
+        if kind == "as_float":
+            return float(what)
+        if kind in _PLAIN and type(what) is _PLAIN[kind]:
+            return what
+        if kind == "as_scalar_type":
+            return DTYPES[what]
+        if kind == "as_memory_format":
+            return _MEMORY_FORMATS[what]
+        if kind == "as_layout" and what == 7:
+            return torch.strided
+        raise ModelError(f"It gives an operator {kind.removeprefix('as_')} {what!r:.60}, which is no plain value.")
+
+
+def _function(target: str) -> Callable[..., Any]:
+    """What a node may call: arithmetic on sizes, and operators that turn tensors into tensors.
+
+    Raises ModelError for anything else: other names below `torch` (`torch.load` among them), operators that read or
+    write files, and torch's private ones.
+    """
+    if target in _SYMBOLIC:
+        return _SYMBOLIC[target]
+    match = _OPERATOR.fullmatch(target)
+    found = getattr(getattr(torch.ops.aten, match[1], None), match[2], None) if match else None
+    if match and isinstance(found, torch._ops.OpOverload):
+        schema = found._schema
+        public = not match[1].startswith("_") or match[1] in _PRIVATE or torch.Tag.core in found.tags
+        computes = match[1] in _SIZES or any("Tensor" in str(value.type) for value in schema.returns)
+        opens = any(argument.name in ("filename", "path") for argument in schema.arguments)
+        if public and computes and not opens:
+            return cast("Callable[..., Any]", found)
+    raise ModelError(
+        f"It calls {target!r:.80}, which is none of the operators that a program may use here; where it is torch's "
+        "own, `program.run_decompositions()` before saving may replace it."
+    )
+
+
+def _single(union: Json) -> tuple[str, Any]:
+    """The one entry of a tagged union."""
+    ((kind, what),) = union.items()
+    return kind, what
+
+
+def _named(argument: Json) -> str:
+    """The name in `{"as_tensor": {"name": …}}` or `{"as_sym_int": {"as_name": …}}`."""
+    kind, what = _single(argument)
+    name = what["name" if kind == "as_tensor" else "as_name"]
+    if not isinstance(name, str):
+        raise TypeError(f"{name!r} is no name")
+    return name
+
+
+def _whole(kind: str, item: Json) -> Json:
+    """An item of a list in the form that it has by itself."""
+    if kind == "as_tensors":
+        return {"as_tensor": item}
+    return item if kind == "as_optional_tensors" else {kind[:-1]: item}
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

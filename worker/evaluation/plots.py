@@ -1,0 +1,218 @@
+"""The plots of an evaluation, as PNG bytes that are readable at 800 pixels wide. It knows no page and no files.
+
+Colours are those of Okabe & Ito 2008 and Matplotlib's Blues, told apart by colour-blind eyes and in grey.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import cycle
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from worker.evaluation.classification import Bin
+
+_BLUE, _ORANGE, _GREEN, _PURPLE, _INK, _PALE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#333333", "#DDDDDD"
+_STYLES = ((_BLUE, "-", "o"), (_ORANGE, "--", "s"), (_GREEN, "-.", "^"), (_PURPLE, ":", "D"))
+_WIDTH, _DPI = 8.0, 200  # inches, and pixels an inch: 800 pixels on a page, at twice the density
+_LABELS = 40  # more are not readable side by side
+_COUNTS = 15  # classes up to which each cell of a confusion matrix has its number
+_FONT = FontProperties(family="DejaVu Sans")
+
+
+def curves(title: str, axis: str, series: Mapping[str, Sequence[float]], *, best: int | None = None) -> bytes:
+    """Values over epochs, the first of which is 1; `best` marks an epoch. `axis` names what is drawn, and its unit."""
+    figure, ax = _axes(title, 4.0)
+    longest = max(len(values) for values in series.values())
+    for (name, values), (colour, line, marker) in zip(series.items(), cycle(_STYLES), strict=False):
+        shape = marker if longest <= 40 else None
+        ax.plot(range(1, len(values) + 1), values, color=colour, linestyle=line, marker=shape, ms=4, label=_text(name))
+    if best is not None:
+        ax.axvline(best, color=_INK, linewidth=1, linestyle=(0, (1, 2)), label=f"best epoch, {best}")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.set_xlim(0.5, longest + 0.5)
+    _label(ax, "epoch", axis)
+    ax.grid(color=_PALE, linewidth=0.6)
+    _legend(ax)
+    return _png(figure)
+
+
+def confusion(matrix: ArrayLike, classes: Sequence[str]) -> bytes:
+    """Counts [classes, classes], true classes down, predicted ones across, coloured by the share of their row."""
+    counts = np.asarray(matrix, dtype=np.int64)
+    n = len(classes)
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.ma.masked_where(np.broadcast_to(totals == 0, counts.shape), counts / np.maximum(totals, 1))
+    figure, ax = _axes("Confusion matrix", min(7.4, 3.0 + 0.4 * n))
+    ax.set_facecolor(_PALE)
+    # On a linear scale a confusion of 2 % is as good as white.
+    image = ax.imshow(shares, cmap="Blues", norm=PowerNorm(0.4, 0, 1))
+    bar = figure.colorbar(image, ax=ax, shrink=0.8, ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1])
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(_hundredths))
+    bar.ax.tick_params(labelsize=8)
+    bar.set_label("share of the true class (%)", size=9)
+    if n <= _COUNTS:
+        for row, column in np.ndindex(n, n):
+            count, total = counts[row, column], totals[row, 0]
+            colour = "#AAAAAA" if count == 0 else "white" if count > 0.3 * total else _INK
+            ax.text(column, row, f"{count:,}", ha="center", va="center", size=8, color=colour)
+    ticks, names = _ticks(classes, 18)
+    size = 9 if len(ticks) <= 20 else 7
+    ax.set_xticks(ticks, names, rotation=90, size=size, parse_math=False)
+    ax.set_yticks(ticks, names, size=size, parse_math=False)
+    _label(ax, "predicted class", "true class")
+    return _png(figure)
+
+
+def reliability(bins: Sequence[Bin], error: float) -> bytes:
+    """The accuracy of each bin of scores against the scores themselves; `error` is the expected calibration error."""
+    figure = Figure(figsize=(_WIDTH, 6.0), dpi=_DPI, layout="constrained")
+    ax, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    ax.set_title(f"Reliability: expected calibration error {error:.2%}".replace("%", " %"), size=12)
+    total = sum(one.examples for one in bins)
+    low, widths = [one.low for one in bins], [one.high - one.low for one in bins]
+    heights = [one.accuracy or 0.0 for one in bins]
+    ax.bar(low, heights, widths, align="edge", color=_BLUE, edgecolor="white", label="accuracy of the bin")
+    full = [(one.score, one.accuracy) for one in bins if one.examples]
+    ax.plot([0, 1], [0, 1], color=_INK, linestyle="--", linewidth=1, label="perfect calibration")
+    ax.plot(*zip(*full, strict=True), "o", color=_ORANGE, mec="white", clip_on=False, label="mean score of the bin")
+    below.bar(low, [one.examples / total for one in bins], widths, align="edge", color="#888888", edgecolor="white")
+    ax.set_ylim(0, 1)
+    ax.set_xlim(0, 1)
+    _label(ax, "", "accuracy (%)")
+    _label(below, "score of the predicted class (%)", "examples (%)")
+    for each in (ax.yaxis, below.xaxis, below.yaxis):
+        each.set_major_formatter(FuncFormatter(_hundredths))
+    for each in (ax, below):
+        each.grid(color=_PALE, linewidth=0.6)
+        each.set_axisbelow(True)
+    _legend(ax, "upper left")
+    return _png(figure)
+
+
+def histogram(
+    title: str,
+    axis: str,
+    groups: Mapping[str, ArrayLike],
+    *,
+    span: tuple[float, float] | None = None,
+    mark: tuple[str, float] | None = None,
+) -> bytes:
+    """How values [n] of up to four groups spread, each in shares of its group; `mark` is a line with its name.
+
+    `span` are the ends of the axis, those of the values if it is not given.
+    """
+    figure, ax = _axes(title, 4.0)
+    arrays = {name: np.asarray(values, dtype=np.float64) for name, values in groups.items()}
+    filled = [values for values in arrays.values() if values.size]
+    edges = np.histogram_bin_edges(np.concatenate(filled) if filled else np.zeros(1), 40, span)
+    for (name, values), (colour, line, _) in zip(arrays.items(), _STYLES, strict=False):
+        shares = np.histogram(values, edges)[0] / max(values.size, 1)
+        label = f"{_text(name)} ({values.size:,})"
+        ax.stairs(shares, edges, fill=True, color=colour, alpha=0.2)
+        ax.stairs(shares, edges, color=colour, linestyle=line, linewidth=1.6, label=label)
+    if mark:
+        ax.axvline(mark[1], color=_INK, linewidth=1, linestyle=(0, (1, 2)), label=f"{_text(mark[0])}, {mark[1]:.3g}")
+    ax.yaxis.set_major_formatter(FuncFormatter(_hundredths))
+    ax.set_xlim(edges[0], edges[-1])
+    ax.set_ylim(bottom=0)
+    _label(ax, axis, "share of the group (%)")
+    ax.grid(color=_PALE, linewidth=0.6)
+    _legend(ax)
+    return _png(figure)
+
+
+def bars(title: str, axis: str, values: Mapping[str, float | None]) -> bytes:
+    """A share 0 to 1 of each class, in the order given from above; None is written as such and has no bar."""
+    n = len(values)
+    figure, ax = _axes(title, 1.4 + 0.22 * min(max(n, 4), _LABELS))
+    ax.barh(range(n), [value or 0.0 for value in values.values()], 0.8, color=_BLUE)
+    ticks, names = _ticks(list(values), 28)
+    ax.set_yticks(ticks, names, size=8, parse_math=False)
+    for at, value in enumerate(values.values()):
+        if n <= _LABELS or value is None:
+            text, place = ("none", 0.0) if value is None else (f"{100 * value:.1f}", value)
+            ax.text(place + 0.006, at, text, va="center", size=8 if n <= _LABELS else 5, color=_INK)
+    ax.set_ylim(n - 0.4, -0.6)
+    ax.set_xlim(0, 1.06)
+    ax.xaxis.set_major_locator(FixedLocator([0, 0.2, 0.4, 0.6, 0.8, 1]))
+    ax.xaxis.set_major_formatter(FuncFormatter(_hundredths))
+    _label(ax, axis, "")
+    ax.grid(axis="x", color=_PALE, linewidth=0.6)
+    ax.set_axisbelow(True)
+    return _png(figure)
+
+
+def pairs(generated: NDArray[np.uint8], training: NDArray[np.uint8], distances: Sequence[float]) -> bytes:
+    """Generated images uint8 [n, h, w, c], each left of a training image of the same shape, the distance under both."""
+    columns = 4
+    rows = math.ceil(len(distances) / columns)
+    figure = Figure(figsize=(_WIDTH, 0.5 + 1.25 * rows), dpi=_DPI, layout="constrained")
+    figure.suptitle("Generated, left, and the nearest training image, right", size=12)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for ax, at in zip(grid.flat, range(rows * columns), strict=True):
+        ax.set_axis_off()
+        if at < len(distances):
+            gap = np.full((len(generated[at]), 1, generated.shape[3]), 255, np.uint8)
+            both = np.concatenate([generated[at], gap, training[at]], axis=1)
+            ax.imshow(both.squeeze(2) if both.shape[2] == 1 else both, cmap="gray", vmin=0, vmax=255)
+            ax.text(0.5, -0.04, f"distance {distances[at]:.3g}", transform=ax.transAxes, ha="center", va="top", size=9)
+    return _png(figure)
+
+
+def _axes(title: str, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained")
+    ax = figure.add_subplot()
+    ax.set_title(_text(title, 80), size=12, parse_math=False)
+    ax.tick_params(labelsize=9)
+    return figure, ax
+
+
+def _label(ax: Axes, x: str, y: str) -> None:
+    ax.set_xlabel(_text(x, 80), size=10, parse_math=False)
+    ax.set_ylabel(_text(y, 80), size=10, parse_math=False)
+
+
+def _legend(ax: Axes, place: Literal["best", "upper left"] = "best") -> None:
+    for text in ax.legend(loc=place, fontsize=9, framealpha=0.9).get_texts():
+        text.set_parse_math(False)
+
+
+def _ticks(names: Sequence[str], width: int) -> tuple[list[int], list[str]]:
+    """Where the labels stand, evenly thinned to at most `_LABELS`, and what they say."""
+    at = list(range(0, len(names), math.ceil(len(names) / _LABELS)))
+    return at, [_text(names[one], width) for one in at]
+
+
+def _text(text: str, width: int = 40) -> str:
+    """On one line, with its middle left out where it is too long, and a box for what the font cannot draw."""
+    text = " ".join(text.split())
+    if len(text) > width:
+        text = f"{text[: (width - 1) // 2 + (width - 1) % 2]}…{text[-((width - 1) // 2) :]}"
+    return "".join(sign if ord(sign) in _signs() else "□" for sign in text)
+
+
+@cache
+def _signs() -> frozenset[int]:
+    return frozenset(get_font(findfont(_FONT)).get_charmap())
+
+
+def _hundredths(share: float, _: int | None = None) -> str:
+    return f"{100 * share:.4g}"
+
+
+def _png(figure: Figure) -> bytes:
+    data = io.BytesIO()
+    figure.savefig(data, format="png", metadata={"Software": None})
+    return data.getvalue()

@@ -1,0 +1,15 @@
+"""`imagemill.check`: run a model that was pushed, and publish it."""
+
+from __future__ import annotations
+
+from contract import keys
+from worker.app import app, process
+
+
+@app.task(name=keys.TASK_CHECK)  # type: ignore[untyped-decorator]
+def check(name: str, version: int) -> None:
+    """Admit the model `name@version`, or write down why not."""
+    # Late, for the controller imports every task and no engine.
+    from worker.admission import admit
+
+    admit(process.house, name, version, process.settings.cache_dir)

@@ -1,0 +1,237 @@
+"""Runs a train job: from its lease to a published version.
+
+    lease → data → plan → steps ‖ checkpoints → publish → marker → ledger
+
+A worker that dies loses what came after its last checkpoint; another goes on from there, and ends with the same
+weights. It knows nothing of Celery, nor of what a family learns (`worker.training`).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from PIL import Image
+
+from contract.errors import (
+    DeviceOutOfMemory,
+    InvalidSource,
+    JobConflict,
+    ModelError,
+    ObjectDamaged,
+    ObjectNotFound,
+    WorkerLeaving,
+)
+from contract.jobs import Marker, Plan
+from contract.keys import JobKeys
+from contract.ledger import Step
+from contract.lifecycle import House, read_history, read_marker, read_plan, read_spec
+from contract.models import Registry
+from contract.recipes import RnnRecipe
+from contract.specs import Train
+from worker.datasets import DatasetReader, Prepared, Wanted
+from worker.leases import Keeper, Lease
+from worker.publish import Trained, publish, training_losses
+from worker.runner import Runner
+from worker.training.data import Dataset, split
+from worker.training.learners import make
+from worker.training.loop import EpochRecord, Outcome, train
+
+log = logging.getLogger(__name__)
+
+_KEPT = 2
+"""Checkpoints in the bucket: should the newest be damaged, the one before it is not."""
+
+
+@dataclass(frozen=True)
+class TrainRunner:
+    """What a worker needs to train; one a process, and one training at a time: it has the device to itself."""
+
+    name: str
+    house: House
+    keeper: Keeper
+    reader: DatasetReader
+    device: torch.device
+    threads: int
+    max_attempts: int
+    checkpoint_seconds: float
+    leaving: threading.Event
+    _busy: threading.Lock = field(default_factory=threading.Lock)
+
+    def run(self, job: str, shard: int) -> None:
+        """Train, if nobody does and nothing else is trained here."""
+        if not self._busy.acquire(blocking=False):
+            # The message goes, the job stays queued: the reconciler sends it again, perhaps to an idle worker.
+            log.info("%s waits, for another training has this worker", job)
+            return
+        try:
+            runner = Runner("train", self.name, self.house, self.keeper, lambda: self.device.type != "cpu")
+            runner.run(job, shard, self._commit)
+        finally:
+            self._busy.release()
+
+    def _commit(self, lease: Lease, kills: int) -> Step:
+        store, job = self.house.store, lease.job
+        spec = read_spec(store, job)
+        if not isinstance(spec, Train):
+            raise JobConflict(f"{job} is a {spec.kind} job and no training; cancel it and submit it again.")
+        try:
+            marker = read_marker(store, job, lease.shard)
+        except ObjectNotFound:
+            if kills >= self.max_attempts:
+                raise ModelError(
+                    f"The training ended {kills} workers without a checkpoint in between; see their logs, and try a "
+                    "smaller --set batch_size."
+                ) from None
+            marker = self._train(spec, lease)
+            if not store.put_if_absent(JobKeys(job).marker(lease.shard), marker.to_json()):
+                marker = read_marker(store, job, lease.shard)
+        return self.house.ledger.commit(job, lease.shard, marker.ok, marker.errors)
+
+    def _train(self, spec: Train, lease: Lease) -> Marker:
+        began = time.monotonic()
+        prepared = self._data(spec, lease)
+        learn, held_out = split(prepared.data, spec.recipe.validation, spec.recipe.seed)
+        total = len(learn) * spec.recipe.epochs
+        self._plan(spec, Plan(shards=1, items=total, skipped=prepared.left_out.total()))
+        torch.set_num_threads(self.threads)
+        hooks = _Hooks(self.house, spec, lease, self.leaving, len(learn))
+        outcome = self._outcome(spec, learn, held_out, hooks)
+        lease.check()
+        trained = Trained(spec, prepared, len(learn), len(held_out), outcome, hooks.picture_of(outcome.best.epoch))
+        model = publish(Registry(self.house.store), trained)
+        log.info("%s is published as %s", spec.id, model.ref)
+        return Marker(
+            shard=lease.shard,
+            items=total,
+            ok=total,
+            errors=0,
+            error_codes=dict(prepared.left_out),
+            model=model.ref,
+            metrics=model.metrics,
+            worker=self.name,
+            runtime="torch",
+            precision=spec.recipe.precision,
+            seconds=round(time.monotonic() - began, 3),
+        )
+
+    def _data(self, spec: Train, lease: Lease) -> Prepared:
+        recipe = spec.recipe
+        wanted = Wanted(
+            size=recipe.size,
+            channels=recipe.channels,
+            frames=recipe.frames if isinstance(recipe, RnnRecipe) else 0,
+            classes=spec.labels,
+            min_score=spec.min_score,
+        )
+
+        def seen(images: int) -> None:
+            lease.progress(0, 0, {"read": images})
+            lease.check()
+            _leave(self.leaving, spec.id)
+
+        return self.reader.read(spec.source, wanted, seen)
+
+    def _plan(self, spec: Train, plan: Plan) -> None:
+        """How much there is to do is written down once; the data must be the same each time."""
+        store = self.house.store
+        if not store.put_if_absent(JobKeys(spec.id).plan, plan.to_json()) and read_plan(store, spec.id) != plan:
+            raise InvalidSource(
+                f"{spec.source.label} has changed since {spec.id} was begun; restore it, or start a new job."
+            )
+        limit = spec.error_limit(plan.items)
+        self.house.ledger.complete(
+            spec.id, shards=plan.shards, items=plan.items, error_limit=limit, skipped=plan.skipped
+        )
+
+    def _outcome(self, spec: Train, learn: Dataset, held_out: Dataset, hooks: _Hooks) -> Outcome:
+        """Train from the newest checkpoint that is whole, or from the beginning where there is none.
+
+        Raises ObjectDamaged where there are some and all of them are damaged.
+        """
+        damaged: ObjectDamaged | None = None
+        for start in [*self._checkpoints(spec.id), None]:
+            if start is None and damaged is not None:
+                raise damaged
+            learner = make(spec.recipe, learn, held_out, self.device)
+            try:
+                return train(
+                    learner,
+                    learn,
+                    spec.recipe,
+                    hooks,
+                    start=start,
+                    checkpoint_seconds=self.checkpoint_seconds,
+                )
+            except ObjectDamaged as error:
+                log.warning("A checkpoint of %s is passed over: %s", spec.id, error)
+                damaged = error
+            except DeviceOutOfMemory as error:
+                raise ModelError(str(error)) from error
+        raise AssertionError("the last turn returns or raises")
+
+    def _checkpoints(self, job: str) -> Iterator[bytes]:
+        """The bytes of the checkpoints in the bucket, newest first."""
+        for key in reversed(_checkpoint_keys(self.house, job)):
+            yield self.house.store.get(key)
+
+
+def _checkpoint_keys(house: House, job: str) -> list[str]:
+    """Oldest first."""
+    return sorted(entry.key for entry in house.store.list(JobKeys(job).checkpoint_prefix))
+
+
+class _Hooks:
+    """Tells the ledger and the bucket how a training goes, and the training when to stop."""
+
+    def __init__(self, house: House, spec: Train, lease: Lease, leaving: threading.Event, an_epoch: int) -> None:
+        self._house, self._spec, self._lease, self._leaving = house, spec, lease, leaving
+        self._an_epoch = an_epoch
+        self._keys = JobKeys(spec.id)
+        self._metrics: dict[str, float] = {}
+        self._images = 0
+
+    def progress(self, images: int, losses: Mapping[str, float]) -> None:
+        self._images = images
+        epoch = min(images // self._an_epoch, self._spec.recipe.epochs - 1) + 1
+        where = {"epoch": epoch, "epochs": self._spec.recipe.epochs}
+        self._lease.progress(images, 0, {**where, **training_losses(losses), **self._metrics})
+        self._lease.check()
+        _leave(self._leaving, self._spec.id)
+
+    def checkpoint(self, data: bytes) -> None:
+        self._house.store.put(self._keys.checkpoint(self._images), data)
+        for key in _checkpoint_keys(self._house, self._spec.id)[:-_KEPT]:
+            self._house.store.delete(key)
+        # Whatever ends the worker from here on is no fault of what came before.
+        self._house.ledger.begin(self._spec.id, self._lease.shard, self._lease.token, 0)
+        self._lease.check()
+
+    def epoch(self, record: EpochRecord, picture: Image.Image | None) -> None:
+        self._images = record.epoch * self._an_epoch
+        self._metrics = record.metrics
+        if picture is not None:
+            target = io.BytesIO()
+            picture.save(target, "PNG")
+            self._house.store.put(self._keys.picture(record.epoch), target.getvalue())
+        before = [entry for entry in read_history(self._house.store, self._spec.id) if entry["epoch"] < record.epoch]
+        history = json.dumps([*before, record.model_dump()], indent=1).encode()
+        self._house.store.put(self._keys.history, history)
+
+    def picture_of(self, epoch: int) -> bytes | None:
+        """The picture of an epoch as PNG, None where it has none."""
+        try:
+            return self._house.store.get(self._keys.picture(epoch))
+        except ObjectNotFound:
+            return None
+
+
+def _leave(leaving: threading.Event, job: str) -> None:
+    if leaving.is_set():
+        raise WorkerLeaving(f"This worker ends; another goes on with {job} from its last checkpoint.")

@@ -1,0 +1,41 @@
+"""Which learner a recipe is for; imports what it takes when it is asked for."""
+
+from __future__ import annotations
+
+import torch
+
+from contract.errors import InvalidSource
+from contract.recipes import CnnRecipe, GanRecipe, Recipe, RnnRecipe, VaeRecipe
+from worker.training.data import Dataset
+from worker.training.learner import Learner
+
+
+def make(recipe: Recipe, train: Dataset, held_out: Dataset, device: torch.device) -> Learner:
+    """A learner with fresh weights on a device.
+
+    Raises InvalidSource where the data is not what the family learns from, and InvalidSettings where the device does
+    not compute in the precision of the recipe.
+    """
+    for name in ("size", "channels"):
+        asked, found = getattr(recipe, name), getattr(train, name)
+        if asked not in (0, found):
+            raise InvalidSource(
+                f"The recipe asks for images of {name} {asked}, and the data has {name} {found}; convert it."
+            )
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; bf16 is there for who wants speed
+        # Each shape is tuned once: batches of images have two, those of sequences one for each length.
+        torch.backends.cudnn.benchmark = not isinstance(recipe, RnnRecipe)
+    if isinstance(recipe, CnnRecipe | RnnRecipe):
+        from worker.training.classifier import ClassifierLearner
+
+        return ClassifierLearner(recipe, train, held_out, device)
+    if isinstance(recipe, GanRecipe):
+        from worker.training.gan import GanLearner
+
+        return GanLearner(recipe, train, held_out, device)
+    if isinstance(recipe, VaeRecipe):
+        from worker.training.vae import VaeLearner
+
+        return VaeLearner(recipe, train, held_out, device)
+    raise TypeError(f"There is no learner for {type(recipe).__name__}.")

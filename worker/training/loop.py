@@ -1,0 +1,244 @@
+"""The loop of a training: steps, epochs, checkpoints, and which epoch was the best. It knows no family.
+
+All that it is told comes from the learner and all that it tells goes to the hooks. Killed anywhere and started again
+from its last checkpoint, it ends with the weights that it would have had undisturbed.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from contract.errors import DeviceOutOfMemory, ObjectDamaged
+from contract.recipes import Recipe
+from contract.records import Record
+from worker.training.batches import Batch, ahead, batches, cut, steps_an_epoch
+from worker.training.checkpoint import pack, unpack
+from worker.training.data import Dataset
+from worker.training.learner import At, Learner
+from worker.training.losses import Losses, diverged
+from worker.training.parts import joined, part
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_READ_SECONDS = 0.25  # between two looks at the losses; each lets a GPU run dry for about a millisecond
+
+
+class EpochRecord(Record):
+    """What came of one epoch."""
+
+    epoch: int
+    """1-based."""
+    step: int
+    """Steps since the beginning of the training."""
+    losses: dict[str, float]
+    """Means over the examples of the epoch."""
+    metrics: dict[str, float]
+    """Of the held-out part, by the averaged weights."""
+    learning_rate: float
+    """Of the last step."""
+    seconds: float
+    """Spent on it, validation included; what was lost to an interruption is left out."""
+
+
+class Hooks(Protocol):
+    """What the outside wants to know. Each may raise, which stops the training; the error comes out of `train`."""
+
+    def progress(self, images: int, losses: Mapping[str, float]) -> None:
+        """A few times a second at most: images learnt from since the beginning, and mean losses since the last time."""
+        ...
+
+    def checkpoint(self, data: bytes) -> None:
+        """A checkpoint to keep in place of the one before."""
+        ...
+
+    def epoch(self, record: EpochRecord, picture: Image.Image | None) -> None:
+        """An epoch has ended. It comes before the checkpoint that knows of it, so it may come twice, the same."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training ends with."""
+
+    weights: dict[str, Tensor]
+    """Of the best epoch: averaged, float32, on the CPU."""
+    config: dict[str, int | float | str | bool]
+    """What `zoo.create` needs to build their module."""
+    history: tuple[EpochRecord, ...]
+    best: EpochRecord
+
+
+def train(
+    learner: Learner,
+    data: Dataset,
+    recipe: Recipe,
+    hooks: Hooks,
+    *,
+    start: bytes | None,
+    checkpoint_seconds: float = 60.0,
+    clock: Callable[[], float] = time.monotonic,
+) -> Outcome:
+    """Train for all epochs of the recipe, from the beginning or from the checkpoint `start`.
+
+    `data` is what to train on; what is held out, the learner has. A checkpoint is made after each epoch and at most
+    `checkpoint_seconds` after the one before, but for a step or a validation that takes longer. Raises
+    TrainingDiverged where a loss or metric is not finite, ObjectDamaged where `start` is no checkpoint of this
+    training, and DeviceOutOfMemory where a batch is too large.
+    """
+    training = _Training(learner, data, recipe, hooks, checkpoint_seconds, clock)
+    if start is not None:
+        training.restore(start)
+    return training.run()
+
+
+class _Training:
+    """Where a training stands. The number of epochs that ended is the length of its history."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        data: Dataset,
+        recipe: Recipe,
+        hooks: Hooks,
+        checkpoint_seconds: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._learner = learner
+        self._data = data
+        self._recipe = recipe
+        self._hooks = hooks
+        self._checkpoint_seconds = checkpoint_seconds
+        self._clock = clock
+        # What must be the same for a checkpoint to be gone on from.
+        self._identity = {"recipe": recipe.model_dump(mode="json"), "data": data.fingerprint}
+        self._an_epoch = steps_an_epoch(len(data), recipe.batch_size)
+        self._steps = self._an_epoch * recipe.epochs
+        self._step = 0
+        self._losses = Losses()
+        self._history: list[EpochRecord] = []
+        self._best: EpochRecord | None = None
+        self._weights: dict[str, Tensor] = {}
+        self._seconds = 0.0  # of the running epoch
+        self._began = self._saved = self._read = clock()
+
+    def restore(self, data: bytes) -> None:
+        tensors, meta = unpack(data)
+        for key, value in self._identity.items():
+            if meta.get(key) != value:
+                raise ObjectDamaged(f"The checkpoint is of another {key} than this training; delete it to start anew.")
+        try:
+            self._learner.restore(part(tensors, "learner"))
+            self._losses.restore(meta["losses"])
+            self._history = [EpochRecord.model_validate(record) for record in meta["history"]]
+            self._best = self._history[meta["best"] - 1] if meta["best"] else None
+            self._step, self._seconds = meta["step"], meta["seconds"]
+        except (LookupError, RuntimeError, ValueError) as error:
+            raise ObjectDamaged(
+                "The checkpoint does not fit this version of Imagemill, and an earlier one can finish it; delete it to "
+                "start anew."
+            ) from error
+        self._weights = part(tensors, "best")
+
+    def run(self) -> Outcome:
+        while len(self._history) < self._recipe.epochs:
+            self._learn()
+            self._validate()
+        assert self._best is not None
+        return Outcome(self._weights, self._learner.config(), tuple(self._history), self._best)
+
+    def _learn(self) -> None:
+        """The steps of the running epoch that are not done; none where only its validation is left."""
+        epoch = len(self._history)
+        order = batches(
+            self._data,
+            batch_size=self._recipe.batch_size,
+            seed=self._recipe.seed,
+            epoch=epoch,
+            first=self._step - epoch * self._an_epoch,
+        )
+        last = self._clock()
+        with closing(ahead(order)) as ordered:
+            for batch in ordered:
+                at = At(self._step, self._steps, epoch)
+                self._losses.add(at, len(batch), self._try_step(batch, at))
+                self._step += 1
+                now = self._clock()
+                # As long as this step took the next one will: it would come too late for the checkpoint.
+                due = now - self._saved + (now - last) > self._checkpoint_seconds
+                if due or now - self._read >= _READ_SECONDS:
+                    self._hooks.progress(self._images(), self._losses.read(self._recipe.learning_rate))
+                    self._read = now
+                if due:
+                    self._checkpoint()
+                last = self._clock()
+        self._losses.read(self._recipe.learning_rate)
+
+    def _try_step(self, batch: Batch, at: At) -> dict[str, Tensor]:
+        try:
+            return self._learner.step(batch, at)
+        except torch.OutOfMemoryError as error:
+            raise DeviceOutOfMemory(
+                f"A step of {len(batch)} examples does not fit into the memory of the device; train with a smaller "
+                f"batch, such as --set batch_size={max(2, len(batch) // 2)}."
+            ) from error
+
+    def _validate(self) -> None:
+        """The end of an epoch: its metrics, its record, and whether it is the best so far."""
+        last = At(self._step - 1, self._steps, len(self._history))
+        metrics = self._learner.validate()
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise diverged(f"{name} is {value}", last, self._recipe.learning_rate)
+        record = EpochRecord(
+            epoch=len(self._history) + 1,
+            step=self._step,
+            losses=self._losses.means(),
+            metrics=metrics,
+            learning_rate=self._learner.learning_rate(last),
+            seconds=self._elapsed(),
+        )
+        self._history.append(record)
+        if self._best is None or self._is_better(record, self._best):
+            self._best, self._weights = record, self._learner.export()
+        self._losses.start()
+        self._seconds, self._began = 0.0, self._clock()
+        self._hooks.epoch(record, self._learner.picture())
+        self._checkpoint()
+
+    def _is_better(self, record: EpochRecord, best: EpochRecord) -> bool:
+        """Whether it is better than the best, not only as good: of two equals the earlier is kept."""
+        one, other = (found.metrics[self._learner.best_by] for found in (record, best))
+        return one > other if self._learner.higher_is_better else one < other
+
+    def _images(self) -> int:
+        epochs, step = divmod(self._step, self._an_epoch)
+        return epochs * len(self._data) + cut(len(self._data), self._an_epoch, step)
+
+    def _elapsed(self) -> float:
+        return self._seconds + self._clock() - self._began
+
+    def _checkpoint(self) -> None:
+        """Hand out all that the rest depends on. The losses that led here have been read, and are finite."""
+        now = self._clock()
+        tensors = joined({"learner": self._learner.state(), "best": self._weights})
+        meta = {
+            **self._identity,
+            "step": self._step,
+            "losses": self._losses.state(),
+            "history": [record.model_dump() for record in self._history],
+            "best": self._best.epoch if self._best else None,
+            "seconds": self._elapsed(),
+        }
+        self._hooks.checkpoint(pack(tensors, meta))
+        # The age of a checkpoint is that of its weights. Where it takes long to put away, half of the time is
+        # kept for learning.
+        self._saved = max(now, self._clock() - self._checkpoint_seconds / 2)

@@ -1,0 +1,33 @@
+"""Every random choice of a training, from a counter instead of a state that is carried on.
+
+What is drawn follows from (seed, purpose, number) alone, so a checkpoint needs no state of a generator, and a
+step draws the same whether or not the steps before it ran in this process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+
+def derived(seed: int, purpose: str, number: int) -> int:
+    """A seed of its own for one choice, 0 ≤ it < 2⁶³: the first 63 bits of a SHA-256 over the three parts."""
+    digest = hashlib.sha256(f"{seed}/{purpose}/{number}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def seeded(seed: int, purpose: str, number: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A fresh generator for one choice, as `seeded(recipe.seed, "augment", step)`.
+
+    On `device`, so that what it draws need not be copied there; each kind of device draws its own numbers.
+    """
+    return torch.Generator(device).manual_seed(derived(seed, purpose, number))
+
+
+def reseed(seed: int, purpose: str, number: int) -> None:
+    """The same for what draws from torch's global generators, of all devices: initial weights and dropout.
+
+    They belong to the process, so a process runs one training at a time.
+    """
+    torch.manual_seed(derived(seed, purpose, number))
