@@ -67,6 +67,7 @@ class RnnRecipe(Recipe):
     hidden: int = Field(128, ge=1, le=4096, description="Width of that memory.")
     frames: int = Field(64, ge=1, le=4096, description="Longer sequences are thinned out evenly to so many.")
     weight_decay: float = Field(0.01, ge=0, description="Decoupled; biases and norms are left out.")
+    precision: Precision = Field("fp32", description="bf16 is for a GPU: on a CPU it is slower here than fp32.")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of the target that is spread over all classes.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Before the last layer.")
 

@@ -71,6 +71,7 @@ class Train(Record):
     labels: tuple[str, ...] = Field((), description="Names of the classes, in their order; empty: those of the data.")
     start: str | None = Field(None, description="name@version whose weights are begun with.")
     min_score: float = Field(0.0, ge=0, le=1, description="Of the labels of an earlier job, those this sure or surer.")
+    half: bool = Field(False, description="Publish the weights in half precision (fp16): half the bytes.")
     output: str = Field(description="s3:// prefix of curves and pictures, with a slash at its end.")
 
     @property

@@ -265,6 +265,7 @@ class Client:
         labels: Sequence[str] = (),
         start: str | None = None,
         min_score: float = 0.0,
+        half: bool = False,
         job: str | None = None,
         progress: OnProgress | None = None,
     ) -> Status:
@@ -273,7 +274,7 @@ class Client:
         `source` is a folder of class folders, tars, a prefix, a manifest with a column `label`, IDX files, or
         `job:ID`, the labels of an earlier job that are `min_score` sure. `settings` are `key=value` of the family's
         recipe (`contract.recipes`); `labels` name the classes in their order; `start` is a model of the same family
-        whose weights are begun with.
+        whose weights are begun with; with `half` the weights are published in half precision.
 
         Raises InvalidSource, InvalidInput (an option), UnknownModel, UnknownJob or JobConflict before anything is
         queued.
@@ -293,6 +294,7 @@ class Client:
             labels=tuple(labels),
             start=begun_with,
             min_score=min_score,
+            half=half,
             output=self._output(keys, None),
         )
         return self._begin(spec, found, progress)

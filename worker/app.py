@@ -13,8 +13,10 @@ from contract import keys
 from contract import settings as configuration
 from contract.broker import make_app
 from worker.engine.cores import cores
+from worker.engine.memory import calm_openmp
 from worker.process import Process
 
+calm_openmp()  # before anything imports torch: its threads spin from the first use on
 settings = configuration.current()
 app = make_app(settings)
 app.conf.update(

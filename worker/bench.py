@@ -13,27 +13,32 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from contract import settings as configuration
 from contract.errors import InvalidSource
 from contract.models import Model
 from contract.objects import ObjectStore
+from contract.recipes import make_recipe
 from contract.records import Precision
 from worker.engine import measure as engine_measure
-from worker.engine.runtime import Runtime
+from worker.engine.cores import cores
+from worker.engine.memory import calm_openmp, tune_allocator
+from worker.engine.runtime import Runtime, torch_device
 from worker.models import load_runtime
 from worker.zoo import builtin
 
 _PHOTOS = Path(__file__).parent.parent / "deploy" / "photos"
 _SIZE = (500, 375)
+_EPOCHS = 4
 
 
 def crops(photos: Path, count: int, into: Path) -> list[Path]:
@@ -62,7 +67,9 @@ def crops(photos: Path, count: int, into: Path) -> list[Path]:
 
 
 def run(photos: Path | None, *, count: int, repeat: int, precision: Precision) -> dict[str, Any]:
-    """All figures, images/s, medians of `repeat` runs; ratios to the ideal loop."""
+    """All figures, images/s, medians of `repeat` runs; ratios to the ideal loop, of a training to its bare steps."""
+    tune_allocator()
+    calm_openmp()
     with tempfile.TemporaryDirectory(prefix="imagemill-bench-") as folder:
         base = Path(folder)
         (base / "photos").mkdir()
@@ -85,20 +92,11 @@ def run(photos: Path | None, *, count: int, repeat: int, precision: Precision) -
                 "ideal": lambda: engine_measure.ideal_loop(files, runtime, model.preprocess),
                 **{name: _job(imagemill, source, precision) for name, source in product.items()},
             }
-            runs: dict[str, list[float]] = {name: [] for name in steps}
-            for name, step in steps.items():
-                _say(f"warming up: {name}")
-                step()
-            for n in range(repeat):
-                for name, step in steps.items():
-                    _say(f"run {n + 1} of {repeat}: {name}")
-                    runs[name].append(step())
+            runs = _in_turn(steps, repeat)
         runtime.close()
-    medians = {name: round(statistics.median(values), 1) for name, values in runs.items()}
-    ratios = {
-        name: round(statistics.median(v / i for v, i in zip(values, runs["ideal"], strict=True)), 3)
-        for name, values in runs.items()
-    }
+        trained = _in_turn(_training(files), repeat)
+    medians = {name: round(statistics.median(values), 1) for name, values in (runs | trained).items()}
+    ratios = _ratios(runs, "ideal") | _ratios(trained, "train_steps")
     return {
         "images": count,
         "cores": len(os.sched_getaffinity(0)),
@@ -107,7 +105,47 @@ def run(photos: Path | None, *, count: int, repeat: int, precision: Precision) -
         "precision": runtime.precision,
         "images_per_second": medians,
         "ratio_to_ideal": ratios,
-        "runs": {name: [round(v, 1) for v in values] for name, values in runs.items()},
+        "runs": {name: [round(v, 1) for v in values] for name, values in (runs | trained).items()},
+    }
+
+
+def _in_turn(steps: Mapping[str, Callable[[], float]], repeat: int) -> dict[str, list[float]]:
+    """What each step measured, `repeat` times after one that does not count; in turn, for the machine drifts."""
+    runs: dict[str, list[float]] = {name: [] for name in steps}
+    for name, step in steps.items():
+        _say(f"warming up: {name}")
+        step()
+    for n in range(repeat):
+        for name, step in steps.items():
+            _say(f"run {n + 1} of {repeat}: {name}")
+            runs[name].append(step())
+    return runs
+
+
+def _ratios(runs: Mapping[str, list[float]], ideal: str) -> dict[str, float]:
+    """The median of each to `ideal`, run by run."""
+    return {
+        name: round(statistics.median(v / i for v, i in zip(values, runs[ideal], strict=True)), 3)
+        for name, values in runs.items()
+    }
+
+
+def _training(files: list[Path]) -> dict[str, Callable[[], float]]:
+    """A training of the residual cnn on the photos at 28 × 28, ten classes: its steps alone, and all of it."""
+    import torch
+
+    from worker.training import measure as training_measure
+    from worker.training.data import Dataset
+
+    images = np.stack([np.asarray(Image.open(path).convert("L").resize((28, 28)))[..., None] for path in files])
+    data = Dataset(images, np.arange(len(files), dtype=np.int64) % 10, tuple("0123456789"))
+    recipe = make_recipe("cnn", [f"epochs={_EPOCHS}"])
+    settings = configuration.load()
+    device = torch.device(torch_device(settings.device))
+    torch.set_num_threads(settings.threads or cores())
+    return {
+        "train_steps": lambda: training_measure.bare(data, recipe, device),
+        "train": lambda: training_measure.looped(data, recipe, device),
     }
 
 
@@ -135,6 +173,8 @@ _TITLES = {
     "product_tars": "whole product, tars in the bucket",
     "product_objects": "whole product, one object a photo in the bucket",
     "product_folder": "whole product, a local folder: pack, upload, label",
+    "train_steps": "training, its steps alone",
+    "train": "training: batches, losses, validation, checkpoints (of its steps)",
 }
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from safetensors.torch import save
+from torch import Tensor
 
 from contract.ledger import iso
 from contract.models import File, Model, Registry, imagemill_version, make_file
@@ -47,7 +48,7 @@ def publish(registry: Registry, trained: Trained) -> Model:
 def record(trained: Trained, version: int) -> tuple[Model, dict[str, bytes]]:
     """The record of this version, and its files by name."""
     spec, data, outcome = trained.spec, trained.prepared.data, trained.outcome
-    weights = save(outcome.weights)
+    weights = save({name: _stored(tensor, spec.half) for name, tensor in outcome.weights.items()})
     history = [epoch.model_dump() for epoch in outcome.history]
     figures = {"epoch": outcome.best.epoch, **training_losses(outcome.best.losses), **outcome.best.metrics}
     files = {
@@ -117,10 +118,18 @@ def command(spec: Train) -> str:
     words.append(f"--epochs {recipe.epochs}")
     if spec.start:
         words.append(f"--from {spec.start}")
+    if spec.labels:
+        words.append("--labels labels.txt")
+    if spec.half:
+        words.append("--half")
     if spec.min_score:
         words.append(f"--min-score {spec.min_score:g}")
     words += [f"--set {name}={_plain(value)}" for name, value in changed.items()]
     return " ".join(words)
+
+
+def _stored(tensor: Tensor, half: bool) -> Tensor:
+    return tensor.half() if half and tensor.is_floating_point() else tensor
 
 
 def card(model: Model, made_by: str) -> str:
@@ -144,7 +153,7 @@ On the held-out part of the training data, in the epoch that was published.
 
 {_table(("what", "value"), {name: str(value) for name, value in model.data.items()})}
 
-Classes: {", ".join(model.labels) or "none"}.
+Classes, in the order of `labels.txt`: {", ".join(model.labels) or "none"}.
 
 Input: {pre.size} × {pre.size} pixels, {"gray" if pre.channels == 1 else "RGB"}, (x − {pre.mean:g}) / {pre.std:g}.
 

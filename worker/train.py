@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 import torch
 from PIL import Image
+from safetensors.torch import load
 
 from contract.errors import (
     DeviceOutOfMemory,
@@ -42,6 +43,7 @@ from worker.runner import Runner
 from worker.training.data import Dataset, split
 from worker.training.learners import make
 from worker.training.loop import EpochRecord, Outcome, train
+from worker.training.transfer import begin_with
 
 log = logging.getLogger(__name__)
 
@@ -160,6 +162,10 @@ class TrainRunner:
             if start is None and damaged is not None:
                 raise damaged
             learner = make(spec.recipe, learn, held_out, self.device)
+            if start is None and spec.start is not None:
+                registry = Registry(self.house.store)
+                model = registry.get(spec.start)
+                begin_with(learner, load(registry.read(model, model.weights)))
             try:
                 return train(
                     learner,

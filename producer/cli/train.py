@@ -27,6 +27,7 @@ from producer.cli.progress import packing_bar
 @click.option(
     "--min-score", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="job:ID: only labels this sure."
 )
+@click.option("--half", is_flag=True, help="Publish the weights in half precision: half the bytes.")
 @click.option("--job", metavar="ID", help="Name the job; the same command again is the same job.")
 @click.option("--detach", is_flag=True, help="Return when the job is queued.")
 @stack_option("--stack")
@@ -40,6 +41,7 @@ def train(
     labels: Path | None,
     start: str | None,
     min_score: float,
+    half: bool,
     job: str | None,
     detach: bool,
     as_json: bool,
@@ -72,6 +74,7 @@ def train(
                 labels=[line.strip() for line in names if line.strip()],
                 start=start,
                 min_score=min_score,
+                half=half,
                 job=id,
                 progress=progress,
             )

@@ -85,6 +85,15 @@ def test_the_labels_of_a_job_can_be_learnt_from(mill: Mill, client: Client, trai
     assert set(model.labels) == {row["label"] for row in sure}
 
 
+def test_a_training_can_begin_with_a_model(mill: Mill, client: Client, trained: Status, crops: Path) -> None:
+    """One that hardly learns, in a single epoch, is as good as what it began with."""
+    settings = [*SETTINGS, "learning_rate=1e-9", "ema=0"]
+    job = client.train("cnn", crops, name="heir", epochs=1, settings=settings, start="photos@1")
+    assert mill.finished(job.id).state == "succeeded"
+    accuracy = client.model("photos@1").metrics["accuracy"]
+    assert client.model("heir").metrics["accuracy"] == pytest.approx(accuracy, abs=0.1)
+
+
 def test_the_same_name_again_is_the_next_version(mill: Mill, client: Client, trained: Status, crops: Path) -> None:
     job = mill.finished(client.train("cnn", crops, name="photos", epochs=1, settings=SETTINGS).id)
     assert job.model == "photos@2"

@@ -17,7 +17,8 @@ from torch import Tensor
 from contract.errors import DeviceOutOfMemory
 from worker.engine.batcher import Batcher, Launch, Pixels, Wait, buckets
 from worker.engine.graph import build
-from worker.engine.runtime import ModelSpec, Output, Precision, resolve_precision
+from worker.engine.precision import precision_on
+from worker.engine.runtime import ModelSpec, Output, Precision
 
 # On two cores bf16 does 198 images/s at a batch of 8 and 188 at 64; a GPU wants its multiprocessors full.
 _CPU_BATCH, _CUDA_BATCH = 8, 256
@@ -36,9 +37,7 @@ class TorchRuntime:
         cuda = place.type == "cuda"
         self.device = device
         self.lanes = threads
-        self.precision: Precision = resolve_precision(
-            precision, native_bf16=_has_bf16(place), device=f"The device {device}"
-        )
+        self.precision: Precision = precision_on(place, precision)
         graph = build(spec).on(place, self.precision)
         batch_size = batch_size or (_CUDA_BATCH if cuda else _CPU_BATCH)
         shape = (batch_size, spec.size, spec.size, 3)
@@ -141,13 +140,6 @@ class CudaLaunch:
 
 def _bucket(n: int, sizes: tuple[int, ...]) -> int:
     return next(size for size in sizes if size >= n)
-
-
-def _has_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    found = torch.cpu.get_capabilities()
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"))
 
 
 @contextmanager

@@ -57,7 +57,7 @@ class Hooks(Protocol):
         ...
 
     def checkpoint(self, data: bytes) -> None:
-        """A checkpoint to keep in place of the one before."""
+        """A checkpoint to keep in place of the one before; `progress` or `epoch` has just told where it stands."""
         ...
 
     def epoch(self, record: EpochRecord, picture: Image.Image | None) -> None:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from contract.errors import TrainingDiverged
 from worker.engine.precision import autocast
 from worker.engine.runtime import Precision
 from worker.training.randomness import derived
@@ -88,6 +89,7 @@ class Sampler:
     def images(self, labels: Tensor, index: Tensor) -> Tensor:
         """Those of these classes and numbers, both int64 [n]: uint8 [n, c, size, size] on the CPU.
 
+        Raises TrainingDiverged where a pixel is not a finite number, which rounding would hide.
         What a device computes can differ in the last bit of a float from batch size to batch size; rounded to 256
         levels, hardly a pixel does.
         """
@@ -96,6 +98,11 @@ class Sampler:
         for z, y in zip(drawn.split(_AT_ONCE), labels.split(_AT_ONCE), strict=True):
             with autocast(self.device, self.precision):
                 images = self.decode(z.to(self.device), y.to(self.device))
+            if not images.isfinite().all():
+                raise TrainingDiverged(
+                    "The training diverged: the images that its weights generate are not finite; nothing is "
+                    "published, so train again with a lower learning rate."
+                )
             found.append(quantized(images).cpu())
         return torch.cat(found)
 

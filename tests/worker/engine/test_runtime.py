@@ -18,15 +18,15 @@ from safetensors.torch import save_file
 from contract.errors import DeviceOutOfMemory, InvalidSettings, ModelError
 from contract.models import Preprocess
 from worker.engine import runtime as runtimes
-from worker.engine import torch_runtime
 from worker.engine.decode import decode
 from worker.engine.graph import build
 from worker.engine.measure import decode_only, forward_only, ideal_loop
+from worker.engine.precision import native_bf16
 from worker.engine.runtime import ModelSpec, Runtime, choose, resolve_precision
 from worker.engine.torch_runtime import CpuLaunch
 
 Load = Callable[[str, str], Runtime]
-HAS_BF16 = torch_runtime._has_bf16(torch.device("cpu"))
+HAS_BF16 = native_bf16(torch.device("cpu"))
 needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this CPU does not compute in bf16")
 
 

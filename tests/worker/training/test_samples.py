@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from contract.errors import TrainingDiverged
 from worker.training.batches import normalized
 from worker.training.samples import Sampler, latent, latents, philox, quantized
 
@@ -89,6 +90,12 @@ def test_rows_are_the_first_images_of_each_class() -> None:
     rows = sampler.rows(3, 5)
     assert [row.shape for row in rows] == [(5, 1, 1, 4)] * 3
     assert torch.equal(rows[2], sampler.images(torch.full((5,), 2), torch.arange(5)))
+
+
+def test_images_that_are_not_finite_are_not_hidden_by_rounding() -> None:
+    sampler = Sampler(lambda z, y: _painted(z, y) / 0.0 * 0.0, 4, seed=3, device=torch.device("cpu"), precision="fp32")
+    with pytest.raises(TrainingDiverged, match="lower learning rate"):
+        sampler.rows(3, 5)
 
 
 def test_quantised_images_are_what_normalised_ones_were() -> None:
