@@ -104,15 +104,15 @@ class Client:
         """Every model of the registry, by name, newest version first."""
         return Registry(self._checked_store()).models()
 
-    def model(self, ref: str, *, task: Task | None = None) -> Model:
+    def model(self, ref: str, *, tasks: Sequence[Task] = ()) -> Model:
         """The model `name`, `name@version` or `name@alias`; raises UnknownModel with the nearest names.
 
-        With `task`, raises InvalidInput for a model that does something else.
+        With `tasks`, raises InvalidInput for a model that does something else.
         """
         found = Registry(self._checked_store()).get(ref)
-        if task is not None and found.task != task:
+        if tasks and found.task not in tasks:
             raise InvalidInput(
-                f"{found.ref} does {found.task}, and this takes a model that does {task}; "
+                f"{found.ref} does {found.task}, and this takes a model that does {' or '.join(tasks)}; "
                 "`imagemill models list` shows what each does."
             )
         return found
@@ -232,7 +232,7 @@ class Client:
         self.house.ledger.exists(keys.id)
         output = self._output(keys, to)
         found = sources.resolve(str(source), store)
-        record = self.model(model, task="classify")
+        record = self.model(model, tasks=("classify", "classify-sequence"))
         spec = make_spec(
             Classify,
             id=keys.id,
@@ -316,7 +316,7 @@ class Client:
         keys = JobKeys(job or new_job_id("evaluate"))
         store = self._checked_store()
         self.house.ledger.exists(keys.id)
-        record = self.model(model, task="classify")
+        record = self.model(model, tasks=("classify", "classify-sequence"))
         found = datasets.resolve(str(source), store)
         spec = make_spec(
             Evaluate,

@@ -186,30 +186,16 @@ class _How:
         item, encoded = fetched
         if isinstance(encoded, ImageError):
             return encoded
-        how = self.preprocess
         try:
-            if self.frames:
-                found = decode.decode_sequence(
-                    encoded,
-                    self.size,
-                    crop=how.crop,
-                    interpolation=how.interpolation,
-                    max_pixels=self.max_pixels,
-                    frames=self.frames,
-                )
-                pixels, width, height = found.pixels, found.width, found.height
-            else:
-                one = decode.decode(
-                    encoded, self.size, crop=how.crop, interpolation=how.interpolation, max_pixels=self.max_pixels
-                )
-                pixels, width, height = one.pixels[None], one.width, one.height
+            found = decode.open_item(encoded, self.preprocess, max_pixels=self.max_pixels, frames=self.frames)
         except ImageError as error:
             return error
-        if self.exact and (width, height) != (self.size, self.size):
+        if self.exact and (found.width, found.height) != (self.size, self.size):
             raise InvalidSource(
-                f"{item.key} has {width} × {height} pixels, the first image {self.size} × {self.size}; make them one "
-                "size, or say which with --set size=N."
+                f"{item.key} has {found.width} × {found.height} pixels, the first image {self.size} × {self.size}; "
+                "make them one size, or say which with --set size=N."
             )
+        pixels = found.pixels if self.frames else found.pixels[None]
         return pixels if self.channels == 3 else _gray(pixels)
 
 

@@ -17,20 +17,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from contract.errors import JobConflict, ModelError, ObjectNotFound
+from contract.errors import JobConflict, ModelError
 from contract.items import parse_s3
 from contract.jobs import Marker, Plan
 from contract.keys import JobKeys
 from contract.ledger import Step
-from contract.lifecycle import House, read_marker, read_spec
+from contract.lifecycle import House, read_spec
 from contract.models import Model
 from contract.specs import Evaluate
 from worker.datasets import DatasetReader, Wanted
 from worker.engine.runtime import Runtime
 from worker.evaluation import classification, page
 from worker.leases import Keeper, Lease
-from worker.models import Models
-from worker.runner import Runner
+from worker.models import Models, frames_of
+from worker.runner import Runner, commit_single
 from worker.training.data import Dataset
 
 FIGURES = "evaluation.json"
@@ -53,26 +53,25 @@ class EvaluateRunner:
         runner.run(job, shard, self._commit)
 
     def _commit(self, lease: Lease, kills: int) -> Step:
-        store, job = self.house.store, lease.job
-        spec = read_spec(store, job)
+        spec = read_spec(self.house.store, lease.job)
         if not isinstance(spec, Evaluate):
-            raise JobConflict(f"{job} is a {spec.kind} job and no evaluation; cancel it and submit it again.")
-        try:
-            marker = read_marker(store, job, lease.shard)
-        except ObjectNotFound:
-            if kills >= self.max_attempts:
-                raise ModelError(f"The evaluation of {spec.model} ended {kills} workers; see their logs.") from None
-            marker = self._evaluate(spec, lease)
-            if not store.put_if_absent(JobKeys(job).marker(lease.shard), marker.to_json()):
-                marker = read_marker(store, job, lease.shard)
-        return self.house.ledger.commit(job, lease.shard, marker.ok, marker.errors)
+            raise JobConflict(f"{spec.id} is no evaluation but of kind {spec.kind}; cancel it and submit it again.")
+        return commit_single(self.house, lease, lambda: self._evaluate(spec, lease, kills))
 
-    def _evaluate(self, spec: Evaluate, lease: Lease) -> Marker:
+    def _evaluate(self, spec: Evaluate, lease: Lease, kills: int) -> Marker:
+        if kills >= self.max_attempts:
+            raise ModelError(f"The evaluation of {spec.model} ended {kills} workers; see their logs.")
         began = time.monotonic()
         model = self.models.model(spec.model)
         pre = model.preprocess
         wanted = Wanted(
-            size=pre.size, channels=3, preprocess=pre, classes=model.labels, part="test", min_score=spec.min_score
+            size=pre.size,
+            channels=3,
+            frames=frames_of(model),
+            preprocess=pre,
+            classes=model.labels,
+            part="test",
+            min_score=spec.min_score,
         )
 
         def seen(images: int) -> None:
@@ -133,7 +132,9 @@ def forward(runtime: Runtime, data: Dataset, lease: Lease) -> Iterator[NDArray[n
     starts = range(0, len(data), runtime.batch_size)
 
     def run(start: int) -> NDArray[np.float32]:
-        return runtime.submit(data.images[start : start + runtime.batch_size]).result().logits
+        rows = slice(start, start + runtime.batch_size)
+        lengths = () if data.lengths is None else (data.lengths[rows],)
+        return runtime.submit(data.images[rows], *lengths).result().logits
 
     done = 0
     with ThreadPoolExecutor(runtime.lanes) as pool:

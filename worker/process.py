@@ -142,7 +142,7 @@ class Process:
             self.fetcher.close()
 
     def warm_up(self) -> None:
-        """Publish the built-in models where they are missing, and load one, so that the first shard need not wait."""
+        """Publish the built-in model where it is missing, and load it, so that the first shard need not wait."""
         from contract.models import Registry
         from worker.zoo import builtin
 
@@ -150,9 +150,6 @@ class Process:
         registry = Registry(self.house.store)
         if not registry.exists(builtin.NAME, builtin.VERSION):
             registry.publish(*builtin.efficientnet_lite0())
-        for model in builtin.shipped():
-            if not registry.exists(model.name, model.version):
-                registry.publish(model, builtin.shipped_files(model))
         with self.runner.models.use(f"{builtin.NAME}@{builtin.VERSION}", "auto"):
             pass
 

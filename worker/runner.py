@@ -20,12 +20,15 @@ from contract.errors import (
     LeaseLost,
     ModelError,
     ObjectDamaged,
+    ObjectNotFound,
     ServiceUnavailable,
     TrainingDiverged,
     WorkerLeaving,
 )
+from contract.jobs import Marker
+from contract.keys import JobKeys
 from contract.ledger import Step
-from contract.lifecycle import House, close
+from contract.lifecycle import House, close, read_marker
 from worker.leases import Keeper, Lease
 
 log = logging.getLogger(__name__)
@@ -33,6 +36,18 @@ log = logging.getLogger(__name__)
 EXIT_DEVICE = 71
 Work = Callable[[Lease, int], Step]
 """Does a shard's work and commits it; the second argument counts the workers that it has killed."""
+
+
+def commit_single(house: House, lease: Lease, make: Callable[[], Marker]) -> Step:
+    """Commit the only shard of a job by the marker that `make` returns, unless it is committed; the first counts."""
+    store, job, shard = house.store, lease.job, lease.shard
+    try:
+        marker = read_marker(store, job, shard)
+    except ObjectNotFound:
+        marker = make()
+        if not store.put_if_absent(JobKeys(job).marker(shard), marker.to_json()):
+            marker = read_marker(store, job, shard)
+    return house.ledger.commit(job, shard, marker.ok, marker.errors)
 
 
 @dataclass(frozen=True)

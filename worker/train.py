@@ -32,14 +32,14 @@ from contract.errors import (
 from contract.jobs import Marker, Plan
 from contract.keys import JobKeys
 from contract.ledger import Step
-from contract.lifecycle import House, read_history, read_marker, read_plan, read_spec
+from contract.lifecycle import House, read_history, read_plan, read_spec
 from contract.models import Registry
 from contract.recipes import RnnRecipe
 from contract.specs import Train
 from worker.datasets import DatasetReader, Prepared, Wanted
 from worker.leases import Keeper, Lease
 from worker.publish import Trained, publish, training_losses
-from worker.runner import Runner
+from worker.runner import Runner, commit_single
 from worker.training.data import Dataset, split
 from worker.training.learners import make
 from worker.training.loop import EpochRecord, Outcome, train
@@ -79,24 +79,17 @@ class TrainRunner:
             self._busy.release()
 
     def _commit(self, lease: Lease, kills: int) -> Step:
-        store, job = self.house.store, lease.job
-        spec = read_spec(store, job)
+        spec = read_spec(self.house.store, lease.job)
         if not isinstance(spec, Train):
-            raise JobConflict(f"{job} is a {spec.kind} job and no training; cancel it and submit it again.")
-        try:
-            marker = read_marker(store, job, lease.shard)
-        except ObjectNotFound:
-            if kills >= self.max_attempts:
-                raise ModelError(
-                    f"The training ended {kills} workers without a checkpoint in between; see their logs, and try a "
-                    "smaller --set batch_size."
-                ) from None
-            marker = self._train(spec, lease)
-            if not store.put_if_absent(JobKeys(job).marker(lease.shard), marker.to_json()):
-                marker = read_marker(store, job, lease.shard)
-        return self.house.ledger.commit(job, lease.shard, marker.ok, marker.errors)
+            raise JobConflict(f"{spec.id} is no training but of kind {spec.kind}; cancel it and submit it again.")
+        return commit_single(self.house, lease, lambda: self._train(spec, lease, kills))
 
-    def _train(self, spec: Train, lease: Lease) -> Marker:
+    def _train(self, spec: Train, lease: Lease, kills: int) -> Marker:
+        if kills >= self.max_attempts:
+            raise ModelError(
+                f"The training ended {kills} workers without a checkpoint in between; see their logs, and try a "
+                "smaller --set batch_size."
+            )
         began = time.monotonic()
         prepared = self._data(spec, lease)
         learn, held_out = split(prepared.data, spec.recipe.validation, spec.recipe.seed)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-from producer.cli import EXIT_INTERRUPTED
-from producer.cli.common import say, shared_options
-from producer.cli.follow import follow_to_end, print_queued
-from producer.cli.progress import packing_bar
+from producer.cli.common import shared_options
+from producer.cli.follow import run_job
 
 if TYPE_CHECKING:
     from contract.records import Precision
@@ -73,24 +72,16 @@ def classify(
 
     client = Client()
     id = job or new_job_id("classify")
-    try:
-        with packing_bar() as progress:
-            status = client.classify(
-                source,
-                model=model,
-                top_k=top_k,
-                embed=embed,
-                precision=precision,
-                shard_size=shard_size,
-                max_errors=max_errors,
-                job=id,
-                to=to,
-                progress=progress,
-            )
-    except KeyboardInterrupt:
-        say(f"Interrupted before all of {source} was queued. The same command with --job {id} goes on.")
-        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
-    if detach:
-        print_queued(status, as_json)
-    else:
-        follow_to_end(client, id, as_json)
+    submit = partial(
+        client.classify,
+        source,
+        model=model,
+        top_k=top_k,
+        embed=embed,
+        precision=precision,
+        shard_size=shard_size,
+        max_errors=max_errors,
+        job=id,
+        to=to,
+    )
+    run_job(client, id, source, lambda progress: submit(progress=progress), detach=detach, as_json=as_json)

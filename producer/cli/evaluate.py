@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from producer.cli import EXIT_INTERRUPTED
 from producer.cli.common import json_option, print_json, say, shared_options, stack_option
-from producer.cli.follow import follow_to_end, print_queued
-from producer.cli.progress import packing_bar
+from producer.cli.follow import run_job
 
 if TYPE_CHECKING:
     from contract.records import Precision
@@ -49,16 +48,15 @@ def evaluate(
 
     client = Client()
     id = job or new_job_id("evaluate")
-    try:
-        with packing_bar() as progress:
-            status = client.evaluate(model, source, precision=precision, min_score=min_score, job=id, progress=progress)
-    except KeyboardInterrupt:
-        say(f"Interrupted before all of {source} was uploaded. The same command with --job {id} goes on.")
-        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
-    if detach:
-        print_queued(status, as_json)
-    else:
-        follow_to_end(client, id, as_json)
+    submit = partial(
+        client.evaluate,
+        model,
+        source,
+        precision=precision,
+        min_score=min_score,
+        job=id,
+    )
+    run_job(client, id, source, lambda progress: submit(progress=progress), detach=detach, as_json=as_json)
 
 
 @click.command()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
 
 from producer.cli import EXIT_FAILED, EXIT_INTERRUPTED
 from producer.cli.common import print_status, say, shared_options
-from producer.cli.progress import job_bar
+from producer.cli.progress import job_bar, packing_bar
 
 if TYPE_CHECKING:
     from contract.jobs import Status
     from producer.client import Client
+    from producer.packing import Progress
 
 
 @click.command()
@@ -28,6 +30,28 @@ def follow(job: str, as_json: bool) -> None:
     from producer.client import Client
 
     follow_to_end(Client(), job, as_json)
+
+
+def run_job(
+    client: Client,
+    id: str,
+    source: str,
+    submit: Callable[[Callable[[Progress], None]], Status],
+    *,
+    detach: bool,
+    as_json: bool,
+) -> None:
+    """Submit a job, with a bar for what is uploaded of `source`; then watch it to its end, or say that it is queued."""
+    try:
+        with packing_bar() as progress:
+            status = submit(progress)
+    except KeyboardInterrupt:
+        say(f"Interrupted before all of {source} was queued. The same command with --job {id} goes on.")
+        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+    if detach:
+        print_queued(status, as_json)
+    else:
+        follow_to_end(client, id, as_json)
 
 
 def print_queued(status: Status, as_json: bool) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
 
-from producer.cli import EXIT_INTERRUPTED
-from producer.cli.common import json_option, say, stack_option
-from producer.cli.follow import follow_to_end, print_queued
-from producer.cli.progress import packing_bar
+from producer.cli.common import json_option, stack_option
+from producer.cli.follow import run_job
 
 
 @click.command()
@@ -63,25 +62,17 @@ def train(
     client = Client()
     id = job or new_job_id("train")
     names = labels.read_text("utf-8").splitlines() if labels else []
-    try:
-        with packing_bar() as progress:
-            status = client.train(
-                family,
-                source,
-                name=name,
-                epochs=epochs,
-                settings=settings,
-                labels=[line.strip() for line in names if line.strip()],
-                start=start,
-                min_score=min_score,
-                half=half,
-                job=id,
-                progress=progress,
-            )
-    except KeyboardInterrupt:
-        say(f"Interrupted before all of {source} was uploaded. The same command with --job {id} goes on.")
-        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
-    if detach:
-        print_queued(status, as_json)
-    else:
-        follow_to_end(client, id, as_json)
+    submit = partial(
+        client.train,
+        family,
+        source,
+        name=name,
+        epochs=epochs,
+        settings=settings,
+        labels=[line.strip() for line in names if line.strip()],
+        start=start,
+        min_score=min_score,
+        half=half,
+        job=id,
+    )
+    run_job(client, id, source, lambda progress: submit(progress=progress), detach=detach, as_json=as_json)

@@ -33,6 +33,7 @@ from PIL import (  # noqa: F401
 )
 
 from contract.errors import DecodeFailed, EmptyFile, ImageError, NotAnImage, TooManyPixels, TruncatedImage
+from contract.models import Preprocess
 
 Interpolation = Literal["bicubic", "bilinear"]
 
@@ -62,16 +63,10 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A decoded image: `pixels` uint8 [size, size, 3], RGB; `width` and `height` of the whole as shown."""
+    """A decoded image: `pixels` uint8 [size, size, 3], RGB; `width` and `height` of the whole as shown.
 
-    pixels: NDArray[np.uint8]
-    width: int
-    height: int
-
-
-@dataclass(frozen=True, slots=True)
-class Sequence:
-    """A decoded animation: `pixels` uint8 [t, size, size, 3], RGB; `width` and `height` of a frame."""
+    Of a sequence `pixels` are [t, size, size, 3].
+    """
 
     pixels: NDArray[np.uint8]
     width: int
@@ -97,9 +92,18 @@ def decode(data: bytes, size: int, *, crop: float, interpolation: Interpolation,
         _fail(data, error)
 
 
+def open_item(data: bytes, how: Preprocess, *, max_pixels: int, frames: int) -> Decoded:
+    """What a model with this preprocessing wants of a file: an image, or a sequence of at most so many `frames`."""
+    if frames:
+        return decode_sequence(
+            data, how.size, crop=how.crop, interpolation=how.interpolation, max_pixels=max_pixels, frames=frames
+        )
+    return decode(data, how.size, crop=how.crop, interpolation=how.interpolation, max_pixels=max_pixels)
+
+
 def decode_sequence(
     data: bytes, size: int, *, crop: float, interpolation: Interpolation, max_pixels: int, frames: int
-) -> Sequence:
+) -> Decoded:
     """The frames of an animation, each as `decode` gives one; of more than `frames` that many, evenly spread.
 
     A still image is a sequence of one. `max_pixels` holds for a frame, and ten times as much for all together.
@@ -119,7 +123,7 @@ def decode_sequence(
 
 def _decode_sequence(
     data: bytes, size: int, crop: float, interpolation: Interpolation, max_pixels: int, frames: int
-) -> Sequence:
+) -> Decoded:
     Image.MAX_IMAGE_PIXELS = max_pixels
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         width, height = image.size
@@ -131,7 +135,7 @@ def _decode_sequence(
             image.seek(number)
             image.load()
             pixels.append(np.asarray(_to_rgb(_resized(image, size, crop, _RESAMPLING[interpolation]))))
-    return Sequence(np.stack(pixels), width, height)
+    return Decoded(np.stack(pixels), width, height)
 
 
 def spread(count: int, most: int) -> list[int]:

@@ -41,7 +41,12 @@ class Graph(nn.Module):
         return self
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 [n, h, w, 3] to logits [n, classes] and features [n, d], float32.
+        """uint8 [n, h, w, 3] to logits [n, classes] and features [n, d], float32."""
+        logits, features = self.model(self.prepared(pixels))
+        return logits.float(), features.float()
+
+    def prepared(self, pixels: Tensor) -> Tensor:
+        """uint8 [n, h, w, 3] to the input of the model, [n, channels, h, w], in its precision.
 
         NHWC seen as NCHW is what torch calls channels-last: the layout that convolutions like, for free.
         """
@@ -50,7 +55,16 @@ class Graph(nn.Module):
             # No weights in a buffer, which a cast to bf16 would round.
             x = x[:, 0:1] * _LUMA[0] + x[:, 1:2] * _LUMA[1] + x[:, 2:3] * _LUMA[2]
         x = (x - self._mean) / self._std
-        logits, features = self.model(x.to(next(self.model.parameters(), x).dtype))
+        return x.to(next(self.model.parameters(), x).dtype)
+
+
+class SequenceGraph(Graph):
+    """A model of sequences behind the same normalisation."""
+
+    def forward(self, pixels: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """uint8 [n, t, h, w, 3] and int64 [n] to logits [n, classes] and features [n, d], float32."""
+        frames = self.prepared(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
+        logits, features = self.model(frames, lengths)
         return logits.float(), features.float()
 
 

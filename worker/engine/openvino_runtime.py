@@ -59,7 +59,8 @@ class OpenVINORuntime:
         self._local = threading.local()
         self.submit(np.zeros((1, spec.size, spec.size, 3), np.uint8)).result()
 
-    def submit(self, pixels: NDArray[np.uint8]) -> Future[Output]:
+    def submit(self, pixels: NDArray[np.uint8], lengths: NDArray[np.int64] | None = None) -> Future[Output]:
+        assert lengths is None, "a runtime of images"
         future: Future[Output] = Future()
         try:
             future.set_result(self._infer(pixels))

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from contract.errors import DecodeFailed, ImageError
 from contract.models import Preprocess
-from worker.engine.decode import Decoded, decode
+from worker.engine.decode import Decoded, open_item
 from worker.engine.runtime import Output, Runtime
 
 Encoded: TypeAlias = bytes | ImageError
@@ -63,13 +63,17 @@ Result: TypeAlias = Labelled | Failed
 class Engine:
     """Serves shards of images in the order of their submission. One a process; thread-safe.
 
-    `lanes` 0 means as many as keep the runtime busy. The runtime stays the caller's to close.
+    `lanes` 0 means as many as keep the runtime busy. With `frames` an item is a sequence, of which at most so many
+    are looked at, evenly spread. The runtime stays the caller's to close.
     """
 
-    def __init__(self, runtime: Runtime, *, preprocess: Preprocess, max_pixels: int, lanes: int = 0) -> None:
+    def __init__(
+        self, runtime: Runtime, *, preprocess: Preprocess, max_pixels: int, lanes: int = 0, frames: int = 0
+    ) -> None:
         self._runtime = runtime
         self._preprocess = preprocess
         self._max_pixels = max_pixels
+        self._frames = frames
         lanes = lanes or runtime.lanes
         # Decoded batches wait for the device, but no more than these: pixels are what fills memory.
         self._in_flight = threading.BoundedSemaphore(2 * lanes)
@@ -132,7 +136,7 @@ class Engine:
                 shard.put(start, _results(entries, None, shard))
                 return
             self._in_flight.acquire()
-            output = self._runtime.submit(np.stack(pixels))
+            output = self._runtime.submit(*padded(pixels)) if self._frames else self._runtime.submit(np.stack(pixels))
             output.add_done_callback(lambda _: self._in_flight.release())
         except Exception as error:
             shard.fail(error)
@@ -156,14 +160,21 @@ class Engine:
         sha256 = hashlib.sha256(item).hexdigest()
         how = self._preprocess
         try:
-            decoded = decode(
-                item, how.size, crop=how.crop, interpolation=how.interpolation, max_pixels=self._max_pixels
-            )
+            decoded = open_item(item, how, max_pixels=self._max_pixels, frames=self._frames)
         except ImageError as error:
             return Failed(_bare(error), sha256)
         except Exception as error:
             return Failed(DecodeFailed(f"The image cannot be decoded ({error!r}); save it anew."), sha256)
         return decoded, sha256
+
+
+def padded(sequences: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Sequences [t_i, h, w, 3] as one array [n, t, h, w, 3] with zeros behind the short ones, and their lengths."""
+    lengths = np.array([len(frames) for frames in sequences], np.int64)
+    pixels = np.zeros((len(sequences), lengths.max(), *sequences[0].shape[1:]), np.uint8)
+    for target, frames in zip(pixels, sequences, strict=True):
+        target[: len(frames)] = frames
+    return pixels, lengths
 
 
 def _bare(error: ImageError) -> ImageError:

@@ -50,6 +50,7 @@ class ModelSpec:
     std: float
     classes: int
     channels: int = 3
+    sequences: bool = False
     config: Mapping[str, int | float | str | bool] = field(default_factory=dict)
 
     @classmethod
@@ -66,6 +67,7 @@ class ModelSpec:
             mean=how.mean,
             std=how.std,
             classes=len(model.labels),
+            sequences=model.task == "classify-sequence",
         )
 
 
@@ -87,8 +89,10 @@ class Runtime(Protocol):
     @property
     def lanes(self) -> int: ...
 
-    def submit(self, pixels: NDArray[np.uint8]) -> Future[Output]:
+    def submit(self, pixels: NDArray[np.uint8], lengths: NDArray[np.int64] | None = None) -> Future[Output]:
         """Run n ≤ `batch_size` images, uint8 [n, size, size, 3]; the rows come back in the same order.
+
+        A runtime of sequences takes [n, t, size, size, 3] and how many frames of each are real, int64 [n].
 
         The future fails with DeviceOutOfMemory where not even one image fits. A runtime may compute on
         the caller's thread and return a future that is done.
@@ -118,6 +122,11 @@ def load(
     """
     _verify(spec)
     threads = threads or cores()
+    if spec.sequences:
+        from worker.engine.sequence_runtime import SequenceRuntime
+
+        place = torch_device(device)
+        return SequenceRuntime(spec, device=place, precision=precision, threads=threads, batch_size=batch_size)
     has_cuda = device != "cpu" and runtime != "openvino" and _has_cuda()
     kind = choose(device, runtime, has_cuda=has_cuda, has_openvino=find_spec("openvino") is not None)
     if kind == "openvino":

@@ -58,7 +58,8 @@ class TorchRuntime:
     def batch_size(self) -> int:
         return self._batcher.batch_size
 
-    def submit(self, pixels: NDArray[np.uint8]) -> Future[Output]:
+    def submit(self, pixels: NDArray[np.uint8], lengths: NDArray[np.int64] | None = None) -> Future[Output]:
+        assert lengths is None, "a runtime of images"
         return self._batcher.submit(pixels)
 
     def close(self) -> None:

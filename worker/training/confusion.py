@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from worker.training.lettering import shortened
+
 _INK, _PAPER, _FRAME = (32, 32, 32), (255, 255, 255), (192, 192, 192)
 _FULL = (8, 69, 148)  # of a cell that holds all examples of its class
 _FONT, _LINE, _SMALL, _GAP = 13, 16, 11, 8  # pixels
@@ -27,7 +29,7 @@ def draw(counts: NDArray[np.int64], classes: Sequence[str]) -> Image.Image:
     cell = min(max(_MATRIX // k, 1), _CELL)
     side = k * cell
     font = ImageFont.load_default(_FONT)
-    shown = {place: _shortened(classes[place], font) for place in range(0, k, -(-_LINE // cell))}
+    shown = {place: shortened(classes[place], font, _NAME) for place in range(0, k, -(-_LINE // cell))}
     names = round(max(font.getlength(name) for name in shown.values()))
     left = top = _GAP + _LINE + _GAP + names + _GAP
     image = Image.new("RGB", (left + side + _GAP, top + side + _GAP), _PAPER)
@@ -55,14 +57,6 @@ def _shades(counts: NDArray[np.int64]) -> Image.Image:
     colours = np.rint(np.array(_PAPER) * (1.0 - ramp) + np.array(_FULL) * ramp).astype(np.uint8)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     return Image.fromarray(colours[np.rint(255.0 * np.sqrt(shares)).astype(np.uint8)])
-
-
-def _shortened(name: str, font: _Font) -> str:
-    """What of a name fits, on one line."""
-    name = " ".join(name.split())
-    while font.getlength(name) > _NAME:
-        name = name.removesuffix("…")[:-1] + "…"
-    return name
 
 
 def _upright(image: Image.Image, text: str, font: _Font, *, x: int, bottom: int) -> None:

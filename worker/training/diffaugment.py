@@ -50,7 +50,7 @@ def translation(images: Tensor, generator: Generator) -> Tensor:
     b, c, height, width = images.shape
     rows, inside_rows = _shifted(height, b, generator)
     columns, inside_columns = _shifted(width, b, generator)
-    # One gather, whose backward adds each pixel once: 2 ms for 256 images of 28 × 28, forward and backward.
+    # One gather for both axes, whose backward adds what comes back to each pixel.
     places = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
     moved = images.flatten(2).gather(2, places[:, None].expand(b, c, -1)).view_as(images)
     return moved * (inside_rows[:, :, None] & inside_columns[:, None, :])[:, None]

@@ -36,7 +36,7 @@ class Fidelity:
     """Judges whatever generates images of the classes of `train` by the images of `held_out`.
 
     The judge is a classifier of 0.2 million parameters that learns from 200 batches of `train` when it is first
-    needed, seeded, 3 s on two cores (87 % on Fashion-MNIST); the features are its 64 before the last ReLU. A fixed
+    needed, seeded, in 5 s of CPU time (87 % on Fashion-MNIST); the features are its 64 before the last ReLU. A fixed
     judge, since the features of a discriminator move with it, and one that has seen the classes: if shirts are
     replaced by t-shirts, the distance is 7.6 times that of real images, with random weights 2.6 times; under noise of
     5 levels 1.6 times, with random weights no more than before. It is part of the state, so that a training that goes

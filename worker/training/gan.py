@@ -32,9 +32,9 @@ class GanLearner:
 
     A step is `discriminator_steps` steps of the discriminator, each on the whole batch, augmented anew, against as
     many new images of its classes, and then one step of the generator by the images that the discriminator saw last,
-    as in the reference code of DCGAN: to generate others would cost a ninth of a step more. The two learn at rates of
-    their own (Heusel et al. 2017, arXiv:1706.08500). What is validated, pictured and published is the average of the
-    generator (Yazıcı et al. 2019, arXiv:1806.04498).
+    as in the reference code of DCGAN: to generate others would cost a ninth more multiply-adds. The two learn at
+    rates of their own (Heusel et al. 2017, arXiv:1706.08500). What is validated, pictured and published is
+    the average of the generator (Yazıcı et al. 2019, arXiv:1806.04498).
 
     Raises InvalidSource as `Fidelity` does, InvalidSettings for an augmentation that is not there, and ModelError for
     a size that the zoo's generator cannot make.
@@ -141,7 +141,7 @@ class GanLearner:
         return _descended(loss, self._optimizers["discriminator"])
 
     def _teach_generator(self, fake: Tensor, labels: Tensor, draws: torch.Generator) -> Tensor:
-        self._discriminator.requires_grad_(False)  # its gradients are a third of the backward pass, for nothing
+        self._discriminator.requires_grad_(False)  # or its gradients would be computed too, for nothing
         loss = _LOSSES[self._recipe.loss].fooled(self._scores(fake, labels, draws))
         self._discriminator.requires_grad_(True)
         return _descended(loss, self._optimizers["generator"])
@@ -158,7 +158,7 @@ class _Loss:
 
 
 _LOSSES = {
-    # Lim & Ye 2017; betas of BigGAN (Brock et al. 2019, arXiv:1809.11096) but for the second, faster for short runs.
+    # Lim & Ye 2017; no momentum, as in BigGAN (Brock et al. 2019, arXiv:1809.11096).
     "hinge": _Loss(
         apart=lambda real, fake: functional.relu(1 - real).mean() + functional.relu(1 + fake).mean(),
         fooled=lambda fake: -fake.mean(),
@@ -189,7 +189,7 @@ def _descended(loss: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
 
 def _share(at: At, warmup: float) -> float:
     """Which share of its peak a learning rate has: it rises over `warmup` of the steps, is constant, and falls to 0
-    over the last half, as in Miyato et al. 2018 but for the warm-up. No step has 0.
+    over the last half. No step has 0.
     """
     rising = round(warmup * at.steps)
     return min(1.0, (at.step + 1) / max(rising, 1), 2 * (at.steps - at.step) / at.steps)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from worker.training.lettering import shortened
+
 _INK, _PAPER = (32, 32, 32), (255, 255, 255)
 _FONT = 13  # pixels
 _GAP, _LINE = 8, 1
@@ -33,7 +35,7 @@ def draw(panels: Sequence[Panel], classes: Sequence[str]) -> Image.Image:
     size = panels[0].rows[0].shape[-1]
     tile = size * max(1, _TILE // size)
     font = ImageFont.load_default(_FONT)
-    names = [_shortened(name, font) for name in classes]
+    names = [shortened(name, font, _NAME) for name in classes]
     left = _GAP + round(max(font.getlength(name) for name in names)) + _GAP
     top = _GAP + _FONT + _GAP
     columns = [max(len(row) for row in panel.rows[:ROWS]) for panel in panels]
@@ -55,11 +57,3 @@ def draw(panels: Sequence[Panel], classes: Sequence[str]) -> Image.Image:
 def _image(pixels: Tensor) -> Image.Image:
     """uint8 [c, size, size] as an image."""
     return Image.fromarray(pixels[0].numpy() if len(pixels) == 1 else pixels.movedim(0, -1).contiguous().numpy())
-
-
-def _shortened(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """What of a name fits before its row, on one line."""
-    short = " ".join(name.split())
-    while font.getlength(short) > _NAME:
-        short = short.removesuffix("…")[:-1] + "…"
-    return short

@@ -89,9 +89,9 @@ class Sampler:
     def images(self, labels: Tensor, index: Tensor) -> Tensor:
         """Those of these classes and numbers, both int64 [n]: uint8 [n, c, size, size] on the CPU.
 
-        Raises TrainingDiverged where a pixel is not a finite number, which rounding would hide.
         What a device computes can differ in the last bit of a float from batch size to batch size; rounded to 256
-        levels, hardly a pixel does.
+        levels, hardly a pixel does. Raises TrainingDiverged where a pixel is not a finite number, which rounding
+        would hide.
         """
         drawn = latents(self.seed, labels, index, self.width)
         found = []

