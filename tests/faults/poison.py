@@ -10,15 +10,15 @@ from worker.app import app
 from worker.engine import pipeline
 
 PREFIX = b"poison"
-_decode = pipeline.decode
+_open_item = pipeline.open_item
 
 
 def _deadly(data: bytes, *args: Any, **kwargs: Any) -> Any:
     if data.startswith(PREFIX):
         os.kill(os.getpid(), signal.SIGKILL)
-    return _decode(data, *args, **kwargs)
+    return _open_item(data, *args, **kwargs)
 
 
-pipeline.decode = _deadly
+pipeline.open_item = _deadly
 
 __all__ = ["app"]

@@ -15,7 +15,7 @@ from producer import Client
 from tests.mill import Mill
 
 Rows = Callable[[Status], dict[str, dict[str, object]]]
-SETTINGS = ["batch_size=16", "learning_rate=0.01", "ema=0.5", "hidden=16"]
+SETTINGS = ["channels=1", "batch_size=16", "learning_rate=0.01", "ema=0.5", "hidden=16"]
 
 
 @pytest.fixture(scope="module")

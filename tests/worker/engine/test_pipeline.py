@@ -157,7 +157,7 @@ def test_a_decoder_that_breaks_its_promise_is_one_bad_row(engine: Engine, monkey
     def broken(data: bytes, *args: object, **kwargs: object) -> object:
         raise ZeroDivisionError("by a pixel")
 
-    monkeypatch.setattr(pipeline, "decode", broken)
+    monkeypatch.setattr(pipeline, "open_item", broken)
     assert labels(engine.submit([gray(1)]).result(10)) == ["decode_failed"]
 
 
