@@ -38,7 +38,8 @@ class Vae(nn.Module):
     ReLU; the decoder is its mirror, with tanh at the end. No batch norm, so no image knows its
     neighbours in training either. The class enters each hidden layer as a bias of its own, which is what a one-hot
     vector beside the input comes to. Weights begin after He et al. 2015, where no ReLU follows after
-    LeCun et al. 1998; log-variances begin at 0.
+    LeCun et al. 1998; log-variances begin at 0, and the embeddings of classes at N(0, 1): from 0 the
+    decoder ignores the class for the first epochs.
     """
 
     def __init__(self, classes: int, channels: int = 1, size: int = 28, latent: int = 32) -> None:
@@ -67,8 +68,7 @@ class Vae(nn.Module):
 
         initial.he(self)
         initial.lecun(self.mean, self.pixels)
-        for layer in (self.log_variance, self.into_class, self.out_of_class):
-            nn.init.zeros_(layer.weight)
+        nn.init.zeros_(self.log_variance.weight)
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Images [n, c, size, size] in −1..1 and classes, int64 [n], to mean and log-variance, each [n, latent]."""

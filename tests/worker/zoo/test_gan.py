@@ -64,12 +64,14 @@ def test_spectral_norm_holds_every_layer_at_one() -> None:
         assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, abs=0.1)
 
 
-def test_weights_begin_at_a_standard_deviation_of_a_fiftieth() -> None:
+def test_weights_begin_at_a_standard_deviation_of_a_fiftieth_and_classes_apart() -> None:
     torch.manual_seed(1)
     for model in (zoo.create("gan", classes=10), discriminator(10, spectral_norm=False)):
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
                 assert not parameter.any(), name
+            elif name.startswith("norms"):
+                assert parameter.std().item() == pytest.approx(1, rel=0.25), name
             else:
                 assert parameter.std().item() == pytest.approx(0.02, rel=0.25), name
                 assert abs(parameter.mean().item()) < 0.005, name
