@@ -94,6 +94,10 @@ class Evaluate(Record):
     weights_sha256: str
     precision: Precision = "auto"
     min_score: float = Field(0.0, ge=0, le=1, description="Of the labels of an earlier job, those this sure or surer.")
+    features: str | None = Field(None, description="Of a generator: name@version of the classifier that compares.")
+    count: int = Field(0, ge=0, description="Of a generator: images to compare; 0: as many as there are real ones.")
+    cas_epochs: int = Field(0, ge=0, description="Of a generator: epochs of the classifiers trained for its score.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Of generated images, and of classifiers that learn from them.")
     output: str = Field(description="s3:// prefix of figures and page, with a slash at its end.")
 
     def error_limit(self, total: int) -> int:

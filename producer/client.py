@@ -306,17 +306,26 @@ class Client:
         *,
         precision: Precision = "auto",
         min_score: float = 0.0,
+        features: str | None = None,
+        count: int = 0,
+        cas_epochs: int = 0,
+        seed: int = 0,
         job: str | None = None,
         progress: OnProgress | None = None,
     ) -> Status:
-        """Judge a classifier by the labels of `source`, which is what a training takes; returns when queued.
+        """Judge a model by `source`, labelled images such as a training takes; returns when queued.
 
-        Of IDX files the test part is taken where there are several. Raises what `train` raises.
+        A classifier is judged by the labels; of IDX files the test part is taken where there are several. A generator
+        is compared, by `features` of a classifier of the same classes, with the images that it did not learn from:
+        the test part, or what its training held out of `source`. `count` images are generated for that, 0: as many as
+        there are real ones, under `seed`; with `cas_epochs` two classifiers are trained for so long, on generated and
+        on real images, for the classification accuracy score. Raises what `train` raises.
         """
         keys = JobKeys(job or new_job_id("evaluate"))
         store = self._checked_store()
         self.house.ledger.exists(keys.id)
-        record = self.model(model, tasks=("classify", "classify-sequence"))
+        record = self.model(model)
+        judge = self._judge(record, features)
         found = datasets.resolve(str(source), store)
         spec = make_spec(
             Evaluate,
@@ -326,6 +335,10 @@ class Client:
             weights_sha256=record.weights.sha256,
             precision=precision,
             min_score=min_score,
+            features=judge,
+            count=count,
+            cas_epochs=cas_epochs,
+            seed=seed,
             output=self._output(keys, None),
         )
         return self._begin(spec, found, progress)
@@ -555,6 +568,25 @@ class Client:
         if model.family != family:
             raise InvalidInput(f"{model.ref} is a {model.family}; a {family} cannot begin with its weights.")
         return model.ref
+
+    def _judge(self, record: Model, features: str | None) -> str | None:
+        """The classifier `name@version` that a generator is judged with; None where `record` is no generator."""
+        if record.task != "generate":
+            if features is not None:
+                raise InvalidInput(f"{record.ref} is a classifier and judged by labels alone; leave --features out.")
+            return None
+        if features is None:
+            raise InvalidInput(
+                f"{record.ref} generates images, and is judged with a classifier of the same classes; name one with "
+                "--features."
+            )
+        judge = self.model(features, tasks=("classify",))
+        if missing := [label for label in record.labels if label not in judge.labels]:
+            raise InvalidInput(
+                f"{judge.ref} does not know the class {missing[0]!r} of {record.ref}; name a classifier of the same "
+                "classes with --features."
+            )
+        return judge.ref
 
     def _output(self, keys: JobKeys, to: str | None) -> str:
         store = self.house.store

@@ -18,7 +18,6 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from contract.errors import ImageError, InvalidSource
 from contract.items import Item, parse_s3
@@ -28,7 +27,7 @@ from contract.results import with_items
 from contract.rows import OK
 from contract.specs import Source
 from worker.control.sources import Listing
-from worker.engine import decode
+from worker.engine import decode, pixels
 from worker.engine.pipeline import Encoded
 from worker.fetch import Fetcher
 from worker.training import idx
@@ -152,6 +151,14 @@ class DatasetReader:
 
     # IDX
 
+    def has_test_part(self, source: Source) -> bool:
+        """Whether a source keeps images apart to test with, as IDX folders of several pairs of files do."""
+        if source.kind != "idx":
+            return False
+        bucket, prefix = parse_s3(source.uri)
+        pairs = idx.pairs([entry.key for entry in self.store.list(prefix, bucket=bucket)])
+        return len(pairs) > 1
+
     def _idx(self, source: Source, wanted: Wanted) -> Prepared:
         bucket, prefix = parse_s3(source.uri)
         keys = [entry.key for entry in self.store.list(prefix, bucket=bucket)]
@@ -164,10 +171,10 @@ class DatasetReader:
         if wanted.frames:
             raise InvalidSource(f"{source.label} holds single images; a model of sequences needs sequences.")
         classes = wanted.classes or tuple(str(n) for n in range(int(labels.max(initial=0)) + 1))
-        if wanted.size and images.shape[1:3] != (wanted.size, wanted.size):
-            images = np.stack([_resized(image, wanted.size) for image in images])
+        if wanted.size:
+            images = pixels.resized(images, wanted.size)
         if wanted.channels == 3:
-            images = np.repeat(images, 3, axis=3)
+            images = pixels.rgb(images)
         return Prepared(Dataset(images, labels, classes))
 
 
@@ -195,8 +202,8 @@ class _How:
                 f"{item.key} has {found.width} × {found.height} pixels, the first image {self.size} × {self.size}; "
                 "make them one size, or say which with --set size=N."
             )
-        pixels = found.pixels if self.frames else found.pixels[None]
-        return pixels if self.channels == 3 else _gray(pixels)
+        frames = found.pixels if self.frames else found.pixels[None]
+        return frames if self.channels == 3 else _gray(frames)
 
 
 def _how(fetched: Sequence[tuple[Item, Encoded]], wanted: Wanted, max_pixels: int) -> _How | None:
@@ -240,11 +247,6 @@ def training_preprocess(size: int, channels: int) -> Preprocess:
 def _gray(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     gray: NDArray[np.uint8] = np.rint(pixels.astype(np.float32) @ _LUMA).astype(np.uint8)[..., None]
     return gray
-
-
-def _resized(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """A gray image [h, w, 1] at another size."""
-    return np.asarray(Image.fromarray(image[..., 0]).resize((size, size), Image.Resampling.BICUBIC))[..., None]
 
 
 def _padded(file: BinaryIO, lengths: list[int], frame: tuple[int, int, int], scratch: Path) -> NDArray[np.uint8]:

@@ -1,23 +1,20 @@
-"""Runs an evaluate job: a model as it is served, over labelled images, to figures and a page.
+"""Runs an evaluate job: from its lease, through the judge of the model's task, to figures and a page.
 
-    lease → data → plan → forward → figures, page → marker → ledger
+    lease → judge → figures, page → marker → ledger
 
-It knows neither Celery nor how a figure is computed (`worker.evaluation`).
+It knows neither Celery nor how a model is judged (`worker.judges`).
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from contract.errors import JobConflict, ModelError
+from contract.errors import ImagemillError, JobConflict, ModelError
 from contract.items import parse_s3
 from contract.jobs import Marker, Plan
 from contract.keys import JobKeys
@@ -25,13 +22,12 @@ from contract.ledger import Step
 from contract.lifecycle import House, read_spec
 from contract.models import Model
 from contract.specs import Evaluate
-from worker.datasets import DatasetReader, Wanted
-from worker.engine.runtime import Runtime
-from worker.evaluation import classification, page
+from worker.datasets import DatasetReader
+from worker.evaluation import page
+from worker.judges import Case, Judgement, classifier
 from worker.leases import Keeper, Lease
-from worker.models import Models, frames_of
+from worker.models import Models
 from worker.runner import Runner, commit_single
-from worker.training.data import Dataset
 
 FIGURES = "evaluation.json"
 
@@ -45,12 +41,29 @@ class EvaluateRunner:
     keeper: Keeper
     reader: DatasetReader
     models: Models
+    judge_generator: Callable[[Case], Judgement]
+    alone: threading.Lock
+    """Held by what trains: a generator is judged by training classifiers, and a process trains one thing at a time."""
     max_attempts: int
 
     def run(self, job: str, shard: int) -> None:
         """Judge the model of a job, if nobody does."""
         runner = Runner("evaluate", self.name, self.house, self.keeper, self.models.on_accelerator)
-        runner.run(job, shard, self._commit)
+        if not self._trains(job):
+            runner.run(job, shard, self._commit)
+        elif self.alone.acquire(blocking=False):
+            try:
+                runner.run(job, shard, self._commit)
+            finally:
+                self.alone.release()
+        # Else the message goes and the job stays queued: the reconciler sends it again, perhaps to an idle worker.
+
+    def _trains(self, job: str) -> bool:
+        try:
+            spec = read_spec(self.house.store, job)
+            return isinstance(spec, Evaluate) and self.models.model(spec.model).task == "generate"
+        except ImagemillError:
+            return False  # it is met again under the lease, where it is reported
 
     def _commit(self, lease: Lease, kills: int) -> Step:
         spec = read_spec(self.house.store, lease.job)
@@ -63,95 +76,46 @@ class EvaluateRunner:
             raise ModelError(f"The evaluation of {spec.model} ended {kills} workers; see their logs.")
         began = time.monotonic()
         model = self.models.model(spec.model)
-        pre = model.preprocess
-        wanted = Wanted(
-            size=pre.size,
-            channels=3,
-            frames=frames_of(model),
-            preprocess=pre,
-            classes=model.labels,
-            part="test",
-            min_score=spec.min_score,
-        )
+        left_out: Counter[str] = Counter()
+        items = 0
 
-        def seen(images: int) -> None:
-            lease.progress(0, 0, {"read": images})
-            lease.check()
+        def plan(images: int, without: Counter[str]) -> None:
+            nonlocal items
+            items = images
+            left_out.update(without)
+            written = Plan(shards=1, items=images, skipped=without.total())
+            self.house.store.put(JobKeys(spec.id).plan, written.to_json())
+            limit = spec.error_limit(images)
+            self.house.ledger.complete(spec.id, shards=1, items=images, error_limit=limit, skipped=written.skipped)
 
-        prepared = self.reader.read(spec.source, wanted, seen)
-        data, left_out = prepared.data, prepared.left_out
-        plan = Plan(shards=1, items=len(data), skipped=left_out.total())
-        self.house.store.put(JobKeys(spec.id).plan, plan.to_json())
-        limit = spec.error_limit(plan.items)
-        self.house.ledger.complete(spec.id, shards=1, items=plan.items, error_limit=limit, skipped=plan.skipped)
-        with self.models.use(spec.model, spec.precision) as loaded:
-            logits = np.concatenate(list(forward(loaded.runtime, data, lease)))
-            runtime, precision = loaded.runtime.name, loaded.runtime.precision
-        figures = classification.measure(torch.from_numpy(logits), torch.from_numpy(data.labels), model.labels)
+        judge = self.judge_generator if model.task == "generate" else classifier.judge
+        found = judge(Case(spec, model, lease, self.reader, self.models, plan))
         lease.check()
-        self._write(spec, model, data, logits, figures)
+        self._write(spec, model, found)
         return Marker(
             shard=lease.shard,
-            items=len(data),
-            ok=len(data),
+            items=items,
+            ok=items,
             errors=0,
             error_codes=dict(left_out),
             output=f"{spec.output}{FIGURES}",
             model=model.ref,
-            metrics=headline(figures),
+            metrics=found.metrics,
             worker=self.name,
-            runtime=runtime,
-            precision=precision,
+            runtime=found.runtime,
+            precision=found.precision,
             seconds=round(time.monotonic() - began, 3),
         )
 
-    def _write(
-        self,
-        spec: Evaluate,
-        model: Model,
-        data: Dataset,
-        logits: NDArray[np.float32],
-        figures: classification.Classification,
-    ) -> None:
+    def _write(self, spec: Evaluate, model: Model, found: Judgement) -> None:
         """The figures as JSON, and the page."""
-        scores, right = classification.top_scores(torch.from_numpy(logits), torch.from_numpy(data.labels))
         html = page.render(
             f"Evaluation of {model.ref}",
             model=f"{model.ref}, {model.family}",
-            data=f"{spec.source.label}, {len(data):,} images",
+            data=found.data,
             date=datetime.now(UTC),
-            sections=page.classifier(figures, scores.numpy(), right.numpy()),
+            sections=found.sections,
         )
         bucket, prefix = parse_s3(spec.output)
-        self.house.store.put(f"{prefix}{FIGURES}", figures.to_json(), bucket=bucket)
+        self.house.store.put(f"{prefix}{FIGURES}", found.figures, bucket=bucket)
         self.house.store.put(JobKeys(spec.id).report, html.encode())
-
-
-def forward(runtime: Runtime, data: Dataset, lease: Lease) -> Iterator[NDArray[np.float32]]:
-    """The logits [b, classes] of the images, batch by batch, as many at a time as keep the runtime busy."""
-    starts = range(0, len(data), runtime.batch_size)
-
-    def run(start: int) -> NDArray[np.float32]:
-        rows = slice(start, start + runtime.batch_size)
-        lengths = () if data.lengths is None else (data.lengths[rows],)
-        return runtime.submit(data.images[rows], *lengths).result().logits
-
-    done = 0
-    with ThreadPoolExecutor(runtime.lanes) as pool:
-        for logits in pool.map(run, starts):
-            done += len(logits)
-            lease.progress(done, 0)
-            lease.check()
-            yield logits
-
-
-def headline(figures: classification.Classification) -> dict[str, float]:
-    """What `show` prints of them."""
-    return {
-        "top1": figures.top1,
-        f"top{figures.k}": figures.top_k,
-        "precision": figures.precision,
-        "recall": figures.recall,
-        "f1": figures.f1,
-        "calibration_error": figures.calibration_error,
-    }

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from contract.errors import ImagemillError, ModelError
 from contract.models import Model, Registry
@@ -19,7 +20,10 @@ from contract.records import Precision
 from contract.settings import Settings
 from contract.specs import Classify
 from worker.engine.pipeline import Engine
-from worker.engine.runtime import ModelSpec, Runtime, load
+from worker.engine.runtime import ModelSpec, Runtime, load, verify
+
+if TYPE_CHECKING:
+    from worker.engine.generator import Generator
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +95,18 @@ class Models:
         finally:
             with self._lock:
                 loaded.users -= 1
+
+    def generator(self, ref: str, precision: Precision) -> Generator:
+        """The model `name@version` that generates, loaded anew; it takes a fraction of a second.
+
+        Raises ModelError where the files are not what the record says.
+        """
+        from worker.engine.generator import Generator
+
+        model, settings = self.model(ref), self._settings
+        spec = ModelSpec.of(model, fetch_weights(self._store, model, settings.cache_dir))
+        verify(spec)
+        return Generator(spec, device=settings.device, precision=precision, threads=settings.threads)
 
     def runtimes(self) -> dict[str, Runtime]:
         """What is loaded now, by `name@version`."""

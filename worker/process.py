@@ -49,6 +49,7 @@ class Process:
         self._trainer: TrainRunner | None = None
         self._stop = threading.Event()
         self._leaving = threading.Event()
+        self._training = threading.Lock()
         self._name = f"worker@{socket.gethostname()}-{os.getpid()}"
         self._queues: list[str] = []
 
@@ -80,15 +81,23 @@ class Process:
     @cached_property
     def evaluator(self) -> EvaluateRunner:
         """Judges models with those that the runner has loaded; imports torch."""
-        from worker.evaluate import EvaluateRunner
+        import torch
 
+        from worker.engine.runtime import torch_device
+        from worker.evaluate import EvaluateRunner
+        from worker.judges.generator import GeneratorJudge
+
+        settings = self.settings
+        device = torch.device(torch_device(settings.device))
         return EvaluateRunner(
             name=self._name,
             house=self.house,
             keeper=self.keeper,
             reader=self.reader,
             models=self.runner.models,
-            max_attempts=self.settings.max_attempts,
+            judge_generator=GeneratorJudge(device, settings.threads or cores()),
+            alone=self._training,
+            max_attempts=settings.max_attempts,
         )
 
     @cached_property
@@ -190,6 +199,7 @@ class Process:
             max_attempts=settings.max_attempts,
             checkpoint_seconds=settings.checkpoint_seconds,
             leaving=self._leaving,
+            alone=self._training,
         )
 
     def _image_store(self) -> ObjectStore:

@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from PIL import Image
@@ -64,11 +64,12 @@ class TrainRunner:
     max_attempts: int
     checkpoint_seconds: float
     leaving: threading.Event
-    _busy: threading.Lock = field(default_factory=threading.Lock)
+    alone: threading.Lock
+    """Held by whatever trains in this process."""
 
     def run(self, job: str, shard: int) -> None:
         """Train, if nobody does and nothing else is trained here."""
-        if not self._busy.acquire(blocking=False):
+        if not self.alone.acquire(blocking=False):
             # The message goes, the job stays queued: the reconciler sends it again, perhaps to an idle worker.
             log.info("%s waits, for another training has this worker", job)
             return
@@ -76,7 +77,7 @@ class TrainRunner:
             runner = Runner("train", self.name, self.house, self.keeper, lambda: self.device.type != "cpu")
             runner.run(job, shard, self._commit)
         finally:
-            self._busy.release()
+            self.alone.release()
 
     def _commit(self, lease: Lease, kills: int) -> Step:
         spec = read_spec(self.house.store, lease.job)

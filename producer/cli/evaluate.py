@@ -28,21 +28,48 @@ if TYPE_CHECKING:
 @click.option(
     "--min-score", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="job:ID: only labels this sure."
 )
+@click.option("--features", metavar="CLASSIFIER", help="Of a generator: the classifier whose features compare.")
+@click.option(
+    "--count", type=click.IntRange(0), default=0, show_default=True, help="Images to generate; 0: as many as are real."
+)
+@click.option(
+    "--cas-epochs",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Epochs of the classifiers of the classification accuracy score; 0: none.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the generated images.")
 @click.option("--job", metavar="ID", help="Name the job; the same command again is the same job.")
 @click.option("--detach", is_flag=True, help="Return when the job is queued.")
 @stack_option("--stack")
 @json_option
 def evaluate(
-    model: str, source: str, precision: Precision, min_score: float, job: str | None, detach: bool, as_json: bool
+    model: str,
+    source: str,
+    precision: Precision,
+    min_score: float,
+    features: str | None,
+    count: int,
+    cas_epochs: int,
+    seed: int,
+    job: str | None,
+    detach: bool,
+    as_json: bool,
 ) -> None:
-    """Judge MODEL by labelled images, as it is served: accuracy, figures of each class, calibration.
+    """Judge MODEL by labelled images, as it is served. The names of the classes must be those of the model.
 
-    Of a folder of IDX files the test part is taken. The names of the classes must be those of the model.
+    A classifier: accuracy, figures of each class, calibration. Of a folder of IDX files the test part is taken.
+
+    A generator, with --features: Fréchet and kernel distance, precision, recall, density, coverage, copies of
+    training images; with --cas-epochs, how well a classifier does that learnt from its images alone. Give it the
+    data that it was trained on: it is compared with the test part, or with what the training held out.
 
     \b
     Examples:
       imagemill evaluate flowers --data flowers-test/ --job flowers-test
       imagemill report flowers-test -o flowers.html
+      imagemill evaluate fashion-gan --data fashion/ --features fashion-cnn --cas-epochs 10
     """
     from producer.client import Client, new_job_id
 
@@ -54,6 +81,10 @@ def evaluate(
         source,
         precision=precision,
         min_score=min_score,
+        features=features,
+        count=count,
+        cas_epochs=cas_epochs,
+        seed=seed,
         job=id,
     )
     run_job(client, id, source, lambda progress: submit(progress=progress), detach=detach, as_json=as_json)

@@ -120,7 +120,7 @@ def load(
     ModelError where the weights are not those of the record, and InvalidSettings where the device,
     runtime or precision that was asked for is not here.
     """
-    _verify(spec)
+    verify(spec)
     threads = threads or cores()
     if spec.sequences:
         from worker.engine.sequence_runtime import SequenceRuntime
@@ -204,7 +204,8 @@ def _has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
-def _verify(spec: ModelSpec) -> None:
+def verify(spec: ModelSpec) -> None:
+    """Raises ModelError where the file of weights does not hash to what the record says."""
     try:
         with spec.weights.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()

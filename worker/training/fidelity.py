@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contract.errors import InvalidSource
+from worker.engine.sampler import Sampler
 from worker.evaluation.distances import frechet
 from worker.training.batches import Batch, normalized, take
 from worker.training.data import Dataset
 from worker.training.optimizers import set_learning_rate
 from worker.training.randomness import reseed, seeded
-from worker.training.samples import Sampler
 from worker.training.schedule import warm_cosine
 from worker.zoo import initial
 

@@ -14,6 +14,7 @@ from torch.nn import functional
 from contract.recipes import GanRecipe
 from worker import zoo
 from worker.engine.precision import autocast, precision_on
+from worker.engine.sampler import Sampler
 from worker.training import diffaugment, grid
 from worker.training.average import Average
 from worker.training.batches import Batch, normalized
@@ -23,7 +24,6 @@ from worker.training.learner import At
 from worker.training.optimizers import decaying, optimizer_state, restore_optimizer, set_learning_rate
 from worker.training.parts import joined, part
 from worker.training.randomness import reseed, seeded
-from worker.training.samples import Sampler
 from worker.zoo.gan import Generator, discriminator
 
 

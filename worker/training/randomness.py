@@ -6,15 +6,9 @@ step draws the same whether or not the steps before it ran in this process.
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 
-
-def derived(seed: int, purpose: str, number: int) -> int:
-    """A seed of its own for one choice, 0 ≤ it < 2⁶³: the first 63 bits of a SHA-256 over the three parts."""
-    digest = hashlib.sha256(f"{seed}/{purpose}/{number}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+from worker.engine.seeds import derived
 
 
 def seeded(seed: int, purpose: str, number: int, device: torch.device | str = "cpu") -> torch.Generator:

@@ -14,6 +14,7 @@ from torch import Tensor
 from contract.recipes import VaeRecipe
 from worker import zoo
 from worker.engine.precision import autocast, precision_on
+from worker.engine.sampler import Sampler, quantized
 from worker.training import grid
 from worker.training.average import Average
 from worker.training.batches import Batch, ahead, in_order, normalized, take
@@ -23,7 +24,6 @@ from worker.training.learner import At
 from worker.training.optimizers import decaying, optimizer_state, restore_optimizer, set_learning_rate
 from worker.training.parts import joined, part
 from worker.training.randomness import reseed, seeded
-from worker.training.samples import Sampler, quantized
 from worker.training.schedule import warm_cosine
 from worker.zoo.vae import Vae
 

@@ -13,11 +13,11 @@ from torch import Tensor
 from contract.errors import InvalidSource
 from tests.worker.training.shapes import shapes
 from tests.worker.training.toys import sequences
+from worker.engine.sampler import Sampler
 from worker.training.batches import normalized, take
 from worker.training.data import Dataset, split
 from worker.training.fidelity import Fidelity
 from worker.training.randomness import seeded
-from worker.training.samples import Sampler
 
 CPU = torch.device("cpu")
 TRAIN, HELD_OUT = split(shapes(1000), 0.5, seed=0)
@@ -104,7 +104,7 @@ def test_of_many_held_out_images_some_of_each_class_are_taken(monkeypatch: pytes
         return torch.zeros(len(y), 1, 16, 16)
 
     Fidelity(TRAIN, ordered, seed=0, device=CPU).measure(Sampler(decode, 4, 0, CPU, "fp32"))
-    assert asked == [0] * 5 + [1] * 5
+    assert asked[:10] == [0] * 5 + [1] * 5, "the rest fills the group"
 
 
 @pytest.mark.parametrize("size", [4, 12, 28, 112])

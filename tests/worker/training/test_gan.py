@@ -14,11 +14,11 @@ from tests.worker.training.shapes import shapes
 from tests.worker.training.toys import sequences
 from worker import zoo
 from worker.engine import precision
+from worker.engine.sampler import Sampler
 from worker.training.batches import take
 from worker.training.gan import GanLearner
 from worker.training.learner import At
 from worker.training.loop import train
-from worker.training.samples import Sampler
 
 RECIPE = GanRecipe(
     latent=16, epochs=6, batch_size=16, ema=0.9, learning_rate=1e-3, discriminator_learning_rate=1e-3, precision="fp32"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from worker.training.randomness import derived, reseed, seeded
+from worker.engine.seeds import derived
+from worker.training.randomness import reseed, seeded
 
 
 def test_each_choice_has_numbers_of_its_own() -> None:

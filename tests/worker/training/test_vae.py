@@ -16,11 +16,11 @@ from tests.worker.training.shapes import shapes
 from tests.worker.training.toys import sequences
 from worker import zoo
 from worker.engine import precision
+from worker.engine.sampler import Sampler
 from worker.training.batches import take
 from worker.training.data import Dataset
 from worker.training.learner import At
 from worker.training.loop import train
-from worker.training.samples import Sampler
 from worker.training.vae import VaeLearner
 
 RECIPE = VaeRecipe(latent=8, epochs=10, batch_size=16, ema=0.9, learning_rate=3e-3, precision="fp32")

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from contract.errors import TrainingDiverged
+from contract.errors import ModelError
+from worker.engine.latents import latent, latents, philox
+from worker.engine.sampler import Sampler, quantized
 from worker.training.batches import normalized
-from worker.training.samples import Sampler, latent, latents, philox, quantized
 
 
 @pytest.mark.parametrize(
@@ -67,6 +68,18 @@ def test_latents_are_standard_normal_and_independent() -> None:
         assert float(correlated.abs().max()) < 5 / n**0.5
 
 
+@pytest.mark.parametrize("truncation", [0.3, 2.0])
+def test_a_truncated_latent_goes_nowhere_beyond(truncation: float) -> None:
+    # Given many latents, I expect none beyond, and in between what is left of a normal distribution.
+    drawn = latents(0, torch.arange(20_000) % 10, torch.arange(20_000), 6, truncation)
+    assert drawn.abs().max() <= truncation
+    normal = torch.distributions.Normal(0.0, 1.0)
+    low = normal.cdf(torch.tensor(-truncation))
+    at = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95])
+    assert torch.allclose(drawn.flatten().quantile(at), normal.icdf(low + at * (1 - 2 * low)), atol=0.02)
+    assert torch.equal(drawn[7:9], latents(0, torch.tensor([7, 8]), torch.tensor([7, 8]), 6, truncation))
+
+
 def _painted(z: Tensor, y: Tensor) -> Tensor:
     """An image of one pixel a number of the latent, brighter with the class."""
     return torch.tanh(z + y[:, None])[:, None, None, :]
@@ -94,7 +107,7 @@ def test_rows_are_the_first_images_of_each_class() -> None:
 
 def test_images_that_are_not_finite_are_not_hidden_by_rounding() -> None:
     sampler = Sampler(lambda z, y: _painted(z, y) / 0.0 * 0.0, 4, seed=3, device=torch.device("cpu"), precision="fp32")
-    with pytest.raises(TrainingDiverged, match="lower learning rate"):
+    with pytest.raises(ModelError, match="lower learning rate"):
         sampler.rows(3, 5)
 
 

@@ -1,0 +1,54 @@
+"""Runs a model that generates images, on torch: channels-last, bf16 where the device has it. It knows no jobs.
+
+Imports torch, which is faster here than OpenVINO: of the zoo's generator at 28 × 28, two cores, 3,812 images/s
+against 2,243, since OpenVINO computes transposed convolutions in fp32.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor
+
+from worker.engine.cores import cores
+from worker.engine.graph import load_family
+from worker.engine.memory import calm_openmp, tune_allocator
+from worker.engine.precision import precision_on
+from worker.engine.runtime import ModelSpec, Precision, torch_device
+from worker.engine.sampler import Sampler
+
+
+class _Decodes(Protocol):
+    latent: int
+
+    def decode(self, z: Tensor, y: Tensor) -> Tensor: ...
+
+
+class Generator:
+    """A model of the task `generate` with its weights, on a device.
+
+    Raises ModelError where the weights do not fit the family, and InvalidSettings where the device, or the precision
+    that was asked for, is not here.
+    """
+
+    name = "torch"
+
+    def __init__(self, spec: ModelSpec, *, device: str = "auto", precision: str = "auto", threads: int = 0) -> None:
+        self.device = torch_device(device)
+        place = torch.device(self.device)
+        if place.type == "cpu":
+            tune_allocator()
+            calm_openmp()
+            torch.set_num_threads(threads or cores())
+        self.precision: Precision = precision_on(place, precision)
+        self._place = place
+        self._module = load_family(spec).eval().requires_grad_(False).to(place)
+        for weight in self._module.parameters():
+            if weight.dim() == 4:
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+
+    def sampler(self, seed: int, truncation: float | None = None) -> Sampler:
+        """Its images by class and number under a seed."""
+        module = cast(_Decodes, self._module)
+        return Sampler(module.decode, module.latent, seed, self._place, self.precision, truncation)

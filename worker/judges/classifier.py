@@ -1,0 +1,63 @@
+"""Judges a classifier of images or of sequences, as it is served: accuracy, figures of each class, calibration."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from worker.datasets import Wanted
+from worker.evaluation import classification, page
+from worker.judges import Case, Judgement, forward
+from worker.models import frames_of
+
+
+def judge(case: Case) -> Judgement:
+    """The figures of the model on the labelled images of the spec, of IDX files on their test part."""
+    spec, model, lease = case.spec, case.model, case.lease
+    pre = model.preprocess
+    wanted = Wanted(
+        size=pre.size,
+        channels=3,
+        frames=frames_of(model),
+        preprocess=pre,
+        classes=model.labels,
+        part="test",
+        min_score=spec.min_score,
+    )
+    prepared = case.reader.read(spec.source, wanted, case.seen)
+    data = prepared.data
+    case.plan(len(data), prepared.left_out)
+    done = 0
+
+    def advance(images: int) -> None:
+        nonlocal done
+        done += images
+        lease.progress(done, 0)
+        lease.check()
+
+    with case.models.use(spec.model, spec.precision) as loaded:
+        logits = np.concatenate([output.logits for output in forward(loaded.runtime, data, advance)])
+        runtime, precision = loaded.runtime.name, loaded.runtime.precision
+    said, labels = torch.from_numpy(logits), torch.from_numpy(data.labels)
+    figures = classification.measure(said, labels, model.labels)
+    scores, right = classification.top_scores(said, labels)
+    return Judgement(
+        figures=figures.to_json(),
+        metrics=headline(figures),
+        data=f"{spec.source.label}, {len(data):,} images",
+        sections=page.classifier(figures, scores.numpy(), right.numpy()),
+        runtime=runtime,
+        precision=precision,
+    )
+
+
+def headline(figures: classification.Classification) -> dict[str, float]:
+    """What `show` prints of them."""
+    return {
+        "top1": figures.top1,
+        f"top{figures.k}": figures.top_k,
+        "precision": figures.precision,
+        "recall": figures.recall,
+        "f1": figures.f1,
+        "calibration_error": figures.calibration_error,
+    }
