@@ -101,6 +101,8 @@ def make_app(settings: Settings) -> Celery:
             keys.TASK_TRAIN: keys.QUEUE_TRAIN,
             keys.TASK_EVALUATE: keys.QUEUE_TRAIN,
             keys.TASK_CHECK: keys.QUEUE_CLASSIFY,
+            keys.TASK_GENERATE: keys.QUEUE_GENERATE,
+            keys.TASK_CONCLUDE: keys.QUEUE_GENERATE,
         },
         task_serializer="json",
         accept_content=["json"],
@@ -142,6 +144,10 @@ class Queues:
         """Queue shards of a job of this kind."""
         for shard in shards:
             self._send(keys.TASKS[kind], job, shard)
+
+    def conclude(self, job: str) -> None:
+        """Have a worker choose from what was generated, or make of it what people look at."""
+        self._send(keys.TASK_CONCLUDE, job)
 
     def check(self, name: str, version: int) -> None:
         """Have a worker run a model that was pushed, and publish it."""

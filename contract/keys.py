@@ -11,7 +11,8 @@ from dataclasses import dataclass
 QUEUE_CONTROL = "control"
 QUEUE_CLASSIFY = "classify"
 QUEUE_TRAIN = "train"
-QUEUES = (QUEUE_CONTROL, QUEUE_CLASSIFY, QUEUE_TRAIN)
+QUEUE_GENERATE = "generate"
+QUEUES = (QUEUE_CONTROL, QUEUE_CLASSIFY, QUEUE_GENERATE, QUEUE_TRAIN)
 
 TASK_PLAN = "imagemill.plan"
 TASK_FINALIZE = "imagemill.finalize"
@@ -20,7 +21,15 @@ TASK_CLASSIFY = "imagemill.classify"
 TASK_TRAIN = "imagemill.train"
 TASK_CHECK = "imagemill.check"
 TASK_EVALUATE = "imagemill.evaluate"
-TASKS = {"classify": TASK_CLASSIFY, "train": TASK_TRAIN, "evaluate": TASK_EVALUATE}
+TASK_GENERATE = "imagemill.generate"
+TASK_CONCLUDE = "imagemill.conclude"
+TASKS = {
+    "classify": TASK_CLASSIFY,
+    "train": TASK_TRAIN,
+    "evaluate": TASK_EVALUATE,
+    "generate": TASK_GENERATE,
+    "synthesize": TASK_GENERATE,
+}
 """The task that runs a shard of a job, by the kind of the job."""
 
 JOBS = "jobs/"
@@ -55,6 +64,16 @@ class JobKeys:
     def manifest(self, shard: int) -> str:
         """The items of a shard, one JSON object a line."""
         return f"{self.plan_prefix}shard-{shard:06d}.jsonl"
+
+    @property
+    def portions(self) -> str:
+        """What each shard of a job that generates is to make."""
+        return f"{self.plan_prefix}portions.jsonl"
+
+    @property
+    def candidate_prefix(self) -> str:
+        """What a synthesis chooses from; gone when it has succeeded."""
+        return f"{self.root}candidates/"
 
     @property
     def input_prefix(self) -> str:

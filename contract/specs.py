@@ -23,10 +23,10 @@ class Source(Record):
     `prefix`: every object under an `s3://` address; `tars`: the members of the tars there;
     `manifest`: the rows of a file in the store; `packed`: a local folder that the producer packs
     into one tar a shard while it plans; `idx`: images and labels in the MNIST format; `job`: the images
-    of an earlier job with the labels that it gave them, `uri` being its id.
+    of an earlier job with the labels that it gave them, `uri` being its id; `seed`: none, they are generated.
     """
 
-    kind: Literal["prefix", "tars", "manifest", "packed", "idx", "job"]
+    kind: Literal["prefix", "tars", "manifest", "packed", "idx", "job", "seed"]
     uri: str
     label: str = Field(description="What the user typed, for people.")
 
@@ -105,10 +105,56 @@ class Evaluate(Record):
         return total
 
 
-Spec = Annotated[Classify | Train | Evaluate, Field(discriminator="kind")]
-_SPEC: TypeAdapter[Classify | Train | Evaluate] = TypeAdapter(Spec)
+class _Images(Record):
+    """What every job that generates has."""
+
+    id: JobId
+    model: str = Field(description="name@version of the generator, resolved when the job was made.")
+    weights_sha256: str
+    classes: tuple[int, ...] = Field(min_length=1, description="Of the generator, by index.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Of the latents.")
+    truncation: float | None = Field(None, gt=0, description="No number of a latent lies beyond; None: anywhere.")
+    size: int = Field(0, ge=0, le=4096, description="Side of the images in pixels; 0: that of the generator.")
+    image_format: Literal["png", "webp", "jpeg"] = "png"
+    precision: Precision = "auto"
+    shard_size: int = Field(1024, ge=1, le=16384, description="Images a shard, about.")
+    output: str = Field(description="s3:// prefix of tars and indices, with a slash at its end.")
+
+    @property
+    def source(self) -> Source:
+        """None: what is generated comes of a seed."""
+        return Source(kind="seed", uri="", label=f"seed {self.seed}")
+
+    def error_limit(self, total: int) -> int:
+        """A candidate that is rejected is no error."""
+        return total
 
 
-def parse_spec(value: object) -> Classify | Train | Evaluate:
+class Generate(_Images):
+    """Generate images, as many of each class as of any other."""
+
+    kind: Literal["generate"] = "generate"
+    count: int = Field(ge=1, description="In all; the first classes have one more where it cannot be shared out.")
+
+
+class Synthesize(_Images):
+    """Generate images until `per_class` of each class have passed every test."""
+
+    kind: Literal["synthesize"] = "synthesize"
+    per_class: int = Field(ge=1)
+    gate: str = Field(description="name@version of the classifier that judges them.")
+    gate_sha256: str
+    min_score: float = Field(0.9, ge=0, le=1, description="What the gate must give the class that was asked for.")
+    dedup: float | None = Field(None, gt=0, description="Nearer than this to an accepted image is a duplicate.")
+    away_from: Source | None = Field(None, description="Labelled images that none may be a copy of.")
+    copy_distance: float = Field(0.02, gt=0, description="Nearer than this to one of those is a copy.")
+    max_attempts: int = Field(20, ge=1, description="Candidates for each image that is wanted, at most.")
+
+
+Spec = Annotated[Classify | Train | Evaluate | Generate | Synthesize, Field(discriminator="kind")]
+_SPEC: TypeAdapter[Classify | Train | Evaluate | Generate | Synthesize] = TypeAdapter(Spec)
+
+
+def parse_spec(value: object) -> Classify | Train | Evaluate | Generate | Synthesize:
     """A spec from its JSON object; raises pydantic.ValidationError."""
     return _SPEC.validate_python(value)

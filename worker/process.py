@@ -151,14 +151,15 @@ class Process:
             self.fetcher.close()
 
     def warm_up(self) -> None:
-        """Publish the built-in model where it is missing, and load it, so that the first shard need not wait."""
+        """Publish built-in models where they are missing, and load the one that most jobs take: no shard need wait."""
         from contract.models import Registry
         from worker.zoo import builtin
 
         self.house.store.ensure_bucket()
         registry = Registry(self.house.store)
-        if not registry.exists(builtin.NAME, builtin.VERSION):
-            registry.publish(*builtin.efficientnet_lite0())
+        for (name, version), make in builtin.models().items():
+            if not registry.exists(name, version):
+                registry.publish(*make())
         with self.runner.models.use(f"{builtin.NAME}@{builtin.VERSION}", "auto"):
             pass
 

