@@ -12,7 +12,9 @@ QUEUE_CONTROL = "control"
 QUEUE_CLASSIFY = "classify"
 QUEUE_TRAIN = "train"
 QUEUE_GENERATE = "generate"
-QUEUES = (QUEUE_CONTROL, QUEUE_CLASSIFY, QUEUE_GENERATE, QUEUE_TRAIN)
+WORKER_QUEUES = (QUEUE_CLASSIFY, QUEUE_GENERATE, QUEUE_TRAIN)
+"""What a worker works on unless told."""
+QUEUES = (QUEUE_CONTROL, *WORKER_QUEUES)
 
 TASK_PLAN = "imagemill.plan"
 TASK_FINALIZE = "imagemill.finalize"

@@ -41,8 +41,9 @@ from contract.recipes import make_recipe
 from contract.records import Precision
 from contract.results import Row, read_markers
 from contract.rows import schema
+from contract.samples import ImageFormat
 from contract.settings import Settings, current
-from contract.specs import Classify, Evaluate, Source, Spec, Train
+from contract.specs import Classify, Evaluate, Generate, Source, Spec, Synthesize, Train
 from producer import datasets, exports, imagefolder, sources
 from producer import models as own_models
 from producer.commits import status_from_bucket, unfinished
@@ -51,7 +52,7 @@ from producer.packing import Progress, pack, upload
 
 log = logging.getLogger(__name__)
 
-S = TypeVar("S", Classify, Train, Evaluate)
+S = TypeVar("S", Classify, Train, Evaluate, Generate, Synthesize)
 OnProgress = Callable[[Progress], None]
 Format = Literal["jsonl", "csv", "parquet", "imagefolder", "labelstudio"]
 
@@ -325,7 +326,7 @@ class Client:
         store = self._checked_store()
         self.house.ledger.exists(keys.id)
         record = self.model(model)
-        judge = self._judge(record, features)
+        judge = self._judge(record, features, "--features")
         found = datasets.resolve(str(source), store)
         spec = make_spec(
             Evaluate,
@@ -342,6 +343,110 @@ class Client:
             output=self._output(keys, None),
         )
         return self._begin(spec, found, progress)
+
+    def generate(
+        self,
+        model: str,
+        *,
+        count: int,
+        classes: Sequence[str] = (),
+        seed: int = 0,
+        truncation: float | None = None,
+        size: int = 0,
+        image_format: ImageFormat = "png",
+        precision: Precision = "auto",
+        shard_size: int = 1024,
+        job: str | None = None,
+        to: str | None = None,
+    ) -> Status:
+        """Generate `count` images with a generator, as many of each of `classes`, or of all, as of any other.
+
+        Returns when queued. Image `i` of a class follows from the weights, `seed`, the class, `i`, `truncation`,
+        `size` and `image_format` alone, so a larger count holds what a smaller one does. With `truncation` no number
+        of a latent lies beyond it; `size` 0 is that of the generator.
+
+        Raises UnknownModel, InvalidInput (an option, a class) or JobConflict before anything is queued.
+        """
+        keys = JobKeys(job or new_job_id("generate"))
+        self._checked_store()
+        self.house.ledger.exists(keys.id)
+        record = self.model(model, tasks=("generate",))
+        spec = make_spec(
+            Generate,
+            id=keys.id,
+            model=record.ref,
+            weights_sha256=record.weights.sha256,
+            classes=own_models.class_numbers(record, classes),
+            count=count,
+            seed=seed,
+            truncation=truncation,
+            size=size,
+            image_format=image_format,
+            precision=precision,
+            shard_size=shard_size,
+            output=self._output(keys, to),
+        )
+        return self._begin(spec, None, None)
+
+    def synthesize(
+        self,
+        model: str,
+        *,
+        gate: str,
+        per_class: int,
+        classes: Sequence[str] = (),
+        min_score: float = 0.9,
+        dedup: float | None = None,
+        away_from: str | Path | None = None,
+        copy_distance: float = 0.02,
+        max_attempts: int = 20,
+        seed: int = 0,
+        truncation: float | None = None,
+        size: int = 0,
+        image_format: ImageFormat = "png",
+        precision: Precision = "auto",
+        shard_size: int = 1024,
+        job: str | None = None,
+        to: str | None = None,
+        progress: OnProgress | None = None,
+    ) -> Status:
+        """Generate images until `per_class` of each class pass every test; returns when queued.
+
+        Candidates 0, 1, 2, … of a class are made until so many are taken for their class by `gate` with `min_score`
+        or more, are nearer than `dedup` to none that was accepted before, and nearer than `copy_distance` to none of
+        `away_from`, a source such as a training takes; both cosine distances of the gate's features. A class that has
+        not enough after `max_attempts` candidates for each image that is wanted ends the job as failed, with what
+        there is. Raises what `generate` raises, and InvalidSource.
+        """
+        keys = JobKeys(job or new_job_id("synthesize"))
+        store = self._checked_store()
+        self.house.ledger.exists(keys.id)
+        record = self.model(model, tasks=("generate",))
+        judge = self.model(self._judge(record, gate, "--gate") or "")
+        real = datasets.resolve(str(away_from), store) if away_from is not None else None
+        spec = make_spec(
+            Synthesize,
+            id=keys.id,
+            model=record.ref,
+            weights_sha256=record.weights.sha256,
+            classes=own_models.class_numbers(record, classes),
+            gate=judge.ref,
+            gate_sha256=judge.weights.sha256,
+            per_class=per_class,
+            min_score=min_score,
+            dedup=dedup,
+            away_from=self._labelled(real, keys) if real is not None else None,
+            copy_distance=copy_distance,
+            max_attempts=max_attempts,
+            seed=seed,
+            truncation=truncation,
+            size=size,
+            image_format=image_format,
+            precision=precision,
+            shard_size=shard_size,
+            output=self._output(keys, to),
+        )
+        return self._begin(spec, real, progress)
 
     def report(self, job: str) -> str:
         """The page of an evaluation, HTML; raises JobConflict where the job has none, or none yet."""
@@ -543,8 +648,8 @@ class Client:
             return Source(kind="tars", uri=uri, label=found.label)
         return found.source(keys, self.house.store.bucket)
 
-    def _begin(self, spec: S, found: sources.Resolved, progress: OnProgress | None) -> Status:
-        """Bring what is local to the store, unless the job is there already, and queue a job of one shard."""
+    def _begin(self, spec: S, found: sources.Resolved | None, progress: OnProgress | None) -> Status:
+        """Bring what is local to the store, unless the job is there already, and queue the job."""
         keys = JobKeys(spec.id)
         spec, known = self._known(spec, another_spelling=isinstance(found, sources.Packed))
         if isinstance(found, sources.Upload) and not known:
@@ -569,22 +674,22 @@ class Client:
             raise InvalidInput(f"{model.ref} is a {model.family}; a {family} cannot begin with its weights.")
         return model.ref
 
-    def _judge(self, record: Model, features: str | None) -> str | None:
+    def _judge(self, record: Model, features: str | None, option: str) -> str | None:
         """The classifier `name@version` that a generator is judged with; None where `record` is no generator."""
         if record.task != "generate":
             if features is not None:
-                raise InvalidInput(f"{record.ref} is a classifier and judged by labels alone; leave --features out.")
+                raise InvalidInput(f"{record.ref} is a classifier and judged by labels alone; leave {option} out.")
             return None
         if features is None:
             raise InvalidInput(
                 f"{record.ref} generates images, and is judged with a classifier of the same classes; name one with "
-                "--features."
+                f"{option}."
             )
         judge = self.model(features, tasks=("classify",))
         if missing := [label for label in record.labels if label not in judge.labels]:
             raise InvalidInput(
                 f"{judge.ref} does not know the class {missing[0]!r} of {record.ref}; name a classifier of the same "
-                "classes with --features."
+                f"classes with {option}."
             )
         return judge.ref
 
@@ -608,7 +713,7 @@ class Client:
             there = lifecycle.read_spec(self.house.store, spec.id)
         except UnknownJob:
             return spec, False
-        if another_spelling and spec.source.uri == there.source.uri:
+        if another_spelling and isinstance(spec, Classify | Train | Evaluate) and spec.source.uri == there.source.uri:
             source = spec.source.model_copy(update={"label": there.source.label})
             spec = spec.model_copy(update={"source": source})
         if type(spec) is not type(there) or spec != there:
@@ -663,16 +768,16 @@ def new_job_id(kind: str) -> str:
     return f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def make_spec(kind: type[S], *, id: str, source: Source, **fields: object) -> S:
+def make_spec(kind: type[S], **fields: object) -> S:
     """The spec of a job; raises InvalidInput naming the option that cannot be."""
     try:
-        return kind.model_validate({"id": id, "source": source, **fields})
+        return kind.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "spec"
         if name == "id":
             raise InvalidInput(
-                f"{id!r} is no job id; use up to 63 of a-z, 0-9 and -, a letter or digit first."
+                f"{fields['id']!r} is no job id; use up to 63 of a-z, 0-9 and -, a letter or digit first."
             ) from None
         raise InvalidInput(f"--{name.replace('_', '-')}: {first['msg'].removeprefix('Value error, ')}.") from None
 

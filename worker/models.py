@@ -55,6 +55,7 @@ class Models:
         self._clock = clock
         self._lock = threading.Lock()
         self._loaded: OrderedDict[tuple[str, Precision], Loaded] = OrderedDict()
+        self._generators: OrderedDict[tuple[str, Precision], Generator] = OrderedDict()
         self._specs: OrderedDict[str, Classify] = OrderedDict()
         self._records: OrderedDict[str, tuple[float, Model]] = OrderedDict()
 
@@ -97,16 +98,22 @@ class Models:
                 loaded.users -= 1
 
     def generator(self, ref: str, precision: Precision) -> Generator:
-        """The model `name@version` that generates, loaded anew; it takes a fraction of a second.
+        """The model `name@version` that generates; loading it takes a fraction of a second, the second time nothing.
 
         Raises ModelError where the files are not what the record says.
         """
         from worker.engine.generator import Generator
 
-        model, settings = self.model(ref), self._settings
-        spec = ModelSpec.of(model, fetch_weights(self._store, model, settings.cache_dir))
-        verify(spec)
-        return Generator(spec, device=settings.device, precision=precision, threads=settings.threads)
+        with self._lock:
+            if (ref, precision) not in self._generators:
+                model, settings = self.model(ref), self._settings
+                spec = ModelSpec.of(model, fetch_weights(self._store, model, settings.cache_dir))
+                verify(spec)
+                loaded = Generator(spec, device=settings.device, precision=precision, threads=settings.threads)
+                self._generators[ref, precision] = loaded
+                if len(self._generators) > _LOADED_AT_MOST:
+                    self._generators.popitem(last=False)
+            return self._generators[ref, precision]
 
     def runtimes(self) -> dict[str, Runtime]:
         """What is loaded now, by `name@version`."""

@@ -24,9 +24,11 @@ from contract.settings import Settings
 from worker.engine.cores import cores
 
 if TYPE_CHECKING:
+    from worker.conclude import Concluder
     from worker.datasets import DatasetReader
     from worker.evaluate import EvaluateRunner
     from worker.fetch import Fetcher
+    from worker.generate import GenerateRunner
     from worker.leases import Keeper
     from worker.shards import ShardRunner
     from worker.train import TrainRunner
@@ -44,9 +46,10 @@ class Process:
     def __init__(self, app: Celery, settings: Settings) -> None:
         self.settings = settings
         self._app = app
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._runner: ShardRunner | None = None
         self._trainer: TrainRunner | None = None
+        self._generator: GenerateRunner | None = None
         self._stop = threading.Event()
         self._leaving = threading.Event()
         self._training = threading.Lock()
@@ -99,6 +102,24 @@ class Process:
             alone=self._training,
             max_attempts=settings.max_attempts,
         )
+
+    @property
+    def generator(self) -> GenerateRunner:
+        """Generates images; imports torch. One a process, for it knows which group the device is at."""
+        with self._lock:
+            if self._generator is None:
+                self._generator = self._make_generator()
+            return self._generator
+
+    @cached_property
+    def concluder(self) -> Concluder:
+        """Ends jobs that generate; imports torch."""
+        from worker.conclude import Concluder
+        from worker.report import Report
+
+        generator = self.generator
+        report = Report(self.house, generator.models, generator.references)
+        return Concluder(self._name, self.house, generator.models, generator.references, report.write)
 
     @cached_property
     def reader(self) -> DatasetReader:
@@ -176,6 +197,23 @@ class Process:
             fetcher=self.fetcher,
             models=Models(self.house.store, settings),
             gate=Gate(),
+            max_attempts=settings.max_attempts,
+        )
+
+    def _make_generator(self) -> GenerateRunner:
+        from concurrent.futures import ThreadPoolExecutor
+
+        from worker.generate import GenerateRunner
+        from worker.reference import References
+
+        settings, models = self.settings, self.runner.models
+        return GenerateRunner(
+            name=self._name,
+            house=self.house,
+            keeper=self.keeper,
+            models=models,
+            references=References(self.house.store, self.reader, models),
+            encoders=ThreadPoolExecutor(settings.threads or cores(), "encode"),
             max_attempts=settings.max_attempts,
         )
 

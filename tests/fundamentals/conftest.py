@@ -97,6 +97,17 @@ def rows(client: Client) -> Rows:
     return rows
 
 
+@pytest.fixture(scope="package")
+def painter_and_critic(mill: Mill, client: Client, crops: Path) -> None:
+    """A generator and a classifier of the same four classes, `painter` and `critic`, trained for a few seconds."""
+    both = ["size=16", "batch_size=32", "ema=0.9"]
+    trainings = [
+        client.train("vae", crops, name="painter", epochs=30, settings=[*both, "latent=8", "learning_rate=0.003"]),
+        client.train("cnn", crops, name="critic", epochs=8, settings=[*both, "variant=classic", "learning_rate=0.02"]),
+    ]
+    assert [mill.finished(job.id).state for job in trainings] == ["succeeded"] * 2
+
+
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         pass

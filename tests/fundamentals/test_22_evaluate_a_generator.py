@@ -13,22 +13,9 @@ from contract.jobs import Status
 from producer import Client
 from tests.mill import Mill
 
-VAE = ["size=16", "batch_size=32", "latent=8", "learning_rate=0.003", "ema=0.9"]
-CNN = ["size=16", "variant=classic", "batch_size=32", "learning_rate=0.02", "ema=0.9"]
-
 
 @pytest.fixture(scope="module")
-def models(mill: Mill, client: Client, crops: Path) -> None:
-    """A generator and a classifier of the same four classes, trained for a few seconds."""
-    trainings = [
-        client.train("vae", crops, name="painter", epochs=4, settings=VAE),
-        client.train("cnn", crops, name="critic", epochs=4, settings=CNN),
-    ]
-    assert [mill.finished(job.id).state for job in trainings] == ["succeeded"] * 2
-
-
-@pytest.fixture(scope="module")
-def judged(mill: Mill, client: Client, models: None, crops: Path) -> Status:
+def judged(mill: Mill, client: Client, painter_and_critic: None, crops: Path) -> Status:
     job = client.evaluate("painter", crops, features="critic", cas_epochs=1, job="judged-painter")
     return mill.finished(job.id)
 
@@ -70,7 +57,9 @@ def test_a_page_shows_samples_and_the_nearest_training_images(client: Client, ju
     assert "http://" not in page and "https://" not in page
 
 
-def test_what_cannot_be_judged_is_told_before_anything_is_queued(client: Client, models: None, crops: Path) -> None:
+def test_what_cannot_be_judged_is_told_before_anything_is_queued(
+    client: Client, painter_and_critic: None, crops: Path
+) -> None:
     with pytest.raises(InvalidInput, match="name one with --features"):
         client.evaluate("painter", crops)
     with pytest.raises(InvalidInput, match=r"does not know the class 'giant-panda' of painter@1"):

@@ -11,7 +11,7 @@ from typing import Any
 
 from contract.items import parse_s3
 from contract.jobs import Marker, Plan
-from contract.keys import JobKeys
+from contract.keys import QUEUE_GENERATE, JobKeys
 from contract.lifecycle import (
     House,
     close,
@@ -25,7 +25,7 @@ from contract.lifecycle import (
     required_retries,
     settle,
 )
-from contract.specs import Classify, Evaluate, Train
+from contract.specs import Classify, Evaluate, Generate, Synthesize, Train
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,9 @@ def _finalize(house: House, job: str) -> None:
     if plan is None or (not over_budget and _missing(house, job, plan, markers)):
         log.warning("The ledger took %s for done and the bucket knows better: its books are written anew", job)
         reopen(house, job)
+        return
+    if isinstance(spec, Generate | Synthesize):
+        _hand_over(house, job)
         return
     if not isinstance(spec, Classify):
         _end_single(house, spec, markers[0])
@@ -107,6 +110,12 @@ def _end_single(house: House, spec: Train | Evaluate, marker: Marker) -> None:
     summary = {"id": spec.id, "source": spec.source.label, **figures}
     house.store.put(f"{prefix}summary.json", json.dumps(summary, indent=1, ensure_ascii=False).encode(), bucket=bucket)
     close(house, spec.id, "succeeded", ok=marker.ok, done=marker.ok, error_codes=marker.error_codes, **figures)
+
+
+def _hand_over(house: House, job: str) -> None:
+    """Let a worker conclude what was generated, unless one does or the message for it waits: that takes torch."""
+    if not house.ledger.locked("conclude", job) and (job,) not in house.ledger.messages((QUEUE_GENERATE,), 0):
+        house.queues.conclude(job)
 
 
 def _missing(house: House, job: str, plan: Plan, markers: list[Marker]) -> bool:

