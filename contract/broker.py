@@ -103,6 +103,7 @@ def make_app(settings: Settings) -> Celery:
             keys.TASK_CHECK: keys.QUEUE_CLASSIFY,
             keys.TASK_GENERATE: keys.QUEUE_GENERATE,
             keys.TASK_CONCLUDE: keys.QUEUE_GENERATE,
+            keys.TASK_VERIFY: keys.QUEUE_GENERATE,
         },
         task_serializer="json",
         accept_content=["json"],

@@ -25,12 +25,14 @@ TASK_CHECK = "imagemill.check"
 TASK_EVALUATE = "imagemill.evaluate"
 TASK_GENERATE = "imagemill.generate"
 TASK_CONCLUDE = "imagemill.conclude"
+TASK_VERIFY = "imagemill.verify"
 TASKS = {
     "classify": TASK_CLASSIFY,
     "train": TASK_TRAIN,
     "evaluate": TASK_EVALUATE,
     "generate": TASK_GENERATE,
     "synthesize": TASK_GENERATE,
+    "verify": TASK_VERIFY,
 }
 """The task that runs a shard of a job, by the kind of the job."""
 

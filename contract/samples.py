@@ -6,6 +6,7 @@ each image, and `shard-000000.parquet`, its index, with a row for each candidate
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Literal
 
@@ -58,6 +59,11 @@ def schema() -> pa.Schema:
             ("weights_sha256", pa.string()),
         ]
     )
+
+
+def sha256(data: bytes) -> str:
+    """What an index says of a file's bytes."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def sample_key(label: int, index: int) -> str:

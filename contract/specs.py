@@ -151,10 +151,32 @@ class Synthesize(_Images):
     max_attempts: int = Field(20, ge=1, description="Candidates for each image that is wanted, at most.")
 
 
-Spec = Annotated[Classify | Train | Evaluate | Generate | Synthesize, Field(discriminator="kind")]
-_SPEC: TypeAdapter[Classify | Train | Evaluate | Generate | Synthesize] = TypeAdapter(Spec)
+class Verify(Record):
+    """Generate images of an earlier job again, from their records, and compare."""
+
+    kind: Literal["verify"] = "verify"
+    id: JobId
+    job: JobId = Field(description="That generated them.")
+    model: str = Field(description="name@version that it generated with.")
+    weights_sha256: str
+    sample: int = Field(64, ge=1, description="Images, spread evenly over all that were accepted.")
+    output: str = Field(description="s3:// prefix of the summary, with a slash at its end.")
+
+    @property
+    def source(self) -> Source:
+        """The job."""
+        return Source(kind="job", uri=self.job, label=f"job:{self.job}")
+
+    def error_limit(self, total: int) -> int:
+        """An image that differs fails the job by itself."""
+        return total
 
 
-def parse_spec(value: object) -> Classify | Train | Evaluate | Generate | Synthesize:
+AnySpec = Classify | Train | Evaluate | Generate | Synthesize | Verify
+Spec = Annotated[AnySpec, Field(discriminator="kind")]
+_SPEC: TypeAdapter[AnySpec] = TypeAdapter(Spec)
+
+
+def parse_spec(value: object) -> AnySpec:
     """A spec from its JSON object; raises pydantic.ValidationError."""
     return _SPEC.validate_python(value)

@@ -43,7 +43,7 @@ from contract.results import Row, read_markers
 from contract.rows import schema
 from contract.samples import ImageFormat
 from contract.settings import Settings, current
-from contract.specs import Classify, Evaluate, Generate, Source, Spec, Synthesize, Train
+from contract.specs import Classify, Evaluate, Generate, Source, Spec, Synthesize, Train, Verify
 from producer import datasets, exports, imagefolder, sources
 from producer import models as own_models
 from producer.commits import status_from_bucket, unfinished
@@ -52,7 +52,7 @@ from producer.packing import Progress, pack, upload
 
 log = logging.getLogger(__name__)
 
-S = TypeVar("S", Classify, Train, Evaluate, Generate, Synthesize)
+S = TypeVar("S", Classify, Train, Evaluate, Generate, Synthesize, Verify)
 OnProgress = Callable[[Progress], None]
 Format = Literal["jsonl", "csv", "parquet", "imagefolder", "labelstudio"]
 
@@ -447,6 +447,31 @@ class Client:
             output=self._output(keys, to),
         )
         return self._begin(spec, real, progress)
+
+    def verify(self, made: str, *, sample: int = 64, job: str | None = None) -> Status:
+        """Generate `sample` images of an earlier job again and compare them with its files; returns when queued.
+
+        The job fails where one differs by more than a level of 255. Raises UnknownJob, UnknownModel, InvalidInput (an
+        option) or JobConflict (a job that generated nothing, or has not ended) before anything is queued.
+        """
+        keys = JobKeys(job or new_job_id("verify"))
+        store = self._checked_store()
+        there = lifecycle.read_spec(store, made)
+        if not isinstance(there, Generate | Synthesize):
+            raise JobConflict(f"{made} generated nothing, its kind is {there.kind}; there is nothing to verify.")
+        if lifecycle.read_end(store, made) is None:
+            raise JobConflict(f"The job {made} has not ended; follow it to its end, then verify it.")
+        record = self.model(there.model)
+        spec = make_spec(
+            Verify,
+            id=keys.id,
+            job=made,
+            model=record.ref,
+            weights_sha256=there.weights_sha256,
+            sample=sample,
+            output=self._output(keys, None),
+        )
+        return self._begin(spec, None, None)
 
     def report(self, job: str) -> str:
         """The page of an evaluation, HTML; raises JobConflict where the job has none, or none yet."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import tarfile
@@ -12,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contract.samples import SUFFIX, ImageFormat, schema
+from contract.samples import SUFFIX, ImageFormat, schema, sha256
 
 Row = dict[str, Any]
 """A row of the index, see `contract.samples.schema`."""
@@ -32,7 +31,7 @@ class Archive:
         """Keep an image under its key with facts beside it; its hash and its place go into the row."""
         offset = self._member(f"{row['key']}{self._suffix}", image)
         self._member(f"{row['key']}.json", json.dumps(facts, ensure_ascii=False).encode())
-        self.rows.append({**row, "sha256": hashlib.sha256(image).hexdigest(), "size": len(image), "offset": offset})
+        self.rows.append({**row, "sha256": sha256(image), "size": len(image), "offset": offset})
 
     def reject(self, row: Row) -> None:
         """Keep nothing but the row."""

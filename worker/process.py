@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from worker.leases import Keeper
     from worker.shards import ShardRunner
     from worker.train import TrainRunner
+    from worker.verify import VerifyRunner
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +111,21 @@ class Process:
             if self._generator is None:
                 self._generator = self._make_generator()
             return self._generator
+
+    @cached_property
+    def verifier(self) -> VerifyRunner:
+        """Generates images again; imports torch."""
+        from worker.verify import VerifyRunner
+
+        settings = self.settings
+        return VerifyRunner(
+            name=self._name,
+            house=self.house,
+            keeper=self.keeper,
+            models=self.runner.models,
+            max_attempts=settings.max_attempts,
+            max_pixels=settings.max_image_pixels,
+        )
 
     @cached_property
     def concluder(self) -> Concluder:

@@ -1,4 +1,4 @@
-"""`imagemill generate` and `imagemill synthesize`: images out of a generator, as they come or those that pass."""
+"""`imagemill generate`, `synthesize` and `verify`: images as they come, those that pass, and the same again."""
 
 from __future__ import annotations
 
@@ -209,3 +209,23 @@ def synthesize(
         to=to,
     )
     run_job(client, id, away_from or model, lambda progress: submit(progress=progress), detach=detach, as_json=as_json)
+
+
+@click.command()
+@click.argument("made", metavar="JOB")
+@click.option("--sample", type=click.IntRange(1), default=64, show_default=True, help="Images to make again.")
+@click.option("--job", metavar="ID", help="Name the job of the verification.")
+@click.option("--detach", is_flag=True, help="Return when the job is queued.")
+@shared_options
+def verify(made: str, sample: int, job: str | None, detach: bool, as_json: bool) -> None:
+    """Generate images of JOB again from their records, and compare. Exit code 1 where one differs by more than a level.
+
+    \b
+    Example:
+      imagemill verify generate-20261124-093215-7f3a --sample 256
+    """
+    from producer.client import Client, new_job_id
+
+    client = Client()
+    id = job or new_job_id("verify")
+    run_job(client, id, made, lambda _: client.verify(made, sample=sample, job=id), detach=detach, as_json=as_json)

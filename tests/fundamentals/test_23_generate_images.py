@@ -14,6 +14,7 @@ from PIL import Image
 
 from contract import samples
 from contract.errors import InvalidInput, JobConflict
+from contract.items import parse_s3
 from contract.jobs import Status
 from producer import Client
 from tests.mill import Mill
@@ -102,6 +103,29 @@ def test_truncation_makes_images_more_alike(mill: Mill, client: Client, generate
     plain = mill.finished(client.generate("painter", count=32, classes=["koala"]).id)
     narrow = mill.finished(client.generate("painter", count=32, classes=["koala"], truncation=0.3).id)
     assert spread(narrow) < 0.7 * spread(plain)
+
+
+def test_a_job_is_verified_from_its_records(mill: Mill, client: Client, generated: Status) -> None:
+    found = mill.finished(client.verify("painted", sample=20).id)
+    assert (found.kind, found.state, found.model) == ("verify", "succeeded", "painter@1"), found.reason
+    assert found.metrics is not None
+    assert (found.total, found.metrics["compared"]) == (20, 20)
+    assert found.metrics["max_difference"] <= 1
+
+    # A file that was changed behind our back is named,
+    marker, _ = next(samples.shards(client.house.store, "painted"))
+    bucket, key = parse_s3(samples.tar_of(str(marker.output)))
+    tar = client.house.store.get(key, bucket=bucket)
+    at = tar.index(b"IDAT") + 8
+    client.house.store.put(key, tar[:at] + bytes([tar[at] ^ 1]) + tar[at + 1 :], bucket=bucket)
+    found = mill.finished(client.verify("painted", sample=150).id)
+    client.house.store.put(key, tar, bucket=bucket)
+    assert found.state == "failed"
+    assert "is not what its record says" in str(found.reason)
+
+    # and a job that generated nothing cannot be verified.
+    with pytest.raises(JobConflict, match="generated nothing, its kind is verify"):
+        client.verify(found.id)
 
 
 def test_what_cannot_be_is_told_before_anything_is_queued(client: Client, generated: Status) -> None:

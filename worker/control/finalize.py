@@ -25,7 +25,7 @@ from contract.lifecycle import (
     required_retries,
     settle,
 )
-from contract.specs import Classify, Evaluate, Generate, Synthesize, Train
+from contract.specs import Classify, Evaluate, Generate, Synthesize, Train, Verify
 
 log = logging.getLogger(__name__)
 
@@ -103,8 +103,8 @@ def _finalize(house: House, job: str) -> None:
         close(house, job, "succeeded", **counts)
 
 
-def _end_single(house: House, spec: Train | Evaluate, marker: Marker) -> None:
-    """A training or an evaluation, which has one shard: what it made is there already, what is left is to say so."""
+def _end_single(house: House, spec: Train | Evaluate | Verify, marker: Marker) -> None:
+    """A job of one shard: what it made is there already, what is left is to say so."""
     bucket, prefix = parse_s3(spec.output)
     figures: dict[str, Any] = {"model": marker.model, "metrics": marker.metrics}
     summary = {"id": spec.id, "source": spec.source.label, **figures}

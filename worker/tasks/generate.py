@@ -1,4 +1,4 @@
-"""`imagemill.generate` and `imagemill.conclude`: run one shard of what is generated, and end the job."""
+"""`imagemill.generate`, `imagemill.conclude` and `imagemill.verify`: run a shard, end the job, make images again."""
 
 from __future__ import annotations
 
@@ -16,3 +16,9 @@ def generate(job: str, shard: int) -> None:
 def conclude(job: str) -> None:
     """Choose from what was generated, and end the job."""
     process.concluder.run(job)
+
+
+@app.task(name=keys.TASK_VERIFY)  # type: ignore[untyped-decorator]
+def verify(job: str, shard: int) -> None:
+    """Generate images of a job again, and compare."""
+    process.verifier.run(job, shard)

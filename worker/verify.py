@@ -1,0 +1,145 @@
+"""Runs a verify job: images of an earlier job, generated again from their records and compared with their files.
+
+lease → records → images → files → pixels, side by side → marker → ledger
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from contract import samples
+from contract.errors import JobConflict, ModelError, ObjectDamaged
+from contract.jobs import Marker, Plan
+from contract.keys import JobKeys
+from contract.ledger import Step
+from contract.lifecycle import House, read_spec
+from contract.samples import SUFFIX
+from contract.specs import Generate, Synthesize, Verify
+from worker.archive import Row
+from worker.engine import pixels
+from worker.engine.decode import decode
+from worker.engine.encode import encode
+from worker.generate import read_images
+from worker.leases import Keeper, Lease
+from worker.models import Models
+from worker.runner import Runner, commit_single
+
+_TOLERANCE = 1
+"""Levels of 255: what another size of batch, or another kind of processor, may change in a pixel."""
+
+
+@dataclass(frozen=True)
+class VerifyRunner:
+    """What a worker needs to verify."""
+
+    name: str
+    house: House
+    keeper: Keeper
+    models: Models
+    max_attempts: int
+    max_pixels: int
+
+    def run(self, job: str, shard: int) -> None:
+        """Verify a job, if nobody does."""
+        runner = Runner("verify", self.name, self.house, self.keeper, self.models.on_accelerator)
+        runner.run(job, shard, self._commit)
+
+    def _commit(self, lease: Lease, kills: int) -> Step:
+        spec = read_spec(self.house.store, lease.job)
+        if not isinstance(spec, Verify):
+            raise JobConflict(f"{spec.id} is no verification but of kind {spec.kind}; cancel it and submit it again.")
+        return commit_single(self.house, lease, lambda: self._verify(spec, lease, kills))
+
+    def _verify(self, spec: Verify, lease: Lease, kills: int) -> Marker:
+        if kills >= self.max_attempts:
+            raise ModelError(f"The verification of {spec.job} ended {kills} workers; see their logs.")
+        began = time.monotonic()
+        made = read_images(self.house.store, spec.job)
+        chosen = list(self._chosen(spec, made))
+        plan = Plan(shards=1, items=len(chosen), skipped=0)
+        self.house.store.put(JobKeys(spec.id).plan, plan.to_json())
+        self.house.ledger.complete(spec.id, shards=1, items=plan.items, error_limit=plan.items, skipped=0)
+        generator = self.models.generator(spec.model, made.precision)
+        sampler = generator.sampler(made.seed, made.truncation)
+        labels = torch.tensor([row["label_index"] for row, _ in chosen])
+        numbers = torch.tensor([row["index"] for row, _ in chosen])
+        again = sampler.images(labels, numbers).movedim(1, -1).contiguous().numpy()
+        if made.size:
+            again = pixels.resized(again, made.size)
+        found: Counter[str] = Counter()
+        worst, differing = 0, []
+        for (row, file), image in zip(chosen, again, strict=True):
+            new = encode(image, made.image_format)
+            apart = 0 if new == file else self._apart(new, file, row["width"])
+            worst = max(worst, apart)
+            found["identical" if new == file else "near"] += apart <= _TOLERANCE
+            if apart > _TOLERANCE:
+                differing.append(row["key"])
+            lease.progress(sum(found.values()), 0)
+            lease.check()
+        if differing:
+            raise ModelError(
+                f"{len(differing)} of {len(chosen)} images of {spec.job} differ from what {spec.model} makes now, by "
+                f"up to {worst} of 255 levels; the first is {differing[0]}, so they or the weights were changed."
+            )
+        return Marker(
+            shard=lease.shard,
+            items=len(chosen),
+            ok=len(chosen),
+            errors=0,
+            model=spec.model,
+            metrics={
+                "compared": float(len(chosen)),
+                "identical": float(found["identical"]),
+                "max_difference": float(worst),
+            },
+            worker=self.name,
+            runtime=generator.name,
+            precision=generator.precision,
+            seconds=round(time.monotonic() - began, 3),
+        )
+
+    def _chosen(self, spec: Verify, made: Generate | Synthesize) -> Iterator[tuple[Row, bytes]]:
+        """Records of the sample, spread evenly over all accepted images, with their files.
+
+        Raises ObjectDamaged where a file is not what its record says.
+        """
+        shards = list(samples.shards(self.house.store, spec.job))
+        total = sum(sum(table["accepted"].to_pylist()) for _, table in shards)
+        count = min(spec.sample, total)
+        if not count:
+            raise ModelError(f"{spec.job} has no accepted images to verify.")
+        wanted = {n * total // count for n in range(count)}
+        at = 0
+        for marker, table in shards:
+            rows = [row for row in table.to_pylist() if row["accepted"]]
+            picked = [row for n, row in enumerate(rows, at) if n in wanted]
+            at += len(rows)
+            if not picked:
+                continue
+            with tarfile.open(fileobj=io.BytesIO(samples.read_tar(self.house.store, marker))) as tar:
+                for row in picked:
+                    member = tar.extractfile(f"{row['key']}{SUFFIX[made.image_format]}")
+                    data = b"" if member is None else member.read()
+                    if samples.sha256(data) != row["sha256"]:
+                        raise ObjectDamaged(
+                            f"The image {row['key']} of {spec.job} is not what its record says (its sha256 differs); "
+                            "restore the tar from a backup, or generate it again as a new job."
+                        )
+                    yield row, data
+
+    def _apart(self, one: bytes, other: bytes, side: int) -> int:
+        """The largest difference of two images in a channel of a pixel, in levels."""
+        first, second = (
+            decode(data, side, crop=1.0, interpolation="bicubic", max_pixels=self.max_pixels).pixels.astype(np.int16)
+            for data in (one, other)
+        )
+        return int(np.abs(first - second).max())
