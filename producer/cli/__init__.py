@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "classify": ("producer.cli.classify:classify", "Label every image of a folder, bucket or manifest."),
     "train": ("producer.cli.train:train", "Train a model on labelled images, and publish it."),
     "evaluate": ("producer.cli.evaluate:evaluate", "Judge a model by labelled images."),
+    "schedule": ("producer.cli.schedule:schedule", "Have jobs made by the clock, and see what came of them."),
     "jobs": ("producer.cli.jobs:jobs", "List jobs, newest first."),
     "show": ("producer.cli.jobs:show", "Show one job."),
     "follow": ("producer.cli.follow:follow", "Follow a job to its end."),

@@ -1,0 +1,137 @@
+"""What a command asks for: its arguments as the fields of a spec, with models as they were typed.
+
+The one place that knows which arguments a command has. `Client` makes a job of a request at once, and
+`imagemill schedule` a template; so a new command can be scheduled when it has a function here and a line in `REQUESTS`.
+The arguments are named as those of the command line are.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from contract.errors import InvalidInput, InvalidSource
+from contract.objects import ObjectStore
+from contract.recipes import make_recipe
+from contract.records import Precision
+from contract.settings import Settings
+from contract.specs import Classify, Evaluate, Train
+from contract.templates import Template
+from producer import datasets, sources
+from producer.sources import Remote, Resolved
+
+S = TypeVar("S", Classify, Train, Evaluate)
+
+
+@dataclass(frozen=True)
+class Request(Generic[S]):
+    """What a spec of `kind` is made of, but its id and its source; `found` is where the images are."""
+
+    kind: type[S]
+    found: Resolved
+    fields: dict[str, Any]
+    to: str | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.kind.model_fields["kind"].default)
+
+
+def classify(
+    store: ObjectStore,
+    settings: Settings,
+    source: str | Path,
+    *,
+    model: str,
+    top_k: int = 5,
+    embed: bool = False,
+    precision: Precision = "auto",
+    shard_size: int | None = None,
+    max_errors: str = "100%",
+    to: str | None = None,
+) -> Request[Classify]:
+    """What `imagemill classify` asks for; raises InvalidSource."""
+    fields = {
+        "model": model,
+        "top_k": top_k,
+        "embed": embed,
+        "precision": precision,
+        "shard_size": shard_size or settings.shard_size,
+        "max_errors": max_errors,
+    }
+    return Request(Classify, sources.resolve(str(source), store), fields, to)
+
+
+def train(
+    store: ObjectStore,
+    _: Settings,
+    family: str,
+    source: str | Path,
+    *,
+    name: str,
+    epochs: int | None = None,
+    settings: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    start: str | None = None,
+    min_score: float = 0.0,
+    half: bool = False,
+) -> Request[Train]:
+    """What `imagemill train` asks for; raises InvalidInput (an option) and what `datasets.resolve` raises."""
+    fields = {
+        "name": name,
+        "recipe": make_recipe(family, [*settings, *([f"epochs={epochs}"] if epochs is not None else [])]),
+        "labels": tuple(labels),
+        "start": start,
+        "min_score": min_score,
+        "half": half,
+    }
+    return Request(Train, datasets.resolve(str(source), store), fields)
+
+
+def evaluate(
+    store: ObjectStore,
+    _: Settings,
+    model: str,
+    source: str | Path,
+    *,
+    precision: Precision = "auto",
+    min_score: float = 0.0,
+) -> Request[Evaluate]:
+    """What `imagemill evaluate` asks for; raises what `datasets.resolve` raises."""
+    fields = {"model": model, "precision": precision, "min_score": min_score}
+    return Request(Evaluate, datasets.resolve(str(source), store), fields)
+
+
+REQUESTS: dict[str, Callable[..., Request[Any]]] = {"classify": classify, "train": train, "evaluate": evaluate}
+"""Every command that makes a job, and so can be scheduled."""
+
+
+def make_request(command: str, arguments: Mapping[str, Any], store: ObjectStore, settings: Settings) -> Request[Any]:
+    """What a command asks for with these arguments; raises InvalidInput for a command or an argument that is none."""
+    function = REQUESTS[check_command(command)]
+    try:
+        call = inspect.signature(function).bind(store, settings, **arguments)
+    except TypeError as error:
+        raise InvalidInput(f"{command} cannot be called so: {error}; `imagemill {command} --help` shows how.") from None
+    return function(*call.args, **call.kwargs)
+
+
+def check_command(command: str) -> str:
+    """The command, where it makes jobs; raises InvalidInput."""
+    if command not in REQUESTS:
+        raise InvalidInput(f"{command!r} makes no job that can be scheduled; schedule one of {', '.join(REQUESTS)}.")
+    return command
+
+
+def make_template(request: Request[Any]) -> Template:
+    """What a schedule keeps of a request; raises InvalidSource where only this machine has the images."""
+    if not isinstance(request.found, Remote):
+        raise InvalidSource(
+            f"{request.found.label} is on this machine, and a schedule runs without it; copy it to the bucket, and "
+            "name it as s3://bucket/prefix."
+        )
+    source = {"kind": request.found.kind, "uri": request.found.uri, "label": request.found.label}
+    return Template(spec={"kind": request.name, "source": source, **request.fields}, to=request.to)
