@@ -202,25 +202,28 @@ class Schedules:
         """The newest tick that was decided; None where none was."""
         for key in reversed(self._tick_keys(name)):
             found = keys.parse_tick(key)
-            if found:
-                at = datetime.strptime(found, _STAMP).replace(tzinfo=UTC)
-                return at, Tick.model_validate_json(self._store.get(key))
+            tick = self._read(key) if found else None
+            if found and tick:
+                return datetime.strptime(found, _STAMP).replace(tzinfo=UTC), tick
         return None
 
     def history(self, name: str, limit: int) -> list[Tick]:
         """The newest ticks and runs by hand, newest first."""
-        found = []
-        for key in reversed(self._tick_keys(name)[-limit:]):
-            try:
-                found.append(Tick.model_validate_json(self._store.get(key)))
-            except ObjectNotFound:  # it was one tick too old, and went meanwhile
-                continue
-        return found
+        newest = (self._read(key) for key in reversed(self._tick_keys(name)[-limit:]))
+        return [tick for tick in newest if tick]
 
     def prune(self, name: str) -> None:
         """Delete the records of all ticks but the newest `KEPT`."""
         for key in self._tick_keys(name)[:-KEPT]:
             self._store.delete(key)
+
+    def _read(self, key: str) -> Tick | None:
+        """What was decided; None where it went meanwhile, or whoever decided was killed while it wrote."""
+        try:
+            data = self._store.get(key)
+        except ObjectNotFound:
+            return None
+        return Tick.model_validate_json(data) if data else None
 
     def _tick_keys(self, name: str) -> list[str]:
         return [entry.key for entry in self._store.list(keys.schedule_ticks(name))]
