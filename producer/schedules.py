@@ -68,7 +68,7 @@ class Scheduled(Record):
 def new_schedule(
     name: str, template: Template, *, cron: str, timezone: str, missed: Missed, now: datetime | None = None
 ) -> Schedule:
-    """A schedule whose ticks begin now; raises InvalidSchedule for a name, a cron line or a zone that cannot be."""
+    """A schedule whose ticks begin `now`; raises InvalidSchedule for a name, a cron line or a zone that cannot be."""
     begins = to_iso(now or datetime.now(UTC))
     return Schedule(
         name=check_name(name),

@@ -70,7 +70,7 @@ def add(
 @schedule.command("list")
 @shared_options
 def list_schedules(as_json: bool) -> None:
-    """List every schedule by name: its next three ticks, and what came of the last. Times are those of its time zone.
+    """List every schedule by name. It shows the next three ticks and the last one, on a clock of its time zone.
 
     \b
     Example:
@@ -138,7 +138,7 @@ def unpause(name: str, as_json: bool) -> None:
 @click.argument("name")
 @shared_options
 def run(name: str, as_json: bool) -> None:
-    """Make a job of NAME now, paused or not; prints its id, which says that it was run by hand.
+    """Make a job of NAME now, paused or not. Prints its id, which says that it was run by hand.
 
     \b
     Example:
@@ -173,7 +173,7 @@ def remove(name: str, as_json: bool) -> None:
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Ticks, the newest ones.")
 @shared_options
 def history(name: str, limit: int, as_json: bool) -> None:
-    """List the ticks of NAME and their jobs, newest first; the last 1,000 are kept.
+    """List the ticks of NAME and their jobs, newest first. The last 1,000 are kept.
 
     \b
     Example:

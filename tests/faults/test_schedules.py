@@ -9,7 +9,9 @@ import pytest
 
 from contract.keys import TASK_TICK
 from contract.models import Model, Preprocess, Registry, make_file
-from contract.schedules import Schedules, stamp, to_iso
+from contract.schedules import Schedules, stamp
+from producer.requests import make_request, make_template
+from producer.schedules import new_schedule
 from tests.mill import Mill
 from tests.waiting import wait_until
 
@@ -51,10 +53,11 @@ def turn_to(mill: Mill, now: datetime) -> None:
 
 def begin(mill: Mill, name: str) -> None:
     """A schedule of every minute whose ticks begin with that of `BEGIN`."""
+    store = mill.client.house.store
     arguments = {"source": f"s3://{mill.settings.bucket}/camera/", "model": "flowers"}
-    mill.client.add_schedule(name, "classify", arguments, cron="* * * * *")
-    schedules = Schedules(mill.client.house.store)
-    schedules.put(schedules.get(name).model_copy(update={"since": to_iso(BEGIN - MINUTE)}))
+    template = make_template(make_request("classify", arguments, store, mill.settings))
+    made = new_schedule(name, template, cron="* * * * *", timezone="UTC", missed="run", now=BEGIN - MINUTE)
+    Schedules(store).add(made)
 
 
 def jobs(mill: Mill, name: str) -> list[str]:
