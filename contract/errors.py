@@ -6,6 +6,8 @@
     │   ├── InvalidSettings     a setting, or the credentials, cannot be right
     │   ├── UnknownModel        with the nearest names
     │   ├── UnknownJob
+    │   ├── InvalidSchedule     a cron line, a time zone or a name that cannot be, or is taken
+    │   ├── UnknownSchedule     with the nearest names
     │   └── JobConflict         one id, two specs; or a state that forbids the action
     ├── JobFailed               the job ended, but not well                 exit 1
     ├── ServiceUnavailable      a retry can help                            exit 3
@@ -65,6 +67,14 @@ class UnknownModel(InvalidInput):
 
 class UnknownJob(InvalidInput):
     """A job that neither the ledger nor the bucket knows."""
+
+
+class InvalidSchedule(InvalidInput):
+    """A cron line, a time zone or a name that a schedule cannot have."""
+
+
+class UnknownSchedule(InvalidInput):
+    """A schedule that is not in the bucket."""
 
 
 class JobConflict(InvalidInput):

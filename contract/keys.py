@@ -39,7 +39,9 @@ TASKS = {
 JOBS = "jobs/"
 ACTIVE = "active/"
 MODELS = "models/"
+SCHEDULES = "schedules/"
 
+_TICK = re.compile(r"/ticks/(\d{8}t\d{4})\.json$")
 _SHARD = re.compile(r"shard-(\d+)(?:-r(\d+))?\.[a-z]+$")
 
 
@@ -197,6 +199,32 @@ def model_alias(name: str, alias: str) -> str:
     return f"{MODELS}{name}/aliases/{alias}"
 
 
+def schedule_record(name: str) -> str:
+    return f"{SCHEDULES}{name}.json"
+
+
+def parse_schedule(key: str) -> str | None:
+    """The schedule whose record this is, or None."""
+    name = key.removeprefix(SCHEDULES)
+    return name.removesuffix(".json") if name.endswith(".json") and "/" not in name else None
+
+
+def schedule_ticks(name: str) -> str:
+    """Prefix of what became of each tick."""
+    return f"{SCHEDULES}{name}/ticks/"
+
+
+def schedule_tick(name: str, stamp: str) -> str:
+    """What became of a tick; the keys sort by time, runs by hand among them."""
+    return f"{schedule_ticks(name)}{stamp}.json"
+
+
+def parse_tick(key: str) -> str | None:
+    """The stamp of the tick that an object key names; None for a run by hand."""
+    match = _TICK.search(key)
+    return match[1] if match else None
+
+
 @dataclass(frozen=True)
 class RedisKeys:
     """Redis keys under one namespace."""
@@ -225,6 +253,11 @@ class RedisKeys:
 
     def lock(self, what: str, id: str = "") -> str:
         return f"{self.namespace}:lock:{what}" + (f":{id}" if id else "")
+
+    @property
+    def schedules(self) -> str:
+        """Sorted set of schedules by their last tick that is done with."""
+        return f"{self.namespace}:schedules"
 
     @property
     def clock(self) -> str:

@@ -269,6 +269,21 @@ class Ledger:
             pipe.pexpire(self.keys.worker(worker), int(seconds * 1000))
             pipe.execute()
 
+    def last_tick(self, schedule: str) -> float | None:
+        """The last tick of a schedule that is done with, in seconds; None where it is not known here."""
+        with self._mapped():
+            return self.redis.zscore(self.keys.schedules, schedule)
+
+    def set_last_tick(self, schedule: str, seconds: float) -> None:
+        """Every tick up to this one is done with. It only moves forward, whoever comes late."""
+        with self._mapped():
+            self.redis.zadd(self.keys.schedules, {schedule: seconds}, gt=True)
+
+    def forget_schedule(self, schedule: str) -> None:
+        """Drop what is known of a schedule."""
+        with self._mapped():
+            self.redis.zrem(self.keys.schedules, schedule)
+
     def ticked(self, seconds: float) -> None:
         """The clock's heartbeat, forgotten after `seconds`."""
         with self._mapped():

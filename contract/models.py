@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version as installed
 from typing import Literal, TypeAlias
@@ -156,16 +156,21 @@ class Registry:
         model = self.get(ref)
         return model.name, model.version
 
-    def get(self, ref: str) -> Model:
+    def get(self, ref: str, *, tasks: Sequence[Task] = ()) -> Model:
         """The model `name` (its newest version), `name@version` or `name@alias`.
 
-        Raises UnknownModel with the nearest names.
+        Raises UnknownModel with the nearest names; with `tasks`, InvalidInput for a model that does something else.
         """
         name, at, tag = ref.partition("@")
         if _NAME.fullmatch(name):
             version = self._version(name, tag) if at else max(self._list(name).versions.get(name, ()), default=None)
             model = None if version is None else self._find(name, version)
             if model is not None:
+                if tasks and model.task not in tasks:
+                    raise InvalidInput(
+                        f"{model.ref} does {model.task}, and this takes a model that does {' or '.join(tasks)}; "
+                        "`imagemill models list` shows what each does."
+                    )
                 return model
         raise UnknownModel(_unknown(ref, self._list().refs()))
 

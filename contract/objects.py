@@ -189,6 +189,9 @@ class ObjectStore:
 
         The SDK has no public way to send `If-None-Match`, so the request is a presigned PUT with the
         header added. A write whose answer was lost counts as not written: read what is there.
+
+        An empty object where there is `data` is none: SeaweedFS keeps one of a writer that was killed
+        between the head and the body of its request.
         """
         bucket = bucket or self.bucket
 
@@ -203,7 +206,18 @@ class ObjectStore:
                 raise _http_error(response, bucket, key)
             return True
 
-        return self._call(bucket, key, write)
+        if self._call(bucket, key, write):
+            return True
+        if not data or not self._is_empty(key, bucket):
+            return False
+        self.put(key, data, bucket=bucket)
+        return True
+
+    def _is_empty(self, key: str, bucket: str) -> bool:
+        try:
+            return self.size(key, bucket=bucket) == 0
+        except ObjectNotFound:  # deleted since
+            return False
 
     def delete(self, key: str, *, bucket: str = "") -> None:
         """Remove an object; one that is not there is no error."""

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TextIO, TypeVar
+from typing import Any, Literal, TextIO
 
 from pydantic import ValidationError
 
-from contract import lifecycle, results
+from contract import lifecycle, results, templates
 from contract.broker import Queues, make_app
 from contract.errors import (
     InvalidInput,
@@ -37,22 +37,24 @@ from contract.ledger import Ledger, Worker
 from contract.lifecycle import House
 from contract.models import Model, Registry, Scalar, Task
 from contract.objects import ObjectStore
-from contract.recipes import make_recipe
 from contract.records import Precision
 from contract.results import Row, read_markers
 from contract.rows import schema
 from contract.samples import ImageFormat
+from contract.schedules import Missed, Schedules
 from contract.settings import Settings, current
-from contract.specs import Classify, Evaluate, Generate, Source, Spec, Synthesize, Train, Verify
-from producer import datasets, exports, imagefolder, sources
+from contract.specs import Classify, Generate, Source, Spec, Synthesize, Verify
+from producer import exports, imagefolder, requests, sources
 from producer import models as own_models
+from producer import schedules as own_schedules
 from producer.commits import status_from_bucket, unfinished
 from producer.images import Images
 from producer.packing import Progress, pack, upload
+from producer.requests import Request, S, make_request, make_template
+from producer.schedules import Run, Scheduled
 
 log = logging.getLogger(__name__)
 
-S = TypeVar("S", Classify, Train, Evaluate, Generate, Synthesize, Verify)
 OnProgress = Callable[[Progress], None]
 Format = Literal["jsonl", "csv", "parquet", "imagefolder", "labelstudio"]
 
@@ -110,13 +112,7 @@ class Client:
 
         With `tasks`, raises InvalidInput for a model that does something else.
         """
-        found = Registry(self._checked_store()).get(ref)
-        if tasks and found.task not in tasks:
-            raise InvalidInput(
-                f"{found.ref} does {found.task}, and this takes a model that does {' or '.join(tasks)}; "
-                "`imagemill models list` shows what each does."
-            )
-        return found
+        return Registry(self._checked_store()).get(ref, tasks=tasks)
 
     def aliases(self, name: str) -> dict[str, int]:
         """The aliases of a model, and the versions that they stand for."""
@@ -229,29 +225,24 @@ class Client:
         another job) before anything is queued.
         """
         keys = JobKeys(job or new_job_id("classify"))
-        store = self._checked_store()
-        self.house.ledger.exists(keys.id)
-        output = self._output(keys, to)
-        found = sources.resolve(str(source), store)
-        record = self.model(model, tasks=("classify", "classify-sequence"))
-        spec = make_spec(
-            Classify,
-            id=keys.id,
-            source=found.source(keys, store.bucket),
-            model=record.ref,
-            weights_sha256=record.weights.sha256,
-            top_k=min(top_k, len(record.labels)),
+        request = requests.classify(
+            self._ready_store(keys),
+            self.settings,
+            source,
+            model=model,
+            top_k=top_k,
             embed=embed,
             precision=precision,
-            shard_size=shard_size or self.settings.shard_size,
+            shard_size=shard_size,
             max_errors=max_errors,
-            output=output,
+            to=to,
         )
+        found, spec = request.found, self._spec(request, keys, packed=True)
         spec, known = self._known(spec, another_spelling=isinstance(found, sources.Packed))
         if isinstance(found, sources.Upload) and not known:
             self._upload(found, keys, progress)
         lifecycle.submit(self.house, spec)
-        if isinstance(found, sources.Packed) and lifecycle.read_end(store, spec.id) is None:
+        if isinstance(found, sources.Packed) and lifecycle.read_end(self.house.store, spec.id) is None:
             self._pack(spec, found, progress)
         return self.status(spec.id)
 
@@ -281,24 +272,20 @@ class Client:
         queued.
         """
         keys = JobKeys(job or new_job_id("train"))
-        store = self._checked_store()
-        self.house.ledger.exists(keys.id)
-        recipe = make_recipe(family, [*settings, *([f"epochs={epochs}"] if epochs is not None else [])])
-        begun_with = self._start(start, family)
-        found = datasets.resolve(str(source), store)
-        spec = make_spec(
-            Train,
-            id=keys.id,
-            source=self._labelled(found, keys),
+        request = requests.train(
+            self._ready_store(keys),
+            self.settings,
+            family,
+            source,
             name=name,
-            recipe=recipe,
-            labels=tuple(labels),
-            start=begun_with,
+            epochs=epochs,
+            settings=settings,
+            labels=labels,
+            start=start,
             min_score=min_score,
             half=half,
-            output=self._output(keys, None),
         )
-        return self._begin(spec, found, progress)
+        return self._begin(self._spec(request, keys), request.found, progress)
 
     def evaluate(
         self,
@@ -323,26 +310,19 @@ class Client:
         on real images, for the classification accuracy score. Raises what `train` raises.
         """
         keys = JobKeys(job or new_job_id("evaluate"))
-        store = self._checked_store()
-        self.house.ledger.exists(keys.id)
-        record = self.model(model)
-        judge = self._judge(record, features, "--features")
-        found = datasets.resolve(str(source), store)
-        spec = make_spec(
-            Evaluate,
-            id=keys.id,
-            source=self._labelled(found, keys),
-            model=record.ref,
-            weights_sha256=record.weights.sha256,
+        request = requests.evaluate(
+            self._ready_store(keys),
+            self.settings,
+            model,
+            source,
             precision=precision,
             min_score=min_score,
-            features=judge,
+            features=features,
             count=count,
             cas_epochs=cas_epochs,
             seed=seed,
-            output=self._output(keys, None),
         )
-        return self._begin(spec, found, progress)
+        return self._begin(self._spec(request, keys), request.found, progress)
 
     def generate(
         self,
@@ -368,25 +348,21 @@ class Client:
         Raises UnknownModel, InvalidInput (an option, a class) or JobConflict before anything is queued.
         """
         keys = JobKeys(job or new_job_id("generate"))
-        self._checked_store()
-        self.house.ledger.exists(keys.id)
-        record = self.model(model, tasks=("generate",))
-        spec = make_spec(
-            Generate,
-            id=keys.id,
-            model=record.ref,
-            weights_sha256=record.weights.sha256,
-            classes=own_models.class_numbers(record, classes),
+        request = requests.generate(
+            self._ready_store(keys),
+            self.settings,
+            model,
             count=count,
+            classes=classes,
             seed=seed,
             truncation=truncation,
             size=size,
             image_format=image_format,
             precision=precision,
             shard_size=shard_size,
-            output=self._output(keys, to),
+            to=to,
         )
-        return self._begin(spec, None, None)
+        return self._begin(self._spec(request, keys), None, None)
 
     def synthesize(
         self,
@@ -419,23 +395,16 @@ class Client:
         there is. Raises what `generate` raises, and InvalidSource.
         """
         keys = JobKeys(job or new_job_id("synthesize"))
-        store = self._checked_store()
-        self.house.ledger.exists(keys.id)
-        record = self.model(model, tasks=("generate",))
-        judge = self.model(self._judge(record, gate, "--gate") or "")
-        real = datasets.resolve(str(away_from), store) if away_from is not None else None
-        spec = make_spec(
-            Synthesize,
-            id=keys.id,
-            model=record.ref,
-            weights_sha256=record.weights.sha256,
-            classes=own_models.class_numbers(record, classes),
-            gate=judge.ref,
-            gate_sha256=judge.weights.sha256,
+        request = requests.synthesize(
+            self._ready_store(keys),
+            self.settings,
+            model,
+            gate=gate,
             per_class=per_class,
+            classes=classes,
             min_score=min_score,
             dedup=dedup,
-            away_from=self._labelled(real, keys) if real is not None else None,
+            away_from=away_from,
             copy_distance=copy_distance,
             max_attempts=max_attempts,
             seed=seed,
@@ -444,9 +413,9 @@ class Client:
             image_format=image_format,
             precision=precision,
             shard_size=shard_size,
-            output=self._output(keys, to),
+            to=to,
         )
-        return self._begin(spec, real, progress)
+        return self._begin(self._spec(request, keys), request.found, progress)
 
     def verify(self, made: str, *, sample: int = 64, job: str | None = None) -> Status:
         """Generate `sample` images of an earlier job again and compare them with its files; returns when queued.
@@ -455,7 +424,7 @@ class Client:
         option) or JobConflict (a job that generated nothing, or has not ended) before anything is queued.
         """
         keys = JobKeys(job or new_job_id("verify"))
-        store = self._checked_store()
+        store = self._ready_store(keys)
         there = lifecycle.read_spec(store, made)
         if not isinstance(there, Generate | Synthesize):
             raise JobConflict(f"{made} generated nothing, its kind is {there.kind}; there is nothing to verify.")
@@ -469,7 +438,7 @@ class Client:
             model=record.ref,
             weights_sha256=there.weights_sha256,
             sample=sample,
-            output=self._output(keys, None),
+            output=templates.output(keys, store.bucket, None),
         )
         return self._begin(spec, None, None)
 
@@ -597,6 +566,66 @@ class Client:
                 return
             stop.wait(_POLL_SECONDS)
 
+    # Schedules
+
+    def add_schedule(
+        self,
+        name: str,
+        command: str,
+        arguments: Mapping[str, Any],
+        *,
+        cron: str,
+        timezone: str = "UTC",
+        missed: Missed = "run",
+    ) -> Scheduled:
+        """Have a job made at each tick of a cron line, read on a clock in `timezone`.
+
+        `command` is `classify`, `train` or `evaluate`, and `arguments` are those of the method of that name. A model
+        `name` or `name@alias` is the version that it stands for at the tick. Ticks that passed while everything was
+        down `run` once, or are left out with `skip`.
+
+        Raises InvalidSchedule, also where the name is taken, and what the method raises; InvalidSource for images on
+        this machine. Nothing is written then.
+        """
+        keys = JobKeys("schedule")
+        request = make_request(command, arguments, self._ready_store(keys), self.settings)
+        made = own_schedules.new_schedule(name, make_template(request), cron=cron, timezone=timezone, missed=missed)
+        self._spec(request, keys)  # as the first tick would make it: what is wrong is said now
+        Schedules(self.house.store).add(made)
+        return self.schedules(name)[0]
+
+    def schedules(self, *names: str) -> list[Scheduled]:
+        """These schedules, or all by name, with their next ticks and what came of the last one."""
+        known = Schedules(self._checked_store()).names()
+        return own_schedules.overview(self.house, list(names) or known, self.status)
+
+    def pause_schedule(self, name: str) -> Scheduled:
+        """Let ticks pass without a run, until it is unpaused; they are not caught up. Raises UnknownSchedule."""
+        self._checked_store()
+        own_schedules.pause(self.house, name)
+        return self.schedules(name)[0]
+
+    def unpause_schedule(self, name: str) -> Scheduled:
+        """Run ticks again from now on. Raises UnknownSchedule."""
+        self._checked_store()
+        own_schedules.unpause(self.house, name)
+        return self.schedules(name)[0]
+
+    def run_schedule(self, name: str) -> Status:
+        """Make a job of a schedule at once, paused or not. Raises UnknownSchedule, UnknownModel or InvalidInput."""
+        self._checked_store()
+        return self.status(own_schedules.run(self.house, name))
+
+    def remove_schedule(self, name: str) -> None:
+        """Remove a schedule and its history; its jobs stay, and go on. Raises UnknownSchedule."""
+        self._checked_store()
+        own_schedules.remove(self.house, name)
+
+    def schedule_history(self, name: str, limit: int = 50) -> list[Run]:
+        """The newest ticks of a schedule and runs by hand, with their jobs, newest first. Raises UnknownSchedule."""
+        self._checked_store()
+        return own_schedules.history(self.house, name, limit, self.status)
+
     # Reading results
 
     def results(self, job: str) -> Iterator[Row]:
@@ -666,12 +695,24 @@ class Client:
             )
         return store
 
-    def _labelled(self, found: sources.Resolved, keys: JobKeys) -> Source:
-        """The source of a training or an evaluation; local images go into tars that nobody plans."""
-        if isinstance(found, sources.Packed):
-            uri = f"s3://{self.house.store.bucket}/{keys.input_prefix}"
-            return Source(kind="tars", uri=uri, label=found.label)
-        return found.source(keys, self.house.store.bucket)
+    def _ready_store(self, keys: JobKeys) -> ObjectStore:
+        """The store, once Redis has answered too: a job needs both, and it is known before anything is read."""
+        store = self._checked_store()
+        self.house.ledger.exists(keys.id)
+        return store
+
+    def _spec(self, request: Request[S], keys: JobKeys, *, packed: bool = False) -> S:
+        """The spec of a request; local images go into tars, which are planned as they are `packed` or by nobody."""
+        store, found = self.house.store, request.found
+        self._check_output(request.to)
+        fields = templates.pin(request.fields, request.name, Registry(store))
+        if isinstance(found, sources.Packed) and not packed:
+            uri = f"s3://{store.bucket}/{keys.input_prefix}"
+            fields[request.place] = Source(kind="tars", uri=uri, label=found.label)
+        elif found is not None:
+            fields[request.place] = found.source(keys, store.bucket)
+        output = templates.output(keys, store.bucket, request.to)
+        return make_spec(request.kind, id=keys.id, output=output, **fields)
 
     def _begin(self, spec: S, found: sources.Resolved | None, progress: OnProgress | None) -> Status:
         """Bring what is local to the store, unless the job is there already, and queue the job."""
@@ -690,42 +731,12 @@ class Client:
         lifecycle.submit(self.house, spec)
         return self.status(spec.id)
 
-    def _start(self, ref: str | None, family: str) -> str | None:
-        """The model `name@version` that a training begins with."""
-        if ref is None:
-            return None
-        model = self.model(ref)
-        if model.family != family:
-            raise InvalidInput(f"{model.ref} is a {model.family}; a {family} cannot begin with its weights.")
-        return model.ref
-
-    def _judge(self, record: Model, features: str | None, option: str) -> str | None:
-        """The classifier `name@version` that a generator is judged with; None where `record` is no generator."""
-        if record.task != "generate":
-            if features is not None:
-                raise InvalidInput(f"{record.ref} is a classifier and judged by labels alone; leave {option} out.")
-            return None
-        if features is None:
-            raise InvalidInput(
-                f"{record.ref} generates images, and is judged with a classifier of the same classes; name one with "
-                f"{option}."
-            )
-        judge = self.model(features, tasks=("classify",))
-        if missing := [label for label in record.labels if label not in judge.labels]:
-            raise InvalidInput(
-                f"{judge.ref} does not know the class {missing[0]!r} of {record.ref}; name a classifier of the same "
-                f"classes with {option}."
-            )
-        return judge.ref
-
-    def _output(self, keys: JobKeys, to: str | None) -> str:
+    def _check_output(self, to: str | None) -> None:
         store = self.house.store
-        if to is None:
-            return f"s3://{store.bucket}/{keys.root}out/"
-        bucket, prefix = parse_s3(to)
-        if not store.bucket_exists(bucket):
-            raise InvalidSource(f"There is no bucket {bucket!r} at {store.endpoint} for the results; create it.")
-        return f"s3://{bucket}/{prefix.rstrip('/')}/{keys.id}/" if prefix.strip("/") else f"s3://{bucket}/{keys.id}/"
+        if to is not None and not store.bucket_exists(parse_s3(to)[0]):
+            raise InvalidSource(
+                f"There is no bucket {parse_s3(to)[0]!r} at {store.endpoint} for the results; create it."
+            )
 
     def _known(self, spec: S, *, another_spelling: bool) -> tuple[S, bool]:
         """The spec as it was first submitted, and whether it was.
@@ -738,7 +749,11 @@ class Client:
             there = lifecycle.read_spec(self.house.store, spec.id)
         except UnknownJob:
             return spec, False
-        if another_spelling and isinstance(spec, Classify | Train | Evaluate) and spec.source.uri == there.source.uri:
+        if (
+            another_spelling
+            and not isinstance(spec, Generate | Synthesize | Verify)
+            and spec.source.uri == there.source.uri
+        ):
             source = spec.source.model_copy(update={"label": there.source.label})
             spec = spec.model_copy(update={"source": source})
         if type(spec) is not type(there) or spec != there:

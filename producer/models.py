@@ -6,7 +6,6 @@ uploaded.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import secrets
 import time
@@ -236,12 +235,3 @@ def _gave_up(ref: str, lonely: bool, timeout: float) -> str:
         f"No worker has tried {ref} within {timeout:.0f} s, so it is not published; they are at their jobs, or their "
         "logs say why. Push again with a longer --timeout."
     )
-
-
-def class_numbers(model: Model, names: Sequence[str]) -> tuple[int, ...]:
-    """The classes of a generator by these names, or all, by index in their order; raises InvalidInput for another."""
-    for name in names:
-        if name not in model.labels:
-            near = difflib.get_close_matches(name, model.labels, n=3, cutoff=0.4) or model.labels[:5]
-            raise InvalidInput(f"{model.ref} has no class {name!r}; did you mean {' or '.join(map(repr, near))}?")
-    return tuple(n for n, label in enumerate(model.labels) if not names or label in names)

@@ -63,7 +63,7 @@ def make_servers(data: Path, **settings: Any) -> tuple[list[Service], Settings]:
 class Mill:
     """Start with `running`; `client` is a producer's client of it."""
 
-    def __init__(self, data: Path, workers: int, app: str = "worker.app", **settings: Any) -> None:
+    def __init__(self, data: Path, workers: int, app: str = "worker.app", *, clocks: int = 1, **settings: Any) -> None:
         servers, self.settings = make_servers(data, **{**TIMES, **settings})
         self.environment = {**os.environ, **variables(self.settings), "IMAGEMILL_THREADS": "1"}
         program = [sys.executable, "-m", "celery", "-A", app]
@@ -79,11 +79,14 @@ class Mill:
             "2",
             *quiet,
         ]
-        clock = [*program, "beat", "-s", str(data / "beat"), "--pidfile="]
+        self.clocks = ["clock", *(f"clock-{n}" for n in range(1, clocks))]
         services = [
             *servers,
             self._service("controller", controller),
-            self._service("clock", clock),
+            *(
+                self._service(name, [*program, "beat", "-s", str(data / name), "--pidfile=", "--loglevel", "INFO"])
+                for name in self.clocks
+            ),
             *(
                 self._service(
                     f"worker-{n}", [*program, "worker", "-Q", ",".join(WORKER_QUEUES), "-n", f"worker-{n}@%h", *quiet]
@@ -103,7 +106,7 @@ class Mill:
         with self.supervisor, closing(self.client):
             self.supervisor.start("redis", "s3")
             self.client.house.store.ensure_bucket()
-            self.supervisor.start("controller", "clock", *self.workers)
+            self.supervisor.start("controller", *self.clocks, *self.workers)
             wait_until(self.ready, 60, "all workers to be ready")
             yield self
 

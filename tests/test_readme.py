@@ -22,6 +22,7 @@ from contract.settings import Settings
 from deploy.demo import MODEL
 from producer import cli as producer_cli
 from producer.client import Client
+from producer.schedules import Run, Scheduled
 from worker import cli as worker_cli
 from worker.process import EXIT_STALLED
 from worker.runner import EXIT_DEVICE
@@ -193,6 +194,12 @@ def test_every_field_of_a_status_is_listed() -> None:
     same(first_column("### `show --json`"), list(Status.model_fields))
 
 
+def test_every_field_of_a_schedule_and_of_its_ticks_is_listed() -> None:
+    _, schedule, run = tables(section("### Schedules"))
+    same([row[0] for row in schedule], list(Scheduled.model_fields))
+    same([row[0] for row in run], list(Run.model_fields))
+
+
 def test_every_column_of_a_row_is_listed() -> None:
     same(first_column("### The columns of a row"), rows.schema(embedding=True).names)
 
@@ -219,6 +226,7 @@ def test_every_object_key_is_listed() -> None:
         *(job.retry(1), job.end, job.success, job.active),
         *(key.replace("/1/", "/<version>/") for key in of_model),
         keys.model_alias("<name>", "<alias>"),
+        *(keys.schedule_record("<name>"), keys.schedule_tick("<name>", "<tick>")),
     }
     output = f"{job.root}out/"
     same([key for key in first_column("## In the bucket") if not key.startswith(output)], list(actual))
@@ -255,7 +263,7 @@ def tree() -> Iterator[str]:
 @pytest.mark.parametrize("example", blocks("python"))
 def test_the_python_example_uses_what_exists(example: str) -> None:
     """Imports resolve, methods exist and take these arguments, fields are fields."""
-    types: dict[str, type] = {"client": Client, "job": Status, "status": Status}
+    types: dict[str, type] = {"client": Client, "job": Status, "status": Status, "nightly": Scheduled}
     columns = set(rows.schema().names)
     for node in ast.walk(ast.parse(example)):
         if isinstance(node, ast.ImportFrom):
@@ -277,10 +285,14 @@ def test_the_python_example_is_there() -> None:
 
 
 def shell_lines() -> list[list[str]]:
-    """Every `imagemill` command line of the page: in sessions, and in code spans with an option."""
-    lines = re.findall(r"^\$ (imagemill.*)$", "".join(blocks("console")), re.MULTILINE)
+    """Every `imagemill` command line of the page: in sessions, and in code spans with an option.
+
+    What stands behind `--` is a command line of its own.
+    """
+    sessions = "".join(blocks("console")).replace("\\\n>", "")
+    lines = re.findall(r"^\$ (imagemill.*)$", sessions, re.MULTILINE)
     lines += re.findall(r"`(imagemill[^`|]* --?[^`|]*)`", README)
-    return [shlex.split(line) for line in lines]
+    return [shlex.split(part) for line in lines for part in line.replace(" -- ", "\nimagemill ").splitlines()]
 
 
 def test_command_lines_of_the_page_use_what_exists() -> None:

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Generate a dataset: images of each class that pass every test.",
     ),
     "verify": ("producer.cli.generate:verify", "Generate images of a job again, and compare."),
+    "schedule": ("producer.cli.schedule:schedule", "Have jobs made by the clock, and see what came of them."),
     "jobs": ("producer.cli.jobs:jobs", "List jobs, newest first."),
     "show": ("producer.cli.jobs:show", "Show one job."),
     "follow": ("producer.cli.follow:follow", "Follow a job to its end."),

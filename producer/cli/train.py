@@ -11,6 +11,12 @@ from producer.cli.common import json_option, stack_option
 from producer.cli.follow import run_job
 
 
+def _names(_: click.Context, __: click.Parameter, path: Path | None) -> list[str]:
+    """The names in the file of `--labels`."""
+    lines = path.read_text("utf-8").splitlines() if path else []
+    return [line.strip() for line in lines if line.strip()]
+
+
 @click.command()
 @click.argument("family")
 @click.option("--data", "source", required=True, metavar="SOURCE", help="Labelled images; see below.")
@@ -20,6 +26,7 @@ from producer.cli.follow import run_job
 @click.option(
     "--labels",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    callback=_names,
     help="File with the names of the classes in their order, one a line.",
 )
 @click.option("--from", "start", metavar="NAME@V", help="Begin with the weights of this model.")
@@ -37,7 +44,7 @@ def train(
     name: str,
     epochs: int | None,
     settings: tuple[str, ...],
-    labels: Path | None,
+    labels: list[str],
     start: str | None,
     min_score: float,
     half: bool,
@@ -61,7 +68,6 @@ def train(
 
     client = Client()
     id = job or new_job_id("train")
-    names = labels.read_text("utf-8").splitlines() if labels else []
     submit = partial(
         client.train,
         family,
@@ -69,7 +75,7 @@ def train(
         name=name,
         epochs=epochs,
         settings=settings,
-        labels=[line.strip() for line in names if line.strip()],
+        labels=labels,
         start=start,
         min_score=min_score,
         half=half,

@@ -1,7 +1,10 @@
 """The object store's promises, on a real S3 server."""
 
+import socket
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from pydantic import SecretStr
@@ -33,6 +36,25 @@ def test_only_the_first_of_two_writers_writes(store: ObjectStore) -> None:
     assert store.put_if_absent("once", b"first")
     assert not store.put_if_absent("once", b"second")
     assert store.get("once") == b"first"
+
+
+def test_what_a_killed_writer_left_is_no_object(store: ObjectStore, settings: Settings) -> None:
+    # Given a writer that dies between the head and the body of its request,
+    url = urlsplit(store._minio.get_presigned_url("PUT", store.bucket, "key", expires=timedelta(minutes=1)))
+    with socket.create_connection((str(url.hostname), url.port)) as connection:
+        head = (f"PUT {url.path}?{url.query} HTTP/1.1", f"Host: {url.netloc}", "Content-Length: 5", "If-None-Match: *")
+        connection.sendall("".join(f"{line}\r\n" for line in (*head, "")).encode())
+        connection.shutdown(socket.SHUT_WR)
+        connection.recv(1000)
+
+    # I expect the next one to write, whatever the store kept, and the one after to be refused.
+    assert store.put_if_absent("key", b"whole")
+    assert not store.put_if_absent("key", b"other")
+    assert store.get("key") == b"whole"
+
+    # What is meant to be empty stays.
+    assert store.put_if_absent("empty", b"")
+    assert not store.put_if_absent("empty", b"")
 
 
 def test_ranges_and_limits(store: ObjectStore) -> None:

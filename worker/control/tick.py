@@ -1,6 +1,7 @@
-"""The reconciler: whatever was lost, by a killed worker, a wiped Redis or a dropped message, goes on.
+"""The tick: fires the schedules, then reconciles. Whatever was lost, by a killed worker, a wiped Redis or a dropped
+message, goes on.
 
-It compares three things that should agree, the bucket, the ledger and the queue, and sends again
+The reconciler compares three things that should agree, the bucket, the ledger and the queue, and sends again
 what is missing. A message too many is harmless, so it never has to be sure.
 """
 
@@ -13,16 +14,19 @@ from contract.jobs import ENDED
 from contract.keys import WORKER_QUEUES, JobKeys
 from contract.lifecycle import House, active_jobs, rebuild, settle
 from contract.settings import Settings
+from worker.control.schedules import Clock, fire, utc_now
 
 log = logging.getLogger(__name__)
 
 
-def tick(house: House, settings: Settings) -> None:
+def tick(house: House, settings: Settings, now: Clock = utc_now) -> None:
     """One round. Two clocks are harmless: the second finds the lock, which ends by itself."""
     if house.ledger.lock("tick", "", settings.reconcile_seconds / 2) is None:
         return
     ledger = house.ledger
     ledger.ticked(5 * settings.reconcile_seconds)
+    # First: a job that cannot be reconciled must not keep schedules from their ticks.
+    fire(house, settings, now())
     lost: dict[str, list[int]] = {}
     for job in sorted({*active_jobs(house.store), *ledger.active()}):
         state = ledger.state(job)

@@ -23,5 +23,5 @@ def finalize(job: str) -> None:
 
 @app.task(name=keys.TASK_TICK)  # type: ignore[untyped-decorator]
 def tick() -> None:
-    """Send again what was lost."""
+    """Fire the schedules that are due, and send again what was lost."""
     run_tick(process.house, process.settings)

@@ -1,0 +1,131 @@
+"""A job before it has an id: what was asked for, with its models as they were typed.
+
+A command makes one and has a job made of it at once; a schedule keeps one and has a job made of it at each tick. So a
+nightly job that names `flowers` or `flowers@stable` takes the version that this is on the night, and one that names
+`flowers@3` stays with it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from contract.errors import InvalidInput
+from contract.items import parse_s3
+from contract.keys import JobKeys
+from contract.models import Model, Registry, Task
+from contract.objects import ObjectStore
+from contract.records import Record
+from contract.specs import Spec, parse_spec
+
+TASKS: dict[str, tuple[Task, ...]] = {
+    "classify": ("classify", "classify-sequence"),
+    "evaluate": ("classify", "classify-sequence", "generate"),
+    "generate": ("generate",),
+    "synthesize": ("generate",),
+}
+"""The kinds of jobs that run a model, each with what the model must do."""
+JUDGES = {"evaluate": "features", "synthesize": "gate"}
+"""The kinds in which a classifier judges a generator, each with the field that names it."""
+
+
+class Template(Record):
+    """A spec without what follows from its id and from its models."""
+
+    spec: dict[str, Any] = Field(description="The fields of the spec; `model` and `start` as they were typed.")
+    to: str | None = Field(default=None, description="s3:// prefix for results; None: the folder of the job.")
+
+    @property
+    def kind(self) -> str:
+        return str(self.spec["kind"])
+
+    @property
+    def model(self) -> str:
+        """The model that is run, or the name that is trained."""
+        return str(self.spec.get("model") or self.spec.get("name") or "")
+
+    @property
+    def source(self) -> str:
+        """As it was typed."""
+        source = self.spec.get("source") or self.spec.get("away_from")
+        return str(source["label"]) if source else f"seed {self.spec['seed']}"
+
+
+def pin(fields: Mapping[str, Any], kind: str, registry: Registry) -> dict[str, Any]:
+    """The fields of a spec with each model as the version that it stands for now.
+
+    Raises UnknownModel, and InvalidInput for a model that does something else than the job needs.
+    """
+    pinned = dict(fields)
+    if kind in TASKS:
+        model = registry.get(fields["model"], tasks=TASKS[kind])
+        pinned |= {"model": model.ref, "weights_sha256": model.weights.sha256}
+        if "top_k" in fields:
+            pinned["top_k"] = min(fields["top_k"], len(model.labels))
+        if "classes" in fields:
+            pinned["classes"] = _numbers(model, fields["classes"])
+        if kind in JUDGES:
+            pinned |= _judge(model, fields, JUDGES[kind], registry)
+    if fields.get("start"):
+        start, family = registry.get(fields["start"]), _family(fields)
+        if start.family != family:
+            raise InvalidInput(f"{start.ref} is a {start.family}; a {family} cannot begin with its weights.")
+        pinned["start"] = start.ref
+    return pinned
+
+
+def _numbers(model: Model, names: Sequence[str]) -> tuple[int, ...]:
+    """The classes of a generator by these names, or all, by index in their order; raises InvalidInput for another."""
+    for name in names:
+        if name not in model.labels:
+            near = difflib.get_close_matches(name, model.labels, n=3, cutoff=0.4) or model.labels[:5]
+            raise InvalidInput(f"{model.ref} has no class {name!r}; did you mean {' or '.join(map(repr, near))}?")
+    return tuple(n for n, label in enumerate(model.labels) if not names or label in names)
+
+
+def _judge(model: Model, fields: Mapping[str, Any], place: str, registry: Registry) -> dict[str, Any]:
+    """The classifier that judges a generator, pinned; nothing where `model` is no generator."""
+    option, ref = f"--{place}", fields.get(place)
+    if model.task != "generate":
+        if ref is not None:
+            raise InvalidInput(f"{model.ref} is a classifier and judged by labels alone; leave {option} out.")
+        return {}
+    if ref is None:
+        raise InvalidInput(
+            f"{model.ref} generates images, and is judged with a classifier of the same classes; name one with "
+            f"{option}."
+        )
+    judge = registry.get(ref, tasks=("classify",))
+    if missing := [label for label in model.labels if label not in judge.labels]:
+        raise InvalidInput(
+            f"{judge.ref} does not know the class {missing[0]!r} of {model.ref}; name a classifier of the same classes "
+            f"with {option}."
+        )
+    return {place: judge.ref, **({"gate_sha256": judge.weights.sha256} if place == "gate" else {})}
+
+
+def output(keys: JobKeys, bucket: str, to: str | None) -> str:
+    """The s3:// prefix of a job's results, with a slash at its end: below `to`, else in the job's own folder."""
+    if to is None:
+        return f"s3://{bucket}/{keys.root}out/"
+    bucket, prefix = parse_s3(to)
+    return f"s3://{bucket}/{prefix.rstrip('/')}/{keys.id}/" if prefix.strip("/") else f"s3://{bucket}/{keys.id}/"
+
+
+def fill(template: Template, *, id: str, store: ObjectStore) -> Spec:
+    """The spec of the job `id`, with the models of now; raises what `pin` raises."""
+    fields = pin(template.spec, template.kind, Registry(store))
+    try:
+        return parse_spec({**fields, "id": id, "output": output(JobKeys(id), store.bucket, template.to)})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InvalidInput(f"{id} cannot be made of its template ({where}: {first['msg']}); add it again.") from error
+
+
+def _family(fields: Mapping[str, Any]) -> str:
+    recipe = fields["recipe"]
+    return str(recipe["family"] if isinstance(recipe, Mapping) else recipe.family)

@@ -1,0 +1,262 @@
+"""`imagemill schedule`: jobs that are made by the clock. Add, list, pause, unpause, run, remove, history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from producer.cli import cli
+from producer.cli.common import print_fields, print_json, print_table, say, shared_options
+from producer.cli.follow import print_queued
+
+if TYPE_CHECKING:
+    from producer.schedules import Run, Scheduled
+
+# What a command says of its one job; the jobs of a schedule are named by their ticks, and nobody waits for them.
+_OF_ONE_JOB = {"job": "--job", "detach": "--detach", "as_json": "--json"}
+
+
+@click.group()
+def schedule() -> None:
+    """Have jobs made by the clock: add, list, pause, unpause, run, remove, and see the history."""
+
+
+@schedule.command()
+@click.argument("name")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option("--cron", required=True, help="Minute, hour, day of month, month, day of week: '0 2 * * *'.")
+@click.option("--timezone", default="UTC", show_default=True, help="Whose clock the line is read on: Europe/Paris.")
+@click.option(
+    "--missed",
+    type=click.Choice(["run", "skip"]),
+    default="run",
+    show_default=True,
+    help="Ticks that passed while everything was down: run once, or not at all.",
+)
+@shared_options
+@click.pass_context
+def add(
+    ctx: click.Context,
+    name: str,
+    command: tuple[str, ...],
+    cron: str,
+    timezone: str,
+    missed: Literal["run", "skip"],
+    as_json: bool,
+) -> None:
+    """Have COMMAND make a job at each tick of a cron line. `--` stands before COMMAND.
+
+    COMMAND is classify, train or evaluate with its options, on images that workers reach themselves. A model `name` or
+    `name@alias` is the version of the tick; `name@version` stays. The job of a tick is NAME and the minute in UTC:
+    nightly-20261124t0100.
+
+    \b
+    Examples:
+      imagemill schedule add nightly --cron '0 2 * * *' --timezone Europe/Paris -- \\
+        classify s3://camera/today/ --model efficientnet-lite0
+      imagemill schedule add weekly --cron '30 4 * * MON' --missed skip -- \\
+        train cnn --data s3://sets/flowers/ --name flowers
+    """
+    from producer.client import Client
+
+    kind, arguments = _parse(ctx, command)
+    found = Client().add_schedule(name, kind, arguments, cron=cron, timezone=timezone, missed=missed)
+    _print(found, as_json)
+
+
+@schedule.command("list")
+@shared_options
+def list_schedules(as_json: bool) -> None:
+    """List every schedule by name. It shows the next three ticks and the last one, on a clock of its time zone.
+
+    \b
+    Example:
+      imagemill schedule list
+    """
+    from producer.client import Client
+
+    found = Client().schedules()
+    if as_json:
+        for one in found:
+            print_json(one.model_dump())
+    elif found:
+        print_table(
+            ("SCHEDULE", "CRON", "TIMEZONE", "NEXT", "LAST", "RESULT", "KIND", "MODEL", "SOURCE"),
+            (
+                (
+                    one.name,
+                    one.cron,
+                    one.timezone,
+                    _next(one),
+                    _local(one.last.tick, one.timezone) if one.last else "",
+                    one.last.state if one.last else "",
+                    one.kind,
+                    one.model,
+                    one.source,
+                )
+                for one in found
+            ),
+        )
+    else:
+        say("There are no schedules yet; `imagemill schedule add --help` shows how to make one.")
+
+
+@schedule.command()
+@click.argument("name")
+@shared_options
+def pause(name: str, as_json: bool) -> None:
+    """Let the ticks of NAME pass without a job. They are not caught up; a job that runs goes on.
+
+    \b
+    Example:
+      imagemill schedule pause nightly
+    """
+    from producer.client import Client
+
+    _print(Client().pause_schedule(name), as_json)
+
+
+@schedule.command()
+@click.argument("name")
+@shared_options
+def unpause(name: str, as_json: bool) -> None:
+    """Have the ticks of NAME make jobs again, from now on.
+
+    \b
+    Example:
+      imagemill schedule unpause nightly
+    """
+    from producer.client import Client
+
+    _print(Client().unpause_schedule(name), as_json)
+
+
+@schedule.command()
+@click.argument("name")
+@shared_options
+def run(name: str, as_json: bool) -> None:
+    """Make a job of NAME now, paused or not. Prints its id, which says that it was run by hand.
+
+    \b
+    Example:
+      imagemill follow $(imagemill schedule run nightly)
+    """
+    from producer.client import Client
+
+    print_queued(Client().run_schedule(name), as_json)
+
+
+@schedule.command()
+@click.argument("name")
+@shared_options
+def remove(name: str, as_json: bool) -> None:
+    """Remove NAME and its history. Its jobs stay, and one that runs goes on.
+
+    \b
+    Example:
+      imagemill schedule remove nightly
+    """
+    from producer.client import Client
+
+    Client().remove_schedule(name)
+    if as_json:
+        print_json({"removed": name})
+    else:
+        say(f"The schedule {name} is removed; its jobs stay.")
+
+
+@schedule.command()
+@click.argument("name")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Ticks, the newest ones.")
+@shared_options
+def history(name: str, limit: int, as_json: bool) -> None:
+    """List the ticks of NAME and their jobs, newest first. The last 1,000 are kept.
+
+    \b
+    Example:
+      imagemill schedule history nightly --json
+    """
+    from producer.client import Client
+
+    client = Client()
+    found = client.schedule_history(name, limit)
+    if as_json:
+        for one in found:
+            print_json(one.model_dump())
+    elif found:
+        (of,) = client.schedules(name)
+        print_table(
+            ("TICK", "STATE", "JOB", "NOTE"),
+            ((_local(one.tick, of.timezone, offset=True), one.state, one.job or "", _note(one)) for one in found),
+        )
+    else:
+        say(f"{name} has had no tick yet; `imagemill schedule list` shows the next ones.")
+
+
+def _parse(ctx: click.Context, words: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The command in `words` and its arguments, as its own parser has them; it is not called."""
+    from contract.errors import InvalidInput
+    from producer.requests import check_command
+
+    name = check_command(words[0])
+    command = cli.get_command(ctx, name)
+    assert command is not None, f"{name} makes jobs and is no command"
+    with command.make_context(name, list(words[1:]), parent=ctx.find_root()) as inner:
+        arguments = dict(inner.params)
+    for argument, option in _OF_ONE_JOB.items():
+        if arguments.pop(argument, None):
+            raise InvalidInput(f"A schedule names its jobs and waits for none; leave {option} out behind `--`.")
+    return name, arguments
+
+
+def _print(found: Scheduled, as_json: bool) -> None:
+    """One schedule on stdout."""
+    if as_json:
+        print_json(found.model_dump())
+        return
+    last = found.last
+    print_fields(
+        {
+            "schedule": found.name,
+            "cron": found.cron,
+            "timezone": found.timezone,
+            "missed": found.missed,
+            "next": _next(found),
+            "last": f"{_local(last.tick, found.timezone)}, {last.state}" if last else "",
+            "job": " ".join(part for part in (found.kind, found.model) if part),
+            "source": found.source,
+            "created": found.created_at,
+        }
+    )
+
+
+def _next(found: Scheduled) -> str:
+    """`2026-11-25 02:00, 11-26 02:00, 11-27 02:00`: of each time what the one before it has not said."""
+    if found.paused:
+        return "paused"
+    said: list[str] = []
+    before = ""
+    for at in found.next:
+        time = _local(at, found.timezone)
+        if time[:10] == before[:10]:
+            said.append(time[11:])
+        else:
+            said.append(time[5:] if time[:4] == before[:4] else time)
+        before = time
+    return ", ".join(said)
+
+
+def _note(one: Run) -> str:
+    missed = f"{one.missed:,} earlier {'tick was' if one.missed == 1 else 'ticks were'} missed" if one.missed else ""
+    return "; ".join(part for part in ("by hand" if one.manual else "", missed, one.reason or "") if part)
+
+
+def _local(at: str, timezone: str, *, offset: bool = False) -> str:
+    """A time as a clock in a time zone shows it; with its `offset` the two hours of an autumn night are told apart."""
+    from zoneinfo import ZoneInfo
+
+    local = datetime.fromisoformat(at).astimezone(ZoneInfo(timezone))
+    return f"{local:%Y-%m-%d %H:%M %z}" if offset else f"{local:%Y-%m-%d %H:%M}"

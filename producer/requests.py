@@ -1,0 +1,233 @@
+"""What a command asks for: its arguments as the fields of a spec, with models as they were typed.
+
+The one place that knows which arguments a command has. `Client` makes a job of a request at once, and
+`imagemill schedule` a template; so a new command can be scheduled when it has a function here and a line in `REQUESTS`.
+The arguments are named as those of the command line are.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from contract.errors import InvalidInput, InvalidSource
+from contract.objects import ObjectStore
+from contract.recipes import make_recipe
+from contract.records import Precision
+from contract.samples import ImageFormat
+from contract.settings import Settings
+from contract.specs import Classify, Evaluate, Generate, Synthesize, Train, Verify
+from contract.templates import Template
+from producer import datasets, sources
+from producer.sources import Remote, Resolved
+
+S = TypeVar("S", Classify, Train, Evaluate, Generate, Synthesize, Verify)
+
+
+@dataclass(frozen=True)
+class Request(Generic[S]):
+    """What a spec of `kind` is made of, but its id and its source; `found` is where the images are, if it takes any."""
+
+    kind: type[S]
+    found: Resolved | None
+    fields: dict[str, Any]
+    to: str | None = None
+    place: str = "source"
+    """The field of the spec that `found` goes to."""
+
+    @property
+    def name(self) -> str:
+        return str(self.kind.model_fields["kind"].default)
+
+
+def classify(
+    store: ObjectStore,
+    settings: Settings,
+    source: str | Path,
+    *,
+    model: str,
+    top_k: int = 5,
+    embed: bool = False,
+    precision: Precision = "auto",
+    shard_size: int | None = None,
+    max_errors: str = "100%",
+    to: str | None = None,
+) -> Request[Classify]:
+    """What `imagemill classify` asks for; raises InvalidSource."""
+    fields = {
+        "model": model,
+        "top_k": top_k,
+        "embed": embed,
+        "precision": precision,
+        "shard_size": shard_size or settings.shard_size,
+        "max_errors": max_errors,
+    }
+    return Request(Classify, sources.resolve(str(source), store), fields, to)
+
+
+def train(
+    store: ObjectStore,
+    _: Settings,
+    family: str,
+    source: str | Path,
+    *,
+    name: str,
+    epochs: int | None = None,
+    settings: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    start: str | None = None,
+    min_score: float = 0.0,
+    half: bool = False,
+) -> Request[Train]:
+    """What `imagemill train` asks for; raises InvalidInput (an option) and what `datasets.resolve` raises."""
+    fields = {
+        "name": name,
+        "recipe": make_recipe(family, [*settings, *([f"epochs={epochs}"] if epochs is not None else [])]),
+        "labels": tuple(labels),
+        "start": start,
+        "min_score": min_score,
+        "half": half,
+    }
+    return Request(Train, datasets.resolve(str(source), store), fields)
+
+
+def evaluate(
+    store: ObjectStore,
+    _: Settings,
+    model: str,
+    source: str | Path,
+    *,
+    precision: Precision = "auto",
+    min_score: float = 0.0,
+    features: str | None = None,
+    count: int = 0,
+    cas_epochs: int = 0,
+    seed: int = 0,
+) -> Request[Evaluate]:
+    """What `imagemill evaluate` asks for; raises what `datasets.resolve` raises."""
+    fields = {
+        "model": model,
+        "precision": precision,
+        "min_score": min_score,
+        "features": features,
+        "count": count,
+        "cas_epochs": cas_epochs,
+        "seed": seed,
+    }
+    return Request(Evaluate, datasets.resolve(str(source), store), fields)
+
+
+def generate(
+    _: ObjectStore,
+    __: Settings,
+    model: str,
+    *,
+    count: int,
+    classes: Sequence[str] = (),
+    seed: int = 0,
+    truncation: float | None = None,
+    size: int = 0,
+    image_format: ImageFormat = "png",
+    precision: Precision = "auto",
+    shard_size: int = 1024,
+    to: str | None = None,
+) -> Request[Generate]:
+    """What `imagemill generate` asks for; classes by name."""
+    fields = {
+        "model": model,
+        "count": count,
+        "classes": tuple(classes),
+        "seed": seed,
+        "truncation": truncation,
+        "size": size,
+        "image_format": image_format,
+        "precision": precision,
+        "shard_size": shard_size,
+    }
+    return Request(Generate, None, fields, to)
+
+
+def synthesize(
+    store: ObjectStore,
+    _: Settings,
+    model: str,
+    *,
+    gate: str,
+    per_class: int,
+    classes: Sequence[str] = (),
+    min_score: float = 0.9,
+    dedup: float | None = None,
+    away_from: str | Path | None = None,
+    copy_distance: float = 0.02,
+    max_attempts: int = 20,
+    seed: int = 0,
+    truncation: float | None = None,
+    size: int = 0,
+    image_format: ImageFormat = "png",
+    precision: Precision = "auto",
+    shard_size: int = 1024,
+    to: str | None = None,
+) -> Request[Synthesize]:
+    """What `imagemill synthesize` asks for; classes by name. Raises what `datasets.resolve` raises."""
+    fields = {
+        "model": model,
+        "gate": gate,
+        "per_class": per_class,
+        "classes": tuple(classes),
+        "min_score": min_score,
+        "dedup": dedup,
+        "copy_distance": copy_distance,
+        "max_attempts": max_attempts,
+        "seed": seed,
+        "truncation": truncation,
+        "size": size,
+        "image_format": image_format,
+        "precision": precision,
+        "shard_size": shard_size,
+    }
+    found = datasets.resolve(str(away_from), store) if away_from is not None else None
+    return Request(Synthesize, found, fields, to, place="away_from")
+
+
+REQUESTS: dict[str, Callable[..., Request[Any]]] = {
+    "classify": classify,
+    "train": train,
+    "evaluate": evaluate,
+    "generate": generate,
+    "synthesize": synthesize,
+}
+"""Every command that makes a job, and so can be scheduled."""
+
+
+def make_request(command: str, arguments: Mapping[str, Any], store: ObjectStore, settings: Settings) -> Request[Any]:
+    """What a command asks for with these arguments; raises InvalidInput for a command or an argument that is none."""
+    function = REQUESTS[check_command(command)]
+    try:
+        call = inspect.signature(function).bind(store, settings, **arguments)
+    except TypeError as error:
+        raise InvalidInput(f"{command} cannot be called so: {error}; `imagemill {command} --help` shows how.") from None
+    return function(*call.args, **call.kwargs)
+
+
+def check_command(command: str) -> str:
+    """The command, where it makes jobs; raises InvalidInput."""
+    if command not in REQUESTS:
+        raise InvalidInput(f"{command!r} makes no job that can be scheduled; schedule one of {', '.join(REQUESTS)}.")
+    return command
+
+
+def make_template(request: Request[Any]) -> Template:
+    """What a schedule keeps of a request; raises InvalidSource where only this machine has the images."""
+    fields = {"kind": request.name, **request.fields}
+    if isinstance(request.found, Remote):
+        found = request.found
+        fields[request.place] = {"kind": found.kind, "uri": found.uri, "label": found.label}
+    elif request.found is not None:
+        raise InvalidSource(
+            f"{request.found.label} is on this machine, and a schedule runs without it; copy it to the bucket, and "
+            "name it as s3://bucket/prefix."
+        )
+    return Template(spec=fields, to=request.to)

@@ -1,0 +1,164 @@
+"""Schedules as a user sees them: makes them, pauses them, runs them by hand, and says what came of each tick.
+
+It fires nothing: `worker.control.schedules` does, on the controller.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Literal
+
+from pydantic import Field
+
+from contract import lifecycle
+from contract.errors import RedisUnavailable, UnknownJob
+from contract.jobs import State, Status
+from contract.lifecycle import House
+from contract.records import Record
+from contract.schedules import (
+    Missed,
+    Schedule,
+    Schedules,
+    Tick,
+    check_cron,
+    check_name,
+    check_timezone,
+    to_iso,
+)
+from contract.templates import Template, fill
+
+_THREADS = 8
+_NEXT = 3
+
+StatusOf = Callable[[str], Status]
+
+
+class Run(Record):
+    """A tick and its job; what `imagemill schedule history --json` prints. Times are UTC, ISO 8601."""
+
+    tick: str = Field(description="When it was due; of a run by hand, when it was asked for.")
+    job: str | None = Field(default=None, description="None where no job was made.")
+    state: State | Literal["skipped", "unknown"] = Field(description="Of the job; `failed`, too, where none was made.")
+    reason: str | None = Field(default=None, description="Why it failed or was skipped, in one sentence.")
+    missed: int = Field(default=0, description="Ticks before it that passed while everything was down.")
+    manual: bool = Field(default=False, description="Run by hand.")
+
+
+class Scheduled(Record):
+    """A schedule, what comes next, and what came last; what `imagemill schedule list --json` prints."""
+
+    name: str
+    cron: str
+    timezone: str
+    missed: Missed
+    paused: bool
+    kind: str = Field(description="Of its jobs.")
+    model: str = Field(description="As typed; each job has the version of its tick.")
+    source: str
+    created_at: str
+    next: tuple[str, ...] = Field(description="The next three ticks; none while it is paused.")
+    last: Run | None = None
+
+
+def new_schedule(
+    name: str, template: Template, *, cron: str, timezone: str, missed: Missed, now: datetime | None = None
+) -> Schedule:
+    """A schedule whose ticks begin `now`; raises InvalidSchedule for a name, a cron line or a zone that cannot be."""
+    begins = to_iso(now or datetime.now(UTC))
+    return Schedule(
+        name=check_name(name),
+        cron=check_cron(cron),
+        timezone=check_timezone(timezone),
+        missed=missed,
+        created_at=begins,
+        since=begins,
+        template=template,
+    )
+
+
+def pause(house: House, name: str) -> Schedule:
+    """Let ticks pass without a run; raises UnknownSchedule."""
+    return _put(house, Schedules(house.store).get(name), paused=True)
+
+
+def unpause(house: House, name: str) -> Schedule:
+    """Run ticks again from now on; those that passed meanwhile are not caught up. Raises UnknownSchedule."""
+    schedule = Schedules(house.store).get(name)
+    # Not of one that runs: a tick that is due just now would be forgotten.
+    return _put(house, schedule, paused=False, since=to_iso(datetime.now(UTC))) if schedule.paused else schedule
+
+
+def remove(house: House, name: str) -> None:
+    """Remove a schedule and its history; its jobs stay, and go on. Raises UnknownSchedule."""
+    Schedules(house.store).remove(name)
+    # What Redis knows means nothing without the object, and a new schedule of the name begins after it.
+    with suppress(RedisUnavailable):
+        house.ledger.forget_schedule(name)
+
+
+def run(house: House, name: str) -> str:
+    """Make a job of a schedule at once, paused or not; its id. Raises UnknownSchedule and what `fill` raises."""
+    schedules, now = Schedules(house.store), datetime.now(UTC)
+    schedule = schedules.get(name)
+    id = f"{name}-manual-{now:%Y%m%dt%H%M%S}-{secrets.token_hex(2)}"
+    spec = fill(schedule.template, id=id, store=house.store)
+    schedules.by_hand(name, id, now, Tick(at=to_iso(now), state="submitted", job=id, manual=True))
+    lifecycle.submit(house, spec)
+    return id
+
+
+def overview(house: House, names: list[str], status_of: StatusOf) -> list[Scheduled]:
+    """These schedules, with what comes next and what came last."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(lambda name: _overview(house, name, status_of), names))
+
+
+def history(house: House, name: str, limit: int, status_of: StatusOf) -> list[Run]:
+    """The newest runs of a schedule, newest first; raises UnknownSchedule."""
+    schedules = Schedules(house.store)
+    schedules.get(name)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(lambda tick: _run(tick, status_of), schedules.history(name, limit)))
+
+
+def _put(house: House, schedule: Schedule, **changes: object) -> Schedule:
+    changed = schedule.model_copy(update=changes)
+    Schedules(house.store).put(changed)
+    return changed
+
+
+def _overview(house: House, name: str, status_of: StatusOf) -> Scheduled:
+    schedules = Schedules(house.store)
+    schedule = schedules.get(name)
+    template = schedule.template
+    coming = () if schedule.paused else islice(schedule.runs(datetime.now(UTC)), _NEXT)
+    newest = schedules.history(name, 1)
+    return Scheduled(
+        name=name,
+        cron=schedule.cron,
+        timezone=schedule.timezone,
+        missed=schedule.missed,
+        paused=schedule.paused,
+        kind=template.kind,
+        model=template.model,
+        source=template.source,
+        created_at=schedule.created_at,
+        next=tuple(to_iso(at) for at in coming),
+        last=_run(newest[0], status_of) if newest else None,
+    )
+
+
+def _run(tick: Tick, status_of: StatusOf) -> Run:
+    known = {"tick": tick.at, "job": tick.job, "missed": tick.missed, "manual": tick.manual}
+    if tick.state != "submitted" or tick.job is None:
+        return Run.model_validate({**known, "state": tick.state, "reason": tick.reason})
+    try:
+        status = status_of(tick.job)
+    except UnknownJob:
+        return Run.model_validate({**known, "state": "unknown", "reason": f"{tick.job} is not in the bucket."})
+    return Run.model_validate({**known, "state": status.state, "reason": status.reason})

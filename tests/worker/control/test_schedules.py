@@ -1,0 +1,569 @@
+"""Every tick of a schedule is one job, whoever looks, however often, whatever was lost. The test is the clock."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from contract.broker import Queues, make_app
+from contract.errors import StoreUnavailable, UnknownModel
+from contract.keys import JOBS, JobKeys
+from contract.ledger import Ledger
+from contract.lifecycle import House, active_jobs, read_spec, submit
+from contract.models import Model, Preprocess, Registry, make_file
+from contract.objects import ObjectStore
+from contract.schedules import KEPT, Schedule, Schedules, Tick, stamp, to_iso
+from contract.settings import Settings
+from contract.specs import Classify, Train
+from contract.templates import Template
+from worker.control.schedules import Due, due, fire, outage_seconds
+from worker.control.tick import tick
+
+NIGHT = datetime(2026, 11, 24, 1, 0, tzinfo=UTC)
+"""02:00 in Paris."""
+MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+OUTAGE = 120.0
+
+
+@pytest.fixture
+def registry(house: House) -> Registry:
+    """A registry with `flowers@1`."""
+    made = Registry(house.store)
+    publish(made)
+    return made
+
+
+def publish(
+    registry: Registry, name: str = "flowers", labels: tuple[str, ...] = ("rose", "tulip"), **fields: Any
+) -> Model:
+    """The next version of a model."""
+    weights = b"weights"
+    model = Model(
+        name=name,
+        version=registry.claim(name, f"{name}{labels}{fields}"),
+        family="cnn",
+        labels=labels,
+        preprocess=Preprocess(size=8, mean=0.0, std=1.0),
+        weights=make_file("weights.safetensors", weights),
+        **fields,
+    )
+    registry.publish(model, {"weights.safetensors": weights})
+    return model
+
+
+def add(house: House, name: str = "nightly", cron: str = "0 2 * * *", **fields: Any) -> Schedule:
+    """A schedule that labels a prefix, made an hour before the night's tick."""
+    source = {"kind": "prefix", "uri": f"s3://{house.store.bucket}/camera/", "label": "s3://camera/"}
+    spec = {"source": source, **fields.pop("spec", {})}
+    if "kind" not in spec:
+        spec = {"kind": "classify", "model": "flowers", **spec}
+    since = to_iso(fields.pop("since", NIGHT - HOUR))
+    schedule = Schedule(
+        name=name,
+        cron=cron,
+        timezone="Europe/Paris",
+        created_at=since,
+        since=since,
+        template=Template(spec=spec, to=fields.pop("to", None)),
+        **fields,
+    )
+    Schedules(house.store).add(schedule)
+    return schedule
+
+
+def jobs(store: ObjectStore) -> list[str]:
+    """The ids of the jobs in the bucket, in the order of their ticks."""
+    return sorted(e.key.removeprefix(JOBS).rstrip("/") for e in store.list(JOBS, folders=True))
+
+
+def states(house: House, name: str = "nightly") -> list[tuple[str, str]]:
+    """What became of each tick, oldest first."""
+    return [(found.at[:16], found.state) for found in reversed(Schedules(house.store).history(name, KEPT))]
+
+
+def minutes(count: int, first: datetime = NIGHT) -> list[str]:
+    """The ids of the jobs of a line of every minute."""
+    return [f"nightly-{stamp(first + n * MINUTE)}" for n in range(count)]
+
+
+@pytest.fixture
+def another(settings: Settings) -> Iterator[Callable[[], House]]:
+    """Makes the house of another controller: the same servers over connections of its own."""
+    with ExitStack() as opened:
+
+        def make() -> House:
+            store, ledger = opened.enter_context(closing(ObjectStore(settings))), closing(Ledger(settings))
+            app = opened.enter_context(closing(make_app(settings)))
+            return House(store, opened.enter_context(ledger), Queues(app))
+
+        yield make
+
+
+# A tick
+
+
+def test_a_tick_is_a_job_when_it_is_due_and_not_before(house: House, settings: Settings, registry: Registry) -> None:
+    add(house, spec={"top_k": 5}, to="s3://labels/nightly")
+
+    fire(house, settings, NIGHT - timedelta(seconds=1))
+    assert jobs(house.store) == []
+
+    # If the clock comes to 02:00 in Paris, and a little further,
+    fire(house, settings, NIGHT)
+    fire(house, settings, NIGHT + timedelta(seconds=10))
+
+    # I expect one job, named by the tick, with what follows from its id and from the model of now.
+    assert jobs(house.store) == ["nightly-20261124t0100"]
+    spec = read_spec(house.store, "nightly-20261124t0100")
+    assert isinstance(spec, Classify)
+    assert (spec.model, spec.weights_sha256) == ("flowers@1", registry.get("flowers").weights.sha256)
+    assert (spec.top_k, spec.output) == (2, "s3://labels/nightly/nightly-20261124t0100/")
+    assert active_jobs(house.store) == [spec.id]
+    status = house.ledger.status(spec.id)
+    assert status is not None and status.state == "queued"
+    assert states(house) == [("2026-11-24T01:00", "submitted")]
+
+    fire(house, settings, NIGHT + DAY)
+    assert jobs(house.store) == ["nightly-20261124t0100", "nightly-20261125t0100"]
+
+
+def test_a_model_is_the_version_of_the_tick_unless_it_is_pinned(
+    house: House, settings: Settings, registry: Registry
+) -> None:
+    registry.set_alias("flowers", "stable", 1)
+    for name, model in (("newest", "flowers"), ("alias", "flowers@stable"), ("pinned", "flowers@1")):
+        add(house, name, spec={"model": model})
+    add(house, "training", spec={"kind": "train", "name": "roses", "recipe": {"family": "cnn"}, "start": "flowers"})
+    fire(house, settings, NIGHT)
+
+    publish(registry, labels=("rose", "tulip", "lily"))
+    fire(house, settings, NIGHT + DAY)
+    registry.set_alias("flowers", "stable", 2)
+    fire(house, settings, NIGHT + 2 * DAY)
+
+    def used(name: str) -> list[str | None]:
+        specs = [read_spec(house.store, f"{name}-2026112{night}t0100") for night in (4, 5, 6)]
+        return [spec.start if isinstance(spec, Train) else spec.model for spec in specs]
+
+    assert used("newest") == ["flowers@1", "flowers@2", "flowers@2"]
+    assert used("alias") == ["flowers@1", "flowers@1", "flowers@2"]
+    assert used("pinned") == ["flowers@1"] * 3
+    assert used("training") == ["flowers@1", "flowers@2", "flowers@2"]
+
+
+# Whoever looks, however often
+
+
+def test_a_tick_that_is_delivered_again(house: House, settings: Settings, registry: Registry) -> None:
+    add(house, "nightly", "* * * * *")
+
+    def clock() -> datetime:
+        return NIGHT
+
+    tick(house, settings, clock)
+
+    # If the message comes again at once, and again when the lock of the first round is gone, late,
+    tick(house, settings, clock)
+    house.ledger.unlock("tick", "")
+    tick(house, settings, clock)
+    house.ledger.unlock("tick", "")
+    tick(house, settings, lambda: NIGHT - MINUTE)
+
+    # I expect one job.
+    assert jobs(house.store) == minutes(1)
+
+
+class Killed(BaseException):
+    """Ends whoever raises it at once, as SIGKILL does: nobody catches it."""
+
+
+def killed_at(house: House, step: int) -> House:
+    """The house of a controller that dies before its n-th change of the bucket, of Redis or of the queue."""
+    left = [step]
+
+    def deadly(call: Callable[..., Any]) -> Callable[..., Any]:
+        def change(*args: Any, **kwargs: Any) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return call(*args, **kwargs)
+
+        return change
+
+    for part, names in (
+        (house.store, ("put", "put_if_absent", "delete")),
+        (house.ledger, ("create", "set_last_tick")),
+        (house.queues, ("plan",)),
+    ):
+        for name in names:
+            setattr(part, name, deadly(getattr(part, name)))
+    return house
+
+
+@pytest.mark.parametrize("wiped", [False, True], ids=["restarted", "redis wiped"])
+def test_a_controller_that_is_killed_anywhere_loses_no_tick_and_doubles_none(
+    house: House, settings: Settings, registry: Registry, another: Callable[[], House], wiped: bool
+) -> None:
+    # Given a controller that dies, at each tick a step later than at the tick before,
+    add(house, "nightly", "* * * * *")
+    died = 0
+    for step in range(12):
+        now = NIGHT + step * MINUTE
+        try:
+            fire(killed_at(another(), step), settings, now)
+        except Killed:
+            died += 1
+        if wiped:
+            house.ledger.redis.flushdb()
+
+        # if another one looks after it, and once more,
+        fire(house, settings, now + timedelta(seconds=10))
+        fire(house, settings, now + timedelta(seconds=20))
+
+        # I expect one job a tick, which is begun: the bucket and the ledger have it, and somebody is to plan it.
+        expected = minutes(step + 1)
+        assert jobs(house.store) == expected
+        assert active_jobs(house.store) == expected
+        assert house.ledger.state(expected[-1]) == "queued"
+        assert (expected[-1],) in house.ledger.messages(["control"], 0)
+    assert 5 <= died < 12, "it was killed at every step, and at last it lived"
+    assert [state for _, state in states(house)] == ["submitted"] * 12
+
+
+@pytest.mark.parametrize("wiped", [False, True], ids=["restarted", "redis wiped"])
+@pytest.mark.parametrize("key", ["schedules/nightly/ticks/20261124t0101.json", "jobs/nightly-20261124t0101/spec.json"])
+def test_a_controller_that_is_killed_in_the_middle_of_a_request(
+    house: House, settings: Settings, registry: Registry, key: str, wiped: bool
+) -> None:
+    # Given a tick that ran, and an empty object of the next, as SeaweedFS keeps it when a writer dies early,
+    add(house, "nightly", "* * * * *", since=NIGHT - MINUTE)
+    fire(house, settings, NIGHT)
+    house.store.put(key, b"")
+    if wiped:
+        house.ledger.redis.flushdb()
+
+    fire(house, settings, NIGHT + MINUTE)
+
+    assert active_jobs(house.store) == minutes(2)
+    assert [state for _, state in states(house)] == ["submitted"] * 2
+
+
+def test_two_controllers_at_the_same_instant(
+    house: House, settings: Settings, registry: Registry, another: Callable[[], House]
+) -> None:
+    add(house, "nightly", "* * * * *")
+    houses = [another(), another()]
+    together = threading.Barrier(2)
+
+    def run(own: House, n: int) -> None:
+        together.wait()
+        # Their clocks differ by some seconds.
+        fire(own, settings, NIGHT + n * MINUTE + timedelta(seconds=5 * houses.index(own)))
+
+    with ThreadPoolExecutor(2) as pool:
+        for n in range(10):
+            # A new version comes between their looks: they would not make the same spec.
+            publish(registry, labels=("rose", f"tulip {n}"))
+            for done in [pool.submit(run, own, n) for own in houses]:
+                done.result()
+
+    assert jobs(house.store) == minutes(10)
+    assert states(house) == [(to_iso(NIGHT + n * MINUTE)[:16], "submitted") for n in range(10)]
+
+
+def test_redis_is_flushed_between_ticks(house: House, settings: Settings, registry: Registry) -> None:
+    add(house, "nightly", "* * * * *")
+    for n in range(4):
+        house.ledger.redis.flushdb()
+        fire(house, settings, NIGHT + n * MINUTE)
+        house.ledger.redis.flushdb()
+        fire(house, settings, NIGHT + n * MINUTE + timedelta(seconds=30))
+
+    assert jobs(house.store) == minutes(4)
+    assert house.ledger.last_tick("nightly") == (NIGHT + 3 * MINUTE).timestamp()
+
+
+def test_who_comes_late_does_not_turn_the_clock_back(house: House, settings: Settings, registry: Registry) -> None:
+    house.ledger.set_last_tick("nightly", NIGHT.timestamp())
+    house.ledger.set_last_tick("nightly", (NIGHT - HOUR).timestamp())
+
+    assert house.ledger.last_tick("nightly") == NIGHT.timestamp()
+
+
+# Missed ticks
+
+
+@pytest.mark.parametrize("wiped", [False, True], ids=["redis kept", "redis wiped"])
+@pytest.mark.parametrize(("missed", "ran"), [("run", True), ("skip", False)])
+def test_what_was_missed_in_hours_runs_once_or_not_at_all(
+    house: House, settings: Settings, registry: Registry, missed: str, ran: bool, wiped: bool
+) -> None:
+    # Given a schedule of every hour that ran once, and nobody there for three hours and a half,
+    add(house, "nightly", "0 * * * *", missed=missed)
+    fire(house, settings, NIGHT)
+    if wiped:
+        house.ledger.redis.flushdb()
+
+    back = NIGHT + 3.5 * HOUR
+    for n in range(3):
+        fire(house, settings, back + n * timedelta(seconds=10))
+
+    # I expect the newest of the three to stand for all, the history to say so, and the next tick to be as ever.
+    caught_up = ["nightly-20261124t0400"] if ran else []
+    assert jobs(house.store) == ["nightly-20261124t0100", *caught_up]
+    newest = Schedules(house.store).history("nightly", 1)[0]
+    assert (newest.at[:16], newest.state, newest.missed) == ("2026-11-24T04:00", "submitted" if ran else "skipped", 2)
+    if not ran:
+        assert newest.reason == "It was seen 30 min late, after an outage, and the schedule skips what it missed."
+    fire(house, settings, NIGHT + 4 * HOUR)
+    assert jobs(house.store) == ["nightly-20261124t0100", *caught_up, "nightly-20261124t0500"]
+
+
+def test_a_single_tick_that_was_missed(house: House, settings: Settings, registry: Registry) -> None:
+    add(house, "one", missed="run")
+    add(house, "two", missed="skip")
+
+    fire(house, settings, NIGHT + 5 * HOUR)
+
+    assert jobs(house.store) == ["one-20261124t0100"]
+    assert states(house, "two") == [("2026-11-24T01:00", "skipped")]
+
+
+def test_an_outage_is_longer_than_a_restart() -> None:
+    schedule = add_nowhere("* * * * *")
+    at = [NIGHT + n * MINUTE for n in range(10)]
+
+    # A round that comes late by less than that has each tick by itself.
+    assert due(schedule, NIGHT - MINUTE, at[1] + MINUTE, OUTAGE) == [Due(at[0]), Due(at[1]), Due(at[2])]
+    # After an outage one stands for all; it is skipped only if it is late itself.
+    now = at[9] + timedelta(seconds=5)
+    assert due(schedule, NIGHT - MINUTE, now, OUTAGE) == [Due(at[9], missed=9)]
+    skipping = schedule.model_copy(update={"missed": "skip"})
+    assert due(skipping, NIGHT - MINUTE, now, OUTAGE) == [Due(at[9], missed=9)]
+    hourly = skipping.model_copy(update={"cron": "0 * * * *"})
+    assert due(hourly, NIGHT - MINUTE, NIGHT + 1.5 * HOUR, OUTAGE) == [Due(NIGHT + HOUR, missed=1, run=False)]
+    assert due(schedule, at[9], now, OUTAGE) == []
+
+
+def test_rounds_that_are_rare_are_no_outage(settings: Settings) -> None:
+    assert outage_seconds(settings) == 120
+    assert outage_seconds(settings.model_copy(update={"reconcile_seconds": 300.0})) == 900
+
+
+def add_nowhere(cron: str) -> Schedule:
+    since = to_iso(NIGHT - HOUR)
+    template = Template(spec={"kind": "classify"})
+    return Schedule(name="nightly", cron=cron, timezone="UTC", created_at=since, since=since, template=template)
+
+
+@pytest.mark.parametrize(
+    ("evening", "hours", "expected"),
+    [
+        (datetime(2026, 3, 28, 20, tzinfo=UTC), 12, ["20260329t0100"]),
+        (datetime(2026, 10, 24, 20, tzinfo=UTC), 12, ["20261025t0030"]),
+    ],
+    ids=["spring", "autumn"],
+)
+def test_nights_on_which_clocks_are_changed(
+    house: House, settings: Settings, registry: Registry, evening: datetime, hours: int, expected: list[str]
+) -> None:
+    """02:30 in Paris is left out on one of them and comes twice on the other: either is one job."""
+    add(house, "nightly", "30 2 * * *", since=evening)
+    for n in range(hours * 60):
+        if n % 5 == 0:
+            fire(house, settings, evening + n * MINUTE)
+
+    assert jobs(house.store) == [f"nightly-{found}" for found in expected]
+
+
+# Paused, removed, broken
+
+
+def test_ticks_pass_while_it_is_paused_and_are_not_caught_up(
+    house: House, settings: Settings, registry: Registry
+) -> None:
+    schedule = add(house, "nightly", "0 * * * *")
+    schedules = Schedules(house.store)
+    fire(house, settings, NIGHT)
+    schedules.put(schedule.model_copy(update={"paused": True}))
+    fire(house, settings, NIGHT + HOUR)
+    fire(house, settings, NIGHT + 2 * HOUR)
+
+    # If it is unpaused at half past, and Redis forgets besides,
+    schedules.put(schedule.model_copy(update={"since": to_iso(NIGHT + 2.5 * HOUR)}))
+    house.ledger.redis.flushdb()
+    fire(house, settings, NIGHT + 2.6 * HOUR)
+    assert jobs(house.store) == ["nightly-20261124t0100"]
+
+    # I expect it to go on with the next tick.
+    fire(house, settings, NIGHT + 3 * HOUR)
+    assert jobs(house.store) == ["nightly-20261124t0100", "nightly-20261124t0400"]
+
+
+def test_a_schedule_that_is_removed_leaves_its_jobs(house: House, settings: Settings, registry: Registry) -> None:
+    add(house, "nightly", "0 * * * *")
+    fire(house, settings, NIGHT)
+
+    Schedules(house.store).remove("nightly")
+    fire(house, settings, NIGHT + HOUR)
+
+    assert jobs(house.store) == ["nightly-20261124t0100"]
+    assert list(house.store.list("schedules/")) == []
+
+    # One that is made anew under its name has ticks of its own only.
+    add(house, "nightly", "0 * * * *", since=NIGHT + 2.5 * HOUR)
+    fire(house, settings, NIGHT + 3 * HOUR)
+    assert jobs(house.store) == ["nightly-20261124t0100", "nightly-20261124t0400"]
+
+
+def test_it_is_removed_while_a_round_goes_on(
+    house: House, settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(house)
+    monkeypatch.setattr(Schedules, "names", lambda _: ["gone", "nightly"])
+
+    fire(house, settings, NIGHT)
+
+    assert jobs(house.store) == ["nightly-20261124t0100"]
+
+
+def test_a_model_that_is_gone_is_told_in_the_history_and_stops_nobody(
+    house: House, settings: Settings, registry: Registry
+) -> None:
+    # Given three schedules, one whose model is gone, one whose model does something else by now, and one that is well,
+    publish(registry, "painter", task="generate")
+    add(house, "a-gone", spec={"model": "roses@7"})
+    add(house, "b-other", spec={"model": "painter"})
+    add(house, "c-well")
+    fire(house, settings, NIGHT)
+
+    # I expect a reason in the history of each that is not,
+    history = Schedules(house.store).history
+    gone, other = history("a-gone", 1)[0], history("b-other", 1)[0]
+    with pytest.raises(UnknownModel) as unknown:
+        registry.get("roses@7")
+    assert (gone.state, gone.job, gone.reason) == ("failed", None, str(unknown.value))
+    assert other.state == "failed" and other.reason is not None
+    assert "painter@1 does generate, and this takes a model that does classify" in other.reason
+
+    # and the next tick to run when there is a model again.
+    assert jobs(house.store) == ["c-well-20261124t0100"]
+    for n in range(7):
+        publish(registry, "roses", labels=("rose", f"tulip {n}"))
+    fire(house, settings, NIGHT + DAY)
+    assert "a-gone-20261125t0100" in jobs(house.store)
+
+
+def test_an_id_that_is_somebody_elses(house: House, settings: Settings, registry: Registry) -> None:
+    add(house)
+    other = Classify(
+        id="nightly-20261124t0100",
+        source={"kind": "prefix", "uri": "s3://other/", "label": "other"},  # type: ignore[arg-type]
+        model="flowers@1",
+        weights_sha256="0" * 64,
+        output="s3://other/out/",
+    )
+    submit(house, other)
+
+    fire(house, settings, NIGHT)
+    fire(house, settings, NIGHT + MINUTE)
+
+    assert read_spec(house.store, other.id) == other
+    found = Schedules(house.store).history("nightly", 2)
+    assert [tick.state for tick in found] == ["failed"]
+    assert found[0].reason == (
+        "Somebody else's job has the id nightly-20261124t0100 already; look at it with "
+        "`imagemill show nightly-20261124t0100`."
+    )
+
+
+def test_a_record_that_cannot_be_read_stops_nobody(
+    house: House, settings: Settings, registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    add(house)
+    house.store.put("schedules/broken.json", b'{"name": "broken", "colour": "red"}')
+    house.store.put("schedules/notes.txt", b"none")
+
+    tick(house, settings, lambda: NIGHT)
+
+    assert jobs(house.store) == ["nightly-20261124t0100"]
+    assert "The schedule broken cannot be read by this version of Imagemill" in caplog.text
+    assert house.ledger.ticking()
+
+
+def test_a_store_that_is_away_for_a_moment_loses_no_tick(
+    house: House, settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(house)
+    exists = house.store.exists
+
+    def away(key: str) -> bool:
+        if key == JobKeys("nightly-20261124t0100").end:
+            raise StoreUnavailable("away")
+        return exists(key)
+
+    monkeypatch.setattr(house.store, "exists", away)
+    fire(house, settings, NIGHT)
+    assert active_jobs(house.store) == []
+    monkeypatch.undo()
+
+    # The model moves on meanwhile; the decision does not.
+    publish(registry, labels=("rose", "lily"))
+    fire(house, settings, NIGHT + MINUTE)
+
+    assert active_jobs(house.store) == ["nightly-20261124t0100"]
+    assert read_spec(house.store, "nightly-20261124t0100").model == "flowers@1"
+    assert states(house) == [("2026-11-24T01:00", "submitted")]
+
+
+def test_a_reconciler_that_fails_keeps_no_schedule_from_its_tick(
+    house: House, settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(house)
+    monkeypatch.setattr("worker.control.tick.active_jobs", lambda _: 1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        tick(house, settings, lambda: NIGHT)
+
+    assert jobs(house.store) == ["nightly-20261124t0100"]
+
+
+# History
+
+
+def test_old_records_go_and_the_last_is_found_again(
+    house: House, settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("contract.schedules.KEPT", 5)
+    add(house, "nightly", "* * * * *")
+    schedules = Schedules(house.store)
+    for n in range(8):
+        fire(house, settings, NIGHT + n * MINUTE)
+    hand = NIGHT + 7.5 * MINUTE
+    schedules.by_hand("nightly", "nightly-manual-20261124t010730-7f3a", hand, Tick(at=to_iso(hand), state="failed"))
+
+    assert len(states(house)) == 6
+    assert states(house)[-1] == ("2026-11-24T01:07", "failed")
+    newest = schedules.last("nightly")
+    assert newest is not None and newest[0] == NIGHT + 7 * MINUTE
+    house.ledger.redis.flushdb()
+    fire(house, settings, NIGHT + 8 * MINUTE)
+    assert len(jobs(house.store)) == 9
+
+
+def test_a_record_says_what_was_decided(house: House, settings: Settings, registry: Registry) -> None:
+    add(house)
+    fire(house, settings, NIGHT + timedelta(seconds=3))
+
+    record = json.loads(house.store.get("schedules/nightly/ticks/20261124t0100.json"))
+
+    assert record["at"] == "2026-11-24T01:00:00.000Z"
+    assert (record["state"], record["job"]) == ("submitted", "nightly-20261124t0100")
+    assert record["spec"]["model"] == "flowers@1"

@@ -1,0 +1,133 @@
+"""Fires what is due: each tick of each schedule becomes one job, whoever looks, however often.
+
+The bucket decides. Redis remembers only how far each schedule is, so that a round that has nothing to do reads one
+object a schedule; when Redis was wiped, the newest record in the bucket says it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import takewhile
+
+from contract.errors import ImagemillError, JobConflict, ServiceUnavailable, UnknownSchedule
+from contract.lifecycle import House, submit
+from contract.schedules import Schedule, Schedules, Tick, job_id, to_iso, to_time
+from contract.settings import Settings
+from contract.specs import parse_spec
+from contract.templates import fill
+
+log = logging.getLogger(__name__)
+
+Clock = Callable[[], datetime]
+
+
+@dataclass(frozen=True)
+class Due:
+    """A tick to be decided about; `missed` ticks before it passed while everything was down."""
+
+    at: datetime
+    missed: int = 0
+    run: bool = True
+
+
+def utc_now() -> datetime:
+    """The clock of this machine."""
+    return datetime.now(UTC)
+
+
+def fire(house: House, settings: Settings, now: datetime) -> None:
+    """Fire every tick up to `now`. What is wrong with one schedule keeps no other from its ticks."""
+    schedules = Schedules(house.store)
+    for name in schedules.names():
+        try:
+            _fire(house, schedules, name, now, outage_seconds(settings))
+        except UnknownSchedule:  # it was removed since it was listed
+            house.ledger.forget_schedule(name)
+        except ImagemillError as error:
+            log.warning("The schedule %s waits for the next round: %s", name, error)
+        except Exception:
+            log.exception("The schedule %s waits for the next round", name)
+
+
+def outage_seconds(settings: Settings) -> float:
+    """A tick that is later than this was missed: longer than a restart, and than a few rounds, takes."""
+    return max(120.0, 3 * settings.reconcile_seconds)
+
+
+def due(schedule: Schedule, last: datetime, now: datetime, outage: float) -> list[Due]:
+    """What to decide about, oldest first, when every tick up to `last` is done with.
+
+    Each tick by itself, unless the first is more than `outage` seconds late. Then everything was down, and one tick
+    stands for all of them, the newest: it runs, or under `skip` only if it is not late itself.
+    """
+    # A year of minutes is 4 s: no need for more than a list.
+    found = list(takewhile(lambda at: at <= now, schedule.runs(last)))
+    if not found or (now - found[0]).total_seconds() <= outage:
+        return [Due(at) for at in found]
+    newest = found[-1]
+    run = schedule.missed == "run" or (now - newest).total_seconds() <= outage
+    return [Due(newest, missed=len(found) - 1, run=run)]
+
+
+def _fire(house: House, schedules: Schedules, name: str, now: datetime, outage: float) -> None:
+    schedule = schedules.get(name)
+    if schedule.paused:
+        return
+    known = house.ledger.last_tick(name)
+    last = _recover(house, schedules, name) if known is None else datetime.fromtimestamp(known, UTC)
+    last = max(last or to_time(schedule.since), to_time(schedule.since))
+    found = due(schedule, last, now, outage)
+    for tick in found:
+        decided = schedules.decide(name, tick.at, _decision(house, schedule, tick, now))
+        _carry_out(house, schedules, name, tick.at, decided)
+        # Last: whoever dies before this line finds the same tick due again, and decided.
+        house.ledger.set_last_tick(name, tick.at.timestamp())
+    if found:
+        schedules.prune(name)
+    elif known is None:
+        house.ledger.set_last_tick(name, last.timestamp())
+
+
+def _recover(house: House, schedules: Schedules, name: str) -> datetime | None:
+    """The last tick by the bucket, which may have been decided and not begun."""
+    newest = schedules.last(name)
+    if newest is None:
+        return None
+    at, tick = newest
+    _carry_out(house, schedules, name, at, tick)
+    return at
+
+
+def _decision(house: House, schedule: Schedule, tick: Due, now: datetime) -> Tick:
+    at = to_iso(tick.at)
+    if not tick.run:
+        late = round((now - tick.at).total_seconds() / 60)
+        reason = f"It was seen {late:,} min late, after an outage, and the schedule skips what it missed."
+        return Tick(at=at, state="skipped", reason=reason, missed=tick.missed)
+    id = job_id(schedule.name, tick.at)
+    try:
+        spec = fill(schedule.template, id=id, store=house.store)
+    except ServiceUnavailable:
+        raise  # the next round asks again
+    except ImagemillError as error:
+        log.warning("The tick %s of %s makes no job: %s", at, schedule.name, error)
+        return Tick(at=at, state="failed", reason=str(error), missed=tick.missed)
+    return Tick(at=at, state="submitted", job=id, missed=tick.missed, spec=spec.model_dump(mode="json"))
+
+
+def _carry_out(house: House, schedules: Schedules, name: str, at: datetime, tick: Tick) -> None:
+    """Begin the job of a tick; harmless where it was begun."""
+    if tick.state != "submitted":
+        return
+    try:
+        fresh = submit(house, parse_spec(tick.spec))
+    except JobConflict:
+        reason = f"Somebody else's job has the id {tick.job} already; look at it with `imagemill show {tick.job}`."
+        log.warning("The tick %s of %s makes no job: %s", tick.at, name, reason)
+        schedules.correct(name, at, Tick(at=tick.at, state="failed", reason=reason, missed=tick.missed))
+    else:
+        if fresh:
+            log.info("The tick %s of %s is the job %s", tick.at, name, tick.job)
