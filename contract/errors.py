@@ -12,6 +12,7 @@
     │   ├── RedisUnavailable
     │   └── StoreUnavailable
     ├── StoreRefused            the store understands a request and refuses it
+    │   └── StoreFull           it has no room; once it has, what was asked for goes on
     ├── ModelError              weights that do not match their record, an unknown family
     ├── TrainingDiverged        a loss that is not finite; nothing is published
     ├── DeviceOutOfMemory       a smaller batch can help
@@ -92,6 +93,10 @@ class StoreUnavailable(ServiceUnavailable):
 
 class StoreRefused(ImagemillError):
     """The store answers, and its answer is no; the same request will not do better."""
+
+
+class StoreFull(StoreRefused):
+    """The store has no room for an object, or fails each write of it for as long as we are patient."""
 
 
 class ModelError(ImagemillError):

@@ -22,6 +22,7 @@ from contract.errors import (
     ObjectDamaged,
     ObjectNotFound,
     ServiceUnavailable,
+    StoreFull,
     TrainingDiverged,
     WorkerLeaving,
 )
@@ -97,9 +98,9 @@ class Runner:
         except ServiceUnavailable as error:
             # No fault of the shard; the reconciler queues it again when the service is back.
             log.warning("Shard %d of %s waits: %s", shard, job, error)
-        except (ModelError, InvalidInput, ObjectDamaged, TrainingDiverged) as error:
+        except (ModelError, InvalidInput, ObjectDamaged, TrainingDiverged, StoreFull) as error:
             log.error("The job %s cannot go on: %s", job, error)
-            close(self.house, job, "failed", str(error))
+            self._fail(job, str(error))
             return
         except Exception:
             attempts, at_once = kills + 1, True  # enough of these, and the shard is taken for what is wrong
@@ -112,3 +113,10 @@ class Runner:
             # shard to come: whoever started this process starts it again.
             log.critical("Leaving, for the device may be broken")
             os._exit(EXIT_DEVICE)
+
+    def _fail(self, job: str, reason: str) -> None:
+        try:
+            close(self.house, job, "failed", reason)
+        except StoreFull:
+            # No room for the end either: the ledger tells it, until `resume` or a wiped Redis takes the job up.
+            self.house.ledger.end(job, "failed", reason)
