@@ -18,6 +18,7 @@
     ├── DeviceOutOfMemory       a smaller batch can help
     ├── LeaseLost               another worker holds the shard now
     ├── WorkerLeaving           a worker was asked to end; another goes on
+    ├── WorkerUnfit             a worker cannot load its own code; it leaves
     ├── JobStopped              the job was canceled, or failed, while a shard was running
     ├── ObjectNotFound          an object that should be there is not
     ├── ObjectDamaged           an object is not what its marker says
@@ -115,6 +116,10 @@ class DeviceOutOfMemory(ImagemillError):
 
 class LeaseLost(ImagemillError):
     """The lease on the shard ran out and another worker may hold it."""
+
+
+class WorkerUnfit(ImagemillError):
+    """This worker cannot load what runs a job; whoever started it starts it again, with code of one version."""
 
 
 class JobStopped(ImagemillError):

@@ -40,11 +40,12 @@ def run(
     for variable, value in (("DEVICE", device), ("THREADS", threads), ("DATA", data)):
         if value is not None:
             os.environ[f"IMAGEMILL_{variable}"] = str(value)
-    from worker.app import app
+    from worker.app import app, process
 
     arguments = ["worker", "--queues", queues, "--loglevel", loglevel, "--without-gossip", "--without-mingle"]
     arguments += ["--hostname", name or f"worker-{os.getpid()}@%h"]
     app.worker_main(arguments)
+    sys.exit(process.exit_code)  # Celery keeps its own to itself when it is called
 
 
 @cli.command()

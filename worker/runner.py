@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from contract.errors import (
     InvalidInput,
+    JobFailed,
     JobStopped,
     LeaseLost,
     ModelError,
@@ -25,6 +26,7 @@ from contract.errors import (
     StoreFull,
     TrainingDiverged,
     WorkerLeaving,
+    WorkerUnfit,
 )
 from contract.jobs import Marker
 from contract.keys import JobKeys
@@ -98,10 +100,14 @@ class Runner:
         except ServiceUnavailable as error:
             # No fault of the shard; the reconciler queues it again when the service is back.
             log.warning("Shard %d of %s waits: %s", shard, job, error)
-        except (ModelError, InvalidInput, ObjectDamaged, TrainingDiverged, StoreFull) as error:
+        except (ModelError, InvalidInput, ObjectDamaged, TrainingDiverged, StoreFull, JobFailed) as error:
             log.error("The job %s cannot go on: %s", job, error)
             self._fail(job, str(error))
             return
+        except WorkerUnfit as error:
+            # Not at once: this worker would only take it again before it has left.
+            attempts = kills + 1
+            log.error("Shard %d of %s waits for another worker: %s", shard, job, error)
         except Exception:
             attempts, at_once = kills + 1, True  # enough of these, and the shard is taken for what is wrong
             log.exception("Shard %d of %s failed in attempt %d", shard, job, kills + 1)
