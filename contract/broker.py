@@ -100,7 +100,7 @@ def make_app(settings: Settings) -> Celery:
             keys.TASK_CLASSIFY: keys.QUEUE_CLASSIFY,
             keys.TASK_TRAIN: keys.QUEUE_TRAIN,
             keys.TASK_EVALUATE: keys.QUEUE_TRAIN,
-            keys.TASK_CHECK: keys.QUEUE_CLASSIFY,
+            keys.TASK_CHECK: keys.QUEUE_CHECK,
         },
         task_serializer="json",
         accept_content=["json"],

@@ -11,7 +11,11 @@ from dataclasses import dataclass
 QUEUE_CONTROL = "control"
 QUEUE_CLASSIFY = "classify"
 QUEUE_TRAIN = "train"
-QUEUES = (QUEUE_CONTROL, QUEUE_CLASSIFY, QUEUE_TRAIN)
+QUEUE_CHECK = "check"
+"""Of models that were pushed: somebody waits for each, and would wait behind all shards of a job on another queue."""
+QUEUES = (QUEUE_CONTROL, QUEUE_CLASSIFY, QUEUE_TRAIN, QUEUE_CHECK)
+WORKER_QUEUES = (QUEUE_CLASSIFY, QUEUE_TRAIN, QUEUE_CHECK)
+"""What a worker takes unless told; Celery takes from each in turn."""
 
 TASK_PLAN = "imagemill.plan"
 TASK_FINALIZE = "imagemill.finalize"

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Self
 
 from contract.errors import ImagemillError, InvalidSettings, ServiceUnavailable
-from contract.keys import QUEUE_CLASSIFY, QUEUE_CONTROL, QUEUE_TRAIN
+from contract.keys import QUEUE_CONTROL, WORKER_QUEUES
 from contract.ledger import Ledger
 from contract.objects import ObjectStore
 from contract.settings import Settings, load, stack_file
@@ -134,7 +134,7 @@ class Stack:
     def _programs(self, settings: Settings, ledger: Ledger, host: str) -> list[Service]:
         """Controller, clock and workers, as Celery commands."""
         celery = [sys.executable, "-m", "celery", "-A", "worker.app"]
-        worker = [sys.executable, "-m", "worker.cli", "run", "--queues", f"{QUEUE_CLASSIFY},{QUEUE_TRAIN}"]
+        worker = [sys.executable, "-m", "worker.cli", "run", "--queues", ",".join(WORKER_QUEUES)]
         env = {**os.environ, "IMAGEMILL_DATA": str(self.data)}
         programs = []
         if self.control:

@@ -17,6 +17,7 @@ from typing import Any
 
 from contract.errors import ServiceUnavailable
 from contract.jobs import Status
+from contract.keys import WORKER_QUEUES
 from contract.ledger import Ledger
 from contract.objects import ObjectStore
 from contract.settings import Settings, load
@@ -80,7 +81,7 @@ class Mill:
             self._service("clock", clock),
             *(
                 self._service(
-                    f"worker-{n}", [*program, "worker", "-Q", "classify,train", "-n", f"worker-{n}@%h", *quiet]
+                    f"worker-{n}", [*program, "worker", "-Q", ",".join(WORKER_QUEUES), "-n", f"worker-{n}@%h", *quiet]
                 )
                 for n in range(workers)
             ),

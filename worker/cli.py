@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from contract.errors import ImagemillError
+from contract.keys import WORKER_QUEUES
 
 
 @click.group(
@@ -21,7 +22,9 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--queues", default="classify,train", show_default=True, help="Queues to work on, with commas between.")
+@click.option(
+    "--queues", default=",".join(WORKER_QUEUES), show_default=True, help="Queues to work on, with commas between."
+)
 @click.option("--device", help="auto, cpu, cuda or cuda:N; one process a device.")
 @click.option("--threads", type=int, help="Cores to use; 0: all that this process may.")
 @click.option("--name", help="Name of the worker; must differ between workers of one host.")
