@@ -100,7 +100,7 @@ def make_app(settings: Settings) -> Celery:
             keys.TASK_CLASSIFY: keys.QUEUE_CLASSIFY,
             keys.TASK_TRAIN: keys.QUEUE_TRAIN,
             keys.TASK_EVALUATE: keys.QUEUE_TRAIN,
-            keys.TASK_CHECK: keys.QUEUE_CLASSIFY,
+            keys.TASK_CHECK: keys.QUEUE_CHECK,
             keys.TASK_GENERATE: keys.QUEUE_GENERATE,
             keys.TASK_CONCLUDE: keys.QUEUE_GENERATE,
             keys.TASK_VERIFY: keys.QUEUE_GENERATE,

@@ -14,11 +14,13 @@
     │   ├── RedisUnavailable
     │   └── StoreUnavailable
     ├── StoreRefused            the store understands a request and refuses it
+    │   └── StoreFull           it has no room; once it has, what was asked for goes on
     ├── ModelError              weights that do not match their record, an unknown family
     ├── TrainingDiverged        a loss that is not finite; nothing is published
     ├── DeviceOutOfMemory       a smaller batch can help
     ├── LeaseLost               another worker holds the shard now
     ├── WorkerLeaving           a worker was asked to end; another goes on
+    ├── WorkerUnfit             a worker cannot load its own code; it leaves
     ├── JobStopped              the job was canceled, or failed, while a shard was running
     ├── ObjectNotFound          an object that should be there is not
     ├── ObjectDamaged           an object is not what its marker says
@@ -104,6 +106,10 @@ class StoreRefused(ImagemillError):
     """The store answers, and its answer is no; the same request will not do better."""
 
 
+class StoreFull(StoreRefused):
+    """The store has no room for an object, or fails each write of it for as long as we are patient."""
+
+
 class ModelError(ImagemillError):
     """A model that cannot be loaded: wrong sha256, unknown family, labels that do not fit."""
 
@@ -120,6 +126,10 @@ class DeviceOutOfMemory(ImagemillError):
 
 class LeaseLost(ImagemillError):
     """The lease on the shard ran out and another worker may hold it."""
+
+
+class WorkerUnfit(ImagemillError):
+    """This worker cannot load what runs a job; whoever started it starts it again, with code of one version."""
 
 
 class JobStopped(ImagemillError):

@@ -12,8 +12,10 @@ QUEUE_CONTROL = "control"
 QUEUE_CLASSIFY = "classify"
 QUEUE_TRAIN = "train"
 QUEUE_GENERATE = "generate"
-WORKER_QUEUES = (QUEUE_CLASSIFY, QUEUE_GENERATE, QUEUE_TRAIN)
-"""What a worker works on unless told."""
+QUEUE_CHECK = "check"
+"""Of models that were pushed: somebody waits for each, and would wait behind all shards of a job on another queue."""
+WORKER_QUEUES = (QUEUE_CLASSIFY, QUEUE_GENERATE, QUEUE_TRAIN, QUEUE_CHECK)
+"""What a worker takes unless told; Celery takes from each in turn."""
 QUEUES = (QUEUE_CONTROL, *WORKER_QUEUES)
 
 TASK_PLAN = "imagemill.plan"

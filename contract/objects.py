@@ -26,6 +26,7 @@ from contract.errors import (
     InvalidSettings,
     InvalidSource,
     ObjectNotFound,
+    StoreFull,
     StoreRefused,
     StoreUnavailable,
 )
@@ -39,6 +40,13 @@ FastGet = Callable[[str, str, int, "int | None"], "bytes | None"]
 _ABSENT = frozenset({"NoSuchKey", "NoSuchObject", "ResourceNotFound", "InvalidRange"})
 _BUSY = frozenset({"SlowDown", "RequestTimeout", "ServiceUnavailable", "InternalError", "ServerNotInitialized"})
 _DENIED = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AllAccessDisabled"})
+# Of MinIO, Ceph, and others; a quota is room as well.
+_FULL = frozenset(
+    {"InsufficientStorage", "InsufficientCapacity", "QuotaExceeded", "StorageFull", "XMinioStorageFull"}
+    | {"XMinioAdminBucketQuotaExceeded", "BucketQuotaExceeded"}
+)
+_HTTP_FULL = 507
+_FAILED = "InternalError"  # all that SeaweedFS says of a full disk
 _EXISTS = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
 _PART = 16 * 2**20
 _LINES = 2**20  # cut into lines, a piece takes several times its size
@@ -57,8 +65,8 @@ class ObjectStore:
 
     `patience` is how many seconds a call goes on trying while the store does not answer; then it
     raises StoreUnavailable. `fast_get` is asked first for the bytes of an object (bucket, key, offset,
-    length or None), and may know nothing. Other errors: ObjectNotFound, StoreRefused, InvalidSource (no such bucket),
-    InvalidSettings (credentials refused).
+    length or None), and may know nothing. Other errors: ObjectNotFound, StoreRefused, StoreFull, InvalidSource (no such
+    bucket), InvalidSettings (credentials refused).
     """
 
     def __init__(self, settings: Settings, *, patience: float = 5.0, fast_get: FastGet | None = None) -> None:
@@ -173,6 +181,7 @@ class ObjectStore:
                 length=len(data),
                 part_size=_PART * 4,
             ),
+            writes=True,
         )
 
     def put_file(self, key: str, path: Path, *, bucket: str = "") -> None:
@@ -182,6 +191,7 @@ class ObjectStore:
             bucket,
             key,
             lambda: self._minio.fput_object(bucket_name=bucket, object_name=key, file_path=str(path)),
+            writes=True,
         )
 
     def put_if_absent(self, key: str, data: bytes, *, bucket: str = "") -> bool:
@@ -206,7 +216,7 @@ class ObjectStore:
                 raise _http_error(response, bucket, key)
             return True
 
-        if self._call(bucket, key, write):
+        if self._call(bucket, key, write, writes=True):
             return True
         if not data or not self._is_empty(key, bucket):
             return False
@@ -258,10 +268,14 @@ class ObjectStore:
                 break
         return found
 
-    def _call(self, bucket: str, key: str, call: Callable[[], T]) -> T:
-        """Run `call`, again and again while the store is silent, and map what it raises."""
+    def _call(self, bucket: str, key: str, call: Callable[[], T], *, writes: bool = False) -> T:
+        """Run `call`, again and again while the store is silent, and map what it raises.
+
+        A store that answers, and whose answer to a write is a failure each time, is taken to be full.
+        """
         deadline = time.monotonic() + self._patience
         pause = 0.1
+        fails = writes
         while True:
             try:
                 return call()
@@ -271,6 +285,12 @@ class ObjectStore:
                 mapped = _mapped(error, bucket, key, self.endpoint)
                 if mapped is None:
                     raise
+                fails = fails and isinstance(error, S3Error) and error.code == _FAILED
+                if fails and time.monotonic() + pause > deadline:
+                    mapped = StoreFull(
+                        f"The store at {self.endpoint} failed each write of s3://{bucket}/{key} for "
+                        f"{self._patience:.0f} s; its disk may be full: see its log, make room, then {_GO_ON}."
+                    )
                 if not mapped.retryable or time.monotonic() + pause > deadline:
                     raise mapped from error
                 log.debug("%s; trying again in %.1f s", mapped, pause)
@@ -280,18 +300,23 @@ class ObjectStore:
 
 
 _PAGE = 1000
+_GO_ON = "run the command again, or `imagemill resume` the job"
 
 
 def _http_error(response: Any, bucket: str, key: str) -> Exception:
-    if response.status >= 500:
-        return ServerError(f"status {response.status}", response.status)
     text = bytes(response.data).decode(errors="replace")
     code = text.partition("<Code>")[2].partition("</Code>")[0]
+    if response.status >= 500 and not code:
+        return ServerError(f"status {response.status}", response.status)
     return S3Error(response, code or f"HTTP{response.status}", text[:200], key, "", "", bucket, key)
 
 
 def _mapped(error: Exception, bucket: str, key: str, endpoint: str) -> ImagemillError | None:
     """Our error for one of minio's or urllib3's; None for a mistake of our own."""
+    if said := _full(error):
+        return StoreFull(
+            f"The store at {endpoint} has no room for s3://{bucket}/{key} ({said}); make room, then {_GO_ON}."
+        )
     if isinstance(error, S3Error):
         if error.code in _ABSENT:
             return ObjectNotFound(f"There is no object s3://{bucket}/{key}.")
@@ -317,3 +342,11 @@ def _mapped(error: Exception, bucket: str, key: str, endpoint: str) -> Imagemill
     if isinstance(error, ValueError):
         return InvalidSource(f"s3://{bucket}/{key} is no address that the store can have: {error}.")
     return None
+
+
+def _full(error: Exception) -> str | None:
+    """How the store says that it is full, None where it does not."""
+    if isinstance(error, S3Error):
+        return error.code if error.code in _FULL or error.response.status == _HTTP_FULL else None
+    status = error.status_code if isinstance(error, ServerError) else getattr(error, "_code", None)
+    return f"HTTP {_HTTP_FULL}" if status == _HTTP_FULL else None

@@ -216,7 +216,7 @@ def _somebody_works(house: House) -> bool:
         alive = house.ledger.workers()
     except RedisUnavailable:
         return False
-    return any(keys.QUEUE_CLASSIFY in worker.fields.get("queues", "").split(",") for worker in alive)
+    return any(keys.QUEUE_CHECK in worker.fields.get("queues", "").split(",") for worker in alive)
 
 
 def _withdraw(staging: Staging) -> None:

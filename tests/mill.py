@@ -34,14 +34,9 @@ TIMES = {"lease_seconds": 2.0, "reconcile_seconds": 1.0, "store_patience_seconds
 def make_servers(data: Path, **settings: Any) -> tuple[list[Service], Settings]:
     """A Redis and an S3 server in a folder, to be started, and the settings that lead to them."""
     made = local.Servers.of(data)
-    found = load(
-        data=data,
-        redis_url=made.redis_url,
-        s3_endpoint=made.s3_endpoint,
-        s3_access_key=made.s3_access_key,
-        s3_secret_key=made.s3_secret_key,
-        **settings,
-    )
+    addresses = {"redis_url": made.redis_url, "s3_endpoint": made.s3_endpoint}
+    keys = {"s3_access_key": made.s3_access_key, "s3_secret_key": made.s3_secret_key}
+    found = load(data=data, **{**addresses, **keys, **settings})
 
     def redis_answers() -> bool:
         with suppress(ServiceUnavailable), closing(Ledger(found, patience=0)) as ledger:

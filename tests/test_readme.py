@@ -24,7 +24,7 @@ from producer import cli as producer_cli
 from producer.client import Client
 from producer.schedules import Run, Scheduled
 from worker import cli as worker_cli
-from worker.process import EXIT_STALLED
+from worker.process import EXIT_STALLED, EXIT_UNFIT
 from worker.runner import EXIT_DEVICE
 
 ROOT = Path(__file__).parent.parent
@@ -210,7 +210,7 @@ def test_every_exit_code_is_listed() -> None:
         for error in vars(errors).values()
         if isinstance(error, type) and issubclass(error, errors.ImagemillError)
     }
-    codes = {0, producer_cli.EXIT_FAILED, producer_cli.EXIT_INTERRUPTED, EXIT_STALLED, EXIT_DEVICE} | raised
+    codes = {0, producer_cli.EXIT_FAILED, producer_cli.EXIT_INTERRUPTED, EXIT_STALLED, EXIT_DEVICE, EXIT_UNFIT} | raised
     same(first_column("### Exit codes"), [str(code) for code in codes])
 
 

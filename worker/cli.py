@@ -43,11 +43,12 @@ def run(
     for variable, value in (("DEVICE", device), ("THREADS", threads), ("DATA", data)):
         if value is not None:
             os.environ[f"IMAGEMILL_{variable}"] = str(value)
-    from worker.app import app
+    from worker.app import app, process
 
     arguments = ["worker", "--queues", queues, "--loglevel", loglevel, "--without-gossip", "--without-mingle"]
     arguments += ["--hostname", name or f"worker-{os.getpid()}@%h"]
     app.worker_main(arguments)
+    sys.exit(process.exit_code)  # Celery keeps its own to itself when it is called
 
 
 @cli.command()
@@ -55,8 +56,9 @@ def run(
 @click.option("--count", default=2000, show_default=True, help="Photos to measure with, made from the given ones.")
 @click.option("--repeat", default=3, show_default=True, help="Runs; medians are printed.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@click.option("--only", type=click.Choice(["labelling", "training"]), help="Measure this part alone.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def bench(photos: Path | None, count: int, repeat: int, precision: str, as_json: bool) -> None:
+def bench(photos: Path | None, count: int, repeat: int, precision: str, only: str | None, as_json: bool) -> None:
     """Measure this machine, and the product against it.
 
     \b
@@ -65,7 +67,7 @@ def bench(photos: Path | None, count: int, repeat: int, precision: str, as_json:
     """
     from worker import bench as benchmark
 
-    figures = benchmark.run(photos, count=count, repeat=repeat, precision=precision)  # type: ignore[arg-type]
+    figures = benchmark.run(photos, count=count, repeat=repeat, precision=precision, only=only)  # type: ignore[arg-type]
     if as_json:
         print(json.dumps(figures))
     else:

@@ -11,13 +11,13 @@ import socket
 import threading
 import time
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from celery import Celery
 
 from contract.broker import Queues
-from contract.errors import ImagemillError, ServiceUnavailable
-from contract.ledger import Ledger
+from contract.errors import ImagemillError, JobFailed, ServiceUnavailable, WorkerUnfit
+from contract.ledger import Ledger, Step
 from contract.lifecycle import House
 from contract.objects import ObjectStore
 from contract.settings import Settings
@@ -29,14 +29,19 @@ if TYPE_CHECKING:
     from worker.evaluate import EvaluateRunner
     from worker.fetch import Fetcher
     from worker.generate import GenerateRunner
-    from worker.leases import Keeper
+    from worker.leases import Keeper, Lease
     from worker.shards import ShardRunner
     from worker.train import TrainRunner
     from worker.verify import VerifyRunner
 
+    class _Runs(Protocol):
+        def run(self, job: str, shard: int) -> None: ...
+
+
 log = logging.getLogger(__name__)
 
 EXIT_STALLED = 70
+EXIT_UNFIT = 72
 _BEAT_SECONDS = 2.0
 _BEAT_TTL = 15.0
 
@@ -54,6 +59,7 @@ class Process:
         self._stop = threading.Event()
         self._leaving = threading.Event()
         self._training = threading.Lock()
+        self.exit_code = 0
         self._name = f"worker@{socket.gethostname()}-{os.getpid()}"
         self._queues: list[str] = []
 
@@ -170,6 +176,35 @@ class Process:
         self._name, self._queues = name, queues
         threading.Thread(target=self._live, name="heartbeat", daemon=True).start()
 
+    def run(self, kind: str, job: str, shard: int) -> None:
+        """Run a shard of a job of this kind.
+
+        Where what runs it cannot be loaded, that counts against the shard, so that a job that no worker can run ends;
+        and this worker leaves, for an upgrade in place may have left it with modules of two versions.
+        """
+        try:
+            runner = self._runner_of(kind)
+        except Exception as error:  # modules that do not fit together fail in any way
+            if self.unfit(error):  # a copy of the message is no second attempt
+                self._refuse(kind, job, shard, error)
+        else:
+            runner.run(job, shard)
+
+    def unfit(self, error: Exception) -> bool:
+        """Have Celery end this process once running shards have, for it cannot load its code; False where it does so.
+
+        Whoever started it starts it again.
+        """
+        from celery.worker import state
+
+        with self._lock:
+            known, self.exit_code = bool(self.exit_code), EXIT_UNFIT
+        if not known:
+            log.critical("Leaving, for the code of this worker cannot be loaded", exc_info=error)
+            self.leave()
+            state.should_stop = EXIT_UNFIT
+        return not known
+
     def leave(self) -> None:
         """Shards end, but what takes hours is left to another worker."""
         self._leaving.set()
@@ -199,6 +234,35 @@ class Process:
                 registry.publish(*make())
         with self.runner.models.use(f"{builtin.NAME}@{builtin.VERSION}", "auto"):
             pass
+
+    def _runner_of(self, kind: str) -> _Runs:
+        match kind:
+            case "train":
+                return self.trainer
+            case "evaluate":
+                return self.evaluator
+            case "generate":
+                return self.generator
+            case "verify":
+                return self.verifier
+            case _:
+                return self.runner
+
+    def _refuse(self, kind: str, job: str, shard: int, error: Exception) -> None:
+        """Count an attempt of a shard that cannot be begun; the last one ends the job."""
+        from worker.runner import Runner
+
+        said = f"what runs a job of kind {kind} cannot be loaded ({type(error).__name__}: {error})"
+
+        def refuse(lease: Lease, kills: int) -> Step:
+            if kills + 1 >= self.settings.max_attempts:
+                raise JobFailed(
+                    f"On {kills + 1} workers, the last one {self._name}, {said}; install Imagemill anew there, restart "
+                    f"them, then `imagemill resume {job}`."
+                )
+            raise WorkerUnfit(f"On {self._name} {said}.")
+
+        Runner(kind, self._name, self.house, self.keeper, lambda: False).run(job, shard, refuse)
 
     def _make_runner(self) -> ShardRunner:
         from worker.gate import Gate
@@ -271,6 +335,8 @@ class Process:
             except ImagemillError as error:
                 # A shard will meet the same error and report it where the user looks.
                 log.error("The built-in model could not be loaded: %s", error)
+            except ImportError as error:
+                self.unfit(error)
         started = time.time()
         while True:
             try:

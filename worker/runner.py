@@ -16,14 +16,17 @@ from dataclasses import dataclass
 
 from contract.errors import (
     InvalidInput,
+    JobFailed,
     JobStopped,
     LeaseLost,
     ModelError,
     ObjectDamaged,
     ObjectNotFound,
     ServiceUnavailable,
+    StoreFull,
     TrainingDiverged,
     WorkerLeaving,
+    WorkerUnfit,
 )
 from contract.jobs import Marker
 from contract.keys import JobKeys
@@ -97,10 +100,14 @@ class Runner:
         except ServiceUnavailable as error:
             # No fault of the shard; the reconciler queues it again when the service is back.
             log.warning("Shard %d of %s waits: %s", shard, job, error)
-        except (ModelError, InvalidInput, ObjectDamaged, TrainingDiverged) as error:
+        except (ModelError, InvalidInput, ObjectDamaged, TrainingDiverged, StoreFull, JobFailed) as error:
             log.error("The job %s cannot go on: %s", job, error)
-            close(self.house, job, "failed", str(error))
+            self._fail(job, str(error))
             return
+        except WorkerUnfit as error:
+            # Not at once: this worker would only take it again before it has left.
+            attempts = kills + 1
+            log.error("Shard %d of %s waits for another worker: %s", shard, job, error)
         except Exception:
             attempts, at_once = kills + 1, True  # enough of these, and the shard is taken for what is wrong
             log.exception("Shard %d of %s failed in attempt %d", shard, job, kills + 1)
@@ -112,3 +119,10 @@ class Runner:
             # shard to come: whoever started this process starts it again.
             log.critical("Leaving, for the device may be broken")
             os._exit(EXIT_DEVICE)
+
+    def _fail(self, job: str, reason: str) -> None:
+        try:
+            close(self.house, job, "failed", reason)
+        except StoreFull:
+            # No room for the end either: the ledger tells it, until `resume` or a wiped Redis takes the job up.
+            self.house.ledger.end(job, "failed", reason)

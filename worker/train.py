@@ -195,26 +195,23 @@ class _Hooks:
         self._an_epoch = an_epoch
         self._keys = JobKeys(spec.id)
         self._metrics: dict[str, float] = {}
-        self._images = 0
 
     def progress(self, images: int, losses: Mapping[str, float]) -> None:
-        self._images = images
         epoch = min(images // self._an_epoch, self._spec.recipe.epochs - 1) + 1
         where = {"epoch": epoch, "epochs": self._spec.recipe.epochs}
         self._lease.progress(images, 0, {**where, **training_losses(losses), **self._metrics})
         self._lease.check()
         _leave(self._leaving, self._spec.id)
 
-    def checkpoint(self, data: bytes) -> None:
-        self._house.store.put(self._keys.checkpoint(self._images), data)
+    def checkpoint(self, images: int, data: bytes) -> None:
+        self._lease.check()  # who has lost it leaves the bucket to the next
+        self._house.store.put(self._keys.checkpoint(images), data)
         for key in _checkpoint_keys(self._house, self._spec.id)[:-_KEPT]:
             self._house.store.delete(key)
         # Whatever ends the worker from here on is no fault of what came before.
         self._house.ledger.begin(self._spec.id, self._lease.shard, self._lease.token, 0)
-        self._lease.check()
 
     def epoch(self, record: EpochRecord, picture: Image.Image | None) -> None:
-        self._images = record.epoch * self._an_epoch
         self._metrics = record.metrics
         if picture is not None:
             target = io.BytesIO()

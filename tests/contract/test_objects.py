@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 import pytest
 from pydantic import SecretStr
 
-from contract.errors import InvalidSettings, InvalidSource, ObjectNotFound, StoreUnavailable
+from contract.errors import InvalidSettings, InvalidSource, ObjectNotFound, StoreFull, StoreUnavailable
 from contract.objects import ObjectStore
 from contract.settings import Settings
+from tests import proxy
 
 ODD_KEYS = [
     "with space.jpg",
@@ -108,3 +109,40 @@ def test_a_silent_store_is_one_sentence(settings: Settings) -> None:
     away = ObjectStore(settings.model_copy(update={"s3_endpoint": "127.0.0.1:1"}), patience=0.2)
     with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:1 cannot be reached"):
         away.get("x")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "said"),
+    [(507, "XMinioStorageFull", "XMinioStorageFull"), (507, "", "HTTP 507"), (403, "QuotaExceeded", "QuotaExceeded")],
+)
+def test_a_store_without_room_is_one_sentence_at_once(
+    settings: Settings, tmp_path: Path, status: int, code: str, said: str
+) -> None:
+    (tmp_path / "file").write_bytes(b"data")
+    with proxy.before(settings.s3_endpoint) as full:
+        full.refuses = lambda method, path: (status, code) if method == "PUT" else None
+        there = settings.model_copy(update={"s3_endpoint": full.address})
+        with closing(ObjectStore(there, patience=60.0)) as store:
+            for write in (
+                lambda: store.put("a", b"data"),
+                lambda: store.put_file("a", tmp_path / "file"),
+                lambda: store.put_if_absent("a", b"data"),
+            ):
+                with pytest.raises(StoreFull, match=rf"no room for s3://.*/a \({said}\); make room, then"):
+                    write()
+            assert len(full.refused) == 3, "it was not asked again"
+
+
+def test_a_store_that_fails_every_write_may_be_full_and_one_that_was_away_is_not(settings: Settings) -> None:
+    with proxy.before(settings.s3_endpoint) as failing:
+        there = settings.model_copy(update={"s3_endpoint": failing.address})
+        with closing(ObjectStore(there, patience=0.5)) as store:
+            failing.refuses = lambda method, path: (500, "InternalError")
+            with pytest.raises(StoreFull, match="its disk may be full"):
+                store.put("a", b"data")
+            with pytest.raises(StoreUnavailable):
+                store.get("a")
+            failing.refuses = lambda method, path: (500, "InternalError") if failing.refused[3:] else (503, "SlowDown")
+            failing.refused.clear()
+            with pytest.raises(StoreUnavailable):
+                store.put("a", b"data")

@@ -20,9 +20,9 @@ RECIPE = [f"epochs={EPOCHS}", "variant=classic", "batch_size=32", "precision=fp3
 
 @pytest.fixture(scope="module")
 def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mill]:
-    """Two workers that write a checkpoint a few times a second."""
+    """Two workers that write a checkpoint several times a second."""
     data = tmp_path_factory.mktemp("mill")
-    with Mill(data, workers=2, checkpoint_seconds=0.3, cache_dir=data / "cache").running() as made:
+    with Mill(data, workers=2, checkpoint_seconds=0.1, cache_dir=data / "cache").running() as made:
         yield made
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,19 @@ def test_a_model_that_does_not_do_what_its_record_says_is_not_published(
         client.model("wrong")
     left = {entry.key.rpartition("/")[2] for entry in client.house.store.list("models/wrong/")}
     assert left == {"claim", "check.json"}
+
+
+def test_a_push_is_answered_beside_a_big_job(client: Client, mill: Mill, file: Path, many: Path) -> None:
+    # Given a job of 80 shards, of which a few are done,
+    job = client.classify(many, model=MODEL, shard_size=4).id
+    mill.begun(job, 8)
+
+    # I expect a model that is pushed now to be published before the job ends.
+    began = time.monotonic()
+    client.push_model("impatient", file, labels=LABELS, size=8)
+    waited, status = time.monotonic() - began, client.status(job)
+    assert not status.ended, f"the push took {waited:.1f} s"
+    mill.finished(job)
 
 
 def test_a_model_comes_out_as_files(client: Client, model: Model, file: Path, tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ class Workers:
         self.answer(Staging(self.store, name, version))
 
     def workers(self) -> list[Any]:
-        return [SimpleNamespace(fields={"queues": "classify,train"})] if self.alive else []
+        return [SimpleNamespace(fields={"queues": "classify,check"})] if self.alive else []
 
     def pause(self, seconds: float) -> None:
         self.now += seconds

@@ -68,7 +68,7 @@ class _Progress:
         self._advance(images - self._told)
         self._told = images
 
-    def checkpoint(self, data: bytes) -> None:
+    def checkpoint(self, images: int, data: bytes) -> None:
         """An evaluation that is cut off begins anew: it takes minutes."""
 
     def epoch(self, record: EpochRecord, picture: Image.Image | None) -> None:

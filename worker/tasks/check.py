@@ -10,6 +10,9 @@ from worker.app import app, process
 def check(name: str, version: int) -> None:
     """Admit the model `name@version`, or write down why not."""
     # Late, for the controller imports every task and no engine.
-    from worker.admission import admit
-
+    try:
+        from worker.admission import admit
+    except ImportError as error:
+        process.unfit(error)  # the producer, which waits, asks again
+        return
     admit(process.house, name, version, process.settings.cache_dir)

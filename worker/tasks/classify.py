@@ -9,4 +9,4 @@ from worker.app import app, process
 @app.task(name=keys.TASK_CLASSIFY)  # type: ignore[untyped-decorator]
 def classify(job: str, shard: int) -> None:
     """Label the images of a shard and commit them."""
-    process.runner.run(job, shard)
+    process.run("classify", job, shard)

@@ -9,4 +9,4 @@ from worker.app import app, process
 @app.task(name=keys.TASK_EVALUATE)  # type: ignore[untyped-decorator]
 def evaluate(job: str, shard: int) -> None:
     """Judge a model by labelled images."""
-    process.evaluator.run(job, shard)
+    process.run("evaluate", job, shard)

@@ -9,4 +9,4 @@ from worker.app import app, process
 @app.task(name=keys.TASK_TRAIN)  # type: ignore[untyped-decorator]
 def train(job: str, shard: int) -> None:
     """Train a model and publish it."""
-    process.trainer.run(job, shard)
+    process.run("train", job, shard)

@@ -29,6 +29,17 @@ def pack(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
     return save(found, {"meta": text, "sha256": _digest(found, text)})
 
 
+def snapshot(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of tensors of any device and layout as `pack` takes them, so that a thread can pack while they change.
+
+    In the memory of the host: a device that is full of the training has no room for a second state.
+    """
+    return {
+        name: torch.empty_like(tensor, device="cpu", memory_format=torch.contiguous_format).copy_(tensor.detach())
+        for name, tensor in tensors.items()
+    }
+
+
 def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What `pack` was given; raises ObjectDamaged where the bytes are not as it wrote them."""
     try:

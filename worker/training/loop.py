@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -20,11 +21,12 @@ from contract.errors import DeviceOutOfMemory, ObjectDamaged
 from contract.recipes import Recipe
 from contract.records import Record
 from worker.training.batches import Batch, ahead, batches, cut, steps_an_epoch
-from worker.training.checkpoint import pack, unpack
+from worker.training.checkpoint import unpack
 from worker.training.data import Dataset
 from worker.training.learner import At, Learner
 from worker.training.losses import Losses, diverged
 from worker.training.parts import joined, part
+from worker.training.writer import Writer
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -56,12 +58,15 @@ class Hooks(Protocol):
         """A few times a second at most: images learnt from since the beginning, and mean losses since the last time."""
         ...
 
-    def checkpoint(self, data: bytes) -> None:
-        """A checkpoint to keep in place of the one before; `progress` or `epoch` has just told where it stands."""
+    def checkpoint(self, images: int, data: bytes) -> None:
+        """A checkpoint to keep in place of the one before, made after so many images.
+
+        It is called on a thread of its own while the steps go on, and what it raises stops the training at the next.
+        """
         ...
 
     def epoch(self, record: EpochRecord, picture: Image.Image | None) -> None:
-        """An epoch has ended. It comes before the checkpoint that knows of it, so it may come twice, the same."""
+        """An epoch has ended. It comes before the checkpoint that knows of it, so it may come again, the same."""
         ...
 
 
@@ -86,18 +91,22 @@ def train(
     start: bytes | None,
     checkpoint_seconds: float = 60.0,
     clock: Callable[[], float] = time.monotonic,
+    beside: Executor | None = None,
 ) -> Outcome:
     """Train for all epochs of the recipe, from the beginning or from the checkpoint `start`.
 
-    `data` is what to train on; what is held out, the learner has. A checkpoint is made after each epoch and at most
-    `checkpoint_seconds` after the one before, but for a step or a validation that takes longer. Raises
+    `data` is what to train on; what is held out, the learner has. A checkpoint is made at the end and at most
+    `checkpoint_seconds` after the one before, but for a step, a validation or a write that takes longer; it is written
+    on `beside`, a thread of its own where none is given, and nothing is left there when this returns or raises. Raises
     TrainingDiverged where a loss or metric is not finite, ObjectDamaged where `start` is no checkpoint of this
     training, and DeviceOutOfMemory where a batch is too large.
     """
-    training = _Training(learner, data, recipe, hooks, checkpoint_seconds, clock)
-    if start is not None:
-        training.restore(start)
-    return training.run()
+    with beside or ThreadPoolExecutor(1, "checkpoints") as thread:
+        writer = Writer(hooks.checkpoint, thread)
+        training = _Training(learner, data, recipe, hooks, writer, checkpoint_seconds, clock)
+        if start is not None:
+            training.restore(start)
+        return training.run()
 
 
 class _Training:
@@ -109,6 +118,7 @@ class _Training:
         data: Dataset,
         recipe: Recipe,
         hooks: Hooks,
+        writer: Writer,
         checkpoint_seconds: float,
         clock: Callable[[], float],
     ) -> None:
@@ -116,6 +126,7 @@ class _Training:
         self._data = data
         self._recipe = recipe
         self._hooks = hooks
+        self._writer = writer
         self._checkpoint_seconds = checkpoint_seconds
         self._clock = clock
         # What must be the same for a checkpoint to be gone on from.
@@ -152,6 +163,7 @@ class _Training:
         while len(self._history) < self._recipe.epochs:
             self._learn()
             self._validate()
+        self._writer.wait()
         assert self._best is not None
         return Outcome(self._weights, self._learner.config(), tuple(self._history), self._best)
 
@@ -171,9 +183,10 @@ class _Training:
                 at = At(self._step, self._steps, epoch)
                 self._losses.add(at, len(batch), self._try_step(batch, at))
                 self._step += 1
+                self._writer.check()
                 now = self._clock()
                 # As long as this step took the next one will: it would come too late for the checkpoint.
-                due = now - self._saved + (now - last) > self._checkpoint_seconds
+                due = self._due(now + (now - last))
                 if due or now - self._read >= _READ_SECONDS:
                     self._hooks.progress(self._images(), self._losses.read(self._recipe.learning_rate))
                     self._read = now
@@ -212,7 +225,9 @@ class _Training:
         self._losses.start()
         self._seconds, self._began = 0.0, self._clock()
         self._hooks.epoch(record, self._learner.picture())
-        self._checkpoint()
+        # An epoch of a second is not worth one; what comes after the last epoch may fail, and must not cost a training.
+        if len(self._history) == self._recipe.epochs or self._due(self._clock()):
+            self._checkpoint()
 
     def _is_better(self, record: EpochRecord, best: EpochRecord) -> bool:
         """Whether it is better than the best, not only as good: of two equals the earlier is kept."""
@@ -226,9 +241,13 @@ class _Training:
     def _elapsed(self) -> float:
         return self._seconds + self._clock() - self._began
 
+    def _due(self, now: float) -> bool:
+        """Whether the last checkpoint is old; while one is being written, none is: there is one at a time."""
+        return now - self._saved > self._checkpoint_seconds and not self._writer.busy
+
     def _checkpoint(self) -> None:
         """Hand out all that the rest depends on. The losses that led here have been read, and are finite."""
-        now = self._clock()
+        self._saved = self._clock()  # the age of a checkpoint is that of its weights
         tensors = joined({"learner": self._learner.state(), "best": self._weights})
         meta = {
             **self._identity,
@@ -238,7 +257,4 @@ class _Training:
             "best": self._best.epoch if self._best else None,
             "seconds": self._elapsed(),
         }
-        self._hooks.checkpoint(pack(tensors, meta))
-        # The age of a checkpoint is that of its weights. Where it takes long to put away, half of the time is
-        # kept for learning.
-        self._saved = max(now, self._clock() - self._checkpoint_seconds / 2)
+        self._writer.write(self._images(), tensors, meta)

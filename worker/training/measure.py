@@ -53,7 +53,7 @@ class _Nobody:
     def progress(self, images: int, losses: Mapping[str, float]) -> None:
         pass
 
-    def checkpoint(self, data: bytes) -> None:
+    def checkpoint(self, images: int, data: bytes) -> None:
         pass
 
     def epoch(self, record: EpochRecord, picture: Image.Image | None) -> None:

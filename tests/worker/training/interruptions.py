@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -16,10 +17,23 @@ from worker.training.data import Dataset, split
 from worker.training.learner import Learner
 from worker.training.loop import EpochRecord, Outcome, train
 
+T = TypeVar("T")
 CPU = torch.device("cpu")
 
 
 class Killed(Exception): ...
+
+
+class AtOnce(Executor):
+    """Does what it is given on the spot, so that a checkpoint is written before the next step."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        done: Future[T] = Future()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            done.set_exception(error)
+        return done
 
 
 @dataclass
@@ -33,7 +47,7 @@ class Notes:
 
     def progress(self, images: int, losses: Mapping[str, float]) -> None: ...
 
-    def checkpoint(self, data: bytes) -> None:
+    def checkpoint(self, images: int, data: bytes) -> None:
         self.kept, self.checkpoints = data, self.checkpoints + 1
         if self.checkpoints == self.stop:
             raise Killed
@@ -61,7 +75,7 @@ def killed(recipe: Recipe, data: Dataset, stops: Sequence[int]) -> Outcome:
     for stop in (*stops, None):
         notes, (fresh, shown) = Notes(stop), learner(recipe, data)
         torch.manual_seed(stop or 0)
-        often: dict[str, Any] = {"checkpoint_seconds": 0.0, "clock": itertools.count(0.0).__next__}
+        often: dict[str, Any] = {"checkpoint_seconds": 0.0, "clock": itertools.count(0.0).__next__, "beside": AtOnce()}
         try:
             return train(fresh, shown, recipe, notes, start=kept, **often)
         except Killed:

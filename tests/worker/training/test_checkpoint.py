@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save
 
 from contract.errors import ObjectDamaged
-from worker.training.checkpoint import pack, unpack
+from worker.training.checkpoint import pack, snapshot, unpack
 
 
 def tensors() -> dict[str, torch.Tensor]:
@@ -31,6 +31,14 @@ def test_what_goes_in_comes_out_bit_for_bit() -> None:
     assert found.keys() == tensors().keys()
     for name, tensor in tensors().items():
         assert torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype, name
+
+
+def test_a_snapshot_stays_what_it_was_and_packs_to_the_same_bytes() -> None:
+    live = tensors()
+    copy = snapshot(live)
+    for tensor in live.values():
+        tensor.detach().zero_()
+    assert pack(copy, META) == pack(tensors(), META)
 
 
 def test_the_same_state_is_the_same_size() -> None:

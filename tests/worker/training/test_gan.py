@@ -9,16 +9,13 @@ import torch
 
 from contract.errors import InvalidSettings, InvalidSource, ModelError
 from contract.recipes import GanRecipe
-from tests.worker.training.interruptions import CPU, Notes, assert_same, killed, learner, undisturbed
+from tests.worker.training.generators import assert_images_differ, assert_killed_ends_the_same, changed, trained
+from tests.worker.training.interruptions import CPU, learner
 from tests.worker.training.shapes import shapes
 from tests.worker.training.toys import sequences
-from worker import zoo
-from worker.engine import precision
-from worker.engine.sampler import Sampler
 from worker.training.batches import take
 from worker.training.gan import GanLearner
 from worker.training.learner import At
-from worker.training.loop import train
 
 RECIPE = GanRecipe(
     latent=16, epochs=6, batch_size=16, ema=0.9, learning_rate=1e-3, discriminator_learning_rate=1e-3, precision="fp32"
@@ -27,30 +24,20 @@ TINY = RECIPE.model_copy(update={"epochs": 2, "batch_size": 8})
 DATA = shapes(32, size=14)
 
 
-def changed(recipe: GanRecipe, **settings: Any) -> GanRecipe:
-    return GanRecipe.model_validate({**recipe.model_dump(), **settings})
-
-
 @pytest.mark.parametrize("loss", ["hinge", "bce"])
 def test_its_images_come_nearer_to_real_ones(loss: str) -> None:
     # Given the distance of images by fresh weights,
-    recipe, data = changed(RECIPE, loss=loss), shapes(192, size=14)
-    fresh, shown = learner(recipe, data)
-    before = fresh.validate()["frechet_distance"]
+    recipe = changed(RECIPE, loss=loss)
+    before, outcome = trained(recipe, shapes(192, size=14))
 
-    # I expect the best epoch to be far nearer, and the grid of its images to be handed out each time,
-    notes = Notes()
-    outcome = train(fresh, shown, recipe, notes, start=None)
-    assert outcome.best.metrics["frechet_distance"] < 0.4 * before
-    assert outcome.best.metrics["frechet_distance"] == min(one.metrics["frechet_distance"] for one in outcome.history)
+    # I expect the best epoch to be far nearer,
+    best = outcome.best.metrics["frechet_distance"]
+    assert best < 0.4 * before["frechet_distance"]
+    assert best == min(one.metrics["frechet_distance"] for one in outcome.history)
     assert outcome.history[0].losses.keys() == {"discriminator", "generator"}
-    assert len(notes.pictures) == 6 and all(notes.pictures)
 
-    # and the weights that are published to be those that were judged: both classes, and no two images the same.
-    module = zoo.create("gan", **outcome.config).eval()
-    module.load_state_dict(outcome.weights)
-    rows = Sampler(module.decode, recipe.latent, recipe.seed, CPU, "fp32").rows(2, 4)  # type: ignore[arg-type]
-    assert all(len(row.unique(dim=0)) == 4 for row in rows)
+    # and the weights that are published to be those that were judged.
+    assert_images_differ(recipe, outcome)
 
 
 @pytest.mark.parametrize(
@@ -65,12 +52,7 @@ def test_its_images_come_nearer_to_real_ones(loss: str) -> None:
 def test_killed_again_and_again_it_ends_with_the_same_weights(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.training.fidelity._STEPS", 20)
-    monkeypatch.setattr(precision, "native_bf16", lambda device: True)  # every CPU computes in it, if slowly
-    recipe = changed(TINY, **settings)
-
-    # Three steps an epoch: killed after the first, after the epoch's validation, and in the second epoch.
-    assert_same(killed(recipe, DATA, (1, 3, 1)), undisturbed(recipe, DATA))
+    assert_killed_ends_the_same(changed(TINY, **settings), DATA, monkeypatch)
 
 
 def test_learning_rates_rise_stay_and_fall() -> None:

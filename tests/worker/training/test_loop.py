@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,8 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from contract.errors import DeviceOutOfMemory, ObjectDamaged, TrainingDiverged
+from contract.errors import DeviceOutOfMemory, ObjectDamaged, StoreRefused, TrainingDiverged
 from contract.recipes import CnnRecipe
+from tests.waiting import wait_until
+from tests.worker.training.interruptions import AtOnce
 from tests.worker.training.toys import images
 from worker.training.batches import Batch
 from worker.training.checkpoint import pack, unpack
@@ -83,7 +86,7 @@ class Notes:
         self.told.append((images, dict(losses)))
         self._note("progress")
 
-    def checkpoint(self, data: bytes) -> None:
+    def checkpoint(self, images: int, data: bytes) -> None:
         self.checkpoints.append(data)
         self._note("checkpoint")
 
@@ -107,7 +110,8 @@ def ticking(seconds: float) -> Callable[[], float]:
 
 
 def run(learner: Counting, notes: Notes, start: bytes | None = None, **options: object) -> Outcome:
-    return train(learner, DATA, RECIPE, notes, start=start, **options)  # type: ignore[arg-type]
+    """Every checkpoint is written before the next step, unless `beside` says otherwise."""
+    return train(learner, DATA, RECIPE, notes, start=start, **{"beside": AtOnce(), **options})  # type: ignore[arg-type]
 
 
 def timeless(history: Sequence[EpochRecord]) -> list[dict[str, object]]:
@@ -207,48 +211,136 @@ def test_an_epoch_is_told_before_it_is_kept() -> None:
     assert timeless(again.records[:1]) == timeless(notes.records)
 
 
-def test_a_checkpoint_is_made_in_time_and_after_each_epoch() -> None:
-    # Given steps of a second, by a clock that only steps move, and a checkpoint every 3 seconds,
-    now = 0.0
-    learner, notes = Counting(), Notes()
-    made: list[tuple[float, int]] = []
-    step = learner.step
+@dataclass
+class Timed:
+    """A learner whose steps take a second each, by a clock that nothing else moves."""
 
-    def slow(batch: Batch, at: At) -> dict[str, Tensor]:
-        nonlocal now
-        now += 1.0
+    now: float = 0.0
+    learner: Counting = field(default_factory=Counting)
+
+    def __post_init__(self) -> None:
+        self._step = self.learner.step
+        self.learner.step = self._slow  # type: ignore[method-assign]
+
+    def _slow(self, batch: Batch, at: At) -> dict[str, Tensor]:
+        self.now += 1.0
+        return self._step(batch, at)
+
+    def clock(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("seconds", "steps"),
+    [
+        (3.0, [3, 6, 9, 12, 12]),  # before and after its validation
+        (5.0, [5, 10, 12]),
+        (60.0, [12]),
+    ],
+)
+def test_checkpoints_are_made_in_time_and_at_the_end(seconds: float, steps: list[int]) -> None:
+    timed, notes = Timed(), Notes()
+    made: list[tuple[float, int, int]] = []
+
+    def note(images: int, data: bytes) -> None:
+        made.append((timed.now, unpack(data)[1]["step"], images))
+
+    notes.checkpoint = note  # type: ignore[method-assign]
+
+    run(timed.learner, notes, checkpoint_seconds=seconds, clock=timed.clock)
+
+    assert [step for _, step, _ in made] == steps
+    assert all(now == step and images == pytest.approx(22 / 4 * step, abs=1) for now, step, images in made)
+
+
+@dataclass
+class Store(Notes):
+    """Hooks whose checkpoints are on their way until `answer` is set."""
+
+    answer: threading.Event = field(default_factory=threading.Event)
+    under_way: int = 0
+    most: int = 0
+    failure: Exception | None = None
+
+    def checkpoint(self, images: int, data: bytes) -> None:
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        self.answer.wait(30)
+        self.under_way -= 1
+        if self.failure is not None:
+            raise self.failure
+        self.checkpoints.append(data)
+
+
+def test_steps_go_on_beside_a_checkpoint_and_it_holds_what_was_then() -> None:
+    # Given a store that answers only after the tenth step,
+    timed, store = Timed(), Store()
+    done: list[int] = []
+    step = timed.learner.step
+
+    def noted(batch: Batch, at: At) -> dict[str, Tensor]:
+        if at.step == 10:
+            store.answer.set()
+        done.append(at.step)
         return step(batch, at)
 
-    learner.step = slow  # type: ignore[method-assign]
-    notes.checkpoint = lambda data: made.append((now, unpack(data)[1]["step"]))  # type: ignore[assignment,method-assign]
+    timed.learner.step = noted  # type: ignore[method-assign]
 
-    run(learner, notes, checkpoint_seconds=3.0, clock=lambda: now)
+    # and a checkpoint that is due after each second step,
+    outcome = run(timed.learner, store, checkpoint_seconds=2.0, clock=timed.clock, beside=None)
 
-    # I expect one after the third step and one after the epoch, of the step that was done last.
-    assert made == [(n, n) for n in (3, 4, 7, 8, 11, 12)]
+    # I expect the training not to wait, one write at a time, the last one in the end,
+    assert done == list(range(12)) and store.most == 1
+    kept = [unpack(data)[1]["step"] for data in store.checkpoints]
+    assert kept[0] == 2 and kept[-1] == 12 and len(kept) <= 4
+    # and in the first what was true when it was made.
+    again = run(Counting(), Notes(), store.checkpoints[0])
+    assert timeless(again.history) == timeless(outcome.history)
+    assert torch.equal(again.weights["weight"], outcome.weights["weight"])
 
 
-def test_a_store_that_is_slow_leaves_time_to_learn() -> None:
-    # Given steps of a second, and checkpoints every 4 seconds that take 10 to put away,
-    now = 0.0
-    learner, notes = Counting(), Notes()
-    step = learner.step
+def test_what_a_write_raises_stops_the_training_at_the_next_step() -> None:
+    # Given a store that refuses the checkpoint of the second step while the fifth is done,
+    timed, store = Timed(), Store(failure=StoreRefused("no"))
+    step = timed.learner.step
 
-    def slow(batch: Batch, at: At) -> dict[str, Tensor]:
-        nonlocal now
-        now += 1.0
+    def noted(batch: Batch, at: At) -> dict[str, Tensor]:
+        if at.step == 5:
+            store.answer.set()
+            wait_until(lambda: not store.under_way, 10, "the answer")
+            threading.Event().wait(0.05)  # from there the error has a few lines of Python to go
         return step(batch, at)
 
-    def put(data: bytes) -> None:
-        nonlocal now
-        now += 10.0
-        notes.checkpoints.append(data)
+    timed.learner.step = noted  # type: ignore[method-assign]
 
-    learner.step, notes.checkpoint = slow, put  # type: ignore[method-assign]
-    run(learner, notes, checkpoint_seconds=4.0, clock=lambda: now)
+    with pytest.raises(StoreRefused):
+        run(timed.learner, store, checkpoint_seconds=2.0, clock=timed.clock, beside=None)
+    assert timed.learner.steps == [*range(6)]
 
-    # I expect more steps than checkpoints.
-    assert [unpack(data)[1]["step"] for data in notes.checkpoints] == [4, 4, 6, 8, 8, 10, 12, 12]
+
+def test_a_last_checkpoint_that_fails_fails_the_training() -> None:
+    store = Store(failure=StoreRefused("no"))
+    store.answer.set()
+    with pytest.raises(StoreRefused):
+        run(Counting(), store, beside=None)
+
+
+def test_what_stops_a_training_waits_for_the_checkpoint_that_is_on_its_way() -> None:
+    # Given a training that is told to stop while a checkpoint is on its way,
+    timed, store = Timed(), Store()
+
+    def stop(images: int, losses: Mapping[str, float]) -> None:
+        if len(timed.learner.steps) == 4:
+            threading.Timer(0.2, store.answer.set).start()
+            raise Interrupted
+
+    store.progress = stop  # type: ignore[method-assign]
+    with pytest.raises(Interrupted):
+        run(timed.learner, store, checkpoint_seconds=2.0, clock=timed.clock, beside=None)
+
+    # I expect it to be kept, and no thread to be left.
+    assert [unpack(data)[1]["step"] for data in store.checkpoints] == [2]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("checkpoints")]
 
 
 def test_progress_is_told_a_few_times_a_second_at_most() -> None:
@@ -268,7 +360,7 @@ def test_losses_are_read_seldom() -> None:
     notes = Notes()
     run(Counting(), notes, clock=lambda: 0.0)
     assert notes.told == []
-    assert notes.events == ["epoch", "checkpoint"] * 3
+    assert notes.events == ["epoch"] * 3 + ["checkpoint"]
 
 
 @pytest.mark.parametrize("clock", [lambda: 0.0, ticking(1.0)], ids=["read late", "read at once"])
@@ -280,7 +372,7 @@ def test_a_loss_that_is_not_finite_ends_it(clock: Callable[[], float]) -> None:
     # I expect an error that names step, epoch and what to do, and no checkpoint from then on.
     with pytest.raises(TrainingDiverged, match=r"step 6 of 12, in epoch 2: loss is nan.*--set learning_rate=0\.1"):
         run(learner, notes, checkpoint_seconds=0.0, clock=clock)
-    assert max(unpack(data)[1]["step"] for data in notes.checkpoints) <= 5
+    assert max((unpack(data)[1]["step"] for data in notes.checkpoints), default=0) <= 5
     assert len(notes.records) == 1
 
 

@@ -11,16 +11,13 @@ import torch
 
 from contract.errors import InvalidSource, ModelError
 from contract.recipes import VaeRecipe
-from tests.worker.training.interruptions import CPU, Notes, assert_same, killed, learner, undisturbed
+from tests.worker.training.generators import assert_images_differ, assert_killed_ends_the_same, changed, trained
+from tests.worker.training.interruptions import CPU, learner, undisturbed
 from tests.worker.training.shapes import shapes
 from tests.worker.training.toys import sequences
-from worker import zoo
-from worker.engine import precision
-from worker.engine.sampler import Sampler
 from worker.training.batches import take
 from worker.training.data import Dataset
 from worker.training.learner import At
-from worker.training.loop import train
 from worker.training.vae import VaeLearner
 
 RECIPE = VaeRecipe(latent=8, epochs=10, batch_size=16, ema=0.9, learning_rate=3e-3, precision="fp32")
@@ -28,32 +25,20 @@ TINY = RECIPE.model_copy(update={"epochs": 2, "batch_size": 8})
 DATA = shapes(32)
 
 
-def changed(recipe: VaeRecipe, **settings: Any) -> VaeRecipe:
-    return VaeRecipe.model_validate({**recipe.model_dump(), **settings})
-
-
 def test_its_bound_rises_and_its_images_come_nearer_to_real_ones() -> None:
     # Given the bound and the distance of fresh weights,
-    data = shapes(256)
-    fresh, shown = learner(RECIPE, data)
-    before = fresh.validate()
+    before, outcome = trained(RECIPE, shapes(256))
 
     # I expect better ones: the bound by more than a nat a pixel, and by the sum of its parts,
-    notes = Notes()
-    outcome = train(fresh, shown, RECIPE, notes, start=None)
     best = outcome.best.metrics
     assert best["elbo"] > before["elbo"] + 256
     assert best["elbo"] == max(one.metrics["elbo"] for one in outcome.history)
     assert best["elbo"] == pytest.approx(-best["reconstruction"] - best["kl"])
     assert best["kl"] > 5, "the latents tell something"
     assert best["frechet_distance"] < 0.3 * before["frechet_distance"]
-    assert len(notes.pictures) == 10 and all(notes.pictures)
 
-    # and the weights that are published to be those that were judged: both classes, and no two images the same.
-    module = zoo.create("vae", **outcome.config).eval()
-    module.load_state_dict(outcome.weights)
-    rows = Sampler(module.decode, RECIPE.latent, RECIPE.seed, CPU, "fp32").rows(2, 4)  # type: ignore[arg-type]
-    assert all(len(row.unique(dim=0)) == 4 for row in rows)
+    # and the weights that are published to be those that were judged.
+    assert_images_differ(RECIPE, outcome)
 
 
 @pytest.mark.parametrize(
@@ -62,12 +47,7 @@ def test_its_bound_rises_and_its_images_come_nearer_to_real_ones() -> None:
 def test_killed_again_and_again_it_ends_with_the_same_weights(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.training.fidelity._STEPS", 20)
-    monkeypatch.setattr(precision, "native_bf16", lambda device: True)  # every CPU computes in it, if slowly
-    recipe = changed(TINY, **settings)
-
-    # Three steps an epoch: killed after the first, after the epoch's validation, and in the second epoch.
-    assert_same(killed(recipe, DATA, (1, 3, 1)), undisturbed(recipe, DATA))
+    assert_killed_ends_the_same(changed(TINY, **settings), DATA, monkeypatch)
 
 
 def test_the_bound_is_below_what_is_possible(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,87 @@
+"""A proxy before an S3 server, which answers for it where a test says so."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from deploy.ports import LOOPBACK
+
+Refusal = tuple[int, str]
+"""A status, and the code of an S3 error, or an empty string for an answer without one."""
+
+
+@dataclass
+class Proxy:
+    """`refuses(method, path)` may be set at any time; None lets a request through."""
+
+    address: str
+    refuses: Callable[[str, str], Refusal | None] = lambda method, path: None
+    refused: list[str] = field(default_factory=list)
+    """The paths of the requests that were refused."""
+
+
+@contextmanager
+def before(upstream: str) -> Iterator[Proxy]:
+    """A proxy before the server at `host:port`. What is signed, the name of the host, is passed on as it came."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _pass(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            refusal = proxy.refuses(self.command, self.path)
+            if refusal is not None:
+                proxy.refused.append(self.path)
+                self._refuse(*refusal)
+                return
+            connection = http.client.HTTPConnection(upstream, timeout=60)
+            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                connection.putheader(name, value)
+            connection.endheaders(body)
+            answer = connection.getresponse()
+            data = answer.read()
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
+                    self.send_header(name, value)
+            # Of a HEAD the length is that of the object, and nothing follows.
+            length = answer.getheader("Content-Length", "0") if self.command == "HEAD" else str(len(data))
+            self.send_header("Content-Length", length)
+            self.end_headers()
+            self.wfile.write(data)
+            connection.close()
+
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass  # noqa: N815, the names that the base class calls
+
+        def _refuse(self, status: int, code: str) -> None:
+            body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode() if code else b""
+            self.send_response(status)
+            self.send_header("Content-Type", "application/xml" if code else "text/plain")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, request: object, client_address: object) -> None:
+            """Clients that are killed hang up; they are what the test is about."""
+
+    with Server((LOOPBACK, 0), Handler) as server:
+        proxy = Proxy(f"{LOOPBACK}:{server.server_address[1]}")
+        thread = threading.Thread(target=server.serve_forever, name="proxy", daemon=True)
+        thread.start()
+        try:
+            yield proxy
+        finally:
+            server.shutdown()
+            thread.join()
