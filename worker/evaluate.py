@@ -29,7 +29,7 @@ from worker.datasets import DatasetReader, Wanted
 from worker.engine.runtime import Runtime
 from worker.evaluation import classification, page
 from worker.leases import Keeper, Lease
-from worker.models import Models, frames_of
+from worker.models import Models
 from worker.runner import Runner, commit_single
 from worker.training.data import Dataset
 
@@ -67,7 +67,7 @@ class EvaluateRunner:
         wanted = Wanted(
             size=pre.size,
             channels=3,
-            frames=frames_of(model),
+            frames=model.frames,
             preprocess=pre,
             classes=model.labels,
             part="test",
