@@ -37,7 +37,7 @@ from contract.ledger import Ledger, Worker
 from contract.lifecycle import House
 from contract.models import Model, Registry, Scalar, Task
 from contract.objects import ObjectStore
-from contract.recipes import make_recipe
+from contract.recipes import RnnRecipe, make_recipe
 from contract.records import Precision
 from contract.results import Row, read_markers
 from contract.rows import schema
@@ -221,7 +221,8 @@ class Client:
         """Label every image of `source`; returns when everything is queued, not when it is done.
 
         `source` is a local folder, an `s3://` prefix, a manifest or tars; local images are packed and
-        uploaded here, `progress` is told. `job` names the job: the same call again is the same job,
+        uploaded here, `progress` is told. A model of sequences takes the images of a folder, an animation, or the
+        `frames` of a manifest's row for one. `job` names the job: the same call again is the same job,
         and goes on with a packing that was interrupted. `to` is an `s3://` prefix for the results.
 
         Raises InvalidSource, UnknownModel, InvalidInput (an option) or JobConflict (the id belongs to
@@ -231,14 +232,15 @@ class Client:
         store = self._checked_store()
         self.house.ledger.exists(keys.id)
         output = self._output(keys, to)
-        found = sources.resolve(str(source), store)
         record = self.model(model, tasks=("classify", "classify-sequence"))
+        found = sources.resolve(str(source), store, record.frames)
         spec = make_spec(
             Classify,
             id=keys.id,
             source=found.source(keys, store.bucket),
             model=record.ref,
             weights_sha256=record.weights.sha256,
+            frames=record.frames,
             top_k=min(top_k, len(record.labels)),
             embed=embed,
             precision=precision,
@@ -284,7 +286,7 @@ class Client:
         self.house.ledger.exists(keys.id)
         recipe = make_recipe(family, [*settings, *([f"epochs={epochs}"] if epochs is not None else [])])
         begun_with = self._start(start, family)
-        found = datasets.resolve(str(source), store)
+        found = datasets.resolve(str(source), store, recipe.frames if isinstance(recipe, RnnRecipe) else 0)
         spec = make_spec(
             Train,
             id=keys.id,
@@ -317,7 +319,7 @@ class Client:
         store = self._checked_store()
         self.house.ledger.exists(keys.id)
         record = self.model(model, tasks=("classify", "classify-sequence"))
-        found = datasets.resolve(str(source), store)
+        found = datasets.resolve(str(source), store, record.frames)
         spec = make_spec(
             Evaluate,
             id=keys.id,
@@ -505,7 +507,7 @@ class Client:
             return Exported(exports.write_csv(rows, out, schema(embedding=spec.embed).names))
 
         def address(uri: str) -> str:
-            if presign_hours and uri.startswith("s3://") and "#" not in uri:
+            if presign_hours and uri.startswith("s3://") and "#" not in uri and not uri.endswith("/"):
                 bucket, key = parse_s3(uri)
                 return store.presign(key, bucket=bucket, hours=presign_hours)
             return uri
@@ -527,7 +529,7 @@ class Client:
         """The source of a training or an evaluation; local images go into tars that nobody plans."""
         if isinstance(found, sources.Packed):
             uri = f"s3://{self.house.store.bucket}/{keys.input_prefix}"
-            return Source(kind="tars", uri=uri, label=found.label)
+            return Source(kind="uploaded", uri=uri, label=found.label)
         return found.source(keys, self.house.store.bucket)
 
     def _begin(self, spec: S, found: sources.Resolved, progress: OnProgress | None) -> Status:
@@ -616,7 +618,7 @@ class Client:
             raise InvalidSource(
                 f"{path} is not packed to its end and not on this machine; resume {spec.id} where it is."
             )
-        found = sources.resolve(str(path), self.house.store)
+        found = sources.resolve(str(path), self.house.store, spec.frames)
         if not isinstance(found, sources.Packed):
             raise JobConflict(f"{path} has changed since {spec.id} was begun; start a new job.")
         return found
