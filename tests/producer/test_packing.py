@@ -165,6 +165,33 @@ def test_a_second_call_goes_on_behind_the_shards_that_are_there(tmp_path: Path) 
     assert ledger.told == [("planned", 0, 2), ("planned", 1, 1), ("complete", 2, 3)]
 
 
+def test_packing_sequences_goes_on_too_and_a_frame_more_is_a_change(tmp_path: Path) -> None:
+    # Given three sequences in shards of two, whose packing ended before the second,
+    store = MemoryStore()
+    for name in ("a/1", "a/2", "b/1", "c/1"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.png").write_bytes(name.encode())
+    found = sources.resolve(str(tmp_path), as_store(MemoryStore()), 8)
+    assert isinstance(found, Packed)
+    pack(house(store, MemoryLedger(), MemoryQueues()), spec(), found, max_bytes=100)
+    for key in (KEYS.plan, KEYS.manifest(1)):
+        del store.objects[key]
+    store.writes.clear()
+
+    # I expect the second shard alone to be packed,
+    pack(house(store, MemoryLedger(), MemoryQueues()), spec(), found, max_bytes=100)
+    assert store.writes == [KEYS.tar(1), KEYS.manifest(1), KEYS.plan]
+    first, _ = read_manifest(store.objects[KEYS.manifest(0)])
+    offsets = [(frame.offset or 0, frame.size) for frame in first.frames]
+    assert [store.get(KEYS.tar(0), offset=offset, length=size) for offset, size in offsets] == [b"a/1", b"a/2"]
+
+    # and to be told when a sequence of the first is another by now.
+    del store.objects[KEYS.plan]
+    (tmp_path / "a" / "3.png").write_bytes(b"")
+    with pytest.raises(JobConflict, match="'a/' in shard 0 is not what was packed"):
+        pack(house(store, MemoryLedger(), MemoryQueues()), spec(), found, max_bytes=100)
+
+
 def test_a_folder_that_changed_meanwhile_is_refused(tmp_path: Path) -> None:
     store = MemoryStore()
     photos = folder_of(tmp_path / "photos", a=b"1", b=b"22", c=b"333")
