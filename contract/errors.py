@@ -30,6 +30,7 @@
         ├── TruncatedImage      truncated
         ├── TooManyPixels       too_many_pixels
         ├── TooManyBytes        too_many_bytes
+        ├── TooManyFrames       too_many_frames
         ├── ImageNotFound       not_found
         ├── ImageDenied         access_denied
         ├── FetchFailed         fetch_failed
@@ -153,6 +154,11 @@ class ImageError(ImagemillError):
 
     code = "decode_failed"
 
+    def of_frame(self, uri: str) -> ImageError:
+        """The same error of a sequence whose frame `uri` is bad, with a message that names it."""
+        said = str(self)
+        return self if uri in said else type(self)(f"The frame {uri}: {said}")
+
 
 class EmptyFile(ImageError):
     """The file has no bytes."""
@@ -182,6 +188,12 @@ class TooManyBytes(ImageError):
     """The file is larger than `max_image_bytes`; it was not read to its end."""
 
     code = "too_many_bytes"
+
+
+class TooManyFrames(ImageError):
+    """The sequence has more frames than any may; none was read."""
+
+    code = "too_many_frames"
 
 
 class ImageNotFound(ImageError):
@@ -222,6 +234,7 @@ IMAGE_ERRORS: dict[str, type[ImageError]] = {
         TruncatedImage,
         TooManyPixels,
         TooManyBytes,
+        TooManyFrames,
         ImageNotFound,
         ImageDenied,
         FetchFailed,

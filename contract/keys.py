@@ -92,6 +92,10 @@ class JobKeys:
         """What the producer packed for a shard from a local folder."""
         return f"{self.input_prefix}shard-{shard:06d}.tar"
 
+    def tar_manifest(self, number: int) -> str:
+        """What is in such a tar, where no shard is planned of it."""
+        return f"{self.input_prefix}shard-{number:06d}.jsonl"
+
     def source(self, suffix: str) -> str:
         """A manifest that the producer uploaded."""
         return f"{self.input_prefix}source{suffix}"

@@ -27,6 +27,7 @@ PROGRAM = "program"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _ALIAS = re.compile(r"[a-z][a-z0-9-]{0,62}")
+_FRAMES = 64
 _OURS = frozenset({"model.json", "draft.json", "check.json", "claim"})
 
 
@@ -79,6 +80,11 @@ class Model(Record):
     @property
     def ref(self) -> str:
         return f"{self.name}@{self.version}"
+
+    @property
+    def frames(self) -> int:
+        """How many frames of a sequence it looks at, as many as it was trained with; 0 where it looks at images."""
+        return int(self.recipe.get("frames") or _FRAMES) if self.task == "classify-sequence" else 0
 
     @model_validator(mode="after")
     def _consistent(self) -> Model:

@@ -22,11 +22,12 @@ class Source(Record):
 
     `prefix`: every object under an `s3://` address; `tars`: the members of the tars there;
     `manifest`: the rows of a file in the store; `packed`: a local folder that the producer packs
-    into one tar a shard while it plans; `idx`: images and labels in the MNIST format; `job`: the images
-    of an earlier job with the labels that it gave them, `uri` being its id; `seed`: none, they are generated.
+    into one tar a shard while it plans; `uploaded`: the same for a training, all of it packed before, with
+    a manifest beside each tar under an `s3://` address; `idx`: images and labels in the MNIST format; `job`: the
+    images of an earlier job with the labels that it gave them, `uri` being its id; `seed`: none, they are generated.
     """
 
-    kind: Literal["prefix", "tars", "manifest", "packed", "idx", "job", "seed"]
+    kind: Literal["prefix", "tars", "manifest", "packed", "uploaded", "idx", "job", "seed"]
     uri: str
     label: str = Field(description="What the user typed, for people.")
 
@@ -39,6 +40,7 @@ class Classify(Record):
     source: Source
     model: str = Field(description="name@version, resolved when the job was made.")
     weights_sha256: str
+    frames: int = Field(0, ge=0, description="Of a sequence, how many the model looks at; 0: it looks at images.")
     top_k: int = Field(5, ge=1, le=1000)
     embed: bool = False
     precision: Precision = "auto"

@@ -63,8 +63,8 @@ def pin(fields: Mapping[str, Any], kind: str, registry: Registry) -> dict[str, A
     if kind in TASKS:
         model = registry.get(fields["model"], tasks=TASKS[kind])
         pinned |= {"model": model.ref, "weights_sha256": model.weights.sha256}
-        if "top_k" in fields:
-            pinned["top_k"] = min(fields["top_k"], len(model.labels))
+        if kind == "classify":
+            pinned |= {"top_k": min(fields["top_k"], len(model.labels)), "frames": model.frames}
         if "classes" in fields:
             pinned["classes"] = _numbers(model, fields["classes"])
         if kind in JUDGES:

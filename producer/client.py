@@ -218,7 +218,8 @@ class Client:
         """Label every image of `source`; returns when everything is queued, not when it is done.
 
         `source` is a local folder, an `s3://` prefix, a manifest or tars; local images are packed and
-        uploaded here, `progress` is told. `job` names the job: the same call again is the same job,
+        uploaded here, `progress` is told. A model of sequences takes the images of a folder, an animation, or the
+        `frames` of a manifest's row for one. `job` names the job: the same call again is the same job,
         and goes on with a packing that was interrupted. `to` is an `s3://` prefix for the results.
 
         Raises InvalidSource, UnknownModel, InvalidInput (an option) or JobConflict (the id belongs to
@@ -677,7 +678,7 @@ class Client:
             return Exported(exports.write_csv(rows, out, schema(embedding=spec.embed).names))
 
         def address(uri: str) -> str:
-            if presign_hours and uri.startswith("s3://") and "#" not in uri:
+            if presign_hours and uri.startswith("s3://") and "#" not in uri and not uri.endswith("/"):
                 bucket, key = parse_s3(uri)
                 return store.presign(key, bucket=bucket, hours=presign_hours)
             return uri
@@ -708,7 +709,7 @@ class Client:
         fields = templates.pin(request.fields, request.name, Registry(store))
         if isinstance(found, sources.Packed) and not packed:
             uri = f"s3://{store.bucket}/{keys.input_prefix}"
-            fields[request.place] = Source(kind="tars", uri=uri, label=found.label)
+            fields[request.place] = Source(kind="uploaded", uri=uri, label=found.label)
         elif found is not None:
             fields[request.place] = found.source(keys, store.bucket)
         output = templates.output(keys, store.bucket, request.to)
@@ -793,7 +794,7 @@ class Client:
             raise InvalidSource(
                 f"{path} is not packed to its end and not on this machine; resume {spec.id} where it is."
             )
-        found = sources.resolve(str(path), self.house.store)
+        found = sources.resolve(str(path), self.house.store, spec.frames)
         if not isinstance(found, sources.Packed):
             raise JobConflict(f"{path} has changed since {spec.id} was begun; start a new job.")
         return found

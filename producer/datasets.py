@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from contract import lifecycle
 from contract.errors import InvalidSource
-from contract.items import is_image_name, parse_s3
+from contract.items import parse_s3
 from contract.objects import ObjectStore
 from producer import sources
-from producer.folders import walk
 from producer.sources import Packed, Remote, Resolved, Upload
 
 JOB = "job:"
 _IDX = re.compile(r"[-.](images|labels)[-.]idx[13]-ubyte(\.gz)?$")
 
 
-def resolve(text: str, store: ObjectStore) -> Resolved:
+def resolve(text: str, store: ObjectStore, frames: int = 0) -> Resolved:
     """What `text` names: `job:ID`, IDX files in a folder or under a prefix, or whatever can be labelled.
 
-    Raises InvalidSource where it is not there or holds nothing to learn from, UnknownJob for a job that is none.
+    With `frames` it is for a model of sequences, which looks at so many of each at most. Raises InvalidSource where
+    it is not there or holds nothing to learn from, UnknownJob for a job that is none.
     """
     if text.startswith(JOB):
         id = text.removeprefix(JOB)
@@ -35,36 +35,34 @@ def resolve(text: str, store: ObjectStore) -> Resolved:
         bucket, prefix = parse_s3(text)
         if store.bucket_exists(bucket) and any(_IDX.search(entry.key) for entry in store.list(prefix, bucket=bucket)):
             return Remote("idx", text, text)
-        return sources.resolve(text, store)
+        return sources.resolve(text, store, frames)
     folder = Path(text).expanduser()
     if folder.is_dir():
         files = tuple(sorted(path.resolve() for path in folder.iterdir() if _IDX.search(path.name)))
         if files:
             return Upload("idx", text, files)
-    found = sources.resolve(text, store)
+    found = sources.resolve(text, store, frames)
     if isinstance(found, Packed) and folder.is_dir():
-        _check_classes(folder, text)
+        _check_classes(found, folder, text, "sequence" if frames else "image")
     return found
 
 
-def _check_classes(folder: Path, label: str) -> None:
-    """A folder of class folders: every image in one, every one with images, two or more of them."""
+def _check_classes(source: Packed, folder: Path, label: str, what: str) -> None:
+    """A folder of class folders: every image or sequence in one, every one with some, two or more of them."""
     images: Counter[str] = Counter()
-    for file in walk(folder):
-        if is_image_name(file.key):
-            parent = PurePosixPath(file.key).parent.name
-            if not parent:
-                raise InvalidSource(f"{file.key} of {label} is in no class folder; move it into the one of its class.")
-            images[parent] += 1
+    for file in source.files():
+        if not file.label:
+            raise InvalidSource(f"{file.key} of {label} is in no class folder; move it into the one of its class.")
+        images[file.label] += 1
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.name.startswith(".") and not _holds(images, path):
-            raise InvalidSource(f"The class folder {path.name!r} of {label} holds no images; fill it or remove it.")
+            raise InvalidSource(f"The class folder {path.name!r} of {label} holds no {what}s; fill it or remove it.")
     if len(images) < 2:
         raise InvalidSource(f"{label} has a single class, {next(iter(images))!r}; a model learns to tell two or more.")
     for name, count in sorted(images.items()):
         if count < 2:
             raise InvalidSource(
-                f"The class {name!r} of {label} has one image; it needs two at least, one to learn from and one to "
+                f"The class {name!r} of {label} has one {what}; it needs two at least, one to learn from and one to "
                 "hold out."
             )
 

@@ -1,30 +1,85 @@
-"""Walks local folders in an order that is the same each time. It knows nothing of stores and jobs."""
+"""Walks local folders in an order that is the same each time, and finds the sequences in them.
+
+It knows nothing of stores and jobs.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from contract.errors import InvalidSource
+from contract.items import folder_label, is_image_name
+from contract.sequences import by_folder
 
 _Inode = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A file on this machine; `size` in bytes, None where it cannot be read now."""
+    """A file on this machine; `size` in bytes, None where it cannot be read now.
+
+    `label` is the class that the source says it has.
+    """
 
     key: str
     path: str
     size: int | None
+    label: str | None = None
 
     @property
     def uri(self) -> str:
         """`file:///…`, percent-encoded from the bytes of the name, so that every name survives."""
         return Path(self.path).as_uri()
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSequence:
+    """A sequence of `length` files on this machine, of which `frames` are looked at: none where there are too many.
+
+    `uri` is that of its folder, with a slash at the end, or of the row that lists it.
+    """
+
+    key: str
+    uri: str
+    frames: tuple[LocalFile, ...]
+    length: int
+    label: str | None = None
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the frames that are looked at; None where one cannot be read now."""
+        sizes = [frame.size for frame in self.frames if frame.size is not None]
+        return sum(sizes) if self.frames and len(sizes) == len(self.frames) else None
+
+
+Local = LocalFile | LocalSequence
+
+
+def images(folder: Path, frames: int = 0) -> Iterator[Local]:
+    """Every image below `folder`, each with the folder that it is in as its label.
+
+    With `frames` each is a sequence instead: an animation, or the still images of one folder, of which at most so many
+    are looked at. Raises what `walk` raises.
+    """
+    files = (file for file in walk(folder) if is_image_name(file.key))
+    # By path and not by key: two names that are no UTF-8 may have one key.
+    for found in by_folder(files, lambda file: file.path) if frames else files:
+        if isinstance(found, LocalFile):
+            yield replace(found, label=folder_label(found.key))
+            continue
+        chosen = tuple(found.frames(frames))
+        path = _text(found.path.removeprefix(os.path.join(folder, "")))
+        yield LocalSequence(
+            key=path or "./",
+            uri=f"{Path(found.path).as_uri()}/",
+            frames=chosen,
+            length=found.length,
+            label=folder_label(path),
+        )
 
 
 def walk(folder: Path) -> Iterator[LocalFile]:

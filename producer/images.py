@@ -21,6 +21,8 @@ class Images:
 
     def read(self, item: Item) -> bytes:
         """The bytes of an image; raises ImageNotFound where they cannot be had, StoreUnavailable."""
+        if item.length is not None:
+            raise ImageNotFound(f"{item.uri} is a sequence of {item.length:,} files, and no single image.")
         if item.size == 0:
             return b""  # a range of no bytes would be the whole tar
         try:

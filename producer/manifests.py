@@ -8,33 +8,58 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from contract.errors import InvalidSource
-from contract.items import URI_COLUMNS, parse_s3, row_uri
-from producer.folders import LocalFile, local_file
+from contract.items import FRAMES_COLUMN, URI_COLUMNS, folder_label, parse_s3, row_frames, row_uri
+from contract.sequences import MAX_FRAMES, spread
+from producer.folders import Local, LocalFile, LocalSequence, local_file
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
+_LABEL = "label"
 REMOTE_SCHEMES = ("s3", "http", "https")
 """What workers can read themselves."""
 
 
-def addresses(path: Path) -> Iterator[tuple[str, str]]:
-    """For each row of a manifest where it stands, for people, and its address.
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a manifest: `where` it stands, for people, which one it is, and its address or its frames."""
 
-    Raises InvalidSource at the first row that has none, or that cannot be read at all.
+    where: str
+    number: int
+    uri: str = ""
+    frames: tuple[str, ...] = ()
+    label: str | None = None
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Every address in it."""
+        return self.frames or (self.uri,)
+
+
+def rows(path: Path, *, sequences: bool = False) -> Iterator[Row]:
+    """Each row of a manifest; one that lists `frames` is for a model of `sequences`.
+
+    Raises InvalidSource at the first row that has no address, or that cannot be read at all.
     """
     read = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}[path.suffix.lower()]
+    columns = (*URI_COLUMNS, FRAMES_COLUMN) if sequences else URI_COLUMNS
     try:
-        for number, row in read(path):
+        for count, (number, row) in enumerate(read(path, columns), 1):
             where = f"{'Row' if path.suffix.lower() == '.parquet' else 'Line'} {number} of {path}"
             if not isinstance(row, dict):
                 raise InvalidSource(f'{where} is no JSON object; write {{"uri": "…"}} there.')
-            yield where, row_uri(row, where)
+            label = None if row.get(_LABEL) is None else str(row[_LABEL])
+            frames = row_frames(row, where) if sequences else None
+            if frames is None:
+                yield Row(where, count, uri=row_uri(row, where), label=label)
+            else:
+                yield Row(where, count, frames=tuple(frames), label=label)
     except UnicodeDecodeError as error:
         raise InvalidSource(f"{path} is not UTF-8 ({error.reason}); convert it and try again.") from error
     except OSError as error:
@@ -71,7 +96,22 @@ def row_file(folder: Path, uri: str) -> LocalFile:
     return local_file(key.replace(os.sep, "/"), path)
 
 
-def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
+def row_item(path: Path, row: Row, frames: int) -> Local:
+    """What a row of the manifest at `path` names on this machine; of frames at most so many are looked at."""
+    if not row.frames:
+        file = row_file(path.parent, row.uri)
+        return replace(file, label=row.label or folder_label(file.key))
+    chosen = spread(len(row.frames), frames) if len(row.frames) <= MAX_FRAMES else ()
+    return LocalSequence(
+        key=f"{path.name}#{row.number}",
+        uri=f"{path.as_uri()}#{row.number}",
+        frames=tuple(row_file(path.parent, row.frames[n]) for n in chosen),
+        length=len(row.frames),
+        label=row.label,
+    )
+
+
+def _jsonl(path: Path, _: Collection[str]) -> Iterator[tuple[int, Any]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
@@ -83,30 +123,33 @@ def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
                     raise InvalidSource(f"Line {number} of {path} is no JSON: {error}.") from error
 
 
-def _csv(path: Path) -> Iterator[tuple[int, Any]]:
+def _csv(path: Path, columns: Collection[str]) -> Iterator[tuple[int, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         try:
-            _require_column(path, reader.fieldnames or ())
+            _require_column(path, reader.fieldnames or (), columns)
             for row in reader:
                 yield reader.line_num, row
         except csv.Error as error:
             raise InvalidSource(f"Line {reader.line_num} of {path} is no CSV: {error}.") from error
 
 
-def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
+def _parquet(path: Path, columns: Collection[str]) -> Iterator[tuple[int, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from contract.parquet import read_rows
 
     try:
-        _require_column(path, pq.read_schema(path).names)
-        yield from enumerate(read_rows(path, URI_COLUMNS), 1)
+        _require_column(path, pq.read_schema(path).names, columns)
+        yield from enumerate(read_rows(path, (*columns, _LABEL)), 1)
     except pa.ArrowException as error:
         raise InvalidSource(f"{path} is no Parquet file that can be read: {error}.") from error
 
 
-def _require_column(path: Path, names: Any) -> None:
-    if not set(URI_COLUMNS) & set(names):
-        raise InvalidSource(f"{path} has neither a column `uri` nor `source-ref`; a manifest needs one of them.")
+def _require_column(path: Path, names: Any, columns: Collection[str]) -> None:
+    if not set(columns) & set(names):
+        *others, last = (f"`{column}`" for column in columns)
+        raise InvalidSource(
+            f"{path} has neither a column {', '.join(others)} nor {last}; a manifest needs one of them."
+        )

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Literal
 
 from contract.errors import InvalidSource, JobConflict, JobStopped, ObjectNotFound, RedisUnavailable
-from contract.items import Item, read_manifest, shard_sizes, write_manifest
+from contract.items import SHARD_FRAMES, Item, read_manifest, shard_sizes, write_manifest
 from contract.jobs import ENDED, Plan
 from contract.keys import JobKeys
 from contract.ledger import Step
 from contract.lifecycle import House, read_plan, rebuild
 from contract.objects import ObjectStore
 from contract.specs import Classify
-from producer.folders import LocalFile
+from producer.folders import Local, LocalSequence
 from producer.sources import Packed
 from producer.tars import write_tar
 
@@ -84,9 +84,9 @@ def upload(
     max_bytes: int,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> None:
-    """Bring every image of `source` to the store as tars, in their order, and nothing else: no shard is planned.
+    """Bring every image of `source` to the store, in their order: tars, each with a manifest that has the labels too.
 
-    Tars that are there are left as they are.
+    No shard is planned. What is there is left as it is.
     """
     packed = uploaded = 0
 
@@ -98,12 +98,13 @@ def upload(
     with tempfile.TemporaryDirectory(prefix="imagemill-") as folder:
         for number, files in enumerate(cut(source.files(), repeat(_TAR_IMAGES), _SHARD_BYTES)):
             key = keys.tar(number)
-            if store.exists(key):
+            if store.exists(keys.tar_manifest(number)):
                 packed += len(files)
             else:
                 tar = Path(folder) / "part.tar"
-                write_tar(files, tar, f"s3://{store.bucket}/{key}", max_bytes=max_bytes, done=count)
+                items = write_tar(files, tar, f"s3://{store.bucket}/{key}", max_bytes=max_bytes, done=count)
                 store.put_file(key, tar)
+                store.put(keys.tar_manifest(number), write_manifest(items, labels=True))
             uploaded += len(files)
             progress(Progress(packed, uploaded, source.total))
 
@@ -172,7 +173,7 @@ class _Packer:
         except ObjectNotFound:
             return None
 
-    def _check_same(self, shard: int, files: list[LocalFile], there: list[Item]) -> None:
+    def _check_same(self, shard: int, files: list[Local], there: list[Item]) -> None:
         changed = difference(files, there)
         if changed is not None:
             raise JobConflict(
@@ -195,27 +196,36 @@ class _Packer:
         self._progress(Progress(self._packed, self._uploaded, self._total))
 
 
-def cut(files: Iterable[LocalFile], counts: Iterator[int], max_bytes: int) -> Iterator[list[LocalFile]]:
-    """Shards of as many files as `counts` says and, but for a single larger one, of at most `max_bytes` bytes."""
-    shard: list[LocalFile] = []
-    size, count = 0, next(counts)
+def cut(files: Iterable[Local], counts: Iterator[int], max_bytes: int) -> Iterator[list[Local]]:
+    """Shards of as many files or sequences as `counts` says and, but for a single larger one, of at most `max_bytes`
+    bytes and no more frames than a shard may have."""
+    shard: list[Local] = []
+    size, frames, count = 0, 0, next(counts)
     for file in files:
-        if shard and (len(shard) == count or size + (file.size or 0) > max_bytes):
+        bytes, more = file.size or 0, _frames(file)
+        if shard and (len(shard) == count or size + bytes > max_bytes or frames + more > SHARD_FRAMES):
             yield shard
-            shard, size, count = [], 0, next(counts)
+            shard, size, frames, count = [], 0, 0, next(counts)
         shard.append(file)
-        size += file.size or 0
+        size += bytes
+        frames += more
     if shard:
         yield shard
 
 
-def difference(files: list[LocalFile], there: list[Item]) -> str | None:
-    """The key of the first file that is not what a manifest says, None where all are.
+def _frames(file: Local) -> int:
+    return len(file.frames) if isinstance(file, LocalSequence) else 0
+
+
+def difference(files: list[Local], there: list[Item]) -> str | None:
+    """The key of the first file or sequence that is not what a manifest says, None where all are.
 
     A file that could not be read then, or cannot be read now, may have any size.
     """
     for file, item in zip(files, there, strict=False):
-        if file.key != item.key or (None not in (file.size, item.size) and file.size != item.size):
+        resized = None not in (file.size, item.size) and file.size != item.size
+        length = file.length if isinstance(file, LocalSequence) else None
+        if file.key != item.key or resized or length != item.length:
             return file.key
     if len(files) != len(there):
         shorter = min(len(files), len(there))

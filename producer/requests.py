@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from contract.errors import InvalidInput, InvalidSource
+from contract.models import Registry
 from contract.objects import ObjectStore
-from contract.recipes import make_recipe
+from contract.recipes import RnnRecipe, make_recipe
 from contract.records import Precision
 from contract.samples import ImageFormat
 from contract.settings import Settings
 from contract.specs import Classify, Evaluate, Generate, Synthesize, Train, Verify
-from contract.templates import Template
+from contract.templates import TASKS, Template
 from producer import datasets, sources
 from producer.sources import Remote, Resolved
 
@@ -65,7 +66,7 @@ def classify(
         "shard_size": shard_size or settings.shard_size,
         "max_errors": max_errors,
     }
-    return Request(Classify, sources.resolve(str(source), store), fields, to)
+    return Request(Classify, sources.resolve(str(source), store, _frames(store, model, "classify")), fields, to)
 
 
 def train(
@@ -83,15 +84,17 @@ def train(
     half: bool = False,
 ) -> Request[Train]:
     """What `imagemill train` asks for; raises InvalidInput (an option) and what `datasets.resolve` raises."""
+    recipe = make_recipe(family, [*settings, *([f"epochs={epochs}"] if epochs is not None else [])])
     fields = {
         "name": name,
-        "recipe": make_recipe(family, [*settings, *([f"epochs={epochs}"] if epochs is not None else [])]),
+        "recipe": recipe,
         "labels": tuple(labels),
         "start": start,
         "min_score": min_score,
         "half": half,
     }
-    return Request(Train, datasets.resolve(str(source), store), fields)
+    frames = recipe.frames if isinstance(recipe, RnnRecipe) else 0
+    return Request(Train, datasets.resolve(str(source), store, frames), fields)
 
 
 def evaluate(
@@ -117,7 +120,7 @@ def evaluate(
         "cas_epochs": cas_epochs,
         "seed": seed,
     }
-    return Request(Evaluate, datasets.resolve(str(source), store), fields)
+    return Request(Evaluate, datasets.resolve(str(source), store, _frames(store, model, "evaluate")), fields)
 
 
 def generate(
@@ -188,7 +191,7 @@ def synthesize(
         "precision": precision,
         "shard_size": shard_size,
     }
-    found = datasets.resolve(str(away_from), store) if away_from is not None else None
+    found = datasets.resolve(str(away_from), store, 0) if away_from is not None else None
     return Request(Synthesize, found, fields, to, place="away_from")
 
 
@@ -231,3 +234,8 @@ def make_template(request: Request[Any]) -> Template:
             "name it as s3://bucket/prefix."
         )
     return Template(spec=fields, to=request.to)
+
+
+def _frames(store: ObjectStore, model: str, command: str) -> int:
+    """How many frames of a sequence the model looks at, 0 where it takes images; raises what `Registry.get` raises."""
+    return Registry(store).get(model, tasks=TASKS[command]).frames

@@ -22,7 +22,7 @@ from contract.keys import JobKeys
 from contract.objects import Entry, ObjectStore
 from contract.specs import Source
 from producer import manifests
-from producer.folders import LocalFile, walk
+from producer.folders import Local, images, walk
 
 _LOOK = 1000
 """Keys of a prefix that decide what it holds: one page of a listing."""
@@ -62,7 +62,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class Packed:
-    """Local images, to be packed into one tar a shard.
+    """Local images or sequences, to be packed into one tar a shard.
 
     `files` lists them anew at each call, so that a million of them need no memory.
     """
@@ -71,7 +71,7 @@ class Packed:
     label: str
     total: int
     skipped: int
-    files: Callable[[], Iterator[LocalFile]]
+    files: Callable[[], Iterator[Local]]
 
     def source(self, keys: JobKeys, bucket: str) -> Source:
         """The source in the spec of a job."""
@@ -81,16 +81,17 @@ class Packed:
 Resolved = Remote | Upload | Packed
 
 
-def resolve(text: str, store: ObjectStore) -> Resolved:
+def resolve(text: str, store: ObjectStore, frames: int = 0) -> Resolved:
     """What `text` names: a local folder, manifest or tar, or an `s3://` prefix, manifest or tar.
 
-    Raises InvalidSource where it is not there, cannot be read, or holds no images.
+    With `frames` it is for a model of sequences, which looks at so many of each at most. Raises InvalidSource where
+    it is not there, cannot be read, or holds no images.
     """
     if text.startswith("s3://"):
         return _remote(text, store)
     if text.startswith(("http://", "https://")):
         raise InvalidSource(f'{text} is one web address; list addresses in a .jsonl file, as {{"uri": "…"}} a line.')
-    return _local(text)
+    return _local(text, frames)
 
 
 def from_file_uri(uri: str) -> Path:
@@ -139,25 +140,25 @@ def _is_image(key: str) -> bool:
 # On this machine
 
 
-def _local(text: str) -> Upload | Packed:
+def _local(text: str, frames: int) -> Upload | Packed:
     # Not `resolve`: a folder has the name that the user gives it, link or not.
     path = Path(os.path.abspath(Path(text).expanduser()))
     label = os.path.normpath(text)
     suffix = path.suffix.lower()
     if path.is_dir():
-        return _folder(path, label)
+        return _folder(path, label, frames)
     if not path.exists():
         raise InvalidSource(f"There is no {text!r} here; name a folder, a manifest, a .tar, or s3://bucket/prefix.")
     if suffix == ".tar":
         return _tars((path,), label)
     if suffix in manifests.SUFFIXES:
-        return _manifest(path, label)
+        return _manifest(path, label, frames)
     if is_image_name(path.name) and suffix:
         raise InvalidSource(f"{text} is one image; name the folder that it is in, or a manifest that lists it.")
     raise InvalidSource(f"{text} is no source; it must be a folder, or end in .jsonl, .csv, .parquet or .tar.")
 
 
-def _folder(folder: Path, label: str) -> Upload | Packed:
+def _folder(folder: Path, label: str, frames: int) -> Upload | Packed:
     total = skipped = others = 0
     tars: list[Path] = []
     for file in walk(folder):
@@ -175,9 +176,11 @@ def _folder(folder: Path, label: str) -> Upload | Packed:
         what = f", only {skipped:,} other files" if skipped else ""
         raise InvalidSource(f"{label} holds no images{what}; name a folder with .jpg, .png, .webp … files.")
 
-    def files() -> Iterator[LocalFile]:
-        return (file for file in walk(folder) if is_image_name(file.key))
+    def files() -> Iterator[Local]:
+        return images(folder, frames)
 
+    if frames:
+        total = sum(1 for _ in files())
     return Packed(folder.as_uri(), label, total, skipped, files)
 
 
@@ -194,23 +197,27 @@ def _tars(paths: tuple[Path, ...], label: str) -> Upload:
     return Upload("tars", label, paths)
 
 
-def _manifest(path: Path, label: str) -> Upload | Packed:
+def _manifest(path: Path, label: str, frames: int) -> Upload | Packed:
+    def rows() -> Iterator[manifests.Row]:
+        return manifests.rows(path, sequences=frames > 0)
+
     total, remote, first = 0, False, ""
-    for where, uri in manifests.addresses(path):
-        found = manifests.is_remote(uri, where)
-        if total and found != remote:
-            raise InvalidSource(
-                f"{where} is {'an address' if found else 'a local path'} but {first} is not; put local "
-                "paths and remote addresses into two manifests."
-            )
-        first, remote = first or where, found
+    for row in rows():
+        for uri in row.addresses:
+            found = manifests.is_remote(uri, row.where)
+            if first and found != remote:
+                raise InvalidSource(
+                    f"{row.where} is {'an address' if found else 'a local path'} but {first} is not; put local "
+                    "paths and remote addresses into two manifests."
+                )
+            first, remote = first or row.where, found
         total += 1
     if not total:
         raise InvalidSource(f"{label} has no rows; there is nothing to label.")
     if remote:
         return Upload("manifest", label, (path,))
 
-    def files() -> Iterator[LocalFile]:
-        return (manifests.row_file(path.parent, uri) for _, uri in manifests.addresses(path))
+    def files() -> Iterator[Local]:
+        return (manifests.row_item(path, row, frames) for row in rows())
 
     return Packed(path.as_uri(), label, total, 0, files)

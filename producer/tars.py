@@ -1,4 +1,4 @@
-"""Writes one tar of local files and says where in it each file's bytes are. It knows no store.
+"""Writes one tar of local files and sequences and says where in it each file's bytes are. It knows no store.
 
 The headers are made by `tarfile` and laid out here, because the offsets are wanted, and because a
 file that shrinks or breaks off while it is read must leave no half member behind.
@@ -13,32 +13,45 @@ from pathlib import Path
 from typing import BinaryIO
 
 from contract.items import Item
-from producer.folders import LocalFile
+from contract.sequences import MAX_IMAGES
+from producer.folders import Local, LocalFile, LocalSequence
 
 _CHUNK = 2**20
 _BLOCK = tarfile.BLOCKSIZE
 
 
 def write_tar(
-    files: Iterable[LocalFile], path: Path, address: str, *, max_bytes: int, done: Callable[[], None]
+    files: Iterable[Local], path: Path, address: str, *, max_bytes: int, done: Callable[[], None]
 ) -> list[Item]:
-    """Pack `files` into the tar at `path` and return one item a file, in order.
+    """Pack `files` into the tar at `path` and return one item a file or sequence, in order.
 
     `address` is the `s3://` address that the tar will have. A file larger than `max_bytes` gets an
     item with its size alone, a file that cannot be read one with neither: a worker makes an error row
-    of each. `done` is called after each file.
+    of each. The same goes for a frame, and for a sequence whose frames are too large together. `done` is called
+    after each item.
     """
     items = []
     with path.open("wb") as tar:
         for file in files:
-            items.append(_add(tar, file, address, max_bytes))
+            if isinstance(file, LocalSequence):
+                items.append(_add_sequence(tar, file, address, max_bytes))
+            else:
+                items.append(_add(tar, file, address, max_bytes))
             done()
         tar.write(bytes(2 * _BLOCK))
     return items
 
 
+def _add_sequence(tar: BinaryIO, sequence: LocalSequence, address: str, max_bytes: int) -> Item:
+    size = sequence.size
+    if size is not None and size > MAX_IMAGES * max_bytes:
+        return Item(sequence.key, sequence.uri, size=size, label=sequence.label, length=sequence.length)
+    frames = [_add(tar, frame, address, max_bytes) for frame in sequence.frames]
+    return Item.of_frames(sequence.key, sequence.uri, frames, length=sequence.length, label=sequence.label)
+
+
 def _add(tar: BinaryIO, file: LocalFile, address: str, max_bytes: int) -> Item:
-    unreadable = Item(key=file.key, uri=file.uri)
+    unreadable = Item(key=file.key, uri=file.uri, label=file.label)
     if file.size is None:
         return unreadable
     start = tar.tell()
@@ -50,7 +63,7 @@ def _add(tar: BinaryIO, file: LocalFile, address: str, max_bytes: int) -> Item:
     with source:
         found = os.fstat(source.fileno())
         if found.st_size > max_bytes:
-            return Item(key=file.key, uri=file.uri, size=found.st_size)
+            return Item(key=file.key, uri=file.uri, size=found.st_size, label=file.label)
         info = tarfile.TarInfo(file.key)
         info.size, info.mtime = found.st_size, int(found.st_mtime)
         # PAX, so that names may be long and in any script.
@@ -61,7 +74,7 @@ def _add(tar: BinaryIO, file: LocalFile, address: str, max_bytes: int) -> Item:
             tar.truncate()
             return unreadable
     tar.write(bytes(-found.st_size % _BLOCK))
-    return Item(key=file.key, uri=file.uri, size=found.st_size, tar=address, offset=offset)
+    return Item(file.key, file.uri, size=found.st_size, tar=address, offset=offset, label=file.label)
 
 
 def _copy(source: BinaryIO, target: BinaryIO, size: int) -> bool:

@@ -221,7 +221,8 @@ def test_every_object_key_is_listed() -> None:
         *(of("<name>", 1) for of in (keys.model_record, keys.model_claim, keys.model_draft, keys.model_verdict)),
     ]
     actual = {
-        *(job.spec, job.tar(42), job.source(".jsonl"), job.manifest(42), job.plan, job.marker(42), job.marker(42, 1)),
+        *(job.spec, job.tar(42), job.tar_manifest(42), job.source(".jsonl"), job.manifest(42), job.plan),
+        *(job.marker(42), job.marker(42, 1)),
         *(job.checkpoint(42000), job.history, job.picture(1)),
         *(job.retry(1), job.end, job.success, job.active),
         *(key.replace("/1/", "/<version>/") for key in of_model),

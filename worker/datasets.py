@@ -11,8 +11,8 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass, field, replace
+from itertools import repeat
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
 
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import ImageError, InvalidSource
-from contract.items import Item, parse_s3
+from contract.items import Item, parse_s3, sharded
 from contract.models import Preprocess
 from contract.objects import ObjectStore
 from contract.results import with_items
@@ -28,6 +28,7 @@ from contract.rows import OK
 from contract.specs import Source
 from worker.control.sources import Listing
 from worker.engine import decode, pixels
+from worker.engine.decode import Frame
 from worker.engine.pipeline import Encoded
 from worker.fetch import Fetcher
 from worker.training import idx
@@ -36,7 +37,7 @@ from worker.training.data import Dataset
 log = logging.getLogger(__name__)
 
 Part = Literal["train", "test"]
-_CHUNK = 256
+_CHUNK = 256  # images, or frames of sequences, whose bytes are held at a time
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """ITU-R BT.601; a gray image stays what it is."""
 
@@ -100,7 +101,7 @@ class DatasetReader:
         left_out: Counter[str] = Counter()
         self.scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self.scratch) as file:
-            while chunk := list(islice(items, _CHUNK)):
+            for chunk in sharded(items, repeat(_CHUNK), max_frames=_CHUNK):
                 fetched = list(self.fetcher.read(chunk))
                 if how is None:
                     how = _how(fetched, wanted, self.max_pixels)
@@ -132,22 +133,25 @@ class DatasetReader:
         """The images of a source, each with its label."""
         items: Iterable[Item]
         if source.kind == "job":
-            items = self._of_job(source.uri, wanted.min_score)
+            items = self._of_job(source, wanted)
         else:
-            items = Listing(self.store, source, labels=True).items()
+            items = Listing(self.store, source, wanted.frames, labels=True).items()
         for item in items:
             if item.label is None:
+                what = "sequences" if wanted.frames else "images"
                 raise InvalidSource(
-                    f"{item.key} of {source.label} has no label; put images into a folder a class, write .cls files "
+                    f"{item.key} of {source.label} has no label; put {what} into a folder a class, write .cls files "
                     "beside them in a tar, or give a manifest a column `label`."
                 )
             yield item
 
-    def _of_job(self, job: str, min_score: float) -> Iterator[Item]:
-        for shard in with_items(self.store, job):
+    def _of_job(self, source: Source, wanted: Wanted) -> Iterator[Item]:
+        for shard in with_items(self.store, source.uri):
             for row, item in shard:
-                if row["status"] == OK and row["score"] >= min_score:
-                    yield Item(item.key, item.uri, item.size, item.tar, item.offset, label=row["label"])
+                if item.length is not None and not wanted.frames:
+                    raise InvalidSource(f"{source.label} labelled sequences; a model of images needs images.")
+                if row["status"] == OK and row["score"] >= wanted.min_score:
+                    yield replace(item.thinned(wanted.frames), label=row["label"])
 
     # IDX
 
@@ -197,13 +201,21 @@ class _How:
             found = decode.open_item(encoded, self.preprocess, max_pixels=self.max_pixels, frames=self.frames)
         except ImageError as error:
             return error
-        if self.exact and (found.width, found.height) != (self.size, self.size):
-            raise InvalidSource(
-                f"{item.key} has {found.width} × {found.height} pixels, the first image {self.size} × {self.size}; "
-                "make them one size, or say which with --set size=N."
-            )
+        if self.exact:
+            self._check_size(item, encoded, found)
         frames = found.pixels if self.frames else found.pixels[None]
         return frames if self.channels == 3 else _gray(frames)
+
+    def _check_size(self, item: Item, encoded: bytes | tuple[Frame, ...], found: decode.Decoded) -> None:
+        sizes = [(item.key, found.width, found.height)]
+        if isinstance(encoded, tuple):
+            sizes = [(frame.uri, *decode.look(frame.data)[:2]) for frame in encoded]
+        for name, width, height in sizes:
+            if (width, height) != (self.size, self.size):
+                raise InvalidSource(
+                    f"{name} has {width} × {height} pixels, the first image {self.size} × {self.size}; "
+                    "make them one size, or say which with --set size=N."
+                )
 
 
 def _how(fetched: Sequence[tuple[Item, Encoded]], wanted: Wanted, max_pixels: int) -> _How | None:
@@ -212,7 +224,7 @@ def _how(fetched: Sequence[tuple[Item, Encoded]], wanted: Wanted, max_pixels: in
         if isinstance(encoded, ImageError):
             continue
         try:
-            width, height, gray = decode.look(encoded)
+            width, height, gray = decode.look(_first(encoded))
         except ImageError:
             continue
         if not wanted.size and width != height:
@@ -231,10 +243,14 @@ def _refuse(fetched: tuple[Item, Encoded]) -> ImageError:
     if isinstance(encoded, ImageError):
         return encoded
     try:
-        decode.look(encoded)
+        decode.look(_first(encoded))
     except ImageError as error:
         return error
     raise AssertionError("an image that can be read decides how")
+
+
+def _first(encoded: bytes | tuple[Frame, ...]) -> bytes:
+    return encoded[0].data if isinstance(encoded, tuple) else encoded
 
 
 def training_preprocess(size: int, channels: int) -> Preprocess:

@@ -1,13 +1,14 @@
 """Reads the bytes of items ahead of who needs them, in order, within a budget of memory.
 
-It knows the object store and the web, nothing of images. An item that cannot be read becomes an
-ImageError in its place; a store that does not answer at all is raised, for then no item is at fault.
+It knows the object store and the web, nothing of images. An item that cannot be read, or one of whose
+frames cannot, becomes an ImageError in its place; a store that does not answer at all is raised, for then
+no item is at fault.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -26,6 +27,8 @@ from contract.errors import (
 )
 from contract.items import Item, parse_s3
 from contract.objects import ObjectStore
+from contract.sequences import MAX_IMAGES
+from worker.engine.decode import Frame, too_many_frames
 from worker.engine.pipeline import Encoded
 
 _SPAN = 8 * 2**20  # one GET of 8 MiB costs the store as much CPU as eight of 100 KB
@@ -69,10 +72,49 @@ class Fetcher:
     def read(self, items: Sequence[Item]) -> Iterator[tuple[Item, Encoded]]:
         """Each item with its bytes, or with what is wrong with it, in order.
 
-        Raises StoreUnavailable where the store stays silent.
+        Of a sequence no more is read than its `frames`. Raises StoreUnavailable where the store stays silent.
         """
+        files = self._read(file for item in items for file in self._files(item))
+        for item in items:
+            if item.length is None:
+                yield item, next(files)
+            else:
+                yield item, self._sequence(item, files)
+
+    def _files(self, item: Item) -> Sequence[Item]:
+        """What has to be read of an item: itself, or its frames, but of a sequence that is too large nothing."""
+        if item.length is None:
+            return (item,)
+        return item.frames if (item.size or 0) <= MAX_IMAGES * self._max_bytes else ()
+
+    def _sequence(self, item: Item, files: Iterator[bytes | ImageError]) -> Encoded:
+        """The frames of a sequence, taken from `files`; the first that cannot be read speaks for it."""
+        wanted = self._files(item)
+        if not wanted:
+            too_large = (item.size or 0) > MAX_IMAGES * self._max_bytes
+            return _long_sequence(self._max_bytes) if too_large else too_many_frames(item.length or 0)
+        frames: list[Frame] = []
+        bad: ImageError | None = None
+        read = 0
+        for file in wanted:
+            found = next(files)
+            if bad is not None:
+                continue  # the rest is under way already, and not kept
+            if isinstance(found, ImageError):
+                bad = found.of_frame(file.uri)
+                continue
+            read += len(found)
+            if read > MAX_IMAGES * self._max_bytes:  # sizes were not known before
+                bad = _long_sequence(self._max_bytes)
+                frames.clear()
+            else:
+                frames.append(Frame(file.uri, found))
+        return bad or tuple(frames)
+
+    def _read(self, items: Iterable[Item]) -> Iterator[bytes | ImageError]:
+        """What each file holds, in order, read ahead within the budget."""
         spans = deque(self._spans(items))
-        ahead: deque[tuple[_Span, Future[list[Encoded]]]] = deque()
+        ahead: deque[tuple[_Span, Future[list[bytes | ImageError]]]] = deque()
         budget = _AHEAD_BYTES
         try:
             while spans or ahead:
@@ -81,13 +123,13 @@ class Fetcher:
                     budget -= span.cost
                     ahead.append((span, self._pool.submit(self._load, span)))
                 span, future = ahead.popleft()
-                yield from zip(span.items, future.result(), strict=True)
+                yield from future.result()
                 budget += span.cost
         finally:
             for _, future in ahead:
                 future.cancel()
 
-    def _spans(self, items: Sequence[Item]) -> Iterator[_Span]:
+    def _spans(self, items: Iterable[Item]) -> Iterator[_Span]:
         run: list[Item] = []
         limit = _FIRST_SPAN
 
@@ -115,7 +157,7 @@ class Fetcher:
             run.append(item)
         yield from flush()
 
-    def _load(self, span: _Span) -> list[Encoded]:
+    def _load(self, span: _Span) -> list[bytes | ImageError]:
         first = span.items[0]
         try:
             if (first.size or 0) > self._max_bytes:
@@ -141,13 +183,13 @@ class Fetcher:
         except InvalidSettings as error:
             return [ImageDenied(str(error))] * len(span.items)
 
-    def _members(self, span: _Span) -> list[Encoded]:
+    def _members(self, span: _Span) -> list[bytes | ImageError]:
         assert span.items[0].tar is not None and span.end is not None
         bucket, key = parse_s3(span.items[0].tar)
         if span.end == span.start:
             return [b""] * len(span.items)
         data = self._store.get(key, bucket=bucket, offset=span.start, length=span.end - span.start)
-        found: list[Encoded] = []
+        found: list[bytes | ImageError] = []
         for item in span.items:
             start = (item.offset or 0) - span.start
             found.append(data[start : start + (item.size or 0)])
@@ -178,3 +220,10 @@ class Fetcher:
 def _too_large(size: int | None, limit: int) -> TooManyBytes:
     what = f"The file has {size:,} bytes, more than" if size else "The file has more than"
     return TooManyBytes(f"{what} the {limit:,} allowed; raise IMAGEMILL_MAX_IMAGE_BYTES to read it.")
+
+
+def _long_sequence(limit: int) -> TooManyBytes:
+    return TooManyBytes(
+        f"The frames that are looked at have more than {MAX_IMAGES * limit:,} bytes together; shrink them, or raise "
+        "IMAGEMILL_MAX_IMAGE_BYTES."
+    )

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LOADED_AT_MOST = 2
-_FRAMES = 64
 _RECORDS_AT_MOST = 64
 _RECORD_SECONDS = 60.0  # a version that was removed is served for so long at most
 
@@ -161,14 +160,9 @@ class Models:
             runtime,
             preprocess=model.preprocess,
             max_pixels=self._settings.max_image_pixels,
-            frames=frames_of(model),
+            frames=model.frames,
         )
         return Loaded(engine, runtime)
-
-
-def frames_of(model: Model) -> int:
-    """How many frames of a sequence a model looks at, 0 where it looks at images; as many as it was trained with."""
-    return int(model.recipe.get("frames") or _FRAMES) if model.task == "classify-sequence" else 0
 
 
 def fetch_weights(store: ObjectStore, model: Model, cache: Path) -> Path:

@@ -37,6 +37,7 @@ from worker.runner import Runner
 log = logging.getLogger(__name__)
 
 _SUBMIT = 32  # images handed to the engine at a time; it cuts no finer for a GPU
+_SUBMIT_BYTES, _HELD_BYTES = 64 * 2**20, 512 * 2**20  # of frames; 64 photos of 5 MB are a sequence
 
 
 @dataclass(frozen=True)
@@ -169,24 +170,29 @@ class ShardRunner:
 
     def _results(self, spec: Classify, lease: Lease, loaded: Loaded, items: list[Item]) -> Iterator[Result]:
         """One result an item. A few batches are under way at a time, so memory stays flat."""
-        under_way: deque[Future[list[Result]]] = deque()
+        under_way: deque[tuple[Future[list[Result]], int]] = deque()
         batch: list[Encoded] = []
+        fresh = held = 0  # bytes of frames: in the batch, and under way
         size = min(loaded.runtime.batch_size, _SUBMIT)
         # Two for each lane, and two whole batches where the device takes more than that.
         most = max(2 * loaded.runtime.lanes, 2 * loaded.runtime.batch_size // size) + 1
         for _, encoded in self.fetcher.read(items):
             batch.append(encoded)
-            if len(batch) == size:
+            fresh += sum(len(frame.data) for frame in encoded) if isinstance(encoded, tuple) else 0
+            if len(batch) == size or fresh >= _SUBMIT_BYTES:
                 lease.check()
-                under_way.append(loaded.engine.submit(batch, top_k=spec.top_k, features=spec.embed))
-                batch = []
-                if len(under_way) == most:
-                    yield from under_way.popleft().result()
+                under_way.append((loaded.engine.submit(batch, top_k=spec.top_k, features=spec.embed), fresh))
+                held += fresh
+                batch, fresh = [], 0
+                while under_way and (len(under_way) == most or held > _HELD_BYTES):
+                    first, of_first = under_way.popleft()
+                    yield from first.result()
+                    held -= of_first
         if batch:
-            under_way.append(loaded.engine.submit(batch, top_k=spec.top_k, features=spec.embed))
+            under_way.append((loaded.engine.submit(batch, top_k=spec.top_k, features=spec.embed), fresh))
         while under_way:
             lease.check()
-            yield from under_way.popleft().result()
+            yield from under_way.popleft()[0].result()
 
 
 def _poison(kills: int) -> WorkerKilled:

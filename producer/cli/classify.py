@@ -59,8 +59,9 @@ def classify(
     """Label every image of SOURCE.
 
     SOURCE is a local folder, an S3 prefix, a manifest (.jsonl, .csv or .parquet with a column `uri` or
-    `source-ref`), or WebDataset tars. Local images are packed and uploaded first. Ctrl-C leaves the
-    job running.
+    `source-ref`), or WebDataset tars. Local images are packed and uploaded first. For a model of
+    sequences the images of a folder are one, and so are an animation and the `frames` of a manifest's
+    row. Ctrl-C leaves the job running.
 
     \b
     Examples:

@@ -55,7 +55,8 @@ def train(
     """Train a model of FAMILY: cnn, rnn, gan or vae.
 
     SOURCE is a folder of class folders, WebDataset tars, an S3 prefix, a manifest with a column `label`, a folder
-    with IDX files (the MNIST format), or job:ID, the labels of an earlier classify job. It checkpoints, so that a
+    with IDX files (the MNIST format), or job:ID, the labels of an earlier classify job. An rnn takes sequences:
+    CLASS/SEQUENCE/frame-1.png, animations, or a manifest with `frames` and `label`. It checkpoints, so that a
     worker may die; Ctrl-C leaves it running. The best epoch is published.
 
     \b

@@ -29,6 +29,7 @@ def test_codes_are_stable() -> None:
         "truncated",
         "too_many_pixels",
         "too_many_bytes",
+        "too_many_frames",
         "not_found",
         "access_denied",
         "fetch_failed",

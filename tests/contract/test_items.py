@@ -1,5 +1,6 @@
 """Items and manifests."""
 
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -17,6 +18,44 @@ def test_a_manifest_reads_back_as_it_was_written() -> None:
     data = write_manifest(items)
     assert read_manifest(data) == items
     assert data.count(b"\n") == 3, "a line an item"
+
+
+def frames(*addresses: str, **fields: int | str) -> list[Item]:
+    return [replace(item_of(address), **fields) for address in addresses]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "sequence",
+    [
+        Item.of_frames("in/a/", "s3://b/in/a/", frames("s3://b/in/a/1.png", "s3://b/in/a/2.png", size=7), length=9),
+        Item.of_frames("m#1", "s3://b/m#1", frames("s3://b/x/1.png", "https://h/2.png?v=a/b"), length=2),
+        Item.of_frames("m#2", "s3://b/m#2", frames("s3://b/x/1.png"), length=1),
+        Item.of_frames(
+            "m#3", "file:///m#3", frames("file:///a%20/1", tar="s3://b/t.tar", size=3, offset=512), length=1
+        ),
+        Item.of_frames("big/", "s3://b/big/", (), length=100_001),
+    ],
+)
+def test_a_sequence_reads_back_with_its_frames(sequence: Item) -> None:
+    assert read_manifest(write_manifest([sequence])) == [sequence]
+
+
+def test_frames_say_once_what_they_have_in_common() -> None:
+    names = [f"s3://bucket/a/long/prefix/of/folders/frame-{n}.png" for n in range(64)]
+    sequence = Item.of_frames("of/folders/", "s3://bucket/of/folders/", frames(*names, size=1000), length=64)
+    assert len(write_manifest([sequence])) < 64 * 27
+
+
+def test_a_label_is_written_where_it_is_wanted() -> None:
+    item = Item("a/1.png", "s3://b/a/1.png", label="a")
+    assert read_manifest(write_manifest([item])) == [replace(item, label=None)]
+    assert read_manifest(write_manifest([item], labels=True)) == [item]
+
+
+def test_a_shard_of_long_sequences_is_closed_early() -> None:
+    items = [Item.of_frames(str(n), "", frames("s3://b/1", "s3://b/2"), length=2) for n in range(5)]
+    assert [len(shard) for shard in sharded(items, shard_sizes(4), max_frames=5)] == [2, 2, 1]
+    assert [len(shard) for shard in sharded(items, shard_sizes(4), max_frames=1)] == [1] * 5, "one fits always"
 
 
 def test_the_first_shards_are_small() -> None:

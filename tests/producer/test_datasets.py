@@ -29,6 +29,30 @@ def test_class_folders_are_packed(tmp_path: Path) -> None:
     assert found.total == 4
 
 
+def test_class_folders_of_sequences_are_packed(tmp_path: Path) -> None:
+    files = ("a/1/1.png", "a/1/2.png", "a/2/1.png", "b/1.gif", "b/2/1.png", "b/2/2.png")
+    found = datasets.resolve(folder(tmp_path, *files), STORE, 8)
+    assert isinstance(found, Packed)
+    assert [(item.key, item.label) for item in found.files()] == [
+        ("a/1/", "a"),
+        ("a/2/", "a"),
+        ("b/1.gif", "b"),
+        ("b/2/", "b"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (["a/1.png", "a/2.png", "b/1/1.png"], "a/ of .* is in no class folder"),
+        (["a/1/1.png", "a/2/1.png", "b/1/1.png", "b/1/2.png"], "The class 'b' of .* has one sequence"),
+    ],
+)
+def test_folders_of_frames_that_cannot_be_learnt_from(tmp_path: Path, files: list[str], said: str) -> None:
+    with pytest.raises(InvalidSource, match=said):
+        datasets.resolve(folder(tmp_path, *files), STORE, 8)
+
+
 def test_idx_files_are_uploaded_as_they_are(tmp_path: Path) -> None:
     files = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "README.md")
     found = datasets.resolve(folder(tmp_path, *files), STORE)

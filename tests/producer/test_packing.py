@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from contract.items import Item, read_manifest
 from contract.jobs import Plan
 from contract.keys import JobKeys
 from producer import sources
-from producer.folders import LocalFile
+from producer.folders import Local, LocalFile, LocalSequence
 from producer.packing import Progress, cut, difference, pack
 from producer.sources import Packed
 from producer.tars import write_tar
@@ -36,7 +37,7 @@ def local(path: Path, key: str) -> LocalFile:
     return LocalFile(key, str(path), path.stat().st_size)
 
 
-def tar_of(tmp_path: Path, *files: LocalFile, max_bytes: int = 1000) -> tuple[list[Item], bytes]:
+def tar_of(tmp_path: Path, *files: Local, max_bytes: int = 1000) -> tuple[list[Item], bytes]:
     target = tmp_path / "out.tar"
     items = write_tar(files, target, "s3://mill/out.tar", max_bytes=max_bytes, done=lambda: None)
     return items, target.read_bytes()
@@ -94,6 +95,29 @@ def test_a_file_that_breaks_off_leaves_no_half_member(tmp_path: Path, monkeypatc
         assert archive.getnames() == ["b.jpg"]
 
 
+def test_the_frames_of_a_sequence_are_packed_and_a_bad_one_is_told(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(b"one")
+    frames = (local(tmp_path / "1.png", "walk/1.png"), LocalFile("walk/2.png", str(tmp_path / "2.png"), None))
+    sequence = LocalSequence("walk/", f"{tmp_path.as_uri()}/", frames, length=9, label="left")
+
+    (item,), tar = tar_of(tmp_path, sequence)
+
+    first, second = item.frames
+    assert (item.key, item.uri, item.length, item.label) == ("walk/", f"{tmp_path.as_uri()}/", 9, "left")
+    assert first.offset is not None and tar[first.offset :].startswith(b"one")
+    assert (item.tar, first.tar, second.tar, second.size) == ("s3://mill/out.tar", "s3://mill/out.tar", None, None)
+
+
+def test_a_sequence_over_ten_times_the_limit_is_not_packed(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(b"12345")
+    frames = (local(tmp_path / "1.png", "1.png"),) * 3
+
+    (item,), tar = tar_of(tmp_path, LocalSequence("./", "file:///x/", frames, length=3), max_bytes=1)
+
+    assert item == Item("./", "file:///x/", size=15, length=3)
+    assert not tar.strip(b"\0")
+
+
 # Shards
 
 
@@ -141,6 +165,33 @@ def test_a_second_call_goes_on_behind_the_shards_that_are_there(tmp_path: Path) 
     assert ledger.told == [("planned", 0, 2), ("planned", 1, 1), ("complete", 2, 3)]
 
 
+def test_packing_sequences_goes_on_too_and_a_frame_more_is_a_change(tmp_path: Path) -> None:
+    # Given three sequences in shards of two, whose packing ended before the second,
+    store = MemoryStore()
+    for name in ("a/1", "a/2", "b/1", "c/1"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.png").write_bytes(name.encode())
+    found = sources.resolve(str(tmp_path), as_store(MemoryStore()), 8)
+    assert isinstance(found, Packed)
+    pack(house(store, MemoryLedger(), MemoryQueues()), spec(), found, max_bytes=100)
+    for key in (KEYS.plan, KEYS.manifest(1)):
+        del store.objects[key]
+    store.writes.clear()
+
+    # I expect the second shard alone to be packed,
+    pack(house(store, MemoryLedger(), MemoryQueues()), spec(), found, max_bytes=100)
+    assert store.writes == [KEYS.tar(1), KEYS.manifest(1), KEYS.plan]
+    first, _ = read_manifest(store.objects[KEYS.manifest(0)])
+    offsets = [(frame.offset or 0, frame.size) for frame in first.frames]
+    assert [store.get(KEYS.tar(0), offset=offset, length=size) for offset, size in offsets] == [b"a/1", b"a/2"]
+
+    # and to be told when a sequence of the first is another by now.
+    del store.objects[KEYS.plan]
+    (tmp_path / "a" / "3.png").write_bytes(b"")
+    with pytest.raises(JobConflict, match="'a/' in shard 0 is not what was packed"):
+        pack(house(store, MemoryLedger(), MemoryQueues()), spec(), found, max_bytes=100)
+
+
 def test_a_folder_that_changed_meanwhile_is_refused(tmp_path: Path) -> None:
     store = MemoryStore()
     photos = folder_of(tmp_path / "photos", a=b"1", b=b"22", c=b"333")
@@ -171,3 +222,12 @@ def test_a_file_that_could_not_be_read_may_have_any_size() -> None:
     assert difference(files, [Item("a", "file:///a"), Item("b", "file:///b", size=3)]) is None
     assert difference(files, [Item("a", "file:///a", size=6), Item("b", "file:///b")]) == "a"
     assert difference(files, [Item("a", "file:///a")]) == "b"
+
+
+def test_a_sequence_with_more_frames_than_before_has_changed() -> None:
+    frame = LocalFile("a/1", "/a/1", 5)
+    files: list[Local] = [LocalSequence("a/", "file:///a/", (frame,), length=3)]
+    there = Item.of_frames("a/", "file:///a/", [Item("a/1", "file:///a/1", size=5)], length=3)
+
+    assert difference(files, [there]) is None
+    assert difference(files, [replace(there, length=4)]) == "a/"

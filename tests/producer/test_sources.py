@@ -12,17 +12,18 @@ import pytest
 from contract.errors import InvalidSource
 from contract.keys import JobKeys
 from producer import sources
+from producer.folders import LocalSequence
 from producer.sources import Packed, Remote, Resolved, Upload
 from tests.producer.fakes import MemoryStore, as_store
 
 
-def resolve(text: str | Path, store: MemoryStore | None = None) -> Resolved:
-    return sources.resolve(str(text), as_store(store or MemoryStore()))
+def resolve(text: str | Path, store: MemoryStore | None = None, frames: int = 0) -> Resolved:
+    return sources.resolve(str(text), as_store(store or MemoryStore()), frames)
 
 
-def refused(text: str | Path, store: MemoryStore | None = None) -> str:
+def refused(text: str | Path, store: MemoryStore | None = None, frames: int = 0) -> str:
     with pytest.raises(InvalidSource) as raised:
-        resolve(text, store)
+        resolve(text, store, frames)
     return str(raised.value)
 
 
@@ -154,6 +155,75 @@ def test_a_manifest_is_checked_to_its_end(tmp_path: Path, name: str, text: str, 
     (tmp_path / name).write_text(text)
 
     assert says in refused(tmp_path / name)
+
+
+# Sequences
+
+
+def sequences(found: Resolved) -> dict[str, list[str] | None]:
+    """The frames of each sequence by its key, None where it is a file."""
+    assert isinstance(found, Packed)
+    items = list(found.files())
+    assert found.total == len(items)
+    return {
+        item.key: [frame.key for frame in item.frames] if isinstance(item, LocalSequence) else None for item in items
+    }
+
+
+def test_the_stills_of_a_local_folder_are_a_sequence(tmp_path: Path) -> None:
+    for name in ("up/1/f-10.png", "up/1/f-9.png", "up/1/f-11.png", "up/a b.gif", "top.jpg", "notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+
+    found = resolve(tmp_path, frames=2)
+
+    assert sequences(found) == {"up/1/": ["up/1/f-9.png", "up/1/f-11.png"], "up/a b.gif": None, "./": ["top.jpg"]}
+    assert isinstance(found, Packed)
+    up = next(iter(sorted(found.files(), key=lambda item: item.key == "./")))
+    assert isinstance(up, LocalSequence)
+    assert (up.uri, up.length, up.size, up.label) == (f"{tmp_path.as_uri()}/up/1/", 3, 2, "up")
+
+
+def test_a_row_lists_local_frames_in_its_own_order(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"12")
+    rows = ['{"frames": ["b.png", "a.png"], "label": "left"}', "", '{"uri": "c.gif", "frames": 12}']
+    (tmp_path / "m.jsonl").write_text("\n".join(rows))
+
+    found = resolve(tmp_path / "m.jsonl", frames=4)
+
+    assert sequences(found) == {"m.jsonl#1": ["b.png", "a.png"], "c.gif": None}
+    assert isinstance(found, Packed)
+    first = next(found.files())
+    assert (first.uri, first.size, first.label) == (f"{(tmp_path / 'm.jsonl').as_uri()}#1", None, "left")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_column_of_frames_is_enough(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"m{suffix}"
+    if suffix == ".csv":
+        path.write_text('frames,label\n"[""s3://b/1.png"", ""s3://b/2.png""]",left\n')
+    else:
+        pq.write_table(pa.table({"frames": [["s3://b/1.png", "s3://b/2.png"]], "label": ["left"]}), path)
+
+    assert isinstance(resolve(path, frames=4), Upload)
+    assert "has neither a column `uri` nor `source-ref`" in refused(path), "a model of images needs images"
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ('{"frames": []}', "list one or more"),
+        ('{"frames": ["a.png", 2]}', "each as a text"),
+        ('{"frames": "a.png"}', "nor a list of `frames`"),
+        ('{"frames": "[a.png]"}', "no JSON list"),
+        ('{"uri": "a.gif", "frames": ["a.png"]}', "a row is one or the other"),
+        ('{"frames": ["a.png", "s3://b/1.png"]}', "put local paths and remote"),
+    ],
+)
+def test_a_row_of_frames_is_checked(tmp_path: Path, row: str, says: str) -> None:
+    (tmp_path / "m.jsonl").write_text(f"{row}\n")
+
+    assert says in refused(tmp_path / "m.jsonl", frames=4)
 
 
 # Prefixes

@@ -56,6 +56,8 @@ class FakeEngine:
     def _label(item: Encoded) -> Result:
         if isinstance(item, ImageError):
             return Failed(item, None)
+        if isinstance(item, tuple):
+            item = b"".join(frame.data for frame in item)
         digest = hashlib.sha256(item).hexdigest()
         if item.startswith(b"!"):
             return Failed(NotAnImage("It is none."), digest)

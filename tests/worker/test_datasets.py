@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import json
@@ -11,6 +12,8 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -132,6 +135,59 @@ def test_an_animation_is_a_sequence_and_a_long_one_is_thinned_out(read: Read) ->
     assert found.data.lengths.tolist() == [3, 2]
     assert found.data.images[0][:, 0, 0, 0].tolist() == [0, 100, 200]
     assert found.data.images[1][:, 0, 0, 0].tolist() == [10, 20, 0]
+
+
+def test_the_stills_of_a_folder_are_a_sequence_and_the_folder_above_is_its_class(read: Read) -> None:
+    numbers = [1, 2, 10]
+    objects = {f"up/a/frame-{n}.png": png(n) for n in numbers} | {"down/b/x.png": png(7), "down/c.gif": gif([8, 9])}
+    found = read("prefix", objects, frames=2)
+    assert found.data.classes == ("down", "up")
+    assert found.data.lengths is not None
+    facts = zip(found.data.labels.tolist(), found.data.images[:], found.data.lengths, strict=True)
+    assert sorted((label, images[:length, 0, 0, 0].tolist()) for label, images, length in facts) == [
+        (0, [7]),
+        (0, [8, 9]),
+        (1, [1, 10]),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_a_row_of_a_manifest_lists_the_frames_and_has_the_label(read: Read, store: ObjectStore, kind: str) -> None:
+    objects = {f"{n}.png": png(n) for n in (1, 2, 3)}
+    listed = [[f"s3://{store.bucket}/in/{n}.png" for n in order] for order in ((3, 1), (2, 2, 1))]
+    rows = [{"frames": listed[0], "label": "left"}, {"frames": listed[1], "label": "right"}]
+    target = io.BytesIO()
+    if kind == "jsonl":
+        target.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+    elif kind == "csv":
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ["frames", "label"])
+        writer.writeheader()
+        writer.writerows({**row, "frames": json.dumps(row["frames"])} for row in rows)
+        target.write(text.getvalue().encode())
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), target)
+    found = read("manifest", {**objects, f"list.{kind}": target.getvalue()}, key=f"list.{kind}", frames=4)
+    assert found.data.classes == ("left", "right")
+    assert found.data.images[:][:, :, 0, 0, 0].tolist() == [[3, 1, 0], [2, 2, 1]]
+
+
+def test_a_sequence_with_a_bad_frame_is_left_out_and_counted_once(read: Read) -> None:
+    objects = {"up/a/1.png": png(1), "up/a/2.png": b"", "up/a/3.png": b"no image", "down/b/1.png": png(3)}
+    found = read("prefix", objects, frames=4)
+    assert (len(found.data), found.left_out) == (1, {"empty_file": 1})
+
+
+def test_frames_that_differ_in_size_need_a_size(read: Read) -> None:
+    objects = {"up/a/1.png": png(1), "up/a/2.png": png(2, (9, 9)), "down/b/1.png": png(3)}
+    with pytest.raises(InvalidSource, match=r"up/a/2\.png has 9 × 9 pixels, the first image 8 × 8"):
+        read("prefix", objects, frames=4)
+    assert read("prefix", objects, frames=4, size=8).data.images.shape == (2, 2, 8, 8, 1)
+
+
+def test_frames_without_a_folder_above_have_no_label(read: Read) -> None:
+    with pytest.raises(InvalidSource, match=r"in/a/ of here has no label; put sequences into a folder a class"):
+        read("prefix", {"a/1.png": png(1), "a/2.png": png(2)}, frames=4)
 
 
 def test_colour_stays_colour_unless_gray_is_wanted(read: Read) -> None:

@@ -124,6 +124,65 @@ def test_the_web_is_read_within_the_limit(fetcher: Fetcher) -> None:
     assert found == [b"ok", "too_many_bytes", "access_denied", "not_found"]
 
 
+def sequence(store: ObjectStore, name: str, *frames: bytes | None, told: bool = False) -> Item:
+    """A sequence in the store; a frame of None is not there. Sizes are `told`, as of a prefix, or not, as of a row."""
+    items = []
+    for number, data in enumerate(frames):
+        key = f"in/{name}/{number}"
+        if data is not None:
+            store.put(key, data)
+        items.append(Item(key, f"s3://{store.bucket}/{key}", size=len(data) if told and data is not None else None))
+    return Item.of_frames(f"in/{name}/", f"s3://{store.bucket}/in/{name}/", items, length=len(items))
+
+
+def test_the_frames_of_a_sequence_come_together(store: ObjectStore, fetcher: Fetcher) -> None:
+    store.put("in/one", b"one")
+    items = [
+        sequence(store, "a", b"0", b"1", b"2"),
+        Item("one", f"s3://{store.bucket}/in/one"),
+        sequence(store, "b", b"3", told=True),
+    ]
+    first, one, last = (found for _, found in fetcher.read(items))
+    assert isinstance(first, tuple) and isinstance(last, tuple)
+    assert [frame.data for frame in first] == [b"0", b"1", b"2"]
+    assert first[1].uri == f"s3://{store.bucket}/in/a/1"
+    assert (one, last[0].data) == (b"one", b"3")
+
+
+def test_the_first_frame_that_cannot_be_read_speaks_for_its_sequence(store: ObjectStore, fetcher: Fetcher) -> None:
+    items = [
+        sequence(store, "a", b"0", None, None),
+        sequence(store, "b", b"0", bytes(LIMIT + 1)),
+        sequence(store, "c", b"0"),
+    ]
+    gone, large, fine = (found for _, found in fetcher.read(items))
+    assert isinstance(gone, ImageError) and isinstance(large, ImageError) and isinstance(fine, tuple)
+    assert gone.code == "not_found"
+    assert str(gone).startswith(f"s3://{store.bucket}/in/a/1 was gone")
+    assert large.code == "too_many_bytes"
+    assert str(large).startswith(f"The frame s3://{store.bucket}/in/b/1: The file has more than the 10,000 allowed")
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_sequence_that_is_too_large_as_a_whole_is_one_error(
+    store: ObjectStore, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    items = [sequence(store, "a", *[bytes(LIMIT)] * 11, told=told), sequence(store, "b", b"0", told=told)]
+    read: list[str] = []
+    get = store.get
+    monkeypatch.setattr(store, "get", lambda key, **k: read.append(key) or get(key, **k))
+    large, fine = (found for _, found in fetcher.read(items))
+    assert isinstance(large, ImageError) and isinstance(fine, tuple)
+    assert large.code == "too_many_bytes" and "more than 100,000 bytes together" in str(large)
+    assert not told or read == ["in/b/0"], "what is known to be too large is not read"
+
+
+def test_a_sequence_of_too_many_frames_is_one_error(fetcher: Fetcher) -> None:
+    ((_, found),) = fetcher.read([Item.of_frames("in/", "s3://b/in/", (), length=100_001)])
+    assert isinstance(found, ImageError)
+    assert (found.code, "100,001 frames" in str(found)) == ("too_many_frames", True)
+
+
 def test_a_silent_store_is_no_items_fault(settings: Settings) -> None:
     away = ObjectStore(settings.model_copy(update={"s3_endpoint": "127.0.0.1:1"}), patience=0.1)
     fetcher = Fetcher(away, LIMIT, threads=2)

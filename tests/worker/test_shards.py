@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from contract.errors import ModelError, StoreUnavailable
-from contract.items import parse_s3, read_manifest
+from contract.items import Item, parse_s3, read_manifest, write_manifest
 from contract.jobs import Retry
 from contract.keys import JobKeys, child_shards
 from contract.lifecycle import House, read_end, read_marker, reopen
@@ -55,6 +55,29 @@ def test_a_shard_becomes_rows_in_the_order_of_its_manifest(house: House, job: Jo
         {"label": "odd", "label_index": 1, "score": 0.25},
     ]
     assert counts(house, "job") == (4, 3, 1)
+
+
+def test_sequences_of_many_bytes_are_handed_over_a_few_at_a_time(
+    house: House, job: Jobs, runner_of: Runners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given five sequences of two frames, of which two fill a batch and more than one is too much to hold,
+    spec = job(*(bytes([n]) for n in range(10)), shard_size=10)
+    keys = JobKeys(spec.id)
+    files = read_manifest(house.store.get(keys.manifest(0)))
+    pairs = [Item.of_frames(f"{n}/", f"s3://b/{n}/", files[2 * n : 2 * n + 2], length=2) for n in range(5)]
+    house.store.put(keys.manifest(0), write_manifest(pairs))
+    monkeypatch.setattr("worker.shards._SUBMIT_BYTES", 4)
+    monkeypatch.setattr("worker.shards._HELD_BYTES", 2)
+    models = FakeModels()
+    batches: list[int] = []
+    submit = models.engine.submit
+    monkeypatch.setattr(models.engine, "submit", lambda batch, **k: batches.append(len(batch)) or submit(batch, **k))
+
+    runner_of(models=models).run("job", 0)
+
+    # I expect small batches, and a row for each sequence in its place.
+    assert batches == [2, 2, 1]
+    assert [row["key"] for row in rows(house, "job", 0)] == ["0/", "1/", "2/", "3/", "4/"]
 
 
 def test_two_workers_on_the_same_shard_commit_it_once(house: House, job: Jobs, runner_of: Runners) -> None:

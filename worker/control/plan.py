@@ -66,7 +66,7 @@ def _plan(house: House, job: str, hold: Callable[[], bool]) -> None:
 def _shards(house: House, spec: Classify, hold: Callable[[], bool]) -> Plan | None:
     """Cut the source into shards, behind those that are there; None where somebody ended the job or took over."""
     job = spec.id
-    listing = Listing(house.store, spec.source)
+    listing = Listing(house.store, spec.source, spec.frames)
     number, total, last = _written(house, job)
     sizes = islice(shard_sizes(spec.shard_size), number, None)
     for chunk in sharded(_rest(listing, total, last), sizes):
@@ -94,21 +94,21 @@ def _portions(house: House, spec: Generate | Synthesize) -> Plan:
     return plan
 
 
-def _written(house: House, job: str) -> tuple[int, int, str | None]:
-    """What an earlier planner wrote: how many shards, how many items in them, the key of the last item."""
+def _written(house: House, job: str) -> tuple[int, int, Item | None]:
+    """What an earlier planner wrote: how many shards, how many items in them, the last item."""
     shards, items, last = 0, 0, None
     for entry in house.store.list(JobKeys(job).plan_prefix):
         if parse_shard(entry.key):
             manifest = read_manifest(house.store.get(entry.key))
-            shards, items, last = shards + 1, items + len(manifest), manifest[-1].key
+            shards, items, last = shards + 1, items + len(manifest), manifest[-1]
     return shards, items, last
 
 
-def _rest(listing: Listing, done: int, last: str | None) -> Iterator[Item]:
+def _rest(listing: Listing, done: int, last: Item | None) -> Iterator[Item]:
     """Items behind the `done` that are planned; keys of a prefix may have come or gone meanwhile."""
     for n, item in enumerate(listing.items()):
         if listing.source.kind == "prefix":
-            if last is None or item.key.encode() > last.encode():
+            if last is None or item.order > last.order:
                 yield item
         elif n >= done:
             yield item

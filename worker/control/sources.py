@@ -19,18 +19,35 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 
 from contract.errors import InvalidSource
-from contract.items import URI_COLUMNS, Item, is_image_name, item_of, parse_s3, row_uri
+from contract.items import (
+    FRAMES_COLUMN,
+    URI_COLUMNS,
+    Item,
+    folder_label,
+    is_image_name,
+    item_of,
+    parse_s3,
+    read_manifest,
+    row_frames,
+    row_uri,
+)
 from contract.objects import Entry, ObjectStore
 from contract.parquet import read_rows
+from contract.sequences import MAX_FRAMES, Folder, by_folder, spread
 from contract.specs import Source
 
 
 @dataclass
 class Listing:
-    """The items of a source; `skipped` counts files that are no images by their name."""
+    """The items of a source; `skipped` counts files that are no images by their name.
+
+    With `frames` an item is a sequence, of which at most so many are looked at: the still images of a folder of a
+    prefix, an animation, or the row of a manifest.
+    """
 
     store: ObjectStore
     source: Source
+    frames: int = 0
     labels: bool = False
     """Whether each item is to say its class: the folder that it is in, the `.cls` or `.json` beside it in a tar, or
     the column `label` of a manifest; None where there is no such thing."""
@@ -45,6 +62,8 @@ class Listing:
                 return self._tars()
             case "manifest":
                 return self._manifest()
+            case "uploaded":
+                return self._uploaded()
             case "packed":
                 raise InvalidSource(f"{self.source.label} is packed by the producer; run the same command again.")
             case "idx" | "job" | "seed":
@@ -52,12 +71,31 @@ class Listing:
 
     def _prefix(self) -> Iterator[Item]:
         bucket, prefix = parse_s3(self.source.uri)
+        images = self._images(bucket, prefix)
+        for found in by_folder(images, lambda entry: entry.key) if self.frames else images:
+            path = found.path if isinstance(found, Folder) else found.key
+            label = folder_label(path[len(prefix) :]) if self.labels else None
+            if isinstance(found, Folder):
+                frames = (_item(bucket, entry) for entry in found.frames(self.frames))
+                uri = f"s3://{bucket}/{path}"
+                yield Item.of_frames(path or "./", uri, frames, length=found.length, label=label)
+            else:
+                item = _item(bucket, found)
+                yield item if label is None else dataclasses.replace(item, label=label)
+
+    def _images(self, bucket: str, prefix: str) -> Iterator[Entry]:
+        """The objects under a prefix that are images by their name."""
         for entry in self.store.list(prefix, bucket=bucket):
             if is_image_name(entry.key):
-                label = _folder(entry.key.removeprefix(prefix)) if self.labels else None
-                yield Item(key=entry.key, uri=f"s3://{bucket}/{entry.key}", size=entry.size, label=label)
+                yield entry
             elif not entry.key.endswith("/"):
                 self.skipped += 1
+
+    def _uploaded(self) -> Iterator[Item]:
+        bucket, prefix = parse_s3(self.source.uri)
+        for entry in self.store.list(prefix, bucket=bucket):
+            if entry.key.endswith(".jsonl"):
+                yield from read_manifest(self.store.get(entry.key, bucket=bucket))
 
     def _tars(self) -> Iterator[Item]:
         bucket, prefix = parse_s3(self.source.uri)
@@ -102,18 +140,26 @@ class Listing:
                 where = f"Row {number} of {self.source.label}"
                 if not isinstance(row, dict):
                     raise InvalidSource(f'{where} is no JSON object; write {{"uri": "…"}} there.')
-                item = item_of(row_uri(row, where))
+                listed = row_frames(row, where) if self.frames else None
+                item = item_of(row_uri(row, where)) if listed is None else self._row(number, listed)
                 label = row.get("label") if self.labels else None
                 yield item if label is None else dataclasses.replace(item, label=str(label))
         except (ValueError, csv.Error, pa.ArrowException) as error:  # no JSON, no UTF-8, no CSV, no Parquet
             raise InvalidSource(f"{self.source.label} cannot be read as a manifest: {error}.") from error
+
+    def _row(self, number: int, listed: list[str]) -> Item:
+        """The sequence that a row lists, as they stand there."""
+        chosen = spread(len(listed), self.frames) if len(listed) <= MAX_FRAMES else ()
+        frames = (item_of(listed[n]) for n in chosen)
+        key = f"{PurePosixPath(self.source.label).name}#{number}"
+        return Item.of_frames(key, f"{self.source.uri}#{number}", frames, length=len(listed))
 
     def _rows(self, bucket: str, key: str) -> Iterator[object]:
         if key.endswith(".parquet"):
             with tempfile.TemporaryFile() as file:
                 for piece in self.store.pieces(key, bucket=bucket):
                     file.write(piece)
-                yield from read_rows(file, (*URI_COLUMNS, "label"))
+                yield from read_rows(file, (*URI_COLUMNS, FRAMES_COLUMN, "label"))
         elif key.endswith(".csv"):
             # With its line feeds, for a quoted cell may hold some; a byte order mark is none of the data.
             lines = (f"{line.decode()}\n" for line in self.store.lines(key, bucket=bucket))
@@ -124,9 +170,8 @@ class Listing:
                     yield json.loads(line)
 
 
-def _folder(path: str) -> str | None:
-    """The folder that a file is in, by its name; None where it is in none."""
-    return PurePosixPath(path.lstrip("/")).parent.name or None
+def _item(bucket: str, entry: Entry) -> Item:
+    return Item(key=entry.key, uri=f"s3://{bucket}/{entry.key}", size=entry.size)
 
 
 def _samples(tar: tarfile.TarFile) -> Iterator[list[tarfile.TarInfo]]:
@@ -149,7 +194,7 @@ def _label_of(tar: tarfile.TarFile, sample: list[tarfile.TarInfo]) -> str | None
             value = text.decode().strip() if suffix == ".cls" else json.loads(text).get("label")
             if value not in (None, ""):
                 return str(value)
-    return _folder(sample[0].name)
+    return folder_label(sample[0].name)
 
 
 def _without_mark(lines: Iterator[str]) -> Iterator[str]:

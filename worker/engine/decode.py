@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NoReturn
 
@@ -32,8 +33,17 @@ from PIL import (  # noqa: F401
     WebPImagePlugin,
 )
 
-from contract.errors import DecodeFailed, EmptyFile, ImageError, NotAnImage, TooManyPixels, TruncatedImage
+from contract.errors import (
+    DecodeFailed,
+    EmptyFile,
+    ImageError,
+    NotAnImage,
+    TooManyFrames,
+    TooManyPixels,
+    TruncatedImage,
+)
 from contract.models import Preprocess
+from contract.sequences import MAX_FRAMES, MAX_IMAGES, spread
 
 Interpolation = Literal["bicubic", "bilinear"]
 
@@ -41,7 +51,6 @@ Interpolation = Literal["bicubic", "bilinear"]
 _FORMATS = tuple(
     name for name in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "MPO", "ICO", "AVIF") if name in Image.OPEN
 )
-_SEQUENCE_PIXELS = 10
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF87a", b"GIF89a")
 _TRAILERS = (b"\xff\xd9", b"IEND\xaeB`\x82", b";")  # how a JPEG, a PNG and a GIF end
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -62,10 +71,18 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True, slots=True)
+class Frame:
+    """The bytes of a file that is one frame of a sequence, and the address that names it."""
+
+    uri: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Decoded:
     """A decoded image: `pixels` uint8 [size, size, 3], RGB; `width` and `height` of the whole as shown.
 
-    Of a sequence `pixels` are [t, size, size, 3].
+    Of a sequence `pixels` are [t, size, size, 3], `width` and `height` those of its first frame.
     """
 
     pixels: NDArray[np.uint8]
@@ -92,13 +109,43 @@ def decode(data: bytes, size: int, *, crop: float, interpolation: Interpolation,
         _fail(data, error)
 
 
-def open_item(data: bytes, how: Preprocess, *, max_pixels: int, frames: int) -> Decoded:
-    """What a model with this preprocessing wants of a file: an image, or a sequence of at most so many `frames`."""
+def open_item(data: bytes | tuple[Frame, ...], how: Preprocess, *, max_pixels: int, frames: int) -> Decoded:
+    """What a model with this preprocessing wants: an image, or a sequence of at most so many `frames`.
+
+    The frames of a sequence lie in one file, or each in its own.
+    """
+    if isinstance(data, tuple):
+        return decode_frames(data, how.size, crop=how.crop, interpolation=how.interpolation, max_pixels=max_pixels)
     if frames:
         return decode_sequence(
             data, how.size, crop=how.crop, interpolation=how.interpolation, max_pixels=max_pixels, frames=frames
         )
     return decode(data, how.size, crop=how.crop, interpolation=how.interpolation, max_pixels=max_pixels)
+
+
+def decode_frames(
+    files: Sequence[Frame], size: int, *, crop: float, interpolation: Interpolation, max_pixels: int
+) -> Decoded:
+    """A sequence of files, each as `decode` gives one; their sizes may differ, as they do where somebody is followed.
+
+    `max_pixels` holds for a frame, and ten times as much for all together. Raises what `decode` raises, naming the
+    frame.
+    """
+    frames: list[Decoded] = []
+    seen = 0
+    for file in files:
+        try:
+            frame = decode(file.data, size, crop=crop, interpolation=interpolation, max_pixels=max_pixels)
+        except ImageError as error:
+            raise error.of_frame(file.uri) from error
+        seen += frame.width * frame.height
+        if seen > MAX_IMAGES * max_pixels:
+            raise TooManyPixels(
+                f"The {len(files)} frames that are looked at have more than {MAX_IMAGES * max_pixels:,} pixels "
+                "together; shrink them, or raise IMAGEMILL_MAX_IMAGE_PIXELS."
+            )
+        frames.append(frame)
+    return Decoded(np.stack([frame.pixels for frame in frames]), frames[0].width, frames[0].height)
 
 
 def decode_sequence(
@@ -128,7 +175,9 @@ def _decode_sequence(
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         width, height = image.size
         count = getattr(image, "n_frames", 1)
-        if width * height > max_pixels or width * height * count > _SEQUENCE_PIXELS * max_pixels:
+        if count > MAX_FRAMES:
+            raise too_many_frames(count)
+        if width * height > max_pixels or width * height * count > MAX_IMAGES * max_pixels:
             raise _too_many_pixels(max_pixels, width, height)
         pixels = []
         for number in spread(count, frames):
@@ -136,13 +185,6 @@ def _decode_sequence(
             image.load()
             pixels.append(np.asarray(_to_rgb(_resized(image, size, crop, _RESAMPLING[interpolation]))))
     return Decoded(np.stack(pixels), width, height)
-
-
-def spread(count: int, most: int) -> list[int]:
-    """Which of `count` frames are taken where at most `most` are: evenly spread, the first and the last among them."""
-    if count <= most:
-        return list(range(count))
-    return [round(n * (count - 1) / max(1, most - 1)) for n in range(most)]
 
 
 def look(data: bytes) -> tuple[int, int, bool]:
@@ -254,6 +296,13 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # broken metadata is no reason to refuse a good photo
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def too_many_frames(count: int) -> TooManyFrames:
+    """What is wrong with a sequence of so many frames."""
+    return TooManyFrames(
+        f"The sequence has {count:,} frames, more than the {MAX_FRAMES:,} that it may; cut it into shorter ones."
+    )
 
 
 def _too_many_pixels(limit: int, width: int = 0, height: int = 0) -> TooManyPixels:

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from contract.errors import DecodeFailed, ImageError
 from contract.models import Preprocess
-from worker.engine.decode import Decoded, open_item
+from worker.engine.decode import Decoded, Frame, open_item
 from worker.engine.runtime import Output, Runtime
 
-Encoded: TypeAlias = bytes | ImageError
-"""The bytes of an image file, or why there are none."""
+Encoded: TypeAlias = bytes | tuple[Frame, ...] | ImageError
+"""The bytes of a file, or of the files that are the frames of a sequence, or why there are none."""
 
 # A GPU takes 256 at a time, but lanes that decoded 256 each would start it late and let go of it late;
 # the runtime coalesces.
@@ -37,8 +37,8 @@ _CHUNK = 32
 class Labelled:
     """The `top_k` class indices, surest first, with their softmax probabilities.
 
-    `width` and `height` are pixels as shown; `sha256` is of the file; `features`, float32 [d], only
-    where they were asked for.
+    `width` and `height` are pixels as shown; `sha256` is of the file, or of the frames one behind the other;
+    `features`, float32 [d], only where they were asked for.
     """
 
     indices: tuple[int, ...]
@@ -157,7 +157,7 @@ class Engine:
     def _open_item(self, item: Encoded) -> _Entry:
         if isinstance(item, ImageError):
             return Failed(item, None)
-        sha256 = hashlib.sha256(item).hexdigest()
+        sha256 = _sha256(item)
         how = self._preprocess
         try:
             decoded = open_item(item, how, max_pixels=self._max_pixels, frames=self._frames)
@@ -175,6 +175,13 @@ def padded(sequences: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], N
     for target, frames in zip(pixels, sequences, strict=True):
         target[: len(frames)] = frames
     return pixels, lengths
+
+
+def _sha256(item: bytes | tuple[Frame, ...]) -> str:
+    digest = hashlib.sha256()
+    for data in (frame.data for frame in item) if isinstance(item, tuple) else (item,):
+        digest.update(data)
+    return digest.hexdigest()
 
 
 def _bare(error: ImageError) -> ImageError:

@@ -8,7 +8,6 @@ import torch
 from worker.datasets import Wanted
 from worker.evaluation import classification, page
 from worker.judges import Case, Judgement, forward
-from worker.models import frames_of
 
 
 def judge(case: Case) -> Judgement:
@@ -18,7 +17,7 @@ def judge(case: Case) -> Judgement:
     wanted = Wanted(
         size=pre.size,
         channels=3,
-        frames=frames_of(model),
+        frames=model.frames,
         preprocess=pre,
         classes=model.labels,
         part="test",

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from contract.sequences import spread
 from worker.training.data import Dataset
 from worker.training.randomness import seeded
 
@@ -105,14 +106,14 @@ def normalized(pixels: Tensor) -> Tensor:
 def thinned(batch: Batch, frames: int) -> Batch:
     """Sequences of more than `frames` thinned out evenly to so many, and none padded beyond the longest of the batch.
 
-    Frame i of a sequence that is thinned is its frame ⌊i × length / frames⌋.
+    Which frames stay is what `contract.sequences.spread` says, here as wherever a model looks at a sequence.
     """
     assert batch.lengths is not None
     pixels, longest = batch.pixels.movedim(2, -1), int(batch.lengths.max())  # as they lie in memory, to be copied so
     if longest <= frames:
         pixels = pixels[:, :longest].contiguous()
     else:
-        places = torch.arange(frames) * batch.lengths.clamp(min=frames)[:, None] // frames
+        places = torch.tensor([spread(max(length, frames), frames) for length in batch.lengths.tolist()])
         pixels = pixels[torch.arange(len(batch))[:, None], places]
     return replace(batch, pixels=pixels.movedim(-1, 2), lengths=batch.lengths.clamp(max=frames))
 

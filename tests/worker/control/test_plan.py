@@ -12,13 +12,14 @@ from contract.specs import Classify, Source
 from worker.control.plan import plan
 
 
-def begin(house: House, shard_size: int = 4) -> JobKeys:
+def begin(house: House, shard_size: int = 4, frames: int = 0) -> JobKeys:
     bucket = house.store.bucket
     spec = Classify(
         id="job",
         source=Source(kind="prefix", uri=f"s3://{bucket}/in/", label="in"),
         model="m@1",
         weights_sha256="0" * 64,
+        frames=frames,
         shard_size=shard_size,
         output=f"s3://{bucket}/out/",
     )
@@ -93,3 +94,69 @@ def test_two_planners_make_one_plan(house: House) -> None:
     assert planned(house, keys) == [["0.jpg"]]
     status = house.ledger.status("job")
     assert status is not None and status.total == 1
+
+
+def test_stills_of_a_folder_are_one_sequence_and_an_animation_is_another(house: House) -> None:
+    # Given stills on three levels, animations between them, and a model that looks at two frames,
+    stills = [f"a/{name}.png" for name in ("frame-2", "frame-10", "frame-1", "1/x", "1/y", "9/z")]
+    for name in [*stills, "a/5.gif", "b/one.jpg", "b/walk.webp", "notes.txt", "top.png"]:
+        house.store.put(f"in/{name}", b"x")
+    keys = begin(house, shard_size=100, frames=2)
+
+    plan(house, "job")
+
+    # I expect an item a folder, behind what is in it, with the first and the last frame by number.
+    items = read_manifest(house.store.get(keys.manifest(0)))
+    assert planned(house, keys) == [["a/1/", "a/5.gif", "a/9/", "a/", "b/walk.webp", "b/", ""]]
+    by_key = {item.key: item for item in items}
+    assert [frame.key for frame in by_key["in/a/"].frames] == ["in/a/frame-1.png", "in/a/frame-10.png"]
+    assert (by_key["in/a/"].length, by_key["in/a/"].uri) == (3, f"s3://{house.store.bucket}/in/a/")
+    assert (by_key["in/b/"].length, len(by_key["in/b/"].frames)) == (1, 1)
+    assert by_key["in/a/5.gif"].length is None
+
+
+@pytest.mark.parametrize("dead", [1, 2, 3])
+def test_a_planner_of_sequences_that_died_is_continued(
+    house: House, monkeypatch: pytest.MonkeyPatch, dead: int
+) -> None:
+    # Given folders inside folders, whose planner dies over one of its shards,
+    for path in ("a/1", "a/2/1", "a/2/5/1", "a/3", "b/1", "c/1", "c/a/1", "z"):
+        house.store.put(f"in/{path}.png", b"x")
+    keys = begin(house, shard_size=2, frames=8)
+    put = house.store.put
+
+    def die(key: str, *args: object) -> None:
+        if key == keys.manifest(dead):
+            raise StoreUnavailable("away")
+        put(key, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(house.store, "put", die)
+    with pytest.raises(StoreUnavailable):
+        plan(house, "job")
+    monkeypatch.undo()
+
+    # if another goes on, I expect every sequence once, as if nothing had been.
+    plan(house, "job")
+    assert [name for shard in planned(house, keys) for name in shard] == [
+        "a/2/5/",
+        "a/2/",
+        "a/",
+        "b/",
+        "c/a/",
+        "c/",
+        "",
+    ]
+
+
+def test_of_too_many_frames_none_is_planned(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("contract.sequences.MAX_FRAMES", 5)
+    for n in range(6):
+        house.store.put(f"in/big/{n}.png", b"x")
+        house.store.put(f"in/fine/{n % 5}.png", b"x")
+    keys = begin(house, frames=3)
+
+    plan(house, "job")
+
+    big, fine = read_manifest(house.store.get(keys.manifest(0)))
+    assert (big.length, big.frames) == (6, ())
+    assert (fine.length, len(fine.frames)) == (5, 3)

@@ -14,9 +14,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from contract.errors import DecodeFailed, EmptyFile, NotAnImage, TooManyPixels, TruncatedImage
+from contract.errors import DecodeFailed, EmptyFile, NotAnImage, TooManyFrames, TooManyPixels, TruncatedImage
 from worker.engine import decode as module
-from worker.engine.decode import Decoded, decode
+from worker.engine.decode import Decoded, Frame, decode, decode_frames, decode_sequence
 
 WIDTH, HEIGHT = 400, 300
 
@@ -319,3 +319,47 @@ def test_whatever_a_decoder_raises_is_one_error(monkeypatch: pytest.MonkeyPatch,
 def test_a_real_photo_is_decoded_as_pillow_would(photos: dict[str, Path]) -> None:
     with Image.open(photos["tabby-cat"]) as image:
         assert difference(run(photos["tabby-cat"].read_bytes()).pixels, image) < 1.0
+
+
+def run_frames(*files: bytes, max_pixels: int = 10**8) -> Decoded:
+    frames = [Frame(f"s3://b/{n}.png", data) for n, data in enumerate(files)]
+    return decode_frames(frames, 32, crop=1.0, interpolation="bicubic", max_pixels=max_pixels)
+
+
+def test_frames_in_files_are_the_frames_of_an_animation() -> None:
+    scenes = [scene().rotate(angle) for angle in (0, 90, 180)]
+    files = [encode(one, "PNG") for one in scenes]
+    animation = encode(scenes[0], "WEBP", save_all=True, append_images=scenes[1:], lossless=True)
+
+    one, other = (
+        run_frames(*files),
+        decode_sequence(animation, 32, crop=1.0, interpolation="bicubic", max_pixels=10**8, frames=3),
+    )
+
+    assert np.array_equal(one.pixels, other.pixels)
+    assert (one.width, one.height) == (other.width, other.height) == (WIDTH, HEIGHT)
+
+
+def test_frames_may_have_many_sizes() -> None:
+    found = run_frames(encode(scene(40, 30), "PNG"), encode(scene(), "JPEG"))
+    assert (found.pixels.shape, found.width, found.height) == ((2, 32, 32, 3), 40, 30)
+
+
+def test_a_bad_frame_is_named() -> None:
+    with pytest.raises(NotAnImage, match=r"^The frame s3://b/1\.png: The 4 bytes are of no image format"):
+        run_frames(encode(scene(40, 30), "PNG"), b"text")
+
+
+def test_frames_together_have_ten_times_the_pixels_of_an_image_at_most() -> None:
+    still = encode(scene(10, 10), "PNG")
+    assert len(run_frames(*[still] * 10, max_pixels=100).pixels) == 10
+    with pytest.raises(TooManyPixels, match="The 11 frames that are looked at have more than 1,000 pixels"):
+        run_frames(*[still] * 11, max_pixels=100)
+
+
+def test_an_animation_has_no_more_frames_than_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_FRAMES", 2)
+    scenes = [scene(10, 10).rotate(angle) for angle in (0, 90, 180)]
+    animation = encode(scenes[0], "GIF", save_all=True, append_images=scenes[1:])
+    with pytest.raises(TooManyFrames, match="3 frames"):
+        decode_sequence(animation, 32, crop=1.0, interpolation="bicubic", max_pixels=100, frames=3)

@@ -119,8 +119,8 @@ def test_long_sequences_are_thinned_out_evenly() -> None:
     # Given sequences of 3, 8 and 5 frames, if no more than 4 are wanted,
     batch = thinned(framed([3, 8, 5], t=9), 4)
 
-    # I expect the first as it was and of the others every second frame, and about every one.
-    assert frames(batch) == [[1, 2, 3], [1, 3, 5, 7], [1, 2, 3, 4]]
+    # I expect the first as it was and the others evenly spread, their first and their last frame among them.
+    assert frames(batch) == [[1, 2, 3], [1, 3, 6, 8], [1, 2, 4, 5]]
     assert batch.pixels.shape[1] == 4
 
 
