@@ -44,7 +44,7 @@ from contract.samples import ImageFormat
 from contract.schedules import Missed, Schedules
 from contract.settings import Settings, current
 from contract.specs import Classify, Generate, Source, Spec, Synthesize, Verify
-from producer import exports, imagefolder, requests, sources
+from producer import exports, imagefolder, pages, requests, sources
 from producer import models as own_models
 from producer import schedules as own_schedules
 from producer.commits import status_from_bucket, unfinished
@@ -443,14 +443,13 @@ class Client:
         )
         return self._begin(spec, None, None)
 
-    def report(self, job: str) -> str:
-        """The page of an evaluation, HTML; raises JobConflict where the job has none, or none yet."""
-        spec = lifecycle.read_spec(self.house.store, job)
-        try:
-            return self.house.store.get(JobKeys(job).report).decode()
-        except ObjectNotFound:
-            why = "it has not ended" if spec.kind == "evaluate" else f"a {spec.kind} job makes none"
-            raise JobConflict(f"{job} has no page: {why}; `imagemill show {job}` shows what it has.") from None
+    def report(self, job: str, *, timeout: float = 60.0) -> str:
+        """The page of a job, HTML. That of a classify job that has ended is made now where nobody has made it before.
+
+        Raises JobConflict where the job has none, or none yet, and ServiceUnavailable where no worker has made it
+        within `timeout` seconds.
+        """
+        return pages.fetch(self.house, job, timeout=timeout)
 
     def history(self, job: str) -> list[dict[str, Any]]:
         """The figures of each epoch of a training so far: epoch, step, losses, metrics, learning_rate, seconds."""

@@ -1,5 +1,7 @@
 """Concludes a job that generates, once every shard of its plan is done: chooses, and writes that, or asks for more.
 
+Of a job that labels, which ends without it, it has the page made.
+
     indices of candidates → selection → next wave, or: tars, indices, summary → end
 
 It runs on a worker, under a lock of the job. Killed anywhere, it is sent again by the reconciler and comes to the
@@ -25,16 +27,15 @@ from contract.errors import ImagemillError, ServiceUnavailable
 from contract.items import parse_s3
 from contract.jobs import Plan
 from contract.keys import JobKeys, shard_stem
-from contract.lifecycle import House, close, read_marker, reopen
+from contract.lifecycle import House, close, read_marker, read_spec, reopen
 from contract.models import Model
 from contract.portions import Portion
 from contract.results import committed
 from contract.samples import SUFFIX
-from contract.specs import Generate, Synthesize
+from contract.specs import Classify, Generate, Synthesize
 from worker.archive import Archive, index
 from worker.generate import FEATURES, facts, read_images
 from worker.models import Models
-from worker.reference import References
 from worker.selection import Selection
 from worker.waves import next_wave
 
@@ -49,16 +50,18 @@ FINAL = 1
 class Concluder:
     """What a worker needs to conclude jobs."""
 
-    name: str
     house: House
     models: Models
-    references: References
     report: Callable[[Generate | Synthesize], dict[str, float]]
-    """Writes the page of a job; what it measured for that."""
+    """Writes the page of a job that generated; what it measured for that."""
+    page: Callable[[str], None]
+    """Writes the page of a job that labelled."""
 
     def run(self, job: str) -> None:
         """Conclude a job whose shards are done, if nobody does. Harmless when run twice."""
         ledger = self.house.ledger
+        if self._labels(job):
+            return
         hold = ledger.lock("conclude", job, _LOCK_SECONDS)
         if hold is None:
             return
@@ -77,6 +80,16 @@ class Concluder:
             close(self.house, job, "failed", f"The images could not be put together ({error!r}); see the worker's log.")
         finally:
             ledger.unlock("conclude", job)
+
+    def _labels(self, job: str) -> bool:
+        """Have the page made of a job that labels; False of another. What goes wrong is no harm to a job that ended."""
+        try:
+            if not isinstance(read_spec(self.house.store, job), Classify):
+                return False
+            self.page(job)
+        except ImagemillError as error:
+            log.warning("The page of %s cannot be made: %s", job, error)
+        return True
 
     def _conclude(self, job: str, hold: Callable[[], bool]) -> None:
         spec = read_images(self.house.store, job)

@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Protocol
 
 from celery import Celery
@@ -137,11 +137,17 @@ class Process:
     def concluder(self) -> Concluder:
         """Ends jobs that generate; imports torch."""
         from worker.conclude import Concluder
-        from worker.report import Report
+        from worker.reports import classify
+        from worker.reports.generated import GeneratedReport
 
-        generator = self.generator
-        report = Report(self.house, generator.models, generator.references)
-        return Concluder(self._name, self.house, generator.models, generator.references, report.write)
+        generator, limit = self.generator, self.settings.max_image_pixels
+        report = GeneratedReport(self.house, generator.models, generator.references, limit)
+        return Concluder(
+            house=self.house,
+            models=generator.models,
+            report=report.write,
+            page=partial(classify.write, self.house, self.fetcher, max_pixels=limit),
+        )
 
     @cached_property
     def reader(self) -> DatasetReader:

@@ -72,6 +72,10 @@ class References:
         finally:
             self._lock.release()
 
+    def known(self, spec: Synthesize) -> Reference | None:
+        """That of a job whose candidates were made, None where it has none, or its candidates are gone."""
+        return None if spec.away_from is None else self._found.get(spec.id) or self._stored(spec)
+
     def images(self, spec: Synthesize, lease: Lease | None = None) -> Dataset:
         """The real images themselves, as the generator makes its own: [n, size, size, c]."""
         assert spec.away_from is not None, "there is a reference"

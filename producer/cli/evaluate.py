@@ -99,9 +99,13 @@ def evaluate(
 def report(job: str, output: Path | None, as_json: bool) -> None:
     """Write the page of JOB: one HTML file that needs nothing else.
 
+    Of an `evaluate` job: figures and plots of the model. Of a `classify` job that has ended: its labels and scores, the
+    images that it is least certain of, and what failed; a worker makes it when it is first asked for.
+
     \b
-    Example:
+    Examples:
       imagemill report flowers-test -o flowers.html
+      imagemill report animals -o animals.html
     """
     from producer.client import Client
 

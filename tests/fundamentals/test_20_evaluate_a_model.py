@@ -59,12 +59,6 @@ def test_a_page_needs_nothing_else(client: Client, judged: Status) -> None:
     assert "http://" not in page and "https://" not in page
 
 
-def test_another_kind_of_job_has_no_page(mill: Mill, client: Client, labelled: str) -> None:
-    job = mill.finished(client.classify(labelled, model=MODEL).id)
-    with pytest.raises(JobConflict, match="a classify job makes none"):
-        client.report(job.id)
-
-
 def test_labels_that_the_model_does_not_know_are_named(
     mill: Mill, client: Client, camera: ObjectStore, photos: dict[str, Path]
 ) -> None:

@@ -95,6 +95,11 @@ def test_another_size_and_format(mill: Mill, client: Client, image_format: Any, 
             assert f'DigitalSourceType="{samples.SYNTHETIC}"'.encode() in data, "as XMP"
 
 
+def test_a_page_with_a_sheet_a_class(client: Client, generated: Status) -> None:
+    page = client.report(generated.id)
+    assert page.count("<img") == 4 and "painter@1" in page and "seed 0" in page
+
+
 def test_truncation_makes_images_more_alike(mill: Mill, client: Client, generated: Status) -> None:
     def spread(job: Status) -> float:
         images = [pixels(data) for name, data in files_of(client, job).items() if name.endswith(".png")]

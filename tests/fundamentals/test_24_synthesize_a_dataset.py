@@ -65,6 +65,17 @@ def test_the_same_again_whatever_the_shards(mill: Mill, client: Client, made: St
     assert accepted(client, mill.finished(again.id)) == accepted(client, made)
 
 
+def test_its_page_shows_what_was_made_before_it_says_it(client: Client, made: Status) -> None:
+    page = client.report(made.id)
+    for said in ("giant-panda", "Acceptance", "Distances to real images", "Fréchet"):
+        assert said in page, said
+    assert page.count('src="data:image/png') >= 4 + 2, "sheets, pairs, scores"
+    assert page.index("<img") < page.index("<table")
+    assert "http://" not in page and "https://" not in page
+    assert made.metrics is not None and made.metrics["accepted"] == 240
+    assert made.metrics["frechet_distance"] > 0
+
+
 def test_near_duplicates_are_rejected(mill: Mill, client: Client, made: Status) -> None:
     job = mill.finished(client.synthesize("painter", per_class=10, dedup=0.05, max_attempts=4, **LENIENT).id)
     rejected = Counter(row["reject_reason"] for row in rows_of(client, job))

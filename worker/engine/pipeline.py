@@ -157,7 +157,7 @@ class Engine:
     def _open_item(self, item: Encoded) -> _Entry:
         if isinstance(item, ImageError):
             return Failed(item, None)
-        sha256 = _sha256(item)
+        sha256 = sha256_of(item)
         how = self._preprocess
         try:
             decoded = open_item(item, how, max_pixels=self._max_pixels, frames=self._frames)
@@ -177,7 +177,7 @@ def padded(sequences: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], N
     return pixels, lengths
 
 
-def _sha256(item: bytes | tuple[Frame, ...]) -> str:
+def sha256_of(item: bytes | tuple[Frame, ...]) -> str:
     digest = hashlib.sha256()
     for data in (frame.data for frame in item) if isinstance(item, tuple) else (item,):
         digest.update(data)

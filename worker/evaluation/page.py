@@ -1,4 +1,4 @@
-"""The page of an evaluation: one HTML file that needs nothing else, and what it shows of a classifier or a generator.
+"""The page of a job: one HTML file that needs nothing else, and what it shows of an evaluation.
 
 It knows no figures but those that it is given. Pictures are data URIs, there is no script, and a policy in
 the head forbids both scripts and the network.
@@ -21,6 +21,7 @@ from worker.evaluation.distances import Distances
 from worker.evaluation.neighbours import Memorisation
 
 _MISTAKES = 10
+_JPEG = b"\xff\xd8\xff"
 
 Cell = str | int | float | None
 """An int has separators between thousands, a float four digits; None is a dash."""
@@ -28,11 +29,20 @@ Cell = str | int | float | None
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """PNG bytes and their caption; `pixelated` enlarges small ones to the width of the text, with hard edges."""
+    """PNG or JPEG and its caption; `pixelated` enlarges a small one to the width of the text, with hard edges."""
 
-    png: bytes
+    image: bytes
     caption: str
     pixelated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A small picture among others, PNG or JPEG, with the lines under it; None is a gray square that says `why`."""
+
+    image: bytes | None
+    lines: tuple[str, ...]
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +57,12 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading, and under it a paragraph, pictures and tables, in this order."""
+    """A heading, and under it a paragraph, pictures, tiles and tables, in this order."""
 
     heading: str
     text: str = ""
     pictures: tuple[Picture, ...] = ()
+    tiles: tuple[Tile, ...] = ()
     tables: tuple[Table, ...] = ()
 
 
@@ -73,7 +84,7 @@ def classifier(result: Classification, scores: ArrayLike, right: ArrayLike) -> t
     matrix = plots.confusion(result.confusion, [one.name for one in result.classes])
     bars = plots.bars("F1 of each class, worst first", "F1 (%)", {one.name: one.f1 for one in worst})
     classes = tuple(
-        (one.name, one.examples, one.predictions, _percent(one.precision), _percent(one.recall), _percent(one.f1))
+        (one.name, one.examples, one.predictions, percent(one.precision), percent(one.recall), percent(one.f1))
         for one in worst
     )
     columns = ("class", "examples", "predictions", "precision", "recall", "F1")
@@ -116,7 +127,7 @@ def generator(
     and `pairs` what `plots.pairs` drew, both PNG; `generated` [n] and `held_out` [m] are the distances
     to the nearest training image from which `memorisation` was made.
     """
-    rank, rest = _percent(memorisation.quantile), _percent(1 - memorisation.quantile)
+    rank, rest = percent(memorisation.quantile), percent(1 - memorisation.quantile)
     spread = plots.histogram(
         "Distance to the nearest training image",
         "Euclidean distance of features",
@@ -128,12 +139,12 @@ def generator(
             "Distances",
             f"Between features of {features}. They compare only with figures of the same network, the same data and "
             "as many images.",
-            tables=(_generator_figures(distances),),
+            tables=(distance_figures(distances),),
         ),
         Section("Samples", pictures=(Picture(samples, "Generated images, not selected.", pixelated=True),)),
         Section(
             "Nearest training images",
-            f"{_percent(memorisation.share)} of the generated images are nearer to their nearest training image than "
+            f"{percent(memorisation.share)} of the generated images are nearer to their nearest training image than "
             f"{rest} of the held-out images are to theirs. As new as these, it would be {rank}; copies make it more.",
             pictures=(
                 Picture(pairs, "The generated images that are nearest to a training image, nearest first."),
@@ -153,29 +164,30 @@ def generator(
 
 
 def _classifier_figures(result: Classification) -> Table:
-    rows: list[tuple[Cell, ...]] = [("top-1 accuracy", "the label has the highest score", _percent(result.top1))]
+    rows: list[tuple[Cell, ...]] = [("top-1 accuracy", "the label has the highest score", percent(result.top1))]
     if result.k < len(result.classes):  # else it is 100 % whatever the model does
-        rows.append((f"top-{result.k} accuracy", f"it is among the {result.k} highest", _percent(result.top_k)))
+        rows.append((f"top-{result.k} accuracy", f"it is among the {result.k} highest", percent(result.top_k)))
     rows += [
-        ("precision", "predictions of a class that are right; mean over classes", _percent(result.precision)),
-        ("recall", "examples of a class that are found; mean over classes", _percent(result.recall)),
-        ("F1", "harmonic mean of both; mean over classes", _percent(result.f1)),
-        ("calibration error", "how far score and accuracy are apart; 0 is best", _percent(result.calibration_error)),
+        ("precision", "predictions of a class that are right; mean over classes", percent(result.precision)),
+        ("recall", "examples of a class that are found; mean over classes", percent(result.recall)),
+        ("F1", "harmonic mean of both; mean over classes", percent(result.f1)),
+        ("calibration error", "how far score and accuracy are apart; 0 is best", percent(result.calibration_error)),
         ("examples", f"of {len(result.classes)} classes", result.examples),
     ]
     return Table(("figure", "what it is", "value"), tuple(rows), words=2)
 
 
-def _generator_figures(found: Distances) -> Table:
+def distance_figures(found: Distances) -> Table:
+    """What `distances.measure` found, with a line on what each figure is."""
     kid, shape = found.kid, found.manifold
     kernel = f"{1000 * kid.mean:.3f} ± {1000 * kid.std:.3f}".replace("-", "−")
     rows: tuple[tuple[Cell, ...], ...] = (
         ("Fréchet distance", "of Gaussians fitted to both, squared; 0 is best", found.frechet),
         ("kernel distance", f"times 1,000, in {kid.subsets} subsets of {kid.size:,} images; 0 is best", kernel),
-        ("precision", "generated images that lie among the real ones", _percent(shape.precision)),
-        ("recall", "real images that lie among the generated ones", _percent(shape.recall)),
+        ("precision", "generated images that lie among the real ones", percent(shape.precision)),
+        ("recall", "real images that lie among the generated ones", percent(shape.recall)),
         ("density", "neighbourhoods of real images around a generated one; real ones have 1", shape.density),
-        ("coverage", "real images with a generated one nearby", _percent(shape.coverage)),
+        ("coverage", "real images with a generated one nearby", percent(shape.coverage)),
         ("real images", f"{found.dimensions:,} features each, neighbourhoods of {shape.k}", found.real),
         ("generated images", "", found.generated),
     )
@@ -193,7 +205,7 @@ def _mistakes(result: Classification) -> Table:
             names[true],
             names[taken],
             int(counts[true, taken]),
-            _percent(counts[true, taken] / result.classes[true].examples),
+            percent(counts[true, taken] / result.classes[true].examples),
         )
         for true, taken in cells
         if counts[true, taken]
@@ -202,7 +214,8 @@ def _mistakes(result: Classification) -> Table:
     return Table(columns, rows, words=2, caption="The most frequent mistakes." if rows else "There are no mistakes.")
 
 
-def _percent(share: float | None) -> str | None:
+def percent(share: float | None) -> str | None:
+    """A share of 1 as a cell."""
     return None if share is None else f"{100 * share:.2f}\N{NO-BREAK SPACE}%"
 
 
@@ -211,15 +224,30 @@ def _section(section: Section) -> str:
     if section.text:
         parts.append(f"<p>{escape(section.text)}</p>")
     parts += [_picture(picture) for picture in section.pictures]
+    if section.tiles:
+        parts.append('<div class="tiles">' + "".join(_tile(tile) for tile in section.tiles) + "</div>")
     parts += [_table(table) for table in section.tables]
     return "<section>" + "\n".join(parts) + "</section>"
 
 
 def _picture(picture: Picture) -> str:
-    data, caption = base64.b64encode(picture.png).decode(), escape(picture.caption)
+    caption = escape(picture.caption)
     kind = ' class="pixelated"' if picture.pixelated else ""
-    source = f"data:image/png;base64,{data}"
-    return f'<figure><img{kind} src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+    return f'<figure><img{kind} src="{_uri(picture.image)}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+
+
+def _tile(tile: Tile) -> str:
+    if tile.image is None:
+        shown = f'<div class="gone">{escape(tile.why)}</div>'
+    else:
+        shown = f'<img src="{_uri(tile.image)}" alt="{escape(tile.lines[-1] if tile.lines else "")}">'
+    lines = "".join(f"<div>{escape(line)}</div>" for line in tile.lines)
+    return f"<figure>{shown}<figcaption>{lines}</figcaption></figure>"
+
+
+def _uri(image: bytes) -> str:
+    kind = "jpeg" if image.startswith(_JPEG) else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
 
 
 def _table(table: Table) -> str:
@@ -262,6 +290,13 @@ figure { margin: 1rem 0 1.5rem }
 figcaption { margin-top: .25rem }
 img { display: block; width: 100%; max-width: 800px; border-radius: 6px; background: #fff }
 img.pixelated { image-rendering: pixelated }
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.2rem, 1fr)); gap: 1rem .75rem;
+  margin: 1rem 0 }
+.tiles figure { margin: 0; min-width: 0 }
+.tiles figcaption { line-height: 1.3; font-size: .8rem }
+.tiles figcaption div:first-child { color: var(--ink); font-weight: 600 }
+.gone { display: flex; align-items: center; justify-content: center; aspect-ratio: 1; border-radius: 6px;
+  background: #8a929b; color: #fff; font-size: .8rem; padding: .5rem; text-align: center }
 .wide { overflow-x: auto; margin: 1rem 0 }
 table { border-collapse: collapse; min-width: 60%; font-variant-numeric: tabular-nums }
 caption { caption-side: top; text-align: left; padding-bottom: .25rem }

@@ -30,6 +30,9 @@ _LABELS = 40  # more are not readable side by side
 _COUNTS = 15  # classes up to which each cell of a confusion matrix has its number
 _FONT = FontProperties(family="DejaVu Sans")
 
+BINS = 40
+"""Of a histogram."""
+
 
 def curves(title: str, axis: str, series: Mapping[str, Sequence[float]], *, best: int | None = None) -> bytes:
     """Values over epochs, the first of which is 1; `best` marks an epoch. `axis` names what is drawn, and its unit."""
@@ -113,23 +116,63 @@ def histogram(
 
     `span` are the ends of the axis, those of the values if it is not given.
     """
-    figure, ax = _axes(title, 4.0)
     arrays = {name: np.asarray(values, dtype=np.float64) for name, values in groups.items()}
     filled = [values for values in arrays.values() if values.size]
-    edges = np.histogram_bin_edges(np.concatenate(filled) if filled else np.zeros(1), 40, span)
-    for (name, values), (colour, line, _) in zip(arrays.items(), _STYLES, strict=False):
-        shares = np.histogram(values, edges)[0] / max(values.size, 1)
-        label = f"{_text(name)} ({values.size:,})"
-        ax.stairs(shares, edges, fill=True, color=colour, alpha=0.2)
-        ax.stairs(shares, edges, color=colour, linestyle=line, linewidth=1.6, label=label)
+    edges = np.histogram_bin_edges(np.concatenate(filled) if filled else np.zeros(1), BINS, span)
+    return binned(title, axis, {name: np.histogram(values, edges)[0] for name, values in arrays.items()}, edges, mark)
+
+
+def binned(
+    title: str,
+    axis: str,
+    groups: Mapping[str, ArrayLike],
+    edges: ArrayLike,
+    mark: tuple[str, float] | None = None,
+) -> bytes:
+    """What `histogram` draws, of groups that are counted already: [bins] values between the edges [bins + 1]."""
+    figure, ax = _axes(title, 4.0)
+    ends = np.asarray(edges, dtype=np.float64)
+    for (name, found), (colour, line, _) in zip(groups.items(), _STYLES, strict=False):
+        counts = np.asarray(found, dtype=np.int64)
+        shares = counts / max(counts.sum(), 1)
+        label = f"{_text(name)} ({counts.sum():,})"
+        ax.stairs(shares, ends, fill=True, color=colour, alpha=0.2)
+        ax.stairs(shares, ends, color=colour, linestyle=line, linewidth=1.6, label=label)
     if mark:
         ax.axvline(mark[1], color=_INK, linewidth=1, linestyle=(0, (1, 2)), label=f"{_text(mark[0])}, {mark[1]:.3g}")
     ax.yaxis.set_major_formatter(FuncFormatter(_hundredths))
-    ax.set_xlim(edges[0], edges[-1])
+    ax.set_xlim(ends[0], ends[-1])
     ax.set_ylim(bottom=0)
     _label(ax, axis, "share of the group (%)")
     ax.grid(color=_PALE, linewidth=0.6)
     _legend(ax)
+    return _png(figure)
+
+
+def counts(title: str, axis: str, values: Mapping[str, int], rest: tuple[str, int] | None = None) -> bytes:
+    """How often each class came, in the order given from above, with its share of all.
+
+    `rest`, a name and how often, stands below them as a number alone: its bar, often the longest, would be read as
+    that of a class.
+    """
+    rows = [*values.items(), *([rest] if rest else [])]
+    n, total = len(rows), max(1, sum(count for _, count in rows))
+    figure, ax = _axes(title, 1.4 + 0.22 * max(n, 4))
+    ax.barh(range(len(values)), list(values.values()), 0.8, color=_BLUE)
+    ax.set_yticks(range(n), [_text(name, 28) for name, _ in rows], size=8, parse_math=False)
+    longest = max(values.values(), default=1)
+    for at, (_, count) in enumerate(rows):
+        place = count if at < len(values) else 0
+        ax.text(
+            place + 0.006 * longest, at, f"{count:,} ({100 * count / total:.3g} %)", va="center", size=8, color=_INK
+        )
+    ax.set_ylim(n - 0.4, -0.6)
+    ax.set_xlim(0, 1.22 * longest)  # beside the longest bar stands its number
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
+    _label(ax, axis, "")
+    ax.grid(axis="x", color=_PALE, linewidth=0.6)
+    ax.set_axisbelow(True)
     return _png(figure)
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from worker.evaluation import classification, page, plots
 from worker.evaluation.distances import measure
 from worker.evaluation.neighbours import closest, memorisation, nearest
-from worker.evaluation.page import Picture, Section, Table, render
+from worker.evaluation.page import Picture, Section, Table, Tile, render
 
 PNG = plots.curves("t", "y", {"a": [1.0]})
 NASTY = "<script>alert(\"1\")</script> & '{x}'"
@@ -92,12 +92,23 @@ def test_it_needs_nothing_else() -> None:
 def test_every_text_is_escaped() -> None:
     # Given a text that would be a script wherever text can be,
     table = Table((NASTY, NASTY), ((NASTY, NASTY),), caption=NASTY)
-    section = Section(NASTY, NASTY, (Picture(PNG, NASTY),), (table,))
+    tiles = (Tile(PNG, (NASTY, NASTY)), Tile(None, (NASTY,), NASTY))
+    section = Section(NASTY, NASTY, (Picture(PNG, NASTY),), tiles, (table,))
     reader = read(section, title=NASTY, model=NASTY, data=NASTY)
     # I expect it to be text at each of these places.
     assert "script" not in reader.tags
-    assert reader.text.count(NASTY) == 2 + 2 + 2 + 1 + 5
-    assert reader.alts == [NASTY]
+    assert reader.text.count(NASTY) == 2 + 2 + 2 + 1 + 4 + 5
+    assert reader.alts == [NASTY, NASTY]
+
+
+def test_a_photo_is_told_from_a_drawing_and_a_gap_says_why() -> None:
+    photo = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(photo, "JPEG")
+    tiles = (Tile(photo.getvalue(), ("cat", "a.jpg")), Tile(PNG, ()), Tile(None, ("dog", "b.jpg"), "not_found"))
+    reader = read(Section("s", tiles=tiles))
+    assert [source.partition(";")[0] for source in reader.sources] == ["data:image/jpeg", "data:image/png"]
+    assert reader.alts == ["a.jpg", ""]
+    assert "not_founddogb.jpg" in reader.text
 
 
 def test_cells_are_written_by_their_kind() -> None:

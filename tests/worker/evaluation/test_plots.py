@@ -54,6 +54,9 @@ def draw(n: int, names: tuple[str, ...] = ()) -> dict[str, Callable[[], bytes]]:
             names[0], names[-1], {names[0]: np.arange(50.0), names[-1]: np.ones(3)}, mark=(names[0], 7.5)
         ),
         "bars": lambda: plots.bars(names[0], names[-1], shares),
+        "counts": lambda: plots.counts(
+            names[0], names[-1], {name: at for at, name in enumerate(names[:30])}, (names[-1], 9)
+        ),
     }
 
 
@@ -65,7 +68,7 @@ def test_a_plot_is_twice_800_pixels_wide_and_not_too_high(kind: str, n: int) -> 
     assert 400 <= height <= 2200
 
 
-@pytest.mark.parametrize("kind", ["curves", "confusion", "histogram", "bars"])
+@pytest.mark.parametrize("kind", ["curves", "confusion", "histogram", "bars", "counts"])
 def test_any_name_is_drawn_as_it_is(kind: str) -> None:
     """Neither read as a formula, nor warned about for a sign that the font lacks: warnings are errors here."""
     assert pixels(draw(len(STRANGE), STRANGE)[kind]()).shape[1] == 1600
@@ -125,6 +128,22 @@ def test_groups_of_different_size_and_an_empty_one_share_a_plot() -> None:
     both = plots.histogram("t", "x", {"many": np.linspace(0, 1, 10_000), "none": np.zeros(0)}, span=(0, 1))
     assert pixels(both).shape[1] == 1600
     assert pixels(plots.histogram("t", "x", {"none": np.zeros(0)})).shape[1] == 1600
+
+
+def test_values_that_are_counted_already_are_drawn_alike() -> None:
+    values = np.random.default_rng(0).random(1000)
+    counts, edges = np.histogram(values, plots.BINS, (0, 1))
+    assert plots.binned("t", "x", {"a": counts}, edges) == plots.histogram("t", "x", {"a": values}, span=(0, 1))
+
+
+def test_the_rest_of_the_classes_has_a_number_and_no_bar() -> None:
+    def blue(png: bytes) -> int:
+        image = pixels(png).astype(int)
+        return int((image[:, :, 2] - image[:, :, 0] > 100).sum())
+
+    few = {"a": 5, "b": 4}
+    with_bar, without = plots.counts("t", "x", {**few, "others": 5}), plots.counts("t", "x", few, ("others", 5))
+    assert blue(without) == pytest.approx(blue(with_bar) * 9 / 14, rel=0.02)
 
 
 def test_one_epoch_and_a_thousand_are_drawn() -> None:

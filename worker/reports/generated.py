@@ -1,0 +1,201 @@
+"""The page of a job that generated: contact sheets, acceptance, scores, nearest training images, distances.
+
+    indices, shard by shard → counts → files of a few → page
+
+Read from what is committed, so it can be written again.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from contract import samples
+from contract.errors import ObjectNotFound
+from contract.jobs import Marker
+from contract.keys import JobKeys
+from contract.lifecycle import House, read_created, read_marker
+from contract.results import committed
+from contract.samples import SUFFIX
+from contract.specs import Generate, Synthesize
+from worker.archive import Row
+from worker.engine.decode import decode
+from worker.evaluation import distances, page, synthesis
+from worker.evaluation.synthesis import PAIRS, SHEET, ClassCount, GateScores, Nearest, Synthesis
+from worker.generate import FEATURES
+from worker.models import Models
+from worker.reference import Reference, References
+from worker.selection import normalized
+
+_COMPARED = 10_000
+"""Images of each side that distances are measured between, at most."""
+_LEAST = 6
+"""Fewer have no neighbourhoods of five."""
+
+
+@dataclass
+class _Found:
+    """What is gathered of the rows."""
+
+    accepted: Counter[int] = field(default_factory=Counter)
+    candidates: Counter[int] = field(default_factory=Counter)
+    rejects: dict[int, Counter[str]] = field(default_factory=dict)
+    first: dict[int, list[tuple[Marker, Row]]] = field(default_factory=dict)
+    """The first accepted of each class, by index."""
+    nearest: list[tuple[float, Marker, Row]] = field(default_factory=list)
+    scores: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
+    """Of accepted and of rejected candidates."""
+
+    def add(self, marker: Marker, rows: Sequence[Row]) -> None:
+        for row in rows:
+            label = row["label_index"]
+            self.candidates[label] += 1
+            if row["score"] is not None:
+                self.scores[0 if row["accepted"] else 1].append(row["score"])
+            if not row["accepted"]:
+                self.rejects.setdefault(label, Counter())[row["reject_reason"]] += 1
+                continue
+            self.accepted[label] += 1
+            self.first.setdefault(label, []).append((marker, row))
+            if row["copy_distance"] is not None:
+                self.nearest.append((row["copy_distance"], marker, row))
+        for label, found in self.first.items():
+            self.first[label] = sorted(found, key=lambda one: one[1]["index"])[:SHEET]
+        self.nearest = sorted(self.nearest, key=lambda one: one[0])[:PAIRS]
+
+
+@dataclass(frozen=True)
+class GeneratedReport:
+    """What a worker needs to write pages of jobs that generated."""
+
+    house: House
+    models: Models
+    references: References
+    max_pixels: int
+
+    def write(self, spec: Generate | Synthesize) -> dict[str, float]:
+        """Write the page of a job; figures for `show`."""
+        found = _Found()
+        for marker, table in samples.shards(self.house.store, spec.id):
+            found.add(marker, table.to_pylist())
+        model = self.models.model(spec.model)
+        classes = [_count(spec, label, model.labels[label], found) for label in spec.classes]
+        shown = [spec.classes[place] for place in synthesis.pictured(classes)]
+        wanted = [one for label in shown for one in found.first.get(label, [])]
+        files = self._files(spec, [*wanted, *((marker, row) for _, marker, row in found.nearest)])
+        places = {label: place for place, label in enumerate(spec.classes)}
+        images = {
+            places[label]: np.stack([self._pixels(files[row["key"]], row["width"]) for _, row in found.first[label]])
+            for label in shown
+            if found.first.get(label)
+        }
+        nearest = compared = scores = None
+        if isinstance(spec, Synthesize):
+            accepted, rejected = (np.array(part, np.float32) for part in found.scores)
+            scores = GateScores(accepted, rejected, spec.min_score)
+            reference = self.references.known(spec)
+            if reference is not None:
+                nearest = self._nearest(spec, found, files)
+                compared = self._distances(spec, reference)
+        sections = synthesis.sections(
+            Synthesis(
+                tuple(classes),
+                images,
+                scores,
+                nearest,
+                compared,
+                features=f"{spec.gate}, of length 1" if isinstance(spec, Synthesize) else "",
+            )
+        )
+        html = page.render(
+            f"{'Synthesis' if isinstance(spec, Synthesize) else 'Images'} of {spec.model}",
+            model=spec.model,
+            data=f"job {spec.id}, seed {spec.seed}",
+            date=datetime.fromisoformat(read_created(self.house.store, spec.id)).astimezone(UTC),
+            sections=sections,
+        )
+        self.house.store.put(JobKeys(spec.id).report, html.encode())
+        return _headline(compared)
+
+    def _nearest(self, spec: Synthesize, found: _Found, files: Mapping[str, bytes]) -> Nearest | None:
+        """The accepted images nearest to a training image, beside it, at the size of the generator."""
+        if not found.nearest:
+            return None
+        real = self.references.images(spec)
+        rows = [row for _, _, row in found.nearest]
+        training = real.images[np.array([int(row["nearest"]) for row in rows], np.int64)]
+        generated = np.stack([self._pixels(files[row["key"]], real.size) for row in rows])
+        if real.channels == 1:
+            training = np.repeat(training, 3, axis=3)
+        return Nearest(generated, training, [distance for distance, _, _ in found.nearest], spec.copy_distance)
+
+    def _distances(self, spec: Synthesize, reference: Reference) -> distances.Distances | None:
+        """Between features of what was accepted and of the real images, both of length 1."""
+        accepted = self._features(spec)
+        if min(len(accepted), len(reference.unit)) < _LEAST:
+            return None
+        real, ours = (torch.from_numpy(_some(part)) for part in (reference.unit, accepted))
+        return distances.measure(real, ours)
+
+    def _features(self, spec: Synthesize) -> NDArray[np.float32]:
+        """Features of the accepted images, rows of length 1, from the indices of candidates."""
+        parts: list[NDArray[np.float32]] = []
+        for marker, table in samples.shards(self.house.store, spec.id):
+            try:
+                candidates = committed(self.house.store, read_marker(self.house.store, spec.id, marker.shard))
+            except ObjectNotFound:
+                continue  # a page that is written again, when candidates are gone
+            keep = table["accepted"].to_numpy(zero_copy_only=False)
+            if keep.any():
+                column = candidates[FEATURES].combine_chunks().filter(table["accepted"].combine_chunks())
+                parts.append(column.flatten().to_numpy().reshape(int(keep.sum()), -1))
+        return normalized(np.concatenate(parts)) if parts else np.empty((0, 1), np.float32)
+
+    def _files(self, spec: Generate | Synthesize, wanted: Sequence[tuple[Marker, Row]]) -> dict[str, bytes]:
+        """The files of these rows by key."""
+        by_shard: dict[int, tuple[Marker, set[str]]] = {}
+        for marker, row in wanted:
+            by_shard.setdefault(marker.shard, (marker, set()))[1].add(row["key"])
+        found: dict[str, bytes] = {}
+        suffix = SUFFIX[spec.image_format]
+        for marker, keys in by_shard.values():
+            with tarfile.open(fileobj=io.BytesIO(samples.read_tar(self.house.store, marker))) as tar:
+                for key in keys:
+                    file = tar.extractfile(f"{key}{suffix}")
+                    assert file is not None, "an accepted image has a file"
+                    found[key] = file.read()
+        return found
+
+    def _pixels(self, data: bytes, side: int) -> NDArray[np.uint8]:
+        return decode(data, side, crop=1.0, interpolation="bicubic", max_pixels=self.max_pixels).pixels
+
+
+def _count(spec: Generate | Synthesize, label: int, name: str, found: _Found) -> ClassCount:
+    wanted = spec.per_class if isinstance(spec, Synthesize) else found.candidates[label]
+    return ClassCount(name, wanted, found.accepted[label], found.candidates[label], found.rejects.get(label, {}))
+
+
+def _some(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    count = min(len(features), _COMPARED)
+    return features[np.arange(count) * len(features) // count]
+
+
+def _headline(compared: distances.Distances | None) -> dict[str, float]:
+    if compared is None:
+        return {}
+    shape = compared.manifold
+    return {
+        "frechet_distance": compared.frechet,
+        "precision": shape.precision,
+        "recall": shape.recall,
+        "density": shape.density,
+        "coverage": shape.coverage,
+    }
