@@ -158,10 +158,11 @@ def test_no_option_is_listed_of_a_command_that_does_not_exist() -> None:
     assert {row[0] for row in tables(section("## Commands"))[2]} <= set(COMMANDS)
 
 
-def test_every_format_is_listed() -> None:
-    (param,) = (p for p in COMMANDS["imagemill results"].params if p.name == "format")
+@pytest.mark.parametrize("name", ["imagemill results", "imagemill export"])
+def test_every_format_is_listed(name: str) -> None:
+    (param,) = (p for p in COMMANDS[name].params if "--format" in p.opts)
     assert isinstance(param.type, click.Choice)
-    (meaning,) = (row[3] for row in tables(section("## Commands"))[2] if row[1] == "--format")
+    (meaning,) = (row[3] for row in tables(section("## Commands"))[2] if row[:2] == [name, "--format"])
     same(re.findall(r"`(\w+)`", meaning), list(param.type.choices))
 
 
