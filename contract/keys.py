@@ -83,6 +83,15 @@ class JobKeys:
         """What a synthesis chooses from; gone when it has succeeded."""
         return f"{self.root}candidates/"
 
+    def candidates(self, shard: int) -> str:
+        """The index of the candidates of a shard; a tar of the same stem has those that pass the gate."""
+        return f"{self.candidate_prefix}{shard_stem(shard)}.parquet"
+
+    @property
+    def reference(self) -> str:
+        """Features of the real images that a synthesis keeps away from."""
+        return f"{self.candidate_prefix}reference.safetensors"
+
     @property
     def input_prefix(self) -> str:
         """What the producer brought: packed shards, a manifest, or tars under their own names."""

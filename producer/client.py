@@ -21,6 +21,8 @@ from pydantic import ValidationError
 
 from contract import lifecycle, results, templates
 from contract.broker import Queues, make_app
+from contract.cards import Layout
+from contract.census import Census
 from contract.errors import (
     InvalidInput,
     InvalidSettings,
@@ -52,6 +54,8 @@ from producer.images import Images
 from producer.packing import Progress, pack, upload
 from producer.requests import Request, S, make_request, make_template
 from producer.schedules import Run, Scheduled
+from producer.synthetic import export
+from producer.synthetic.export import OnImages
 
 log = logging.getLogger(__name__)
 
@@ -667,6 +671,18 @@ class Client:
         if format in ("parquet", "imagefolder"):
             raise InvalidInput(f"{format} cannot be written to a terminal or a pipe; name a place with -o.")
         return self._export_text(spec, format, output, presign_hours)
+
+    def export_images(
+        self, job: str, layout: Layout, folder: str | Path, *, progress: OnImages | None = None
+    ) -> Census:
+        """Write the accepted images of a job that generated some as a data set, with card and Croissant metadata.
+
+        What is in it is returned, class by class. The same call again goes on or replaces what is there; `progress`
+        is told how many images are written, and of how many. Raises JobConflict for a job of another kind, one that
+        has not ended or one without images, InvalidInput where `folder` has other files or `layout` cannot hold the
+        images, and ObjectDamaged where something is not what was committed.
+        """
+        return export.export(self._patient.store, job, layout, Path(folder), progress)
 
     def _export_text(self, spec: Classify, format: Format, out: TextIO, presign_hours: float) -> Exported:
         store = self.house.store

@@ -53,7 +53,11 @@ def write(shards: Iterable[Shard], folder: Path, read: Callable[[Item], bytes]) 
     partial = folder / f".{METADATA}.part"
     with partial.open("w", encoding="utf-8") as metadata, ThreadPoolExecutor(_THREADS) as pool:
         for shard in shards:
-            labelled = [(row, item, names.of(row)) for row, item in shard if row["status"] != ERROR]
+            labelled = [
+                (row, item, names.of(row["label"], int(row["label_index"])))
+                for row, item in shard
+                if row["status"] != ERROR
+            ]
             left_out += len(shard) - len(labelled)
             for line in pool.map(lambda found: _save(folder, read, *found), labelled):
                 if line is None:
@@ -66,18 +70,18 @@ def write(shards: Iterable[Shard], folder: Path, read: Callable[[Item], bytes]) 
 
 
 class FolderNames:
-    """A folder name for each label. Some labels of ImageNet are spelled alike (`crane`, bird and machine):
-    the second gets its number behind its name."""
+    """A folder name for each label. Some labels of ImageNet are spelled alike (`crane`, bird and machine), others
+    become so when they are made safe (`a/b`, `a:b`): all but the first get their number behind their name."""
 
     def __init__(self) -> None:
         self._owner: dict[str, int] = {}
 
-    def of(self, row: Row) -> str:
-        """The folder of a row's label."""
-        name, index = safe(row["label"]), int(row["label_index"])
-        # Lower case: some file systems do not tell `Crane` from `crane`.
-        if self._owner.setdefault(name.lower(), index) != index:
-            return f"{name}-{index}"
+    def of(self, label: str, index: int) -> str:
+        """The folder of a label."""
+        name = safe(label)
+        # Lower case: some file systems do not tell `Crane` from `crane`. Again, where a label is called `crane-517`.
+        while self._owner.setdefault(name.lower(), index) != index:
+            name = f"{name}-{index}"
         return name
 
 

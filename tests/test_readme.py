@@ -159,10 +159,11 @@ def test_no_option_is_listed_of_a_command_that_does_not_exist() -> None:
     assert {row[0] for row in tables(section("## Commands"))[2]} <= set(COMMANDS)
 
 
-def test_every_format_is_listed() -> None:
-    (param,) = (p for p in COMMANDS["imagemill results"].params if p.name == "format")
+@pytest.mark.parametrize("name", ["imagemill results", "imagemill export"])
+def test_every_format_is_listed(name: str) -> None:
+    (param,) = (p for p in COMMANDS[name].params if "--format" in p.opts)
     assert isinstance(param.type, click.Choice)
-    (meaning,) = (row[3] for row in tables(section("## Commands"))[2] if row[1] == "--format")
+    (meaning,) = (row[3] for row in tables(section("## Commands"))[2] if row[:2] == [name, "--format"])
     same(re.findall(r"`(\w+)`", meaning), list(param.type.choices))
 
 
@@ -223,6 +224,7 @@ def test_every_object_key_is_listed() -> None:
     actual = {
         *(job.spec, job.tar(42), job.tar_manifest(42), job.source(".jsonl"), job.manifest(42), job.plan),
         *(job.marker(42), job.marker(42, 1)),
+        *(job.portions, job.candidates(42), job.reference),
         *(job.checkpoint(42000), job.history, job.picture(1)),
         *(job.retry(1), job.end, job.success, job.active),
         *(key.replace("/1/", "/<version>/") for key in of_model),

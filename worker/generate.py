@@ -85,8 +85,7 @@ class GenerateRunner:
             output, extra = f"{spec.output}{shard_stem(lease.shard)}.parquet", None
             self._generate(spec, portion, lease, archive)
         else:
-            prefix = JobKeys(spec.id).candidate_prefix
-            output = f"s3://{self.house.store.bucket}/{prefix}{shard_stem(lease.shard)}.parquet"
+            output = f"s3://{self.house.store.bucket}/{JobKeys(spec.id).candidates(lease.shard)}"
             extra = {FEATURES: self._judge(spec, portion, lease, archive)}
         data = index(archive.rows, extra)
         lease.check()

@@ -91,7 +91,7 @@ class References:
 
     def _stored(self, spec: Synthesize) -> Reference | None:
         try:
-            found = load(self.store.get(_key(spec)))
+            found = load(self.store.get(JobKeys(spec.id).reference))
         except ObjectNotFound:
             return None
         return Reference(found["features"].numpy())
@@ -107,9 +107,5 @@ class References:
         with self.models.use(spec.gate, "fp32") as loaded:
             outputs = forward(loaded.runtime, data, advance, lambda images: pixels.rgb(pixels.resized(images, size)))
             unit = normalized(np.concatenate([output.features for output in outputs]))
-        self.store.put_if_absent(_key(spec), save({"features": torch.from_numpy(unit)}))
+        self.store.put_if_absent(JobKeys(spec.id).reference, save({"features": torch.from_numpy(unit)}))
         return Reference(unit)
-
-
-def _key(spec: Synthesize) -> str:
-    return f"{JobKeys(spec.id).candidate_prefix}reference.safetensors"

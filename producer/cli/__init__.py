@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "retry": ("producer.cli.jobs:retry", "Run the failed images of a job again."),
     "errors": ("producer.cli.results:errors", "List the images of a job that failed, and why."),
     "results": ("producer.cli.results:results", "Write the labels of a job, in a format of your choice."),
+    "export": ("producer.cli.export:export", "Write the images of a job that generated some, as a data set."),
     "report": ("producer.cli.evaluate:report", "Write the page of a job."),
     "rebuild": ("producer.cli.jobs:rebuild", "Write the ledger anew from the bucket."),
 }

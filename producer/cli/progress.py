@@ -38,6 +38,22 @@ def packing_bar() -> Iterator[Callable[[Progress], None]]:
 
 
 @contextmanager
+def export_bar() -> Iterator[Callable[[int, int], None]]:
+    """Takes how many images are written, and of how many."""
+    if on_terminal():
+        with _bar("") as update:
+            yield lambda done, total: update("writing", done, total, "")
+    else:
+        due = _Due()
+
+        def line(done: int, total: int) -> None:
+            if due() or done == total:
+                say(f"writing: {done:,} of {total:,} images")
+
+        yield line
+
+
+@contextmanager
 def job_bar() -> Iterator[Callable[[Status], None]]:
     """Takes the status of a job."""
     if on_terminal():

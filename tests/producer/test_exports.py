@@ -148,9 +148,21 @@ def test_a_folder_with_files_in_it_is_refused(tmp_path: Path) -> None:
 def test_two_labels_that_are_spelled_alike_have_two_folders() -> None:
     names = imagefolder.FolderNames()
 
-    assert names.of(row(label="crane", index=134)) == "crane"
-    assert names.of(row(label="crane", index=517)) == "crane-517"
-    assert names.of(row(label="crane", index=134)) == "crane"
+    assert names.of("crane", 134) == "crane"
+    assert names.of("crane", 517) == "crane-517"
+    assert names.of("crane", 134) == "crane"
+    assert names.of("crane", 517) == "crane-517"
+
+
+def test_labels_that_become_alike_when_they_are_made_safe_have_folders_of_their_own() -> None:
+    names = imagefolder.FolderNames()
+    labels = ["T-shirt/top", "T-shirt_top", "t-shirt:top", "T-shirt_top-1"]
+
+    folders = [names.of(label, index) for index, label in enumerate(labels)]
+
+    assert folders[0] == "T-shirt_top"
+    assert len({folder.lower() for folder in folders}) == 4
+    assert folders == [names.of(label, index) for index, label in enumerate(labels)]
 
 
 @pytest.mark.parametrize(

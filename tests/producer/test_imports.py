@@ -11,6 +11,8 @@ import pytest
 import producer
 
 FORBIDDEN = {"worker", "deploy", "torch", "PIL", "numpy", "openvino"}
+READS_PIXELS = "synthetic/idx.py"
+"""The one module that may import Pillow, when it is called."""
 MODULES = sorted(Path(producer.__file__).parent.rglob("*.py"))
 
 
@@ -24,7 +26,8 @@ def imported(path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_a_module_imports_nothing_that_is_not_the_producers(path: Path) -> None:
-    assert not FORBIDDEN & set(imported(path))
+    allowed = {"PIL"} if path.as_posix().endswith(READS_PIXELS) else set()
+    assert not FORBIDDEN & set(imported(path)) - allowed
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)

@@ -1,0 +1,270 @@
+"""The dataset card of generated images: a README.md with the front matter that Hugging Face reads.
+
+Pure text of a spec and a census; it knows no store. What machines read of the same is `contract.croissant`.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+from contract.census import Census
+from contract.jobs import Status
+from contract.samples import SUFFIX, SYNTHETIC, schema
+from contract.specs import Generate, Synthesize
+
+CARD, CROISSANT = "README.md", "croissant.json"
+Layout = Literal["webdataset", "imagefolder", "idx", "parquet"]
+ImagesSpec: TypeAlias = Generate | Synthesize
+
+IDX_IMAGES, IDX_LABELS, IDX_NAMES = "train-images-idx3-ubyte", "train-labels-idx1-ubyte", "labels.txt"
+IDX_METADATA = "train-metadata.jsonl"
+FOLDER_METADATA = "train/metadata.jsonl"
+PARQUET, CANDIDATES = "train.parquet", "candidates.parquet"
+
+COLUMNS = {
+    "key": "Name of the image in its shard: class and index.",
+    "label": "Name of its class.",
+    "label_index": "Its class, as the generator counts them.",
+    "seed": "Of the job.",
+    "index": "Its number in its class.",
+    "predicted": "The class that the gate takes it for.",
+    "score": "What the gate gives that class, a softmax probability.",
+    "sha256": "Of the bytes of the image's file.",
+    "model": "The generator, `name@version`.",
+    "weights_sha256": "Of the generator's weights.",
+}
+"""What is told of each image in every layout, and what it means."""
+_OF_THE_GATE = frozenset({"predicted", "score"})
+
+
+def columns(spec: ImagesSpec) -> list[str]:
+    """The names in `COLUMNS` that the images of a job have; without a gate nothing is predicted."""
+    return [name for name in COLUMNS if isinstance(spec, Synthesize) or name not in _OF_THE_GATE]
+
+
+def title(spec: ImagesSpec, census: Census) -> str:
+    """`digits@1: 600 synthetic images of 10 classes`."""
+    classes = len(census.classes)
+    return f"{spec.model}: {census.accepted:,} synthetic images of {classes:,} class{'es' if classes != 1 else ''}"
+
+
+def description(spec: ImagesSpec) -> str:
+    """What the images are, in two sentences."""
+    text = (
+        f"Every image was made by the generator {spec.model} of Imagemill; none shows anything that was photographed."
+    )
+    if isinstance(spec, Synthesize):
+        text += (
+            f" Kept are those that the classifier {spec.gate} takes for their class with at least {spec.min_score:g}."
+        )
+    return text
+
+
+def command(spec: ImagesSpec, census: Census) -> str:
+    """The command that makes these images again."""
+    words = [f"imagemill {spec.kind}", f"--model {spec.model}"]
+    if isinstance(spec, Synthesize):
+        words += [f"--gate {spec.gate}", f"--per-class {spec.per_class}", f"--min-score {spec.min_score:g}"]
+        words += _option("dedup", spec.dedup)
+        if spec.away_from is not None:
+            words += [f"--away-from {shlex.quote(spec.away_from.label)}", f"--copy-distance {spec.copy_distance:g}"]
+        words.append(f"--max-attempts {spec.max_attempts}x")
+    else:
+        words.append(f"--count {spec.count}")
+    # Each by name: whether they are all that the generator has, the job does not say.
+    words += [f"--class {shlex.quote(label)}" for label in census.labels]
+    words.append(f"--seed {spec.seed}")
+    words += _option("truncation", spec.truncation)
+    words += _option("size", spec.size or None)
+    words.append(f"--image-format {spec.image_format}")
+    if spec.precision != "auto":
+        words.append(f"--precision {spec.precision}")
+    return " ".join(words)
+
+
+def card(spec: ImagesSpec, census: Census, layout: Layout, *, end: Status | None = None) -> str:
+    """The dataset card, Markdown; `end` is how the job ended, told of where it was not well."""
+    unfinished = ""
+    if end is not None and end.state != "succeeded":
+        why = end.reason or "this is what it had made until then."
+        unfinished = f"\nThe job {'was canceled' if end.state == 'canceled' else 'has failed'}: {why}\n"
+    return f"""{front_matter(spec, census, layout)}
+# {title(spec, census)}
+
+{description(spec)} In the metadata of each file `DigitalSourceType` is <{SYNTHETIC}>.
+{unfinished}
+## How it was made
+
+```sh
+{command(spec, census)}
+imagemill export {spec.id} --format {layout} -o DIR
+```
+
+{_table(("what", "value"), _facts(spec, census).items())}
+
+Image `index` of a class follows from the weights, the seed, the class, `index` and these settings alone: the first
+command makes the same images again.
+
+## Images
+
+{_table(("class", "`label_index`", "name", "accepted", "candidates", "acceptance", "mean score"), _counts(census))}
+{_rejected(census)}
+## Load it
+
+{_LOAD[layout]}
+
+## Columns
+
+{_table(("column", "meaning"), ((f"`{name}`", COLUMNS[name]) for name in columns(spec)))}
+
+{_NOTES[layout]}
+
+## Limits
+
+The images show what the generator has learnt, with its errors and the biases of its training data. Their licence
+follows from those of the generator and of that data.
+"""
+
+
+def front_matter(spec: ImagesSpec, census: Census, layout: Layout) -> str:
+    """The YAML at the top of the card, https://huggingface.co/docs/hub/datasets-cards."""
+    tags = ["synthetic", "imagemill", *(["webdataset"] if layout == "webdataset" else [])]
+    values: dict[str, Any] = {
+        "pretty_name": title(spec, census),
+        "task_categories": ["image-classification"],
+        "size_categories": [size_category(census.accepted)],
+        "annotations_creators": ["machine-generated"],
+        "source_datasets": ["original"],
+        "tags": tags,
+    }
+    path = {"webdataset": "shard-*.tar", "imagefolder": "train/**", "parquet": PARQUET}.get(layout)
+    if path is None:
+        values["viewer"] = False  # IDX has no loader there
+    else:
+        values["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": path}]}]
+    values["class_names"] = list(census.labels)
+    if layout == "parquet":
+        values["dataset_info"] = {"features": features(spec, census)}
+    # A JSON value is a YAML value: nothing that a class is called needs quotes of its own.
+    lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()]
+    return "\n".join(["---", *lines, "---"])
+
+
+def features(spec: ImagesSpec, census: Census) -> list[dict[str, Any]]:
+    """The columns of the Parquet layout as Hugging Face has them in a card."""
+    types = {column.name: str(column.type).replace("float", "float32") for column in schema()}
+    names = {str(number): label for number, label in enumerate(census.labels)}
+    return [
+        {"name": "image", "dtype": "image"},
+        {"name": "label", "dtype": {"class_label": {"names": names}}},
+        *({"name": name, "dtype": types[name]} for name in columns(spec) if name != "label"),
+    ]
+
+
+def size_category(count: int) -> str:
+    """How Hugging Face calls a set of so many examples: `1K<n<10K`."""
+    bounds = ((10**3, "1K"), (10**4, "10K"), (10**5, "100K"), (10**6, "1M"), (10**7, "10M"), (10**8, "100M"))
+    below = "n"
+    for bound, name in bounds:
+        if count < bound:
+            return f"n<{name}" if below == "n" else f"{below}<n<{name}"
+        below = name
+    return f"{below}<n<1B"
+
+
+def _facts(spec: ImagesSpec, census: Census) -> dict[str, str]:
+    facts = {
+        "job": f"`{spec.id}`",
+        "generator": f"`{spec.model}`",
+        "weights of the generator, sha256": f"`{spec.weights_sha256}`",
+        "seed": str(spec.seed),
+        "truncation": "none" if spec.truncation is None else f"{spec.truncation:g}",
+        "pixels": ", ".join(f"{width} × {height}" for width, height in census.sizes) or "none",
+        "format": f"{spec.image_format.upper()}, {census.bytes:,} bytes in all",
+        "precision": spec.precision,
+    }
+    if isinstance(spec, Synthesize):
+        away = spec.away_from
+        facts |= {
+            "gate": f"`{spec.gate}`",
+            "weights of the gate, sha256": f"`{spec.gate_sha256}`",
+            "least score of the gate": f"{spec.min_score:g}",
+            "duplicates": "not looked for" if spec.dedup is None else f"nearer than {spec.dedup:g} (cosine distance)",
+            "copies": "not looked for" if away is None else f"nearer than {spec.copy_distance:g} to {away.label}",
+            "wanted of each class": f"{spec.per_class:,}, of at most {spec.max_attempts:,} candidates for each",
+        }
+    return facts | {"accepted": f"{census.accepted:,} of {census.candidates:,} candidates"}
+
+
+def _counts(census: Census) -> Iterable[Sequence[str]]:
+    for number, found in enumerate(census.classes):
+        share = found.accepted / found.candidates if found.candidates else 0.0
+        score = "" if found.mean_score is None else f"{found.mean_score:.4f}"
+        yield (
+            str(number),
+            str(found.index),
+            found.label,
+            f"{found.accepted:,}",
+            f"{found.candidates:,}",
+            f"{share:.1%}",
+            score,
+        )
+
+
+def _rejected(census: Census) -> str:
+    if not census.rejected:
+        return ""
+    ranked = sorted(census.rejected.items(), key=lambda pair: (-pair[1], pair[0]))
+    return f"\nRejected: {', '.join(f'{reason} {number:,}' for reason, number in ranked)}.\n"
+
+
+def _option(name: str, value: float | None) -> list[str]:
+    return [] if value is None else [f"--{name} {value:g}"]
+
+
+def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "\n".join(
+        "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in line) + " |" for line in lines
+    )
+
+
+def _python(code: str) -> str:
+    return f"```python\n{code}\n```"
+
+
+_LOAD: Mapping[Layout, str] = {
+    "webdataset": _python(
+        'import webdataset\n\nimages = webdataset.WebDataset("DIR/shard-000000.tar", shardshuffle=False)\n'
+        'for sample in images.decode("pil"):\n    print(sample["__key__"], sample["json"]["label"])'
+    ),
+    "imagefolder": _python('from datasets import load_dataset\n\nimages = load_dataset("imagefolder", data_dir="DIR")'),
+    "parquet": _python(
+        f'from datasets import load_dataset\n\nimages = load_dataset("parquet", data_files="DIR/{PARQUET}")'
+    ),
+    "idx": f"Whatever reads MNIST reads it: images are in `{IDX_IMAGES}`, labels in `{IDX_LABELS}`.",
+}
+_NOTES: Mapping[Layout, str] = {
+    "webdataset": (
+        "They are in the index of a tar, the `.parquet` of the same stem, which has a row for each candidate, rejected "
+        "ones too, and says where in the tar the bytes of an image are. The `.json` beside an image has what makes it "
+        "again."
+    ),
+    "imagefolder": f"They are in `{FOLDER_METADATA}`, with `file_name`, the image's path from there.",
+    "parquet": (
+        f"In `{PARQUET}` beside `image`; `label` is a number there, that of the class in the table above. "
+        f"`{CANDIDATES}`, where it is there, has a row for each candidate, rejected ones too."
+    ),
+    "idx": (
+        f"They are in `{IDX_METADATA}`, a line an image in the order of the images. A label is the class in the table "
+        f"above; line n of `{IDX_NAMES}` names class n, from 0."
+    ),
+}
+
+
+def image_suffix(spec: ImagesSpec) -> str:
+    """The suffix of every image's file, with its dot."""
+    return SUFFIX[spec.image_format]

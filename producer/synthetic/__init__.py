@@ -1,0 +1,1 @@
+"""Generated images as data sets that other programs load: WebDataset, image folder, IDX, Parquet."""

@@ -1,0 +1,83 @@
+"""Exports the images of a job as a data set in a folder, with its card and its Croissant metadata.
+
+It decides what may be exported and in which order files appear; the layouts are the modules beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from contract import lifecycle
+from contract.cards import CARD, CROISSANT, ImagesSpec, Layout, card
+from contract.census import Census, count
+from contract.croissant import croissant
+from contract.errors import JobConflict
+from contract.objects import ObjectStore
+from contract.specs import Generate, Synthesize
+from producer.synthetic import idx, imagefolder, parquet, webdataset
+from producer.synthetic.images import read, shards
+from producer.synthetic.target import Target
+
+OnImages = Callable[[int, int], None]
+"""Told how many images are written, and of how many."""
+
+
+def export(store: ObjectStore, job: str, layout: Layout, folder: Path, progress: OnImages | None = None) -> Census:
+    """Write the accepted images of an ended job into `folder`; what is in them, class by class.
+
+    Every file appears when it is whole, `croissant.json` last. Raises JobConflict for a job of another kind, one that
+    has not ended or one without images, InvalidInput where the layout cannot hold these or the folder has other files,
+    and ObjectDamaged where something is not what was committed.
+    """
+    spec = read_images_spec(store, job)
+    end = lifecycle.read_end(store, job)
+    if end is None:
+        raise JobConflict(f"The job {job} has not ended; follow it with `imagemill follow {job}`, then export it.")
+    census = count(index for _, index in shards(store, spec))
+    if not census.accepted:
+        how = "was canceled" if end.state == "canceled" else f"has {end.state}"
+        raise JobConflict(f"The job {job} {how} before it had an image; there is nothing to export.")
+    target = Target(folder, job, layout)
+    written = 0
+
+    def done(images: int) -> None:
+        nonlocal written
+        written += images
+        if progress is not None:
+            progress(written, census.accepted)
+
+    names = _write(store, spec, census, layout, target, done)
+    target.write(CARD, card(spec, census, layout, end=end).encode())
+    files = [target.entry(name) for name in names]
+    described = croissant(spec, census, layout, files, created_at=lifecycle.read_created(store, job))
+    target.write(CROISSANT, json.dumps(described, indent=1, ensure_ascii=False).encode())
+    return census
+
+
+def read_images_spec(store: ObjectStore, job: str) -> ImagesSpec:
+    """The spec of a job that generates images; raises UnknownJob, and JobConflict for a job of another kind."""
+    spec = lifecycle.read_spec(store, job)
+    if not isinstance(spec, Generate | Synthesize):
+        raise JobConflict(
+            f"{job} generates no images, its kind is {spec.kind}; labels are written by `imagemill results {job}`."
+        )
+    return spec
+
+
+def _write(
+    store: ObjectStore, spec: ImagesSpec, census: Census, layout: Layout, target: Target, done: Callable[[int], None]
+) -> list[str]:
+    """Write the images; the names of the files that the metadata lists."""
+    if layout == "webdataset":
+        return webdataset.write(store, spec, target, done)
+    images = read(store, spec)
+    if layout == "imagefolder":
+        return imagefolder.write(spec, census, images, target, done)
+    if layout == "idx":
+        return idx.write(spec, census, images, target, done)
+    names = parquet.write(spec, census, images, target, done)
+    if parquet.has_candidates(spec):
+        names += parquet.write_candidates((index for _, index in shards(store, spec)), target)
+    return names

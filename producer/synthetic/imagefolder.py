@@ -1,0 +1,34 @@
+"""Generated images as a tree that Hugging Face `datasets` loads with `load_dataset("imagefolder")`.
+
+DIR/train/<class>/<key>.png      the images, one folder a class
+DIR/train/metadata.jsonl         file_name and what is known of each: written last
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+
+from contract.cards import FOLDER_METADATA, ImagesSpec, image_suffix
+from contract.census import Census
+from contract.results import Row
+from producer.imagefolder import FolderNames
+from producer.synthetic.images import metadata
+from producer.synthetic.target import Target
+
+
+def write(
+    spec: ImagesSpec, census: Census, images: Iterable[tuple[Row, bytes]], target: Target, done: Callable[[int], None]
+) -> list[str]:
+    """Write every image, then the metadata; returns the names of the files that are not images."""
+    names = FolderNames()
+    # In the order of the classes, not of the images: the same folders whichever image comes first.
+    folders = {found.index: names.of(found.label, found.index) for found in census.classes}
+    suffix = image_suffix(spec)
+    with target.writing(FOLDER_METADATA) as (lines,):
+        for row, data in images:
+            name = f"{folders[row['label_index']]}/{row['key']}{suffix}"
+            target.write(f"train/{name}", data)
+            lines.write(json.dumps({"file_name": name, **metadata(spec, row)}, ensure_ascii=False).encode() + b"\n")
+            done(1)
+    return [FOLDER_METADATA]

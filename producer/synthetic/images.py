@@ -1,0 +1,87 @@
+"""Reads the accepted images of a job again, each verified by its sha256, a few megabytes of a tar at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from contract.cards import ImagesSpec, columns
+from contract.errors import ObjectDamaged
+from contract.items import parse_s3
+from contract.jobs import Marker
+from contract.objects import ObjectStore
+from contract.results import Row, committed, read_markers
+from contract.samples import tar_of
+from producer.exports import rounded
+
+
+def shards(store: ObjectStore, spec: ImagesSpec) -> Iterator[tuple[Marker, pa.Table]]:
+    """The index of each shard that is part of the outcome, in their order, with its commit.
+
+    The commits of a synthesis that did not get to its end are of candidates, from which nothing is chosen yet; they lie
+    elsewhere. Raises ObjectDamaged where an index is not what was committed.
+    """
+    for marker in read_markers(store, spec.id):
+        if marker.output is not None and marker.output.startswith(spec.output):
+            yield marker, committed(store, marker)
+
+
+def accepted(index: pa.Table) -> list[Row]:
+    """The rows of accepted images, in the order of their bytes in the tar."""
+    rows: list[Row] = index.filter(index["accepted"]).to_pylist()
+    return sorted(rows, key=lambda row: row["offset"])
+
+
+def read(store: ObjectStore, spec: ImagesSpec) -> Iterator[tuple[Row, bytes]]:
+    """Each accepted image of a job, shard by shard: its row, and the bytes of its file.
+
+    Raises ObjectDamaged where an index or an image is not what was committed.
+    """
+    for marker, index in shards(store, spec):
+        yield from of_shard(store, marker, index)
+
+
+def of_shard(store: ObjectStore, marker: Marker, index: pa.Table) -> Iterator[tuple[Row, bytes]]:
+    """The same of one shard."""
+    assert marker.output is not None, "a committed shard of images has an index"
+    address = tar_of(marker.output)
+    bucket, key = parse_s3(address)
+    window = Window(store.pieces(key, bucket=bucket))
+    for row in accepted(index):
+        data = window.read(row["offset"], row["size"])
+        check(row, data, address)
+        yield row, data
+
+
+def check(row: Row, data: bytes, address: str) -> None:
+    """Raises ObjectDamaged where these are not the bytes of the image that was committed."""
+    if hashlib.sha256(data).hexdigest() != row["sha256"]:
+        raise ObjectDamaged(
+            f"{row['key']} in {address} is not what was committed (its sha256 differs); restore the tar from a backup, "
+            "or make the images again as a new job."
+        )
+
+
+def metadata(spec: ImagesSpec, row: Row) -> dict[str, Any]:
+    """What is told of an image in every layout, by `contract.cards.COLUMNS`."""
+    return {name: rounded(row[name]) for name in columns(spec)}
+
+
+class Window:
+    """Ranges of a stream, asked for in ascending order; what lies before the last is forgotten."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = iter(pieces)
+        self._start, self._data = 0, b""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """`size` bytes from `offset`; fewer where the stream ends."""
+        while self._start + len(self._data) < offset + size and (piece := next(self._pieces, None)) is not None:
+            kept = self._data[max(0, offset - self._start) :]
+            self._start += len(self._data) - len(kept)
+            self._data = kept + piece
+        begin = offset - self._start
+        return self._data[begin : begin + size]
