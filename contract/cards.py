@@ -8,16 +8,15 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 from contract.census import Census
 from contract.jobs import Status
 from contract.samples import SUFFIX, SYNTHETIC, schema
-from contract.specs import Generate, Synthesize
+from contract.specs import ImagesSpec, Synthesize
 
 CARD, CROISSANT = "README.md", "croissant.json"
 Layout = Literal["webdataset", "imagefolder", "idx", "parquet"]
-ImagesSpec: TypeAlias = Generate | Synthesize
 
 IDX_IMAGES, IDX_LABELS, IDX_NAMES = "train-images-idx3-ubyte", "train-labels-idx1-ubyte", "labels.txt"
 IDX_METADATA = "train-metadata.jsonl"

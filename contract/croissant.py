@@ -16,7 +16,6 @@ from contract.cards import (
     FOLDER_METADATA,
     IDX_METADATA,
     PARQUET,
-    ImagesSpec,
     Layout,
     columns,
     description,
@@ -25,7 +24,7 @@ from contract.cards import (
 )
 from contract.census import Census
 from contract.samples import schema
-from contract.specs import Synthesize
+from contract.specs import ImagesSpec, Synthesize
 
 Node = dict[str, Any]
 

@@ -16,6 +16,7 @@ from contract.items import parse_s3
 from contract.jobs import Marker
 from contract.objects import ObjectStore
 from contract.results import committed, read_markers
+from contract.specs import ImagesSpec
 
 ImageFormat = Literal["png", "webp", "jpeg"]
 SUFFIX: dict[ImageFormat, str] = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
@@ -76,10 +77,14 @@ def tar_of(output: str) -> str:
     return output.removesuffix(".parquet") + ".tar"
 
 
-def shards(store: ObjectStore, job: str) -> Iterator[tuple[Marker, pa.Table]]:
-    """The index of each committed shard, in their order, with its commit; raises ObjectDamaged where one is changed."""
-    for marker in read_markers(store, job):
-        if marker.output is not None:
+def shards(store: ObjectStore, spec: ImagesSpec) -> Iterator[tuple[Marker, pa.Table]]:
+    """The index of each shard that is part of the outcome, in their order, with its commit.
+
+    The commits of a synthesis that did not get to its end are of candidates, from which nothing is chosen yet; they lie
+    elsewhere. Raises ObjectDamaged where an index is not what was committed.
+    """
+    for marker in read_markers(store, spec.id):
+        if marker.output is not None and marker.output.startswith(spec.output):
             yield marker, committed(store, marker)
 
 

@@ -6,7 +6,7 @@ It knows nothing of how a job is planned or run.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, StringConstraints, TypeAdapter, field_validator
 
@@ -151,6 +151,10 @@ class Synthesize(_Images):
     away_from: Source | None = Field(None, description="Labelled images that none may be a copy of.")
     copy_distance: float = Field(0.02, gt=0, description="Nearer than this to one of those is a copy.")
     max_attempts: int = Field(20, ge=1, description="Candidates for each image that is wanted, at most.")
+
+
+ImagesSpec: TypeAlias = Generate | Synthesize
+"""The kinds of jobs that generate."""
 
 
 class Verify(Record):

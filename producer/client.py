@@ -45,7 +45,7 @@ from contract.rows import schema
 from contract.samples import ImageFormat
 from contract.schedules import Missed, Schedules
 from contract.settings import Settings, current
-from contract.specs import Classify, Generate, Source, Spec, Synthesize, Verify
+from contract.specs import Classify, ImagesSpec, Source, Spec, Verify
 from producer import exports, imagefolder, pages, requests, sources
 from producer import models as own_models
 from producer import schedules as own_schedules
@@ -431,7 +431,7 @@ class Client:
         keys = JobKeys(job or new_job_id("verify"))
         store = self._ready_store(keys)
         there = lifecycle.read_spec(store, made)
-        if not isinstance(there, Generate | Synthesize):
+        if not isinstance(there, ImagesSpec):
             raise JobConflict(f"{made} generated nothing, its kind is {there.kind}; there is nothing to verify.")
         if lifecycle.read_end(store, made) is None:
             raise JobConflict(f"The job {made} has not ended; follow it to its end, then verify it.")
@@ -765,11 +765,7 @@ class Client:
             there = lifecycle.read_spec(self.house.store, spec.id)
         except UnknownJob:
             return spec, False
-        if (
-            another_spelling
-            and not isinstance(spec, Generate | Synthesize | Verify)
-            and spec.source.uri == there.source.uri
-        ):
+        if another_spelling and not isinstance(spec, ImagesSpec | Verify) and spec.source.uri == there.source.uri:
             source = spec.source.model_copy(update={"label": there.source.label})
             spec = spec.model_copy(update={"source": source})
         if type(spec) is not type(there) or spec != there:

@@ -14,6 +14,7 @@ from contract import lifecycle
 from contract.errors import InvalidSource
 from contract.items import parse_s3
 from contract.objects import ObjectStore
+from contract.specs import Classify, ImagesSpec
 from producer import sources
 from producer.sources import Packed, Remote, Resolved, Upload
 
@@ -29,7 +30,9 @@ def resolve(text: str, store: ObjectStore, frames: int = 0) -> Resolved:
     """
     if text.startswith(JOB):
         id = text.removeprefix(JOB)
-        lifecycle.read_classify(store, id)
+        spec = lifecycle.read_spec(store, id)
+        if not isinstance(spec, Classify | ImagesSpec):
+            raise InvalidSource(f"{id} neither labels nor generates images, its kind is {spec.kind}; name another job.")
         return Remote("job", id, text)
     if text.startswith("s3://"):
         bucket, prefix = parse_s3(text)

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from contract import samples
-from contract.cards import ImagesSpec, image_suffix
+from contract.cards import image_suffix
 from contract.jobs import Marker, State, Status
 from contract.keys import JobKeys, shard_stem
 from contract.objects import ObjectStore
-from contract.specs import Generate, Synthesize
+from contract.specs import Generate, ImagesSpec, Synthesize
 
 LABELS = ("zero", "T-shirt/top", "T-shirt_top", "never asked for", "four")
 WEIGHTS = hashlib.sha256(b"weights").hexdigest()

@@ -23,6 +23,8 @@ from typing import Any
 import pyarrow as pa
 
 from contract import portions, samples
+from contract.cards import CARD, card
+from contract.census import count
 from contract.errors import ImagemillError, ServiceUnavailable
 from contract.items import parse_s3
 from contract.jobs import Plan
@@ -32,7 +34,7 @@ from contract.models import Model
 from contract.portions import Portion
 from contract.results import committed
 from contract.samples import SUFFIX
-from contract.specs import Classify, Generate, Synthesize
+from contract.specs import Classify, Generate, ImagesSpec, Synthesize
 from worker.archive import Archive, index
 from worker.generate import FEATURES, facts, read_images
 from worker.models import Models
@@ -52,7 +54,7 @@ class Concluder:
 
     house: House
     models: Models
-    report: Callable[[Generate | Synthesize], dict[str, float]]
+    report: Callable[[ImagesSpec], dict[str, float]]
     """Writes the page of a job that generated; what it measured for that."""
     page: Callable[[str], None]
     """Writes the page of a job that labelled."""
@@ -156,10 +158,11 @@ class Concluder:
         )
         store.put_if_absent(keys.marker(number, FINAL), marker.to_json())
 
-    def _end(self, spec: Generate | Synthesize, short: Sequence[str]) -> None:
+    def _end(self, spec: ImagesSpec, short: Sequence[str]) -> None:
         """Write summary and page, and end the job; `short` says of which classes how much is missing."""
         store = self.house.store
-        counted = _count(self.house, spec)
+        census = count(table for _, table in samples.shards(store, spec))
+        accepted = {one.label: one.accepted for one in census.classes}
         bucket, prefix = parse_s3(spec.output)
         status = self.house.ledger.status(spec.id)
         summary = {
@@ -167,7 +170,9 @@ class Concluder:
             "kind": spec.kind,
             "model": spec.model,
             "seed": spec.seed,
-            **counted,
+            "candidates": census.candidates,
+            "accepted": accepted,
+            "rejected": census.rejected,
             "short": list(short),
             "created_at": status.created_at if status else None,
             "started_at": status.started_at if status else None,
@@ -175,16 +180,17 @@ class Concluder:
         if self.house.ledger.state(spec.id) != "finalizing":
             raise _LockLostError
         store.put(f"{prefix}summary.json", json.dumps(summary, indent=1, ensure_ascii=False).encode(), bucket=bucket)
+        store.put(f"{prefix}{CARD}", card(spec, census, "webdataset").encode(), bucket=bucket)
         metrics = self.report(spec)
-        details = {
-            "total": counted["candidates"],
-            "done": counted["candidates"],
-            "ok": counted["candidates"],
-            "labels": counted["accepted"],
-            "metrics": {"accepted": float(sum(counted["accepted"].values())), **metrics},
+        details: dict[str, Any] = {
+            "total": census.candidates,
+            "done": census.candidates,
+            "ok": census.candidates,
+            "labels": accepted,
+            "metrics": {"accepted": float(census.accepted), **metrics},
         }
         if short:
-            reason = f"After {counted['candidates']:,} candidates {'; '.join(short)}; what there is is kept."
+            reason = f"After {census.candidates:,} candidates {'; '.join(short)}; what there is is kept."
             close(self.house, spec.id, "failed", reason, **details)
             return
         store.put(f"{prefix}_SUCCESS", b"", bucket=bucket)
@@ -228,18 +234,3 @@ def _short(spec: Synthesize, model: Model, chosen: dict[int, Selection]) -> list
         for label, one in chosen.items()
         if one.accepted < spec.per_class
     ]
-
-
-def _count(house: House, spec: Generate | Synthesize) -> dict[str, Any]:
-    """Candidates, accepted images by label, and rejects by reason."""
-    accepted: Counter[str] = Counter()
-    rejected: Counter[str] = Counter()
-    candidates = 0
-    for _, table in samples.shards(house.store, spec.id):
-        candidates += len(table)
-        for label, reason in zip(table["label"].to_pylist(), table["reject_reason"].to_pylist(), strict=True):
-            if reason is None:
-                accepted[label] += 1
-            else:
-                rejected[reason] += 1
-    return {"candidates": candidates, "accepted": dict(accepted), "rejected": dict(rejected)}

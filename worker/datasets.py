@@ -19,13 +19,15 @@ from typing import BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from contract import samples
 from contract.errors import ImageError, InvalidSource
 from contract.items import Item, parse_s3, sharded
-from contract.models import Preprocess
+from contract.lifecycle import read_spec
+from contract.models import Preprocess, Registry
 from contract.objects import ObjectStore
 from contract.results import with_items
 from contract.rows import OK
-from contract.specs import Source
+from contract.specs import ImagesSpec, Source
 from worker.control.sources import Listing
 from worker.engine import decode, pixels
 from worker.engine.decode import Frame
@@ -124,7 +126,7 @@ class DatasetReader:
             else:
                 file.flush()
                 images = np.memmap(file, np.uint8, "r", shape=(len(labels), *frame))
-        classes = wanted.classes or _sorted(set(labels))
+        classes = wanted.classes or self._classes(source, labels)
         numbers = _numbers(labels, classes, source)
         data = Dataset(images, numbers, classes, np.array(lengths, np.int64) if wanted.frames else None)
         return Prepared(data, left_out)
@@ -146,12 +148,35 @@ class DatasetReader:
             yield item
 
     def _of_job(self, source: Source, wanted: Wanted) -> Iterator[Item]:
+        spec = read_spec(self.store, source.uri)
+        if isinstance(spec, ImagesSpec):
+            yield from self._generated(spec, wanted)
+            return
         for shard in with_items(self.store, source.uri):
             for row, item in shard:
                 if item.length is not None and not wanted.frames:
                     raise InvalidSource(f"{source.label} labelled sequences; a model of images needs images.")
                 if row["status"] == OK and row["score"] >= wanted.min_score:
                     yield replace(item.thinned(wanted.frames), label=row["label"])
+
+    def _generated(self, spec: ImagesSpec, wanted: Wanted) -> Iterator[Item]:
+        """The images that a job generated, those of a synthesis that were accepted."""
+        for marker, table in samples.shards(self.store, spec):
+            tar = samples.tar_of(str(marker.output))
+            for row in table.to_pylist():
+                sure = row["score"] is None or row["score"] >= wanted.min_score
+                if row["accepted"] and sure:
+                    name = f"{row['key']}{samples.SUFFIX[spec.image_format]}"
+                    yield Item(name, f"{tar}#{name}", row["size"], tar, row["offset"], label=row["label"])
+
+    def _classes(self, source: Source, labels: list[str]) -> tuple[str, ...]:
+        """The names of the classes: of what was generated in the order of the generator, else sorted."""
+        if source.kind == "job":
+            spec = read_spec(self.store, source.uri)
+            if isinstance(spec, ImagesSpec):
+                names = Registry(self.store).get(spec.model).labels
+                return tuple(names[label] for label in spec.classes)
+        return _sorted(set(labels))
 
     # IDX
 

@@ -32,7 +32,7 @@ from contract.models import Model
 from contract.objects import ObjectStore
 from contract.portions import Portion
 from contract.samples import SYNTHETIC, sample_key, tar_of
-from contract.specs import Generate, Synthesize
+from contract.specs import Generate, ImagesSpec, Synthesize
 from worker.archive import Archive, Row, index
 from worker.engine import pixels
 from worker.engine.encode import encode
@@ -72,7 +72,7 @@ class GenerateRunner:
         spec = read_images(self.house.store, lease.job)
         return commit_single(self.house, lease, lambda: self._make(spec, lease, kills))
 
-    def _make(self, spec: Generate | Synthesize, lease: Lease, kills: int) -> Marker:
+    def _make(self, spec: ImagesSpec, lease: Lease, kills: int) -> Marker:
         if kills >= self.max_attempts:
             raise ModelError(
                 f"Shard {lease.shard} of {spec.id} ended {kills} workers; see their logs, and try a smaller "
@@ -155,9 +155,7 @@ class GenerateRunner:
                 lease.check()
         return pa.array(features, pa.list_(pa.float32()))
 
-    def _images(
-        self, spec: Generate | Synthesize, portion: Portion
-    ) -> Iterator[tuple[list[tuple[int, int]], NDArray[np.uint8]]]:
+    def _images(self, spec: ImagesSpec, portion: Portion) -> Iterator[tuple[list[tuple[int, int]], NDArray[np.uint8]]]:
         """Class and index of the images of a group, and the images, uint8 [n, h, w, c], group by group."""
         keys = list(portion.images())
         labels, numbers = torch.tensor(keys).T
@@ -173,15 +171,15 @@ class GenerateRunner:
         self.house.store.put(key, data, bucket=bucket)
 
 
-def read_images(store: ObjectStore, job: str) -> Generate | Synthesize:
+def read_images(store: ObjectStore, job: str) -> ImagesSpec:
     """The spec of a job that generates; raises JobConflict for one of another kind."""
     spec = read_spec(store, job)
-    if not isinstance(spec, Generate | Synthesize):
+    if not isinstance(spec, ImagesSpec):
         raise JobConflict(f"{spec.id} generates nothing, its kind is {spec.kind}; cancel it and submit it again.")
     return spec
 
 
-def facts(spec: Generate | Synthesize, row: Row) -> dict[str, object]:
+def facts(spec: ImagesSpec, row: Row) -> dict[str, object]:
     """The JSON beside an image in its tar: all that is needed to make it again, and that it is synthetic."""
     told = ("label", "label_index", "seed", "index", "predicted", "score", "model", "weights_sha256")
     return {
@@ -193,7 +191,7 @@ def facts(spec: Generate | Synthesize, row: Row) -> dict[str, object]:
     }
 
 
-def _row(spec: Generate | Synthesize, model: Model, label: int, number: int, side: int) -> Row:
+def _row(spec: ImagesSpec, model: Model, label: int, number: int, side: int) -> Row:
     return {
         "key": sample_key(label, number),
         "label": model.labels[label],
@@ -244,5 +242,5 @@ def _verdicts(
         row["accepted"] = row["reject_reason"] is None
 
 
-def _encoded(spec: Generate | Synthesize, images: NDArray[np.uint8]) -> list[bytes]:
+def _encoded(spec: ImagesSpec, images: NDArray[np.uint8]) -> list[bytes]:
     return [encode(image, spec.image_format) for image in images]

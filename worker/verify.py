@@ -22,7 +22,7 @@ from contract.keys import JobKeys
 from contract.ledger import Step
 from contract.lifecycle import House, read_spec
 from contract.samples import SUFFIX
-from contract.specs import Generate, Synthesize, Verify
+from contract.specs import ImagesSpec, Verify
 from worker.archive import Row
 from worker.engine import pixels
 from worker.engine.decode import decode
@@ -107,12 +107,12 @@ class VerifyRunner:
             seconds=round(time.monotonic() - began, 3),
         )
 
-    def _chosen(self, spec: Verify, made: Generate | Synthesize) -> Iterator[tuple[Row, bytes]]:
+    def _chosen(self, spec: Verify, made: ImagesSpec) -> Iterator[tuple[Row, bytes]]:
         """Records of the sample, spread evenly over all accepted images, with their files.
 
         Raises ObjectDamaged where a file is not what its record says.
         """
-        shards = list(samples.shards(self.house.store, spec.job))
+        shards = list(samples.shards(self.house.store, made))
         total = sum(sum(table["accepted"].to_pylist()) for _, table in shards)
         count = min(spec.sample, total)
         if not count:

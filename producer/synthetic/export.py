@@ -10,14 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from contract import lifecycle
-from contract.cards import CARD, CROISSANT, ImagesSpec, Layout, card
+from contract.cards import CARD, CROISSANT, Layout, card
 from contract.census import Census, count
 from contract.croissant import croissant
 from contract.errors import JobConflict
 from contract.objects import ObjectStore
-from contract.specs import Generate, Synthesize
+from contract.samples import shards
+from contract.specs import Generate, ImagesSpec, Synthesize
 from producer.synthetic import idx, imagefolder, parquet, webdataset
-from producer.synthetic.images import read, shards
+from producer.synthetic.images import read
 from producer.synthetic.target import Target
 
 OnImages = Callable[[int, int], None]

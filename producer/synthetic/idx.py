@@ -12,10 +12,11 @@ import json
 import struct
 from collections.abc import Callable, Iterable
 
-from contract.cards import IDX_IMAGES, IDX_LABELS, IDX_METADATA, IDX_NAMES, ImagesSpec
+from contract.cards import IDX_IMAGES, IDX_LABELS, IDX_METADATA, IDX_NAMES
 from contract.census import Census
 from contract.errors import InvalidInput, ObjectDamaged
 from contract.results import Row
+from contract.specs import ImagesSpec
 from producer.synthetic.images import metadata
 from producer.synthetic.target import Target
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 
-from contract.cards import FOLDER_METADATA, ImagesSpec, image_suffix
+from contract.cards import FOLDER_METADATA, image_suffix
 from contract.census import Census
 from contract.results import Row
+from contract.specs import ImagesSpec
 from producer.imagefolder import FolderNames
 from producer.synthetic.images import metadata
 from producer.synthetic.target import Target

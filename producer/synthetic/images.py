@@ -8,25 +8,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from contract.cards import ImagesSpec, columns
+from contract.cards import columns
 from contract.errors import ObjectDamaged
 from contract.items import parse_s3
 from contract.jobs import Marker
 from contract.objects import ObjectStore
-from contract.results import Row, committed, read_markers
-from contract.samples import tar_of
+from contract.results import Row
+from contract.samples import shards, tar_of
+from contract.specs import ImagesSpec
 from producer.exports import rounded
-
-
-def shards(store: ObjectStore, spec: ImagesSpec) -> Iterator[tuple[Marker, pa.Table]]:
-    """The index of each shard that is part of the outcome, in their order, with its commit.
-
-    The commits of a synthesis that did not get to its end are of candidates, from which nothing is chosen yet; they lie
-    elsewhere. Raises ObjectDamaged where an index is not what was committed.
-    """
-    for marker in read_markers(store, spec.id):
-        if marker.output is not None and marker.output.startswith(spec.output):
-            yield marker, committed(store, marker)
 
 
 def accepted(index: pa.Table) -> list[Row]:

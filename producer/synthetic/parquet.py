@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contract import samples
-from contract.cards import CANDIDATES, PARQUET, ImagesSpec, columns, image_suffix
+from contract.cards import CANDIDATES, PARQUET, columns, image_suffix
 from contract.census import Census
 from contract.results import Row
-from contract.specs import Synthesize
+from contract.specs import ImagesSpec, Synthesize
 from producer.synthetic.target import Target
 
 _ROWS, _BYTES = 1000, 32 * 2**20

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from contract.cards import ImagesSpec
 from contract.errors import ObjectDamaged
 from contract.items import parse_s3
 from contract.objects import ObjectStore
 from contract.results import Row
-from contract.samples import tar_of
-from producer.synthetic.images import accepted, check, shards
+from contract.samples import shards, tar_of
+from contract.specs import ImagesSpec
+from producer.synthetic.images import accepted, check
 from producer.synthetic.target import Target
 
 

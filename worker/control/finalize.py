@@ -25,7 +25,7 @@ from contract.lifecycle import (
     required_retries,
     settle,
 )
-from contract.specs import Classify, Evaluate, Generate, Synthesize, Train, Verify
+from contract.specs import Classify, Evaluate, ImagesSpec, Train, Verify
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def _finalize(house: House, job: str) -> None:
         log.warning("The ledger took %s for done and the bucket knows better: its books are written anew", job)
         reopen(house, job)
         return
-    if isinstance(spec, Generate | Synthesize):
+    if isinstance(spec, ImagesSpec):
         _hand_over(house, job)
         return
     if not isinstance(spec, Classify):

@@ -12,7 +12,7 @@ from contract.items import Item, read_manifest, shard_sizes, sharded, write_mani
 from contract.jobs import ENDED, Plan
 from contract.keys import JobKeys, parse_shard
 from contract.lifecycle import House, close, read_plan, read_spec
-from contract.specs import Classify, Generate, Synthesize
+from contract.specs import Classify, ImagesSpec
 from worker.control.sources import Listing
 from worker.waves import first_wave
 
@@ -48,7 +48,7 @@ def _plan(house: House, job: str, hold: Callable[[], bool]) -> None:
         return
     done = read_plan(house.store, job)
     if done is None:
-        if isinstance(spec, Generate | Synthesize):
+        if isinstance(spec, ImagesSpec):
             done = _portions(house, spec)
         elif not isinstance(spec, Classify):
             # A single shard; whoever runs it completes the plan, for only the data says how much there is to do.
@@ -85,7 +85,7 @@ def _shards(house: House, spec: Classify, hold: Callable[[], bool]) -> Plan | No
     return plan
 
 
-def _portions(house: House, spec: Generate | Synthesize) -> Plan:
+def _portions(house: House, spec: ImagesSpec) -> Plan:
     """What is to be generated, for the present: a synthesis asks for more when it knows what was accepted."""
     wave = first_wave(spec)
     portions.write(house.store, spec.id, wave)

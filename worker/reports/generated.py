@@ -25,7 +25,7 @@ from contract.keys import JobKeys
 from contract.lifecycle import House, read_created, read_marker
 from contract.results import committed
 from contract.samples import SUFFIX
-from contract.specs import Generate, Synthesize
+from contract.specs import ImagesSpec, Synthesize
 from worker.archive import Row
 from worker.engine.decode import decode
 from worker.evaluation import distances, page, synthesis
@@ -81,10 +81,10 @@ class GeneratedReport:
     references: References
     max_pixels: int
 
-    def write(self, spec: Generate | Synthesize) -> dict[str, float]:
+    def write(self, spec: ImagesSpec) -> dict[str, float]:
         """Write the page of a job; figures for `show`."""
         found = _Found()
-        for marker, table in samples.shards(self.house.store, spec.id):
+        for marker, table in samples.shards(self.house.store, spec):
             found.add(marker, table.to_pylist())
         model = self.models.model(spec.model)
         classes = [_count(spec, label, model.labels[label], found) for label in spec.classes]
@@ -148,7 +148,7 @@ class GeneratedReport:
     def _features(self, spec: Synthesize) -> NDArray[np.float32]:
         """Features of the accepted images, rows of length 1, from the indices of candidates."""
         parts: list[NDArray[np.float32]] = []
-        for marker, table in samples.shards(self.house.store, spec.id):
+        for marker, table in samples.shards(self.house.store, spec):
             try:
                 candidates = committed(self.house.store, read_marker(self.house.store, spec.id, marker.shard))
             except ObjectNotFound:
@@ -159,7 +159,7 @@ class GeneratedReport:
                 parts.append(column.flatten().to_numpy().reshape(int(keep.sum()), -1))
         return normalized(np.concatenate(parts)) if parts else np.empty((0, 1), np.float32)
 
-    def _files(self, spec: Generate | Synthesize, wanted: Sequence[tuple[Marker, Row]]) -> dict[str, bytes]:
+    def _files(self, spec: ImagesSpec, wanted: Sequence[tuple[Marker, Row]]) -> dict[str, bytes]:
         """The files of these rows by key."""
         by_shard: dict[int, tuple[Marker, set[str]]] = {}
         for marker, row in wanted:
@@ -178,7 +178,7 @@ class GeneratedReport:
         return decode(data, side, crop=1.0, interpolation="bicubic", max_pixels=self.max_pixels).pixels
 
 
-def _count(spec: Generate | Synthesize, label: int, name: str, found: _Found) -> ClassCount:
+def _count(spec: ImagesSpec, label: int, name: str, found: _Found) -> ClassCount:
     wanted = spec.per_class if isinstance(spec, Synthesize) else found.candidates[label]
     return ClassCount(name, wanted, found.accepted[label], found.candidates[label], found.rejects.get(label, {}))
 
