@@ -18,7 +18,6 @@ from worker.zoo import initial, register
 _GRID = 8  # images are halved twice, and then on to this side or less, as long as the side is even
 _WIDTHS = (64, 64, 32, 16)  # channels of the smallest map, of the one twice its side, and so on; then the last
 _HIDDEN = 256
-_CLASSES_STD = 2.0
 
 
 def _sides(size: int) -> tuple[int, ...]:
@@ -39,8 +38,8 @@ class Vae(nn.Module):
     ReLU; the decoder is its mirror, with tanh at the end. No batch norm, so no image knows its
     neighbours in training either. The class enters each hidden layer as a bias of its own, which is what a one-hot
     vector beside the input comes to. Weights begin after He et al. 2015, where no ReLU follows after
-    LeCun et al. 1998; log-variances begin at 0, and the embeddings of classes at N(0, 2²): from 0, and
-    even from N(0, 1), the decoder ignores the class for the first epochs; see docs/log.md.
+    LeCun et al. 1998; log-variances begin at 0, and the embeddings of classes at N(0, 1): from 0 the
+    decoder ignores the class for the first epochs, and from N(0, 2²) its units can be dead for good; see docs/log.md.
     """
 
     def __init__(self, classes: int, channels: int = 1, size: int = 28, latent: int = 32) -> None:
@@ -70,8 +69,6 @@ class Vae(nn.Module):
         initial.he(self)
         initial.lecun(self.mean, self.pixels)
         nn.init.zeros_(self.log_variance.weight)
-        for classes in (self.into_class, self.out_of_class):
-            nn.init.normal_(classes.weight, std=_CLASSES_STD)
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Images [n, c, size, size] in −1..1 and classes, int64 [n], to mean and log-variance, each [n, latent]."""
