@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -98,11 +100,52 @@ def test_a_class_that_falls_short_ends_the_job_with_what_there_is(mill: Mill, cl
     assert len(rows_of(client, found)) == 4 * 15
 
 
+def test_a_synthesis_every_night(mill: Mill, client: Client, made: Status) -> None:
+    # Given a schedule that names a gate by its alias, as the command line gives it,
+    client.set_alias("critic@1", "stable")
+    asked = [
+        "--model",
+        "painter",
+        "--gate",
+        "critic@stable",
+        "--per-class",
+        "5",
+        "--min-score",
+        "0.3",
+        "--class",
+        "koala",
+    ]
+    words = ["synthesize", *asked]
+    added = imagemill(mill, "schedule", "add", "nightly", "--cron", "0 2 * * *", "--", *words)
+    assert "synthesize painter" in added
+
+    # if a tick comes, I expect a job of the version that this is now, and the same images at each tick.
+    jobs = [mill.finished(client.run_schedule("nightly").id) for _ in range(2)]
+    assert [job.labels for job in jobs] == [{"koala": 5}] * 2
+    assert accepted(client, jobs[0]) == accepted(client, jobs[1])
+    client.remove_schedule("nightly")
+
+
+def test_what_is_accepted_can_be_learnt_from(mill: Mill, client: Client, made: Status) -> None:
+    settings = ["size=16", "batch_size=32", "ema=0.9", "variant=classic", "learning_rate=0.02"]
+    job = mill.finished(client.train("cnn", f"job:{made.id}", name="pupil-of-painter", epochs=2, settings=settings).id)
+    assert job.state == "succeeded", job.reason
+    pupil, painter = client.model("pupil-of-painter"), client.model("painter")
+    assert pupil.labels == painter.labels
+    assert pupil.data["images"] + pupil.data["held_out"] == 240  # type: ignore[operator]
+
+
 def test_what_cannot_be_is_told_before_anything_is_queued(client: Client, made: Status) -> None:
     with pytest.raises(InvalidInput, match="classes with --gate"):
         client.synthesize("painter", gate="efficientnet-lite0", per_class=1)
     with pytest.raises(InvalidInput, match="--min-score"):
         client.synthesize("painter", gate="critic", per_class=1, min_score=2)
+
+
+def imagemill(mill: Mill, *words: str) -> str:
+    """What a command prints."""
+    command = [sys.executable, "-m", "producer", *words]
+    return subprocess.run(command, env=mill.environment, capture_output=True, text=True, check=True).stdout
 
 
 def accepted(client: Client, job: Status) -> set[tuple[str, str]]:
