@@ -64,7 +64,9 @@ def pin(fields: Mapping[str, Any], kind: str, registry: Registry) -> dict[str, A
         model = registry.get(fields["model"], tasks=TASKS[kind])
         pinned |= {"model": model.ref, "weights_sha256": model.weights.sha256}
         if kind == "classify":
-            pinned |= {"top_k": min(fields["top_k"], len(model.labels)), "frames": model.frames}
+            pinned["frames"] = model.frames
+        if "top_k" in fields:
+            pinned["top_k"] = min(fields["top_k"], len(model.labels))
         if "classes" in fields:
             pinned["classes"] = _numbers(model, fields["classes"])
         if kind in JUDGES:

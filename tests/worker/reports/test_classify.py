@@ -180,7 +180,7 @@ def test_only_a_job_that_labels_has_this_page(house: House, fetcher: Fetcher, la
     label(picture(10))
     spec = house.store.get(JobKeys("job").spec).decode()
     evaluate = spec.replace('"classify"', '"evaluate"')
-    for name in ("top_k", "embed", "shard_size", "max_errors"):
+    for name in ("top_k", "embed", "frames", "shard_size", "max_errors"):
         evaluate = "\n".join(line for line in evaluate.splitlines() if f'"{name}"' not in line)
     house.store.put(JobKeys("job").spec, evaluate.encode())
     with pytest.raises(JobConflict, match="its kind is evaluate"):

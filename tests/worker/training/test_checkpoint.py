@@ -33,12 +33,15 @@ def test_what_goes_in_comes_out_bit_for_bit() -> None:
         assert torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype, name
 
 
-def test_a_snapshot_stays_what_it_was_and_packs_to_the_same_bytes() -> None:
+def test_a_snapshot_stays_what_it_was() -> None:
     live = tensors()
     copy = snapshot(live)
     for tensor in live.values():
         tensor.detach().zero_()
-    assert pack(copy, META) == pack(tensors(), META)
+    # Not the bytes, for safetensors writes metadata in any order.
+    found, expected = unpack(pack(copy, META))[0], unpack(pack(tensors(), META))[0]
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
 
 
 def test_the_same_state_is_the_same_size() -> None:
