@@ -584,9 +584,9 @@ class Client:
     ) -> Scheduled:
         """Have a job made at each tick of a cron line, read on a clock in `timezone`.
 
-        `command` is `classify`, `train`, `evaluate`, `generate` or `synthesize`, and `arguments` are those of the method of that name. A model
-        `name` or `name@alias` is the version that it stands for at the tick. Ticks that passed while everything was
-        down `run` once, or are left out with `skip`.
+        `command` is `classify`, `train`, `evaluate`, `generate` or `synthesize`, and `arguments` are those of the
+        method of that name. A model `name` or `name@alias` is the version that it stands for at the tick. Ticks that
+        passed while everything was down `run` once, or are left out with `skip`.
 
         Raises InvalidSchedule, also where the name is taken, and what the method raises; InvalidSource for images on
         this machine. Nothing is written then.

@@ -50,9 +50,9 @@ def ship(pulled: Path, judged: Sequence[Status], into: Path = SHIPPED) -> Model:
 def _section(status: Status, found: dict[str, float]) -> str:
     rows = "\n".join(f"| {name} | {value:.6g} |" for name, value in found.items())
     return f"""
-## Judged by `{status.kind}` on {status.source}
+## Judged by `imagemill evaluate`
 
-What it did not learn from; {status.total or 0:,} images went through a network.
+On what it did not learn from of {status.source}.
 
 | figure | value |
 |---|---|
