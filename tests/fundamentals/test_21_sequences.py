@@ -78,7 +78,7 @@ def test_a_still_image_is_a_sequence_of_one_and_a_broken_file_an_error_row(
 
 def test_a_generator_labels_nothing(mill: Mill, client: Client, crops: Path, animations: Path) -> None:
     settings = ["size=16", "batch_size=64", "epochs=1"]
-    made = mill.finished(client.train("vae", crops, name="painter", settings=settings).id)
+    made = mill.finished(client.train("vae", crops, name="artist", settings=settings).id)
     assert made.state == "succeeded"
-    with pytest.raises(InvalidInput, match="painter@1 does generate, and this takes a model that does classify"):
-        client.classify(crops, model="painter")
+    with pytest.raises(InvalidInput, match="artist@1 does generate, and this takes a model that does classify"):
+        client.classify(crops, model="artist")
