@@ -93,7 +93,7 @@ class LazyGroup(click.Group):
     epilog="Run `imagemill COMMAND --help` for an example of each.",
 )
 def cli() -> None:
-    """Label, in bulk, the images of a folder or a bucket.
+    """Label images in bulk, and generate them in bulk.
 
     \b
     Example:

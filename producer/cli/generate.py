@@ -60,9 +60,10 @@ def _image_options(function: F) -> F:
         click.option("--job", metavar="ID", help="Name the job; the same command again is the same job."),
         click.option("--detach", is_flag=True, help="Return when the job is queued."),
     ]
+    function = shared_options(function)
     for option in reversed(options):
         function = option(function)
-    return shared_options(function)
+    return function
 
 
 @click.command()
