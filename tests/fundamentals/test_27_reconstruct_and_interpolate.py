@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import struct
+from collections import Counter
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,13 @@ from contract.keys import JobKeys
 from contract.lifecycle import read_plan
 from contract.models import ENCODERS, File, Model, Preprocess, Registry
 from contract.objects import ObjectStore
+from contract.specs import Source
 from producer import Client
 from tests.fundamentals.test_23_generate_images import files_of, pixels, rows_of
 from tests.mill import Mill
 from worker import zoo
+from worker.datasets import DatasetReader, Wanted
+from worker.fetch import Fetcher
 
 CLASSES = ("espresso", "giant-panda", "goldfish", "koala")
 
@@ -105,7 +110,7 @@ def test_each_file_says_that_it_is_synthetic_and_what_it_was_made_of(client: Cli
 
 def test_the_page_shows_originals_beside_reconstructions(client: Client, reconstructed: Status) -> None:
     page = client.report(reconstructed.id)
-    for said in ("Originals and reconstructions", "Largest errors", "PSNR", "1 could not be read", "painter@1"):
+    for said in ("Originals and reconstructions", "Largest errors", "PSNR", "could not be read: 1.", "painter@1"):
         assert said in page, said
     assert page.count('src="data:image/png') == 3, "pairs, worst pairs, histogram"
     assert "http://" not in page and "https://" not in page
@@ -184,6 +189,19 @@ def test_both_are_data_sets_like_any_other(client: Client, reconstructed: Status
     assert {"original", "mse"} <= lines[0].keys() and "seed" not in lines[0]
 
 
+def test_a_training_takes_them_with_the_classes_that_they_have(
+    client: Client, reconstructed: Status, way: Status, tmp_path: Path
+) -> None:
+    store = client.house.store
+    with closing(Fetcher(store, max_bytes=2**20)) as fetcher:
+        reader = DatasetReader(store, fetcher, tmp_path, max_pixels=2**20, threads=1)
+        for job, classes in ((reconstructed, ("espresso", "goldfish", "koala")), (way, ("koala",))):
+            source = Source(kind="job", uri=job.id, label=f"job:{job.id}")
+            data = reader.read(source, Wanted(size=16, channels=3)).data
+            assert data.classes == classes
+            assert Counter(classes[label] for label in data.labels) == job.labels
+
+
 def test_what_is_lost_is_made_again_from_the_bucket_alone(
     mill: Mill, client: Client, reconstructed: Status, way: Status
 ) -> None:
@@ -237,6 +255,7 @@ def test_what_cannot_be_is_told_before_anything_is_queued(
         client.generate("forger", reconstruct=some)
     with pytest.raises(InvalidInput, match="forger@1 is a gan and has no encoder, which --interpolate needs"):
         client.generate("forger", interpolate=(koala, koala), classes=["koala"])
+    client.remove_model("forger@1")
     with pytest.raises(InvalidInput, match="--count is missing"):
         client.generate("painter")
     with pytest.raises(InvalidInput, match="draws nothing; leave --seed out"):
@@ -270,6 +289,15 @@ def test_what_is_no_image_fails_the_job_with_a_reason(
     found = mill.finished(client.generate("painter", interpolate=ends, classes=["koala"]).id)
     assert found.state == "failed"
     assert "zzz.png cannot be read as an image (not_an_image); name another one." in str(found.reason)
+
+
+def test_a_class_that_the_model_does_not_know_fails_the_job_with_a_reason(
+    mill: Mill, client: Client, reconstructed: Status, camera: ObjectStore, some: Path
+) -> None:
+    camera.put("zoo/tapir/1.png", (some / "koala" / "000.png").read_bytes())
+    found = mill.finished(client.generate("painter", reconstruct="s3://camera/zoo/").id)
+    assert found.state == "failed"
+    assert "s3://camera/zoo/ has the label 'tapir', which is none of the 4 classes" in str(found.reason)
 
 
 def test_the_families_with_an_encoder_are_those_that_the_producer_takes() -> None:

@@ -57,7 +57,7 @@ def reconstruction_sections(
     text = f"{len(errors):,} images were encoded to the mean of their latent and decoded again: "
     text += f"mean squared error {mean:.4g}, pixels being 0 to 1" + (f", {ratio:.2f} dB." if ratio is not None else ".")
     if left_out:
-        text += f" {left_out:,} could not be read and are left out."
+        text += f" Left out, for they could not be read: {left_out:,}."
     if first is None:
         text += " None of the originals can be read any more."
     pictures = [] if first is None else [Picture(first.draw(), "The first of each class, not selected.")]
@@ -92,5 +92,5 @@ def interpolation_sections(
         caption = "From left to right, row by row; the originals cannot be read any more."
         return (Section("Interpolation", text, pictures=(Picture(sheet.draw(way), caption),)),)
     strip = np.concatenate([ends[:1], way, ends[1:]])
-    caption = f"First the original {a}, last the original {b}; between them what the decoder makes, from A to B."
+    caption = "First and last the two originals; between them what the decoder makes, row by row."
     return (Section("Interpolation", text, pictures=(Picture(sheet.draw(strip), caption),)),)

@@ -34,7 +34,7 @@ def test_pairs_come_before_figures_and_the_worst_class_is_first() -> None:
         "Errors",
         "Classes",
     ]
-    assert "5 images" in sections[0].text and "2 could not be read" in sections[0].text
+    assert "5 images" in sections[0].text and "could not be read: 2." in sections[0].text
     (table,) = sections[-1].tables
     assert [row[0] for row in table.rows] == ["bag", "shirt", "hat"]
     assert table.rows[-1][-1] is None, "nothing is infinite"
@@ -51,7 +51,7 @@ def test_a_long_way_is_thinned_evenly() -> None:
     assert (len(found), found[0], found[-1]) == (STRIP, 0, 999)
     assert len(set(found)) == STRIP
     (section,) = interpolation_sections(IMAGES, np.repeat(IMAGES, 35, axis=0), 1000, ("a.png", "b.png"), "hat")
-    assert "70 of them are shown" in section.text and "a.png" in section.pictures[0].caption
+    assert "70 of them are shown" in section.text and "the latent of a.png" in section.text
 
 
 def test_a_way_without_its_originals() -> None:
