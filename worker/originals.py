@@ -20,7 +20,7 @@ from worker.models import Models
 
 @dataclass(frozen=True)
 class Originals:
-    """Reads them again whenever they are asked for: they are the user's, and no copy of them is kept."""
+    """Reads them again whenever they are asked for: they are the user's, and the tars hold no copy."""
 
     store: ObjectStore
     reader: DatasetReader
