@@ -13,7 +13,7 @@ from typing import Any, Literal
 from contract.census import Census
 from contract.jobs import Status
 from contract.samples import SUFFIX, SYNTHETIC, schema
-from contract.specs import ImagesSpec, Synthesize
+from contract.specs import ImagesSpec, Interpolate, Reconstruct, SampledSpec, Synthesize
 
 CARD, CROISSANT = "README.md", "croissant.json"
 Layout = Literal["webdataset", "imagefolder", "idx", "parquet"]
@@ -28,7 +28,10 @@ COLUMNS = {
     "label": "Name of its class.",
     "label_index": "Its class, as the generator counts them.",
     "seed": "Of the job.",
-    "index": "Its number in its class.",
+    "index": "Its number in its class; of what was encoded, its place in the source or on the way, from 0.",
+    "original": "Name of the image that was encoded.",
+    "mse": "Mean squared error of the reconstruction, pixels being 0 to 1.",
+    "position": "0 at the first of the two images, 1 at the second.",
     "predicted": "The class that the gate takes it for.",
     "score": "What the gate gives that class, a softmax probability.",
     "sha256": "Of the bytes of the image's file.",
@@ -36,12 +39,20 @@ COLUMNS = {
     "weights_sha256": "Of the generator's weights.",
 }
 """What is told of each image in every layout, and what it means."""
-_OF_THE_GATE = frozenset({"predicted", "score"})
+_ONLY_OF: dict[str, frozenset[str]] = {
+    "seed": frozenset({"generate", "synthesize"}),
+    "predicted": frozenset({"synthesize"}),
+    "score": frozenset({"synthesize"}),
+    "original": frozenset({"reconstruct"}),
+    "mse": frozenset({"reconstruct"}),
+    "position": frozenset({"interpolate"}),
+}
+"""Columns that not every kind of job has, with the kinds that do: without a gate nothing is predicted."""
 
 
 def columns(spec: ImagesSpec) -> list[str]:
-    """The names in `COLUMNS` that the images of a job have; without a gate nothing is predicted."""
-    return [name for name in COLUMNS if isinstance(spec, Synthesize) or name not in _OF_THE_GATE]
+    """The names in `COLUMNS` that the images of a job have."""
+    return [name for name in COLUMNS if name not in _ONLY_OF or spec.kind in _ONLY_OF[name]]
 
 
 def title(spec: ImagesSpec, census: Census) -> str:
@@ -52,6 +63,16 @@ def title(spec: ImagesSpec, census: Census) -> str:
 
 def description(spec: ImagesSpec) -> str:
     """What the images are, in two sentences."""
+    if isinstance(spec, Reconstruct):
+        return (
+            f"Every image is a reconstruction: the encoder of {spec.model} of Imagemill made a latent of an image of "
+            f"{spec.source.label}, its decoder an image of that. None is the original."
+        )
+    if isinstance(spec, Interpolate):
+        return (
+            f"The images lie between two others, {spec.source.label}, in the latents of {spec.model} of Imagemill, "
+            "whose decoder made them. None shows anything that was photographed."
+        )
     text = (
         f"Every image was made by the generator {spec.model} of Imagemill; none shows anything that was photographed."
     )
@@ -64,8 +85,13 @@ def description(spec: ImagesSpec) -> str:
 
 def command(spec: ImagesSpec, census: Census) -> str:
     """The command that makes these images again."""
-    words = [f"imagemill {spec.kind}", f"--model {spec.model}"]
-    if isinstance(spec, Synthesize):
+    words = [f"imagemill {'synthesize' if isinstance(spec, Synthesize) else 'generate'}", f"--model {spec.model}"]
+    if isinstance(spec, Reconstruct):
+        words.append(f"--reconstruct {shlex.quote(spec.source.label)}")
+        words += _option("count", spec.count)
+    elif isinstance(spec, Interpolate):
+        words.append(f"--interpolate {' '.join(shlex.quote(end.label) for end in spec.ends)} --steps {spec.steps}")
+    elif isinstance(spec, Synthesize):
         words += [f"--gate {spec.gate}", f"--per-class {spec.per_class}", f"--min-score {spec.min_score:g}"]
         words += _option("dedup", spec.dedup)
         if spec.away_from is not None:
@@ -73,10 +99,12 @@ def command(spec: ImagesSpec, census: Census) -> str:
         words.append(f"--max-attempts {spec.max_attempts}x")
     else:
         words.append(f"--count {spec.count}")
-    # Each by name: whether they are all that the generator has, the job does not say.
-    words += [f"--class {shlex.quote(label)}" for label in census.labels]
-    words.append(f"--seed {spec.seed}")
-    words += _option("truncation", spec.truncation)
+    if not isinstance(spec, Reconstruct):
+        # Each by name: whether they are all that the generator has, the job does not say.
+        words += [f"--class {shlex.quote(label)}" for label in census.labels]
+    if isinstance(spec, SampledSpec):
+        words.append(f"--seed {spec.seed}")
+        words += _option("truncation", spec.truncation)
     words += _option("size", spec.size or None)
     words.append(f"--image-format {spec.image_format}")
     if spec.precision != "auto":
@@ -104,7 +132,7 @@ imagemill export {spec.id} --format {layout} -o DIR
 
 {_table(("what", "value"), _facts(spec, census).items())}
 
-Image `index` of a class follows from the weights, the seed, the class, `index` and these settings alone: the first
+{_follows(spec)} alone: the first
 command makes the same images again.
 
 ## Images
@@ -154,7 +182,7 @@ def front_matter(spec: ImagesSpec, census: Census, layout: Layout) -> str:
 
 def features(spec: ImagesSpec, census: Census) -> list[dict[str, Any]]:
     """The columns of the Parquet layout as Hugging Face has them in a card."""
-    types = {column.name: str(column.type).replace("float", "float32") for column in schema()}
+    types = {column.name: str(column.type).replace("float", "float32") for column in schema(spec.kind)}
     names = {str(number): label for number, label in enumerate(census.labels)}
     return [
         {"name": "image", "dtype": "image"},
@@ -174,17 +202,31 @@ def size_category(count: int) -> str:
     return f"{below}<n<1B"
 
 
+def _follows(spec: ImagesSpec) -> str:
+    """What an image follows from, but for the last word."""
+    if isinstance(spec, Reconstruct):
+        return "A reconstruction follows from the weights, the original, its class and these settings"
+    if isinstance(spec, Interpolate):
+        return "Image `index` follows from the weights, the two images, the class and these settings"
+    return "Image `index` of a class follows from the weights, the seed, the class, `index` and these settings"
+
+
 def _facts(spec: ImagesSpec, census: Census) -> dict[str, str]:
     facts = {
         "job": f"`{spec.id}`",
         "generator": f"`{spec.model}`",
         "weights of the generator, sha256": f"`{spec.weights_sha256}`",
-        "seed": str(spec.seed),
-        "truncation": "none" if spec.truncation is None else f"{spec.truncation:g}",
         "pixels": ", ".join(f"{width} × {height}" for width, height in census.sizes) or "none",
         "format": f"{spec.image_format.upper()}, {census.bytes:,} bytes in all",
         "precision": spec.precision,
     }
+    if isinstance(spec, SampledSpec):
+        facts["seed"] = str(spec.seed)
+        facts["truncation"] = "none" if spec.truncation is None else f"{spec.truncation:g}"
+    else:
+        facts["images that were encoded"] = spec.source.label
+    if isinstance(spec, Interpolate):
+        facts["on the way"] = f"{spec.steps:,} steps, spherical interpolation"
     if isinstance(spec, Synthesize):
         away = spec.away_from
         facts |= {

@@ -122,9 +122,9 @@ def croissant(spec: ImagesSpec, census: Census, layout: Layout, files: Sequence[
         sets, images = [], _fields(spec, {"fileObject": {"@id": IDX_METADATA}})
     records = [_record_set("images", "images/key", images), _classes(census)]
     if any(file.name == CANDIDATES for file in files):
-        records.append(_candidates({"fileObject": {"@id": CANDIDATES}}))
+        records.append(_candidates(spec, {"fileObject": {"@id": CANDIDATES}}))
     elif layout == "webdataset":
-        records.append(_candidates({"fileSet": {"@id": "indices"}}))
+        records.append(_candidates(spec, {"fileSet": {"@id": "indices"}}))
     rai = {
         "rai:dataCollection": description(spec),
         "rai:dataLimitations": "The images show what the generator has learnt, with its errors and biases.",
@@ -201,17 +201,17 @@ def _classes(census: Census) -> Node:
     return _record_set("classes", "classes/label", fields) | {"dataType": "sc:Enumeration", "data": data}
 
 
-def _candidates(source: Mapping[str, Any]) -> Node:
+def _candidates(spec: ImagesSpec, source: Mapping[str, Any]) -> Node:
     fields = [
         _field(f"candidates/{column.name}", _TYPES[str(column.type)], _column(source, column.name))
-        for column in schema()
+        for column in schema(spec.kind)
     ]
     return _record_set("candidates", "candidates/key", fields)
 
 
 def _fields(spec: ImagesSpec, source: Mapping[str, Any]) -> list[Node]:
     """A field for each of `contract.cards.columns`."""
-    types = {column.name: _TYPES[str(column.type)] for column in schema()}
+    types = {column.name: _TYPES[str(column.type)] for column in schema(spec.kind)}
     return [_field(f"images/{name}", types[name], _column(source, name)) for name in columns(spec)]
 
 

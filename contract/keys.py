@@ -34,6 +34,8 @@ TASKS = {
     "evaluate": TASK_EVALUATE,
     "generate": TASK_GENERATE,
     "synthesize": TASK_GENERATE,
+    "reconstruct": TASK_GENERATE,
+    "interpolate": TASK_GENERATE,
     "verify": TASK_VERIFY,
 }
 """The task that runs a shard of a job, by the kind of the job."""

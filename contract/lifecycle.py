@@ -18,7 +18,7 @@ from contract.jobs import Marker, Plan, Retry, State, Status
 from contract.keys import ACTIVE, JobKeys, parse_shard
 from contract.ledger import Ledger, Step, iso
 from contract.objects import ObjectStore
-from contract.specs import Classify, Generate, Spec, Synthesize, parse_spec
+from contract.specs import Classify, ImagesSpec, Spec, parse_spec
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def read_classify(store: ObjectStore, id: str) -> Classify:
     spec = read_spec(store, id)
     if not isinstance(spec, Classify):
         has = f"`imagemill show {id}` shows what it has"
-        if isinstance(spec, Generate | Synthesize):
+        if isinstance(spec, ImagesSpec):
             has = f"`imagemill export {id} -o DIR` writes its images"
         raise JobConflict(f"{id} labels no images, its kind is {spec.kind}; {has}.")
     return spec

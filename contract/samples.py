@@ -28,14 +28,24 @@ SYNTHETIC = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMe
 """What IPTC calls an image that a trained model has made; in each file as `DigitalSourceType`."""
 
 
-def schema() -> pa.Schema:
-    """The Arrow schema of the index.
+_OWN: dict[str, list[tuple[str, pa.DataType]]] = {
+    "reconstruct": [("original", pa.string()), ("mse", pa.float32())],
+    "interpolate": [("position", pa.float32())],
+}
+
+
+def schema(kind: str = "generate") -> pa.Schema:
+    """The Arrow schema of the index of a job of a kind.
 
     `label_index` counts the classes of the generator, `index` the images of a class: image `index` of a class follows
     from weights, `seed`, class, `index` and the parameters of the job alone. `predicted` and `score` are the gate's,
     null where there is none; `duplicate_distance` is to the nearest accepted image of a lower index, `copy_distance` to
     the nearest training image, whose key or row is `nearest`; cosine distances of the gate's features. `sha256`, `size`
     and `offset` are of the file's bytes in the tar of the same stem; null where the image is not kept.
+
+    What is encoded has no seed, and `index` is its place in the source, or on the way between two images. A
+    reconstruction has `original`, the name of the image in the source, and `mse`, the mean squared error of its
+    pixels, 0 to 1, at the size of the model; an interpolation `position`, 0 at the first image, 1 at the second.
     """
     return pa.schema(
         [
@@ -58,6 +68,7 @@ def schema() -> pa.Schema:
             ("offset", pa.int64()),
             ("model", pa.string()),
             ("weights_sha256", pa.string()),
+            *_OWN.get(kind, []),
         ]
     )
 

@@ -24,10 +24,11 @@ class Source(Record):
     `manifest`: the rows of a file in the store; `packed`: a local folder that the producer packs
     into one tar a shard while it plans; `uploaded`: the same for a training, all of it packed before, with
     a manifest beside each tar under an `s3://` address; `idx`: images and labels in the MNIST format; `job`: the
-    images of an earlier job with the labels that it gave them, `uri` being its id; `seed`: none, they are generated.
+    images of an earlier job with the labels that it gave them, `uri` being its id; `seed`: none, they are generated;
+    `pair`: two images, the ends of an interpolation.
     """
 
-    kind: Literal["prefix", "tars", "manifest", "packed", "uploaded", "idx", "job", "seed"]
+    kind: Literal["prefix", "tars", "manifest", "packed", "uploaded", "idx", "job", "seed", "pair"]
     uri: str
     label: str = Field(description="What the user typed, for people.")
 
@@ -113,33 +114,38 @@ class _Images(Record):
     id: JobId
     model: str = Field(description="name@version of the generator, resolved when the job was made.")
     weights_sha256: str
-    classes: tuple[int, ...] = Field(min_length=1, description="Of the generator, by index.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Of the latents.")
-    truncation: float | None = Field(None, gt=0, description="No number of a latent lies beyond; None: anywhere.")
     size: int = Field(0, ge=0, le=4096, description="Side of the images in pixels; 0: that of the generator.")
     image_format: Literal["png", "webp", "jpeg"] = "png"
     precision: Precision = "auto"
     shard_size: int = Field(1024, ge=1, le=16384, description="Images a shard, about.")
     output: str = Field(description="s3:// prefix of tars and indices, with a slash at its end.")
 
+    def error_limit(self, total: int) -> int:
+        """A candidate that is rejected is no error; an original that cannot be read is left out and counted."""
+        return total
+
+
+class _Sampled(_Images):
+    """What every job has whose latents are drawn."""
+
+    classes: tuple[int, ...] = Field(min_length=1, description="Of the generator, by index.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Of the latents.")
+    truncation: float | None = Field(None, gt=0, description="No number of a latent lies beyond; None: anywhere.")
+
     @property
     def source(self) -> Source:
         """None: what is generated comes of a seed."""
         return Source(kind="seed", uri="", label=f"seed {self.seed}")
 
-    def error_limit(self, total: int) -> int:
-        """A candidate that is rejected is no error."""
-        return total
 
-
-class Generate(_Images):
+class Generate(_Sampled):
     """Generate images, as many of each class as of any other."""
 
     kind: Literal["generate"] = "generate"
     count: int = Field(ge=1, description="In all; the first classes have one more where it cannot be shared out.")
 
 
-class Synthesize(_Images):
+class Synthesize(_Sampled):
     """Generate images until `per_class` of each class have passed every test."""
 
     kind: Literal["synthesize"] = "synthesize"
@@ -153,7 +159,41 @@ class Synthesize(_Images):
     max_attempts: int = Field(20, ge=1, description="Candidates for each image that is wanted, at most.")
 
 
-ImagesSpec: TypeAlias = Generate | Synthesize
+class Reconstruct(_Images):
+    """Encode labelled images to their means, and decode these again."""
+
+    kind: Literal["reconstruct"] = "reconstruct"
+    source: Source
+    count: int | None = Field(None, ge=1, description="The first so many images of the source; None: all.")
+
+
+class Original(Record):
+    """An image in the store that a latent is made of."""
+
+    uri: str = Field(pattern=r"^s3://", description="Where it is.")
+    label: str = Field(description="What the user typed, for people.")
+
+
+class Interpolate(_Images):
+    """Encode two images to their means, and decode what lies between."""
+
+    kind: Literal["interpolate"] = "interpolate"
+    ends: tuple[Original, Original]
+    classes: tuple[int, ...] = Field(min_length=1, max_length=1, description="That of both ends, by index.")
+    steps: int = Field(10, ge=2, le=10_000, description="Images, the ends included.")
+
+    @property
+    def source(self) -> Source:
+        """The two images."""
+        a, b = self.ends
+        return Source(kind="pair", uri=f"{a.uri} {b.uri}", label=f"{a.label} to {b.label}")
+
+
+SampledSpec: TypeAlias = Generate | Synthesize
+"""The kinds of jobs whose images come of a seed: they can be made again from their records alone."""
+EncodedSpec: TypeAlias = Reconstruct | Interpolate
+"""The kinds of jobs whose latents are encoded images: they take a model that has an encoder."""
+ImagesSpec: TypeAlias = Generate | Synthesize | Reconstruct | Interpolate
 """The kinds of jobs that generate."""
 
 
@@ -178,7 +218,7 @@ class Verify(Record):
         return total
 
 
-AnySpec = Classify | Train | Evaluate | Generate | Synthesize | Verify
+AnySpec = Classify | Train | Evaluate | Generate | Synthesize | Reconstruct | Interpolate | Verify
 Spec = Annotated[AnySpec, Field(discriminator="kind")]
 _SPEC: TypeAdapter[AnySpec] = TypeAdapter(Spec)
 

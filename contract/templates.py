@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from contract.errors import InvalidInput
 from contract.items import parse_s3
 from contract.keys import JobKeys
-from contract.models import Model, Registry, Task
+from contract.models import ENCODERS, Model, Registry, Task
 from contract.objects import ObjectStore
 from contract.records import Record
 from contract.specs import Spec, parse_spec
@@ -26,10 +26,16 @@ TASKS: dict[str, tuple[Task, ...]] = {
     "evaluate": ("classify", "classify-sequence", "generate"),
     "generate": ("generate",),
     "synthesize": ("generate",),
+    "reconstruct": ("generate",),
+    "interpolate": ("generate",),
 }
 """The kinds of jobs that run a model, each with what the model must do."""
 JUDGES = {"evaluate": "features", "synthesize": "gate"}
 """The kinds in which a classifier judges a generator, each with the field that names it."""
+
+
+_ENCODE = {"reconstruct": "--reconstruct", "interpolate": "--interpolate"}
+"""The kinds that need an encoder, each with the option that asks for it."""
 
 
 class Template(Record):
@@ -50,6 +56,8 @@ class Template(Record):
     @property
     def source(self) -> str:
         """As it was typed."""
+        if "ends" in self.spec:
+            return " to ".join(end["label"] for end in self.spec["ends"])
         source = self.spec.get("source") or self.spec.get("away_from")
         return str(source["label"]) if source else f"seed {self.spec['seed']}"
 
@@ -67,6 +75,8 @@ def pin(fields: Mapping[str, Any], kind: str, registry: Registry) -> dict[str, A
             pinned["frames"] = model.frames
         if "top_k" in fields:
             pinned["top_k"] = min(fields["top_k"], len(model.labels))
+        if kind in _ENCODE:
+            encoder(model, kind)
         if "classes" in fields:
             pinned["classes"] = _numbers(model, fields["classes"])
         if kind in JUDGES:
@@ -77,6 +87,16 @@ def pin(fields: Mapping[str, Any], kind: str, registry: Registry) -> dict[str, A
             raise InvalidInput(f"{start.ref} is a {start.family}; a {family} cannot begin with its weights.")
         pinned["start"] = start.ref
     return pinned
+
+
+def encoder(model: Model, kind: str) -> Model:
+    """The model, where it has the encoder that jobs of this kind need; raises InvalidInput."""
+    if model.family not in ENCODERS:
+        raise InvalidInput(
+            f"{model.ref} is a {model.family} and has no encoder, which {_ENCODE[kind]} needs; name a model of the "
+            f"family {' or '.join(sorted(ENCODERS))}."
+        )
+    return model
 
 
 def _numbers(model: Model, names: Sequence[str]) -> tuple[int, ...]:

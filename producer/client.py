@@ -45,7 +45,7 @@ from contract.rows import schema
 from contract.samples import ImageFormat
 from contract.schedules import Missed, Schedules
 from contract.settings import Settings, current
-from contract.specs import Classify, ImagesSpec, Source, Spec, Verify
+from contract.specs import Classify, ImagesSpec, Interpolate, SampledSpec, Source, Spec, Verify
 from producer import exports, imagefolder, pages, requests, sources
 from producer import models as own_models
 from producer import schedules as own_schedules
@@ -333,7 +333,10 @@ class Client:
         self,
         model: str,
         *,
-        count: int,
+        count: int | None = None,
+        reconstruct: str | Path | None = None,
+        interpolate: Sequence[str | Path] | None = None,
+        steps: int | None = None,
         classes: Sequence[str] = (),
         seed: int = 0,
         truncation: float | None = None,
@@ -343,6 +346,7 @@ class Client:
         shard_size: int = 1024,
         job: str | None = None,
         to: str | None = None,
+        progress: OnProgress | None = None,
     ) -> Status:
         """Generate `count` images with a generator, as many of each of `classes`, or of all, as of any other.
 
@@ -350,7 +354,12 @@ class Client:
         `size` and `image_format` alone, so a larger count holds what a smaller one does. With `truncation` no number
         of a latent lies beyond it; `size` 0 is that of the generator.
 
-        Raises UnknownModel, InvalidInput (an option, a class) or JobConflict before anything is queued.
+        Of a model with an encoder, a VAE, `reconstruct` is a source such as a training takes, all of whose images, or
+        the first `count`, are encoded and decoded again, each of its own class; of IDX files the test part where there
+        are several. `interpolate` are two images of the one class in `classes`, files or `s3://` addresses; `steps`
+        images, 10 unless told, are made on the way between them, the ends included.
+
+        Raises UnknownModel, InvalidInput (an option, a class), InvalidSource or JobConflict before anything is queued.
         """
         keys = JobKeys(job or new_job_id("generate"))
         request = requests.generate(
@@ -358,6 +367,9 @@ class Client:
             self.settings,
             model,
             count=count,
+            reconstruct=reconstruct,
+            interpolate=interpolate,
+            steps=steps,
             classes=classes,
             seed=seed,
             truncation=truncation,
@@ -367,7 +379,7 @@ class Client:
             shard_size=shard_size,
             to=to,
         )
-        return self._begin(self._spec(request, keys), None, None)
+        return self._begin(self._spec(request, keys), request.found, progress)
 
     def synthesize(
         self,
@@ -433,6 +445,11 @@ class Client:
         there = lifecycle.read_spec(store, made)
         if not isinstance(there, ImagesSpec):
             raise JobConflict(f"{made} generated nothing, its kind is {there.kind}; there is nothing to verify.")
+        if not isinstance(there, SampledSpec):
+            raise JobConflict(
+                f"{made} was made of other images ({there.source.label}), which its records do not hold; run its "
+                "command again as a new job, and compare."
+            )
         if lifecycle.read_end(store, made) is None:
             raise JobConflict(f"The job {made} has not ended; follow it to its end, then verify it.")
         record = self.model(there.model)
@@ -734,7 +751,7 @@ class Client:
         """Bring what is local to the store, unless the job is there already, and queue the job."""
         keys = JobKeys(spec.id)
         spec, known = self._known(spec, another_spelling=isinstance(found, sources.Packed))
-        if isinstance(found, sources.Upload) and not known:
+        if isinstance(found, sources.Upload | sources.Pair) and not known:
             self._upload(found, keys, progress)
         elif isinstance(found, sources.Packed) and not known:
             upload(
@@ -765,7 +782,8 @@ class Client:
             there = lifecycle.read_spec(self.house.store, spec.id)
         except UnknownJob:
             return spec, False
-        if another_spelling and not isinstance(spec, ImagesSpec | Verify) and spec.source.uri == there.source.uri:
+        of_images = not isinstance(spec, SampledSpec | Interpolate | Verify)
+        if another_spelling and of_images and spec.source.uri == there.source.uri:
             source = spec.source.model_copy(update={"label": there.source.label})
             spec = spec.model_copy(update={"source": source})
         if type(spec) is not type(there) or spec != there:
@@ -774,7 +792,7 @@ class Client:
             )
         return there, True
 
-    def _upload(self, upload: sources.Upload, keys: JobKeys, progress: OnProgress | None) -> None:
+    def _upload(self, upload: sources.Upload | sources.Pair, keys: JobKeys, progress: OnProgress | None) -> None:
         store = self._patient.store
         for done, file in enumerate(upload.files, 1):
             key = upload.key(file, keys)
@@ -782,7 +800,7 @@ class Client:
                 there = store.size(key) == file.stat().st_size
             except ObjectNotFound:
                 there = False
-            if not there or upload.kind == "manifest":
+            if not there or upload.kind in ("manifest", "pair"):
                 store.put_file(key, file)
             if progress:
                 progress(Progress(done, done, len(upload.files), "files"))
@@ -839,6 +857,6 @@ def _differences(spec: Spec, there: Spec) -> str:
     if spec.kind != there.kind:
         return f"another kind, {there.kind}"
     for name in theirs:
-        if name != "source" and ours[name] != theirs[name]:
+        if name not in ("source", "ends") and ours[name] != theirs[name]:
             return f"{name} {theirs[name]}, not {ours[name]}"
     return f"the source {there.source.label}, not {spec.source.label}"

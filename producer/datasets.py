@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from contract import lifecycle
@@ -22,11 +23,12 @@ JOB = "job:"
 _IDX = re.compile(r"[-.](images|labels)[-.]idx[13]-ubyte(\.gz)?$")
 
 
-def resolve(text: str, store: ObjectStore, frames: int = 0) -> Resolved:
+def resolve(text: str, store: ObjectStore, frames: int = 0, *, known: Sequence[str] = ()) -> Resolved:
     """What `text` names: `job:ID`, IDX files in a folder or under a prefix, or whatever can be labelled.
 
-    With `frames` it is for a model of sequences, which looks at so many of each at most. Raises InvalidSource where
-    it is not there or holds nothing to learn from, UnknownJob for a job that is none.
+    With `frames` it is for a model of sequences, which looks at so many of each at most. With `known` it is for a
+    model of these classes that learns no more: a folder may have as few of them, and of their images, as it likes.
+    Raises InvalidSource where it is not there or holds nothing to learn from, UnknownJob for a job that is none.
     """
     if text.startswith(JOB):
         id = text.removeprefix(JOB)
@@ -46,8 +48,22 @@ def resolve(text: str, store: ObjectStore, frames: int = 0) -> Resolved:
             return Upload("idx", text, files)
     found = sources.resolve(text, store, frames)
     if isinstance(found, Packed) and folder.is_dir():
-        _check_classes(found, folder, text, "sequence" if frames else "image")
+        if known:
+            _check_known(found, text, known)
+        else:
+            _check_classes(found, folder, text, "sequence" if frames else "image")
     return found
+
+
+def _check_known(source: Packed, label: str, known: Sequence[str]) -> None:
+    """A folder of class folders: every image in one that a model knows."""
+    for file in source.files():
+        if file.label not in known:
+            where = f"of the class {file.label!r}" if file.label else "in no class folder"
+            raise InvalidSource(
+                f"{file.key} of {label} is {where}, and the model knows {len(known)} classes ({', '.join(known[:5])}"
+                f"{' …' if len(known) > 5 else ''}); move it into the folder of its class."
+            )
 
 
 def _check_classes(source: Packed, folder: Path, label: str, what: str) -> None:

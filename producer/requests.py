@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from contract.errors import InvalidInput, InvalidSource
-from contract.models import Registry
+from contract.models import Model, Registry
 from contract.objects import ObjectStore
 from contract.recipes import RnnRecipe, make_recipe
 from contract.records import Precision
 from contract.samples import ImageFormat
 from contract.settings import Settings
-from contract.specs import Classify, Evaluate, Generate, Synthesize, Train, Verify
-from contract.templates import TASKS, Template
+from contract.specs import Classify, Evaluate, Generate, Interpolate, Reconstruct, Synthesize, Train, Verify
+from contract.templates import TASKS, Template, encoder
 from producer import datasets, sources
-from producer.sources import Remote, Resolved
+from producer.sources import Pair, Remote, Resolved
 
-S = TypeVar("S", Classify, Train, Evaluate, Generate, Synthesize, Verify)
+S = TypeVar("S", Classify, Train, Evaluate, Generate, Synthesize, Reconstruct, Interpolate, Verify)
 
 
 @dataclass(frozen=True)
@@ -124,11 +124,14 @@ def evaluate(
 
 
 def generate(
-    _: ObjectStore,
-    __: Settings,
+    store: ObjectStore,
+    settings: Settings,
     model: str,
     *,
-    count: int,
+    count: int | None = None,
+    reconstruct: str | Path | None = None,
+    interpolate: Sequence[str | Path] | None = None,
+    steps: int | None = None,
     classes: Sequence[str] = (),
     seed: int = 0,
     truncation: float | None = None,
@@ -137,19 +140,42 @@ def generate(
     precision: Precision = "auto",
     shard_size: int = 1024,
     to: str | None = None,
-) -> Request[Generate]:
-    """What `imagemill generate` asks for; classes by name."""
+) -> Request[Any]:
+    """What `imagemill generate` asks for, a Generate, a Reconstruct or an Interpolate; classes by name.
+
+    Raises InvalidInput for options that do not go together, and what `datasets.resolve` raises.
+    """
     fields = {
         "model": model,
-        "count": count,
-        "classes": tuple(classes),
-        "seed": seed,
-        "truncation": truncation,
         "size": size,
         "image_format": image_format,
         "precision": precision,
         "shard_size": shard_size,
     }
+    drawn = {"--seed": seed, "--truncation": truncation}
+    if reconstruct is not None:
+        what = "--reconstruct encodes the images of a source, each of its own class, and draws nothing"
+        _leave_out(what, {"--interpolate": interpolate, "--steps": steps, "--class": classes, **drawn})
+        known = _encoder(store, model, "reconstruct").labels
+        found = datasets.resolve(str(reconstruct), store, 0, known=known)
+        return Request(Reconstruct, found, {**fields, "count": count}, to)
+    if interpolate is not None:
+        what = "--interpolate makes --steps images on the way from one to another, and draws nothing"
+        _leave_out(what, {"--count": count, **drawn})
+        _encoder(store, model, "interpolate")
+        if len(set(classes)) != 1:
+            # A model knows its classes one by one: what lies between two of them, no label would be true of.
+            raise InvalidInput(
+                f"--interpolate goes from one image to another of the same class, and {len(set(classes)) or 'none'} "
+                f"{'is' if not classes else 'are'} given; name the class of both with one --class."
+            )
+        ends = sources.resolve_pair([str(end) for end in interpolate], store, settings.max_image_bytes)
+        told = {**fields, "classes": tuple(set(classes)), **({} if steps is None else {"steps": steps})}
+        return Request(Interpolate, ends, told, to, place="ends")
+    _leave_out("--steps are those of --interpolate", {"--steps": steps})
+    if count is None:
+        raise InvalidInput("--count is missing; say how many images, or name some with --reconstruct or --interpolate.")
+    fields |= {"count": count, "classes": tuple(classes), "seed": seed, "truncation": truncation}
     return Request(Generate, None, fields, to)
 
 
@@ -222,18 +248,40 @@ def check_command(command: str) -> str:
     return command
 
 
+def _encoder(store: ObjectStore, model: str, kind: str) -> Model:
+    """The model, before its images are looked at; raises InvalidInput where it has no encoder."""
+    return encoder(Registry(store).get(model, tasks=TASKS[kind]), kind)
+
+
+def _leave_out(why: str, options: Mapping[str, object]) -> None:
+    """Raises InvalidInput for the first of these that is given: what has no effect is a mistake."""
+    for option, value in options.items():
+        if value not in (None, (), [], 0):
+            raise InvalidInput(f"{why}; leave {option} out.")
+
+
 def make_template(request: Request[Any]) -> Template:
     """What a schedule keeps of a request; raises InvalidSource where only this machine has the images."""
     fields = {"kind": request.name, **request.fields}
     if isinstance(request.found, Remote):
         found = request.found
         fields[request.place] = {"kind": found.kind, "uri": found.uri, "label": found.label}
+    elif isinstance(request.found, Pair) and not request.found.files:
+        ends = zip(request.found.images, request.found.labels, strict=True)
+        fields[request.place] = [{"uri": str(uri), "label": label} for uri, label in ends]
     elif request.found is not None:
         raise InvalidSource(
-            f"{request.found.label} is on this machine, and a schedule runs without it; copy it to the bucket, and "
+            f"{_local(request.found)} is on this machine, and a schedule runs without it; copy it to the bucket, and "
             "name it as s3://bucket/prefix."
         )
     return Template(spec=fields, to=request.to)
+
+
+def _local(found: Resolved) -> str:
+    """What of it is on this machine, as it was typed."""
+    if isinstance(found, Pair):
+        return next(label for one, label in zip(found.images, found.labels, strict=True) if isinstance(one, Path))
+    return found.label
 
 
 def _frames(store: ObjectStore, model: str, command: str) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from contract.errors import InvalidSource, ObjectNotFound
 from contract.items import is_image_name, parse_s3
 from contract.keys import JobKeys
 from contract.objects import Entry, ObjectStore
-from contract.specs import Source
+from contract.specs import Original, Source
 from producer import manifests
 from producer.folders import Local, images, walk
 
@@ -78,7 +78,38 @@ class Packed:
         return Source(kind="packed", uri=self.uri, label=self.label)
 
 
-Resolved = Remote | Upload | Packed
+@dataclass(frozen=True)
+class Pair:
+    """Two images, the ends of an interpolation: each an address in the store, or a local file that goes there."""
+
+    images: tuple[str | Path, str | Path]
+    labels: tuple[str, str]
+
+    kind: Literal["pair"] = "pair"
+
+    @property
+    def label(self) -> str:
+        return " and ".join(self.labels)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Those that are on this machine."""
+        return tuple(image for image in self.images if isinstance(image, Path))
+
+    def key(self, file: Path, keys: JobKeys) -> str:
+        """Where a file goes: by its place in the pair, for both may have one name."""
+        return f"{keys.input_prefix}image-{self.images.index(file)}{file.suffix.lower()}"
+
+    def source(self, keys: JobKeys, bucket: str) -> tuple[Original, Original]:
+        """The ends in the spec of a job."""
+        a, b = (
+            Original(uri=f"s3://{bucket}/{self.key(one, keys)}" if isinstance(one, Path) else one, label=label)
+            for one, label in zip(self.images, self.labels, strict=True)
+        )
+        return a, b
+
+
+Resolved = Remote | Upload | Packed | Pair
 
 
 def resolve(text: str, store: ObjectStore, frames: int = 0) -> Resolved:
@@ -92,6 +123,37 @@ def resolve(text: str, store: ObjectStore, frames: int = 0) -> Resolved:
     if text.startswith(("http://", "https://")):
         raise InvalidSource(f'{text} is one web address; list addresses in a .jsonl file, as {{"uri": "…"}} a line.')
     return _local(text, frames)
+
+
+def resolve_pair(texts: Sequence[str], store: ObjectStore, max_bytes: int) -> Pair:
+    """Two images by their addresses or paths; raises InvalidSource where one is not there or can be no image."""
+    a, b = (_one_image(text, store, max_bytes) for text in texts)
+    return Pair((a, b), (texts[0], texts[1]))
+
+
+def _one_image(text: str, store: ObjectStore, max_bytes: int) -> str | Path:
+    found: str | Path = text
+    if text.startswith("s3://"):
+        bucket, key = parse_s3(text)
+        try:
+            size = store.size(key, bucket=bucket)
+        except ObjectNotFound:
+            raise InvalidSource(f"There is no object {text}; correct the address.") from None
+    elif text.startswith(("http://", "https://")):
+        raise InvalidSource(f"{text} is a web address; save the image, and name the file or its s3:// address.")
+    else:
+        found = Path(os.path.abspath(Path(text).expanduser()))
+        if not found.is_file():
+            raise InvalidSource(f"{text} is no file here; name an image, or its s3:// address.")
+        size = found.stat().st_size
+    if not size:
+        raise InvalidSource(f"{text} is empty; name an image.")
+    if size > max_bytes:
+        raise InvalidSource(
+            f"{text} has {size:,} bytes, more than the {max_bytes:,} allowed; raise IMAGEMILL_MAX_IMAGE_BYTES to read "
+            "it."
+        )
+    return found
 
 
 def from_file_uri(uri: str) -> Path:

@@ -11,7 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contract.samples import SUFFIX, ImageFormat, schema, sha256
+from contract.models import Model
+from contract.samples import SUFFIX, SYNTHETIC, ImageFormat, sample_key, schema, sha256
+from contract.specs import ImagesSpec, Interpolate, SampledSpec
 
 Row = dict[str, Any]
 """A row of the index, see `contract.samples.schema`."""
@@ -50,11 +52,48 @@ class Archive:
         return self._tar.offset - len(data) - -len(data) % tarfile.BLOCKSIZE
 
 
-def index(rows: list[Row], extra: Mapping[str, pa.Array] | None = None) -> bytes:
-    """The index of these rows as Parquet, zstd; `extra` columns behind those of the schema."""
-    table = pa.Table.from_pylist(rows, schema=schema())
+def index(rows: list[Row], kind: str, extra: Mapping[str, pa.Array] | None = None) -> bytes:
+    """The index of these rows of a job of a kind as Parquet, zstd; `extra` columns behind those of the schema."""
+    table = pa.Table.from_pylist(rows, schema=schema(kind))
     for name, column in (extra or {}).items():
         table = table.append_column(name, column)
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
+
+
+def facts(spec: ImagesSpec, row: Row) -> dict[str, object]:
+    """The JSON beside an image in its tar: all that is needed to make it again, and that it is synthetic."""
+    told = ("label", "label_index", "seed", "index", "predicted", "score", "model", "weights_sha256")
+    own = ("original", "mse", "position")
+    found: dict[str, object] = {name: row[name] for name in (*told, *own) if row.get(name) is not None}
+    if isinstance(spec, SampledSpec):
+        found["truncation"] = spec.truncation
+    elif isinstance(spec, Interpolate):
+        found["between"] = [end.uri for end in spec.ends]
+    return {**found, "job": spec.id, "synthetic": True, "DigitalSourceType": SYNTHETIC}
+
+
+def new_row(spec: ImagesSpec, model: Model, label: int, number: int, side: int) -> Row:
+    """The row of an image before it is judged and kept."""
+    return {
+        "key": sample_key(label, number),
+        "label": model.labels[label],
+        "label_index": label,
+        "seed": spec.seed if isinstance(spec, SampledSpec) else None,
+        "index": number,
+        "accepted": True,
+        "reject_reason": None,
+        "predicted": None,
+        "score": None,
+        "duplicate_distance": None,
+        "copy_distance": None,
+        "nearest": None,
+        "sha256": None,
+        "width": side,
+        "height": side,
+        "size": None,
+        "offset": None,
+        "model": spec.model,
+        "weights_sha256": spec.weights_sha256,
+    }

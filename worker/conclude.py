@@ -31,12 +31,13 @@ from contract.jobs import Plan
 from contract.keys import JobKeys, shard_stem
 from contract.lifecycle import House, close, read_marker, read_spec, reopen
 from contract.models import Model
+from contract.objects import ObjectStore
 from contract.portions import Portion
-from contract.results import committed
+from contract.results import committed, read_markers
 from contract.samples import SUFFIX
-from contract.specs import Classify, Generate, ImagesSpec, Synthesize
-from worker.archive import Archive, index
-from worker.generate import FEATURES, facts, read_images
+from contract.specs import Classify, EncodedSpec, ImagesSpec, SampledSpec, Synthesize
+from worker.archive import Archive, facts, index
+from worker.generate import FEATURES, read_images
 from worker.models import Models
 from worker.selection import Selection
 from worker.waves import next_wave
@@ -54,8 +55,10 @@ class Concluder:
 
     house: House
     models: Models
-    report: Callable[[ImagesSpec], dict[str, float]]
-    """Writes the page of a job that generated; what it measured for that."""
+    report: Callable[[SampledSpec], dict[str, float]]
+    """Writes the page of a job that generated from a seed; what it measured for that."""
+    encoded: Callable[[EncodedSpec], dict[str, float]]
+    """The same of a job that encoded images."""
     page: Callable[[str], None]
     """Writes the page of a job that labelled."""
 
@@ -95,7 +98,7 @@ class Concluder:
 
     def _conclude(self, job: str, hold: Callable[[], bool]) -> None:
         spec = read_images(self.house.store, job)
-        if isinstance(spec, Generate):
+        if not isinstance(spec, Synthesize):
             self._end(spec, [])
             return
         shards = portions.read(self.house.store, job)
@@ -140,7 +143,7 @@ class Concluder:
                 archive.add(row, files[row["key"]], facts(spec, row))
             else:
                 archive.reject(row)
-        data = index(archive.rows)
+        data = index(archive.rows, spec.kind)
         output = f"{spec.output}{shard_stem(number)}.parquet"
         for address, content in ((samples.tar_of(output), archive.close()), (output, data)):
             bucket, key = parse_s3(address)
@@ -163,16 +166,22 @@ class Concluder:
         store = self.house.store
         census = count(table for _, table in samples.shards(store, spec))
         accepted = {one.label: one.accepted for one in census.classes}
+        left_out = _left_out(store, spec)
+        if left_out and not census.candidates:
+            codes = ", ".join(f"{code} {number:,}" for code, number in left_out.most_common())
+            close(self.house, spec.id, "failed", f"No image of {spec.source.label} could be read ({codes}).")
+            return
         bucket, prefix = parse_s3(spec.output)
         status = self.house.ledger.status(spec.id)
         summary = {
             "id": spec.id,
             "kind": spec.kind,
             "model": spec.model,
-            "seed": spec.seed,
+            **({"seed": spec.seed} if isinstance(spec, SampledSpec) else {"source": spec.source.label}),
             "candidates": census.candidates,
             "accepted": accepted,
             "rejected": census.rejected,
+            "error_codes": dict(left_out),
             "short": list(short),
             "created_at": status.created_at if status else None,
             "started_at": status.started_at if status else None,
@@ -181,11 +190,13 @@ class Concluder:
             raise _LockLostError
         store.put(f"{prefix}summary.json", json.dumps(summary, indent=1, ensure_ascii=False).encode(), bucket=bucket)
         store.put(f"{prefix}{CARD}", card(spec, census, "webdataset").encode(), bucket=bucket)
-        metrics = self.report(spec)
+        metrics = self.report(spec) if isinstance(spec, SampledSpec) else self.encoded(spec)
         details: dict[str, Any] = {
-            "total": census.candidates,
-            "done": census.candidates,
+            "total": census.candidates + left_out.total(),
+            "done": census.candidates + left_out.total(),
             "ok": census.candidates,
+            "errors": left_out.total(),
+            "error_codes": dict(left_out) or None,
             "labels": accepted,
             "metrics": {"accepted": float(census.accepted), **metrics},
         }
@@ -197,6 +208,13 @@ class Concluder:
         close(self.house, spec.id, "succeeded", **details)
         for entry in list(store.list(JobKeys(spec.id).candidate_prefix)):
             store.delete(entry.key)
+
+
+def _left_out(store: ObjectStore, spec: ImagesSpec) -> Counter[str]:
+    """How many originals could not be read, by error code; what comes of a seed has none."""
+    if isinstance(spec, SampledSpec):
+        return Counter()
+    return sum((Counter(marker.error_codes) for marker in read_markers(store, spec.id)), Counter[str]())
 
 
 class _LockLostError(Exception):

@@ -5,40 +5,35 @@ It knows the store and the sources, not what learns. A bad image is left out and
 
 from __future__ import annotations
 
-import io
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import repeat
-from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Literal
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contract import samples
 from contract.errors import ImageError, InvalidSource
-from contract.items import Item, parse_s3, sharded
+from contract.items import Item, sharded
 from contract.lifecycle import read_spec
 from contract.models import Preprocess, Registry
 from contract.objects import ObjectStore
-from contract.results import with_items
-from contract.rows import OK
-from contract.specs import ImagesSpec, Source
-from worker.control.sources import Listing
+from contract.specs import ImagesSpec, Reconstruct, Source
+from worker.control import labelled
+from worker.control.labelled import Part
 from worker.engine import decode, pixels
 from worker.engine.decode import Frame
 from worker.engine.pipeline import Encoded
 from worker.fetch import Fetcher
-from worker.training import idx
 from worker.training.data import Dataset
 
 log = logging.getLogger(__name__)
 
-Part = Literal["train", "test"]
 _CHUNK = 256  # images, or frames of sequences, whose bytes are held at a time
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """ITU-R BT.601; a gray image stays what it is."""
@@ -71,6 +66,21 @@ class Prepared:
     left_out: Counter[str] = field(default_factory=Counter)
 
 
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Some of the images of a source, in their order."""
+
+    images: NDArray[np.uint8]
+    """[n, size, size, c]."""
+    labels: NDArray[np.int64]
+    """[n]."""
+    keys: tuple[str, ...]
+    """What people call each of them."""
+    places: tuple[int, ...]
+    """Which of those that were asked for each of them is: one that cannot be read is left out."""
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
 @dataclass(frozen=True)
 class DatasetReader:
     """Reads labelled sources; the pixels lie in a nameless file under `scratch`, which ends with the arrays."""
@@ -96,7 +106,7 @@ class DatasetReader:
     def _images(
         self, source: Source, wanted: Wanted, pool: ThreadPoolExecutor, seen: Callable[[int], None]
     ) -> Prepared:
-        items = self._items(source, wanted)
+        items = labelled.items(self.store, source, frames=wanted.frames, min_score=wanted.min_score)
         how: _How | None = None
         labels: list[str] = []
         lengths: list[int] = []
@@ -131,80 +141,74 @@ class DatasetReader:
         data = Dataset(images, numbers, classes, np.array(lengths, np.int64) if wanted.frames else None)
         return Prepared(data, left_out)
 
-    def _items(self, source: Source, wanted: Wanted) -> Iterator[Item]:
-        """The images of a source, each with its label."""
-        items: Iterable[Item]
-        if source.kind == "job":
-            items = self._of_job(source, wanted)
-        else:
-            items = Listing(self.store, source, wanted.frames, labels=True).items()
-        for item in items:
-            if item.label is None:
-                what = "sequences" if wanted.frames else "images"
-                raise InvalidSource(
-                    f"{item.key} of {source.label} has no label; put {what} into a folder a class, write .cls files "
-                    "beside them in a tar, or give a manifest a column `label`."
-                )
-            yield item
-
-    def _of_job(self, source: Source, wanted: Wanted) -> Iterator[Item]:
-        spec = read_spec(self.store, source.uri)
-        if isinstance(spec, ImagesSpec):
-            yield from self._generated(spec, wanted)
-            return
-        for shard in with_items(self.store, source.uri):
-            for row, item in shard:
-                if item.length is not None and not wanted.frames:
-                    raise InvalidSource(f"{source.label} labelled sequences; a model of images needs images.")
-                if row["status"] == OK and row["score"] >= wanted.min_score:
-                    yield replace(item.thinned(wanted.frames), label=row["label"])
-
-    def _generated(self, spec: ImagesSpec, wanted: Wanted) -> Iterator[Item]:
-        """The images that a job generated, those of a synthesis that were accepted."""
-        for marker, table in samples.shards(self.store, spec):
-            tar = samples.tar_of(str(marker.output))
-            for row in table.to_pylist():
-                sure = row["score"] is None or row["score"] >= wanted.min_score
-                if row["accepted"] and sure:
-                    name = f"{row['key']}{samples.SUFFIX[spec.image_format]}"
-                    yield Item(name, f"{tar}#{name}", row["size"], tar, row["offset"], label=row["label"])
-
     def _classes(self, source: Source, labels: list[str]) -> tuple[str, ...]:
         """The names of the classes: of what was generated in the order of the generator, else sorted."""
         if source.kind == "job":
             spec = read_spec(self.store, source.uri)
             if isinstance(spec, ImagesSpec):
                 names = Registry(self.store).get(spec.model).labels
+                if isinstance(spec, Reconstruct):  # those that its source had
+                    found = set(labels)
+                    return tuple(name for name in names if name in found)
                 return tuple(names[label] for label in spec.classes)
         return _sorted(set(labels))
+
+    # Blocks of a source
+
+    def block(
+        self, source: Source, items: Sequence[Item], wanted: Wanted, seen: Callable[[int], None] = lambda _: None
+    ) -> Block:
+        """These images of a source, which `worker.control.labelled` lists; `wanted` says size, channels and classes.
+
+        Raises InvalidSource for a label that is none of the classes.
+        """
+        how = _How(
+            training_preprocess(wanted.size, wanted.channels), wanted.size, wanted.channels, 0, False, self.max_pixels
+        )
+        images: list[NDArray[np.uint8]] = []
+        places: list[int] = []
+        left_out: Counter[str] = Counter()
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="decode") as pool:
+            for chunk in sharded(items, repeat(_CHUNK)):
+                at = len(places) + left_out.total()
+                for place, found in enumerate(pool.map(how, self.fetcher.read(chunk)), at):
+                    if isinstance(found, ImageError):
+                        left_out[found.code] += 1
+                        log.info("%s is left out: %s", items[place].key, found)
+                        continue
+                    images.append(found[0])
+                    places.append(place)
+                seen(len(places))
+        shape = (len(images), wanted.size, wanted.size, wanted.channels)
+        pixels_ = np.stack(images) if images else np.empty(shape, np.uint8)
+        labels = _numbers([str(items[place].label) for place in places], wanted.classes, source)
+        return Block(pixels_, labels, tuple(items[place].key for place in places), tuple(places), left_out)
+
+    def idx_block(self, source: Source, rows: Sequence[int], wanted: Wanted) -> Block:
+        """These rows of IDX files."""
+        images, numbers = labelled.read_idx(self.store, source, wanted.part)
+        chosen = np.array(rows, np.int64)
+        labels = numbers[chosen]
+        if len(labels) and int(labels.max()) >= len(wanted.classes):
+            raise InvalidSource(
+                f"{source.label} has the label {labels.max()}, and there are {len(wanted.classes)} classes, counted "
+                "from 0; take images of the classes that the model knows."
+            )
+        pixels_ = _fitted(images[chosen], wanted)
+        return Block(pixels_, labels, tuple(str(row) for row in rows), tuple(range(len(rows))))
 
     # IDX
 
     def has_test_part(self, source: Source) -> bool:
         """Whether a source keeps images apart to test with, as IDX folders of several pairs of files do."""
-        if source.kind != "idx":
-            return False
-        bucket, prefix = parse_s3(source.uri)
-        pairs = idx.pairs([entry.key for entry in self.store.list(prefix, bucket=bucket)])
-        return len(pairs) > 1
+        return labelled.has_test_part(self.store, source)
 
     def _idx(self, source: Source, wanted: Wanted) -> Prepared:
-        bucket, prefix = parse_s3(source.uri)
-        keys = [entry.key for entry in self.store.list(prefix, bucket=bucket)]
-        pair = _choose(idx.pairs(keys), wanted.part, source)
-        images, labels = idx.read_pair(
-            io.BytesIO(self.store.get(pair.images, bucket=bucket)),
-            io.BytesIO(self.store.get(pair.labels, bucket=bucket)),
-            pair,
-        )
+        images, labels = labelled.read_idx(self.store, source, wanted.part)
         if wanted.frames:
             raise InvalidSource(f"{source.label} holds single images; a model of sequences needs sequences.")
         classes = wanted.classes or tuple(str(n) for n in range(int(labels.max(initial=0)) + 1))
-        if wanted.size:
-            images = pixels.resized(images, wanted.size)
-        if wanted.channels == 3:
-            images = pixels.rgb(images)
-        return Prepared(Dataset(images, labels, classes))
+        return Prepared(Dataset(_fitted(images, wanted), labels, classes))
 
 
 @dataclass(frozen=True)
@@ -285,6 +289,13 @@ def training_preprocess(size: int, channels: int) -> Preprocess:
     )
 
 
+def _fitted(images: NDArray[np.uint8], wanted: Wanted) -> NDArray[np.uint8]:
+    """Gray images [n, h, w, 1] of the size and with the channels that are wanted."""
+    if wanted.size:
+        images = pixels.resized(images, wanted.size)
+    return pixels.rgb(images) if wanted.channels == 3 else images
+
+
 def _gray(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     gray: NDArray[np.uint8] = np.rint(pixels.astype(np.float32) @ _LUMA).astype(np.uint8)[..., None]
     return gray
@@ -315,16 +326,3 @@ def _numbers(labels: list[str], classes: tuple[str, ...], source: Source) -> NDA
             f"({', '.join(classes[:5])}{' …' if len(classes) > 5 else ''}); correct the labels or the names."
         )
     return np.array([index[label] for label in labels], np.int64)
-
-
-def _choose(pairs: dict[str, idx.Pair], part: Part, source: Source) -> idx.Pair:
-    if not pairs:
-        raise InvalidSource(f"{source.label} holds no IDX files; they end in -images-idx3-ubyte, perhaps with .gz.")
-    if len(pairs) == 1:
-        return next(iter(pairs.values()))
-    starts = ("train",) if part == "train" else ("t10k", "test")
-    fitting = [pair for stem, pair in pairs.items() if PurePosixPath(stem).name.startswith(starts)]
-    if len(fitting) != 1:
-        names = ", ".join(PurePosixPath(stem).name for stem in pairs)
-        raise InvalidSource(f"{source.label} holds several pairs of IDX files ({names}); name one of them.")
-    return fitting[0]

@@ -31,14 +31,16 @@ from contract.lifecycle import House, read_spec
 from contract.models import Model
 from contract.objects import ObjectStore
 from contract.portions import Portion
-from contract.samples import SYNTHETIC, sample_key, tar_of
-from contract.specs import Generate, ImagesSpec, Synthesize
-from worker.archive import Archive, Row, index
+from contract.samples import tar_of
+from contract.specs import EncodedSpec, Generate, ImagesSpec, SampledSpec, Synthesize
+from worker.archive import Archive, Row, facts, index, new_row
+from worker.autoencode import Autoencoding
 from worker.engine import pixels
 from worker.engine.encode import encode
 from worker.engine.sampler import GROUP
 from worker.leases import Keeper, Lease
 from worker.models import Models
+from worker.originals import Originals
 from worker.reference import Reference, References
 from worker.runner import Runner, commit_single
 from worker.selection import normalized
@@ -59,6 +61,7 @@ class GenerateRunner:
     keeper: Keeper
     models: Models
     references: References
+    originals: Originals
     encoders: ThreadPoolExecutor
     max_attempts: int
     _device: threading.Lock = field(default_factory=threading.Lock)
@@ -79,24 +82,26 @@ class GenerateRunner:
                 "--shard-size."
             )
         began = time.monotonic()
-        portion = portions.read(self.house.store, spec.id)[lease.shard]
-        archive = Archive(spec.image_format)
-        if isinstance(spec, Generate):
-            output, extra = f"{spec.output}{shard_stem(lease.shard)}.parquet", None
-            self._generate(spec, portion, lease, archive)
+        archive, left_out = Archive(spec.image_format), Counter[str]()
+        output, extra = f"{spec.output}{shard_stem(lease.shard)}.parquet", None
+        if isinstance(spec, EncodedSpec):
+            left_out = Autoencoding(self.models, self.originals, self.encoders, self._device).fill(spec, lease, archive)
+        elif isinstance(spec, Generate):
+            self._generate(spec, self._portion(spec, lease), lease, archive)
         else:
             output = f"s3://{self.house.store.bucket}/{JobKeys(spec.id).candidates(lease.shard)}"
-            extra = {FEATURES: self._judge(spec, portion, lease, archive)}
-        data = index(archive.rows, extra)
+            extra = {FEATURES: self._judge(spec, self._portion(spec, lease), lease, archive)}
+        data = index(archive.rows, spec.kind, extra)
         lease.check()
         self._put(tar_of(output), archive.close())
         self._put(output, data)
         runtime = self.models.generator(spec.model, spec.precision)
         return Marker(
             shard=lease.shard,
-            items=len(portion),
-            ok=len(portion),
-            errors=0,
+            items=len(archive.rows) + left_out.total(),
+            ok=len(archive.rows),
+            errors=left_out.total(),
+            error_codes=dict(left_out),
             labels=dict(Counter(row["label"] for row in archive.rows if row["accepted"])),
             output=output,
             sha256=hashlib.sha256(data).hexdigest(),
@@ -105,6 +110,9 @@ class GenerateRunner:
             precision=runtime.precision,
             seconds=round(time.monotonic() - began, 3),
         )
+
+    def _portion(self, spec: SampledSpec, lease: Lease) -> Portion:
+        return portions.read(self.house.store, spec.id)[lease.shard]
 
     def _generate(self, spec: Generate, portion: Portion, lease: Lease, archive: Archive) -> None:
         """Every image of the portion into the archive."""
@@ -120,7 +128,7 @@ class GenerateRunner:
 
         for keys, images in self._images(spec, portion):
             images = pixels.resized(images, spec.size) if spec.size else images
-            rows = [_row(spec, model, label, number, images.shape[1]) for label, number in keys]
+            rows = [new_row(spec, model, label, number, images.shape[1]) for label, number in keys]
             under_way.append((rows, self.encoders.submit(_encoded, spec, images)))
             if len(under_way) == _UNDER_WAY:
                 keep()
@@ -140,7 +148,7 @@ class GenerateRunner:
                 said = np.concatenate([output.logits for output in outputs])
                 seen = np.concatenate([output.features for output in outputs])
                 images = pixels.resized(images, spec.size) if spec.size else images
-                rows = [_row(spec, model, label, number, images.shape[1]) for label, number in keys]
+                rows = [new_row(spec, model, label, number, images.shape[1]) for label, number in keys]
                 _verdicts(spec, gate, rows, said, seen, reference)
                 passing = [n for n, row in enumerate(rows) if row["reject_reason"] is None]
                 files = iter(_encoded(spec, images[passing]))
@@ -155,7 +163,7 @@ class GenerateRunner:
                 lease.check()
         return pa.array(features, pa.list_(pa.float32()))
 
-    def _images(self, spec: ImagesSpec, portion: Portion) -> Iterator[tuple[list[tuple[int, int]], NDArray[np.uint8]]]:
+    def _images(self, spec: SampledSpec, portion: Portion) -> Iterator[tuple[list[tuple[int, int]], NDArray[np.uint8]]]:
         """Class and index of the images of a group, and the images, uint8 [n, h, w, c], group by group."""
         keys = list(portion.images())
         labels, numbers = torch.tensor(keys).T
@@ -177,42 +185,6 @@ def read_images(store: ObjectStore, job: str) -> ImagesSpec:
     if not isinstance(spec, ImagesSpec):
         raise JobConflict(f"{spec.id} generates nothing, its kind is {spec.kind}; cancel it and submit it again.")
     return spec
-
-
-def facts(spec: ImagesSpec, row: Row) -> dict[str, object]:
-    """The JSON beside an image in its tar: all that is needed to make it again, and that it is synthetic."""
-    told = ("label", "label_index", "seed", "index", "predicted", "score", "model", "weights_sha256")
-    return {
-        **{name: row[name] for name in told if row[name] is not None},
-        "truncation": spec.truncation,
-        "job": spec.id,
-        "synthetic": True,
-        "DigitalSourceType": SYNTHETIC,
-    }
-
-
-def _row(spec: ImagesSpec, model: Model, label: int, number: int, side: int) -> Row:
-    return {
-        "key": sample_key(label, number),
-        "label": model.labels[label],
-        "label_index": label,
-        "seed": spec.seed,
-        "index": number,
-        "accepted": True,
-        "reject_reason": None,
-        "predicted": None,
-        "score": None,
-        "duplicate_distance": None,
-        "copy_distance": None,
-        "nearest": None,
-        "sha256": None,
-        "width": side,
-        "height": side,
-        "size": None,
-        "offset": None,
-        "model": spec.model,
-        "weights_sha256": spec.weights_sha256,
-    }
 
 
 def _verdicts(

@@ -138,6 +138,7 @@ class Process:
         """Ends jobs that generate; imports torch."""
         from worker.conclude import Concluder
         from worker.reports import classify
+        from worker.reports.encoded import EncodedReport
         from worker.reports.generated import GeneratedReport
 
         generator, limit = self.generator, self.settings.max_image_pixels
@@ -146,6 +147,7 @@ class Process:
             house=self.house,
             models=generator.models,
             report=report.write,
+            encoded=EncodedReport(self.house, generator.models, generator.originals, limit).write,
             page=partial(classify.write, self.house, self.fetcher, max_pixels=limit),
         )
 
@@ -290,6 +292,7 @@ class Process:
         from concurrent.futures import ThreadPoolExecutor
 
         from worker.generate import GenerateRunner
+        from worker.originals import Originals
         from worker.reference import References
 
         settings, models = self.settings, self.runner.models
@@ -299,6 +302,7 @@ class Process:
             keeper=self.keeper,
             models=models,
             references=References(self.house.store, self.reader, models),
+            originals=Originals(self.house.store, self.reader, models),
             encoders=ThreadPoolExecutor(settings.threads or cores(), "encode"),
             max_attempts=settings.max_attempts,
         )

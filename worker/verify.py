@@ -22,7 +22,7 @@ from contract.keys import JobKeys
 from contract.ledger import Step
 from contract.lifecycle import House, read_spec
 from contract.samples import SUFFIX
-from contract.specs import ImagesSpec, Verify
+from contract.specs import ImagesSpec, SampledSpec, Verify
 from worker.archive import Row
 from worker.engine import pixels
 from worker.engine.decode import decode
@@ -63,6 +63,8 @@ class VerifyRunner:
             raise ModelError(f"The verification of {spec.job} ended {kills} workers; see their logs.")
         began = time.monotonic()
         made = read_images(self.house.store, spec.job)
+        if not isinstance(made, SampledSpec):
+            raise JobConflict(f"{spec.job} was made of other images, which its records do not hold.")
         chosen = list(self._chosen(spec, made))
         plan = Plan(shards=1, items=len(chosen), skipped=0)
         self.house.store.put(JobKeys(spec.id).plan, plan.to_json())

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from contract import portions
 from contract.portions import Portion
-from contract.specs import Generate, ImagesSpec, Synthesize
+from contract.specs import Generate, SampledSpec, Synthesize
 
 _GUESS = 0.8
 """Acceptance before anything is known."""
@@ -18,7 +18,7 @@ _LEAST_RATE, _LEAST = 1 / 50, 64
 _MORE = 1.1
 
 
-def first_wave(spec: ImagesSpec) -> list[Portion]:
+def first_wave(spec: SampledSpec) -> list[Portion]:
     """The portions that a job begins with: all of them where nothing is rejected."""
     if isinstance(spec, Generate):
         rows, rest = divmod(spec.count, len(spec.classes))

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from producer.packing import Progress
 
 
+_IMAGES = frozenset({"generate", "synthesize", "reconstruct", "interpolate"})
+"""The kinds of jobs that end with images, not with labels."""
+
+
 @click.command()
 @click.argument("job")
 @shared_options
@@ -109,6 +113,9 @@ def _next_step(status: Status) -> str:
         if status.state == "succeeded":
             return f"Its card and curves: `imagemill models pull {status.model} -o DIR`."
         return f"Go on from its last checkpoint with `imagemill resume {status.id}`."
+    if status.kind in _IMAGES and status.state == "succeeded":
+        page = f"Its page: `imagemill report {status.id} -o report.html`."
+        return f"Its images: `imagemill export {status.id} -o DIR`. {page}"
     if status.state == "canceled":
         return f"Go on with `imagemill resume {status.id}`; what is labelled: `imagemill results {status.id}`."
     if status.errors:

@@ -67,11 +67,21 @@ def _image_options(function: F) -> F:
 
 
 @click.command()
-@click.option("--count", type=click.IntRange(1), required=True, help="Images in all, as many of each class.")
+@click.option(
+    "--count", type=click.IntRange(1), help="Images in all, as many of each class; of --reconstruct, the first."
+)
+@click.option("--reconstruct", metavar="SOURCE", help="Encode labelled images and decode them again, as a VAE can.")
+@click.option(
+    "--interpolate", nargs=2, metavar="A B", help="Images on the way between two of one --class, as a VAE can."
+)
+@click.option("--steps", type=click.IntRange(2, 10_000), help="Images of --interpolate, ends included. Default: 10.")
 @_image_options
 def generate(
     model: str,
-    count: int,
+    count: int | None,
+    reconstruct: str | None,
+    interpolate: tuple[str, str] | None,
+    steps: int | None,
     classes: tuple[str, ...],
     seed: int,
     truncation: float | None,
@@ -90,6 +100,8 @@ def generate(
     Examples:
       imagemill generate --model fashion-gan --count 10000
       imagemill generate --model fashion-gan --count 64 --class Sneaker --truncation 0.8 --size 112
+      imagemill generate --model fashion-vae --reconstruct fashion/ --count 256
+      imagemill generate --model fashion-vae --interpolate a.png b.png --steps 10 --class Sneaker
       imagemill export JOB --format imagefolder -o sneakers
     """
     from producer.client import Client, new_job_id
@@ -100,6 +112,9 @@ def generate(
         client.generate,
         model,
         count=count,
+        reconstruct=reconstruct,
+        interpolate=interpolate,
+        steps=steps,
         classes=classes,
         seed=seed,
         truncation=truncation,
@@ -110,7 +125,8 @@ def generate(
         job=id,
         to=to,
     )
-    run_job(client, id, model, lambda _: submit(), detach=detach, as_json=as_json)
+    source = reconstruct or " and ".join(interpolate or ()) or model
+    run_job(client, id, source, lambda progress: submit(progress=progress), detach=detach, as_json=as_json)
 
 
 def _times(_: click.Context, __: click.Parameter, value: str) -> int:

@@ -16,7 +16,7 @@ from contract.croissant import croissant
 from contract.errors import JobConflict
 from contract.objects import ObjectStore
 from contract.samples import shards
-from contract.specs import Generate, ImagesSpec, Synthesize
+from contract.specs import ImagesSpec
 from producer.synthetic import idx, imagefolder, parquet, webdataset
 from producer.synthetic.images import read
 from producer.synthetic.target import Target
@@ -60,7 +60,7 @@ def export(store: ObjectStore, job: str, layout: Layout, folder: Path, progress:
 def read_images_spec(store: ObjectStore, job: str) -> ImagesSpec:
     """The spec of a job that generates images; raises UnknownJob, and JobConflict for a job of another kind."""
     spec = lifecycle.read_spec(store, job)
-    if not isinstance(spec, Generate | Synthesize):
+    if not isinstance(spec, ImagesSpec):
         raise JobConflict(
             f"{job} generates no images, its kind is {spec.kind}; labels are written by `imagemill results {job}`."
         )

@@ -70,7 +70,7 @@ def has_candidates(spec: ImagesSpec) -> bool:
 
 def schema(spec: ImagesSpec, census: Census) -> pa.Schema:
     """The columns of the file, with what `datasets` makes of them."""
-    types = {column.name: column.type for column in samples.schema()}
+    types = {column.name: column.type for column in samples.schema(spec.kind)}
     told = {name: types[name] for name in columns(spec) if name != "label"}
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     features: dict[str, Any] = {

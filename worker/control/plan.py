@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import islice, repeat
 
 from contract import portions
 from contract.errors import ImagemillError, ServiceUnavailable
@@ -12,7 +12,8 @@ from contract.items import Item, read_manifest, shard_sizes, sharded, write_mani
 from contract.jobs import ENDED, Plan
 from contract.keys import JobKeys, parse_shard
 from contract.lifecycle import House, close, read_plan, read_spec
-from contract.specs import Classify, ImagesSpec
+from contract.specs import Classify, Interpolate, Reconstruct, SampledSpec
+from worker.control import labelled
 from worker.control.sources import Listing
 from worker.waves import first_wave
 
@@ -48,8 +49,12 @@ def _plan(house: House, job: str, hold: Callable[[], bool]) -> None:
         return
     done = read_plan(house.store, job)
     if done is None:
-        if isinstance(spec, ImagesSpec):
+        if isinstance(spec, SampledSpec):
             done = _portions(house, spec)
+        elif isinstance(spec, Reconstruct):
+            done = _blocks(house, spec, hold)
+        elif isinstance(spec, Interpolate):
+            done = _write_plan(house, spec.id, shards=-(-spec.steps // spec.shard_size), items=spec.steps)
         elif not isinstance(spec, Classify):
             # A single shard; whoever runs it completes the plan, for only the data says how much there is to do.
             house.follow_up(job, house.ledger.planned(job, 0, 0))
@@ -85,13 +90,42 @@ def _shards(house: House, spec: Classify, hold: Callable[[], bool]) -> Plan | No
     return plan
 
 
-def _portions(house: House, spec: ImagesSpec) -> Plan:
+def _blocks(house: House, spec: Reconstruct, hold: Callable[[], bool]) -> Plan | None:
+    """Cut the source into blocks of `shard_size` images, all but the last: a shard knows by its number which they are.
+
+    Nothing runs before the plan is there, so a planner that dies is followed by one that begins again: the blocks of
+    two listings never mix. IDX files need no list of what is in them. None where somebody took over.
+    """
+    number = total = 0
+    if spec.source.kind == "idx":
+        total = len(labelled.read_idx(house.store, spec.source, "test")[1])
+        total = min(total, spec.count or total)
+        number = -(-total // spec.shard_size)
+    else:
+        images = islice(labelled.items(house.store, spec.source), spec.count)
+        for block in sharded(images, repeat(spec.shard_size)):
+            house.store.put(JobKeys(spec.id).manifest(number), write_manifest(block, labels=True))
+            total += len(block)
+            number += 1
+            if not hold():
+                return None
+    if not total:
+        close(house, spec.id, "failed", _nothing(spec.source.label, 0))
+        return None
+    return _write_plan(house, spec.id, shards=number, items=total)
+
+
+def _write_plan(house: House, job: str, *, shards: int, items: int) -> Plan:
+    plan = Plan(shards=shards, items=items, skipped=0)
+    house.store.put(JobKeys(job).plan, plan.to_json())
+    return plan
+
+
+def _portions(house: House, spec: SampledSpec) -> Plan:
     """What is to be generated, for the present: a synthesis asks for more when it knows what was accepted."""
     wave = first_wave(spec)
     portions.write(house.store, spec.id, wave)
-    plan = Plan(shards=len(wave), items=sum(map(len, wave)), skipped=0)
-    house.store.put(JobKeys(spec.id).plan, plan.to_json())
-    return plan
+    return _write_plan(house, spec.id, shards=len(wave), items=sum(map(len, wave)))
 
 
 def _written(house: House, job: str) -> tuple[int, int, Item | None]:

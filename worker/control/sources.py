@@ -66,7 +66,7 @@ class Listing:
                 return self._uploaded()
             case "packed":
                 raise InvalidSource(f"{self.source.label} is packed by the producer; run the same command again.")
-            case "idx" | "job" | "seed":
+            case "idx" | "job" | "seed" | "pair":
                 raise InvalidSource(f"{self.source.label} is data to train with; it has no images one by one.")
 
     def _prefix(self) -> Iterator[Item]:

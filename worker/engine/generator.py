@@ -11,6 +11,8 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
+from contract.errors import ModelError
+from worker.engine.autoencoder import Autoencoder
 from worker.engine.cores import cores
 from worker.engine.graph import load_family
 from worker.engine.memory import calm_openmp, tune_allocator
@@ -23,6 +25,10 @@ class _Decodes(Protocol):
     latent: int
 
     def decode(self, z: Tensor, y: Tensor) -> Tensor: ...
+
+
+class _Encodes(_Decodes, Protocol):
+    def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 class Generator:
@@ -52,3 +58,10 @@ class Generator:
         """Its images by class and number under a seed."""
         module = cast(_Decodes, self._module)
         return Sampler(module.decode, module.latent, seed, self._place, self.precision, truncation)
+
+    def autoencoder(self) -> Autoencoder:
+        """Images to its latents and back; raises ModelError where its family has no encoder."""
+        if not hasattr(self._module, "encode"):
+            raise ModelError("The family of the model has no encoder; take one that has, such as a vae.")
+        module = cast(_Encodes, self._module)
+        return Autoencoder(module.encode, module.decode, self._place, self.precision)

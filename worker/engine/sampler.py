@@ -55,17 +55,22 @@ class Sampler:
             z = latents(self.seed, filled, functional.pad(numbers, (0, missing)), self.width, self.truncation)
             with autocast(self.device, self.precision):
                 images = self.decode(z.to(self.device), filled.to(self.device))
-            if not images.isfinite().all():
-                raise ModelError(
-                    "The images that its weights generate are not finite, so the training has diverged; train the "
-                    "model again with a lower learning rate."
-                )
-            yield quantized(images[: len(y)]).cpu()
+            yield checked(images)[: len(y)].cpu()
 
     def rows(self, classes: int, columns: int) -> list[Tensor]:
         """The first images of the first classes: of each, uint8 [columns, c, size, size] on the CPU."""
         labels = torch.arange(classes).repeat_interleave(columns)
         return list(self.images(labels, torch.arange(columns).repeat(classes)).split(columns))
+
+
+def checked(images: Tensor) -> Tensor:
+    """Images of a decoder as uint8; raises ModelError where a pixel is not a finite number."""
+    if not images.isfinite().all():
+        raise ModelError(
+            "The images that its weights generate are not finite, so the training has diverged; train the model again "
+            "with a lower learning rate."
+        )
+    return quantized(images)
 
 
 def quantized(images: Tensor) -> Tensor:

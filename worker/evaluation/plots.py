@@ -197,20 +197,26 @@ def bars(title: str, axis: str, values: Mapping[str, float | None]) -> bytes:
     return _png(figure)
 
 
-def pairs(generated: NDArray[np.uint8], training: NDArray[np.uint8], distances: Sequence[float]) -> bytes:
-    """Generated images uint8 [n, h, w, c], each left of a training image of the same shape, the distance under both."""
+def pairs(
+    left: NDArray[np.uint8],
+    right: NDArray[np.uint8],
+    values: Sequence[float],
+    title: str = "Generated, left, and the nearest training image, right",
+    what: str = "distance",
+) -> bytes:
+    """Images uint8 [n, h, w, c], each left of one of the same shape, a value under both: `what` names it."""
     columns = 4
-    rows = math.ceil(len(distances) / columns)
+    rows = math.ceil(len(values) / columns)
     figure = Figure(figsize=(_WIDTH, 0.5 + 1.25 * rows), dpi=_DPI, layout="constrained")
-    figure.suptitle("Generated, left, and the nearest training image, right", size=12)
+    figure.suptitle(title, size=12)
     grid = figure.subplots(rows, columns, squeeze=False)
     for ax, at in zip(grid.flat, range(rows * columns), strict=True):
         ax.set_axis_off()
-        if at < len(distances):
-            gap = np.full((len(generated[at]), 1, generated.shape[3]), 255, np.uint8)
-            both = np.concatenate([generated[at], gap, training[at]], axis=1)
+        if at < len(values):
+            gap = np.full((len(left[at]), 1, left.shape[3]), 255, np.uint8)
+            both = np.concatenate([left[at], gap, right[at]], axis=1)
             ax.imshow(both.squeeze(2) if both.shape[2] == 1 else both, cmap="gray", vmin=0, vmax=255)
-            ax.text(0.5, -0.04, f"distance {distances[at]:.3g}", transform=ax.transAxes, ha="center", va="top", size=9)
+            ax.text(0.5, -0.04, f"{what} {values[at]:.3g}", transform=ax.transAxes, ha="center", va="top", size=9)
     return _png(figure)
 
 

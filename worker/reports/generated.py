@@ -23,9 +23,10 @@ from contract.errors import ObjectNotFound
 from contract.jobs import Marker
 from contract.keys import JobKeys
 from contract.lifecycle import House, read_created, read_marker
+from contract.objects import ObjectStore
 from contract.results import committed
 from contract.samples import SUFFIX
-from contract.specs import ImagesSpec, Synthesize
+from contract.specs import ImagesSpec, SampledSpec, Synthesize
 from worker.archive import Row
 from worker.engine.decode import decode
 from worker.evaluation import distances, page, synthesis
@@ -81,7 +82,7 @@ class GeneratedReport:
     references: References
     max_pixels: int
 
-    def write(self, spec: ImagesSpec) -> dict[str, float]:
+    def write(self, spec: SampledSpec) -> dict[str, float]:
         """Write the page of a job; figures for `show`."""
         found = _Found()
         for marker, table in samples.shards(self.house.store, spec):
@@ -90,7 +91,7 @@ class GeneratedReport:
         classes = [_count(spec, label, model.labels[label], found) for label in spec.classes]
         shown = [spec.classes[place] for place in synthesis.pictured(classes)]
         wanted = [one for label in shown for one in found.first.get(label, [])]
-        files = self._files(spec, [*wanted, *((marker, row) for _, marker, row in found.nearest)])
+        files = read_files(self.house.store, spec, [*wanted, *((marker, row) for _, marker, row in found.nearest)])
         places = {label: place for place, label in enumerate(spec.classes)}
         images = {
             places[label]: np.stack([self._pixels(files[row["key"]], row["width"]) for _, row in found.first[label]])
@@ -159,26 +160,27 @@ class GeneratedReport:
                 parts.append(column.flatten().to_numpy().reshape(int(keep.sum()), -1))
         return normalized(np.concatenate(parts)) if parts else np.empty((0, 1), np.float32)
 
-    def _files(self, spec: ImagesSpec, wanted: Sequence[tuple[Marker, Row]]) -> dict[str, bytes]:
-        """The files of these rows by key."""
-        by_shard: dict[int, tuple[Marker, set[str]]] = {}
-        for marker, row in wanted:
-            by_shard.setdefault(marker.shard, (marker, set()))[1].add(row["key"])
-        found: dict[str, bytes] = {}
-        suffix = SUFFIX[spec.image_format]
-        for marker, keys in by_shard.values():
-            with tarfile.open(fileobj=io.BytesIO(samples.read_tar(self.house.store, marker))) as tar:
-                for key in keys:
-                    file = tar.extractfile(f"{key}{suffix}")
-                    assert file is not None, "an accepted image has a file"
-                    found[key] = file.read()
-        return found
-
     def _pixels(self, data: bytes, side: int) -> NDArray[np.uint8]:
         return decode(data, side, crop=1.0, interpolation="bicubic", max_pixels=self.max_pixels).pixels
 
 
-def _count(spec: ImagesSpec, label: int, name: str, found: _Found) -> ClassCount:
+def read_files(store: ObjectStore, spec: ImagesSpec, wanted: Sequence[tuple[Marker, Row]]) -> dict[str, bytes]:
+    """The files of these rows of accepted images by key, each tar read once."""
+    by_shard: dict[int, tuple[Marker, set[str]]] = {}
+    for marker, row in wanted:
+        by_shard.setdefault(marker.shard, (marker, set()))[1].add(row["key"])
+    found: dict[str, bytes] = {}
+    suffix = SUFFIX[spec.image_format]
+    for marker, keys in by_shard.values():
+        with tarfile.open(fileobj=io.BytesIO(samples.read_tar(store, marker))) as tar:
+            for key in keys:
+                file = tar.extractfile(f"{key}{suffix}")
+                assert file is not None, "an accepted image has a file"
+                found[key] = file.read()
+    return found
+
+
+def _count(spec: SampledSpec, label: int, name: str, found: _Found) -> ClassCount:
     wanted = spec.per_class if isinstance(spec, Synthesize) else found.candidates[label]
     return ClassCount(name, wanted, found.accepted[label], found.candidates[label], found.rejects.get(label, {}))
 

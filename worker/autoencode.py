@@ -1,0 +1,99 @@
+"""Fills a shard with what the encoder and the decoder of a model make of images: reconstructions, interpolations.
+
+    originals → encoder → means → (points between them) → decoder → images → archive
+
+It knows neither leases' ends nor markers: `worker.generate` commits.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from contract.specs import EncodedSpec, Interpolate, Reconstruct
+from worker.archive import Archive, facts, new_row
+from worker.engine import pixels
+from worker.engine.encode import encode
+from worker.engine.interpolation import spherical
+from worker.engine.sampler import GROUP
+from worker.leases import Lease
+from worker.models import Models
+from worker.originals import Originals
+
+
+@dataclass(frozen=True)
+class Autoencoding:
+    """What a worker needs for that; `device` is held by who computes, `encoders` write files."""
+
+    models: Models
+    originals: Originals
+    encoders: ThreadPoolExecutor
+    device: threading.Lock
+
+    def fill(self, spec: EncodedSpec, lease: Lease, archive: Archive) -> Counter[str]:
+        """Every image of a shard into its archive; how many originals cannot be read, by error code."""
+        if isinstance(spec, Interpolate):
+            self._interpolate(spec, lease, archive)
+            return Counter()
+        return self._reconstruct(spec, lease, archive)
+
+    def _reconstruct(self, spec: Reconstruct, lease: Lease, archive: Archive) -> Counter[str]:
+        model, first = self.models.model(spec.model), lease.shard * spec.shard_size
+
+        def seen(images: int) -> None:
+            lease.progress(0, 0, {"read": images})
+            lease.check()
+
+        block = self.originals.of_shard(spec, lease.shard, seen=seen)
+        autoencoder = self.models.generator(spec.model, spec.precision).autoencoder()
+        for at in range(0, len(block.labels), GROUP):
+            given, labels = block.images[at : at + GROUP], torch.from_numpy(block.labels[at : at + GROUP])
+            with self.device:
+                z = autoencoder.means(torch.from_numpy(given).movedim(-1, 1), labels)
+                made = autoencoder.images(z, labels).movedim(1, -1).contiguous().numpy()
+            errors = mean_squared_errors(given, made)
+            shown, files = self._written(spec, made)
+            for n, file in enumerate(files):
+                row = new_row(spec, model, int(labels[n]), first + block.places[at + n], shown.shape[1])
+                row |= {"original": block.keys[at + n], "mse": float(errors[n])}
+                archive.add(row, file, facts(spec, row))
+            lease.progress(len(archive.rows), block.left_out.total())
+            lease.check()
+        return block.left_out
+
+    def _interpolate(self, spec: Interpolate, lease: Lease, archive: Archive) -> None:
+        model, (label,) = self.models.model(spec.model), spec.classes
+        start = lease.shard * spec.shard_size
+        autoencoder = self.models.generator(spec.model, spec.precision).autoencoder()
+        ends = torch.from_numpy(self.originals.ends(spec)).movedim(-1, 1)
+        with self.device:
+            a, b = autoencoder.means(ends, torch.full((2,), label))
+        for numbers in torch.arange(start, min(start + spec.shard_size, spec.steps)).split(GROUP):
+            positions = numbers.double() / (spec.steps - 1)
+            with self.device:
+                made = autoencoder.images(spherical(a, b, positions), torch.full((len(numbers),), label))
+            shown, files = self._written(spec, made.movedim(1, -1).contiguous().numpy())
+            for number, position, file in zip(numbers.tolist(), positions.tolist(), files, strict=True):
+                row = new_row(spec, model, label, number, shown.shape[1]) | {"position": position}
+                archive.add(row, file, facts(spec, row))
+            lease.progress(len(archive.rows), 0)
+            lease.check()
+
+    def _written(self, spec: EncodedSpec, made: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], list[bytes]]:
+        """The images at the size that was asked for, and their files."""
+        shown = pixels.resized(made, spec.size) if spec.size else made
+        return shown, list(self.encoders.map(partial(encode, image_format=spec.image_format), shown))
+
+
+def mean_squared_errors(originals: NDArray[np.uint8], images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The mean squared error of each image [n, h, w, c], float64 [n]; pixels count as 0 to 1."""
+    apart = (originals.astype(np.float64) - images) / 255
+    found: NDArray[np.float64] = np.square(apart).mean(axis=(1, 2, 3))
+    return found

@@ -1,0 +1,152 @@
+"""The page of a job that encoded images: originals beside reconstructions and their errors, or a way between two.
+
+    indices, shard by shard → errors → a few files and their originals → page
+
+Read from what is committed, and from the originals where they still are, so it can be written again.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract import samples
+from contract.errors import InvalidSource, ObjectNotFound
+from contract.jobs import Marker
+from contract.keys import JobKeys
+from contract.lifecycle import House, read_created
+from contract.specs import EncodedSpec, Interpolate, Reconstruct
+from worker.archive import Row
+from worker.engine import pixels
+from worker.engine.decode import decode
+from worker.evaluation import encoded, page
+from worker.evaluation.encoded import PAIRS, WORST, ClassError, Pairs
+from worker.evaluation.page import Section
+from worker.models import Models
+from worker.originals import Originals
+from worker.reports.generated import read_files
+
+_Found = tuple[Marker, Row]
+
+
+@dataclass
+class _Errors:
+    """What is gathered of the rows of reconstructions."""
+
+    of_class: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    first: dict[str, list[_Found]] = field(default_factory=lambda: defaultdict(list))
+    worst: list[_Found] = field(default_factory=list)
+    left_out: int = 0
+
+    def add(self, marker: Marker, rows: Sequence[Row]) -> None:
+        self.left_out += marker.errors
+        for row in rows:
+            self.of_class[row["label"]].append(row["mse"])
+            if len(self.first[row["label"]]) < PAIRS:
+                self.first[row["label"]].append((marker, row))
+        found = [*self.worst, *((marker, row) for row in rows)]
+        self.worst = heapq.nlargest(WORST, found, key=lambda one: one[1]["mse"])
+
+    def first_of_each(self) -> list[_Found]:
+        """As many of each class, class by class."""
+        each = max(1, PAIRS // max(1, len(self.first)))
+        return [one for label in sorted(self.first) for one in self.first[label][:each]][:PAIRS]
+
+
+@dataclass(frozen=True)
+class EncodedReport:
+    """What a worker needs to write pages of jobs that encoded images."""
+
+    house: House
+    models: Models
+    originals: Originals
+    max_pixels: int
+
+    def write(self, spec: EncodedSpec) -> dict[str, float]:
+        """Write the page of a job; figures for `show`."""
+        if isinstance(spec, Interpolate):
+            title, sections, figures = "Interpolation", self._way(spec), {"steps": float(spec.steps)}
+        else:
+            title = "Reconstructions"
+            sections, figures = self._reconstructions(spec)
+        html = page.render(
+            f"{title} by {spec.model}",
+            model=spec.model,
+            data=f"job {spec.id}, {spec.source.label}",
+            date=datetime.fromisoformat(read_created(self.house.store, spec.id)).astimezone(UTC),
+            sections=sections,
+        )
+        self.house.store.put(JobKeys(spec.id).report, html.encode())
+        return figures
+
+    def _reconstructions(self, spec: Reconstruct) -> tuple[tuple[Section, ...], dict[str, float]]:
+        found = _Errors()
+        for marker, table in samples.shards(self.house.store, spec):
+            found.add(marker, table.to_pylist())
+        classes = [ClassError(name, len(mse), float(np.mean(mse))) for name, mse in found.of_class.items()]
+        errors = np.concatenate([np.array(mse, np.float64) for mse in found.of_class.values()])
+        first, worst = found.first_of_each(), found.worst
+        originals = self._read(spec, [*first, *worst])
+        files = read_files(self.house.store, spec, [*first, *worst])
+        pairs, largest = (self._pairs(spec, chosen, originals, files) for chosen in (first, worst))
+        mean = float(errors.mean())
+        ratio = encoded.psnr(mean)
+        figures = {"mse": mean} | ({} if ratio is None else {"psnr": ratio})
+        return encoded.reconstruction_sections(pairs, largest, errors, classes, found.left_out), figures
+
+    def _read(self, spec: Reconstruct, wanted: Sequence[_Found]) -> dict[int, NDArray[np.uint8]]:
+        """The originals of these rows by their index, as far as they can still be read."""
+        places: dict[int, set[int]] = defaultdict(set)
+        for marker, row in wanted:
+            places[marker.shard].add(row["index"] - marker.shard * spec.shard_size)
+        found: dict[int, NDArray[np.uint8]] = {}
+        for shard, asked in places.items():
+            ordered = sorted(asked)
+            try:
+                block = self.originals.of_shard(spec, shard, ordered)
+            except (InvalidSource, ObjectNotFound):
+                continue  # IDX files that are gone: figures and reconstructions stand without them
+            for place, image in zip(block.places, block.images, strict=True):
+                found[shard * spec.shard_size + ordered[place]] = pixels.rgb(image[None])[0]
+        return found
+
+    def _pairs(
+        self,
+        spec: Reconstruct,
+        chosen: Sequence[_Found],
+        originals: dict[int, NDArray[np.uint8]],
+        files: dict[str, bytes],
+    ) -> Pairs | None:
+        rows = [row for _, row in chosen if row["index"] in originals]
+        if not rows:
+            return None
+        made = np.stack([self._pixels(spec, files[row["key"]]) for row in rows])
+        return Pairs(np.stack([originals[row["index"]] for row in rows]), made, [row["mse"] for row in rows])
+
+    def _way(self, spec: Interpolate) -> tuple[Section, ...]:
+        shown = set(encoded.thinned(spec.steps))
+        wanted = [
+            (marker, row)
+            for marker, table in samples.shards(self.house.store, spec)
+            for row in table.to_pylist()
+            if row["index"] in shown
+        ]
+        files = read_files(self.house.store, spec, wanted)
+        way = np.stack([self._pixels(spec, files[row["key"]]) for _, row in wanted])
+        try:
+            ends = pixels.rgb(self.originals.ends(spec))
+        except InvalidSource:
+            ends = None
+        name = self.models.model(spec.model).labels[spec.classes[0]]
+        return encoded.interpolation_sections(ends, way, spec.steps, [end.label for end in spec.ends], name)
+
+    def _pixels(self, spec: EncodedSpec, data: bytes) -> NDArray[np.uint8]:
+        """An image that was made, at the size at which the model made it: that of its original here."""
+        side = self.models.model(spec.model).preprocess.size
+        return decode(data, side, crop=1.0, interpolation="bicubic", max_pixels=self.max_pixels).pixels
