@@ -15,7 +15,7 @@ from producer.synthetic.export import read_images_spec
 from tests.mill import Mill
 from tests.waiting import wait_until
 
-ASKED: dict[str, Any] = {"gate": "fashion-cnn", "per_class": 150, "min_score": 0.8, "dedup": 0.001, "shard_size": 64}
+ASKED: dict[str, Any] = {"gate": "fashion-cnn", "per_class": 60, "min_score": 0.8, "dedup": 0.001, "shard_size": 64}
 Accepted = set[tuple[str, str]]
 
 
@@ -44,7 +44,7 @@ def finished(mill: Mill, job: str) -> Accepted:
     assert (status.state, status.reason) == ("succeeded", None)
     assert status.done == status.total
     found = accepted(mill.client, job)
-    assert len(found) == 10 * 150
+    assert len(found) == 10 * 60
     return found
 
 
@@ -84,7 +84,7 @@ def test_what_is_disturbed_accepts_the_same(mill: Mill, undisturbed: Accepted, d
     # Given a synthesis of which a few shards are committed, if I disturb it,
     job = f"disturbed{disturb.__name__.replace('_', '-')}"
     begin(mill, job)
-    mill.begun(job, 300)
+    mill.begun(job, 200)
     disturb(mill)
 
     # I expect the same images.
