@@ -79,11 +79,14 @@ def run(
 ) -> dict[str, Any]:
     """All figures or those of a part, images/s, medians of `repeat` runs.
 
-    Ratios are to the ideal loop, of a training to its bare steps.
+    Ratios are to the ideal loop of the part, of a training to its bare steps.
     """
     tune_allocator()
     calm_openmp()
-    about: dict[str, Any] = {"images": count, "cores": len(os.sched_getaffinity(0))}
+    about: dict[str, Any] = {
+        "images": _GENERATED if only == "generation" else count,
+        "cores": len(os.sched_getaffinity(0)),
+    }
     runs: dict[str, list[float]] = {}
     ratios: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="imagemill-bench-") as folder:
@@ -244,7 +247,7 @@ def report(figures: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    title = f"{figures['images']} photos, {figures['cores']} cores"
+    title = f"{figures['images']:,} images, {figures['cores']} cores"
     if "runtime" in figures:
         title += f", {figures['device']} by {figures['runtime']} in {figures['precision']}"
     table = Table(title=title)
