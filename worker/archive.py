@@ -14,9 +14,13 @@ import pyarrow.parquet as pq
 from contract.models import Model
 from contract.samples import SUFFIX, SYNTHETIC, ImageFormat, sample_key, schema, sha256
 from contract.specs import ImagesSpec, Interpolate, SampledSpec
+from worker import ustar
 
 Row = dict[str, Any]
 """A row of the index, see `contract.samples.schema`."""
+
+
+_json = json.JSONEncoder(ensure_ascii=False).encode  # made once; `json.dumps` makes one a call
 
 
 class Archive:
@@ -24,15 +28,15 @@ class Archive:
 
     def __init__(self, image_format: ImageFormat) -> None:
         self._suffix = SUFFIX[image_format]
-        self._file = io.BytesIO()
-        # USTAR: names are short, and its headers take a block where PAX takes three.
-        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+        self._members: list[bytes] = []
+        self._size = 0
         self.rows: list[Row] = []
 
     def add(self, row: Row, image: bytes, facts: Mapping[str, object]) -> None:
         """Keep an image under its key with facts beside it; its hash and its place go into the row."""
-        offset = self._member(f"{row['key']}{self._suffix}", image)
-        self._member(f"{row['key']}.json", json.dumps(facts, ensure_ascii=False).encode())
+        offset = self._size + tarfile.BLOCKSIZE
+        self._keep(f"{row['key']}{self._suffix}", image)
+        self._keep(f"{row['key']}.json", _json(facts).encode())
         self.rows.append({**row, "sha256": sha256(image), "size": len(image), "offset": offset})
 
     def reject(self, row: Row) -> None:
@@ -41,15 +45,13 @@ class Archive:
 
     def close(self) -> bytes:
         """The tar."""
-        self._tar.close()
-        return self._file.getvalue()
+        return b"".join((*self._members, ustar.end(self._size)))
 
-    def _member(self, name: str, data: bytes) -> int:
-        """Write a file; where its bytes begin."""
-        info = tarfile.TarInfo(name)
-        info.size = len(data)
-        self._tar.addfile(info, io.BytesIO(data))
-        return self._tar.offset - len(data) - -len(data) % tarfile.BLOCKSIZE
+    def _keep(self, name: str, data: bytes) -> None:
+        # USTAR: names are short, and its headers take a block where PAX takes three.
+        member = ustar.member(name, data)
+        self._members.append(member)
+        self._size += len(member)
 
 
 def index(rows: list[Row], kind: str, extra: Mapping[str, pa.Array] | None = None) -> bytes:

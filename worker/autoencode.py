@@ -35,7 +35,7 @@ class Autoencoding:
     models: Models
     originals: Originals
     encoders: ThreadPoolExecutor
-    device: threading.Lock
+    device: threading.RLock
 
     def fill(self, spec: EncodedSpec, lease: Lease, archive: Archive) -> Counter[str]:
         """Every image of a shard into its archive; how many originals cannot be read, by error code."""

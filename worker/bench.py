@@ -25,24 +25,28 @@ from PIL import Image
 
 from contract import settings as configuration
 from contract.errors import InvalidSource
-from contract.models import Model
+from contract.models import Model, Registry, make_file
 from contract.objects import ObjectStore
 from contract.recipes import make_recipe
 from contract.records import Precision
+from worker.datasets import training_preprocess
 from worker.engine import measure as engine_measure
 from worker.engine.cores import cores
 from worker.engine.memory import calm_openmp, tune_allocator
-from worker.engine.runtime import Runtime, torch_device
+from worker.engine.runtime import ModelSpec, Runtime, torch_device
 from worker.models import load_runtime
 from worker.zoo import builtin
 
-Part: TypeAlias = Literal["labelling", "training"]
+Part: TypeAlias = Literal["labelling", "training", "generation"]
 
 _PHOTOS = Path(__file__).parent.parent / "deploy" / "photos"
 _SIZE = (500, 375)
 _EXAMPLES, _EPOCHS = 10_000, 2
 """Of a training: an epoch of seconds, a tenth of the images held out. With 2,000 it took less than one, and what is
 done once an epoch weighed as in no training that people wait for."""
+_GENERATED, _CLASSES, _SHARD = 30_000, 10, 1024
+"""Images of a generation, so that a run takes several seconds, of so many classes, in shards of the default size."""
+_GENERATOR = {"classes": _CLASSES, "channels": 1, "size": 28, "latent": 100}
 
 
 def crops(photos: Path, count: int, into: Path) -> list[Path]:
@@ -75,28 +79,37 @@ def run(
 ) -> dict[str, Any]:
     """All figures or those of a part, images/s, medians of `repeat` runs.
 
-    Ratios are to the ideal loop, of a training to its bare steps.
+    Ratios are to the ideal loop of the part, of a training to its bare steps.
     """
     tune_allocator()
     calm_openmp()
-    about: dict[str, Any] = {"images": count, "cores": len(os.sched_getaffinity(0))}
+    about: dict[str, Any] = {
+        "images": _GENERATED if only == "generation" else count,
+        "cores": len(os.sched_getaffinity(0)),
+    }
     runs: dict[str, list[float]] = {}
     ratios: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="imagemill-bench-") as folder:
         base = Path(folder)
-        (base / "photos").mkdir()
-        _say(f"making {count} crops of 500×375 …")
-        files = crops(photos or _PHOTOS, count, base / "photos")
-        if only != "training":
+        files: list[Path] = []
+        if only != "generation":
+            (base / "photos").mkdir()
+            _say(f"making {count} crops of 500×375 …")
+            files = crops(photos or _PHOTOS, count, base / "photos")
+        if only in (None, "labelling"):
             runtime, model = _runtime(base, precision)
             with closing(runtime):
                 about |= {"device": runtime.device, "runtime": runtime.name, "precision": runtime.precision}
                 runs |= _labelling(base, files, runtime, model, precision, repeat)
             ratios |= _ratios(runs, "ideal")
-        if only != "labelling":
+        if only in (None, "training"):
             trained = _in_turn(_training(files), repeat)
             runs |= trained
             ratios |= _ratios(trained, "train_steps")
+        if only in (None, "generation"):
+            generated = _generation(base, precision, repeat)
+            runs |= generated
+            ratios |= _ratios(generated, "generate_ideal")
     return {
         **about,
         "images_per_second": {name: round(statistics.median(values), 1) for name, values in runs.items()},
@@ -123,7 +136,10 @@ def _labelling(
             "decode": lambda: engine_measure.decode_only(files, preprocess, runtime.lanes),
             "forward": lambda: engine_measure.forward_only(runtime, len(files), preprocess.size),
             "ideal": lambda: engine_measure.ideal_loop(files, runtime, preprocess),
-            **{name: _job(imagemill, source, precision) for name, source in product.items()},
+            **{
+                name: _job(imagemill, "classify", source, "--model", builtin.NAME, "--precision", precision)
+                for name, source in product.items()
+            },
         }
         return _in_turn(steps, repeat)
 
@@ -169,12 +185,69 @@ def _training(files: list[Path]) -> dict[str, Callable[[], float]]:
     }
 
 
+def _generation(base: Path, precision: Precision, repeat: int) -> dict[str, list[float]]:
+    """The zoo's gan with weights of chance at 28 × 28: its parts, the ideal loop, and jobs of a stack of its own."""
+    import torch
+
+    from worker.engine import measure_generation as measure
+    from worker.engine.generator import Generator
+
+    settings = configuration.load()
+    model, weights = _gan()
+    path = base / model.weights.name
+    path.write_bytes(weights)
+    generator = Generator(
+        ModelSpec.of(model, path), device=settings.device, precision=precision, threads=settings.threads
+    )
+    device, sampler = torch.device(generator.device), generator.sampler(seed=0)
+    images = measure.some_images(sampler, _CLASSES)
+    with _stack(base / "generation") as imagemill:
+        store = ObjectStore(configuration.load(data=base / "generation" / "stack"))
+        Registry(store).publish(model, {model.weights.name: weights})
+        return _in_turn(
+            {
+                "generate_forward": lambda: measure.forward_only(sampler, _GENERATED, _CLASSES),
+                "generate_encode": lambda: measure.encode_only(images, settings.threads or cores()),
+                "generate_ideal": lambda: measure.ideal_loop(
+                    sampler.decode, sampler.width, device, generator.precision, _GENERATED, _CLASSES, _SHARD
+                ),
+                "product_generate": _job(
+                    imagemill, "generate", "--model", model.name, "--count", str(_GENERATED), "--precision", precision
+                ),
+            },
+            repeat,
+        )
+
+
+def _gan() -> tuple[Model, bytes]:
+    """A generator nobody trained, which takes as long as one that was: its record and its weights."""
+    import torch
+    from safetensors.torch import save
+
+    from worker import zoo
+
+    torch.manual_seed(0)
+    weights = save(zoo.create("gan", **_GENERATOR).state_dict())
+    model = Model(
+        name="bench-gan",
+        version=1,
+        family="gan",
+        config=dict(_GENERATOR),
+        task="generate",
+        labels=tuple(f"class {n}" for n in range(_CLASSES)),
+        preprocess=training_preprocess(28, 1),
+        weights=make_file("weights.safetensors", weights),
+        source="imagemill-worker bench",
+    )
+    return model, weights
+
+
 def report(figures: dict[str, Any]) -> None:
     """The figures as a table on stdout."""
     from rich.console import Console
     from rich.table import Table
 
-    title = f"{figures['images']} photos, {figures['cores']} cores"
+    title = f"{figures['images']:,} images, {figures['cores']} cores"
     if "runtime" in figures:
         title += f", {figures['device']} by {figures['runtime']} in {figures['precision']}"
     table = Table(title=title)
@@ -195,6 +268,10 @@ _TITLES = {
     "product_folder": "whole product, a local folder: pack, upload, label",
     "train_steps": "training, its steps alone",
     "train": "training: batches, losses, validation, checkpoints (of its steps)",
+    "generate_forward": "generation, latents and forward only, 28×28 gray",
+    "generate_encode": "generation, PNG only, all cores",
+    "generate_ideal": "generation, ideal loop in one process: latents → forward → PNG → tar",
+    "product_generate": "generation, whole product: files, facts, index, upload, page",
 }
 
 
@@ -213,6 +290,7 @@ def _runtime(base: Path, precision: Precision) -> tuple[Runtime, Model]:
 @contextmanager
 def _stack(base: Path) -> Iterator[Callable[..., dict[str, Any]]]:
     """A stack of its own; yields a function that runs an `imagemill` command and reads its JSON."""
+    base.mkdir(exist_ok=True)
     program = Path(sys.executable).with_name("imagemill")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("IMAGEMILL_REDIS", "IMAGEMILL_S3"))}
     environment["IMAGEMILL_DATA"] = str(base / "stack")
@@ -247,9 +325,11 @@ def _upload(store: ObjectStore, files: list[Path], base: Path) -> None:
         path.unlink()
 
 
-def _job(imagemill: Callable[..., dict[str, Any]], source: str, precision: Precision) -> Callable[[], float]:
+def _job(imagemill: Callable[..., dict[str, Any]], *command: str) -> Callable[[], float]:
+    """What runs this command, which makes a job, and tells its items a second from the command to its end."""
+
     def measure() -> float:
-        job = imagemill("classify", source, "--model", builtin.NAME, "--precision", precision)
+        job = imagemill(*command)
         began, ended = (datetime.fromisoformat(job[key]) for key in ("created_at", "finished_at"))
         return float(job["done"]) / (ended - began).total_seconds()
 

@@ -56,7 +56,7 @@ def run(
 @click.option("--count", default=2000, show_default=True, help="Photos to measure with, made from the given ones.")
 @click.option("--repeat", default=3, show_default=True, help="Runs; medians are printed.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
-@click.option("--only", type=click.Choice(["labelling", "training"]), help="Measure this part alone.")
+@click.option("--only", type=click.Choice(["labelling", "training", "generation"]), help="Measure this part alone.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def bench(photos: Path | None, count: int, repeat: int, precision: str, only: str | None, as_json: bool) -> None:
     """Measure this machine, and the product against it.

@@ -2,8 +2,9 @@
 
     lease → portion → latents → images → gate → encode → tar, index → marker → ledger
 
-Images leave the device in groups while those before them are encoded on other threads. It knows nothing of Celery,
-nor of which candidates are chosen in the end (`worker.conclude`).
+Images leave the device in groups while those before them are encoded on other threads; the tar and the index of a
+shard are written and uploaded while the device is at the next one. It knows nothing of Celery, nor of which candidates
+are chosen in the end (`worker.conclude`).
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -51,10 +53,13 @@ FEATURES = "features"
 _UNDER_WAY = 8
 """Groups that wait for their files, so that memory stays flat."""
 
+_PATIENCE = 0.5
+"""Seconds between two looks at the lease of a shard that waits for the device."""
+
 
 @dataclass(frozen=True)
 class GenerateRunner:
-    """What a worker needs to generate; one a process, whose device makes one group of images at a time."""
+    """What a worker needs to generate; one a process, whose device makes one shard of images at a time."""
 
     name: str
     house: House
@@ -64,7 +69,7 @@ class GenerateRunner:
     originals: Originals
     encoders: ThreadPoolExecutor
     max_attempts: int
-    _device: threading.Lock = field(default_factory=threading.Lock)
+    _device: threading.RLock = field(default_factory=threading.RLock)
 
     def run(self, job: str, shard: int) -> None:
         """Make a shard, if nobody does."""
@@ -117,62 +122,79 @@ class GenerateRunner:
     def _generate(self, spec: Generate, portion: Portion, lease: Lease, archive: Archive) -> None:
         """Every image of the portion into the archive."""
         model = self.models.model(spec.model)
-        under_way: deque[tuple[list[Row], Future[list[bytes]]]] = deque()
-
-        def keep() -> None:
-            rows, files = under_way.popleft()
+        made: list[tuple[list[Row], Future[list[bytes]]]] = []
+        # The device is kept for all of them: shards that took turns, group by group, would end at the same time, and
+        # leave it idle together.
+        with self._turn(lease):
+            for keys, images in self._images(spec, portion, lease):
+                rows = [new_row(spec, model, label, number, spec.size or images.shape[1]) for label, number in keys]
+                made.append((rows, self.encoders.submit(_encoded, spec, images)))
+                if len(made) > _UNDER_WAY:
+                    made[-_UNDER_WAY - 1][1].result()
+                lease.progress(lease.ok + len(rows), 0)
+                lease.check()
+        for rows, files in made:
             for row, file in zip(rows, files.result(), strict=True):
                 archive.add(row, file, facts(spec, row))
-            lease.progress(len(archive.rows), 0)
-            lease.check()
-
-        for keys, images in self._images(spec, portion):
-            images = pixels.resized(images, spec.size) if spec.size else images
-            rows = [new_row(spec, model, label, number, images.shape[1]) for label, number in keys]
-            under_way.append((rows, self.encoders.submit(_encoded, spec, images)))
-            if len(under_way) == _UNDER_WAY:
-                keep()
-        while under_way:
-            keep()
 
     def _judge(self, spec: Synthesize, portion: Portion, lease: Lease, archive: Archive) -> pa.Array:
         """Every candidate of the portion into the archive, those that pass as images; their features."""
         model, gate = self.models.model(spec.model), self.models.model(spec.gate)
         reference = self.references.of(spec, lease)
         features: list[NDArray[np.float32] | None] = []
+        made: list[tuple[list[Row], NDArray[np.float32], Future[list[bytes]]]] = []
         with self.models.use(spec.gate, "fp32") as loaded:
-            for keys, images in self._images(spec, portion):
+            for keys, images in self._images(spec, portion, lease):
                 given = pixels.rgb(pixels.resized(images, gate.preprocess.size))
                 size = loaded.runtime.batch_size
                 outputs = [loaded.runtime.submit(given[at : at + size]).result() for at in range(0, len(given), size)]
                 said = np.concatenate([output.logits for output in outputs])
                 seen = np.concatenate([output.features for output in outputs])
-                images = pixels.resized(images, spec.size) if spec.size else images
-                rows = [new_row(spec, model, label, number, images.shape[1]) for label, number in keys]
+                rows = [new_row(spec, model, label, number, spec.size or images.shape[1]) for label, number in keys]
                 _verdicts(spec, gate, rows, said, seen, reference)
                 passing = [n for n, row in enumerate(rows) if row["reject_reason"] is None]
-                files = iter(_encoded(spec, images[passing]))
-                for row, feature in zip(rows, seen, strict=True):
-                    if row["reject_reason"] is None:
-                        archive.add(row, next(files), facts(spec, row))
-                        features.append(feature)
-                    else:
-                        archive.reject(row)
-                        features.append(None)
-                lease.progress(len(archive.rows), 0)
+                made.append((rows, seen, self.encoders.submit(_encoded, spec, images[passing])))
+                if len(made) > _UNDER_WAY:
+                    made[-_UNDER_WAY - 1][2].result()
+                lease.progress(lease.ok + len(rows), 0)
                 lease.check()
+        for rows, seen, encoded in made:
+            files = iter(encoded.result())
+            for row, feature in zip(rows, seen, strict=True):
+                if row["reject_reason"] is None:
+                    archive.add(row, next(files), facts(spec, row))
+                    features.append(feature)
+                else:
+                    archive.reject(row)
+                    features.append(None)
         return pa.array(features, pa.list_(pa.float32()))
 
-    def _images(self, spec: SampledSpec, portion: Portion) -> Iterator[tuple[list[tuple[int, int]], NDArray[np.uint8]]]:
+    def _images(
+        self, spec: SampledSpec, portion: Portion, lease: Lease
+    ) -> Iterator[tuple[list[tuple[int, int]], NDArray[np.uint8]]]:
         """Class and index of the images of a group, and the images, uint8 [n, h, w, c], group by group."""
         keys = list(portion.images())
         labels, numbers = torch.tensor(keys).T
         sampler = self.models.generator(spec.model, spec.precision).sampler(spec.seed, spec.truncation)
         groups = sampler.groups(labels, numbers)
         for at in range(0, len(keys), GROUP):
-            with self._device:
+            with self._turn(lease):
                 group = next(groups)
             yield keys[at : at + GROUP], group.movedim(1, -1).contiguous().numpy()
+
+    @contextmanager
+    def _turn(self, lease: Lease) -> Iterator[None]:
+        """The device alone, once it is free; who has it may take it again. Who waits is not stuck, and may be stopped.
+
+        Raises JobStopped or LeaseLost.
+        """
+        while not self._device.acquire(timeout=_PATIENCE):
+            lease.progress(lease.ok, lease.errors)
+            lease.check()
+        try:
+            yield
+        finally:
+            self._device.release()
 
     def _put(self, address: str, data: bytes) -> None:
         bucket, key = parse_s3(address)
@@ -215,4 +237,7 @@ def _verdicts(
 
 
 def _encoded(spec: ImagesSpec, images: NDArray[np.uint8]) -> list[bytes]:
+    """The file of each image, at the size that was asked for."""
+    if spec.size and len(images):
+        images = pixels.resized(images, spec.size)
     return [encode(image, spec.image_format) for image in images]

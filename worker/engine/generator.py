@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from contract.errors import ModelError
 from worker.engine.autoencoder import Autoencoder
@@ -19,6 +19,9 @@ from worker.engine.memory import calm_openmp, tune_allocator
 from worker.engine.precision import precision_on
 from worker.engine.runtime import ModelSpec, Precision, torch_device
 from worker.engine.sampler import Sampler
+
+_ROUNDED = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+"""The layers that autocast computes in bf16; norms and embeddings stay in fp32."""
 
 
 class _Decodes(Protocol):
@@ -53,6 +56,12 @@ class Generator:
         for weight in self._module.parameters():
             if weight.dim() == 4:
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        if self.precision == "bf16":
+            # What autocast would do to the same weights again for each group: the same images, and of groups of 64 at
+            # 28 × 28 6 % more of them.
+            for layer in self._module.modules():
+                if isinstance(layer, _ROUNDED):
+                    layer.to(torch.bfloat16)
 
     def sampler(self, seed: int, truncation: float | None = None) -> Sampler:
         """Its images by class and number under a seed."""

@@ -93,7 +93,7 @@ class EncodedReport:
         errors = np.concatenate([np.array(mse, np.float64) for mse in found.of_class.values()])
         first, worst = found.first_of_each(), found.worst
         originals = self._read(spec, [*first, *worst])
-        files = read_files(self.house.store, spec, [*first, *worst])
+        files = read_files(self.house.store, [*first, *worst])
         pairs, largest = (self._pairs(spec, chosen, originals, files) for chosen in (first, worst))
         mean = float(errors.mean())
         ratio = encoded.psnr(mean)
@@ -137,7 +137,7 @@ class EncodedReport:
             for row in table.to_pylist()
             if row["index"] in shown
         ]
-        files = read_files(self.house.store, spec, wanted)
+        files = read_files(self.house.store, wanted)
         way = np.stack([self._pixels(spec, files[row["key"]]) for _, row in wanted])
         try:
             ends = pixels.rgb(self.originals.ends(spec))

@@ -7,8 +7,6 @@ Read from what is committed, so it can be written again.
 
 from __future__ import annotations
 
-import io
-import tarfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,8 +23,7 @@ from contract.keys import JobKeys
 from contract.lifecycle import House, read_created, read_marker
 from contract.objects import ObjectStore
 from contract.results import committed
-from contract.samples import SUFFIX
-from contract.specs import ImagesSpec, SampledSpec, Synthesize
+from contract.specs import SampledSpec, Synthesize
 from worker.archive import Row
 from worker.engine.decode import decode
 from worker.evaluation import distances, page, synthesis
@@ -91,7 +88,7 @@ class GeneratedReport:
         classes = [_count(spec, label, model.labels[label], found) for label in spec.classes]
         shown = [spec.classes[place] for place in synthesis.pictured(classes)]
         wanted = [one for label in shown for one in found.first.get(label, [])]
-        files = read_files(self.house.store, spec, [*wanted, *((marker, row) for _, marker, row in found.nearest)])
+        files = read_files(self.house.store, [*wanted, *((marker, row) for _, marker, row in found.nearest)])
         places = {label: place for place, label in enumerate(spec.classes)}
         images = {
             places[label]: np.stack([self._pixels(files[row["key"]], row["width"]) for _, row in found.first[label]])
@@ -164,19 +161,16 @@ class GeneratedReport:
         return decode(data, side, crop=1.0, interpolation="bicubic", max_pixels=self.max_pixels).pixels
 
 
-def read_files(store: ObjectStore, spec: ImagesSpec, wanted: Sequence[tuple[Marker, Row]]) -> dict[str, bytes]:
+def read_files(store: ObjectStore, wanted: Sequence[tuple[Marker, Row]]) -> dict[str, bytes]:
     """The files of these rows of accepted images by key, each tar read once."""
-    by_shard: dict[int, tuple[Marker, set[str]]] = {}
+    by_shard: dict[int, tuple[Marker, list[Row]]] = {}
     for marker, row in wanted:
-        by_shard.setdefault(marker.shard, (marker, set()))[1].add(row["key"])
+        by_shard.setdefault(marker.shard, (marker, []))[1].append(row)
     found: dict[str, bytes] = {}
-    suffix = SUFFIX[spec.image_format]
-    for marker, keys in by_shard.values():
-        with tarfile.open(fileobj=io.BytesIO(samples.read_tar(store, marker))) as tar:
-            for key in keys:
-                file = tar.extractfile(f"{key}{suffix}")
-                assert file is not None, "an accepted image has a file"
-                found[key] = file.read()
+    for marker, rows in by_shard.values():
+        # By their places: tarfile would read the header of every member first.
+        tar = samples.read_tar(store, marker)
+        found |= {row["key"]: tar[row["offset"] : row["offset"] + row["size"]] for row in rows}
     return found
 
 
