@@ -44,10 +44,12 @@ def test_doctor(imagemill: Shell) -> None:
 
 
 def test_models(imagemill: Shell) -> None:
-    (listed,) = imagemill.json("models", "list")
+    models = {model["ref"]: model for model in imagemill.json("models", "list")}
+    assert {"fashion-cnn@1", "fashion-gan@1", "fashion-vae@1", "motion-rnn@1"} <= set(models)
+    listed = models[f"{MODEL}@1"]
     (shown,) = imagemill.json("models", "show", MODEL)
 
-    assert (listed["ref"], listed["labels"]) == (f"{MODEL}@1", 1000)
+    assert listed["labels"] == 1000
     assert shown["weights"] == listed["weights"]
     assert len(shown["weights"]["sha256"]) == 64
     assert "koala" in shown["labels"]
