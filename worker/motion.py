@@ -24,9 +24,9 @@ from worker.training.randomness import seeded
 
 MOTIONS = ("left", "right", "up", "down", "clockwise", "counter-clockwise", "growing", "shrinking")
 FRAMES = 8
-_PLACE, _STEP = 0.35, 0.3  # of half the canvas: how far off the middle, and how far a motion goes
+_PLACE, _STEP = 0.35, 0.4  # of half the canvas: how far off the middle, and how far a motion goes
 _TURN = math.pi / 2
-_SCALE, _GROWTH = (0.45, 0.75), 1.3  # of the canvas, and by what factor a motion grows
+_SCALE, _GROWTH = (0.45, 0.75), 1.4  # of the canvas, and by what factor a motion grows
 _A_TAR = 4096
 
 
