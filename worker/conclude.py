@@ -15,8 +15,10 @@ import io
 import json
 import logging
 import tarfile
+import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +46,6 @@ from worker.waves import next_wave
 
 log = logging.getLogger(__name__)
 
-_LOCK_SECONDS = 120.0
 FINAL = 1
 """The retry number of the commits of what was chosen; those of the candidates have 0."""
 
@@ -61,30 +62,38 @@ class Concluder:
     """The same of a job that encoded images."""
     page: Callable[[str], None]
     """Writes the page of a job that labelled."""
+    lock_seconds: float
+    """After so long another goes on for a worker that died."""
 
     def run(self, job: str) -> None:
         """Conclude a job whose shards are done, if nobody does. Harmless when run twice."""
         ledger = self.house.ledger
         if self._labels(job):
             return
-        hold = ledger.lock("conclude", job, _LOCK_SECONDS)
+        hold = ledger.lock("conclude", job, self.lock_seconds)
         if hold is None:
             return
         try:
-            if ledger.state(job) == "finalizing":
-                self._conclude(job, hold)
+            with _held(hold, self.lock_seconds) as holds:
+                if ledger.state(job) == "finalizing":
+                    self._conclude(job, holds)
         except _LockLostError:
             log.info("Another worker concludes %s, or it was canceled", job)
         except ServiceUnavailable as error:
             log.warning("The conclusion of %s waits: %s", job, error)  # the reconciler sends it again
         except ImagemillError as error:
-            close(self.house, job, "failed", str(error))
+            self._fail(job, str(error))
         except Exception as error:
             # What fails once fails each time: better an end with a reason than a job that never ends.
             log.exception("The conclusion of %s failed", job)
-            close(self.house, job, "failed", f"The images could not be put together ({error!r}); see the worker's log.")
+            self._fail(job, f"The images could not be put together ({error!r}); see the worker's log.")
         finally:
             ledger.unlock("conclude", job)
+
+    def _fail(self, job: str, reason: str) -> None:
+        """End the job, unless somebody else has: what one finds missing another may have put away at the end."""
+        if self.house.ledger.state(job) == "finalizing":
+            close(self.house, job, "failed", reason)
 
     def _labels(self, job: str) -> bool:
         """Have the page made of a job that labels; False of another. What goes wrong is no harm to a job that ended."""
@@ -219,6 +228,29 @@ def _left_out(store: ObjectStore, spec: ImagesSpec) -> Counter[str]:
 
 class _LockLostError(Exception):
     """Somebody else has the lock now, or the job was canceled."""
+
+
+@contextmanager
+def _held(hold: Callable[[], bool], seconds: float) -> Iterator[Callable[[], bool]]:
+    """Hold a lock on while the work takes its time; whether it is still ours."""
+    done, lost = threading.Event(), threading.Event()
+
+    def renew() -> None:
+        while not done.wait(seconds / 4):
+            try:
+                if not hold():
+                    lost.set()
+                    return
+            except ServiceUnavailable as error:
+                log.warning("The lock was not renewed: %s", error)
+
+    thread = threading.Thread(target=renew, name="conclude", daemon=True)
+    thread.start()
+    try:
+        yield lambda: not lost.is_set()
+    finally:
+        done.set()
+        thread.join()
 
 
 def _check(hold: Callable[[], bool]) -> None:

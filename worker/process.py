@@ -149,6 +149,7 @@ class Process:
             report=report.write,
             encoded=EncodedReport(self.house, generator.models, generator.originals, limit).write,
             page=partial(classify.write, self.house, self.fetcher, max_pixels=limit),
+            lock_seconds=self.settings.lease_seconds,
         )
 
     @cached_property
