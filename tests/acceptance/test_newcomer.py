@@ -188,7 +188,7 @@ def test_results_in_every_format(imagemill: Shell, mixed: Path) -> None:
 
 
 def test_cancel_resume_and_rebuild(imagemill: Shell, photo_folder: Callable[[int], Path]) -> None:
-    folder = photo_folder(800)
+    folder = photo_folder(1600)
     with workers_asleep(imagemill):
         imagemill("classify", folder, "--model", MODEL, "--job", "stopped", "--shard-size", 16, "--detach")
 
@@ -197,7 +197,7 @@ def test_cancel_resume_and_rebuild(imagemill: Shell, photo_folder: Callable[[int
         assert imagemill.json("cancel", "stopped")[0]["state"] == "canceled"
     # A job that was canceled did not do what was asked for.
     (canceled,) = imagemill.json("follow", "stopped", code=1)
-    assert canceled["done"] < 800
+    assert canceled["done"] < 1600
 
     # The ledger written anew from the bucket says the same,
     (rebuilt,) = imagemill.json("rebuild", "stopped")
@@ -207,7 +207,7 @@ def test_cancel_resume_and_rebuild(imagemill: Shell, photo_folder: Callable[[int
     # and the rest is done when I want it.
     assert imagemill.json("resume", "stopped")[0]["state"] in ("running", "finalizing", "succeeded")
     (end,) = imagemill.json("follow", "stopped")
-    assert (end["state"], end["ok"], len(imagemill.json("results", "stopped"))) == ("succeeded", 800, 800)
+    assert (end["state"], end["ok"], len(imagemill.json("results", "stopped"))) == ("succeeded", 1600, 1600)
 
 
 def test_exit_1_the_job_failed(imagemill: Shell, mixed: Path) -> None:

@@ -64,7 +64,7 @@ def test_the_index_leads_to_each_file_of_the_tar() -> None:
         assert facts is not None and facts.read().decode() == '{"label": "größe", "index": 1}'
 
     # and the index to tell where the bytes of each are, and of the rejected one nothing.
-    *kept, rejected = pq.read_table(io.BytesIO(index(archive.rows))).to_pylist()
+    *kept, rejected = pq.read_table(io.BytesIO(index(archive.rows, "generate"))).to_pylist()
     for found, image in zip(kept, images, strict=True):
         assert data[found["offset"] : found["offset"] + found["size"]] == image
         assert found["sha256"] == sha256(image)

@@ -26,6 +26,7 @@ CPU = torch.device("cpu")
 GROUPS = 6
 SPEC = SimpleNamespace(
     id="painted",
+    kind="generate",
     model="painter@1",
     weights_sha256="0" * 64,
     precision="fp32",
@@ -55,7 +56,7 @@ class Easel:
 
 def runner(models: Easel, encoders: ThreadPoolExecutor) -> GenerateRunner:
     unused = cast(Any, None)
-    return GenerateRunner("worker", unused, unused, cast(Any, models), unused, encoders, max_attempts=3)
+    return GenerateRunner("worker", unused, unused, cast(Any, models), unused, unused, encoders, max_attempts=3)
 
 
 def test_the_device_goes_on_while_nothing_is_encoded() -> None:
