@@ -111,7 +111,12 @@ def status_fields(status: Status) -> dict[str, str]:
 
 def figures(metrics: Mapping[str, float] | None) -> str:
     """The figures of a training on one line: `epoch 3, train_loss 0.41, accuracy 0.913`."""
-    return ", ".join(f"{name} {value:.4g}" for name, value in (metrics or {}).items() if name != "epochs")
+    return ", ".join(f"{name} {_number(value)}" for name, value in (metrics or {}).items() if name != "epochs")
+
+
+def _number(value: float) -> str:
+    """Four digits, and counts in full."""
+    return f"{value:,.0f}" if value >= 1000 and value == int(value) else f"{value:.4g}"
 
 
 def duration(seconds: float) -> str:
