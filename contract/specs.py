@@ -155,7 +155,7 @@ class Synthesize(_Sampled):
     min_score: float = Field(0.9, ge=0, le=1, description="What the gate must give the class that was asked for.")
     dedup: float | None = Field(None, gt=0, description="Nearer than this to an accepted image is a duplicate.")
     away_from: Source | None = Field(None, description="Labelled images that none may be a copy of.")
-    copy_distance: float = Field(0.02, gt=0, description="Nearer than this to one of those is a copy.")
+    copy_distance: float = Field(0.0002, gt=0, description="Nearer than this to one of those is a copy.")
     max_attempts: int = Field(20, ge=1, description="Candidates for each image that is wanted, at most.")
 
 

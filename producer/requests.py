@@ -190,7 +190,7 @@ def synthesize(
     min_score: float = 0.9,
     dedup: float | None = None,
     away_from: str | Path | None = None,
-    copy_distance: float = 0.02,
+    copy_distance: float = 0.0002,
     max_attempts: int = 20,
     seed: int = 0,
     truncation: float | None = None,

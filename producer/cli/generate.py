@@ -150,13 +150,13 @@ def _times(_: click.Context, __: click.Parameter, value: str) -> int:
     "--dedup",
     type=click.FloatRange(0, min_open=True),
     metavar="D",
-    help="Reject what is nearer than this to an accepted image, such as 0.02. Default: nothing.",
+    help="Reject what is nearer than this to an accepted image, such as 0.0005. Default: nothing.",
 )
 @click.option("--away-from", metavar="SOURCE", help="Reject copies of these images, such as those of the training.")
 @click.option(
     "--copy-distance",
     type=click.FloatRange(0, min_open=True),
-    default=0.02,
+    default=0.0002,
     show_default=True,
     help="Nearer than this to one of them is a copy.",
 )
@@ -197,7 +197,7 @@ def synthesize(
 
     \b
     Examples:
-      imagemill synthesize --model fashion-gan --gate fashion-cnn --per-class 1000 --dedup 0.02
+      imagemill synthesize --model fashion-gan --gate fashion-cnn --per-class 1000 --dedup 0.0005
       imagemill synthesize --model fashion-gan --gate fashion-cnn --per-class 1000 --away-from fashion/
       imagemill report JOB -o synthesis.html
     """

@@ -77,7 +77,7 @@ def test_the_command_that_makes_them_again_leaves_nothing_out() -> None:
 
     assert cards.command(spec, census()) == (
         "imagemill synthesize --model digits-gan@3 --gate digits@1 --per-class 5 --min-score 0.9 --dedup 0.01 "
-        "--away-from 'my digits/' --copy-distance 0.02 --max-attempts 20x --class zero --class 'a | b' --seed 7 "
+        "--away-from 'my digits/' --copy-distance 0.0002 --max-attempts 20x --class zero --class 'a | b' --seed 7 "
         "--truncation 1.5 --size 32 --image-format png"
     )
     assert cards.command(GENERATE.model_copy(update={"precision": "fp32"}), census()) == (
