@@ -21,6 +21,7 @@ EPOCHS = 20
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(
         not FASHION.is_dir(), reason="Fashion-MNIST is not here: install Debian's dataset-fashion-mnist"
     ),
