@@ -31,6 +31,7 @@ from worker.generate import read_images
 from worker.leases import Keeper, Lease
 from worker.models import Models
 from worker.runner import Runner, commit_single
+from worker.training.data import evenly
 
 _TOLERANCE = 1
 """Levels of 255: what another size of batch, or another kind of processor, may change in a pixel."""
@@ -116,10 +117,9 @@ class VerifyRunner:
         """
         shards = list(samples.shards(self.house.store, made))
         total = sum(sum(table["accepted"].to_pylist()) for _, table in shards)
-        count = min(spec.sample, total)
-        if not count:
+        if not total:
             raise ModelError(f"{spec.job} has no accepted images to verify.")
-        wanted = {n * total // count for n in range(count)}
+        wanted = set(evenly(total, spec.sample).tolist())
         at = 0
         for marker, table in shards:
             rows = [row for row in table.to_pylist() if row["accepted"]]

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from producer.cli.common import shared_options
 from producer.cli.follow import run_job
 
-if TYPE_CHECKING:
-    from contract.records import Precision
-    from contract.samples import ImageFormat
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _image_options(function: F) -> F:
-    """What both commands ask of images and of the job."""
+    """What both commands ask of images and of the job; named as the arguments of the client are, which check them."""
     options = [
         click.option("--model", required=True, metavar="GENERATOR", help="Generator, as name, name@version or alias."),
         click.option(
@@ -77,22 +73,12 @@ def _image_options(function: F) -> F:
 @click.option("--steps", type=click.IntRange(2, 10_000), help="Images of --interpolate, ends included. Default: 10.")
 @_image_options
 def generate(
-    model: str,
-    count: int | None,
     reconstruct: str | None,
     interpolate: tuple[str, str] | None,
-    steps: int | None,
-    classes: tuple[str, ...],
-    seed: int,
-    truncation: float | None,
-    size: int,
-    image_format: ImageFormat,
-    precision: Precision,
-    shard_size: int,
-    to: str | None,
     job: str | None,
     detach: bool,
     as_json: bool,
+    **asked: Any,
 ) -> None:
     """Generate images, as they come. Image I of a class is the same in every job of this model and seed.
 
@@ -108,24 +94,8 @@ def generate(
 
     client = Client()
     id = job or new_job_id("generate")
-    submit = partial(
-        client.generate,
-        model,
-        count=count,
-        reconstruct=reconstruct,
-        interpolate=interpolate,
-        steps=steps,
-        classes=classes,
-        seed=seed,
-        truncation=truncation,
-        size=size,
-        image_format=image_format,
-        precision=precision,
-        shard_size=shard_size,
-        job=id,
-        to=to,
-    )
-    source = reconstruct or " and ".join(interpolate or ()) or model
+    submit = partial(client.generate, reconstruct=reconstruct, interpolate=interpolate, job=id, **asked)
+    source = reconstruct or " and ".join(interpolate or ()) or asked["model"]
     run_job(client, id, source, lambda progress: submit(progress=progress), detach=detach, as_json=as_json)
 
 
@@ -168,27 +138,7 @@ def _times(_: click.Context, __: click.Parameter, value: str) -> int:
     help="Candidates for each image that is wanted, at most.",
 )
 @_image_options
-def synthesize(
-    model: str,
-    gate: str,
-    per_class: int,
-    min_score: float,
-    dedup: float | None,
-    away_from: str | None,
-    copy_distance: float,
-    max_attempts: int,
-    classes: tuple[str, ...],
-    seed: int,
-    truncation: float | None,
-    size: int,
-    image_format: ImageFormat,
-    precision: Precision,
-    shard_size: int,
-    to: str | None,
-    job: str | None,
-    detach: bool,
-    as_json: bool,
-) -> None:
+def synthesize(away_from: str | None, job: str | None, detach: bool, as_json: bool, **asked: Any) -> None:
     """Generate a dataset: as many images of each class as are asked for, each of which has passed every test.
 
     Candidates are made until enough pass: the gate takes an image for its class, surely enough, and it is no
@@ -205,27 +155,9 @@ def synthesize(
 
     client = Client()
     id = job or new_job_id("synthesize")
-    submit = partial(
-        client.synthesize,
-        model,
-        gate=gate,
-        per_class=per_class,
-        classes=classes,
-        min_score=min_score,
-        dedup=dedup,
-        away_from=away_from,
-        copy_distance=copy_distance,
-        max_attempts=max_attempts,
-        seed=seed,
-        truncation=truncation,
-        size=size,
-        image_format=image_format,
-        precision=precision,
-        shard_size=shard_size,
-        job=id,
-        to=to,
-    )
-    run_job(client, id, away_from or model, lambda progress: submit(progress=progress), detach=detach, as_json=as_json)
+    submit = partial(client.synthesize, away_from=away_from, job=id, **asked)
+    source = away_from or asked["model"]
+    run_job(client, id, source, lambda progress: submit(progress=progress), detach=detach, as_json=as_json)
 
 
 @click.command()

@@ -49,6 +49,8 @@ def _finalize(house: House, job: str) -> None:
         settle(house, job)
         return
     spec, plan = read_spec(store, job), read_plan(store, job)
+    if isinstance(spec, ImagesSpec) and _handed_over(house, job):
+        return  # each tick comes here until it is concluded, and need not read every commit for that
     newest = marker_keys(store, job)
     markers = [read_marker(store, job, shard, retry) for shard, retry in sorted(newest.items())]
     ok, errors = sum(m.ok for m in markers), sum(m.errors for m in markers)
@@ -58,7 +60,7 @@ def _finalize(house: House, job: str) -> None:
         reopen(house, job)
         return
     if isinstance(spec, ImagesSpec):
-        _hand_over(house, job)
+        house.queues.conclude(job)  # on a worker: that takes torch
         return
     if not isinstance(spec, Classify):
         _end_single(house, spec, markers[0])
@@ -112,10 +114,9 @@ def _end_single(house: House, spec: Train | Evaluate | Verify, marker: Marker) -
     close(house, spec.id, "succeeded", ok=marker.ok, done=marker.ok, error_codes=marker.error_codes, **figures)
 
 
-def _hand_over(house: House, job: str) -> None:
-    """Let a worker conclude what was generated, unless one does or the message for it waits: that takes torch."""
-    if not house.ledger.locked("conclude", job) and (job,) not in house.ledger.messages((QUEUE_GENERATE,), 0):
-        house.queues.conclude(job)
+def _handed_over(house: House, job: str) -> bool:
+    """Whether a worker concludes what was generated, or the message for it waits."""
+    return house.ledger.locked("conclude", job) or (job,) in house.ledger.messages((QUEUE_GENERATE,), 0)
 
 
 def _missing(house: House, job: str, plan: Plan, markers: list[Marker]) -> bool:

@@ -25,7 +25,7 @@ from worker.evaluation import distances, neighbours, page, plots
 from worker.judges import Case, Judgement, forward
 from worker.judges.score import Score, accuracy, recipe
 from worker.training import grid
-from worker.training.data import Dataset, split
+from worker.training.data import Dataset, evenly, split
 
 _PAIRS = 20
 _LEARNT_AT_MOST = 60_000
@@ -85,7 +85,7 @@ class GeneratorJudge:
         torch.set_num_threads(self.threads)
         found = case.models.generator(spec.model, spec.precision)
         sampler = found.sampler(spec.seed)
-        generated = make(sampler, _some(held_out, count), advance)
+        generated = make(sampler, held_out.rows(evenly(len(held_out), count)), advance)
         with case.models.use(spec.features, spec.precision) as loaded:
             size = case.models.model(spec.features).preprocess.size
             seen = [_seen(loaded.runtime, data, size, advance) for data in (generated, held_out, learnt)]
@@ -129,7 +129,7 @@ class GeneratorJudge:
         advance: Callable[[int], None],
     ) -> Score:
         how = recipe(case.spec.cas_epochs, case.spec.seed)
-        real = _some(learnt, images)
+        real = learnt.rows(evenly(len(learnt), images))
         generated = make(sampler, real, advance)
         return Score(
             generated=accuracy(generated, test, how, self.device, advance),
@@ -190,11 +190,6 @@ def _real(case: Case) -> tuple[Dataset, Dataset, Counter[str]]:
     share, seed = float(model.recipe.get("validation") or 0.1), int(model.recipe.get("seed") or 0)
     learnt, held_out = split(read.data, share, seed)
     return learnt, held_out, read.left_out
-
-
-def _some(data: Dataset, count: int) -> Dataset:
-    """All of the data, or `count` examples of it, spread evenly over its order, which may go by class."""
-    return data if count >= len(data) else data.rows(np.arange(count, dtype=np.int64) * len(data) // count)
 
 
 def _seen(runtime: Runtime, data: Dataset, size: int, advance: Callable[[int], None]) -> Seen:

@@ -32,6 +32,7 @@ from worker.generate import FEATURES
 from worker.models import Models
 from worker.reference import Reference, References
 from worker.selection import normalized
+from worker.training.data import evenly
 
 _COMPARED = 10_000
 """Images of each side that distances are measured between, at most."""
@@ -140,7 +141,7 @@ class GeneratedReport:
         accepted = self._features(spec)
         if min(len(accepted), len(reference.unit)) < _LEAST:
             return None
-        real, ours = (torch.from_numpy(_some(part)) for part in (reference.unit, accepted))
+        real, ours = (torch.from_numpy(part[evenly(len(part), _COMPARED)]) for part in (reference.unit, accepted))
         return distances.measure(real, ours)
 
     def _features(self, spec: Synthesize) -> NDArray[np.float32]:
@@ -177,11 +178,6 @@ def read_files(store: ObjectStore, wanted: Sequence[tuple[Marker, Row]]) -> dict
 def _count(spec: SampledSpec, label: int, name: str, found: _Found) -> ClassCount:
     wanted = spec.per_class if isinstance(spec, Synthesize) else found.candidates[label]
     return ClassCount(name, wanted, found.accepted[label], found.candidates[label], found.rejects.get(label, {}))
-
-
-def _some(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    count = min(len(features), _COMPARED)
-    return features[np.arange(count) * len(features) // count]
 
 
 def _headline(compared: distances.Distances | None) -> dict[str, float]:

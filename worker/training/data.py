@@ -130,6 +130,14 @@ class Dataset:
         return Dataset(images, self.labels[index], self.classes, lengths)
 
 
+def evenly(total: int, most: int) -> NDArray[np.int64]:
+    """Which of `total` are taken where `most` are, all if there are no more: spread evenly over their order, which may
+    go by class.
+    """
+    count = min(total, most)
+    return np.arange(count, dtype=np.int64) * total // max(count, 1)
+
+
 def split(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
     """What to train on, and what is held out: `share` of each class, at least one example, never all.
 

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from contract.errors import InvalidSource
 from worker.engine.sampler import Sampler
 from worker.evaluation.distances import frechet
-from worker.training.batches import Batch, normalized, take
-from worker.training.data import Dataset
+from worker.training.batches import normalized, take
+from worker.training.data import Dataset, evenly
 from worker.training.optimizers import set_learning_rate
 from worker.training.randomness import reseed, seeded
 from worker.training.schedule import warm_cosine
@@ -56,7 +54,7 @@ class Fidelity:
         self._train = train
         self._seed = seed
         self._device = device
-        self._real = _evenly(held_out, _MOST)
+        self._real = take(held_out, evenly(len(held_out), _MOST))
         self._network: _Classifier | None = None
         self._features: Tensor | None = None
 
@@ -134,10 +132,3 @@ def _judged(network: _Classifier, pixels: Tensor, device: torch.device) -> tuple
     found = [network(normalized(some.to(device))) for some in pixels.split(_AT_ONCE)]
     logits, features = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
     return features, logits.argmax(dim=1)
-
-
-def _evenly(data: Dataset, most: int) -> Batch:
-    """All of the data, or `most` of it, spread evenly over its order, which may go by class."""
-    count = min(len(data), most)
-    index: NDArray[np.int64] = np.arange(count, dtype=np.int64) * len(data) // count
-    return take(data, index)
