@@ -216,6 +216,11 @@ def model_alias(name: str, alias: str) -> str:
     return f"{MODELS}{name}/aliases/{alias}"
 
 
+def probe(name: str) -> str:
+    """What is written to see whether the store works, and deleted at once."""
+    return f"probes/{name}"
+
+
 def schedule_record(name: str) -> str:
     return f"{SCHEDULES}{name}.json"
 

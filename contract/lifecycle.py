@@ -82,12 +82,9 @@ def read_created(store: ObjectStore, id: str) -> str:
 
 def _read_envelope(store: ObjectStore, id: str) -> tuple[Spec, str]:
     try:
-        data = store.get(JobKeys(id).spec)
+        envelope = json.loads(store.get(JobKeys(id).spec))
     except ObjectNotFound:
-        data = b""
-    if not data:  # or what a producer left that was killed in the middle of its request
-        raise UnknownJob(f"There is no job {id!r}; `imagemill jobs` lists them.")
-    envelope = json.loads(data)
+        raise UnknownJob(f"There is no job {id!r}; `imagemill jobs` lists them.") from None
     return parse_spec(envelope["spec"]), str(envelope["created_at"])
 
 

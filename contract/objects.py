@@ -6,6 +6,8 @@ object only if it is absent where two writers may meet. It knows no key of Image
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import logging
 import time
@@ -199,35 +201,25 @@ class ObjectStore:
 
         The SDK has no public way to send `If-None-Match`, so the request is a presigned PUT with the
         header added. A write whose answer was lost counts as not written: read what is there.
-
-        An empty object where there is `data` is none: SeaweedFS keeps one of a writer that was killed
-        between the head and the body of its request.
         """
         bucket = bucket or self.bucket
+        # A presigned request says nothing of its body. Without this SeaweedFS keeps an empty object of a writer that is
+        # killed between the head and the body of its request.
+        digest = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+        headers = {"If-None-Match": "*", "Content-MD5": digest}
 
         def write() -> bool:
             url = self._minio.get_presigned_url(
                 method="PUT", bucket_name=bucket, object_name=key, expires=timedelta(hours=1)
             )
-            response = self._http.request("PUT", url, body=data, headers={"If-None-Match": "*"})
+            response = self._http.request("PUT", url, body=data, headers=headers)
             if response.status in (409, 412):
                 return False
             if response.status >= 300:
                 raise _http_error(response, bucket, key)
             return True
 
-        if self._call(bucket, key, write, writes=True):
-            return True
-        if not data or not self._is_empty(key, bucket):
-            return False
-        self.put(key, data, bucket=bucket)
-        return True
-
-    def _is_empty(self, key: str, bucket: str) -> bool:
-        try:
-            return self.size(key, bucket=bucket) == 0
-        except ObjectNotFound:  # deleted since
-            return False
+        return self._call(bucket, key, write, writes=True)
 
     def delete(self, key: str, *, bucket: str = "") -> None:
         """Remove an object; one that is not there is no error."""

@@ -218,12 +218,11 @@ class Schedules:
             self._store.delete(key)
 
     def _read(self, key: str) -> Tick | None:
-        """What was decided; None where it went meanwhile, or whoever decided was killed while it wrote."""
+        """What was decided; None where it went meanwhile."""
         try:
-            data = self._store.get(key)
+            return Tick.model_validate_json(self._store.get(key))
         except ObjectNotFound:
             return None
-        return Tick.model_validate_json(data) if data else None
 
     def _tick_keys(self, name: str) -> list[str]:
         return [entry.key for entry in self._store.list(keys.schedule_ticks(name))]

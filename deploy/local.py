@@ -29,7 +29,7 @@ from contract.settings import Settings, load, stack_file
 from deploy import strays
 from deploy.cores import usable_cores
 from deploy.lock import DataLock
-from deploy.servers import Servers, redis_service, s3_service
+from deploy.servers import Servers, probe, redis_service, s3_service
 from deploy.stackfile import StackInfo
 from deploy.supervisor import Service, Supervisor
 
@@ -114,16 +114,13 @@ class Stack:
         if own_redis:
             services.append(redis_service(servers, self.data, _quiet(ledger.info)))
         if own_s3:
-            asks = partial(store.bucket_exists, settings.bucket)
-            services.append(s3_service(servers, self.data, _quiet(asks)))
+            services.append(s3_service(servers, self.data, _quiet(partial(probe, store))))
         # Several machines may work on one Redis; only on our own is `local` a name for one worker.
         host = "local" if own_redis else socket.gethostname()
         programs = self._programs(settings, ledger, host)
         self.supervisor = Supervisor([*services, *programs], self.data / "logs")
         if services:
             self.supervisor.start(*(service.name for service in services))
-        if own_s3:
-            ObjectStore(settings, patience=10.0).ensure_bucket()
         if programs:
             self.supervisor.start(*(program.name for program in programs))
         self.supervisor.check()

@@ -18,7 +18,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from contract import keys
 from contract.errors import InvalidSettings
+from contract.objects import ObjectStore
 from deploy import ports
 from deploy.private import write_private
 from deploy.supervisor import Service
@@ -151,6 +153,18 @@ def s3_service(servers: Servers, data: Path, ready: Callable[[], bool]) -> Servi
         stop_seconds=5.0,
         stop_order=3,
     )
+
+
+def probe(store: ObjectStore) -> None:
+    """Make the bucket, and read what was written: SeaweedFS knows its buckets before it can read its objects.
+
+    Raises as `ObjectStore` does.
+    """
+    store.ensure_bucket()
+    key = keys.probe("ready")
+    store.put(key, b"ready")
+    store.get(key)
+    store.delete(key)
 
 
 def _redis_binary() -> str:

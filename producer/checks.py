@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from contract.errors import ImagemillError, ServiceUnavailable
-from contract.keys import QUEUE_CLASSIFY, QUEUE_CONTROL
+from contract.keys import QUEUE_CLASSIFY, QUEUE_CONTROL, probe
 from contract.ledger import Ledger, Worker
 from contract.models import Registry
 from contract.objects import ObjectStore
@@ -88,7 +88,7 @@ def _check_store(store: ObjectStore) -> Iterator[Check]:
         yield Check("bucket", False, f"{store.bucket} does not exist; `imagemill up` creates it, or create it there")
         return
     yield Check("bucket", True, store.bucket)
-    key = f"doctor/{secrets.token_hex(8)}"
+    key = probe(secrets.token_hex(8))
     try:
         honoured = store.put_if_absent(key, b"first") and not store.put_if_absent(key, b"second")
     finally:

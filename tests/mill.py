@@ -45,7 +45,7 @@ def make_servers(data: Path, **settings: Any) -> tuple[list[Service], Settings]:
 
     def s3_answers() -> bool:
         with suppress(ServiceUnavailable), closing(ObjectStore(found, patience=0)) as store:
-            store.bucket_exists(found.bucket)
+            local.probe(store)
             return True
         return False
 

@@ -230,6 +230,7 @@ def test_every_object_key_is_listed() -> None:
         *(key.replace("/1/", "/<version>/") for key in of_model),
         keys.model_alias("<name>", "<alias>"),
         *(keys.schedule_record("<name>"), keys.schedule_tick("<name>", "<tick>")),
+        keys.probe("<name>"),
     }
     output = f"{job.root}out/"
     same([key for key in first_column("## In the bucket") if not key.startswith(output)], list(actual))
