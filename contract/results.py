@@ -31,10 +31,10 @@ _AHEAD = 256  # commits
 
 def read_markers(store: ObjectStore, job: str) -> list[Marker]:
     """The newest commit of every shard, in the order of the shards; those of bisected shards too."""
-    return list(_markers(store, job))
+    return list(iter_markers(store, job))
 
 
-def _markers(store: ObjectStore, job: str) -> Iterator[Marker]:
+def iter_markers(store: ObjectStore, job: str) -> Iterator[Marker]:
     """What `read_markers` gives, some at a time: those of two million rows, with their labels, take 100 MB."""
     newest = sorted(marker_keys(store, job).items())
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -48,7 +48,7 @@ def tables(store: ObjectStore, job: str, *, failed: bool = False) -> Iterator[tu
     With `failed` only the rows that are errors, from the shards that have any. Raises ObjectDamaged
     where a shard is not what its commit says.
     """
-    for marker in _markers(store, job):
+    for marker in iter_markers(store, job):
         if marker.split is None and marker.output is not None and (marker.errors or not failed):
             table = committed(store, marker)
             yield marker, table.filter(pc.equal(table["status"], ERROR)) if failed else table

@@ -15,7 +15,7 @@ import pyarrow as pa
 from contract.items import parse_s3
 from contract.jobs import Marker
 from contract.objects import ObjectStore
-from contract.results import committed, read_markers
+from contract.results import committed, iter_markers
 from contract.specs import ImagesSpec
 
 ImageFormat = Literal["png", "webp", "jpeg"]
@@ -94,7 +94,7 @@ def shards(store: ObjectStore, spec: ImagesSpec) -> Iterator[tuple[Marker, pa.Ta
     The commits of a synthesis that did not get to its end are of candidates, from which nothing is chosen yet; they lie
     elsewhere. Raises ObjectDamaged where an index is not what was committed.
     """
-    for marker in read_markers(store, spec.id):
+    for marker in iter_markers(store, spec.id):
         if marker.output is not None and marker.output.startswith(spec.output):
             yield marker, committed(store, marker)
 

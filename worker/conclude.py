@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from contract import portions, samples
 from contract.cards import CARD, card
-from contract.census import count
+from contract.census import Census, count
 from contract.errors import ImagemillError, ServiceUnavailable
 from contract.items import parse_s3
 from contract.jobs import Plan
@@ -56,7 +56,7 @@ class Concluder:
 
     house: House
     models: Models
-    report: Callable[[SampledSpec], dict[str, float]]
+    report: Callable[[SampledSpec, Census], dict[str, float]]
     """Writes the page of a job that generated from a seed; what it measured for that."""
     encoded: Callable[[EncodedSpec], dict[str, float]]
     """The same of a job that encoded images."""
@@ -199,7 +199,7 @@ class Concluder:
             raise _LockLostError
         store.put(f"{prefix}summary.json", json.dumps(summary, indent=1, ensure_ascii=False).encode(), bucket=bucket)
         store.put(f"{prefix}{CARD}", card(spec, census, "webdataset").encode(), bucket=bucket)
-        metrics = self.report(spec) if isinstance(spec, SampledSpec) else self.encoded(spec)
+        metrics = self.report(spec, census) if isinstance(spec, SampledSpec) else self.encoded(spec)
         details: dict[str, Any] = {
             "total": census.candidates + left_out.total(),
             "done": census.candidates + left_out.total(),

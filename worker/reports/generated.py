@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from contract import samples
+from contract import census, samples
 from contract.errors import ObjectNotFound
 from contract.jobs import Marker
 from contract.keys import JobKeys
 from contract.lifecycle import House, read_created, read_marker
 from contract.objects import ObjectStore
 from contract.results import committed
-from contract.specs import SampledSpec, Synthesize
+from contract.specs import Generate, SampledSpec, Synthesize
 from worker.archive import Row
 from worker.engine.decode import decode
 from worker.evaluation import distances, page, synthesis
@@ -44,8 +44,6 @@ _LEAST = 6
 class _Found:
     """What is gathered of the rows."""
 
-    accepted: Counter[int] = field(default_factory=Counter)
-    candidates: Counter[int] = field(default_factory=Counter)
     rejects: dict[int, Counter[str]] = field(default_factory=dict)
     first: dict[int, list[tuple[Marker, Row]]] = field(default_factory=dict)
     """The first accepted of each class, by index."""
@@ -56,19 +54,21 @@ class _Found:
     def add(self, marker: Marker, rows: Sequence[Row]) -> None:
         for row in rows:
             label = row["label_index"]
-            self.candidates[label] += 1
             if row["score"] is not None:
                 self.scores[0 if row["accepted"] else 1].append(row["score"])
             if not row["accepted"]:
                 self.rejects.setdefault(label, Counter())[row["reject_reason"]] += 1
                 continue
-            self.accepted[label] += 1
             self.first.setdefault(label, []).append((marker, row))
             if row["copy_distance"] is not None:
                 self.nearest.append((row["copy_distance"], marker, row))
         for label, found in self.first.items():
             self.first[label] = sorted(found, key=lambda one: one[1]["index"])[:SHEET]
         self.nearest = sorted(self.nearest, key=lambda one: one[0])[:PAIRS]
+
+    def pictured(self, counted: census.Census) -> bool:
+        """Whether the images of every contact sheet are there."""
+        return all(len(self.first.get(one.index, ())) >= min(SHEET, one.accepted) for one in counted.classes)
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,18 @@ class GeneratedReport:
     references: References
     max_pixels: int
 
-    def write(self, spec: SampledSpec) -> dict[str, float]:
-        """Write the page of a job; figures for `show`."""
+    def write(self, spec: SampledSpec, counted: census.Census) -> dict[str, float]:
+        """Write the page of a job that made what is `counted`; figures for `show`."""
         found = _Found()
         for marker, table in samples.shards(self.house.store, spec):
             found.add(marker, table.to_pylist())
+            if isinstance(spec, Generate) and found.pictured(counted):
+                break  # its shards are in the order of the images, and without a gate there is no more to tell
         model = self.models.model(spec.model)
-        classes = [_count(spec, label, model.labels[label], found) for label in spec.classes]
+        counts = {one.index: one for one in counted.classes}
+        classes = [
+            _count(spec, model.labels[label], counts.get(label), found.rejects.get(label, {})) for label in spec.classes
+        ]
         shown = [spec.classes[place] for place in synthesis.pictured(classes)]
         wanted = [one for label in shown for one in found.first.get(label, [])]
         files = read_files(self.house.store, [*wanted, *((marker, row) for _, marker, row in found.nearest)])
@@ -175,9 +180,11 @@ def read_files(store: ObjectStore, wanted: Sequence[tuple[Marker, Row]]) -> dict
     return found
 
 
-def _count(spec: SampledSpec, label: int, name: str, found: _Found) -> ClassCount:
-    wanted = spec.per_class if isinstance(spec, Synthesize) else found.candidates[label]
-    return ClassCount(name, wanted, found.accepted[label], found.candidates[label], found.rejects.get(label, {}))
+def _count(spec: SampledSpec, name: str, found: census.ClassCount | None, rejects: Mapping[str, int]) -> ClassCount:
+    accepted, candidates = (found.accepted, found.candidates) if found else (0, 0)
+    return ClassCount(
+        name, spec.per_class if isinstance(spec, Synthesize) else candidates, accepted, candidates, rejects
+    )
 
 
 def _headline(compared: distances.Distances | None) -> dict[str, float]:
