@@ -7,9 +7,10 @@ It knows neither leases' ends nor markers: `worker.generate` commits.
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,12 +31,12 @@ from worker.originals import Originals
 
 @dataclass(frozen=True)
 class Autoencoding:
-    """What a worker needs for that; `device` is held by who computes, `encoders` write files."""
+    """What a worker needs for that; `encoders` write files, and who computes takes a `turn` on the device."""
 
     models: Models
     originals: Originals
     encoders: ThreadPoolExecutor
-    device: threading.RLock
+    turn: Callable[[Lease], AbstractContextManager[None]]
 
     def fill(self, spec: EncodedSpec, lease: Lease, archive: Archive) -> Counter[str]:
         """Every image of a shard into its archive; how many originals cannot be read, by error code."""
@@ -55,7 +56,7 @@ class Autoencoding:
         autoencoder = self.models.generator(spec.model, spec.precision).autoencoder()
         for at in range(0, len(block.labels), GROUP):
             given, labels = block.images[at : at + GROUP], torch.from_numpy(block.labels[at : at + GROUP])
-            with self.device:
+            with self.turn(lease):
                 z = autoencoder.means(torch.from_numpy(given).movedim(-1, 1), labels)
                 made = autoencoder.images(z, labels).movedim(1, -1).contiguous().numpy()
             errors = mean_squared_errors(given, made)
@@ -73,11 +74,11 @@ class Autoencoding:
         start = lease.shard * spec.shard_size
         autoencoder = self.models.generator(spec.model, spec.precision).autoencoder()
         ends = torch.from_numpy(self.originals.ends(spec)).movedim(-1, 1)
-        with self.device:
+        with self.turn(lease):
             a, b = autoencoder.means(ends, torch.full((2,), label))
         for numbers in torch.arange(start, min(start + spec.shard_size, spec.steps)).split(GROUP):
             positions = numbers.double() / (spec.steps - 1)
-            with self.device:
+            with self.turn(lease):
                 made = autoencoder.images(spherical(a, b, positions), torch.full((len(numbers),), label))
             shown, files = self._written(spec, made.movedim(1, -1).contiguous().numpy())
             for number, position, file in zip(numbers.tolist(), positions.tolist(), files, strict=True):

@@ -200,16 +200,23 @@ def _generation(base: Path, precision: Precision, repeat: int) -> dict[str, list
         ModelSpec.of(model, path), device=settings.device, precision=precision, threads=settings.threads
     )
     device, sampler = torch.device(generator.device), generator.sampler(seed=0)
-    images = measure.some_images(sampler, _CLASSES)
+    images, threads = measure.some_images(sampler, _CLASSES), settings.threads or cores()
     with _stack(base / "generation") as imagemill:
         store = ObjectStore(configuration.load(data=base / "generation" / "stack"))
         Registry(store).publish(model, {model.weights.name: weights})
         return _in_turn(
             {
                 "generate_forward": lambda: measure.forward_only(sampler, _GENERATED, _CLASSES),
-                "generate_encode": lambda: measure.encode_only(images, settings.threads or cores()),
+                "generate_encode": lambda: measure.encode_only(images, threads),
                 "generate_ideal": lambda: measure.ideal_loop(
-                    sampler.decode, sampler.width, device, generator.precision, _GENERATED, _CLASSES, _SHARD
+                    sampler.decode,
+                    sampler.width,
+                    device,
+                    generator.precision,
+                    _GENERATED,
+                    _CLASSES,
+                    shard=_SHARD,
+                    threads=threads,
                 ),
                 "product_generate": _job(
                     imagemill, "generate", "--model", model.name, "--count", str(_GENERATED), "--precision", precision

@@ -10,13 +10,12 @@ are chosen in the end (`worker.conclude`).
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -40,6 +39,7 @@ from worker.autoencode import Autoencoding
 from worker.engine import pixels
 from worker.engine.encode import encode
 from worker.engine.sampler import GROUP
+from worker.lanes import Lanes
 from worker.leases import Keeper, Lease
 from worker.models import Models
 from worker.originals import Originals
@@ -53,13 +53,10 @@ FEATURES = "features"
 _UNDER_WAY = 8
 """Groups that wait for their files, so that memory stays flat."""
 
-_PATIENCE = 0.5
-"""Seconds between two looks at the lease of a shard that waits for the device."""
-
 
 @dataclass(frozen=True)
 class GenerateRunner:
-    """What a worker needs to generate; one a process, whose device makes one shard of images at a time."""
+    """What a worker needs to generate; one a process."""
 
     name: str
     house: House
@@ -68,8 +65,8 @@ class GenerateRunner:
     references: References
     originals: Originals
     encoders: ThreadPoolExecutor
+    lanes: Lanes
     max_attempts: int
-    _device: threading.RLock = field(default_factory=threading.RLock)
 
     def run(self, job: str, shard: int) -> None:
         """Make a shard, if nobody does."""
@@ -90,7 +87,7 @@ class GenerateRunner:
         archive, left_out = Archive(spec.image_format), Counter[str]()
         output, extra = f"{spec.output}{shard_stem(lease.shard)}.parquet", None
         if isinstance(spec, EncodedSpec):
-            left_out = Autoencoding(self.models, self.originals, self.encoders, self._device).fill(spec, lease, archive)
+            left_out = Autoencoding(self.models, self.originals, self.encoders, self._turn).fill(spec, lease, archive)
         elif isinstance(spec, Generate):
             self._generate(spec, self._portion(spec, lease), lease, archive)
         else:
@@ -123,8 +120,8 @@ class GenerateRunner:
         """Every image of the portion into the archive."""
         model = self.models.model(spec.model)
         made: list[tuple[list[Row], Future[list[bytes]]]] = []
-        # The device is kept for all of them: shards that took turns, group by group, would end at the same time, and
-        # leave it idle together.
+        # The lane is kept for all of them: shards that took turns, group by group, would end at the same time, and
+        # leave the device idle together.
         with self._turn(lease):
             for keys, images in self._images(spec, portion, lease):
                 rows = [new_row(spec, model, label, number, spec.size or images.shape[1]) for label, number in keys]
@@ -182,19 +179,14 @@ class GenerateRunner:
                 group = next(groups)
             yield keys[at : at + GROUP], group.movedim(1, -1).contiguous().numpy()
 
-    @contextmanager
-    def _turn(self, lease: Lease) -> Iterator[None]:
-        """The device alone, once it is free; who has it may take it again. Who waits is not stuck, and may be stopped.
+    def _turn(self, lease: Lease) -> AbstractContextManager[None]:
+        """A lane of the device. Who waits for it is not stuck, and may be stopped: raises JobStopped or LeaseLost."""
 
-        Raises JobStopped or LeaseLost.
-        """
-        while not self._device.acquire(timeout=_PATIENCE):
+        def waits() -> None:
             lease.progress(lease.ok, lease.errors)
             lease.check()
-        try:
-            yield
-        finally:
-            self._device.release()
+
+        return self.lanes.turn(waits)
 
     def _put(self, address: str, data: bytes) -> None:
         bucket, key = parse_s3(address)

@@ -292,11 +292,16 @@ class Process:
     def _make_generator(self) -> GenerateRunner:
         from concurrent.futures import ThreadPoolExecutor
 
+        import torch
+
+        from worker.engine.runtime import torch_device
         from worker.generate import GenerateRunner
+        from worker.lanes import Lanes
         from worker.originals import Originals
         from worker.reference import References
 
         settings, models = self.settings, self.runner.models
+        threads = settings.threads or cores()
         return GenerateRunner(
             name=self._name,
             house=self.house,
@@ -304,7 +309,8 @@ class Process:
             models=models,
             references=References(self.house.store, self.reader, models),
             originals=Originals(self.house.store, self.reader, models),
-            encoders=ThreadPoolExecutor(settings.threads or cores(), "encode"),
+            encoders=ThreadPoolExecutor(threads, "encode"),
+            lanes=Lanes(torch.device(torch_device(settings.device)), threads),
             max_attempts=settings.max_attempts,
         )
 

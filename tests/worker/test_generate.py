@@ -20,6 +20,7 @@ from tests.waiting import wait_until
 from worker.archive import Archive
 from worker.engine.sampler import GROUP, Sampler
 from worker.generate import GenerateRunner
+from worker.lanes import Lanes
 from worker.leases import Lease
 
 CPU = torch.device("cpu")
@@ -56,7 +57,9 @@ class Easel:
 
 def runner(models: Easel, encoders: ThreadPoolExecutor) -> GenerateRunner:
     unused = cast(Any, None)
-    return GenerateRunner("worker", unused, unused, cast(Any, models), unused, unused, encoders, max_attempts=3)
+    return GenerateRunner(
+        "worker", unused, unused, cast(Any, models), unused, unused, encoders, Lanes(CPU, threads=1), max_attempts=3
+    )
 
 
 def test_the_device_goes_on_while_nothing_is_encoded() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import tarfile
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -24,7 +24,6 @@ from worker.engine.sampler import Decode, Sampler
 
 _BATCH = 256
 """Of the ideal loop, which is free to choose the fastest."""
-_UNDER_WAY = 8
 _ENCODED = 4096
 
 
@@ -52,32 +51,37 @@ def some_images(sampler: Sampler, classes: int) -> NDArray[np.uint8]:
     return images.movedim(1, -1).contiguous().numpy()
 
 
-@torch.inference_mode()
 def ideal_loop(
-    decode: Decode, width: int, device: torch.device, precision: Precision, count: int, classes: int, shard: int
+    decode: Decode,
+    width: int,
+    device: torch.device,
+    precision: Precision,
+    count: int,
+    classes: int,
+    *,
+    shard: int,
+    threads: int,
 ) -> float:
-    """Latents, forward, PNG of level 1, tars of `shard` images in memory: the device on this thread, files on another.
+    """Latents, forward, PNG of level 1, tars of `shard` images in memory: a tar a thread, and a core each for torch.
 
-    torch has all cores: the other thread takes of them what it needs, and the forward pass what it leaves.
+    Faster here, by 8 %, than one thread at the device with all cores for torch, and another for the files.
     """
+
+    @torch.inference_mode()
+    def one(first: int) -> None:
+        torch.set_num_threads(1)  # of this thread
+        tar = tarfile.open(fileobj=io.BytesIO(), mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+        for at in range(first, min(first + shard, count), _BATCH):
+            n = min(_BATCH, first + shard - at, count - at)
+            z, y = torch.randn(n, width, device=device), (torch.arange(at, at + n) % classes).to(device)
+            with autocast(device, precision):
+                made = decode(z, y)
+            _write(tar, at, ((made.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu())
+        tar.close()
+
     start = time.perf_counter()
-    files: list[Future[None]] = []
-    with ThreadPoolExecutor(1) as pool:
-        for first in range(0, count, shard):
-            target = io.BytesIO()
-            tar = tarfile.open(fileobj=target, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
-            for at in range(first, min(first + shard, count), _BATCH):
-                n = min(_BATCH, first + shard - at, count - at)
-                z, y = torch.randn(n, width, device=device), (torch.arange(at, at + n) % classes).to(device)
-                with autocast(device, precision):
-                    made = decode(z, y)
-                pixels = ((made.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
-                files.append(pool.submit(_write, tar, at, pixels))
-                if len(files) > _UNDER_WAY:
-                    files.pop(0).result()
-            files.append(pool.submit(tar.close))
-        for one in files:
-            one.result()
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(one, range(0, count, shard)))
     return count / (time.perf_counter() - start)
 
 
