@@ -53,7 +53,9 @@ class GanLearner:
         self._fidelity = Fidelity(train, held_out, seed=recipe.seed, device=device)
         reseed(recipe.seed, "weights", 0)
         self._generator = zoo.create("gan", **self.config()).to(device)
-        self._discriminator = discriminator(**self._shape, spectral_norm=recipe.spectral_norm).to(device)
+        self._discriminator = discriminator(
+            **self._shape, spectral_norm=recipe.spectral_norm, variety=recipe.variety
+        ).to(device)
         self._average = Average(self._generator, recipe.ema)
         self._sampler = Sampler(
             cast(Generator, self._average.module).decode, recipe.latent, recipe.seed, device, self._precision
@@ -127,16 +129,16 @@ class GanLearner:
             images: Tensor = self._generator(z, labels)
         return images.float()
 
-    def _scores(self, images: Tensor, labels: Tensor, draws: torch.Generator) -> Tensor:
-        """What the discriminator says to the augmented images, float32 [b]."""
+    def _scores(self, images: Tensor, labels: Tensor, draws: torch.Generator, sets: int = 1) -> Tensor:
+        """What the discriminator says to the augmented images of several sets, float32 [b]."""
         images = diffaugment.augmented(images, self._augment, draws)
         with autocast(self._device, self._precision):
-            scores: Tensor = self._discriminator(images, labels)
+            scores: Tensor = self._discriminator(images, labels, sets)
         return scores.float()
 
     def _teach_discriminator(self, real: Tensor, fake: Tensor, labels: Tensor, draws: torch.Generator) -> Tensor:
         # Real and generated in one pass: half the launches, and one power iteration of the spectral norms.
-        scores = self._scores(torch.cat([real, fake]), labels.repeat(2), draws)
+        scores = self._scores(torch.cat([real, fake]), labels.repeat(2), draws, sets=2)
         loss = _LOSSES[self._recipe.loss].apart(*scores.chunk(2))
         return _descended(loss, self._optimizers["discriminator"])
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from contract.errors import ModelError
 from worker import zoo
-from worker.zoo.gan import discriminator
+from worker.zoo.gan import _spread, discriminator
 
 
 @pytest.mark.parametrize(("channels", "size"), [(3, 14), (1, 28), (3, 56), (3, 112)])
@@ -22,19 +22,20 @@ def test_the_discriminator_scores_what_the_generator_makes(channels: int, size: 
     assert scores.dtype == torch.float32
 
 
+@pytest.mark.parametrize("variety", [True, False])
 @pytest.mark.parametrize("spectral_norm", [True, False])
-def test_gradients_reach_the_generator_and_all_of_the_discriminator(spectral_norm: bool) -> None:
+def test_gradients_reach_the_generator_and_all_of_the_discriminator(spectral_norm: bool, variety: bool) -> None:
     torch.manual_seed(1)
     y = torch.arange(8) % 4
     generator = zoo.create("gan", classes=4)
-    critic = discriminator(4, spectral_norm=spectral_norm)
+    critic = discriminator(4, spectral_norm=spectral_norm, variety=variety)
     critic(generator(torch.randn(8, 100), y), y).square().sum().backward()
     for name, parameter in [*generator.named_parameters(), *critic.named_parameters()]:
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_a_score_depends_on_the_class_but_not_on_the_neighbours() -> None:
+def test_a_score_depends_on_the_class_but_not_on_images_of_another() -> None:
     torch.manual_seed(1)
     critic = discriminator(4).eval()
     images = torch.rand(3, 1, 28, 28) * 2 - 1
@@ -46,11 +47,41 @@ def test_a_score_depends_on_the_class_but_not_on_the_neighbours() -> None:
     assert not torch.isclose(scores, other, rtol=1e-3).any()
 
 
+def test_a_score_depends_on_how_much_the_images_of_its_class_differ() -> None:
+    # Given images of two classes,
+    torch.manual_seed(1)
+    critic, alike = discriminator(2).eval(), discriminator(2, variety=False).eval()
+    images, y = torch.rand(8, 1, 28, 28) * 2 - 1, torch.arange(8) % 2
+    same = images.clone()
+    with torch.inference_mode():
+        before, before_alike = critic(images, y), alike(images, y)
+        # if all but one of the first class become the same,
+        same[2::2] = same[2]
+        after, after_alike = critic(same, y), alike(same, y)
+        both = critic(torch.cat([images, same]), y.repeat(2), sets=2)
+
+    # I expect the scores of that class to change, of the one that is as it was, too, and those of the other not;
+    assert not torch.isclose(after[0], before[0], rtol=1e-4, atol=0)
+    torch.testing.assert_close(after[1::2], before[1::2], rtol=1e-4, atol=1e-6)
+    # without that sense nothing but what has changed itself;
+    torch.testing.assert_close(after_alike[[0, *range(1, 8, 2)]], before_alike[[0, *range(1, 8, 2)]])
+    # and of several sets each to be scored as alone.
+    torch.testing.assert_close(both, torch.cat([before, after]), rtol=1e-4, atol=1e-6)
+
+
+def test_the_spread_is_that_of_each_class() -> None:
+    x, y = torch.randn(9, 3, 2, 2), torch.tensor([5, 0, 5, 2, 0, 5, 2, 5, 7])
+    found = _spread(x, y)
+    for label in y.unique():
+        expected = (x[y == label].var(dim=0, correction=0) + 1e-4).sqrt()
+        torch.testing.assert_close(found[y == label], expected.expand_as(x[y == label]))
+
+
 def test_spectral_norm_holds_every_layer_at_one() -> None:
     # Given a discriminator whose weights are far too large, as plain steps would make them
     critic = discriminator(4)
     layers = [layer for layer in critic.modules() if isinstance(layer, nn.Conv2d | nn.Linear | nn.Embedding)]
-    assert len(layers) == 5
+    assert len(layers) == 6
     with torch.no_grad():
         for layer in layers:
             layer.parametrizations.weight.original.mul_(50)
