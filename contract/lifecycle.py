@@ -75,6 +75,17 @@ def read_classify(store: ObjectStore, id: str) -> Classify:
     return spec
 
 
+def read_images(store: ObjectStore, id: str) -> ImagesSpec:
+    """The spec of a job that generates images; raises UnknownJob, and JobConflict for a job of another kind."""
+    spec = read_spec(store, id)
+    if not isinstance(spec, ImagesSpec):
+        has = f"`imagemill show {id}` shows what it has"
+        if isinstance(spec, Classify):
+            has = f"`imagemill results {id}` writes its labels"
+        raise JobConflict(f"{id} generates no images, its kind is {spec.kind}; {has}.")
+    return spec
+
+
 def read_created(store: ObjectStore, id: str) -> str:
     """When the job was made, UTC, ISO 8601; raises UnknownJob."""
     return _read_envelope(store, id)[1]

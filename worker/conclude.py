@@ -31,7 +31,7 @@ from contract.errors import ImagemillError, ServiceUnavailable
 from contract.items import parse_s3
 from contract.jobs import Plan
 from contract.keys import JobKeys, shard_stem
-from contract.lifecycle import House, close, read_marker, read_spec, reopen
+from contract.lifecycle import House, close, read_images, read_marker, read_spec, reopen
 from contract.models import Model
 from contract.objects import ObjectStore
 from contract.portions import Portion
@@ -39,7 +39,7 @@ from contract.results import committed, read_markers
 from contract.samples import SUFFIX
 from contract.specs import Classify, EncodedSpec, ImagesSpec, SampledSpec, Synthesize
 from worker.archive import Archive, facts, index
-from worker.generate import FEATURES, read_images
+from worker.generate import FEATURES
 from worker.models import Models
 from worker.selection import Selection
 from worker.waves import next_wave

@@ -23,14 +23,13 @@ import torch
 from numpy.typing import NDArray
 
 from contract import portions
-from contract.errors import JobConflict, ModelError
+from contract.errors import ModelError
 from contract.items import parse_s3
 from contract.jobs import Marker
 from contract.keys import JobKeys, shard_stem
 from contract.ledger import Step
-from contract.lifecycle import House, read_spec
+from contract.lifecycle import House, read_images
 from contract.models import Model
-from contract.objects import ObjectStore
 from contract.portions import Portion
 from contract.samples import tar_of
 from contract.specs import EncodedSpec, Generate, ImagesSpec, SampledSpec, Synthesize
@@ -191,14 +190,6 @@ class GenerateRunner:
     def _put(self, address: str, data: bytes) -> None:
         bucket, key = parse_s3(address)
         self.house.store.put(key, data, bucket=bucket)
-
-
-def read_images(store: ObjectStore, job: str) -> ImagesSpec:
-    """The spec of a job that generates; raises JobConflict for one of another kind."""
-    spec = read_spec(store, job)
-    if not isinstance(spec, ImagesSpec):
-        raise JobConflict(f"{spec.id} generates nothing, its kind is {spec.kind}; cancel it and submit it again.")
-    return spec
 
 
 def _verdicts(

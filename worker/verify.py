@@ -20,14 +20,13 @@ from contract.errors import JobConflict, ModelError, ObjectDamaged
 from contract.jobs import Marker, Plan
 from contract.keys import JobKeys
 from contract.ledger import Step
-from contract.lifecycle import House, read_spec
+from contract.lifecycle import House, read_images, read_spec
 from contract.samples import SUFFIX
 from contract.specs import ImagesSpec, SampledSpec, Verify
 from worker.archive import Row
 from worker.engine import pixels
 from worker.engine.decode import decode
 from worker.engine.encode import encode
-from worker.generate import read_images
 from worker.leases import Keeper, Lease
 from worker.models import Models
 from worker.runner import Runner, commit_single

@@ -32,7 +32,7 @@ def export(store: ObjectStore, job: str, layout: Layout, folder: Path, progress:
     has not ended or one without images, InvalidInput where the layout cannot hold these or the folder has other files,
     and ObjectDamaged where something is not what was committed.
     """
-    spec = read_images_spec(store, job)
+    spec = lifecycle.read_images(store, job)
     end = lifecycle.read_end(store, job)
     if end is None:
         raise JobConflict(f"The job {job} has not ended; follow it with `imagemill follow {job}`, then export it.")
@@ -55,16 +55,6 @@ def export(store: ObjectStore, job: str, layout: Layout, folder: Path, progress:
     described = croissant(spec, census, layout, files, created_at=lifecycle.read_created(store, job))
     target.write(CROISSANT, json.dumps(described, indent=1, ensure_ascii=False).encode())
     return census
-
-
-def read_images_spec(store: ObjectStore, job: str) -> ImagesSpec:
-    """The spec of a job that generates images; raises UnknownJob, and JobConflict for a job of another kind."""
-    spec = lifecycle.read_spec(store, job)
-    if not isinstance(spec, ImagesSpec):
-        raise JobConflict(
-            f"{job} generates no images, its kind is {spec.kind}; labels are written by `imagemill results {job}`."
-        )
-    return spec
 
 
 def _write(

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from contract import samples
+from contract.lifecycle import read_images
 from producer import Client
-from producer.synthetic.export import read_images_spec
 from tests.mill import Mill
 from tests.waiting import wait_until
 
@@ -33,7 +33,7 @@ def begin(mill: Mill, job: str) -> None:
 
 def accepted(client: Client, job: str) -> Accepted:
     """Key and sha256 of each image that was accepted; every candidate has one row."""
-    tables = [table for _, table in samples.shards(client.house.store, read_images_spec(client.house.store, job))]
+    tables = [table for _, table in samples.shards(client.house.store, read_images(client.house.store, job))]
     rows = [row for table in tables for row in table.to_pylist()]
     assert len({row["key"] for row in rows}) == len(rows), "a candidate has two rows"
     return {(row["key"], row["sha256"]) for row in rows if row["accepted"]}

@@ -16,8 +16,8 @@ from contract import samples
 from contract.errors import InvalidInput, JobConflict
 from contract.items import parse_s3
 from contract.jobs import Status
+from contract.lifecycle import read_images
 from producer import Client
-from producer.synthetic.export import read_images_spec
 from tests.mill import Mill
 
 Files = dict[str, bytes]
@@ -30,14 +30,14 @@ def generated(mill: Mill, client: Client, painter_and_critic: None) -> Status:
 
 
 def rows_of(client: Client, job: Status) -> list[dict[str, Any]]:
-    spec = read_images_spec(client.house.store, job.id)
+    spec = read_images(client.house.store, job.id)
     return [row for _, table in samples.shards(client.house.store, spec) for row in table.to_pylist()]
 
 
 def files_of(client: Client, job: Status) -> Files:
     """Every member of every tar."""
     found: Files = {}
-    for marker, _ in samples.shards(client.house.store, read_images_spec(client.house.store, job.id)):
+    for marker, _ in samples.shards(client.house.store, read_images(client.house.store, job.id)):
         with tarfile.open(fileobj=io.BytesIO(samples.read_tar(client.house.store, marker))) as tar:
             found |= {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
     return found
@@ -120,7 +120,7 @@ def test_a_job_is_verified_from_its_records(mill: Mill, client: Client, generate
     assert found.metrics["max_difference"] <= 1
 
     # A file that was changed behind our back is named,
-    marker, _ = next(samples.shards(client.house.store, read_images_spec(client.house.store, "painted")))
+    marker, _ = next(samples.shards(client.house.store, read_images(client.house.store, "painted")))
     bucket, key = parse_s3(samples.tar_of(str(marker.output)))
     tar = client.house.store.get(key, bucket=bucket)
     at = tar.index(b"IDAT") + 8
