@@ -83,10 +83,11 @@ def test_sequences_of_many_bytes_are_handed_over_a_few_at_a_time(
 def test_two_workers_on_the_same_shard_commit_it_once(house: House, job: Jobs, runner_of: Runners) -> None:
     """Neither knows of the other: the lease was wiped while the first one was at work."""
     job(*[bytes([n]) for n in range(8)], shard_size=8)
-    both_inside = threading.Barrier(2, timeout=10)
+    at_work, both_inside = threading.Event(), threading.Barrier(2, timeout=10)
     inside: list[FakeEngine] = []
 
     def meet() -> None:
+        at_work.set()
         engine = inside[0] if threading.current_thread().name == "one" else inside[1]
         if engine.seen == 0:
             both_inside.wait()
@@ -102,8 +103,7 @@ def test_two_workers_on_the_same_shard_commit_it_once(house: House, job: Jobs, r
 
     one = threading.Thread(target=first, name="one")
     one.start()
-    while not house.ledger.redis.hlen(house.ledger.keys.job("job")[2]):
-        one.join(0.01)
+    assert at_work.wait(10)
     two = threading.Thread(target=second, name="two")
     two.start()
     one.join()
