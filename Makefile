@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench clean
+.PHONY: help install demo test quick check bench clean
 
 help:
 	@echo "make demo     label the photos in deploy/photos on a stack of its own"
 	@echo "make test     all tests"
+	@echo "make quick    the same without the slow ones"
 	@echo "make install  the environment in $(VENV), nothing more"
 	@echo "make check    format, lint, types"
 	@echo "make bench    images a second on this machine"
@@ -49,6 +50,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.tests
 	$(BIN)/python -m pytest
+
+quick: $(VENV)/.tests
+	$(BIN)/python -m pytest -m "not slow"
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
