@@ -83,8 +83,9 @@ def run(
     """
     tune_allocator()
     calm_openmp()
+    images = {"labelling": count, "training": _EXAMPLES, "generation": _GENERATED}
     about: dict[str, Any] = {
-        "images": _GENERATED if only == "generation" else count,
+        "images": {part: number for part, number in images.items() if only in (None, part)},
         "cores": len(os.sched_getaffinity(0)),
     }
     runs: dict[str, list[float]] = {}
@@ -254,31 +255,46 @@ def report(figures: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    title = f"{figures['images']:,} images, {figures['cores']} cores"
+    title = f"{figures['cores']} cores"
     if "runtime" in figures:
-        title += f", {figures['device']} by {figures['runtime']} in {figures['precision']}"
+        title += f", photos on {figures['device']} by {figures['runtime']} in {figures['precision']}"
     table = Table(title=title)
     table.add_column("what")
     table.add_column("images/s", justify="right")
-    table.add_column("of the ideal loop", justify="right")
-    for name, rate in figures["images_per_second"].items():
-        table.add_row(_TITLES[name], f"{rate:,.0f}", f"{figures['ratio_to_ideal'][name]:.2f}")
+    table.add_column("of the ideal", justify="right")
+    rates, ratios = figures["images_per_second"], figures["ratio_to_ideal"]
+    for part, images in figures["images"].items():
+        table.add_section()
+        table.add_row(f"[bold]{part}[/], {_IMAGES[part].format(images)}")
+        for name, meaning in _ROWS[part].items():
+            table.add_row(f"  {meaning}", f"{rates[name]:,.0f}", f"{ratios[name]:.2f}")
     Console().print(table)
 
 
-_TITLES = {
-    "decode": "decode only, all cores",
-    "forward": "forward only",
-    "ideal": "ideal loop in one process: file → decode → forward → JSONL",
-    "product_tars": "whole product, tars in the bucket",
-    "product_objects": "whole product, one object a photo in the bucket",
-    "product_folder": "whole product, a local folder: pack, upload, label",
-    "train_steps": "training, its steps alone",
-    "train": "training: batches, losses, validation, checkpoints (of its steps)",
-    "generate_forward": "generation, latents and forward only, 28×28 gray",
-    "generate_encode": "generation, PNG only, all cores",
-    "generate_ideal": "generation, ideal loop in one process: latents → forward → PNG → tar",
-    "product_generate": "generation, whole product: files, facts, index, upload, page",
+_IMAGES = {
+    "labelling": "{:,} photos of 500×375",
+    "training": "{:,} images of 28×28, gray",
+    "generation": "{:,} images of 28×28, gray",
+}
+_ROWS = {
+    "labelling": {
+        "decode": "decode only, all cores",
+        "forward": "forward only",
+        "ideal": "ideal loop: file, decode, forward, JSON line",
+        "product_tars": "whole product, tars in the bucket",
+        "product_objects": "whole product, one object a photo",
+        "product_folder": "whole product, a local folder",
+    },
+    "training": {
+        "train_steps": "steps alone, its ideal",
+        "train": "with batches, validation, checkpoints",
+    },
+    "generation": {
+        "generate_forward": "latents and forward only",
+        "generate_encode": "PNG only, all cores",
+        "generate_ideal": "ideal loop: latents, forward, PNG, tar",
+        "product_generate": "whole product: files, index, upload, page",
+    },
 }
 
 
