@@ -78,13 +78,14 @@ class GanRecipe(Recipe):
     task = "generate"
 
     family: Literal["gan"] = "gan"
+    batch_size: int = Field(64, ge=2, le=8192, description="Examples a step.")
     loss: Literal["hinge", "bce"] = Field("hinge", description="Hinge, or binary cross-entropy (non-saturating).")
     latent: int = Field(100, ge=1, le=4096, description="Width of the latent vector.")
     spectral_norm: bool = Field(True, description="Hold the discriminator's layers to a Lipschitz constant of 1.")
     variety: bool = Field(True, description="Show the discriminator how much the images of a class in a batch differ.")
     augment: str = Field("translation,cutout", description="DiffAugment: of color, translation, cutout; empty: none.")
-    learning_rate: float = Field(0.0002, gt=0, description="Of the generator; falls to 0 in the last half.")
-    discriminator_learning_rate: float = Field(0.0004, gt=0, description="Of the discriminator, likewise.")
+    learning_rate: float = Field(0.0004, gt=0, description="Of the generator; falls to 0 in the last half.")
+    discriminator_learning_rate: float = Field(0.0008, gt=0, description="Of the discriminator, likewise.")
     discriminator_steps: int = Field(1, ge=1, le=16, description="Steps of the discriminator for one of the generator.")
 
 
