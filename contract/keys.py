@@ -217,7 +217,7 @@ def model_alias(name: str, alias: str) -> str:
 
 
 def probe(name: str) -> str:
-    """What is written to see whether the store works, and deleted at once."""
+    """What is written to see whether the store works."""
     return f"probes/{name}"
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from contract import keys
-from contract.errors import InvalidSettings
+from contract.errors import InvalidSettings, ObjectNotFound
 from contract.objects import ObjectStore
 from deploy import ports
 from deploy.private import write_private
@@ -156,15 +156,16 @@ def s3_service(servers: Servers, data: Path, ready: Callable[[], bool]) -> Servi
 
 
 def probe(store: ObjectStore) -> None:
-    """Make the bucket, and read what was written: SeaweedFS knows its buckets before it can read its objects.
+    """Read an object, which the first start writes: SeaweedFS knows its buckets before it can read what is in them.
 
-    Raises as `ObjectStore` does.
+    Later starts do not write, so that a stack comes up on a full disk too. Raises as `ObjectStore` does.
     """
     store.ensure_bucket()
     key = keys.probe("ready")
-    store.put(key, b"ready")
-    store.get(key)
-    store.delete(key)
+    try:
+        store.get(key)
+    except ObjectNotFound:
+        store.put(key, b"ready")
 
 
 def _redis_binary() -> str:
