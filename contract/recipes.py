@@ -82,7 +82,7 @@ class GanRecipe(Recipe):
     loss: Literal["hinge", "bce"] = Field("hinge", description="Hinge, or binary cross-entropy (non-saturating).")
     latent: int = Field(100, ge=1, le=4096, description="Width of the latent vector.")
     spectral_norm: bool = Field(True, description="Hold the discriminator's layers to a Lipschitz constant of 1.")
-    variety: bool = Field(True, description="Show the discriminator how much the images of a class in a batch differ.")
+    minibatch_stddev: bool = Field(True, description="Show the discriminator how much images of a class differ.")
     augment: str = Field("translation,cutout", description="DiffAugment: of color, translation, cutout; empty: none.")
     learning_rate: float = Field(0.0004, gt=0, description="Of the generator; falls to 0 in the last half.")
     discriminator_learning_rate: float = Field(0.0008, gt=0, description="Of the discriminator, likewise.")

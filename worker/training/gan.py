@@ -54,7 +54,7 @@ class GanLearner:
         reseed(recipe.seed, "weights", 0)
         self._generator = zoo.create("gan", **self.config()).to(device)
         self._discriminator = discriminator(
-            **self._shape, spectral_norm=recipe.spectral_norm, variety=recipe.variety
+            **self._shape, spectral_norm=recipe.spectral_norm, minibatch_stddev=recipe.minibatch_stddev
         ).to(device)
         self._average = Average(self._generator, recipe.ema)
         self._sampler = Sampler(

@@ -102,7 +102,7 @@ class Generator(nn.Module):
         return torch.tanh(self.pixels(x))
 
 
-class _Variety(nn.Module):
+class _MinibatchStddev(nn.Module):
     """Shows a discriminator how much the images of a class differ: what no image tells of itself.
 
     Minibatch standard deviation (Karras et al. 2018, arXiv:1710.10196, section 3), but of each feature and each class:
@@ -131,24 +131,24 @@ def _spread(x: Tensor, y: Tensor) -> Tensor:
 
 
 class Discriminator(nn.Module):
-    """Made by `discriminator`; at 28×28×1: 0.46 million parameters, 32 million multiply-adds, and without `variety`
-    0.33 and 26.
+    """Made by `discriminator`; at 28×28×1: 0.46 million parameters, 32 million multiply-adds, and 0.33 and 26 without
+    `minibatch_stddev`.
     """
 
-    def __init__(self, classes: int, channels: int, size: int, spectral_norm: bool, variety: bool) -> None:
+    def __init__(self, classes: int, channels: int, size: int, spectral_norm: bool, minibatch_stddev: bool) -> None:
         sides = _sides(size)[::-1]
         super().__init__()
         layers = [nn.Conv2d(channels, _width(size), 3, padding=1)]
         layers += [nn.Conv2d(_width(high), _width(low), 4, stride=2, padding=1) for high, low in pairwise(sides)]
         width = _width(_GRID)
         self.layers = nn.ModuleList(layers)
-        self.variety = _Variety(width) if variety else None
+        self.stddev = _MinibatchStddev(width) if minibatch_stddev else None
         self.score = nn.Linear(width, 1)
         self.classes = nn.Embedding(classes, width)
         _begin(self)
         nn.init.normal_(self.classes.weight, std=_STD)
         if spectral_norm:
-            for layer in (*self.layers, *([self.variety.mix] if self.variety else ()), self.score, self.classes):
+            for layer in (*self.layers, *([self.stddev.mix] if self.stddev else ()), self.score, self.classes):
                 spectral(layer)
 
     def forward(self, x: Tensor, y: Tensor, sets: int = 1) -> Tensor:
@@ -158,8 +158,8 @@ class Discriminator(nn.Module):
         """
         for layer in self.layers:
             x = functional.leaky_relu(layer(x), 0.2, inplace=True)
-        if self.variety is not None:
-            x = self.variety(x, y, sets)
+        if self.stddev is not None:
+            x = self.stddev(x, y, sets)
         features = x.sum(dim=(2, 3))
         any_class: Tensor = self.score(features).squeeze(1)
         its_class: Tensor = (self.classes(y) * features).sum(dim=1)
@@ -167,15 +167,15 @@ class Discriminator(nn.Module):
 
 
 def discriminator(
-    classes: int, channels: int = 1, size: int = 28, spectral_norm: bool = True, variety: bool = True
+    classes: int, channels: int = 1, size: int = 28, spectral_norm: bool = True, minibatch_stddev: bool = True
 ) -> Discriminator:
     """What the generator of the same config is trained against; it is never published.
 
     The generator's mirror: 3×3 at full size, then 4×4 convolutions of stride 2 (taps that the stride
     divides weigh all pixels alike) down to 7×7, leaky ReLU of 0.2, the sum over the grid, and for the
     class the inner product with an embedding. No batch norm: real and generated images would be told
-    apart by it. `variety` shows it how much the images of a class differ; `spectral_norm` holds each
+    apart by it. `minibatch_stddev` shows it how much the images of a class differ; `spectral_norm` holds each
     layer's largest singular value at 1 (Miyato et al. 2018, arXiv:1802.05957), by one power iteration
     a forward pass in training.
     """
-    return Discriminator(classes, channels, size, spectral_norm, variety)
+    return Discriminator(classes, channels, size, spectral_norm, minibatch_stddev)

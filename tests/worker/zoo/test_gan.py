@@ -22,13 +22,15 @@ def test_the_discriminator_scores_what_the_generator_makes(channels: int, size: 
     assert scores.dtype == torch.float32
 
 
-@pytest.mark.parametrize("variety", [True, False])
+@pytest.mark.parametrize("minibatch_stddev", [True, False])
 @pytest.mark.parametrize("spectral_norm", [True, False])
-def test_gradients_reach_the_generator_and_all_of_the_discriminator(spectral_norm: bool, variety: bool) -> None:
+def test_gradients_reach_the_generator_and_all_of_the_discriminator(
+    spectral_norm: bool, minibatch_stddev: bool
+) -> None:
     torch.manual_seed(1)
     y = torch.arange(8) % 4
     generator = zoo.create("gan", classes=4)
-    critic = discriminator(4, spectral_norm=spectral_norm, variety=variety)
+    critic = discriminator(4, spectral_norm=spectral_norm, minibatch_stddev=minibatch_stddev)
     critic(generator(torch.randn(8, 100), y), y).square().sum().backward()
     for name, parameter in [*generator.named_parameters(), *critic.named_parameters()]:
         assert parameter.grad is not None, name
@@ -50,7 +52,7 @@ def test_a_score_depends_on_the_class_but_not_on_images_of_another() -> None:
 def test_a_score_depends_on_how_much_the_images_of_its_class_differ() -> None:
     # Given images of two classes,
     torch.manual_seed(1)
-    critic, alike = discriminator(2).eval(), discriminator(2, variety=False).eval()
+    critic, alike = discriminator(2).eval(), discriminator(2, minibatch_stddev=False).eval()
     images, y = torch.rand(8, 1, 28, 28) * 2 - 1, torch.arange(8) % 2
     same = images.clone()
     with torch.inference_mode():
