@@ -16,6 +16,8 @@ from worker.training import idx
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 PER_CLASS = 1000
+MIN_SCORE = 0.5
+"""At 0.9, the default, what is unusual in its class is rejected too: 85.5 %, 0.1 more than unfiltered."""
 CLASSIC = ["variant=classic", "validation=0.05"]
 EPOCHS = 20
 
@@ -53,7 +55,9 @@ def scores(mill: Mill, tmp_path_factory: pytest.TempPathFactory) -> dict[str, fl
     """The share of the 10,000 real test images that each of three classifiers has right."""
     client, names = mill.client, mill.client.model("fashion-gan").labels
     jobs = {
-        "filtered": client.synthesize("fashion-gan", gate="fashion-cnn", per_class=PER_CLASS, away_from=FASHION),
+        "filtered": client.synthesize(
+            "fashion-gan", gate="fashion-cnn", per_class=PER_CLASS, min_score=MIN_SCORE, away_from=FASHION
+        ),
         "unfiltered": client.generate("fashion-gan", count=10 * PER_CLASS),
     }
     for job in jobs.values():
@@ -74,6 +78,6 @@ def test_filtering_pays(scores: dict[str, float]) -> None:
     assert scores["filtered"] > scores["unfiltered"]
 
 
-def test_filtered_images_teach_no_less_than_they_did(scores: dict[str, float]) -> None:
-    """7.2 points behind real ones with `fashion-gan@1`, which lacks variety; 4 are wanted of the next version."""
-    assert scores["real"] - scores["filtered"] <= 0.085
+def test_filtered_images_teach_nearly_as_much_as_real_ones(scores: dict[str, float]) -> None:
+    """At most 4 points less; the record that we know of for filtered images of a GAN is 2.03."""
+    assert scores["real"] - scores["filtered"] <= 0.04
