@@ -1,7 +1,5 @@
 """The object store's promises, on a real S3 server."""
 
-import http.client
-import socket
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from contract.errors import InvalidSettings, InvalidSource, ObjectNotFound, Stor
 from contract.objects import ObjectStore
 from contract.settings import Settings
 from tests import proxy
+from tests.halves import half_written
 
 ODD_KEYS = [
     "with space.jpg",
@@ -40,24 +39,16 @@ def test_only_the_first_of_two_writers_writes(store: ObjectStore) -> None:
 
 @pytest.mark.parametrize("write", ["put", "put_if_absent"])
 @pytest.mark.parametrize("before", [b"", b"old"])
-def test_half_a_write_is_none(store: ObjectStore, monkeypatch: pytest.MonkeyPatch, write: str, before: bytes) -> None:
+def test_half_a_write_is_none(store: ObjectStore, write: str, before: bytes) -> None:
     # Given an object, or none, and a writer whose connection ends between the head and the body of its request,
     # as that of one that is killed does,
     if before:
         store.put("key", before)
-    send = http.client.HTTPConnection.send
-
-    def end_before_the_body(connection: http.client.HTTPConnection, data: bytes) -> None:
-        if data == b"whole":
-            connection.sock.shutdown(socket.SHUT_WR)
-        else:
-            send(connection, data)
 
     # if the store has answered,
-    with monkeypatch.context() as patched:
-        patched.setattr(http.client.HTTPConnection, "send", end_before_the_body)
-        with suppress(StoreRefused):
-            getattr(store, write)("key", b"whole")
+    with half_written("key") as halves, suppress(StoreRefused):
+        getattr(store, write)("key", b"whole")
+    assert halves
 
     # I expect what there was before.
     assert store.exists("key") == bool(before)
