@@ -68,10 +68,7 @@ def read_classify(store: ObjectStore, id: str) -> Classify:
     """The spec of a job that labels images; raises UnknownJob, and JobConflict for a job of another kind."""
     spec = read_spec(store, id)
     if not isinstance(spec, Classify):
-        has = f"`imagemill show {id}` shows what it has"
-        if isinstance(spec, ImagesSpec):
-            has = f"`imagemill export {id} -o DIR` writes its images"
-        raise JobConflict(f"{id} labels no images, its kind is {spec.kind}; {has}.")
+        raise _another_kind(spec, "labels no images")
     return spec
 
 
@@ -79,11 +76,19 @@ def read_images(store: ObjectStore, id: str) -> ImagesSpec:
     """The spec of a job that generates images; raises UnknownJob, and JobConflict for a job of another kind."""
     spec = read_spec(store, id)
     if not isinstance(spec, ImagesSpec):
-        has = f"`imagemill show {id}` shows what it has"
-        if isinstance(spec, Classify):
-            has = f"`imagemill results {id}` writes its labels"
-        raise JobConflict(f"{id} generates no images, its kind is {spec.kind}; {has}.")
+        raise _another_kind(spec, "generates no images")
     return spec
+
+
+def _another_kind(spec: Spec, lacks: str) -> JobConflict:
+    """What to say of a job that is not of the kind that was asked for: what it lacks, and how to get what it has."""
+    if isinstance(spec, Classify):
+        has = f"`imagemill results {spec.id}` writes its labels"
+    elif isinstance(spec, ImagesSpec):
+        has = f"`imagemill export {spec.id} -o DIR` writes its images"
+    else:
+        has = f"`imagemill show {spec.id}` shows what it has"
+    return JobConflict(f"{spec.id} {lacks}, its kind is {spec.kind}; {has}.")
 
 
 def read_created(store: ObjectStore, id: str) -> str:
