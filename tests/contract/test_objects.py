@@ -53,8 +53,16 @@ def test_half_a_write_is_none(store: ObjectStore, write: str, before: bytes) -> 
     # I expect what there was before.
     assert store.exists("key") == bool(before)
     assert not before or store.get("key") == before
-    store.put("key", b"whole")
-    assert store.get("key") == b"whole"
+
+    # The next one writes where nothing was, and the one after is refused.
+    assert store.put_if_absent("key", b"whole") == (not before)
+    assert not store.put_if_absent("key", b"other")
+    assert store.get("key") == (before or b"whole")
+
+
+def test_what_is_meant_to_be_empty_is_written_once_too(store: ObjectStore) -> None:
+    assert store.put_if_absent("empty", b"")
+    assert not store.put_if_absent("empty", b"")
 
 
 def test_ranges_and_limits(store: ObjectStore) -> None:
