@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from contract.broker import Queues
+from contract.backend.broker import Queues
+from contract.backend.ledger import Ledger, Step, iso
+from contract.backend.objects import ObjectStore
 from contract.errors import JobConflict, ObjectNotFound, UnknownJob
 from contract.jobs import Marker, Plan, Retry, State, Status
 from contract.keys import ACTIVE, JobKeys, parse_shard
-from contract.ledger import Ledger, Step, iso
-from contract.objects import ObjectStore
 from contract.specs import Classify, ImagesSpec, Spec, parse_spec
 
 

@@ -16,8 +16,8 @@ from typing import Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from contract import keys
+from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, JobConflict, ModelError, ObjectNotFound, UnknownModel
-from contract.objects import ObjectStore
 from contract.records import Record
 
 Task: TypeAlias = Literal["classify", "classify-sequence", "generate"]

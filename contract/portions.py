@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from contract.backend.objects import ObjectStore
 from contract.errors import ObjectNotFound
 from contract.keys import JobKeys
-from contract.objects import ObjectStore
 from contract.records import Record
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from contract.backend.objects import ObjectStore
 from contract.errors import ObjectDamaged
 from contract.items import Item, parse_s3, read_manifest
 from contract.jobs import Marker
 from contract.keys import JobKeys
 from contract.lifecycle import marker_keys, read_marker
-from contract.objects import ObjectStore
 from contract.parquet import read_table
 from contract.rows import ERROR
 

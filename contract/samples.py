@@ -12,9 +12,9 @@ from typing import Literal
 
 import pyarrow as pa
 
+from contract.backend.objects import ObjectStore
 from contract.items import parse_s3
 from contract.jobs import Marker
-from contract.objects import ObjectStore
 from contract.results import committed, iter_markers
 from contract.specs import ImagesSpec
 

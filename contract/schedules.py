@@ -18,9 +18,9 @@ from cronsim import CronSim, CronSimError
 from pydantic import Field, ValidationError
 
 from contract import keys
+from contract.backend.ledger import iso
+from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSchedule, ObjectNotFound, UnknownSchedule
-from contract.ledger import iso
-from contract.objects import ObjectStore
 from contract.records import Record
 from contract.templates import Template
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from contract import keys
+from contract.backend.objects import ObjectStore
 from contract.errors import ObjectNotFound
 from contract.models import Model, Registry
-from contract.objects import ObjectStore
 from contract.records import Record
 
 

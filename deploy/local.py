@@ -21,10 +21,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from contract.backend.ledger import Ledger
+from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, InvalidSettings, ServiceUnavailable
 from contract.keys import QUEUE_CONTROL, WORKER_QUEUES
-from contract.ledger import Ledger
-from contract.objects import ObjectStore
 from contract.settings import Settings, load, stack_file
 from deploy import strays
 from deploy.cores import usable_cores

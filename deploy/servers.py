@@ -19,8 +19,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from contract import keys
+from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSettings, ObjectNotFound
-from contract.objects import ObjectStore
 from deploy import ports
 from deploy.private import write_private
 from deploy.supervisor import Service

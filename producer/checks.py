@@ -11,11 +11,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+from contract.backend.ledger import Ledger, Worker
+from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, ServiceUnavailable
 from contract.keys import QUEUE_CLASSIFY, QUEUE_CONTROL, probe
-from contract.ledger import Ledger, Worker
 from contract.models import Registry
-from contract.objects import ObjectStore
 from contract.settings import Settings, addresses_given, current, stack_file
 
 OLDEST_REDIS = (6, 2)

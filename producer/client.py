@@ -20,7 +20,9 @@ from typing import Any, Literal, TextIO
 from pydantic import ValidationError
 
 from contract import lifecycle, results, templates
-from contract.broker import Queues, make_app
+from contract.backend.broker import Queues, make_app
+from contract.backend.ledger import Ledger, Worker
+from contract.backend.objects import ObjectStore
 from contract.cards import Layout
 from contract.census import Census
 from contract.errors import (
@@ -35,10 +37,8 @@ from contract.errors import (
 from contract.items import parse_s3
 from contract.jobs import Retry, Status
 from contract.keys import JOBS, JobKeys
-from contract.ledger import Ledger, Worker
 from contract.lifecycle import House
 from contract.models import Model, Registry, Scalar, Task
-from contract.objects import ObjectStore
 from contract.records import Precision
 from contract.results import Row, read_markers
 from contract.rows import schema

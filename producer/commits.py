@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from contract.backend.objects import ObjectStore
 from contract.jobs import Marker, Shards, State, Status
 from contract.lifecycle import read_created, read_end, read_plan, read_spec
-from contract.objects import ObjectStore
 from contract.results import read_markers
 
 

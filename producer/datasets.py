@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from contract import lifecycle
+from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSource
 from contract.items import parse_s3
-from contract.objects import ObjectStore
 from contract.specs import Classify, ImagesSpec
 from producer import sources
 from producer.sources import Packed, Remote, Resolved, Upload

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import urllib3
 
+from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, ImageNotFound, InvalidSource
 from contract.items import Item, parse_s3
-from contract.objects import ObjectStore
 from producer.sources import from_file_uri
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from contract import keys
+from contract.backend.ledger import iso
 from contract.errors import ImagemillError, InvalidInput, RedisUnavailable, ServiceUnavailable
-from contract.ledger import iso
 from contract.lifecycle import House
 from contract.models import PROGRAM, File, Model, Preprocess, Registry, Scalar, Task, check_name, imagemill_version
 from contract.recipes import RECIPES

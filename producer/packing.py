@@ -17,13 +17,13 @@ from itertools import repeat
 from pathlib import Path
 from typing import Literal
 
+from contract.backend.ledger import Step
+from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSource, JobConflict, JobStopped, ObjectNotFound, RedisUnavailable
 from contract.items import SHARD_FRAMES, Item, read_manifest, shard_sizes, write_manifest
 from contract.jobs import ENDED, Plan
 from contract.keys import JobKeys
-from contract.ledger import Step
 from contract.lifecycle import House, read_plan, rebuild
-from contract.objects import ObjectStore
 from contract.specs import Classify
 from producer.folders import Local, LocalSequence
 from producer.sources import Packed

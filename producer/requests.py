@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, InvalidSource
 from contract.models import Model, Registry
-from contract.objects import ObjectStore
 from contract.recipes import RnnRecipe, make_recipe
 from contract.records import Precision
 from contract.samples import ImageFormat

@@ -16,10 +16,10 @@ from typing import Literal
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from contract.backend.objects import Entry, ObjectStore
 from contract.errors import InvalidSource, ObjectNotFound
 from contract.items import is_image_name, parse_s3
 from contract.keys import JobKeys
-from contract.objects import Entry, ObjectStore
 from contract.specs import Original, Source
 from producer import manifests
 from producer.folders import Local, images, walk

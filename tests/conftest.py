@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from contract.broker import Queues, make_app
-from contract.ledger import Ledger
+from contract.backend.broker import Queues, make_app
+from contract.backend.ledger import Ledger
+from contract.backend.objects import ObjectStore
 from contract.lifecycle import House
-from contract.objects import ObjectStore
 from contract.settings import Settings
 from deploy.supervisor import Supervisor
 from tests.mill import make_servers

@@ -15,11 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from contract.backend.ledger import Ledger
+from contract.backend.objects import ObjectStore
 from contract.errors import ServiceUnavailable
 from contract.jobs import Status
 from contract.keys import WORKER_QUEUES
-from contract.ledger import Ledger
-from contract.objects import ObjectStore
 from contract.settings import Settings, load
 from deploy import servers as local
 from deploy.supervisor import Service, Supervisor

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from contract import samples
+from contract.backend.objects import ObjectStore
 from contract.cards import image_suffix
 from contract.jobs import Marker, State, Status
 from contract.keys import JobKeys, shard_stem
-from contract.objects import ObjectStore
 from contract.specs import Generate, ImagesSpec, Synthesize
 
 LABELS = ("zero", "T-shirt/top", "T-shirt_top", "never asked for", "four")

@@ -11,7 +11,7 @@ from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 
 from contract import keys
 from contract import settings as configuration
-from contract.broker import make_app
+from contract.backend.broker import make_app
 from worker.engine.cores import cores
 from worker.engine.memory import calm_openmp
 from worker.process import Process

@@ -24,9 +24,9 @@ import numpy as np
 from PIL import Image
 
 from contract import settings as configuration
+from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSource
 from contract.models import Model, Registry, make_file
-from contract.objects import ObjectStore
 from contract.recipes import make_recipe
 from contract.records import Precision
 from worker.datasets import training_preprocess

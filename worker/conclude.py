@@ -25,6 +25,7 @@ from typing import Any
 import pyarrow as pa
 
 from contract import portions, samples
+from contract.backend.objects import ObjectStore
 from contract.cards import CARD, card
 from contract.census import Census, count
 from contract.errors import ImagemillError, ServiceUnavailable
@@ -33,7 +34,6 @@ from contract.jobs import Plan
 from contract.keys import JobKeys, shard_stem
 from contract.lifecycle import House, close, read_images, read_marker, read_spec, reopen
 from contract.models import Model
-from contract.objects import ObjectStore
 from contract.portions import Portion
 from contract.results import committed, read_markers
 from contract.samples import SUFFIX

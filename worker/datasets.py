@@ -18,11 +18,11 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.backend.objects import ObjectStore
 from contract.errors import ImageError, InvalidSource
 from contract.items import Item, sharded
 from contract.lifecycle import read_spec
 from contract.models import Preprocess, Registry
-from contract.objects import ObjectStore
 from contract.specs import ImagesSpec, Reconstruct, Source
 from worker.control import labelled
 from worker.control.labelled import Part

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from contract.backend.ledger import Step
 from contract.errors import ImagemillError, JobConflict, ModelError
 from contract.items import parse_s3
 from contract.jobs import Marker, Plan
 from contract.keys import JobKeys
-from contract.ledger import Step
 from contract.lifecycle import House, read_spec
 from contract.models import Model
 from contract.specs import Evaluate

@@ -2,7 +2,7 @@
 
 A GET of 100 KB costs the minio SDK 0.55 ms of CPU and obstore 0.19 ms; labelling objects of a bucket on
 two cores went from 0.85 to 0.92 of the ideal loop. It answers or says nothing: every error is left to
-`contract.objects`, which asks again and knows what each means.
+`contract.backend.objects`, which asks again and knows what each means.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import urllib3
 
+from contract.backend.objects import ObjectStore
 from contract.errors import (
     FetchFailed,
     ImageDenied,
@@ -26,7 +27,6 @@ from contract.errors import (
     TooManyBytes,
 )
 from contract.items import Item, parse_s3
-from contract.objects import ObjectStore
 from contract.sequences import MAX_IMAGES
 from worker.engine.decode import Frame, too_many_frames
 from worker.engine.pipeline import Encoded

@@ -23,11 +23,11 @@ import torch
 from numpy.typing import NDArray
 
 from contract import portions
+from contract.backend.ledger import Step
 from contract.errors import ModelError
 from contract.items import parse_s3
 from contract.jobs import Marker
 from contract.keys import JobKeys, shard_stem
-from contract.ledger import Step
 from contract.lifecycle import House, read_images
 from contract.models import Model
 from contract.portions import Portion

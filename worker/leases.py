@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from contract.backend.ledger import Ledger
 from contract.errors import JobStopped, LeaseLost, ServiceUnavailable
 from contract.jobs import ENDED
-from contract.ledger import Ledger
 
 log = logging.getLogger(__name__)
 

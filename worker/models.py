@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, ModelError
 from contract.models import Model, Registry
-from contract.objects import ObjectStore
 from contract.records import Precision
 from contract.settings import Settings
 from contract.specs import Classify

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSource
 from contract.items import item_of, read_manifest
 from contract.keys import JobKeys
 from contract.lifecycle import read_plan
-from contract.objects import ObjectStore
 from contract.specs import EncodedSpec, Interpolate, Reconstruct
 from worker.datasets import Block, DatasetReader, Wanted
 from worker.models import Models

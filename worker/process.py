@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from celery import Celery
 
-from contract.broker import Queues
+from contract.backend.broker import Queues
+from contract.backend.ledger import Ledger, Step
+from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, JobFailed, ServiceUnavailable, WorkerUnfit
-from contract.ledger import Ledger, Step
 from contract.lifecycle import House
-from contract.objects import ObjectStore
 from contract.settings import Settings
 from worker.engine.cores import cores
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from safetensors.torch import save
 from torch import Tensor
 
-from contract.ledger import iso
+from contract.backend.ledger import iso
 from contract.models import File, Model, Registry, imagemill_version, make_file
 from contract.recipes import make_recipe
 from contract.specs import Train

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load, save
 
+from contract.backend.objects import ObjectStore
 from contract.errors import ObjectNotFound
 from contract.keys import JobKeys
-from contract.objects import ObjectStore
 from contract.specs import Synthesize
 from worker.datasets import DatasetReader, Wanted
 from worker.engine import pixels

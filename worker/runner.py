@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+from contract.backend.ledger import Step
 from contract.errors import (
     InvalidInput,
     JobFailed,
@@ -30,7 +31,6 @@ from contract.errors import (
 )
 from contract.jobs import Marker
 from contract.keys import JobKeys
-from contract.ledger import Step
 from contract.lifecycle import House, close, read_marker
 from worker.leases import Keeper, Lease
 

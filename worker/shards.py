@@ -17,11 +17,11 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from contract.backend.ledger import Step
 from contract.errors import ObjectNotFound, ServiceUnavailable, WorkerKilled
 from contract.items import Item, parse_s3, read_manifest, write_manifest
 from contract.jobs import Marker
 from contract.keys import JobKeys, child_shards, shard_stem
-from contract.ledger import Step
 from contract.lifecycle import House, read_classify, read_marker, read_plan, read_retries, required_retries
 from contract.models import Model
 from contract.rows import ERROR

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load
 
+from contract.backend.ledger import Step
 from contract.errors import (
     DeviceOutOfMemory,
     InvalidSource,
@@ -31,7 +32,6 @@ from contract.errors import (
 )
 from contract.jobs import Marker, Plan
 from contract.keys import JobKeys
-from contract.ledger import Step
 from contract.lifecycle import House, read_history, read_plan, read_spec
 from contract.models import Registry
 from contract.recipes import RnnRecipe

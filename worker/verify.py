@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from contract import samples
+from contract.backend.ledger import Step
 from contract.errors import JobConflict, ModelError, ObjectDamaged
 from contract.jobs import Marker, Plan
 from contract.keys import JobKeys
-from contract.ledger import Step
 from contract.lifecycle import House, read_images, read_spec
 from contract.samples import SUFFIX
 from contract.specs import ImagesSpec, SampledSpec, Verify

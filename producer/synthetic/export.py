@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from contract import lifecycle
+from contract.backend.objects import ObjectStore
 from contract.cards import CARD, CROISSANT, Layout, card
 from contract.census import Census, count
 from contract.croissant import croissant
 from contract.errors import JobConflict
-from contract.objects import ObjectStore
 from contract.samples import shards
 from contract.specs import ImagesSpec
 from producer.synthetic import idx, imagefolder, parquet, webdataset

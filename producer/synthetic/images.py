@@ -8,11 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from contract.backend.objects import ObjectStore
 from contract.cards import columns
 from contract.errors import ObjectDamaged
 from contract.items import parse_s3
 from contract.jobs import Marker
-from contract.objects import ObjectStore
 from contract.results import Row
 from contract.samples import shards, tar_of
 from contract.specs import ImagesSpec

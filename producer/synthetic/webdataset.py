@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from contract.backend.objects import ObjectStore
 from contract.errors import ObjectDamaged
 from contract.items import parse_s3
-from contract.objects import ObjectStore
 from contract.results import Row
 from contract.samples import shards, tar_of
 from contract.specs import ImagesSpec

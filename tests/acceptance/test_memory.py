@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.ledger import Ledger
+from contract.backend.ledger import Ledger
 from tests.acceptance.conftest import MODEL
 from tests.mill import Mill
 from tests.waiting import wait_until

@@ -10,9 +10,9 @@ import pytest
 from pydantic import ValidationError
 
 from contract import keys
+from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, JobConflict, ModelError, UnknownModel
 from contract.models import File, Model, Preprocess, Registry, make_file
-from contract.objects import ObjectStore
 
 FILES = {"weights.safetensors": b"weights", "metrics.json": b"{}", "card.md": b"# Birds"}
 

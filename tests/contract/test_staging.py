@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from contract import keys
+from contract.backend.objects import ObjectStore
 from contract.models import Model, Preprocess, Registry, make_file
-from contract.objects import ObjectStore
 from contract.staging import Staging, Verdict
 
 DRAFT = Model(

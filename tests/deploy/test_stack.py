@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner
 from pydantic import SecretStr
 
+from contract.backend.ledger import Ledger
+from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, InvalidSettings, ServiceUnavailable
-from contract.ledger import Ledger
-from contract.objects import ObjectStore
 from contract.settings import load, stack_file
 from deploy import cli, daemon, ports, strays
 from deploy.local import Stack

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from contract.backend.objects import ObjectStore
 from contract.errors import StoreFull
 from contract.models import Registry
-from contract.objects import ObjectStore
 from deploy.servers import Servers
 from deploy.supervisor import Supervisor
 from tests import proxy

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from contract.backend.objects import ObjectStore
 from contract.jobs import Status
-from contract.objects import ObjectStore
 from producer import Client
 from tests.conftest import PHOTOS
 from tests.mill import Mill

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from contract.objects import ObjectStore
+from contract.backend.objects import ObjectStore
 from producer import Client
 from tests.conftest import PHOTOS
 from tests.fundamentals.conftest import EVIDENT, MODEL, Label, Rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from contract.objects import ObjectStore
+from contract.backend.objects import ObjectStore
 from tests.fundamentals.conftest import Label, Rows
 
 HARD_TO_SPELL = [

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from contract.objects import ObjectStore
+from contract.backend.objects import ObjectStore
 from tests.fundamentals.conftest import Label, Rows
 
 NAMES = ["espresso", "giant-panda", "koala"]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSource
-from contract.objects import ObjectStore
 from tests.fundamentals.conftest import Label, Rows
 
 NAMES = ["espresso", "giant-panda", "koala"]

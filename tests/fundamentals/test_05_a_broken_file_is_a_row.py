@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from contract.backend.objects import ObjectStore
 from contract.errors import IMAGE_ERRORS
-from contract.objects import ObjectStore
 from producer import Client
 from tests.fundamentals.conftest import MAX_BYTES, Label, Rows
 

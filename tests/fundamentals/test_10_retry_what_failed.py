@@ -8,10 +8,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from contract.backend.objects import ObjectStore
 from contract.errors import JobConflict
 from contract.items import parse_s3
 from contract.jobs import Status
-from contract.objects import ObjectStore
 from producer import Client
 from tests.fundamentals.conftest import MODEL, Label, Rows
 from tests.mill import Mill

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput
-from contract.objects import ObjectStore
 from producer import Client
 from tests.fundamentals.conftest import MODEL, Label, Rows
 from tests.mill import Mill

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput
 from contract.jobs import Status
-from contract.objects import ObjectStore
 from producer import Client
 from tests.fundamentals.conftest import Label, Row, Rows
 

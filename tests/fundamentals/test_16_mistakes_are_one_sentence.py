@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from contract.backend.objects import ObjectStore
 from contract.errors import (
     ImagemillError,
     InvalidInput,
@@ -19,7 +20,6 @@ from contract.errors import (
     StoreUnavailable,
     UnknownModel,
 )
-from contract.objects import ObjectStore
 from producer import Client
 from tests.fundamentals.conftest import MODEL
 from tests.mill import Mill

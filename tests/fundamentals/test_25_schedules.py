@@ -15,8 +15,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, InvalidInput, InvalidSchedule, InvalidSource, UnknownModel, UnknownSchedule
-from contract.objects import ObjectStore
 from contract.schedules import Schedules, job_id, to_iso
 from producer import Client
 from producer.requests import make_request, make_template

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from contract.backend.objects import ObjectStore
 from contract.jobs import Status
-from contract.objects import ObjectStore
 from producer import Client
 from tests.mill import Mill
 

@@ -16,12 +16,12 @@ import pytest
 from PIL import Image
 
 from contract import samples
+from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, InvalidSource, JobConflict
 from contract.jobs import Status
 from contract.keys import JobKeys
 from contract.lifecycle import read_plan
 from contract.models import ENCODERS, File, Model, Preprocess, Registry
-from contract.objects import ObjectStore
 from contract.specs import Source
 from producer import Client
 from tests.fundamentals.test_23_generate_images import files_of, pixels, rows_of

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from contract.broker import Queues
+from contract.backend.broker import Queues
+from contract.backend.ledger import Ledger, Step
+from contract.backend.objects import Entry, ObjectStore
 from contract.errors import ObjectNotFound
-from contract.ledger import Ledger, Step
 from contract.lifecycle import House
-from contract.objects import Entry, ObjectStore
 from contract.specs import Classify, Source
 
 

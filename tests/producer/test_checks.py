@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contract.ledger import Worker
+from contract.backend.ledger import Worker
 from producer.checks import Check, check_clock, check_redis, check_workers, exit_code
 
 

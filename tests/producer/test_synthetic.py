@@ -18,10 +18,10 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, JobConflict, ObjectDamaged
 from contract.keys import JobKeys
 from contract.lifecycle import House, submit
-from contract.objects import ObjectStore
 from contract.settings import Settings, current
 from producer import Client
 from producer.cli import cli

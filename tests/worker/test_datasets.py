@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSource
-from contract.objects import ObjectStore
 from contract.specs import Source
 from worker.datasets import DatasetReader, Prepared, Wanted
 from worker.fetch import Fetcher

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract import samples
+from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSource
 from contract.items import Item, parse_s3
 from contract.lifecycle import read_spec
-from contract.objects import ObjectStore
 from contract.results import with_items
 from contract.rows import OK
 from contract.specs import ImagesSpec, Source

@@ -18,6 +18,7 @@ from pathlib import PurePosixPath
 
 import pyarrow as pa
 
+from contract.backend.objects import Entry, ObjectStore
 from contract.errors import InvalidSource
 from contract.items import (
     FRAMES_COLUMN,
@@ -31,7 +32,6 @@ from contract.items import (
     row_frames,
     row_uri,
 )
-from contract.objects import Entry, ObjectStore
 from contract.parquet import read_rows
 from contract.sequences import MAX_FRAMES, Folder, by_folder, spread
 from contract.specs import Source

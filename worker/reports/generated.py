@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 
 from contract import census, samples
+from contract.backend.objects import ObjectStore
 from contract.errors import ObjectNotFound
 from contract.jobs import Marker
 from contract.keys import JobKeys
 from contract.lifecycle import House, read_created, read_marker
-from contract.objects import ObjectStore
 from contract.results import committed
 from contract.specs import Generate, SampledSpec, Synthesize
 from worker.archive import Row

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from contract.broker import Queues, make_app
+from contract.backend.broker import Queues, make_app
+from contract.backend.ledger import Ledger
+from contract.backend.objects import ObjectStore
 from contract.errors import StoreUnavailable, UnknownModel
 from contract.keys import JOBS, JobKeys
-from contract.ledger import Ledger
 from contract.lifecycle import House, active_jobs, read_spec, submit
 from contract.models import Model, Preprocess, Registry, make_file
-from contract.objects import ObjectStore
 from contract.schedules import KEPT, Schedule, Schedules, Tick, stamp, to_iso
 from contract.settings import Settings
 from contract.specs import Classify, Train

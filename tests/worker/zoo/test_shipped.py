@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load
 
+from contract.backend.objects import ObjectStore
 from contract.jobs import Status
 from contract.models import Registry, make_file
-from contract.objects import ObjectStore
 from contract.settings import Settings
 from worker import zoo
 from worker.zoo import builtin

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
+from contract.backend.ledger import Ledger
 from contract.errors import RedisUnavailable
-from contract.ledger import Ledger
 from contract.settings import Settings
 from contract.specs import Classify, Source
 from tests.waiting import wait_until

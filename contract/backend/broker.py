@@ -77,7 +77,7 @@ def make_app(settings: Settings) -> Celery:
     app = Celery("imagemill", set_as_current=False)
     app.conf.update(
         broker_url=settings.redis_url,
-        broker_transport="contract.broker:Transport",
+        broker_transport="contract.backend.broker:Transport",
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={

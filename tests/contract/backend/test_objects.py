@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSettings, InvalidSource, ObjectNotFound, StoreFull, StoreRefused, StoreUnavailable
-from contract.objects import ObjectStore
 from contract.settings import Settings
 from tests import proxy
 from tests.halves import half_written
