@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from contract.cards import (
+from contract.data.dataset_card import (
     CANDIDATES,
     FOLDER_METADATA,
     IDX_METADATA,
@@ -22,8 +22,8 @@ from contract.cards import (
     image_suffix,
     title,
 )
-from contract.census import Census
-from contract.samples import schema
+from contract.data.dataset_stats import Census
+from contract.data.image_index import schema
 from contract.specs import ImagesSpec, Synthesize
 
 Node = dict[str, Any]
@@ -210,7 +210,7 @@ def _candidates(spec: ImagesSpec, source: Mapping[str, Any]) -> Node:
 
 
 def _fields(spec: ImagesSpec, source: Mapping[str, Any]) -> list[Node]:
-    """A field for each of `contract.cards.columns`."""
+    """A field for each of `contract.data.dataset_card.columns`."""
     types = {column.name: _TYPES[str(column.type)] for column in schema(spec.kind)}
     return [_field(f"images/{name}", types[name], _column(source, name)) for name in columns(spec)]
 

@@ -14,16 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from contract.backend.objects import ObjectStore
+from contract.data.items import Item, parse_s3, read_manifest
+from contract.data.label_rows import ERROR
+from contract.data.parquet import read_table
 from contract.errors import ObjectDamaged
-from contract.items import Item, parse_s3, read_manifest
 from contract.jobs import Marker
 from contract.keys import JobKeys
 from contract.lifecycle import marker_keys, read_marker
-from contract.parquet import read_table
-from contract.rows import ERROR
 
 Row = dict[str, Any]
-"""One row, with the columns of `contract.rows`."""
+"""One row, with the columns of `contract.data.label_rows`."""
 
 _THREADS = 16
 _AHEAD = 256  # commits

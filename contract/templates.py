@@ -14,8 +14,8 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from contract.backend.objects import ObjectStore
+from contract.data.items import parse_s3
 from contract.errors import InvalidInput
-from contract.items import parse_s3
 from contract.keys import JobKeys
 from contract.models import ENCODERS, Model, Registry, Task
 from contract.records import Record

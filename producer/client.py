@@ -23,8 +23,11 @@ from contract import lifecycle, results, templates
 from contract.backend.broker import Queues, make_app
 from contract.backend.ledger import Ledger, Worker
 from contract.backend.objects import ObjectStore
-from contract.cards import Layout
-from contract.census import Census
+from contract.data.dataset_card import Layout
+from contract.data.dataset_stats import Census
+from contract.data.image_index import ImageFormat
+from contract.data.items import parse_s3
+from contract.data.label_rows import schema
 from contract.errors import (
     InvalidInput,
     InvalidSettings,
@@ -34,15 +37,12 @@ from contract.errors import (
     RedisUnavailable,
     UnknownJob,
 )
-from contract.items import parse_s3
 from contract.jobs import Retry, Status
 from contract.keys import JOBS, JobKeys
 from contract.lifecycle import House
 from contract.models import Model, Registry, Scalar, Task
 from contract.records import Precision
 from contract.results import Row, read_markers
-from contract.rows import schema
-from contract.samples import ImageFormat
 from contract.schedules import Missed, Schedules
 from contract.settings import Settings, current
 from contract.specs import Classify, ImagesSpec, Interpolate, SampledSpec, Source, Spec, Verify
@@ -650,7 +650,7 @@ class Client:
     # Reading results
 
     def results(self, job: str) -> Iterator[Row]:
-        """The rows that are committed so far, failures too; columns as in `contract.rows`."""
+        """The rows that are committed so far, failures too; columns as in `contract.data.label_rows`."""
         lifecycle.read_classify(self.house.store, job)
         return results.rows(self.house.store, job)
 

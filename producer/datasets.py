@@ -13,8 +13,8 @@ from pathlib import Path
 
 from contract import lifecycle
 from contract.backend.objects import ObjectStore
+from contract.data.items import parse_s3
 from contract.errors import InvalidSource
-from contract.items import parse_s3
 from contract.specs import Classify, ImagesSpec
 from producer import sources
 from producer.sources import Packed, Remote, Resolved, Upload

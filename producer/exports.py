@@ -15,8 +15,8 @@ from typing import Any, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from contract.data.label_rows import ERROR
 from contract.results import Row
-from contract.rows import ERROR
 
 _DIGITS = 6
 """Digits behind the point: a float32 softmax holds no more."""

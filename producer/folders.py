@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from contract.data.items import folder_label, is_image_name
+from contract.data.sequences import by_folder
 from contract.errors import InvalidSource
-from contract.items import folder_label, is_image_name
-from contract.sequences import by_folder
 
 _Inode = tuple[int, int]
 

@@ -17,10 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from contract.data.items import IMAGE_SUFFIXES, Item
+from contract.data.label_rows import ERROR
 from contract.errors import ImageNotFound, InvalidInput
-from contract.items import IMAGE_SUFFIXES, Item
 from contract.results import Row
-from contract.rows import ERROR
 from producer.exports import rounded
 
 METADATA = "metadata.jsonl"

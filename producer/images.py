@@ -5,8 +5,8 @@ from __future__ import annotations
 import urllib3
 
 from contract.backend.objects import ObjectStore
+from contract.data.items import Item, parse_s3
 from contract.errors import ImagemillError, ImageNotFound, InvalidSource
-from contract.items import Item, parse_s3
 from producer.sources import from_file_uri
 
 

@@ -15,9 +15,9 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from contract.data.items import FRAMES_COLUMN, URI_COLUMNS, folder_label, parse_s3, row_frames, row_uri
+from contract.data.sequences import MAX_FRAMES, spread
 from contract.errors import InvalidSource
-from contract.items import FRAMES_COLUMN, URI_COLUMNS, folder_label, parse_s3, row_frames, row_uri
-from contract.sequences import MAX_FRAMES, spread
 from producer.folders import Local, LocalFile, LocalSequence, local_file
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
@@ -138,7 +138,7 @@ def _parquet(path: Path, columns: Collection[str]) -> Iterator[tuple[int, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from contract.parquet import read_rows
+    from contract.data.parquet import read_rows
 
     try:
         _require_column(path, pq.read_schema(path).names, columns)

@@ -19,8 +19,8 @@ from typing import Literal
 
 from contract.backend.ledger import Step
 from contract.backend.objects import ObjectStore
+from contract.data.items import SHARD_FRAMES, Item, read_manifest, shard_sizes, write_manifest
 from contract.errors import InvalidSource, JobConflict, JobStopped, ObjectNotFound, RedisUnavailable
-from contract.items import SHARD_FRAMES, Item, read_manifest, shard_sizes, write_manifest
 from contract.jobs import ENDED, Plan
 from contract.keys import JobKeys
 from contract.lifecycle import House, read_plan, rebuild

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from contract.backend.objects import ObjectStore
+from contract.data.image_index import ImageFormat
 from contract.errors import InvalidInput, InvalidSource
 from contract.models import Model, Registry
 from contract.recipes import RnnRecipe, make_recipe
 from contract.records import Precision
-from contract.samples import ImageFormat
 from contract.settings import Settings
 from contract.specs import Classify, Evaluate, Generate, Interpolate, Reconstruct, Synthesize, Train, Verify
 from contract.templates import TASKS, Template, encoder

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from contract.items import Item
-from contract.sequences import MAX_IMAGES
+from contract.data.items import Item
+from contract.data.sequences import MAX_IMAGES
 from producer.folders import Local, LocalFile, LocalSequence
 
 _CHUNK = 2**20

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from contract import samples
 from contract.backend.objects import ObjectStore
-from contract.cards import image_suffix
+from contract.data import image_index
+from contract.data.dataset_card import image_suffix
 from contract.jobs import Marker, State, Status
 from contract.keys import JobKeys, shard_stem
 from contract.specs import Generate, ImagesSpec, Synthesize
@@ -86,7 +86,7 @@ def fabricate(
         portion = candidates[shard::shards]
         tar, rows = _shard(spec, portion, draw)
         index = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(rows, schema=samples.schema()), index)
+        pq.write_table(pa.Table.from_pylist(rows, schema=image_index.schema()), index)
         stem = f"{keys.root}out/{shard_stem(shard)}"
         store.put(f"{stem}.tar", tar)
         store.put(f"{stem}.parquet", index.getvalue())
@@ -128,8 +128,8 @@ def _shard(spec: ImagesSpec, portion: Sequence[tuple[int, int]], draw: Draw) -> 
     with tarfile.open(fileobj=made, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for label, index in portion:
             row: dict[str, Any] = {
-                **dict.fromkeys(samples.schema().names),
-                "key": samples.sample_key(label, index),
+                **dict.fromkeys(image_index.schema().names),
+                "key": image_index.sample_key(label, index),
                 "label": LABELS[label],
                 "label_index": label,
                 "seed": spec.seed,
@@ -154,7 +154,7 @@ def _shard(spec: ImagesSpec, portion: Sequence[tuple[int, int]], draw: Draw) -> 
             names = ("label", "label_index", "seed", "index", "predicted", "score", "model", "weights_sha256")
             told = {name: row[name] for name in names if row[name] is not None}
             told |= {"truncation": spec.truncation, "job": spec.id}
-            told |= {"synthetic": True, "DigitalSourceType": samples.SYNTHETIC}
+            told |= {"synthetic": True, "DigitalSourceType": image_index.SYNTHETIC}
             _add(tar, f"{row['key']}.json", json.dumps(told).encode())
     return made.getvalue(), rows
 

@@ -16,7 +16,8 @@ import click
 import pytest
 from pydantic import SecretStr
 
-from contract import errors, keys, rows
+from contract import errors, keys
+from contract.data import label_rows
 from contract.jobs import State, Status
 from contract.settings import Settings
 from deploy.demo import MODEL
@@ -202,7 +203,7 @@ def test_every_field_of_a_schedule_and_of_its_ticks_is_listed() -> None:
 
 
 def test_every_column_of_a_row_is_listed() -> None:
-    same(first_column("### The columns of a row"), rows.schema(embedding=True).names)
+    same(first_column("### The columns of a row"), label_rows.schema(embedding=True).names)
 
 
 def test_every_exit_code_is_listed() -> None:
@@ -268,7 +269,7 @@ def tree() -> Iterator[str]:
 def test_the_python_example_uses_what_exists(example: str) -> None:
     """Imports resolve, methods exist and take these arguments, fields are fields."""
     types: dict[str, type] = {"client": Client, "job": Status, "status": Status, "nightly": Scheduled}
-    columns = set(rows.schema().names)
+    columns = set(label_rows.schema().names)
     for node in ast.walk(ast.parse(example)):
         if isinstance(node, ast.ImportFrom):
             module = importlib.import_module(str(node.module))

@@ -11,13 +11,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from contract.data.image_index import SUFFIX, SYNTHETIC, ImageFormat, sample_key, schema, sha256
 from contract.models import Model
-from contract.samples import SUFFIX, SYNTHETIC, ImageFormat, sample_key, schema, sha256
 from contract.specs import ImagesSpec, Interpolate, SampledSpec
 from worker import ustar
 
 Row = dict[str, Any]
-"""A row of the index, see `contract.samples.schema`."""
+"""A row of the index, see `contract.data.image_index.schema`."""
 
 
 _json = json.JSONEncoder(ensure_ascii=False).encode  # made once; `json.dumps` makes one a call

@@ -24,19 +24,20 @@ from typing import Any
 
 import pyarrow as pa
 
-from contract import portions, samples
+from contract import portions
 from contract.backend.objects import ObjectStore
-from contract.cards import CARD, card
-from contract.census import Census, count
+from contract.data import image_index
+from contract.data.dataset_card import CARD, card
+from contract.data.dataset_stats import Census, count
+from contract.data.image_index import SUFFIX
+from contract.data.items import parse_s3
 from contract.errors import ImagemillError, ServiceUnavailable
-from contract.items import parse_s3
 from contract.jobs import Plan
 from contract.keys import JobKeys, shard_stem
 from contract.lifecycle import House, close, read_images, read_marker, read_spec, reopen
 from contract.models import Model
 from contract.portions import Portion
 from contract.results import committed, read_markers
-from contract.samples import SUFFIX
 from contract.specs import Classify, EncodedSpec, ImagesSpec, SampledSpec, Synthesize
 from worker.archive import Archive, facts, index
 from worker.generate import FEATURES
@@ -142,7 +143,7 @@ class Concluder:
         store, keys = self.house.store, JobKeys(spec.id)
         rows = table.drop_columns([FEATURES]).to_pylist()
         candidates = read_marker(store, spec.id, number)
-        files = _files(samples.read_tar(store, candidates), spec)
+        files = _files(image_index.read_tar(store, candidates), spec)
         archive = Archive(spec.image_format)
         for row in rows:
             reason, distance = next(verdicts[row["label_index"]])
@@ -154,7 +155,7 @@ class Concluder:
                 archive.reject(row)
         data = index(archive.rows, spec.kind)
         output = f"{spec.output}{shard_stem(number)}.parquet"
-        for address, content in ((samples.tar_of(output), archive.close()), (output, data)):
+        for address, content in ((image_index.tar_of(output), archive.close()), (output, data)):
             bucket, key = parse_s3(address)
             store.put(key, content, bucket=bucket)
         accepted = [row["label"] for row in archive.rows if row["accepted"]]
@@ -173,7 +174,7 @@ class Concluder:
     def _end(self, spec: ImagesSpec, short: Sequence[str]) -> None:
         """Write summary and page, and end the job; `short` says of which classes how much is missing."""
         store = self.house.store
-        census = count(table for _, table in samples.shards(store, spec))
+        census = count(table for _, table in image_index.shards(store, spec))
         accepted = {one.label: one.accepted for one in census.classes}
         left_out = _left_out(store, spec)
         if left_out and not census.candidates:

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.backend.objects import ObjectStore
+from contract.data.items import Item, sharded
 from contract.errors import ImageError, InvalidSource
-from contract.items import Item, sharded
 from contract.lifecycle import read_spec
 from contract.models import Preprocess, Registry
 from contract.specs import ImagesSpec, Reconstruct, Source

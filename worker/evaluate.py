@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from contract.backend.ledger import Step
+from contract.data.items import parse_s3
 from contract.errors import ImagemillError, JobConflict, ModelError
-from contract.items import parse_s3
 from contract.jobs import Marker, Plan
 from contract.keys import JobKeys
 from contract.lifecycle import House, read_spec

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import urllib3
 
 from contract.backend.objects import ObjectStore
+from contract.data.items import Item, parse_s3
+from contract.data.sequences import MAX_IMAGES
 from contract.errors import (
     FetchFailed,
     ImageDenied,
@@ -26,8 +28,6 @@ from contract.errors import (
     StoreRefused,
     TooManyBytes,
 )
-from contract.items import Item, parse_s3
-from contract.sequences import MAX_IMAGES
 from worker.engine.decode import Frame, too_many_frames
 from worker.engine.pipeline import Encoded
 

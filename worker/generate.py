@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 
 from contract import portions
 from contract.backend.ledger import Step
+from contract.data.image_index import tar_of
+from contract.data.items import parse_s3
 from contract.errors import ModelError
-from contract.items import parse_s3
 from contract.jobs import Marker
 from contract.keys import JobKeys, shard_stem
 from contract.lifecycle import House, read_images
 from contract.models import Model
 from contract.portions import Portion
-from contract.samples import tar_of
 from contract.specs import EncodedSpec, Generate, ImagesSpec, SampledSpec, Synthesize
 from worker.archive import Archive, Row, facts, index, new_row
 from worker.autoencode import Autoencoding

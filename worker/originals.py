@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.backend.objects import ObjectStore
+from contract.data.items import item_of, read_manifest
 from contract.errors import InvalidSource
-from contract.items import item_of, read_manifest
 from contract.keys import JobKeys
 from contract.lifecycle import read_plan
 from contract.specs import EncodedSpec, Interpolate, Reconstruct

@@ -11,11 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from contract.data.items import Item
+from contract.data.label_rows import ERROR, OK, schema
+from contract.data.parquet import read_table
 from contract.errors import ImageError
-from contract.items import Item
 from contract.models import Model
-from contract.parquet import read_table
-from contract.rows import ERROR, OK, schema
 from worker.engine.pipeline import Failed, Result
 
 

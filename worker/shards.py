@@ -18,13 +18,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from contract.backend.ledger import Step
+from contract.data.items import Item, parse_s3, read_manifest, write_manifest
+from contract.data.label_rows import ERROR
 from contract.errors import ObjectNotFound, ServiceUnavailable, WorkerKilled
-from contract.items import Item, parse_s3, read_manifest, write_manifest
 from contract.jobs import Marker
 from contract.keys import JobKeys, child_shards, shard_stem
 from contract.lifecycle import House, read_classify, read_marker, read_plan, read_retries, required_retries
 from contract.models import Model
-from contract.rows import ERROR
 from contract.specs import Classify
 from worker.engine.pipeline import Encoded, Result
 from worker.fetch import Fetcher

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from contract import samples
 from contract.backend.ledger import Step
+from contract.data import image_index
+from contract.data.image_index import SUFFIX
 from contract.errors import JobConflict, ModelError, ObjectDamaged
 from contract.jobs import Marker, Plan
 from contract.keys import JobKeys
 from contract.lifecycle import House, read_images, read_spec
-from contract.samples import SUFFIX
 from contract.specs import ImagesSpec, SampledSpec, Verify
 from worker.archive import Row
 from worker.engine import pixels
@@ -114,7 +114,7 @@ class VerifyRunner:
 
         Raises ObjectDamaged where a file is not what its record says.
         """
-        shards = list(samples.shards(self.house.store, made))
+        shards = list(image_index.shards(self.house.store, made))
         total = sum(sum(table["accepted"].to_pylist()) for _, table in shards)
         if not total:
             raise ModelError(f"{spec.job} has no accepted images to verify.")
@@ -126,11 +126,11 @@ class VerifyRunner:
             at += len(rows)
             if not picked:
                 continue
-            with tarfile.open(fileobj=io.BytesIO(samples.read_tar(self.house.store, marker))) as tar:
+            with tarfile.open(fileobj=io.BytesIO(image_index.read_tar(self.house.store, marker))) as tar:
                 for row in picked:
                     member = tar.extractfile(f"{row['key']}{SUFFIX[made.image_format]}")
                     data = b"" if member is None else member.read()
-                    if samples.sha256(data) != row["sha256"]:
+                    if image_index.sha256(data) != row["sha256"]:
                         raise ObjectDamaged(
                             f"The image {row['key']} of {spec.job} is not what its record says (its sha256 differs); "
                             "restore the tar from a backup, or generate it again as a new job."

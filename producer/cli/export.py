@@ -11,7 +11,7 @@ from producer.cli.common import print_json, say, shared_options
 from producer.cli.progress import export_bar
 
 if TYPE_CHECKING:
-    from contract.cards import Layout
+    from contract.data.dataset_card import Layout
 
 
 @click.command()

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from contract import lifecycle
 from contract.backend.objects import ObjectStore
-from contract.cards import CARD, CROISSANT, Layout, card
-from contract.census import Census, count
 from contract.croissant import croissant
+from contract.data.dataset_card import CARD, CROISSANT, Layout, card
+from contract.data.dataset_stats import Census, count
+from contract.data.image_index import shards
 from contract.errors import JobConflict
-from contract.samples import shards
 from contract.specs import ImagesSpec
 from producer.synthetic import idx, imagefolder, parquet, webdataset
 from producer.synthetic.images import read

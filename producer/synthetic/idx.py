@@ -12,8 +12,8 @@ import json
 import struct
 from collections.abc import Callable, Iterable
 
-from contract.cards import IDX_IMAGES, IDX_LABELS, IDX_METADATA, IDX_NAMES
-from contract.census import Census
+from contract.data.dataset_card import IDX_IMAGES, IDX_LABELS, IDX_METADATA, IDX_NAMES
+from contract.data.dataset_stats import Census
 from contract.errors import InvalidInput, ObjectDamaged
 from contract.results import Row
 from contract.specs import ImagesSpec

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 
-from contract.cards import FOLDER_METADATA, image_suffix
-from contract.census import Census
+from contract.data.dataset_card import FOLDER_METADATA, image_suffix
+from contract.data.dataset_stats import Census
 from contract.results import Row
 from contract.specs import ImagesSpec
 from producer.imagefolder import FolderNames

@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow as pa
 
 from contract.backend.objects import ObjectStore
-from contract.cards import columns
+from contract.data.dataset_card import columns
+from contract.data.image_index import shards, tar_of
+from contract.data.items import parse_s3
 from contract.errors import ObjectDamaged
-from contract.items import parse_s3
 from contract.jobs import Marker
 from contract.results import Row
-from contract.samples import shards, tar_of
 from contract.specs import ImagesSpec
 from producer.exports import rounded
 
@@ -56,7 +56,7 @@ def check(row: Row, data: bytes, address: str) -> None:
 
 
 def metadata(spec: ImagesSpec, row: Row) -> dict[str, Any]:
-    """What is told of an image in every layout, by `contract.cards.COLUMNS`."""
+    """What is told of an image in every layout, by `contract.data.dataset_card.COLUMNS`."""
     return {name: rounded(row[name]) for name in columns(spec)}
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contract import samples
-from contract.cards import CANDIDATES, PARQUET, columns, image_suffix
-from contract.census import Census
+from contract.data import image_index
+from contract.data.dataset_card import CANDIDATES, PARQUET, columns, image_suffix
+from contract.data.dataset_stats import Census
 from contract.results import Row
 from contract.specs import ImagesSpec, Synthesize
 from producer.synthetic.target import Target
@@ -56,10 +56,10 @@ def write_candidates(indices: Iterable[pa.Table], target: Target) -> list[str]:
     """Write a row for each candidate, rejected ones too; returns the names of the files."""
     with (
         target.writing(CANDIDATES) as (file,),
-        pq.ParquetWriter(file, samples.schema(), compression="zstd") as writer,
+        pq.ParquetWriter(file, image_index.schema(), compression="zstd") as writer,
     ):
         for index in indices:
-            writer.write_table(index.cast(samples.schema()))
+            writer.write_table(index.cast(image_index.schema()))
     return [CANDIDATES]
 
 
@@ -70,7 +70,7 @@ def has_candidates(spec: ImagesSpec) -> bool:
 
 def schema(spec: ImagesSpec, census: Census) -> pa.Schema:
     """The columns of the file, with what `datasets` makes of them."""
-    types = {column.name: column.type for column in samples.schema(spec.kind)}
+    types = {column.name: column.type for column in image_index.schema(spec.kind)}
     told = {name: types[name] for name in columns(spec) if name != "label"}
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     features: dict[str, Any] = {

@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from contract.cards import Layout
 from contract.croissant import DataFile
+from contract.data.dataset_card import Layout
 from contract.errors import InvalidInput
 
 OWNER = ".imagemill-export"

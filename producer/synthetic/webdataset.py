@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from contract.backend.objects import ObjectStore
+from contract.data.image_index import shards, tar_of
+from contract.data.items import parse_s3
 from contract.errors import ObjectDamaged
-from contract.items import parse_s3
 from contract.results import Row
-from contract.samples import shards, tar_of
 from contract.specs import ImagesSpec
 from producer.synthetic.images import accepted, check
 from producer.synthetic.target import Target

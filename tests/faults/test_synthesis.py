@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from contract import samples
+from contract.data import image_index
 from contract.lifecycle import read_images
 from producer import Client
 from tests.mill import Mill
@@ -35,7 +35,7 @@ def begin(mill: Mill, job: str) -> None:
 
 def accepted(client: Client, job: str) -> Accepted:
     """Key and sha256 of each image that was accepted; every candidate has one row."""
-    tables = [table for _, table in samples.shards(client.house.store, read_images(client.house.store, job))]
+    tables = [table for _, table in image_index.shards(client.house.store, read_images(client.house.store, job))]
     rows = [row for table in tables for row in table.to_pylist()]
     assert len({row["key"] for row in rows}) == len(rows), "a candidate has two rows"
     return {(row["key"], row["sha256"]) for row in rows if row["accepted"]}

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from contract.backend.objects import ObjectStore
+from contract.data.items import parse_s3
 from contract.errors import JobConflict
-from contract.items import parse_s3
 from contract.jobs import Status
 from producer import Client
 from tests.fundamentals.conftest import MODEL, Label, Rows

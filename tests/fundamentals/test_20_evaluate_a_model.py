@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from contract.backend.objects import ObjectStore
+from contract.data.items import parse_s3
 from contract.errors import InvalidInput, JobConflict
-from contract.items import parse_s3
 from contract.jobs import Status
 from producer import Client
 from tests.mill import Mill

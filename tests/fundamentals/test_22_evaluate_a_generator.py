@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from contract.data.items import parse_s3
 from contract.errors import InvalidInput
-from contract.items import parse_s3
 from contract.jobs import Status
 from producer import Client
 from tests.mill import Mill

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contract import samples
+from contract.data import image_index
+from contract.data.items import parse_s3
 from contract.errors import InvalidInput, JobConflict
-from contract.items import parse_s3
 from contract.jobs import Status
 from contract.lifecycle import read_images
 from producer import Client
@@ -31,14 +31,14 @@ def generated(mill: Mill, client: Client, painter_and_critic: None) -> Status:
 
 def rows_of(client: Client, job: Status) -> list[dict[str, Any]]:
     spec = read_images(client.house.store, job.id)
-    return [row for _, table in samples.shards(client.house.store, spec) for row in table.to_pylist()]
+    return [row for _, table in image_index.shards(client.house.store, spec) for row in table.to_pylist()]
 
 
 def files_of(client: Client, job: Status) -> Files:
     """Every member of every tar."""
     found: Files = {}
-    for marker, _ in samples.shards(client.house.store, read_images(client.house.store, job.id)):
-        with tarfile.open(fileobj=io.BytesIO(samples.read_tar(client.house.store, marker))) as tar:
+    for marker, _ in image_index.shards(client.house.store, read_images(client.house.store, job.id)):
+        with tarfile.open(fileobj=io.BytesIO(image_index.read_tar(client.house.store, marker))) as tar:
             found |= {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
     return found
 
@@ -70,7 +70,7 @@ def test_each_image_says_that_it_is_synthetic_and_how_to_make_it_again(client: C
     assert (facts["label"], facts["index"], facts["seed"], facts["model"]) == ("goldfish", 5, 0, "painter@1")
     assert facts["synthetic"] is True
     with Image.open(io.BytesIO(files["00002-000000005.png"])) as image:
-        assert image.info["DigitalSourceType"] == samples.SYNTHETIC == facts["DigitalSourceType"]
+        assert image.info["DigitalSourceType"] == image_index.SYNTHETIC == facts["DigitalSourceType"]
 
 
 def test_a_smaller_job_is_the_beginning_of_a_larger_one(mill: Mill, client: Client, generated: Status) -> None:
@@ -93,8 +93,8 @@ def test_another_size_and_format(mill: Mill, client: Client, image_format: Any, 
     for data in images.values():
         with Image.open(io.BytesIO(data)) as image:
             assert image.size == (40, 40)
-            assert samples.SYNTHETIC in str(image.getexif()[0x010E])
-            assert f'DigitalSourceType="{samples.SYNTHETIC}"'.encode() in data, "as XMP"
+            assert image_index.SYNTHETIC in str(image.getexif()[0x010E])
+            assert f'DigitalSourceType="{image_index.SYNTHETIC}"'.encode() in data, "as XMP"
 
 
 def test_a_page_with_a_sheet_a_class(client: Client, generated: Status) -> None:
@@ -120,8 +120,8 @@ def test_a_job_is_verified_from_its_records(mill: Mill, client: Client, generate
     assert found.metrics["max_difference"] <= 1
 
     # A file that was changed behind our back is named,
-    marker, _ = next(samples.shards(client.house.store, read_images(client.house.store, "painted")))
-    bucket, key = parse_s3(samples.tar_of(str(marker.output)))
+    marker, _ = next(image_index.shards(client.house.store, read_images(client.house.store, "painted")))
+    bucket, key = parse_s3(image_index.tar_of(str(marker.output)))
     tar = client.house.store.get(key, bucket=bucket)
     at = tar.index(b"IDAT") + 8
     client.house.store.put(key, tar[:at] + bytes([tar[at] ^ 1]) + tar[at + 1 :], bucket=bucket)

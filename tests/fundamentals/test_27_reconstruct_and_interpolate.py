@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contract import samples
 from contract.backend.objects import ObjectStore
+from contract.data import image_index
 from contract.errors import InvalidInput, InvalidSource, JobConflict
 from contract.jobs import Status
 from contract.keys import JobKeys
@@ -105,7 +105,7 @@ def test_each_file_says_that_it_is_synthetic_and_what_it_was_made_of(client: Cli
     assert facts["mse"] == pytest.approx(row["mse"])
     assert facts["synthetic"] is True and "seed" not in facts
     with Image.open(io.BytesIO(files[f"{row['key']}.png"])) as image:
-        assert image.info["DigitalSourceType"] == samples.SYNTHETIC == facts["DigitalSourceType"]
+        assert image.info["DigitalSourceType"] == image_index.SYNTHETIC == facts["DigitalSourceType"]
 
 
 def test_the_page_shows_originals_beside_reconstructions(client: Client, reconstructed: Status) -> None:

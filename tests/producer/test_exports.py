@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from contract.data.items import Item
+from contract.data.label_rows import schema
 from contract.errors import ImageNotFound, InvalidInput
-from contract.items import Item
 from contract.results import Row
-from contract.rows import schema
 from producer import exports, imagefolder
 
 

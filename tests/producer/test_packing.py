@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from contract.data.items import Item, read_manifest
 from contract.errors import JobConflict
-from contract.items import Item, read_manifest
 from contract.jobs import Plan
 from contract.keys import JobKeys
 from producer import sources

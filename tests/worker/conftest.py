@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from contract.data.items import Item, write_manifest
 from contract.errors import ImageError, NotAnImage
-from contract.items import Item, write_manifest
 from contract.jobs import Plan
 from contract.keys import JobKeys
 from contract.lifecycle import House, submit

@@ -8,7 +8,7 @@ import tarfile
 import pyarrow.parquet as pq
 import pytest
 
-from contract.samples import sample_key, sha256
+from contract.data.image_index import sample_key, sha256
 from worker import ustar
 from worker.archive import Archive, Row, index
 

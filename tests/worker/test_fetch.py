@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from contract.backend.objects import ObjectStore
+from contract.data.items import Item
 from contract.errors import ImageError, StoreUnavailable
-from contract.items import Item
 from contract.settings import Settings
 from worker.fetch import Fetcher
 

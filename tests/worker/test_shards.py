@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
+from contract.data.items import Item, parse_s3, read_manifest, write_manifest
 from contract.errors import ModelError, StoreUnavailable
-from contract.items import Item, parse_s3, read_manifest, write_manifest
 from contract.jobs import Retry
 from contract.keys import JobKeys, child_shards
 from contract.lifecycle import House, read_end, read_marker, reopen

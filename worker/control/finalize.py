@@ -9,7 +9,7 @@ import logging
 from collections import Counter
 from typing import Any
 
-from contract.items import parse_s3
+from contract.data.items import parse_s3
 from contract.jobs import Marker, Plan
 from contract.keys import QUEUE_GENERATE, JobKeys
 from contract.lifecycle import (

@@ -14,13 +14,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from contract import samples
 from contract.backend.objects import ObjectStore
+from contract.data import image_index
+from contract.data.items import Item, parse_s3
+from contract.data.label_rows import OK
 from contract.errors import InvalidSource
-from contract.items import Item, parse_s3
 from contract.lifecycle import read_spec
 from contract.results import with_items
-from contract.rows import OK
 from contract.specs import ImagesSpec, Source
 from worker.control.sources import Listing
 from worker.training import idx
@@ -63,12 +63,12 @@ def _of_job(store: ObjectStore, source: Source, frames: int, min_score: float) -
 
 def _generated(store: ObjectStore, spec: ImagesSpec, min_score: float) -> Iterator[Item]:
     """The images that a job generated, those of a synthesis that were accepted."""
-    for marker, table in samples.shards(store, spec):
-        tar = samples.tar_of(str(marker.output))
+    for marker, table in image_index.shards(store, spec):
+        tar = image_index.tar_of(str(marker.output))
         for row in table.to_pylist():
             sure = row["score"] is None or row["score"] >= min_score
             if row["accepted"] and sure:
-                name = f"{row['key']}{samples.SUFFIX[spec.image_format]}"
+                name = f"{row['key']}{image_index.SUFFIX[spec.image_format]}"
                 yield Item(name, f"{tar}#{name}", row["size"], tar, row["offset"], label=row["label"])
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from itertools import islice, repeat
 
 from contract import portions
+from contract.data.items import Item, read_manifest, shard_sizes, sharded, write_manifest
 from contract.errors import ImagemillError, ServiceUnavailable
-from contract.items import Item, read_manifest, shard_sizes, sharded, write_manifest
 from contract.jobs import ENDED, Plan
 from contract.keys import JobKeys, parse_shard
 from contract.lifecycle import House, close, read_plan, read_spec

@@ -19,8 +19,7 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 
 from contract.backend.objects import Entry, ObjectStore
-from contract.errors import InvalidSource
-from contract.items import (
+from contract.data.items import (
     FRAMES_COLUMN,
     URI_COLUMNS,
     Item,
@@ -32,8 +31,9 @@ from contract.items import (
     row_frames,
     row_uri,
 )
-from contract.parquet import read_rows
-from contract.sequences import MAX_FRAMES, Folder, by_folder, spread
+from contract.data.parquet import read_rows
+from contract.data.sequences import MAX_FRAMES, Folder, by_folder, spread
+from contract.errors import InvalidSource
 from contract.specs import Source
 
 

@@ -33,6 +33,7 @@ from PIL import (  # noqa: F401
     WebPImagePlugin,
 )
 
+from contract.data.sequences import MAX_FRAMES, MAX_IMAGES, spread
 from contract.errors import (
     DecodeFailed,
     EmptyFile,
@@ -43,7 +44,6 @@ from contract.errors import (
     TruncatedImage,
 )
 from contract.models import Preprocess
-from contract.sequences import MAX_FRAMES, MAX_IMAGES, spread
 
 Interpolation = Literal["bicubic", "bilinear"]
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from contract.samples import SYNTHETIC, ImageFormat
+from contract.data.image_index import SYNTHETIC, ImageFormat
 from worker.engine.png import png, text
 
 _SOFTWARE = "Imagemill"

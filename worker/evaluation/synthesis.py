@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.samples import REJECTS
+from contract.data.image_index import REJECTS
 from worker.evaluation import plots, sheet
 from worker.evaluation.distances import Distances
 from worker.evaluation.page import Cell, Picture, Section, Table, distance_figures, percent
@@ -41,7 +41,7 @@ class ClassCount:
     accepted: int
     candidates: int
     rejects: Mapping[str, int] = field(default_factory=dict)
-    """By reason, `contract.samples.REJECTS`; one that is not here rejected none."""
+    """By reason, `contract.data.image_index.REJECTS`; one that is not here rejected none."""
 
     @property
     def shortfall(self) -> int:

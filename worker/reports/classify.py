@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from contract import results
+from contract.data.items import Item, read_manifest
+from contract.data.label_rows import ERROR, OK
 from contract.errors import ImageError, ObjectNotFound
-from contract.items import Item, read_manifest
 from contract.jobs import Marker, Status
 from contract.keys import JobKeys
 from contract.lifecycle import House, read_classify, read_end
-from contract.rows import ERROR, OK
 from contract.specs import Classify
 from worker.engine import decode
 from worker.engine.pipeline import Encoded, sha256_of
@@ -87,7 +87,7 @@ class Summary:
     """By worker and runtime."""
 
     def add(self, marker: Marker, table: pa.Table) -> None:
-        """Count the rows of a shard, with the columns of `contract.rows`."""
+        """Count the rows of a shard, with the columns of `contract.data.label_rows`."""
         done = self.work.setdefault((marker.worker, f"{marker.runtime}/{marker.precision}".strip("/")), Work())
         done.shards += 1
         done.images += marker.items

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from contract import samples
+from contract.data import image_index
 from contract.errors import InvalidSource, ObjectNotFound
 from contract.jobs import Marker
 from contract.keys import JobKeys
@@ -87,7 +87,7 @@ class EncodedReport:
 
     def _reconstructions(self, spec: Reconstruct) -> tuple[tuple[Section, ...], dict[str, float]]:
         found = _Errors()
-        for marker, table in samples.shards(self.house.store, spec):
+        for marker, table in image_index.shards(self.house.store, spec):
             found.add(marker, table.to_pylist())
         classes = [ClassError(name, len(mse), float(np.mean(mse))) for name, mse in found.of_class.items()]
         errors = np.concatenate([np.array(mse, np.float64) for mse in found.of_class.values()])
@@ -133,7 +133,7 @@ class EncodedReport:
         shown = set(encoded.thinned(spec.steps))
         wanted = [
             (marker, row)
-            for marker, table in samples.shards(self.house.store, spec)
+            for marker, table in image_index.shards(self.house.store, spec)
             for row in table.to_pylist()
             if row["index"] in shown
         ]

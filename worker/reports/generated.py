@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from contract import census, samples
 from contract.backend.objects import ObjectStore
+from contract.data import dataset_stats, image_index
 from contract.errors import ObjectNotFound
 from contract.jobs import Marker
 from contract.keys import JobKeys
@@ -66,7 +66,7 @@ class _Found:
             self.first[label] = sorted(found, key=lambda one: one[1]["index"])[:SHEET]
         self.nearest = sorted(self.nearest, key=lambda one: one[0])[:PAIRS]
 
-    def pictured(self, counted: census.Census) -> bool:
+    def pictured(self, counted: dataset_stats.Census) -> bool:
         """Whether the images of every contact sheet are there."""
         return all(len(self.first.get(one.index, ())) >= min(SHEET, one.accepted) for one in counted.classes)
 
@@ -80,10 +80,10 @@ class GeneratedReport:
     references: References
     max_pixels: int
 
-    def write(self, spec: SampledSpec, counted: census.Census) -> dict[str, float]:
+    def write(self, spec: SampledSpec, counted: dataset_stats.Census) -> dict[str, float]:
         """Write the page of a job that made what is `counted`; figures for `show`."""
         found = _Found()
-        for marker, table in samples.shards(self.house.store, spec):
+        for marker, table in image_index.shards(self.house.store, spec):
             found.add(marker, table.to_pylist())
             if isinstance(spec, Generate) and found.pictured(counted):
                 break  # its shards are in the order of the images, and without a gate there is no more to tell
@@ -152,7 +152,7 @@ class GeneratedReport:
     def _features(self, spec: Synthesize) -> NDArray[np.float32]:
         """Features of the accepted images, rows of length 1, from the indices of candidates."""
         parts: list[NDArray[np.float32]] = []
-        for marker, table in samples.shards(self.house.store, spec):
+        for marker, table in image_index.shards(self.house.store, spec):
             try:
                 candidates = committed(self.house.store, read_marker(self.house.store, spec.id, marker.shard))
             except ObjectNotFound:
@@ -175,12 +175,14 @@ def read_files(store: ObjectStore, wanted: Sequence[tuple[Marker, Row]]) -> dict
     found: dict[str, bytes] = {}
     for marker, rows in by_shard.values():
         # By their places: tarfile would read the header of every member first.
-        tar = samples.read_tar(store, marker)
+        tar = image_index.read_tar(store, marker)
         found |= {row["key"]: tar[row["offset"] : row["offset"] + row["size"]] for row in rows}
     return found
 
 
-def _count(spec: SampledSpec, name: str, found: census.ClassCount | None, rejects: Mapping[str, int]) -> ClassCount:
+def _count(
+    spec: SampledSpec, name: str, found: dataset_stats.ClassCount | None, rejects: Mapping[str, int]
+) -> ClassCount:
     accepted, candidates = (found.accepted, found.candidates) if found else (0, 0)
     return ClassCount(
         name, spec.per_class if isinstance(spec, Synthesize) else candidates, accepted, candidates, rejects

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from contract.sequences import spread
+from contract.data.sequences import spread
 from worker.training.data import Dataset
 from worker.training.randomness import seeded
 
@@ -106,7 +106,7 @@ def normalized(pixels: Tensor) -> Tensor:
 def thinned(batch: Batch, frames: int) -> Batch:
     """Sequences of more than `frames` thinned out evenly to so many, and none padded beyond the longest of the batch.
 
-    Which frames stay is what `contract.sequences.spread` says, here as wherever a model looks at a sequence.
+    Which frames stay is what `contract.data.sequences.spread` says, here as wherever a model looks at a sequence.
     """
     assert batch.lengths is not None
     pixels, longest = batch.pixels.movedim(2, -1), int(batch.lengths.max())  # as they lie in memory, to be copied so

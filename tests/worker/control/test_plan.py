@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from contract.data.items import read_manifest
 from contract.errors import StoreUnavailable
-from contract.items import read_manifest
 from contract.keys import JobKeys
 from contract.lifecycle import House, read_end, read_plan, submit
 from contract.specs import Classify, Source
@@ -149,7 +149,7 @@ def test_a_planner_of_sequences_that_died_is_continued(
 
 
 def test_of_too_many_frames_none_is_planned(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("contract.sequences.MAX_FRAMES", 5)
+    monkeypatch.setattr("contract.data.sequences.MAX_FRAMES", 5)
     for n in range(6):
         house.store.put(f"in/big/{n}.png", b"x")
         house.store.put(f"in/fine/{n % 5}.png", b"x")

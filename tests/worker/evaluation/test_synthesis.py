@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from contract.samples import REJECTS
+from contract.data.image_index import REJECTS
 from tests.worker.evaluation.test_page import Reader, read
 from worker.evaluation.distances import Distances, Kid, Manifold
 from worker.evaluation.synthesis import (

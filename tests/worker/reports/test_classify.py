@@ -15,11 +15,11 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from contract.data.label_rows import schema
 from contract.errors import JobConflict
 from contract.jobs import Marker, Retry
 from contract.keys import JobKeys
 from contract.lifecycle import House, close, read_end, reopen
-from contract.rows import schema
 from contract.settings import Settings
 from contract.specs import Classify
 from producer import Client

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from contract import sequences
-from contract.sequences import Folder, by_folder, natural, spread
+from contract.data import sequences
+from contract.data.sequences import Folder, by_folder, natural, spread
 
 
 @pytest.mark.parametrize(

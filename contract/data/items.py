@@ -15,8 +15,8 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from contract.data.sequences import spread
 from contract.errors import InvalidSource
-from contract.sequences import spread
 
 IMAGE_SUFFIXES = frozenset(
     [

@@ -5,8 +5,17 @@ from itertools import islice
 
 import pytest
 
+from contract.data.items import (
+    Item,
+    is_image_name,
+    item_of,
+    parse_s3,
+    read_manifest,
+    shard_sizes,
+    sharded,
+    write_manifest,
+)
 from contract.errors import InvalidSource
-from contract.items import Item, is_image_name, item_of, parse_s3, read_manifest, shard_sizes, sharded, write_manifest
 
 
 def test_a_manifest_reads_back_as_it_was_written() -> None:

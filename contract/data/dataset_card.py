@@ -10,9 +10,9 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from contract.census import Census
+from contract.data.dataset_stats import Census
+from contract.data.image_index import SUFFIX, SYNTHETIC, schema
 from contract.jobs import Status
-from contract.samples import SUFFIX, SYNTHETIC, schema
 from contract.specs import ImagesSpec, Interpolate, Reconstruct, SampledSpec, Synthesize
 
 CARD, CROISSANT = "README.md", "croissant.json"

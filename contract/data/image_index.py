@@ -13,7 +13,7 @@ from typing import Literal
 import pyarrow as pa
 
 from contract.backend.objects import ObjectStore
-from contract.items import parse_s3
+from contract.data.items import parse_s3
 from contract.jobs import Marker
 from contract.results import committed, iter_markers
 from contract.specs import ImagesSpec

@@ -1,6 +1,6 @@
 """Counts what a job that generates has made: candidates and accepted images of each class, and why others were not.
 
-It reads indices (`contract.samples`), one at a time, and knows neither where they are nor what is written about them.
+It reads indices (`contract.data.image_index`), one at a time, and knows neither where they are nor what is written about them.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def count(indices: Iterable[pa.Table]) -> Census:
 
 def _grouped(table: pa.Table, keys: list[str], wanted: list[tuple[str, str]]) -> list[tuple]:  # type: ignore[type-arg]
     """The groups of a table: their keys, then what is wanted of each."""
-    # On this thread alone, as in `contract.parquet`.
+    # On this thread alone, as in `contract.data.parquet`.
     groups = table.group_by(keys, use_threads=False).aggregate(wanted)
     names = [*keys, *(f"{column}_{what}" for column, what in wanted)]
     return list(zip(*(groups[name].to_pylist() for name in names), strict=True))

@@ -7,11 +7,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from contract import cards
-from contract.census import Census, ClassCount, count
 from contract.croissant import croissant, data_file
+from contract.data import dataset_card
+from contract.data.dataset_stats import Census, ClassCount, count
+from contract.data.image_index import schema
 from contract.jobs import Status
-from contract.samples import schema
 from contract.specs import Generate, Source, Synthesize
 
 COMMON: dict[str, Any] = {
@@ -68,26 +68,26 @@ def test_a_census_of_nothing_is_empty() -> None:
     [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (60_000, "10K<n<100K"), (10**8, "100M<n<1B")],
 )
 def test_sizes_are_called_as_hugging_face_calls_them(images: int, category: str) -> None:
-    assert cards.size_category(images) == category
+    assert dataset_card.size_category(images) == category
 
 
 def test_the_command_that_makes_them_again_leaves_nothing_out() -> None:
     away = Source(kind="idx", uri="s3://sets/mnist/", label="my digits/")
     spec = SYNTHESIZE.model_copy(update={"dedup": 0.01, "away_from": away, "truncation": 1.5, "size": 32, "seed": 7})
 
-    assert cards.command(spec, census()) == (
+    assert dataset_card.command(spec, census()) == (
         "imagemill synthesize --model digits-gan@3 --gate digits@1 --per-class 5 --min-score 0.9 --dedup 0.01 "
         "--away-from 'my digits/' --copy-distance 0.0002 --max-attempts 20x --class zero --class 'a | b' --seed 7 "
         "--truncation 1.5 --size 32 --image-format png"
     )
-    assert cards.command(GENERATE.model_copy(update={"precision": "fp32"}), census()) == (
+    assert dataset_card.command(GENERATE.model_copy(update={"precision": "fp32"}), census()) == (
         "imagemill generate --model digits-gan@3 --count 10 --class zero --class 'a | b' --seed 0 --image-format png "
         "--precision fp32"
     )
 
 
 def test_a_card_tells_of_model_gate_thresholds_and_counts() -> None:
-    text = cards.card(SYNTHESIZE, census(), "parquet")
+    text = dataset_card.card(SYNTHESIZE, census(), "parquet")
 
     for fact in (
         "a" * 64,
@@ -104,7 +104,7 @@ def test_a_card_tells_of_model_gate_thresholds_and_counts() -> None:
 
 
 def test_a_card_without_a_gate_tells_of_none() -> None:
-    text = cards.card(
+    text = dataset_card.card(
         GENERATE,
         census(rejected={}),
         "webdataset",

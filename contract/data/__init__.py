@@ -1,0 +1,1 @@
+"""Images, sequences, rows and data sets as records and columns. Talks to no server."""
