@@ -24,7 +24,7 @@ from contract.data.dataset_card import (
 )
 from contract.data.dataset_stats import Census
 from contract.data.image_index import schema
-from contract.specs import ImagesSpec, Synthesize
+from contract.jobs.specs import ImagesSpec, Synthesize
 
 Node = dict[str, Any]
 

@@ -19,7 +19,6 @@ from typing import Any, Literal, TextIO
 
 from pydantic import ValidationError
 
-from contract import lifecycle, results, templates
 from contract.backend.broker import Queues, make_app
 from contract.backend.ledger import Ledger, Worker
 from contract.backend.objects import ObjectStore
@@ -37,15 +36,16 @@ from contract.errors import (
     RedisUnavailable,
     UnknownJob,
 )
-from contract.jobs import Retry, Status
+from contract.jobs import lifecycle, results, templates
+from contract.jobs.lifecycle import House
+from contract.jobs.results import Row, read_markers
+from contract.jobs.schedules import Missed, Schedules
+from contract.jobs.specs import Classify, ImagesSpec, Interpolate, SampledSpec, Source, Spec, Verify
+from contract.jobs.status import Retry, Status
 from contract.keys import JOBS, JobKeys
-from contract.lifecycle import House
 from contract.models import Model, Registry, Scalar, Task
 from contract.records import Precision
-from contract.results import Row, read_markers
-from contract.schedules import Missed, Schedules
 from contract.settings import Settings, current
-from contract.specs import Classify, ImagesSpec, Interpolate, SampledSpec, Source, Spec, Verify
 from producer import exports, imagefolder, pages, requests, sources
 from producer import models as own_models
 from producer import schedules as own_schedules

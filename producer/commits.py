@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterable
 
 from contract.backend.objects import ObjectStore
-from contract.jobs import Marker, Shards, State, Status
-from contract.lifecycle import read_created, read_end, read_plan, read_spec
-from contract.results import read_markers
+from contract.jobs.lifecycle import read_created, read_end, read_plan, read_spec
+from contract.jobs.results import read_markers
+from contract.jobs.status import Marker, Shards, State, Status
 
 
 def unfinished(markers: Iterable[Marker], planned: int) -> list[int]:

@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from contract import lifecycle
 from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
 from contract.errors import InvalidSource
-from contract.specs import Classify, ImagesSpec
+from contract.jobs import lifecycle
+from contract.jobs.specs import Classify, ImagesSpec
 from producer import sources
 from producer.sources import Packed, Remote, Resolved, Upload
 

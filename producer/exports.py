@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contract.data.label_rows import ERROR
-from contract.results import Row
+from contract.jobs.results import Row
 
 _DIGITS = 6
 """Digits behind the point: a float32 softmax holds no more."""

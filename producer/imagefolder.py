@@ -20,7 +20,7 @@ from typing import Any
 from contract.data.items import IMAGE_SUFFIXES, Item
 from contract.data.label_rows import ERROR
 from contract.errors import ImageNotFound, InvalidInput
-from contract.results import Row
+from contract.jobs.results import Row
 from producer.exports import rounded
 
 METADATA = "metadata.jsonl"

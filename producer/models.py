@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from contract import keys
 from contract.backend.ledger import iso
 from contract.errors import ImagemillError, InvalidInput, RedisUnavailable, ServiceUnavailable
-from contract.lifecycle import House
+from contract.jobs.lifecycle import House
 from contract.models import PROGRAM, File, Model, Preprocess, Registry, Scalar, Task, check_name, imagemill_version
 from contract.recipes import RECIPES
 from contract.staging import Staging, Verdict

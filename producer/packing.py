@@ -21,10 +21,10 @@ from contract.backend.ledger import Step
 from contract.backend.objects import ObjectStore
 from contract.data.items import SHARD_FRAMES, Item, read_manifest, shard_sizes, write_manifest
 from contract.errors import InvalidSource, JobConflict, JobStopped, ObjectNotFound, RedisUnavailable
-from contract.jobs import ENDED, Plan
+from contract.jobs.lifecycle import House, read_plan, rebuild
+from contract.jobs.specs import Classify
+from contract.jobs.status import ENDED, Plan
 from contract.keys import JobKeys
-from contract.lifecycle import House, read_plan, rebuild
-from contract.specs import Classify
 from producer.folders import Local, LocalSequence
 from producer.sources import Packed
 from producer.tars import write_tar

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from contract import keys
 from contract.errors import JobConflict, ObjectNotFound, RedisUnavailable, ServiceUnavailable
-from contract.lifecycle import House, read_end, read_spec
-from contract.specs import Classify, Spec, Train
+from contract.jobs.lifecycle import House, read_end, read_spec
+from contract.jobs.specs import Classify, Spec, Train
 
 _POLL_SECONDS = 0.5
 _ASK_SECONDS = 20.0

@@ -16,12 +16,12 @@ from typing import Any, Generic, TypeVar
 from contract.backend.objects import ObjectStore
 from contract.data.image_index import ImageFormat
 from contract.errors import InvalidInput, InvalidSource
+from contract.jobs.specs import Classify, Evaluate, Generate, Interpolate, Reconstruct, Synthesize, Train, Verify
+from contract.jobs.templates import TASKS, Template, encoder
 from contract.models import Model, Registry
 from contract.recipes import RnnRecipe, make_recipe
 from contract.records import Precision
 from contract.settings import Settings
-from contract.specs import Classify, Evaluate, Generate, Interpolate, Reconstruct, Synthesize, Train, Verify
-from contract.templates import TASKS, Template, encoder
 from producer import datasets, sources
 from producer.sources import Pair, Remote, Resolved
 

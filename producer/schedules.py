@@ -15,12 +15,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from contract import lifecycle
 from contract.errors import RedisUnavailable, UnknownJob
-from contract.jobs import State, Status
-from contract.lifecycle import House
-from contract.records import Record
-from contract.schedules import (
+from contract.jobs import lifecycle
+from contract.jobs.lifecycle import House
+from contract.jobs.schedules import (
     Missed,
     Schedule,
     Schedules,
@@ -30,7 +28,9 @@ from contract.schedules import (
     check_timezone,
     to_iso,
 )
-from contract.templates import Template, fill
+from contract.jobs.status import State, Status
+from contract.jobs.templates import Template, fill
+from contract.records import Record
 
 _THREADS = 8
 _NEXT = 3

@@ -19,8 +19,8 @@ from urllib.request import url2pathname
 from contract.backend.objects import Entry, ObjectStore
 from contract.data.items import is_image_name, parse_s3
 from contract.errors import InvalidSource, ObjectNotFound
+from contract.jobs.specs import Original, Source
 from contract.keys import JobKeys
-from contract.specs import Original, Source
 from producer import manifests
 from producer.folders import Local, images, walk
 

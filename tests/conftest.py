@@ -15,7 +15,7 @@ from PIL import Image
 from contract.backend.broker import Queues, make_app
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
-from contract.lifecycle import House
+from contract.jobs.lifecycle import House
 from contract.settings import Settings
 from deploy.supervisor import Supervisor
 from tests.mill import make_servers

@@ -18,7 +18,7 @@ from typing import Any
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.errors import ServiceUnavailable
-from contract.jobs import Status
+from contract.jobs.status import Status
 from contract.keys import WORKER_QUEUES
 from contract.settings import Settings, load
 from deploy import servers as local

@@ -16,9 +16,9 @@ from PIL import Image
 from contract.backend.objects import ObjectStore
 from contract.data import image_index
 from contract.data.dataset_card import image_suffix
-from contract.jobs import Marker, State, Status
+from contract.jobs.specs import Generate, ImagesSpec, Synthesize
+from contract.jobs.status import Marker, State, Status
 from contract.keys import JobKeys, shard_stem
-from contract.specs import Generate, ImagesSpec, Synthesize
 
 LABELS = ("zero", "T-shirt/top", "T-shirt_top", "never asked for", "four")
 WEIGHTS = hashlib.sha256(b"weights").hexdigest()

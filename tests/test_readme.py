@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from contract import errors, keys
 from contract.data import label_rows
-from contract.jobs import State, Status
+from contract.jobs.status import State, Status
 from contract.settings import Settings
 from deploy.demo import MODEL
 from producer import cli as producer_cli

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from contract.errors import ModelError
-from contract.lifecycle import House
+from contract.jobs.lifecycle import House
 from contract.models import Model, Registry
 from contract.staging import Staging, Verdict
 from worker.engine.trial import try_out

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contract.data.image_index import SUFFIX, SYNTHETIC, ImageFormat, sample_key, schema, sha256
+from contract.jobs.specs import ImagesSpec, Interpolate, SampledSpec
 from contract.models import Model
-from contract.specs import ImagesSpec, Interpolate, SampledSpec
 from worker import ustar
 
 Row = dict[str, Any]

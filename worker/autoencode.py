@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from contract.specs import EncodedSpec, Interpolate, Reconstruct
+from contract.jobs.specs import EncodedSpec, Interpolate, Reconstruct
 from worker.archive import Archive, facts, new_row
 from worker.engine import pixels
 from worker.engine.encode import encode

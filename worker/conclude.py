@@ -32,13 +32,13 @@ from contract.data.dataset_stats import Census, count
 from contract.data.image_index import SUFFIX
 from contract.data.items import parse_s3
 from contract.errors import ImagemillError, ServiceUnavailable
-from contract.jobs import Plan
+from contract.jobs.lifecycle import House, close, read_images, read_marker, read_spec, reopen
+from contract.jobs.results import committed, read_markers
+from contract.jobs.specs import Classify, EncodedSpec, ImagesSpec, SampledSpec, Synthesize
+from contract.jobs.status import Plan
 from contract.keys import JobKeys, shard_stem
-from contract.lifecycle import House, close, read_images, read_marker, read_spec, reopen
 from contract.models import Model
 from contract.portions import Portion
-from contract.results import committed, read_markers
-from contract.specs import Classify, EncodedSpec, ImagesSpec, SampledSpec, Synthesize
 from worker.archive import Archive, facts, index
 from worker.generate import FEATURES
 from worker.models import Models

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from contract.backend.objects import ObjectStore
 from contract.data.items import Item, sharded
 from contract.errors import ImageError, InvalidSource
-from contract.lifecycle import read_spec
+from contract.jobs.lifecycle import read_spec
+from contract.jobs.specs import ImagesSpec, Reconstruct, Source
 from contract.models import Preprocess, Registry
-from contract.specs import ImagesSpec, Reconstruct, Source
 from worker.control import labelled
 from worker.control.labelled import Part
 from worker.engine import decode, pixels

@@ -17,11 +17,11 @@ from datetime import UTC, datetime
 from contract.backend.ledger import Step
 from contract.data.items import parse_s3
 from contract.errors import ImagemillError, JobConflict, ModelError
-from contract.jobs import Marker, Plan
+from contract.jobs.lifecycle import House, read_spec
+from contract.jobs.specs import Evaluate
+from contract.jobs.status import Marker, Plan
 from contract.keys import JobKeys
-from contract.lifecycle import House, read_spec
 from contract.models import Model
-from contract.specs import Evaluate
 from worker.datasets import DatasetReader
 from worker.evaluation import page
 from worker.judges import Case, Judgement, classifier

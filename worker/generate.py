@@ -27,12 +27,12 @@ from contract.backend.ledger import Step
 from contract.data.image_index import tar_of
 from contract.data.items import parse_s3
 from contract.errors import ModelError
-from contract.jobs import Marker
+from contract.jobs.lifecycle import House, read_images
+from contract.jobs.specs import EncodedSpec, Generate, ImagesSpec, SampledSpec, Synthesize
+from contract.jobs.status import Marker
 from contract.keys import JobKeys, shard_stem
-from contract.lifecycle import House, read_images
 from contract.models import Model
 from contract.portions import Portion
-from contract.specs import EncodedSpec, Generate, ImagesSpec, SampledSpec, Synthesize
 from worker.archive import Archive, Row, facts, index, new_row
 from worker.autoencode import Autoencoding
 from worker.engine import pixels

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from contract.backend.ledger import Ledger
 from contract.errors import JobStopped, LeaseLost, ServiceUnavailable
-from contract.jobs import ENDED
+from contract.jobs.status import ENDED
 
 log = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, ModelError
+from contract.jobs.specs import Classify
 from contract.models import Model, Registry
 from contract.records import Precision
 from contract.settings import Settings
-from contract.specs import Classify
 from worker.engine.pipeline import Engine
 from worker.engine.runtime import ModelSpec, Runtime, load, verify
 

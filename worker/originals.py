@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from contract.backend.objects import ObjectStore
 from contract.data.items import item_of, read_manifest
 from contract.errors import InvalidSource
+from contract.jobs.lifecycle import read_plan
+from contract.jobs.specs import EncodedSpec, Interpolate, Reconstruct
 from contract.keys import JobKeys
-from contract.lifecycle import read_plan
-from contract.specs import EncodedSpec, Interpolate, Reconstruct
 from worker.datasets import Block, DatasetReader, Wanted
 from worker.models import Models
 

@@ -19,7 +19,7 @@ from contract.backend.broker import Queues
 from contract.backend.ledger import Ledger, Step
 from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, JobFailed, ServiceUnavailable, WorkerUnfit
-from contract.lifecycle import House
+from contract.jobs.lifecycle import House
 from contract.settings import Settings
 from worker.engine.cores import cores
 

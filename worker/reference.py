@@ -16,8 +16,8 @@ from safetensors.torch import load, save
 
 from contract.backend.objects import ObjectStore
 from contract.errors import ObjectNotFound
+from contract.jobs.specs import Synthesize
 from contract.keys import JobKeys
-from contract.specs import Synthesize
 from worker.datasets import DatasetReader, Wanted
 from worker.engine import pixels
 from worker.judges import forward

@@ -29,9 +29,9 @@ from contract.errors import (
     WorkerLeaving,
     WorkerUnfit,
 )
-from contract.jobs import Marker
+from contract.jobs.lifecycle import House, close, read_marker
+from contract.jobs.status import Marker
 from contract.keys import JobKeys
-from contract.lifecycle import House, close, read_marker
 from worker.leases import Keeper, Lease
 
 log = logging.getLogger(__name__)

@@ -21,11 +21,11 @@ from contract.backend.ledger import Step
 from contract.data.items import Item, parse_s3, read_manifest, write_manifest
 from contract.data.label_rows import ERROR
 from contract.errors import ObjectNotFound, ServiceUnavailable, WorkerKilled
-from contract.jobs import Marker
+from contract.jobs.lifecycle import House, read_classify, read_marker, read_plan, read_retries, required_retries
+from contract.jobs.specs import Classify
+from contract.jobs.status import Marker
 from contract.keys import JobKeys, child_shards, shard_stem
-from contract.lifecycle import House, read_classify, read_marker, read_plan, read_retries, required_retries
 from contract.models import Model
-from contract.specs import Classify
 from worker.engine.pipeline import Encoded, Result
 from worker.fetch import Fetcher
 from worker.gate import Gate

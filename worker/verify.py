@@ -19,10 +19,10 @@ from contract.backend.ledger import Step
 from contract.data import image_index
 from contract.data.image_index import SUFFIX
 from contract.errors import JobConflict, ModelError, ObjectDamaged
-from contract.jobs import Marker, Plan
+from contract.jobs.lifecycle import House, read_images, read_spec
+from contract.jobs.specs import ImagesSpec, SampledSpec, Verify
+from contract.jobs.status import Marker, Plan
 from contract.keys import JobKeys
-from contract.lifecycle import House, read_images, read_spec
-from contract.specs import ImagesSpec, SampledSpec, Verify
 from worker.archive import Row
 from worker.engine import pixels
 from worker.engine.decode import decode

@@ -9,8 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from contract import portions
+from contract.jobs.specs import Generate, SampledSpec, Synthesize
 from contract.portions import Portion
-from contract.specs import Generate, SampledSpec, Synthesize
 
 _GUESS = 0.8
 """Acceptance before anything is known."""

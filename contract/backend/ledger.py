@@ -1,6 +1,6 @@
 """Job and shard state in Redis: leases, attempts, counters. The steps themselves are in `ledger.lua`.
 
-The ledger is disposable: what it forgets, `contract.lifecycle` reads from the bucket again.
+The ledger is disposable: what it forgets, `contract.jobs.lifecycle` reads from the bucket again.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from redis.exceptions import AuthenticationError, BusyLoadingError
 from redis.retry import Retry as RedisRetry
 
 from contract.errors import InvalidSettings, RedisUnavailable
-from contract.jobs import Shards, State, Status
+from contract.jobs.specs import Spec
+from contract.jobs.status import Shards, State, Status
 from contract.keys import RedisKeys
 from contract.settings import Settings
-from contract.specs import Spec
 
 _SCRIPT = Path(__file__).with_name("ledger.lua").read_text()
 T = TypeVar("T")

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from contract.data.dataset_stats import Census
 from contract.data.image_index import SUFFIX, SYNTHETIC, schema
-from contract.jobs import Status
-from contract.specs import ImagesSpec, Interpolate, Reconstruct, SampledSpec, Synthesize
+from contract.jobs.specs import ImagesSpec, Interpolate, Reconstruct, SampledSpec, Synthesize
+from contract.jobs.status import Status
 
 CARD, CROISSANT = "README.md", "croissant.json"
 Layout = Literal["webdataset", "imagefolder", "idx", "parquet"]

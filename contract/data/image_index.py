@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
-from contract.jobs import Marker
-from contract.results import committed, iter_markers
-from contract.specs import ImagesSpec
+from contract.jobs.results import committed, iter_markers
+from contract.jobs.specs import ImagesSpec
+from contract.jobs.status import Marker
 
 ImageFormat = Literal["png", "webp", "jpeg"]
 SUFFIX: dict[ImageFormat, str] = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from contract.jobs import Status
+    from contract.jobs.status import Status
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -12,7 +12,7 @@ from producer.cli.common import print_status, say, shared_options
 from producer.cli.progress import job_bar, packing_bar
 
 if TYPE_CHECKING:
-    from contract.jobs import Status
+    from contract.jobs.status import Status
     from producer.client import Client
     from producer.packing import Progress
 

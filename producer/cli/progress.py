@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from producer.cli.common import duration, figures, on_terminal, say
 
 if TYPE_CHECKING:
-    from contract.jobs import Status
+    from contract.jobs.status import Status
     from producer.packing import Progress
 
 _LINE_SECONDS = 5.0

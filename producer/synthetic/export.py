@@ -9,14 +9,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from contract import lifecycle
 from contract.backend.objects import ObjectStore
 from contract.croissant import croissant
 from contract.data.dataset_card import CARD, CROISSANT, Layout, card
 from contract.data.dataset_stats import Census, count
 from contract.data.image_index import shards
 from contract.errors import JobConflict
-from contract.specs import ImagesSpec
+from contract.jobs import lifecycle
+from contract.jobs.specs import ImagesSpec
 from producer.synthetic import idx, imagefolder, parquet, webdataset
 from producer.synthetic.images import read
 from producer.synthetic.target import Target

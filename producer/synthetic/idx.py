@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable
 from contract.data.dataset_card import IDX_IMAGES, IDX_LABELS, IDX_METADATA, IDX_NAMES
 from contract.data.dataset_stats import Census
 from contract.errors import InvalidInput, ObjectDamaged
-from contract.results import Row
-from contract.specs import ImagesSpec
+from contract.jobs.results import Row
+from contract.jobs.specs import ImagesSpec
 from producer.synthetic.images import metadata
 from producer.synthetic.target import Target
 

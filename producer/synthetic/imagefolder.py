@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 
 from contract.data.dataset_card import FOLDER_METADATA, image_suffix
 from contract.data.dataset_stats import Census
-from contract.results import Row
-from contract.specs import ImagesSpec
+from contract.jobs.results import Row
+from contract.jobs.specs import ImagesSpec
 from producer.imagefolder import FolderNames
 from producer.synthetic.images import metadata
 from producer.synthetic.target import Target

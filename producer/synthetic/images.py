@@ -13,9 +13,9 @@ from contract.data.dataset_card import columns
 from contract.data.image_index import shards, tar_of
 from contract.data.items import parse_s3
 from contract.errors import ObjectDamaged
-from contract.jobs import Marker
-from contract.results import Row
-from contract.specs import ImagesSpec
+from contract.jobs.results import Row
+from contract.jobs.specs import ImagesSpec
+from contract.jobs.status import Marker
 from producer.exports import rounded
 
 

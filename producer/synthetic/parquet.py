@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from contract.data import image_index
 from contract.data.dataset_card import CANDIDATES, PARQUET, columns, image_suffix
 from contract.data.dataset_stats import Census
-from contract.results import Row
-from contract.specs import ImagesSpec, Synthesize
+from contract.jobs.results import Row
+from contract.jobs.specs import ImagesSpec, Synthesize
 from producer.synthetic.target import Target
 
 _ROWS, _BYTES = 1000, 32 * 2**20

@@ -11,8 +11,8 @@ from contract.backend.objects import ObjectStore
 from contract.data.image_index import shards, tar_of
 from contract.data.items import parse_s3
 from contract.errors import ObjectDamaged
-from contract.results import Row
-from contract.specs import ImagesSpec
+from contract.jobs.results import Row
+from contract.jobs.specs import ImagesSpec
 from producer.synthetic.images import accepted, check
 from producer.synthetic.target import Target
 

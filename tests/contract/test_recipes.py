@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from contract.errors import InvalidInput
+from contract.jobs.specs import Train, parse_spec
 from contract.recipes import RECIPES, make_recipe
-from contract.specs import Train, parse_spec
 
 
 @pytest.mark.parametrize("family", RECIPES)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.jobs import Status
+from contract.jobs.status import Status
 from contract.keys import TASK_CLASSIFY
 from tests.faults.conftest import SHARD
 from tests.mill import TIMES, Mill, check_complete

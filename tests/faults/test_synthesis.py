@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from contract.data import image_index
-from contract.lifecycle import read_images
+from contract.jobs.lifecycle import read_images
 from producer import Client
 from tests.mill import Mill
 from tests.waiting import wait_until

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from contract.backend.objects import ObjectStore
-from contract.jobs import Status
+from contract.jobs.status import Status
 from producer import Client
 from tests.conftest import PHOTOS
 from tests.mill import Mill

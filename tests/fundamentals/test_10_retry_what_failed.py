@@ -11,7 +11,7 @@ import pytest
 from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
 from contract.errors import JobConflict
-from contract.jobs import Status
+from contract.jobs.status import Status
 from producer import Client
 from tests.fundamentals.conftest import MODEL, Label, Rows
 from tests.mill import Mill

@@ -16,7 +16,7 @@ from PIL import Image
 
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput
-from contract.jobs import Status
+from contract.jobs.status import Status
 from producer import Client
 from tests.fundamentals.conftest import Label, Row, Rows
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.jobs import Status
+from contract.jobs.status import Status
 from producer import Client
 from tests.fundamentals.conftest import Label, Rows
 from tests.mill import Mill

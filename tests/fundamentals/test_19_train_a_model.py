@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from contract.errors import InvalidInput, InvalidSource, UnknownModel
-from contract.jobs import Status
+from contract.jobs.status import Status
 from contract.models import Registry
 from producer import Client
 from tests.mill import Mill

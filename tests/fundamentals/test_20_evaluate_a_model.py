@@ -10,7 +10,7 @@ import pytest
 from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
 from contract.errors import InvalidInput, JobConflict
-from contract.jobs import Status
+from contract.jobs.status import Status
 from producer import Client
 from tests.mill import Mill
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from contract.errors import InvalidInput
-from contract.jobs import Status
+from contract.jobs.status import Status
 from producer import Client
 from tests.mill import Mill
 

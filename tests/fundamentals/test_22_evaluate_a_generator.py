@@ -9,7 +9,7 @@ import pytest
 
 from contract.data.items import parse_s3
 from contract.errors import InvalidInput
-from contract.jobs import Status
+from contract.jobs.status import Status
 from producer import Client
 from tests.mill import Mill
 

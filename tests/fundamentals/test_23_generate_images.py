@@ -15,8 +15,8 @@ from PIL import Image
 from contract.data import image_index
 from contract.data.items import parse_s3
 from contract.errors import InvalidInput, JobConflict
-from contract.jobs import Status
-from contract.lifecycle import read_images
+from contract.jobs.lifecycle import read_images
+from contract.jobs.status import Status
 from producer import Client
 from tests.mill import Mill
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from contract.errors import InvalidInput
-from contract.jobs import Status
+from contract.jobs.status import Status
 from producer import Client
 from tests.fundamentals.test_23_generate_images import files_of, rows_of
 from tests.mill import Mill

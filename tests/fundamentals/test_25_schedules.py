@@ -17,7 +17,7 @@ import pytest
 
 from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, InvalidInput, InvalidSchedule, InvalidSource, UnknownModel, UnknownSchedule
-from contract.schedules import Schedules, job_id, to_iso
+from contract.jobs.schedules import Schedules, job_id, to_iso
 from producer import Client
 from producer.requests import make_request, make_template
 from producer.schedules import new_schedule

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from contract.backend.objects import ObjectStore
-from contract.jobs import Status
+from contract.jobs.status import Status
 from producer import Client
 from tests.mill import Mill
 

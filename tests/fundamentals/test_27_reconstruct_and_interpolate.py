@@ -18,11 +18,11 @@ from PIL import Image
 from contract.backend.objects import ObjectStore
 from contract.data import image_index
 from contract.errors import InvalidInput, InvalidSource, JobConflict
-from contract.jobs import Status
+from contract.jobs.lifecycle import read_plan
+from contract.jobs.specs import Source
+from contract.jobs.status import Status
 from contract.keys import JobKeys
-from contract.lifecycle import read_plan
 from contract.models import ENCODERS, File, Model, Preprocess, Registry
-from contract.specs import Source
 from producer import Client
 from tests.fundamentals.test_23_generate_images import files_of, pixels, rows_of
 from tests.mill import Mill

@@ -11,8 +11,8 @@ from contract.backend.broker import Queues
 from contract.backend.ledger import Ledger, Step
 from contract.backend.objects import Entry, ObjectStore
 from contract.errors import ObjectNotFound
-from contract.lifecycle import House
-from contract.specs import Classify, Source
+from contract.jobs.lifecycle import House
+from contract.jobs.specs import Classify, Source
 
 
 @dataclass

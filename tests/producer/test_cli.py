@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from contract.errors import InvalidSource, JobFailed, RedisUnavailable
-from contract.jobs import Shards, Status
+from contract.jobs.status import Shards, Status
 from contract.settings import current
 from producer.cli import COMMANDS, cli
 from producer.cli.common import duration
@@ -189,7 +189,7 @@ def test_json_is_one_object_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_option_of_the_job_is_checked_before_anything_is_queued() -> None:
     from contract.errors import InvalidInput
-    from contract.specs import Classify, Source
+    from contract.jobs.specs import Classify, Source
     from producer.client import make_spec
 
     source = Source(kind="prefix", uri="s3://camera/", label="camera")

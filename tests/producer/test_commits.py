@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contract.jobs import Marker
+from contract.jobs.status import Marker
 from producer.commits import unfinished
 
 

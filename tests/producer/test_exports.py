@@ -15,7 +15,7 @@ import pytest
 from contract.data.items import Item
 from contract.data.label_rows import schema
 from contract.errors import ImageNotFound, InvalidInput
-from contract.results import Row
+from contract.jobs.results import Row
 from producer import exports, imagefolder
 
 

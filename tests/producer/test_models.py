@@ -14,7 +14,7 @@ import pytest
 from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, ModelError, RedisUnavailable, ServiceUnavailable, StoreUnavailable
-from contract.lifecycle import House
+from contract.jobs.lifecycle import House
 from contract.models import Model, Registry, imagemill_version, make_file
 from contract.staging import Staging, Verdict
 from producer.models import describe, pull, push, read_config, read_labels

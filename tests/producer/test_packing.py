@@ -12,7 +12,7 @@ import pytest
 
 from contract.data.items import Item, read_manifest
 from contract.errors import JobConflict
-from contract.jobs import Plan
+from contract.jobs.status import Plan
 from contract.keys import JobKeys
 from producer import sources
 from producer.folders import Local, LocalFile, LocalSequence

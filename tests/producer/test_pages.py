@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from contract.errors import JobConflict, ServiceUnavailable, UnknownJob
-from contract.jobs import State
+from contract.jobs.lifecycle import House, close, submit
+from contract.jobs.specs import Classify, Evaluate, Source, Spec, Train
+from contract.jobs.status import State
 from contract.keys import JobKeys
-from contract.lifecycle import House, close, submit
 from contract.recipes import make_recipe
-from contract.specs import Classify, Evaluate, Source, Spec, Train
 from producer.pages import fetch
 
 SOURCE = Source(kind="prefix", uri="s3://b/in/", label="in")

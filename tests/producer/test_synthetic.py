@@ -20,8 +20,8 @@ from PIL import Image
 
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, JobConflict, ObjectDamaged
+from contract.jobs.lifecycle import House, submit
 from contract.keys import JobKeys
-from contract.lifecycle import House, submit
 from contract.settings import Settings, current
 from producer import Client
 from producer.cli import cli

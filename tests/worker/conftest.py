@@ -14,11 +14,11 @@ import pytest
 
 from contract.data.items import Item, write_manifest
 from contract.errors import ImageError, NotAnImage
-from contract.jobs import Plan
+from contract.jobs.lifecycle import House, submit
+from contract.jobs.specs import Classify, Source
+from contract.jobs.status import Plan
 from contract.keys import JobKeys
-from contract.lifecycle import House, submit
 from contract.models import File, Model, Preprocess
-from contract.specs import Classify, Source
 from worker.engine.pipeline import Encoded, Failed, Labelled, Result
 from worker.fetch import Fetcher
 from worker.gate import Gate

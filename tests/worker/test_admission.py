@@ -9,7 +9,7 @@ import pytest
 
 from contract import keys
 from contract.errors import ModelError, UnknownModel
-from contract.lifecycle import House
+from contract.jobs.lifecycle import House
 from contract.models import Model, Preprocess, Registry, make_file
 from contract.staging import Staging, Verdict
 from worker import admission

@@ -19,7 +19,7 @@ from PIL import Image
 
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSource
-from contract.specs import Source
+from contract.jobs.specs import Source
 from worker.datasets import DatasetReader, Prepared, Wanted
 from worker.fetch import Fetcher
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from contract.errors import JobStopped
+from contract.jobs.specs import Generate
 from contract.portions import Portion
-from contract.specs import Generate
 from tests.waiting import wait_until
 from worker.archive import Archive
 from worker.engine.sampler import GROUP, Sampler

@@ -10,10 +10,10 @@ import pytest
 
 from contract.data.items import Item, parse_s3, read_manifest, write_manifest
 from contract.errors import ModelError, StoreUnavailable
-from contract.jobs import Retry
+from contract.jobs.lifecycle import House, read_end, read_marker, reopen
+from contract.jobs.specs import Classify
+from contract.jobs.status import Retry
 from contract.keys import JobKeys, child_shards
-from contract.lifecycle import House, read_end, read_marker, reopen
-from contract.specs import Classify
 from tests.worker.conftest import FakeEngine, FakeModels
 from worker.control.finalize import finalize
 from worker.rows import read_rows

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from contract.jobs.specs import Generate, Synthesize
 from contract.portions import Portion
-from contract.specs import Generate, Synthesize
 from worker.waves import first_wave, next_wave
 
 COMMON = {"id": "a", "model": "g@1", "weights_sha256": "", "output": "s3://b/a/", "shard_size": 100}

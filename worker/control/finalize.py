@@ -10,9 +10,7 @@ from collections import Counter
 from typing import Any
 
 from contract.data.items import parse_s3
-from contract.jobs import Marker, Plan
-from contract.keys import QUEUE_GENERATE, JobKeys
-from contract.lifecycle import (
+from contract.jobs.lifecycle import (
     House,
     close,
     marker_keys,
@@ -25,7 +23,9 @@ from contract.lifecycle import (
     required_retries,
     settle,
 )
-from contract.specs import Classify, Evaluate, ImagesSpec, Train, Verify
+from contract.jobs.specs import Classify, Evaluate, ImagesSpec, Train, Verify
+from contract.jobs.status import Marker, Plan
+from contract.keys import QUEUE_GENERATE, JobKeys
 
 log = logging.getLogger(__name__)
 

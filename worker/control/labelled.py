@@ -19,9 +19,9 @@ from contract.data import image_index
 from contract.data.items import Item, parse_s3
 from contract.data.label_rows import OK
 from contract.errors import InvalidSource
-from contract.lifecycle import read_spec
-from contract.results import with_items
-from contract.specs import ImagesSpec, Source
+from contract.jobs.lifecycle import read_spec
+from contract.jobs.results import with_items
+from contract.jobs.specs import ImagesSpec, Source
 from worker.control.sources import Listing
 from worker.training import idx
 

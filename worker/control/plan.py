@@ -9,10 +9,10 @@ from itertools import islice, repeat
 from contract import portions
 from contract.data.items import Item, read_manifest, shard_sizes, sharded, write_manifest
 from contract.errors import ImagemillError, ServiceUnavailable
-from contract.jobs import ENDED, Plan
+from contract.jobs.lifecycle import House, close, read_plan, read_spec
+from contract.jobs.specs import Classify, Interpolate, Reconstruct, SampledSpec
+from contract.jobs.status import ENDED, Plan
 from contract.keys import JobKeys, parse_shard
-from contract.lifecycle import House, close, read_plan, read_spec
-from contract.specs import Classify, Interpolate, Reconstruct, SampledSpec
 from worker.control import labelled
 from worker.control.sources import Listing
 from worker.waves import first_wave

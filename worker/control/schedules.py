@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from itertools import takewhile
 
 from contract.errors import ImagemillError, JobConflict, ServiceUnavailable, UnknownSchedule
-from contract.lifecycle import House, submit
-from contract.schedules import Schedule, Schedules, Tick, job_id, to_iso, to_time
+from contract.jobs.lifecycle import House, submit
+from contract.jobs.schedules import Schedule, Schedules, Tick, job_id, to_iso, to_time
+from contract.jobs.specs import parse_spec
+from contract.jobs.templates import fill
 from contract.settings import Settings
-from contract.specs import parse_spec
-from contract.templates import fill
 
 log = logging.getLogger(__name__)
 

@@ -34,7 +34,7 @@ from contract.data.items import (
 from contract.data.parquet import read_rows
 from contract.data.sequences import MAX_FRAMES, Folder, by_folder, spread
 from contract.errors import InvalidSource
-from contract.specs import Source
+from contract.jobs.specs import Source
 
 
 @dataclass

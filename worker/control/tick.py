@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 
 from contract.errors import UnknownJob
-from contract.jobs import ENDED
+from contract.jobs.lifecycle import House, active_jobs, rebuild, settle
+from contract.jobs.status import ENDED
 from contract.keys import WORKER_QUEUES, JobKeys
-from contract.lifecycle import House, active_jobs, rebuild, settle
 from contract.settings import Settings
 from worker.control.schedules import Clock, fire, utc_now
 

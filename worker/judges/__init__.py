@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.jobs.specs import Evaluate
 from contract.models import Model
-from contract.specs import Evaluate
 from worker.datasets import DatasetReader
 from worker.engine.runtime import Output, Runtime
 from worker.evaluation.page import Section

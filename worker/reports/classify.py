@@ -21,14 +21,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from contract import results
 from contract.data.items import Item, read_manifest
 from contract.data.label_rows import ERROR, OK
 from contract.errors import ImageError, ObjectNotFound
-from contract.jobs import Marker, Status
+from contract.jobs import results
+from contract.jobs.lifecycle import House, read_classify, read_end
+from contract.jobs.specs import Classify
+from contract.jobs.status import Marker, Status
 from contract.keys import JobKeys
-from contract.lifecycle import House, read_classify, read_end
-from contract.specs import Classify
 from worker.engine import decode
 from worker.engine.pipeline import Encoded, sha256_of
 from worker.evaluation import page, plots

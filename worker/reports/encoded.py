@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from contract.data import image_index
 from contract.errors import InvalidSource, ObjectNotFound
-from contract.jobs import Marker
+from contract.jobs.lifecycle import House, read_created
+from contract.jobs.specs import EncodedSpec, Interpolate, Reconstruct
+from contract.jobs.status import Marker
 from contract.keys import JobKeys
-from contract.lifecycle import House, read_created
-from contract.specs import EncodedSpec, Interpolate, Reconstruct
 from worker.archive import Row
 from worker.engine import pixels
 from worker.engine.decode import decode

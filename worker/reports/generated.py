@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from contract.backend.objects import ObjectStore
 from contract.data import dataset_stats, image_index
 from contract.errors import ObjectNotFound
-from contract.jobs import Marker
+from contract.jobs.lifecycle import House, read_created, read_marker
+from contract.jobs.results import committed
+from contract.jobs.specs import Generate, SampledSpec, Synthesize
+from contract.jobs.status import Marker
 from contract.keys import JobKeys
-from contract.lifecycle import House, read_created, read_marker
-from contract.results import committed
-from contract.specs import Generate, SampledSpec, Synthesize
 from worker.archive import Row
 from worker.engine.decode import decode
 from worker.evaluation import distances, page, synthesis

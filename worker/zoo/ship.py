@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from contract.jobs import Status
+from contract.jobs.status import Status
 from contract.models import Model, make_file
 from worker.zoo.builtin import RECORD, SHIPPED
 

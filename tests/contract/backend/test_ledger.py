@@ -6,8 +6,8 @@ import pytest
 
 from contract.backend.ledger import Ledger
 from contract.errors import RedisUnavailable
+from contract.jobs.specs import Classify, Source
 from contract.settings import Settings
-from contract.specs import Classify, Source
 from tests.waiting import wait_until
 
 

@@ -11,8 +11,8 @@ from contract.croissant import croissant, data_file
 from contract.data import dataset_card
 from contract.data.dataset_stats import Census, ClassCount, count
 from contract.data.image_index import schema
-from contract.jobs import Status
-from contract.specs import Generate, Source, Synthesize
+from contract.jobs.specs import Generate, Source, Synthesize
+from contract.jobs.status import Status
 
 COMMON: dict[str, Any] = {
     "id": "digits",

@@ -6,9 +6,9 @@ import pytest
 
 from contract.data.items import read_manifest
 from contract.errors import StoreUnavailable
+from contract.jobs.lifecycle import House, read_end, read_plan, submit
+from contract.jobs.specs import Classify, Source
 from contract.keys import JobKeys
-from contract.lifecycle import House, read_end, read_plan, submit
-from contract.specs import Classify, Source
 from worker.control.plan import plan
 
 

@@ -16,13 +16,13 @@ from contract.backend.broker import Queues, make_app
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.errors import StoreUnavailable, UnknownModel
+from contract.jobs.lifecycle import House, active_jobs, read_spec, submit
+from contract.jobs.schedules import KEPT, Schedule, Schedules, Tick, stamp, to_iso
+from contract.jobs.specs import Classify, Train
+from contract.jobs.templates import Template
 from contract.keys import JOBS, JobKeys
-from contract.lifecycle import House, active_jobs, read_spec, submit
 from contract.models import Model, Preprocess, Registry, make_file
-from contract.schedules import KEPT, Schedule, Schedules, Tick, stamp, to_iso
 from contract.settings import Settings
-from contract.specs import Classify, Train
-from contract.templates import Template
 from tests.halves import half_written
 from worker.control.schedules import Due, due, fire, outage_seconds
 from worker.control.tick import tick
@@ -544,7 +544,7 @@ def test_a_reconciler_that_fails_keeps_no_schedule_from_its_tick(
 def test_old_records_go_and_the_last_is_found_again(
     house: House, settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("contract.schedules.KEPT", 5)
+    monkeypatch.setattr("contract.jobs.schedules.KEPT", 5)
     add(house, "nightly", "* * * * *")
     schedules = Schedules(house.store)
     for n in range(8):

@@ -17,11 +17,11 @@ from PIL import Image
 
 from contract.data.label_rows import schema
 from contract.errors import JobConflict
-from contract.jobs import Marker, Retry
+from contract.jobs.lifecycle import House, close, read_end, reopen
+from contract.jobs.specs import Classify
+from contract.jobs.status import Marker, Retry
 from contract.keys import JobKeys
-from contract.lifecycle import House, close, read_end, reopen
 from contract.settings import Settings
-from contract.specs import Classify
 from producer import Client
 from tests.waiting import wait_until
 from tests.worker.conftest import FakeEngine, FakeModels

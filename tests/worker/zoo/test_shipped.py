@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load
 
 from contract.backend.objects import ObjectStore
-from contract.jobs import Status
+from contract.jobs.status import Status
 from contract.models import Registry, make_file
 from contract.settings import Settings
 from worker import zoo

@@ -21,8 +21,8 @@ from contract import keys
 from contract.backend.ledger import iso
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSchedule, ObjectNotFound, UnknownSchedule
+from contract.jobs.templates import Template
 from contract.records import Record
-from contract.templates import Template
 
 Missed: TypeAlias = Literal["run", "skip"]
 

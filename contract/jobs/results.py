@@ -18,9 +18,9 @@ from contract.data.items import Item, parse_s3, read_manifest
 from contract.data.label_rows import ERROR
 from contract.data.parquet import read_table
 from contract.errors import ObjectDamaged
-from contract.jobs import Marker
+from contract.jobs.lifecycle import marker_keys, read_marker
+from contract.jobs.status import Marker
 from contract.keys import JobKeys
-from contract.lifecycle import marker_keys, read_marker
 
 Row = dict[str, Any]
 """One row, with the columns of `contract.data.label_rows`."""

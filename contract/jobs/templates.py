@@ -16,10 +16,10 @@ from pydantic import Field, ValidationError
 from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
 from contract.errors import InvalidInput
+from contract.jobs.specs import Spec, parse_spec
 from contract.keys import JobKeys
 from contract.models import ENCODERS, Model, Registry, Task
 from contract.records import Record
-from contract.specs import Spec, parse_spec
 
 TASKS: dict[str, tuple[Task, ...]] = {
     "classify": ("classify", "classify-sequence"),

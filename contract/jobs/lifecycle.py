@@ -16,9 +16,9 @@ from contract.backend.broker import Queues
 from contract.backend.ledger import Ledger, Step, iso
 from contract.backend.objects import ObjectStore
 from contract.errors import JobConflict, ObjectNotFound, UnknownJob
-from contract.jobs import Marker, Plan, Retry, State, Status
+from contract.jobs.specs import Classify, ImagesSpec, Spec, parse_spec
+from contract.jobs.status import Marker, Plan, Retry, State, Status
 from contract.keys import ACTIVE, JobKeys, parse_shard
-from contract.specs import Classify, ImagesSpec, Spec, parse_spec
 
 
 @dataclass(frozen=True)

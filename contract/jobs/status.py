@@ -1,6 +1,6 @@
 """What was agreed (plans), what was done (markers), and how far a job is (status).
 
-What is asked for is in `contract.specs`. Everything here is frozen and travels as JSON; nothing talks to a server.
+What is asked for is in `contract.jobs.specs`. Everything here is frozen and travels as JSON; nothing talks to a server.
 """
 
 from __future__ import annotations

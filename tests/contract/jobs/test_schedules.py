@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from contract.errors import InvalidSchedule
-from contract.schedules import check_cron, check_name, check_timezone, job_id, stamp, ticks
+from contract.jobs.schedules import check_cron, check_name, check_timezone, job_id, stamp, ticks
 
 PARIS = "Europe/Paris"
 
