@@ -15,7 +15,7 @@ from contract.backend.ledger import Ledger, Worker
 from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, ServiceUnavailable
 from contract.keys import QUEUE_CLASSIFY, QUEUE_CONTROL, probe
-from contract.models import Registry
+from contract.models.registry import Registry
 from contract.settings import Settings, addresses_given, current, stack_file
 
 OLDEST_REDIS = (6, 2)

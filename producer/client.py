@@ -43,7 +43,7 @@ from contract.jobs.schedules import Missed, Schedules
 from contract.jobs.specs import Classify, ImagesSpec, Interpolate, SampledSpec, Source, Spec, Verify
 from contract.jobs.status import Retry, Status
 from contract.keys import JOBS, JobKeys
-from contract.models import Model, Registry, Scalar, Task
+from contract.models.registry import Model, Registry, Scalar, Task
 from contract.records import Precision
 from contract.settings import Settings, current
 from producer import exports, imagefolder, pages, requests, sources
@@ -270,7 +270,7 @@ class Client:
 
         `source` is a folder of class folders, tars, a prefix, a manifest with a column `label`, IDX files, or
         `job:ID`, the labels of an earlier job that are `min_score` sure. `settings` are `key=value` of the family's
-        recipe (`contract.recipes`); `labels` name the classes in their order; `start` is a model of the same family
+        recipe (`contract.models.recipes`); `labels` name the classes in their order; `start` is a model of the same family
         whose weights are begun with; with `half` the weights are published in half precision.
 
         Raises InvalidSource, InvalidInput (an option), UnknownModel, UnknownJob or JobConflict before anything is

@@ -19,9 +19,19 @@ from contract import keys
 from contract.backend.ledger import iso
 from contract.errors import ImagemillError, InvalidInput, RedisUnavailable, ServiceUnavailable
 from contract.jobs.lifecycle import House
-from contract.models import PROGRAM, File, Model, Preprocess, Registry, Scalar, Task, check_name, imagemill_version
-from contract.recipes import RECIPES
-from contract.staging import Staging, Verdict
+from contract.models.recipes import RECIPES
+from contract.models.registry import (
+    PROGRAM,
+    File,
+    Model,
+    Preprocess,
+    Registry,
+    Scalar,
+    Task,
+    check_name,
+    imagemill_version,
+)
+from contract.models.review import Staging, Verdict
 
 _POLL_SECONDS = 0.5
 _ASK_SECONDS = 20.0

@@ -18,8 +18,8 @@ from contract.data.image_index import ImageFormat
 from contract.errors import InvalidInput, InvalidSource
 from contract.jobs.specs import Classify, Evaluate, Generate, Interpolate, Reconstruct, Synthesize, Train, Verify
 from contract.jobs.templates import TASKS, Template, encoder
-from contract.models import Model, Registry
-from contract.recipes import RnnRecipe, make_recipe
+from contract.models.recipes import RnnRecipe, make_recipe
+from contract.models.registry import Model, Registry
 from contract.records import Precision
 from contract.settings import Settings
 from producer import datasets, sources

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from contract.errors import ModelError
 from contract.jobs.lifecycle import House
-from contract.models import Model, Registry
-from contract.staging import Staging, Verdict
+from contract.models.registry import Model, Registry
+from contract.models.review import Staging, Verdict
 from worker.engine.trial import try_out
 from worker.models import fetch_weights
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from contract.data.image_index import SUFFIX, SYNTHETIC, ImageFormat, sample_key, schema, sha256
 from contract.jobs.specs import ImagesSpec, Interpolate, SampledSpec
-from contract.models import Model
+from contract.models.registry import Model
 from worker import ustar
 
 Row = dict[str, Any]

@@ -26,8 +26,8 @@ from PIL import Image
 from contract import settings as configuration
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSource
-from contract.models import Model, Registry, make_file
-from contract.recipes import make_recipe
+from contract.models.recipes import make_recipe
+from contract.models.registry import Model, Registry, make_file
 from contract.records import Precision
 from worker.datasets import training_preprocess
 from worker.engine import measure as engine_measure

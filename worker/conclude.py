@@ -37,7 +37,7 @@ from contract.jobs.results import committed, read_markers
 from contract.jobs.specs import Classify, EncodedSpec, ImagesSpec, SampledSpec, Synthesize
 from contract.jobs.status import Plan
 from contract.keys import JobKeys, shard_stem
-from contract.models import Model
+from contract.models.registry import Model
 from contract.portions import Portion
 from worker.archive import Archive, facts, index
 from worker.generate import FEATURES

@@ -23,7 +23,7 @@ from contract.data.items import Item, sharded
 from contract.errors import ImageError, InvalidSource
 from contract.jobs.lifecycle import read_spec
 from contract.jobs.specs import ImagesSpec, Reconstruct, Source
-from contract.models import Preprocess, Registry
+from contract.models.registry import Preprocess, Registry
 from worker.control import labelled
 from worker.control.labelled import Part
 from worker.engine import decode, pixels

@@ -21,7 +21,7 @@ from contract.jobs.lifecycle import House, read_spec
 from contract.jobs.specs import Evaluate
 from contract.jobs.status import Marker, Plan
 from contract.keys import JobKeys
-from contract.models import Model
+from contract.models.registry import Model
 from worker.datasets import DatasetReader
 from worker.evaluation import page
 from worker.judges import Case, Judgement, classifier

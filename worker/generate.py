@@ -31,7 +31,7 @@ from contract.jobs.lifecycle import House, read_images
 from contract.jobs.specs import EncodedSpec, Generate, ImagesSpec, SampledSpec, Synthesize
 from contract.jobs.status import Marker
 from contract.keys import JobKeys, shard_stem
-from contract.models import Model
+from contract.models.registry import Model
 from contract.portions import Portion
 from worker.archive import Archive, Row, facts, index, new_row
 from worker.autoencode import Autoencoding

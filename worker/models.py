@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, ModelError
 from contract.jobs.specs import Classify
-from contract.models import Model, Registry
+from contract.models.registry import Model, Registry
 from contract.records import Precision
 from contract.settings import Settings
 from worker.engine.pipeline import Engine

@@ -233,7 +233,7 @@ class Process:
 
     def warm_up(self) -> None:
         """Publish built-in models where they are missing, and load the one that most jobs take: no shard need wait."""
-        from contract.models import Registry
+        from contract.models.registry import Registry
         from worker.zoo import builtin
 
         self.house.store.ensure_bucket()

@@ -15,7 +15,7 @@ from contract.data.items import Item
 from contract.data.label_rows import ERROR, OK, schema
 from contract.data.parquet import read_table
 from contract.errors import ImageError
-from contract.models import Model
+from contract.models.registry import Model
 from worker.engine.pipeline import Failed, Result
 
 

@@ -25,7 +25,7 @@ from contract.jobs.lifecycle import House, read_classify, read_marker, read_plan
 from contract.jobs.specs import Classify
 from contract.jobs.status import Marker
 from contract.keys import JobKeys, child_shards, shard_stem
-from contract.models import Model
+from contract.models.registry import Model
 from worker.engine.pipeline import Encoded, Result
 from worker.fetch import Fetcher
 from worker.gate import Gate

@@ -34,8 +34,8 @@ from contract.jobs.lifecycle import House, read_history, read_plan, read_spec
 from contract.jobs.specs import Train
 from contract.jobs.status import Marker, Plan
 from contract.keys import JobKeys
-from contract.models import Registry
-from contract.recipes import RnnRecipe
+from contract.models.recipes import RnnRecipe
+from contract.models.registry import Registry
 from worker.datasets import DatasetReader, Prepared, Wanted
 from worker.leases import Keeper, Lease
 from worker.publish import Trained, publish, training_losses

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, StringConstraints, TypeAdapter, field_validator
 
-from contract.recipes import AnyRecipe
+from contract.models.recipes import AnyRecipe
 from contract.records import Precision, Record
 
 JOB_ID = r"^[a-z0-9][a-z0-9-]{0,62}$"

@@ -18,7 +18,7 @@ from contract.data.items import parse_s3
 from contract.errors import InvalidInput
 from contract.jobs.specs import Spec, parse_spec
 from contract.keys import JobKeys
-from contract.models import ENCODERS, Model, Registry, Task
+from contract.models.registry import ENCODERS, Model, Registry, Task
 from contract.records import Record
 
 TASKS: dict[str, tuple[Task, ...]] = {

@@ -10,7 +10,7 @@ import click
 from producer.cli.common import print_fields, print_json, print_table, say, shared_options
 
 if TYPE_CHECKING:
-    from contract.models import Model
+    from contract.models.registry import Model
 
 _FIRST = 5
 

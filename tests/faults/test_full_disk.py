@@ -13,7 +13,7 @@ import pytest
 
 from contract.backend.objects import ObjectStore
 from contract.errors import StoreFull
-from contract.models import Registry
+from contract.models.registry import Registry
 from deploy.servers import Servers
 from deploy.supervisor import Supervisor
 from tests import proxy

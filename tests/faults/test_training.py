@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from contract.keys import JobKeys
-from contract.models import Registry
+from contract.models.registry import Registry
 from tests.mill import Mill
 from tests.waiting import wait_until
 

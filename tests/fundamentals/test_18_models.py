@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from contract.errors import InvalidInput, JobConflict, ModelError, UnknownModel
-from contract.models import Model, Registry
+from contract.models.registry import Model, Registry
 from producer import Client
 from tests.fundamentals.conftest import MODEL, Rows
 from tests.mill import Mill, variables

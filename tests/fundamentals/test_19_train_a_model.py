@@ -10,7 +10,7 @@ import pytest
 
 from contract.errors import InvalidInput, InvalidSource, UnknownModel
 from contract.jobs.status import Status
-from contract.models import Registry
+from contract.models.registry import Registry
 from producer import Client
 from tests.mill import Mill
 

@@ -22,7 +22,7 @@ from contract.jobs.lifecycle import read_plan
 from contract.jobs.specs import Source
 from contract.jobs.status import Status
 from contract.keys import JobKeys
-from contract.models import ENCODERS, File, Model, Preprocess, Registry
+from contract.models.registry import ENCODERS, File, Model, Preprocess, Registry
 from producer import Client
 from tests.fundamentals.test_23_generate_images import files_of, pixels, rows_of
 from tests.mill import Mill

@@ -15,8 +15,8 @@ from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, ModelError, RedisUnavailable, ServiceUnavailable, StoreUnavailable
 from contract.jobs.lifecycle import House
-from contract.models import Model, Registry, imagemill_version, make_file
-from contract.staging import Staging, Verdict
+from contract.models.registry import Model, Registry, imagemill_version, make_file
+from contract.models.review import Staging, Verdict
 from producer.models import describe, pull, push, read_config, read_labels
 
 SHAPE = {"size": 28, "mean": 127.5, "std": 127.5}

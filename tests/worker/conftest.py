@@ -18,7 +18,7 @@ from contract.jobs.lifecycle import House, submit
 from contract.jobs.specs import Classify, Source
 from contract.jobs.status import Plan
 from contract.keys import JobKeys
-from contract.models import File, Model, Preprocess
+from contract.models.registry import File, Model, Preprocess
 from worker.engine.pipeline import Encoded, Failed, Labelled, Result
 from worker.fetch import Fetcher
 from worker.gate import Gate

@@ -10,8 +10,8 @@ import pytest
 from contract import keys
 from contract.errors import ModelError, UnknownModel
 from contract.jobs.lifecycle import House
-from contract.models import Model, Preprocess, Registry, make_file
-from contract.staging import Staging, Verdict
+from contract.models.registry import Model, Preprocess, Registry, make_file
+from contract.models.review import Staging, Verdict
 from worker import admission
 from worker.admission import admit
 

@@ -9,7 +9,7 @@ import pytest
 from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import ModelError, UnknownModel
-from contract.models import Model, Preprocess, Registry, make_file
+from contract.models.registry import Model, Preprocess, Registry, make_file
 from contract.settings import Settings
 from worker.models import Models, fetch_weights
 

@@ -43,7 +43,7 @@ from contract.errors import (
     TooManyPixels,
     TruncatedImage,
 )
-from contract.models import Preprocess
+from contract.models.registry import Preprocess
 
 Interpolation = Literal["bicubic", "bilinear"]
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from contract.errors import ModelError
-from contract.models import PROGRAM, Model
+from contract.models.registry import PROGRAM, Model
 from worker import zoo
 from worker.engine.graph import build, load_family
 from worker.engine.program import HOW_TO_EXPORT

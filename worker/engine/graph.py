@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from contract.errors import ModelError
-from contract.models import PROGRAM
+from contract.models.registry import PROGRAM
 from worker import zoo
 from worker.engine.program import Program, load_program
 from worker.engine.runtime import ModelSpec, Precision

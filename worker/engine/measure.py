@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from contract.models import Preprocess
+from contract.models.registry import Preprocess
 from worker.engine.decode import Decoded, decode
 from worker.engine.pipeline import top_k
 from worker.engine.runtime import Runtime

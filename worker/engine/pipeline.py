@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import DecodeFailed, ImageError
-from contract.models import Preprocess
+from contract.models.registry import Preprocess
 from worker.engine.decode import Decoded, Frame, open_item
 from worker.engine.runtime import Output, Runtime
 

@@ -23,7 +23,7 @@ from worker.engine.cores import cores
 from worker.engine.memory import calm_openmp, tune_allocator
 
 if TYPE_CHECKING:
-    from contract.models import Model
+    from contract.models.registry import Model
 
 log = logging.getLogger(__name__)
 

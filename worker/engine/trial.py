@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from contract.errors import ModelError
-from contract.models import Model
+from contract.models.registry import Model
 
 REFUSED = 10
 """Exit code of a process that says on stdout, in one sentence, what is wrong with the model."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.jobs.specs import Evaluate
-from contract.models import Model
+from contract.models.registry import Model
 from worker.datasets import DatasetReader
 from worker.engine.runtime import Output, Runtime
 from worker.evaluation.page import Section

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from contract.errors import JobConflict
-from contract.models import Model
+from contract.models.registry import Model
 from contract.records import Record
 from worker.datasets import Wanted
 from worker.engine import pixels

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from contract.recipes import CnnRecipe
+from contract.models.recipes import CnnRecipe
 from contract.records import Record
 from worker.training.data import Dataset
 from worker.training.learners import make

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contract.errors import InvalidSource
-from contract.recipes import CnnRecipe, RnnRecipe
+from contract.models.recipes import CnnRecipe, RnnRecipe
 from worker import zoo
 from worker.engine.precision import autocast, precision_on
 from worker.training import confusion

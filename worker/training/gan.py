@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from contract.recipes import GanRecipe
+from contract.models.recipes import GanRecipe
 from worker import zoo
 from worker.engine.precision import autocast, precision_on
 from worker.engine.sampler import Sampler

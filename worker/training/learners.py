@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from contract.errors import InvalidSource
-from contract.recipes import CnnRecipe, GanRecipe, Recipe, RnnRecipe, VaeRecipe
+from contract.models.recipes import CnnRecipe, GanRecipe, Recipe, RnnRecipe, VaeRecipe
 from worker.training.data import Dataset
 from worker.training.learner import Learner
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from contract.errors import DeviceOutOfMemory, ObjectDamaged
-from contract.recipes import Recipe
+from contract.models.recipes import Recipe
 from contract.records import Record
 from worker.training.batches import Batch, ahead, batches, cut, steps_an_epoch
 from worker.training.checkpoint import unpack

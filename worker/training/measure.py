@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from contract.recipes import Recipe
+from contract.models.recipes import Recipe
 from worker.training.batches import batches, steps_an_epoch
 from worker.training.data import Dataset, split
 from worker.training.learner import At

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from contract.recipes import VaeRecipe
+from contract.models.recipes import VaeRecipe
 from worker import zoo
 from worker.engine.precision import autocast, precision_on
 from worker.engine.sampler import Sampler, quantized

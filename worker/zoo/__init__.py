@@ -12,7 +12,7 @@ n examples a batch, t frames a sequence:
     classify-sequence   model(x [n, t, c, h, w], lengths [n]) -> logits [n, classes], features [n, d]
     generate            model.decode(z [n, latent], y [n])   -> images [n, c, size, size] in −1..1
                         model.encode(x [n, c, h, w], y [n])  -> mean, log-variance, each [n, latent]; where it can,
-                        and then its family is one of `contract.models.ENCODERS`
+                        and then its family is one of `contract.models.registry.ENCODERS`
 
 where z is standard normal and as wide as `model.latent`, y are class indices, and lengths, from 1 to
 t, are the frames of each sequence that are real; both int64. Architectures are imported when one is

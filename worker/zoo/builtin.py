@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from contract.errors import ModelError
-from contract.models import Model, Preprocess, imagemill_version, make_file
+from contract.models.registry import Model, Preprocess, imagemill_version, make_file
 
 NAME = "efficientnet-lite0"
 VERSION = 1

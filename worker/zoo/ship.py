@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from contract.jobs.status import Status
-from contract.models import Model, make_file
+from contract.models.registry import Model, make_file
 from worker.zoo.builtin import RECORD, SHIPPED
 
 _AT_MOST = 4_000_000

@@ -21,7 +21,7 @@ from contract.jobs.schedules import KEPT, Schedule, Schedules, Tick, stamp, to_i
 from contract.jobs.specs import Classify, Train
 from contract.jobs.templates import Template
 from contract.keys import JOBS, JobKeys
-from contract.models import Model, Preprocess, Registry, make_file
+from contract.models.registry import Model, Preprocess, Registry, make_file
 from contract.settings import Settings
 from tests.halves import half_written
 from worker.control.schedules import Due, due, fire, outage_seconds

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.models import Preprocess
+from contract.models.registry import Preprocess
 from worker.engine import runtime as runtimes
 from worker.engine.runtime import ModelSpec, Runtime
 from worker.zoo import builtin

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from contract.errors import ModelError
-from contract.models import Model, Preprocess, make_file
+from contract.models.registry import Model, Preprocess, make_file
 from tests.programs import Redness, export
 from worker import zoo
 from worker.engine.examine import examine

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from contract.models import Scalar
+from contract.models.registry import Scalar
 from worker import zoo
 from worker.engine.generator import Generator
 from worker.engine.runtime import ModelSpec, Precision

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from contract.errors import ModelError
-from contract.models import PROGRAM
+from contract.models.registry import PROGRAM
 from tests.programs import Redness, export
 from worker import zoo
 from worker.engine import runtime as runtimes

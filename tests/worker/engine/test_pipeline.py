@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from contract.errors import DeviceOutOfMemory, ImageNotFound, TooManyBytes
-from contract.models import Preprocess
+from contract.models.registry import Preprocess
 from worker.engine import pipeline
 from worker.engine.pipeline import Encoded, Engine, Failed, Labelled, Result, top_k
 from worker.engine.runtime import Output, Precision

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from contract.errors import DeviceOutOfMemory, InvalidSettings, ModelError
-from contract.models import Preprocess
+from contract.models.registry import Preprocess
 from worker.engine import runtime as runtimes
 from worker.engine.decode import decode
 from worker.engine.graph import build

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from contract.recipes import GanRecipe, VaeRecipe
+from contract.models.recipes import GanRecipe, VaeRecipe
 from tests.worker.training.interruptions import CPU, Notes, assert_same, killed, learner, undisturbed
 from worker import zoo
 from worker.engine import precision

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from PIL import Image
 
-from contract.recipes import Recipe
+from contract.models.recipes import Recipe
 from worker.training import learners
 from worker.training.data import Dataset, split
 from worker.training.learner import Learner

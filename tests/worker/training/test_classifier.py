@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from contract.errors import InvalidSource
-from contract.recipes import CnnRecipe, RnnRecipe
+from contract.models.recipes import CnnRecipe, RnnRecipe
 from tests.worker.training.interruptions import CPU, Notes, assert_same, killed, learner, undisturbed
 from tests.worker.training.toys import CLASSES, images, sequences
 from worker import zoo

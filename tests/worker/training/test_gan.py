@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from contract.errors import InvalidSettings, InvalidSource, ModelError
-from contract.recipes import GanRecipe
+from contract.models.recipes import GanRecipe
 from tests.worker.training.generators import assert_images_differ, assert_killed_ends_the_same, changed, trained
 from tests.worker.training.interruptions import CPU, learner
 from tests.worker.training.shapes import shapes

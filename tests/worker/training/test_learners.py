@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from contract.errors import InvalidSource
-from contract.recipes import RECIPES, CnnRecipe, make_recipe
+from contract.models.recipes import RECIPES, CnnRecipe, make_recipe
 from tests.worker.training.toys import images, sequences
 from worker import zoo
 from worker.training import learners

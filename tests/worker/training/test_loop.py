@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from contract.errors import DeviceOutOfMemory, ObjectDamaged, StoreRefused, TrainingDiverged
-from contract.recipes import CnnRecipe
+from contract.models.recipes import CnnRecipe
 from tests.waiting import wait_until
 from tests.worker.training.interruptions import AtOnce
 from tests.worker.training.toys import images

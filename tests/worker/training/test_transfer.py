@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from contract.errors import ModelError
-from contract.recipes import make_recipe
+from contract.models.recipes import make_recipe
 from worker.training.data import Dataset, split
 from worker.training.learner import Learner
 from worker.training.learners import make

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from contract.errors import InvalidSource, ModelError
-from contract.recipes import VaeRecipe
+from contract.models.recipes import VaeRecipe
 from tests.worker.training.generators import assert_images_differ, assert_killed_ends_the_same, changed, trained
 from tests.worker.training.interruptions import CPU, learner, undisturbed
 from tests.worker.training.shapes import shapes

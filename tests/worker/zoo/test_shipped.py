@@ -9,7 +9,7 @@ from safetensors.torch import load
 
 from contract.backend.objects import ObjectStore
 from contract.jobs.status import Status
-from contract.models import Registry, make_file
+from contract.models.registry import Registry, make_file
 from contract.settings import Settings
 from worker import zoo
 from worker.zoo import builtin

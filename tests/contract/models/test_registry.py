@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, JobConflict, ModelError, UnknownModel
-from contract.models import File, Model, Preprocess, Registry, make_file
+from contract.models.registry import File, Model, Preprocess, Registry, make_file
 
 FILES = {"weights.safetensors": b"weights", "metrics.json": b"{}", "card.md": b"# Birds"}
 

@@ -6,8 +6,8 @@ import pytest
 
 from contract import keys
 from contract.backend.objects import ObjectStore
-from contract.models import Model, Preprocess, Registry, make_file
-from contract.staging import Staging, Verdict
+from contract.models.registry import Model, Preprocess, Registry, make_file
+from contract.models.review import Staging, Verdict
 
 DRAFT = Model(
     name="birds",

@@ -15,7 +15,7 @@ from pydantic import Field
 from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import ObjectNotFound
-from contract.models import Model, Registry
+from contract.models.registry import Model, Registry
 from contract.records import Record
 
 
