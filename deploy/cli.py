@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 
 from contract.settings import load, use_data
-from deploy import daemon
-from deploy.local import Stack
-from deploy.stackfile import StackInfo
+from deploy.local import daemon
+from deploy.local.stack import Stack
+from deploy.local.stackfile import StackInfo
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _data = click.option(

@@ -17,7 +17,7 @@ from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.jobs.lifecycle import House
 from contract.settings import Settings
-from deploy.supervisor import Supervisor
+from deploy.local.supervisor import Supervisor
 from tests.mill import make_servers
 
 PHOTOS = Path(__file__).parent.parent / "deploy" / "photos"

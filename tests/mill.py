@@ -21,8 +21,8 @@ from contract.errors import ServiceUnavailable
 from contract.jobs.status import Status
 from contract.keys import WORKER_QUEUES
 from contract.settings import Settings, load
-from deploy import servers as local
-from deploy.supervisor import Service, Supervisor
+from deploy.local import servers as local
+from deploy.local.supervisor import Service, Supervisor
 from producer import Client
 from tests.waiting import wait_until
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from deploy.ports import LOOPBACK
+from deploy.local.ports import LOOPBACK
 
 Refusal = tuple[int, str]
 """A status, and the code of an S3 error, or an empty string for an answer without one."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.local import Stack
+from deploy.local.stack import Stack
 
 
 @pytest.fixture(scope="module")

@@ -17,17 +17,18 @@ from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, InvalidSettings, ServiceUnavailable
 from contract.settings import load, stack_file
-from deploy import cli, daemon, ports, strays
-from deploy.local import Stack
-from deploy.lock import holder
-from deploy.servers import REDIS, S3, Servers
-from deploy.supervisor import mark_of
+from deploy import cli
+from deploy.local import daemon, orphans, ports
+from deploy.local.lock import holder
+from deploy.local.servers import REDIS, S3, Servers
+from deploy.local.stack import Stack
+from deploy.local.supervisor import mark_of
 from tests.waiting import wait_until
 
 
 def processes(data: Path) -> list[int]:
     """Everything that came from a stack on this folder or names it in its command line."""
-    found = set(strays.marked(mark_of(data / "logs")))
+    found = set(orphans.marked(mark_of(data / "logs")))
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             words = (entry / "cmdline").read_bytes()

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from contract.errors import ServiceUnavailable
-from deploy import strays, supervisor
-from deploy.supervisor import Service, Supervisor
+from deploy.local import orphans, supervisor
+from deploy.local.supervisor import Service, Supervisor
 from tests.waiting import wait_until
 
 
@@ -111,7 +111,7 @@ def test_one_that_ignores_sigterm_is_killed_after_its_time(tmp_path: Path) -> No
     children.stop()
 
     assert 0.3 <= time.monotonic() - begun < 3
-    assert not strays.exists(pid)
+    assert not orphans.exists(pid)
 
 
 def test_stop_ends_grandchildren_even_in_sessions_of_their_own(tmp_path: Path) -> None:
@@ -122,11 +122,11 @@ def test_stop_ends_grandchildren_even_in_sessions_of_their_own(tmp_path: Path) -
     )
     children = Supervisor([parent], tmp_path)
     children.start()
-    wait_until(lambda: len(strays.marked(children.mark)) == 3, 5, "a shell and two sleepers")
+    wait_until(lambda: len(orphans.marked(children.mark)) == 3, 5, "a shell and two sleepers")
 
     children.stop()
 
-    assert strays.marked(children.mark) == []
+    assert orphans.marked(children.mark) == []
 
 
 def test_what_a_dead_child_forked_does_not_work_beside_its_successor(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_what_a_dead_child_forked_does_not_work_beside_its_successor(tmp_path: P
 
         children.kill("shell")
 
-        wait_until(lambda: not strays.exists(orphan), 5, f"the end of {orphan}")
+        wait_until(lambda: not orphans.exists(orphan), 5, f"the end of {orphan}")
 
 
 def test_a_stopped_service_stays_down_until_it_is_started(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_stopped_service_stays_down_until_it_is_started(tmp_path: Path) -> Non
 
 def test_children_die_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     program = (
-        "from pathlib import Path; from deploy.supervisor import *; import time\n"
+        "from pathlib import Path; from deploy.local.supervisor import *; import time\n"
         f"s = Supervisor([Service(name='sleeper', command=['sleep', '600'])], Path({str(tmp_path)!r}))\n"
         "s.start(); print(s.pid('sleeper'), flush=True); time.sleep(600)"
     )
@@ -162,7 +162,7 @@ def test_children_die_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
 
         os.kill(process.pid, signal.SIGKILL)
 
-        wait_until(lambda: not strays.exists(child), 5, f"the end of {child}")
+        wait_until(lambda: not orphans.exists(child), 5, f"the end of {child}")
 
 
 def test_a_large_log_is_set_aside_at_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ import pytest
 from contract.backend.objects import ObjectStore
 from contract.errors import StoreFull
 from contract.models.registry import Registry
-from deploy.servers import Servers
-from deploy.supervisor import Supervisor
+from deploy.local.servers import Servers
+from deploy.local.supervisor import Supervisor
 from tests import proxy
 from tests.mill import Mill, make_servers
 from tests.proxy import Refusal

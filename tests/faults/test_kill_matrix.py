@@ -210,7 +210,7 @@ def test_an_image_that_kills_its_worker_stands_alone_in_the_end(
     tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three kills, then the shard is bisected until the image is an error row and the others have labels."""
-    monkeypatch.setattr("deploy.supervisor.BACK_OFF", (0.1, 0.2))  # it dies seven times
+    monkeypatch.setattr("deploy.local.supervisor.BACK_OFF", (0.1, 0.2))  # it dies seven times
     folder = tmp_path_factory.mktemp("poisoned")
     for n, path in enumerate(list(photos.values())[:8]):
         (folder / f"{n}.jpg").write_bytes(path.read_bytes())

@@ -20,7 +20,7 @@ RECIPE = ["epochs=1", "variant=classic", "batch_size=32", "precision=fp32", "siz
 def test_a_worker_that_cannot_load_its_code_leaves_and_the_job_ends_or_goes_on(
     tmp_path: Path, crops: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deploy.supervisor.BACK_OFF", (0.1, 0.2))
+    monkeypatch.setattr("deploy.local.supervisor.BACK_OFF", (0.1, 0.2))
     cache = tmp_path / "cache"
     cache.mkdir()
     with Mill(tmp_path, workers=1, app="tests.faults.mixed", cache_dir=cache).running() as mill:

@@ -26,12 +26,12 @@ from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, InvalidSettings, ServiceUnavailable
 from contract.keys import QUEUE_CONTROL, WORKER_QUEUES
 from contract.settings import Settings, load, stack_file
-from deploy import strays
-from deploy.cores import usable_cores
-from deploy.lock import DataLock
-from deploy.servers import Servers, probe, redis_service, s3_service
-from deploy.stackfile import StackInfo
-from deploy.supervisor import Service, Supervisor
+from deploy.local import orphans
+from deploy.local.cores import usable_cores
+from deploy.local.lock import DataLock
+from deploy.local.servers import Servers, probe, redis_service, s3_service
+from deploy.local.stackfile import StackInfo
+from deploy.local.supervisor import Service, Supervisor
 
 CONTROLLER, CLOCK = "controller", "clock"
 START_SECONDS = 180.0
@@ -65,7 +65,7 @@ class Stack:
         make_folder(self.data)
         self._lock.acquire()
         stack_file(self.data).unlink(missing_ok=True)
-        strays.end(self.supervisor.mark)
+        orphans.end(self.supervisor.mark)
         try:
             return self._start()
         except BaseException:

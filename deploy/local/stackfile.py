@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict
 
 from contract.settings import load, stack_file
-from deploy.private import write_private
+from deploy.local.private import write_private
 
 
 class StackInfo(BaseModel):

@@ -21,9 +21,9 @@ from pydantic import BaseModel, ConfigDict
 from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSettings, ObjectNotFound
-from deploy import ports
-from deploy.private import write_private
-from deploy.supervisor import Service
+from deploy.local import ports
+from deploy.local.private import write_private
+from deploy.local.supervisor import Service
 
 REDIS, S3 = "redis", "s3"
 SERVERS_FILE = "servers.json"

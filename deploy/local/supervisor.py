@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Self
 
 from contract.errors import ServiceUnavailable
-from deploy import strays, tether
+from deploy.local import exec_with_parent, orphans
 
 log = logging.getLogger("imagemill.supervisor")
 
@@ -83,7 +83,7 @@ class Supervisor:
 
     @property
     def mark(self) -> str:
-        """What `strays.MARK` says in the environment of every child."""
+        """What `orphans.MARK` says in the environment of every child."""
         return mark_of(self._logs)
 
     def start(self, *names: str) -> None:
@@ -142,7 +142,7 @@ class Supervisor:
             self._changed.notify_all()
         if thread is not None:
             thread.join()
-        if left := strays.end(self.mark):
+        if left := orphans.end(self.mark):
             log.warning("ended %d processes that services left behind", len(left))
 
     def pid(self, name: str) -> int | None:
@@ -193,8 +193,8 @@ class Supervisor:
             path.replace(path.with_suffix(".log.1"))
         with path.open("ab") as output:
             return subprocess.Popen(
-                [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), *service.command],
-                env={**service.env, strays.MARK: self.mark},
+                [sys.executable, "-I", "-S", exec_with_parent.__file__, str(os.getpid()), *service.command],
+                env={**service.env, orphans.MARK: self.mark},
                 cwd=service.cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -22,11 +22,11 @@ import click
 from contract import errors
 from contract.errors import ImagemillError, ServiceUnavailable
 from contract.settings import stack_file
-from deploy import strays
-from deploy.local import HOME, START_SECONDS, Stack, make_folder
-from deploy.lock import holder
-from deploy.stackfile import StackInfo
-from deploy.supervisor import last_line, mark_of
+from deploy.local import orphans
+from deploy.local.lock import holder
+from deploy.local.stack import HOME, START_SECONDS, Stack, make_folder
+from deploy.local.stackfile import StackInfo
+from deploy.local.supervisor import last_line, mark_of
 
 STOP_SECONDS = 75.0
 """More than all parts of a stack take together, before their supervisor is taken for stuck."""
@@ -81,7 +81,7 @@ def run_detached(data: Path, workers: int, *, control: bool = True) -> StackInfo
     Raises what `Stack.start` raises in that process.
     """
     make_folder(data)
-    command = [sys.executable, "-m", "deploy.daemon", str(data), str(workers), str(int(control))]
+    command = [sys.executable, "-m", "deploy.local.daemon", str(data), str(workers), str(int(control))]
     log = data / "logs" / "supervisor.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -124,8 +124,8 @@ def stop(data: Path) -> bool:
             if not _until(lambda: holder(data) != pid, 5.0):
                 raise ServiceUnavailable(f"The supervisor {pid} of {data} cannot be ended.")
         # It gave the folder up and is leaving; bounded, since its parent may not have asked for it yet.
-        _until(lambda: not strays.exists(pid), 5.0)
-    left = strays.end(mark_of(data / "logs"))
+        _until(lambda: not orphans.exists(pid), 5.0)
+    left = orphans.end(mark_of(data / "logs"))
     stack_file(data).unlink(missing_ok=True)
     return pid is not None or bool(left)
 
