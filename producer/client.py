@@ -270,8 +270,8 @@ class Client:
 
         `source` is a folder of class folders, tars, a prefix, a manifest with a column `label`, IDX files, or
         `job:ID`, the labels of an earlier job that are `min_score` sure. `settings` are `key=value` of the family's
-        recipe (`contract.models.recipes`); `labels` name the classes in their order; `start` is a model of the same family
-        whose weights are begun with; with `half` the weights are published in half precision.
+        recipe (`contract.models.recipes`); `labels` name the classes in their order; `start` is a model of the same
+        family whose weights are begun with; with `half` the weights are published in half precision.
 
         Raises InvalidSource, InvalidInput (an option), UnknownModel, UnknownJob or JobConflict before anything is
         queued.

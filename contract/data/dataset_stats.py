@@ -1,6 +1,6 @@
 """Counts what a job that generates has made: candidates and accepted images of each class, and why others were not.
 
-It reads indices (`contract.data.image_index`), one at a time, and knows neither where they are nor what is written of them.
+It reads indices (`contract.data.image_index`), one at a time; it knows neither where they are nor what becomes.
 """
 
 from __future__ import annotations
