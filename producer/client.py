@@ -46,14 +46,15 @@ from contract.keys import JOBS, JobKeys
 from contract.models.registry import Model, Registry, Scalar, Task
 from contract.records import Precision
 from contract.settings import Settings, current
-from producer import exports, imagefolder, pages, requests, sources
+from producer import exports, imagefolder, pages, requests
 from producer import models as own_models
 from producer import schedules as own_schedules
 from producer.commits import status_from_bucket, unfinished
-from producer.images import Images
-from producer.packing import Progress, pack, upload
 from producer.requests import Request, S, make_request, make_template
 from producer.schedules import Run, Scheduled
+from producer.sources import images
+from producer.sources.pack import Progress, pack, upload
+from producer.sources.read import Images
 from producer.synthetic import export
 from producer.synthetic.export import OnImages
 
@@ -243,11 +244,11 @@ class Client:
             to=to,
         )
         found, spec = request.found, self._spec(request, keys, packed=True)
-        spec, known = self._known(spec, another_spelling=isinstance(found, sources.Packed))
-        if isinstance(found, sources.Upload) and not known:
+        spec, known = self._known(spec, another_spelling=isinstance(found, images.Packed))
+        if isinstance(found, images.Upload) and not known:
             self._upload(found, keys, progress)
         lifecycle.submit(self.house, spec)
-        if isinstance(found, sources.Packed) and lifecycle.read_end(self.house.store, spec.id) is None:
+        if isinstance(found, images.Packed) and lifecycle.read_end(self.house.store, spec.id) is None:
             self._pack(spec, found, progress)
         return self.status(spec.id)
 
@@ -739,7 +740,7 @@ class Client:
         store, found = self.house.store, request.found
         self._check_output(request.to)
         fields = templates.pin(request.fields, request.name, Registry(store))
-        if isinstance(found, sources.Packed) and not packed:
+        if isinstance(found, images.Packed) and not packed:
             uri = f"s3://{store.bucket}/{keys.input_prefix}"
             fields[request.place] = Source(kind="uploaded", uri=uri, label=found.label)
         elif found is not None:
@@ -747,13 +748,13 @@ class Client:
         output = templates.output(keys, store.bucket, request.to)
         return make_spec(request.kind, id=keys.id, output=output, **fields)
 
-    def _begin(self, spec: S, found: sources.Resolved | None, progress: OnProgress | None) -> Status:
+    def _begin(self, spec: S, found: images.Resolved | None, progress: OnProgress | None) -> Status:
         """Bring what is local to the store, unless the job is there already, and queue the job."""
         keys = JobKeys(spec.id)
-        spec, known = self._known(spec, another_spelling=isinstance(found, sources.Packed))
-        if isinstance(found, sources.Upload | sources.Pair) and not known:
+        spec, known = self._known(spec, another_spelling=isinstance(found, images.Packed))
+        if isinstance(found, images.Upload | images.Pair) and not known:
             self._upload(found, keys, progress)
-        elif isinstance(found, sources.Packed) and not known:
+        elif isinstance(found, images.Packed) and not known:
             upload(
                 self._patient.store,
                 keys,
@@ -792,7 +793,7 @@ class Client:
             )
         return there, True
 
-    def _upload(self, upload: sources.Upload | sources.Pair, keys: JobKeys, progress: OnProgress | None) -> None:
+    def _upload(self, upload: images.Upload | images.Pair, keys: JobKeys, progress: OnProgress | None) -> None:
         store = self._patient.store
         for done, file in enumerate(upload.files, 1):
             key = upload.key(file, keys)
@@ -805,7 +806,7 @@ class Client:
             if progress:
                 progress(Progress(done, done, len(upload.files), "files"))
 
-    def _pack(self, spec: Classify, source: sources.Packed, progress: OnProgress | None) -> None:
+    def _pack(self, spec: Classify, source: images.Packed, progress: OnProgress | None) -> None:
         pack(
             self._patient,
             spec,
@@ -814,17 +815,17 @@ class Client:
             progress=progress or (lambda _: None),
         )
 
-    def _unpacked(self, spec: Classify) -> sources.Packed | None:
+    def _unpacked(self, spec: Classify) -> images.Packed | None:
         """What is left to pack of a job, None where nothing is."""
         if spec.source.kind != "packed" or lifecycle.read_plan(self.house.store, spec.id) is not None:
             return None
-        path = sources.from_file_uri(spec.source.uri)
+        path = images.from_file_uri(spec.source.uri)
         if not path.exists():
             raise InvalidSource(
                 f"{path} is not packed to its end and not on this machine; resume {spec.id} where it is."
             )
-        found = sources.resolve(str(path), self.house.store, spec.frames)
-        if not isinstance(found, sources.Packed):
+        found = images.resolve(str(path), self.house.store, spec.frames)
+        if not isinstance(found, images.Packed):
             raise JobConflict(f"{path} has changed since {spec.id} was begun; start a new job.")
         return found
 

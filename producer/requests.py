@@ -22,8 +22,8 @@ from contract.models.recipes import RnnRecipe, make_recipe
 from contract.models.registry import Model, Registry
 from contract.records import Precision
 from contract.settings import Settings
-from producer import datasets, sources
-from producer.sources import Pair, Remote, Resolved
+from producer.sources import images, labelled
+from producer.sources.images import Pair, Remote, Resolved
 
 S = TypeVar("S", Classify, Train, Evaluate, Generate, Synthesize, Reconstruct, Interpolate, Verify)
 
@@ -66,7 +66,7 @@ def classify(
         "shard_size": shard_size or settings.shard_size,
         "max_errors": max_errors,
     }
-    return Request(Classify, sources.resolve(str(source), store, _frames(store, model, "classify")), fields, to)
+    return Request(Classify, images.resolve(str(source), store, _frames(store, model, "classify")), fields, to)
 
 
 def train(
@@ -83,7 +83,7 @@ def train(
     min_score: float = 0.0,
     half: bool = False,
 ) -> Request[Train]:
-    """What `imagemill train` asks for; raises InvalidInput (an option) and what `datasets.resolve` raises."""
+    """What `imagemill train` asks for; raises InvalidInput (an option) and what `labelled.resolve` raises."""
     recipe = make_recipe(family, [*settings, *([f"epochs={epochs}"] if epochs is not None else [])])
     fields = {
         "name": name,
@@ -94,7 +94,7 @@ def train(
         "half": half,
     }
     frames = recipe.frames if isinstance(recipe, RnnRecipe) else 0
-    return Request(Train, datasets.resolve(str(source), store, frames), fields)
+    return Request(Train, labelled.resolve(str(source), store, frames), fields)
 
 
 def evaluate(
@@ -110,7 +110,7 @@ def evaluate(
     cas_epochs: int = 0,
     seed: int = 0,
 ) -> Request[Evaluate]:
-    """What `imagemill evaluate` asks for; raises what `datasets.resolve` raises."""
+    """What `imagemill evaluate` asks for; raises what `labelled.resolve` raises."""
     fields = {
         "model": model,
         "precision": precision,
@@ -120,7 +120,7 @@ def evaluate(
         "cas_epochs": cas_epochs,
         "seed": seed,
     }
-    return Request(Evaluate, datasets.resolve(str(source), store, _frames(store, model, "evaluate")), fields)
+    return Request(Evaluate, labelled.resolve(str(source), store, _frames(store, model, "evaluate")), fields)
 
 
 def generate(
@@ -143,7 +143,7 @@ def generate(
 ) -> Request[Any]:
     """What `imagemill generate` asks for, a Generate, a Reconstruct or an Interpolate; classes by name.
 
-    Raises InvalidInput for options that do not go together, and what `datasets.resolve` raises.
+    Raises InvalidInput for options that do not go together, and what `labelled.resolve` raises.
     """
     fields = {
         "model": model,
@@ -157,7 +157,7 @@ def generate(
         what = "--reconstruct encodes the images of a source, each of its own class, and draws nothing"
         _leave_out(what, {"--interpolate": interpolate, "--steps": steps, "--class": classes, **drawn})
         known = _encoder(store, model, "reconstruct").labels
-        found = datasets.resolve(str(reconstruct), store, 0, known=known)
+        found = labelled.resolve(str(reconstruct), store, 0, known=known)
         return Request(Reconstruct, found, {**fields, "count": count}, to)
     if interpolate is not None:
         what = "--interpolate makes --steps images on the way from one to another, and draws nothing"
@@ -169,7 +169,7 @@ def generate(
                 f"--interpolate goes from one image to another of the same class, and {len(set(classes)) or 'none'} "
                 f"{'is' if not classes else 'are'} given; name the class of both with one --class."
             )
-        ends = sources.resolve_pair([str(end) for end in interpolate], store, settings.max_image_bytes)
+        ends = images.resolve_pair([str(end) for end in interpolate], store, settings.max_image_bytes)
         told = {**fields, "classes": tuple(set(classes)), **({} if steps is None else {"steps": steps})}
         return Request(Interpolate, ends, told, to, place="ends")
     _leave_out("--steps are those of --interpolate", {"--steps": steps})
@@ -200,7 +200,7 @@ def synthesize(
     shard_size: int = 1024,
     to: str | None = None,
 ) -> Request[Synthesize]:
-    """What `imagemill synthesize` asks for; classes by name. Raises what `datasets.resolve` raises."""
+    """What `imagemill synthesize` asks for; classes by name. Raises what `labelled.resolve` raises."""
     fields = {
         "model": model,
         "gate": gate,
@@ -217,7 +217,7 @@ def synthesize(
         "precision": precision,
         "shard_size": shard_size,
     }
-    found = datasets.resolve(str(away_from), store, 0) if away_from is not None else None
+    found = labelled.resolve(str(away_from), store, 0) if away_from is not None else None
     return Request(Synthesize, found, fields, to, place="away_from")
 
 

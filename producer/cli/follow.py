@@ -14,7 +14,7 @@ from producer.cli.progress import job_bar, packing_bar
 if TYPE_CHECKING:
     from contract.jobs.status import Status
     from producer.client import Client
-    from producer.packing import Progress
+    from producer.sources.pack import Progress
 
 
 _IMAGES = frozenset({"generate", "synthesize", "reconstruct", "interpolate"})

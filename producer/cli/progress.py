@@ -11,7 +11,7 @@ from producer.cli.common import duration, figures, on_terminal, say
 
 if TYPE_CHECKING:
     from contract.jobs.status import Status
-    from producer.packing import Progress
+    from producer.sources.pack import Progress
 
 _LINE_SECONDS = 5.0
 

@@ -1,6 +1,6 @@
 """Lists what a job is to label, lazily and in an order that is the same each time.
 
-It reads the object store only; local folders are the producer's (`producer.sources`).
+It reads the object store only; local folders are the producer's (`producer.sources.images`).
 """
 
 from __future__ import annotations

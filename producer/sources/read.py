@@ -7,7 +7,7 @@ import urllib3
 from contract.backend.objects import ObjectStore
 from contract.data.items import Item, parse_s3
 from contract.errors import ImagemillError, ImageNotFound, InvalidSource
-from producer.sources import from_file_uri
+from producer.sources.images import from_file_uri
 
 
 class Images:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from contract.errors import InvalidSource, UnknownJob
-from producer import datasets
-from producer.sources import Packed, Upload
+from producer.sources import labelled
+from producer.sources.images import Packed, Upload
 from tests.producer.fakes import MemoryStore, as_store
 
 STORE = as_store(MemoryStore())
@@ -24,14 +24,14 @@ def folder(base: Path, *files: str) -> str:
 
 
 def test_class_folders_are_packed(tmp_path: Path) -> None:
-    found = datasets.resolve(folder(tmp_path, "a/1.png", "a/2.png", "b/3.png", "b/4.png"), STORE)
+    found = labelled.resolve(folder(tmp_path, "a/1.png", "a/2.png", "b/3.png", "b/4.png"), STORE)
     assert isinstance(found, Packed)
     assert found.total == 4
 
 
 def test_class_folders_of_sequences_are_packed(tmp_path: Path) -> None:
     files = ("a/1/1.png", "a/1/2.png", "a/2/1.png", "b/1.gif", "b/2/1.png", "b/2/2.png")
-    found = datasets.resolve(folder(tmp_path, *files), STORE, 8)
+    found = labelled.resolve(folder(tmp_path, *files), STORE, 8)
     assert isinstance(found, Packed)
     assert [(item.key, item.label) for item in found.files()] == [
         ("a/1/", "a"),
@@ -50,12 +50,12 @@ def test_class_folders_of_sequences_are_packed(tmp_path: Path) -> None:
 )
 def test_folders_of_frames_that_cannot_be_learnt_from(tmp_path: Path, files: list[str], said: str) -> None:
     with pytest.raises(InvalidSource, match=said):
-        datasets.resolve(folder(tmp_path, *files), STORE, 8)
+        labelled.resolve(folder(tmp_path, *files), STORE, 8)
 
 
 def test_idx_files_are_uploaded_as_they_are(tmp_path: Path) -> None:
     files = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "README.md")
-    found = datasets.resolve(folder(tmp_path, *files), STORE)
+    found = labelled.resolve(folder(tmp_path, *files), STORE)
     assert isinstance(found, Upload)
     assert (found.kind, [file.name for file in found.files]) == ("idx", list(files[:2]))
 
@@ -72,9 +72,9 @@ def test_idx_files_are_uploaded_as_they_are(tmp_path: Path) -> None:
 )
 def test_folders_that_cannot_be_learnt_from(tmp_path: Path, files: list[str], said: str) -> None:
     with pytest.raises(InvalidSource, match=said):
-        datasets.resolve(folder(tmp_path, *files), STORE)
+        labelled.resolve(folder(tmp_path, *files), STORE)
 
 
 def test_a_job_that_is_none_is_said_to_be_none() -> None:
     with pytest.raises(UnknownJob, match="There is no job 'gone'"):
-        datasets.resolve("job:gone", STORE)
+        labelled.resolve("job:gone", STORE)

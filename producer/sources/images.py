@@ -1,7 +1,7 @@
 """What can be labelled: makes a source of what the user typed, before anything is queued.
 
 It looks — lists, reads manifests, makes sure that there is an image — and writes nothing. What has to
-be brought to the bucket is said in the answer; `producer.packing` and `producer.client` bring it.
+be brought to the bucket is said in the answer; `producer.sources.pack` and `producer.client` bring it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from contract.data.items import is_image_name, parse_s3
 from contract.errors import InvalidSource, ObjectNotFound
 from contract.jobs.specs import Original, Source
 from contract.keys import JobKeys
-from producer import manifests
-from producer.folders import Local, images, walk
+from producer.sources import manifests
+from producer.sources.folders import Local, images, walk
 
 _LOOK = 1000
 """Keys of a prefix that decide what it holds: one page of a listing."""

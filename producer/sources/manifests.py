@@ -18,7 +18,7 @@ from urllib.request import url2pathname
 from contract.data.items import FRAMES_COLUMN, URI_COLUMNS, folder_label, parse_s3, row_frames, row_uri
 from contract.data.sequences import MAX_FRAMES, spread
 from contract.errors import InvalidSource
-from producer.folders import Local, LocalFile, LocalSequence, local_file
+from producer.sources.folders import Local, LocalFile, LocalSequence, local_file
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 _LABEL = "label"

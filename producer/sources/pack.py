@@ -25,9 +25,9 @@ from contract.jobs.lifecycle import House, read_plan, rebuild
 from contract.jobs.specs import Classify
 from contract.jobs.status import ENDED, Plan
 from contract.keys import JobKeys
-from producer.folders import Local, LocalSequence
-from producer.sources import Packed
-from producer.tars import write_tar
+from producer.sources.folders import Local, LocalSequence
+from producer.sources.images import Packed
+from producer.sources.tar_writer import write_tar
 
 log = logging.getLogger(__name__)
 

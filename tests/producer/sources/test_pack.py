@@ -14,11 +14,11 @@ from contract.data.items import Item, read_manifest
 from contract.errors import JobConflict
 from contract.jobs.status import Plan
 from contract.keys import JobKeys
-from producer import sources
-from producer.folders import Local, LocalFile, LocalSequence
-from producer.packing import Progress, cut, difference, pack
-from producer.sources import Packed
-from producer.tars import write_tar
+from producer.sources import images
+from producer.sources.folders import Local, LocalFile, LocalSequence
+from producer.sources.images import Packed
+from producer.sources.pack import Progress, cut, difference, pack
+from producer.sources.tar_writer import write_tar
 from tests.producer.fakes import MemoryLedger, MemoryQueues, MemoryStore, as_store, house, spec
 
 KEYS = JobKeys("job")
@@ -28,7 +28,7 @@ def folder_of(path: Path, **files: bytes) -> Packed:
     path.mkdir(exist_ok=True)
     for name, data in files.items():
         (path / f"{name}.jpg").write_bytes(data)
-    found = sources.resolve(str(path), as_store(MemoryStore()))
+    found = images.resolve(str(path), as_store(MemoryStore()))
     assert isinstance(found, Packed)
     return found
 
@@ -85,7 +85,9 @@ def test_a_file_that_breaks_off_leaves_no_half_member(tmp_path: Path, monkeypatc
     (tmp_path / "a").write_bytes(b"a")
     (tmp_path / "b").write_bytes(b"b")
     breaks = iter([True, False])
-    monkeypatch.setattr("producer.tars._copy", lambda source, target, size: not next(breaks) and target.write(b"b"))
+    monkeypatch.setattr(
+        "producer.sources.tar_writer._copy", lambda source, target, size: not next(breaks) and target.write(b"b")
+    )
 
     items, tar = tar_of(tmp_path, local(tmp_path / "a", "a.jpg"), local(tmp_path / "b", "b.jpg"))
 
@@ -171,7 +173,7 @@ def test_packing_sequences_goes_on_too_and_a_frame_more_is_a_change(tmp_path: Pa
     for name in ("a/1", "a/2", "b/1", "c/1"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / f"{name}.png").write_bytes(name.encode())
-    found = sources.resolve(str(tmp_path), as_store(MemoryStore()), 8)
+    found = images.resolve(str(tmp_path), as_store(MemoryStore()), 8)
     assert isinstance(found, Packed)
     pack(house(store, MemoryLedger(), MemoryQueues()), spec(), found, max_bytes=100)
     for key in (KEYS.plan, KEYS.manifest(1)):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from contract.errors import InvalidSource
-from producer.folders import walk
+from producer.sources.folders import walk
 
 
 def touch(path: Path, data: bytes = b"x") -> Path:

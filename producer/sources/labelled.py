@@ -1,6 +1,6 @@
 """What can be trained on: makes a source of what the user typed, and finds what is wrong with it before it is queued.
 
-Beside the sources that can be labelled (`producer.sources`) there are IDX files and the labels of an earlier job. It
+Beside the sources that can be labelled (`producer.sources.images`) there are IDX files and the labels of an earlier job. It
 writes nothing.
 """
 
@@ -16,8 +16,8 @@ from contract.data.items import parse_s3
 from contract.errors import InvalidSource
 from contract.jobs import lifecycle
 from contract.jobs.specs import Classify, ImagesSpec
-from producer import sources
-from producer.sources import Packed, Remote, Resolved, Upload
+from producer.sources import images
+from producer.sources.images import Packed, Remote, Resolved, Upload
 
 JOB = "job:"
 _IDX = re.compile(r"[-.](images|labels)[-.]idx[13]-ubyte(\.gz)?$")
@@ -40,13 +40,13 @@ def resolve(text: str, store: ObjectStore, frames: int = 0, *, known: Sequence[s
         bucket, prefix = parse_s3(text)
         if store.bucket_exists(bucket) and any(_IDX.search(entry.key) for entry in store.list(prefix, bucket=bucket)):
             return Remote("idx", text, text)
-        return sources.resolve(text, store, frames)
+        return images.resolve(text, store, frames)
     folder = Path(text).expanduser()
     if folder.is_dir():
         files = tuple(sorted(path.resolve() for path in folder.iterdir() if _IDX.search(path.name)))
         if files:
             return Upload("idx", text, files)
-    found = sources.resolve(text, store, frames)
+    found = images.resolve(text, store, frames)
     if isinstance(found, Packed) and folder.is_dir():
         if known:
             _check_known(found, text, known)

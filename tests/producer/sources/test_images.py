@@ -11,14 +11,14 @@ import pytest
 
 from contract.errors import InvalidSource
 from contract.keys import JobKeys
-from producer import sources
-from producer.folders import LocalSequence
-from producer.sources import Packed, Remote, Resolved, Upload
+from producer.sources import images
+from producer.sources.folders import LocalSequence
+from producer.sources.images import Packed, Remote, Resolved, Upload
 from tests.producer.fakes import MemoryStore, as_store
 
 
 def resolve(text: str | Path, store: MemoryStore | None = None, frames: int = 0) -> Resolved:
-    return sources.resolve(str(text), as_store(store or MemoryStore()), frames)
+    return images.resolve(str(text), as_store(store or MemoryStore()), frames)
 
 
 def refused(text: str | Path, store: MemoryStore | None = None, frames: int = 0) -> str:

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from contract.data.items import Item
 from contract.data.sequences import MAX_IMAGES
-from producer.folders import Local, LocalFile, LocalSequence
+from producer.sources.folders import Local, LocalFile, LocalSequence
 
 _CHUNK = 2**20
 _BLOCK = tarfile.BLOCKSIZE
