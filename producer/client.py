@@ -46,17 +46,18 @@ from contract.keys import JOBS, JobKeys
 from contract.models.registry import Model, Registry, Scalar, Task
 from contract.records import Precision
 from contract.settings import Settings, current
-from producer import exports, imagefolder, pages, requests
 from producer import models as own_models
+from producer import pages, requests
 from producer import schedules as own_schedules
 from producer.commits import status_from_bucket, unfinished
+from producer.exports import labels, labels_imagefolder
+from producer.exports.images import export
+from producer.exports.images.export import OnImages
 from producer.requests import Request, S, make_request, make_template
 from producer.schedules import Run, Scheduled
 from producer.sources import images
 from producer.sources.pack import Progress, pack, upload
 from producer.sources.read import Images
-from producer.synthetic import export
-from producer.synthetic.export import OnImages
 
 log = logging.getLogger(__name__)
 
@@ -671,14 +672,14 @@ class Client:
         store = self.house.store
         if format == "imagefolder" and isinstance(output, Path):
             images = Images(self._patient.store, self.settings.max_image_bytes)
-            return Exported(*imagefolder.write(results.with_items(store, job), output, images.read))
+            return Exported(*labels_imagefolder.write(results.with_items(store, job), output, images.read))
         if isinstance(output, Path):
             output.parent.mkdir(parents=True, exist_ok=True)
             partial = output.with_name(f".{output.name}.part")
             try:
                 if format == "parquet":
                     tables = (table for _, table in results.tables(store, job))
-                    exported = Exported(exports.write_parquet(tables, schema(embedding=spec.embed), partial))
+                    exported = Exported(labels.write_parquet(tables, schema(embedding=spec.embed), partial))
                 else:
                     with partial.open("w", encoding="utf-8", newline="") as file:
                         exported = self._export_text(spec, format, file, presign_hours)
@@ -706,9 +707,9 @@ class Client:
         store = self.house.store
         rows = results.rows(store, spec.id)
         if format == "jsonl":
-            return Exported(exports.write_jsonl(rows, out))
+            return Exported(labels.write_jsonl(rows, out))
         if format == "csv":
-            return Exported(exports.write_csv(rows, out, schema(embedding=spec.embed).names))
+            return Exported(labels.write_csv(rows, out, schema(embedding=spec.embed).names))
 
         def address(uri: str) -> str:
             if presign_hours and uri.startswith("s3://") and "#" not in uri and not uri.endswith("/"):
@@ -716,7 +717,7 @@ class Client:
                 return store.presign(key, bucket=bucket, hours=presign_hours)
             return uri
 
-        return Exported(*exports.write_labelstudio(rows, out, address))
+        return Exported(*labels.write_labelstudio(rows, out, address))
 
     # Steps
 

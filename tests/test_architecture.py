@@ -15,7 +15,7 @@ ALLOWED = {
     "deploy": {"deploy", "contract"},
 }
 HEAVY = {"torch", "openvino", "PIL", "numpy"}
-READS_PIXELS = "producer/synthetic/idx.py"
+READS_PIXELS = "producer/exports/images/idx.py"
 """The one light module that may import Pillow, when it is called: a producer can do without all else that is heavy."""
 
 

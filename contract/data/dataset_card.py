@@ -1,6 +1,6 @@
 """The dataset card of generated images: a README.md with the front matter that Hugging Face reads.
 
-Pure text of a spec and a census; it knows no store. What machines read of the same is `contract.croissant`.
+Pure text of a spec and a census; it knows no store. What machines read of the same is `producer.exports.images.croissant`.
 """
 
 from __future__ import annotations

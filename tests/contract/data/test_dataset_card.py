@@ -7,12 +7,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from contract.croissant import croissant, data_file
 from contract.data import dataset_card
 from contract.data.dataset_stats import Census, ClassCount, count
 from contract.data.image_index import schema
 from contract.jobs.specs import Generate, Source, Synthesize
 from contract.jobs.status import Status
+from producer.exports.images.croissant import croissant, data_file
 
 COMMON: dict[str, Any] = {
     "id": "digits",

@@ -21,7 +21,7 @@ from contract.data.items import IMAGE_SUFFIXES, Item
 from contract.data.label_rows import ERROR
 from contract.errors import ImageNotFound, InvalidInput
 from contract.jobs.results import Row
-from producer.exports import rounded
+from producer.exports.labels import rounded
 
 METADATA = "metadata.jsonl"
 _THREADS = 8

@@ -12,9 +12,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from contract.croissant import DataFile
 from contract.data.dataset_card import Layout
 from contract.errors import InvalidInput
+from producer.exports.images.croissant import DataFile
 
 OWNER = ".imagemill-export"
 

@@ -10,16 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from contract.backend.objects import ObjectStore
-from contract.croissant import croissant
 from contract.data.dataset_card import CARD, CROISSANT, Layout, card
 from contract.data.dataset_stats import Census, count
 from contract.data.image_index import shards
 from contract.errors import JobConflict
 from contract.jobs import lifecycle
 from contract.jobs.specs import ImagesSpec
-from producer.synthetic import idx, imagefolder, parquet, webdataset
-from producer.synthetic.images import read
-from producer.synthetic.target import Target
+from producer.exports.images import idx, imagefolder, parquet, webdataset
+from producer.exports.images.accepted import read
+from producer.exports.images.croissant import croissant
+from producer.exports.images.target import Target
 
 OnImages = Callable[[int, int], None]
 """Told how many images are written, and of how many."""

@@ -1,7 +1,7 @@
 """Turns labelled rows into formats that people know: JSON lines, CSV, Parquet, Label Studio.
 
 It writes to what it is given and streams: one shard's rows are in memory at a time. The image folder,
-which also needs the images, is `producer.imagefolder`.
+which also needs the images, is `producer.exports.labels_imagefolder`.
 """
 
 from __future__ import annotations

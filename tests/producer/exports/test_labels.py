@@ -16,7 +16,7 @@ from contract.data.items import Item
 from contract.data.label_rows import schema
 from contract.errors import ImageNotFound, InvalidInput
 from contract.jobs.results import Row
-from producer import exports, imagefolder
+from producer.exports import labels, labels_imagefolder
 
 
 def row(key: str = "a.jpg", label: str = "tabby cat", index: int = 281, data: bytes = b"bytes") -> Row:
@@ -54,7 +54,7 @@ def failure(key: str = "bad.jpg") -> Row:
 def test_jsonl_is_one_row_a_line_with_short_floats() -> None:
     out = io.StringIO()
 
-    assert exports.write_jsonl([row("ü.jpg"), failure()], out) == 2
+    assert labels.write_jsonl([row("ü.jpg"), failure()], out) == 2
     first, second = out.getvalue().splitlines()
     assert '"key": "ü.jpg"' in first
     assert json.loads(first)["top_k"][0]["score"] == json.loads(first)["score"] == 0.123457
@@ -63,7 +63,7 @@ def test_jsonl_is_one_row_a_line_with_short_floats() -> None:
 
 def test_csv_keeps_lists_as_json() -> None:
     out = io.StringIO()
-    exports.write_csv([row(), failure()], out, schema().names)
+    labels.write_csv([row(), failure()], out, schema().names)
 
     first, second = csv.DictReader(io.StringIO(out.getvalue()))
     assert json.loads(first["top_k"]) == [{"label": "tabby cat", "label_index": 281, "score": 0.123457}]
@@ -75,7 +75,7 @@ def test_parquet_keeps_the_embeddings(tmp_path: Path) -> None:
     labelled = pa.Table.from_pylist([{**row(), "embedding": [1.0, 2.0]}], schema=columns)
     failed = pa.Table.from_pylist([failure()], schema=columns)
 
-    count = exports.write_parquet([failed, labelled], columns, tmp_path / "out.parquet")
+    count = labels.write_parquet([failed, labelled], columns, tmp_path / "out.parquet")
 
     assert count == 2
     assert pq.read_table(tmp_path / "out.parquet")["embedding"].to_pylist() == [None, [1.0, 2.0]]
@@ -84,7 +84,7 @@ def test_parquet_keeps_the_embeddings(tmp_path: Path) -> None:
 def test_labelstudio_is_a_list_of_tasks_with_predictions() -> None:
     out = io.StringIO()
 
-    counts = exports.write_labelstudio([failure(), row("a.jpg"), row("b.jpg")], out, str.upper)
+    counts = labels.write_labelstudio([failure(), row("a.jpg"), row("b.jpg")], out, str.upper)
 
     first, _ = json.loads(out.getvalue())
     assert counts == (2, 1)
@@ -96,7 +96,7 @@ def test_labelstudio_is_a_list_of_tasks_with_predictions() -> None:
 
 def test_labelstudio_without_rows_is_an_empty_list() -> None:
     out = io.StringIO()
-    exports.write_labelstudio([], out, str)
+    labels.write_labelstudio([], out, str)
 
     assert json.loads(out.getvalue()) == []
 
@@ -115,7 +115,7 @@ def read_bytes(_: Item) -> bytes:
 def test_an_image_folder_has_a_folder_a_label_and_metadata(tmp_path: Path) -> None:
     rows = [row("x/a.jpg"), row("y/a.jpg"), failure()]
 
-    counts = imagefolder.write([[(r, item(r)) for r in rows]], tmp_path / "out", read_bytes)
+    counts = labels_imagefolder.write([[(r, item(r)) for r in rows]], tmp_path / "out", read_bytes)
 
     lines = [json.loads(line) for line in (tmp_path / "out" / "metadata.jsonl").read_text().splitlines()]
     assert counts == (2, 1)
@@ -135,18 +135,18 @@ def test_an_image_that_is_gone_or_another_one_now_is_left_out(tmp_path: Path) ->
             raise ImageNotFound("gone")
         return b"as it is"
 
-    assert imagefolder.write([[(gone, item(gone)), (changed, item(changed))]], tmp_path, read) == (0, 2)
+    assert labels_imagefolder.write([[(gone, item(gone)), (changed, item(changed))]], tmp_path, read) == (0, 2)
 
 
 def test_a_folder_with_files_in_it_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.jpg").touch()
 
     with pytest.raises(InvalidInput, match="is not empty"):
-        imagefolder.write([], tmp_path, read_bytes)
+        labels_imagefolder.write([], tmp_path, read_bytes)
 
 
 def test_two_labels_that_are_spelled_alike_have_two_folders() -> None:
-    names = imagefolder.FolderNames()
+    names = labels_imagefolder.FolderNames()
 
     assert names.of("crane", 134) == "crane"
     assert names.of("crane", 517) == "crane-517"
@@ -155,7 +155,7 @@ def test_two_labels_that_are_spelled_alike_have_two_folders() -> None:
 
 
 def test_labels_that_become_alike_when_they_are_made_safe_have_folders_of_their_own() -> None:
-    names = imagefolder.FolderNames()
+    names = labels_imagefolder.FolderNames()
     labels = ["T-shirt/top", "T-shirt_top", "t-shirt:top", "T-shirt_top-1"]
 
     folders = [names.of(label, index) for index, label in enumerate(labels)]
@@ -170,7 +170,7 @@ def test_labels_that_become_alike_when_they_are_made_safe_have_folders_of_their_
     [("tabby, cat", "tabby_ cat"), ("../up", "up"), ("a/b", "a_b"), ("...", "unnamed"), ("éclair", "éclair")],
 )
 def test_names_are_safe_for_every_file_system(name: str, safe: str) -> None:
-    assert imagefolder.safe(name) == safe
+    assert labels_imagefolder.safe(name) == safe
 
 
 @pytest.mark.parametrize(
@@ -178,4 +178,4 @@ def test_names_are_safe_for_every_file_system(name: str, safe: str) -> None:
     [("a.JPG", b"", ".jpg"), ("object", b"\x89PNG\r\n\x1a\n", ".png"), ("v1.5", b"\xff\xd8\xff", ".jpg")],
 )
 def test_a_file_has_the_suffix_of_an_image(key: str, data: bytes, suffix: str) -> None:
-    assert Path(imagefolder.file_name(row(key), data)).suffix == suffix
+    assert Path(labels_imagefolder.file_name(row(key), data)).suffix == suffix

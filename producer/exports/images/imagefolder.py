@@ -13,9 +13,9 @@ from contract.data.dataset_card import FOLDER_METADATA, image_suffix
 from contract.data.dataset_stats import Census
 from contract.jobs.results import Row
 from contract.jobs.specs import ImagesSpec
-from producer.imagefolder import FolderNames
-from producer.synthetic.images import metadata
-from producer.synthetic.target import Target
+from producer.exports.images.accepted import metadata
+from producer.exports.images.target import Target
+from producer.exports.labels_imagefolder import FolderNames
 
 
 def write(

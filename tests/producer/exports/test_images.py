@@ -25,9 +25,9 @@ from contract.keys import JobKeys
 from contract.settings import Settings, current
 from producer import Client
 from producer.cli import cli
-from producer.synthetic import parquet
-from producer.synthetic.export import export
-from producer.synthetic.images import Window
+from producer.exports.images import parquet
+from producer.exports.images.accepted import Window
+from producer.exports.images.export import export
 from tests.mill import variables
 from tests.producer.fakes import spec as classify_spec
 from tests.synthetic import colour, fabricate, fabricate_candidates, generate_spec, gray, synthesize_spec

@@ -17,8 +17,8 @@ from contract.data.dataset_stats import Census
 from contract.errors import InvalidInput, ObjectDamaged
 from contract.jobs.results import Row
 from contract.jobs.specs import ImagesSpec
-from producer.synthetic.images import metadata
-from producer.synthetic.target import Target
+from producer.exports.images.accepted import metadata
+from producer.exports.images.target import Target
 
 _CLASSES = 256
 

@@ -16,7 +16,7 @@ from contract.errors import ObjectDamaged
 from contract.jobs.results import Row
 from contract.jobs.specs import ImagesSpec
 from contract.jobs.status import Marker
-from producer.exports import rounded
+from producer.exports.labels import rounded
 
 
 def accepted(index: pa.Table) -> list[Row]:

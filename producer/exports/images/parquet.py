@@ -18,7 +18,7 @@ from contract.data.dataset_card import CANDIDATES, PARQUET, columns, image_suffi
 from contract.data.dataset_stats import Census
 from contract.jobs.results import Row
 from contract.jobs.specs import ImagesSpec, Synthesize
-from producer.synthetic.target import Target
+from producer.exports.images.target import Target
 
 _ROWS, _BYTES = 1000, 32 * 2**20
 """A row group has so many images or so many bytes at most, and an image more: it is what is held in memory."""

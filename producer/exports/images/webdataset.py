@@ -13,8 +13,8 @@ from contract.data.items import parse_s3
 from contract.errors import ObjectDamaged
 from contract.jobs.results import Row
 from contract.jobs.specs import ImagesSpec
-from producer.synthetic.images import accepted, check
-from producer.synthetic.target import Target
+from producer.exports.images.accepted import accepted, check
+from producer.exports.images.target import Target
 
 
 def write(store: ObjectStore, spec: ImagesSpec, target: Target, done: Callable[[int], None]) -> list[str]:

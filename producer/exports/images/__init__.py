@@ -1,0 +1,1 @@
+"""Generated images as data sets, one module a format."""
