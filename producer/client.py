@@ -47,14 +47,14 @@ from contract.models.registry import Model, Registry, Scalar, Task
 from contract.records import Precision
 from contract.settings import Settings, current
 from producer import models as own_models
-from producer import pages, requests
-from producer import schedules as own_schedules
-from producer.commits import status_from_bucket, unfinished
 from producer.exports import labels, labels_imagefolder
 from producer.exports.images import export
 from producer.exports.images.export import OnImages
-from producer.requests import Request, S, make_request, make_template
-from producer.schedules import Run, Scheduled
+from producer.jobs import reports, requests
+from producer.jobs import schedules as own_schedules
+from producer.jobs.requests import Request, S, make_request, make_template
+from producer.jobs.schedules import Run, Scheduled
+from producer.jobs.status_from_bucket import status_from_bucket, unfinished
 from producer.sources import images
 from producer.sources.pack import Progress, pack, upload
 from producer.sources.read import Images
@@ -472,7 +472,7 @@ class Client:
         Raises JobConflict where the job has none, or none yet, and ServiceUnavailable where no worker has made it
         within `timeout` seconds.
         """
-        return pages.fetch(self.house, job, timeout=timeout)
+        return reports.fetch(self.house, job, timeout=timeout)
 
     def history(self, job: str) -> list[dict[str, Any]]:
         """The figures of each epoch of a training so far: epoch, step, losses, metrics, learning_rate, seconds."""

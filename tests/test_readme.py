@@ -23,7 +23,7 @@ from contract.settings import Settings
 from deploy.demo import MODEL
 from producer import cli as producer_cli
 from producer.client import Client
-from producer.schedules import Run, Scheduled
+from producer.jobs.schedules import Run, Scheduled
 from worker import cli as worker_cli
 from worker.process import EXIT_STALLED, EXIT_UNFIT
 from worker.runner import EXIT_DEVICE

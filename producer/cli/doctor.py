@@ -20,7 +20,7 @@ def doctor(as_json: bool) -> None:
     Example:
       imagemill doctor
     """
-    from producer.checks import exit_code, run_checks
+    from producer.doctor import exit_code, run_checks
 
     checks = []
     for check in run_checks():

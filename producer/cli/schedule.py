@@ -13,7 +13,7 @@ from producer.cli.common import print_fields, print_json, print_table, say, shar
 from producer.cli.follow import print_queued
 
 if TYPE_CHECKING:
-    from producer.schedules import Run, Scheduled
+    from producer.jobs.schedules import Run, Scheduled
 
 # What a command says of its one job; the jobs of a schedule are named by their ticks, and nobody waits for them.
 _OF_ONE_JOB = {"job": "--job", "detach": "--detach", "as_json": "--json"}
@@ -199,7 +199,7 @@ def history(name: str, limit: int, as_json: bool) -> None:
 def _parse(ctx: click.Context, words: Sequence[str]) -> tuple[str, dict[str, Any]]:
     """The command in `words` and its arguments, as its own parser has them; it is not called."""
     from contract.errors import InvalidInput
-    from producer.requests import check_command
+    from producer.jobs.requests import check_command
 
     name = check_command(words[0])
     command = cli.get_command(ctx, name)

@@ -10,8 +10,8 @@ import pytest
 from contract.jobs.schedules import Schedules, stamp
 from contract.keys import TASK_TICK
 from contract.models.registry import Model, Preprocess, Registry, make_file
-from producer.requests import make_request, make_template
-from producer.schedules import new_schedule
+from producer.jobs.requests import make_request, make_template
+from producer.jobs.schedules import new_schedule
 from tests.mill import Mill
 from tests.waiting import wait_until
 

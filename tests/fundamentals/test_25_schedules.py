@@ -19,8 +19,8 @@ from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, InvalidInput, InvalidSchedule, InvalidSource, UnknownModel, UnknownSchedule
 from contract.jobs.schedules import Schedules, job_id, to_iso
 from producer import Client
-from producer.requests import make_request, make_template
-from producer.schedules import new_schedule
+from producer.jobs.requests import make_request, make_template
+from producer.jobs.schedules import new_schedule
 from tests.fundamentals.conftest import MODEL, Rows
 from tests.mill import Mill, variables
 from tests.waiting import wait_until

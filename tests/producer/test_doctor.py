@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contract.backend.ledger import Worker
-from producer.checks import Check, check_clock, check_redis, check_workers, exit_code
+from producer.doctor import Check, check_clock, check_redis, check_workers, exit_code
 
 
 def test_a_redis_that_is_old_or_forgets_is_named() -> None:

@@ -13,7 +13,7 @@ from contract.jobs.specs import Classify, Evaluate, Source, Spec, Train
 from contract.jobs.status import State
 from contract.keys import JobKeys
 from contract.models.recipes import make_recipe
-from producer.pages import fetch
+from producer.jobs.reports import fetch
 
 SOURCE = Source(kind="prefix", uri="s3://b/in/", label="in")
 COMMON: dict[str, Any] = {"id": "job", "source": SOURCE, "output": "s3://b/jobs/job/out/"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contract.jobs.status import Marker
-from producer.commits import unfinished
+from producer.jobs.status_from_bucket import unfinished
 
 
 def marker(shard: int, errors: int = 0, split: tuple[int, int] | None = None) -> Marker:

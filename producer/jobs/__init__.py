@@ -1,0 +1,1 @@
+"""Requests, schedules, reports and the status of jobs, as a producer sees them. Prints nothing."""
