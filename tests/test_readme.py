@@ -25,8 +25,8 @@ from producer import cli as producer_cli
 from producer.client import Client
 from producer.jobs.schedules import Run, Scheduled
 from worker import cli as worker_cli
+from worker.execution.runner import EXIT_DEVICE
 from worker.process import EXIT_STALLED, EXIT_UNFIT
-from worker.runner import EXIT_DEVICE
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")

@@ -13,7 +13,7 @@ from contract.jobs.lifecycle import House
 from contract.models.registry import Model, Registry
 from contract.models.review import Staging, Verdict
 from worker.engine.trial import try_out
-from worker.models import fetch_weights
+from worker.execution.model_cache import fetch_weights
 
 log = logging.getLogger(__name__)
 

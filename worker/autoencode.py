@@ -24,8 +24,8 @@ from worker.engine import pixels
 from worker.engine.encode import encode
 from worker.engine.interpolation import spherical
 from worker.engine.sampler import GROUP
-from worker.leases import Lease
-from worker.models import Models
+from worker.execution.leases import Lease
+from worker.execution.model_cache import Models
 from worker.originals import Originals
 
 

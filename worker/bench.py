@@ -34,7 +34,7 @@ from worker.engine import measure as engine_measure
 from worker.engine.cores import cores
 from worker.engine.memory import calm_openmp, tune_allocator
 from worker.engine.runtime import ModelSpec, Runtime, torch_device
-from worker.models import load_runtime
+from worker.execution.model_cache import load_runtime
 from worker.zoo import builtin
 
 Part: TypeAlias = Literal["labelling", "training", "generation"]

@@ -40,8 +40,8 @@ from contract.keys import JobKeys, shard_stem
 from contract.models.registry import Model
 from contract.portions import Portion
 from worker.archive import Archive, facts, index
+from worker.execution.model_cache import Models
 from worker.generate import FEATURES
-from worker.models import Models
 from worker.selection import Selection
 from worker.waves import next_wave
 

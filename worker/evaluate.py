@@ -24,10 +24,10 @@ from contract.keys import JobKeys
 from contract.models.registry import Model
 from worker.datasets import DatasetReader
 from worker.evaluation import page
+from worker.execution.leases import Keeper, Lease
+from worker.execution.model_cache import Models
+from worker.execution.runner import Runner, commit_single
 from worker.judges import Case, Judgement, classifier
-from worker.leases import Keeper, Lease
-from worker.models import Models
-from worker.runner import Runner, commit_single
 
 FIGURES = "evaluation.json"
 

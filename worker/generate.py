@@ -38,12 +38,12 @@ from worker.autoencode import Autoencoding
 from worker.engine import pixels
 from worker.engine.encode import encode
 from worker.engine.sampler import GROUP
-from worker.lanes import Lanes
-from worker.leases import Keeper, Lease
-from worker.models import Models
+from worker.execution.device_slots import Lanes
+from worker.execution.leases import Keeper, Lease
+from worker.execution.model_cache import Models
+from worker.execution.runner import Runner, commit_single
 from worker.originals import Originals
 from worker.reference import Reference, References
-from worker.runner import Runner, commit_single
 from worker.selection import normalized
 
 FEATURES = "features"

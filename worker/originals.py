@@ -15,7 +15,7 @@ from contract.jobs.lifecycle import read_plan
 from contract.jobs.specs import EncodedSpec, Interpolate, Reconstruct
 from contract.keys import JobKeys
 from worker.datasets import Block, DatasetReader, Wanted
-from worker.models import Models
+from worker.execution.model_cache import Models
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from worker.conclude import Concluder
     from worker.datasets import DatasetReader
     from worker.evaluate import EvaluateRunner
+    from worker.execution.leases import Keeper, Lease
     from worker.fetch import Fetcher
     from worker.generate import GenerateRunner
-    from worker.leases import Keeper, Lease
     from worker.shards import ShardRunner
     from worker.train import TrainRunner
     from worker.verify import VerifyRunner
@@ -169,7 +169,7 @@ class Process:
     @cached_property
     def keeper(self) -> Keeper:
         """Holds every lease of this process."""
-        from worker.leases import Keeper
+        from worker.execution.leases import Keeper
 
         return Keeper(self.house.ledger, self.settings.lease_seconds)
 
@@ -259,7 +259,7 @@ class Process:
 
     def _refuse(self, kind: str, job: str, shard: int, error: Exception) -> None:
         """Count an attempt of a shard that cannot be begun; the last one ends the job."""
-        from worker.runner import Runner
+        from worker.execution.runner import Runner
 
         said = f"what runs a job of kind {kind} cannot be loaded ({type(error).__name__}: {error})"
 
@@ -274,8 +274,8 @@ class Process:
         Runner(kind, self._name, self.house, self.keeper, lambda: False).run(job, shard, refuse)
 
     def _make_runner(self) -> ShardRunner:
-        from worker.gate import Gate
-        from worker.models import Models
+        from worker.execution.exclusive import Gate
+        from worker.execution.model_cache import Models
         from worker.shards import ShardRunner
 
         settings = self.settings
@@ -295,8 +295,8 @@ class Process:
         import torch
 
         from worker.engine.runtime import torch_device
+        from worker.execution.device_slots import Lanes
         from worker.generate import GenerateRunner
-        from worker.lanes import Lanes
         from worker.originals import Originals
         from worker.reference import References
 

@@ -20,9 +20,9 @@ from contract.jobs.specs import Synthesize
 from contract.keys import JobKeys
 from worker.datasets import DatasetReader, Wanted
 from worker.engine import pixels
+from worker.execution.leases import Lease
+from worker.execution.model_cache import Models
 from worker.judges import forward
-from worker.leases import Lease
-from worker.models import Models
 from worker.selection import normalized
 from worker.training.data import Dataset
 

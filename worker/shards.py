@@ -27,12 +27,12 @@ from contract.jobs.status import Marker
 from contract.keys import JobKeys, child_shards, shard_stem
 from contract.models.registry import Model
 from worker.engine.pipeline import Encoded, Result
+from worker.execution.exclusive import Gate
+from worker.execution.leases import Keeper, Lease
+from worker.execution.model_cache import Loaded, Models
+from worker.execution.runner import Runner
 from worker.fetch import Fetcher
-from worker.gate import Gate
-from worker.leases import Keeper, Lease
-from worker.models import Loaded, Models
 from worker.rows import Rows, read_rows, tally
-from worker.runner import Runner
 
 log = logging.getLogger(__name__)
 

@@ -37,9 +37,9 @@ from contract.keys import JobKeys
 from contract.models.recipes import RnnRecipe
 from contract.models.registry import Registry
 from worker.datasets import DatasetReader, Prepared, Wanted
-from worker.leases import Keeper, Lease
+from worker.execution.leases import Keeper, Lease
+from worker.execution.runner import Runner, commit_single
 from worker.publish import Trained, publish, training_losses
-from worker.runner import Runner, commit_single
 from worker.training.data import Dataset, split
 from worker.training.learners import make
 from worker.training.loop import EpochRecord, Outcome, train

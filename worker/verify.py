@@ -27,9 +27,9 @@ from worker.archive import Row
 from worker.engine import pixels
 from worker.engine.decode import decode
 from worker.engine.encode import encode
-from worker.leases import Keeper, Lease
-from worker.models import Models
-from worker.runner import Runner, commit_single
+from worker.execution.leases import Keeper, Lease
+from worker.execution.model_cache import Models
+from worker.execution.runner import Runner, commit_single
 from worker.training.data import evenly
 
 _TOLERANCE = 1

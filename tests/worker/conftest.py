@@ -20,9 +20,9 @@ from contract.jobs.status import Plan
 from contract.keys import JobKeys
 from contract.models.registry import File, Model, Preprocess
 from worker.engine.pipeline import Encoded, Failed, Labelled, Result
+from worker.execution.exclusive import Gate
+from worker.execution.leases import Keeper
 from worker.fetch import Fetcher
-from worker.gate import Gate
-from worker.leases import Keeper
 from worker.shards import ShardRunner
 
 MODEL = Model(

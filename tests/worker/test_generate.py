@@ -19,9 +19,9 @@ from contract.portions import Portion
 from tests.waiting import wait_until
 from worker.archive import Archive
 from worker.engine.sampler import GROUP, Sampler
+from worker.execution.device_slots import Lanes
+from worker.execution.leases import Lease
 from worker.generate import GenerateRunner
-from worker.lanes import Lanes
-from worker.leases import Lease
 
 CPU = torch.device("cpu")
 GROUPS = 6

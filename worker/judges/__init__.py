@@ -15,8 +15,8 @@ from contract.models.registry import Model
 from worker.datasets import DatasetReader
 from worker.engine.runtime import Output, Runtime
 from worker.evaluation.page import Section
-from worker.leases import Lease
-from worker.models import Models
+from worker.execution.leases import Lease
+from worker.execution.model_cache import Models
 from worker.training.data import Dataset
 
 

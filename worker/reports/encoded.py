@@ -28,7 +28,7 @@ from worker.engine.decode import decode
 from worker.evaluation import encoded, page
 from worker.evaluation.encoded import PAIRS, WORST, ClassError, Pairs
 from worker.evaluation.page import Section
-from worker.models import Models
+from worker.execution.model_cache import Models
 from worker.originals import Originals
 from worker.reports.generated import read_files
 

@@ -28,8 +28,8 @@ from worker.archive import Row
 from worker.engine.decode import decode
 from worker.evaluation import distances, page, synthesis
 from worker.evaluation.synthesis import PAIRS, SHEET, ClassCount, GateScores, Nearest, Synthesis
+from worker.execution.model_cache import Models
 from worker.generate import FEATURES
-from worker.models import Models
 from worker.reference import Reference, References
 from worker.selection import normalized
 from worker.training.data import evenly

@@ -11,7 +11,7 @@ from contract.backend.objects import ObjectStore
 from contract.errors import ModelError, UnknownModel
 from contract.models.registry import Model, Preprocess, Registry, make_file
 from contract.settings import Settings
-from worker.models import Models, fetch_weights
+from worker.execution.model_cache import Models, fetch_weights
 
 WEIGHTS = b"weights"
 

@@ -32,7 +32,7 @@ from contract.errors import (
 from contract.jobs.lifecycle import House, close, read_marker
 from contract.jobs.status import Marker
 from contract.keys import JobKeys
-from worker.leases import Keeper, Lease
+from worker.execution.leases import Keeper, Lease
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from worker.lanes import Lanes
+from worker.execution.device_slots import Lanes
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

@@ -3,7 +3,7 @@
 import threading
 
 from tests.waiting import wait_until
-from worker.gate import Gate
+from worker.execution.exclusive import Gate
 
 
 def test_who_is_alone_keeps_the_others_out_and_waits_for_those_inside() -> None:
