@@ -29,7 +29,7 @@ from contract.errors import InvalidSource
 from contract.models.recipes import make_recipe
 from contract.models.registry import Model, Registry, make_file
 from contract.records import Precision
-from worker.datasets import training_preprocess
+from worker.datasets.reader import training_preprocess
 from worker.engine import measure as engine_measure
 from worker.engine.cores import cores
 from worker.engine.memory import calm_openmp, tune_allocator
@@ -170,8 +170,8 @@ def _training(files: list[Path]) -> dict[str, Callable[[], float]]:
     """A training of the residual cnn on the photos at 28 × 28, ten classes: its steps alone, and all of it."""
     import torch
 
+    from worker.datasets.dataset import Dataset
     from worker.training import measure as training_measure
-    from worker.training.data import Dataset
 
     distinct = np.stack([np.asarray(Image.open(path).convert("L").resize((28, 28)))[..., None] for path in files])
     images = np.resize(distinct, (_EXAMPLES, *distinct.shape[1:]))  # over and over: a step takes as long

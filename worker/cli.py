@@ -86,7 +86,7 @@ def motion(source: Path, output: Path, count: int) -> None:
       imagemill-worker motion fashion-mnist/ -o motion/
       imagemill train rnn --data motion/train --name motion-rnn
     """
-    from worker.motion import write
+    from worker.datasets.motion import write
 
     for path in write(source, output, count):
         click.echo(path)

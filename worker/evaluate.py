@@ -22,7 +22,7 @@ from contract.jobs.specs import Evaluate
 from contract.jobs.status import Marker, Plan
 from contract.keys import JobKeys
 from contract.models.registry import Model
-from worker.datasets import DatasetReader
+from worker.datasets.reader import DatasetReader
 from worker.evaluation import page
 from worker.execution.leases import Keeper, Lease
 from worker.execution.model_cache import Models

@@ -25,12 +25,12 @@ from worker.engine.cores import cores
 
 if TYPE_CHECKING:
     from worker.conclude import Concluder
-    from worker.datasets import DatasetReader
+    from worker.datasets.reader import DatasetReader
     from worker.evaluate import EvaluateRunner
     from worker.execution.leases import Keeper, Lease
-    from worker.fetch import Fetcher
     from worker.generate import GenerateRunner
     from worker.shards import ShardRunner
+    from worker.sources.fetch import Fetcher
     from worker.train import TrainRunner
     from worker.verify import VerifyRunner
 
@@ -155,7 +155,7 @@ class Process:
     @cached_property
     def reader(self) -> DatasetReader:
         """Makes arrays of labelled sources."""
-        from worker.datasets import DatasetReader
+        from worker.datasets.reader import DatasetReader
 
         settings = self.settings
         return DatasetReader(
@@ -176,7 +176,7 @@ class Process:
     @cached_property
     def fetcher(self) -> Fetcher:
         """Reads images, for all that this process does."""
-        from worker.fetch import Fetcher
+        from worker.sources.fetch import Fetcher
 
         return Fetcher(self._image_store(), self.settings.max_image_bytes)
 
@@ -339,7 +339,7 @@ class Process:
         )
 
     def _image_store(self) -> ObjectStore:
-        from worker.fastget import FastGet
+        from worker.sources.obstore_reader import FastGet
 
         return ObjectStore(
             self.settings, patience=self.settings.store_patience_seconds, fast_get=FastGet(self.settings)

@@ -18,13 +18,13 @@ from contract.backend.objects import ObjectStore
 from contract.errors import ObjectNotFound
 from contract.jobs.specs import Synthesize
 from contract.keys import JobKeys
-from worker.datasets import DatasetReader, Wanted
+from worker.datasets.dataset import Dataset
+from worker.datasets.reader import DatasetReader, Wanted
 from worker.engine import pixels
 from worker.execution.leases import Lease
 from worker.execution.model_cache import Models
 from worker.judges import forward
 from worker.selection import normalized
-from worker.training.data import Dataset
 
 _HELD = 2
 _BLOCK = 1 << 22

@@ -31,8 +31,8 @@ from worker.execution.exclusive import Gate
 from worker.execution.leases import Keeper, Lease
 from worker.execution.model_cache import Loaded, Models
 from worker.execution.runner import Runner
-from worker.fetch import Fetcher
 from worker.rows import Rows, read_rows, tally
+from worker.sources.fetch import Fetcher
 
 log = logging.getLogger(__name__)
 

@@ -36,11 +36,11 @@ from contract.jobs.status import Marker, Plan
 from contract.keys import JobKeys
 from contract.models.recipes import RnnRecipe
 from contract.models.registry import Registry
-from worker.datasets import DatasetReader, Prepared, Wanted
+from worker.datasets.dataset import Dataset, split
+from worker.datasets.reader import DatasetReader, Prepared, Wanted
 from worker.execution.leases import Keeper, Lease
 from worker.execution.runner import Runner, commit_single
 from worker.publish import Trained, publish, training_losses
-from worker.training.data import Dataset, split
 from worker.training.learners import make
 from worker.training.loop import EpochRecord, Outcome, train
 from worker.training.transfer import begin_with

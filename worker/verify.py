@@ -24,13 +24,13 @@ from contract.jobs.specs import ImagesSpec, SampledSpec, Verify
 from contract.jobs.status import Marker, Plan
 from contract.keys import JobKeys
 from worker.archive import Row
+from worker.datasets.dataset import evenly
 from worker.engine import pixels
 from worker.engine.decode import decode
 from worker.engine.encode import encode
 from worker.execution.leases import Keeper, Lease
 from worker.execution.model_cache import Models
 from worker.execution.runner import Runner, commit_single
-from worker.training.data import evenly
 
 _TOLERANCE = 1
 """Levels of 255: what another size of batch, or another kind of processor, may change in a pixel."""

@@ -1,7 +1,7 @@
 """One image or sequence to be labelled, as a line of a manifest, and which names count as images.
 
-It knows nothing of where items come from (`producer.sources.images`, `worker.control.sources`) nor how
-their bytes are read (`worker.fetch`).
+It knows nothing of where items come from (`producer.sources.images`, `worker.sources.listing`) nor how
+their bytes are read (`worker.sources.fetch`).
 """
 
 from __future__ import annotations

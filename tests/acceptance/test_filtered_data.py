@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.mill import Mill
-from worker.training import idx
+from worker.sources import idx
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 PER_CLASS = 1000

@@ -27,8 +27,8 @@ from producer import Client
 from tests.fundamentals.test_23_generate_images import files_of, pixels, rows_of
 from tests.mill import Mill
 from worker import zoo
-from worker.datasets import DatasetReader, Wanted
-from worker.fetch import Fetcher
+from worker.datasets.reader import DatasetReader, Wanted
+from worker.sources.fetch import Fetcher
 
 CLASSES = ("espresso", "giant-panda", "goldfish", "koala")
 

@@ -22,8 +22,8 @@ from contract.models.registry import File, Model, Preprocess
 from worker.engine.pipeline import Encoded, Failed, Labelled, Result
 from worker.execution.exclusive import Gate
 from worker.execution.leases import Keeper
-from worker.fetch import Fetcher
 from worker.shards import ShardRunner
+from worker.sources.fetch import Fetcher
 
 MODEL = Model(
     name="parity",

@@ -13,8 +13,8 @@ from contract.jobs.lifecycle import House, close, read_plan, read_spec
 from contract.jobs.specs import Classify, Interpolate, Reconstruct, SampledSpec
 from contract.jobs.status import ENDED, Plan
 from contract.keys import JobKeys, parse_shard
-from worker.control import labelled
-from worker.control.sources import Listing
+from worker.sources import labelled
+from worker.sources.listing import Listing
 from worker.waves import first_wave
 
 log = logging.getLogger(__name__)

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from contract.jobs.specs import Evaluate
 from contract.models.registry import Model
-from worker.datasets import DatasetReader
+from worker.datasets.dataset import Dataset
+from worker.datasets.reader import DatasetReader
 from worker.engine.runtime import Output, Runtime
 from worker.evaluation.page import Section
 from worker.execution.leases import Lease
 from worker.execution.model_cache import Models
-from worker.training.data import Dataset
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from worker.datasets import Wanted
+from worker.datasets.reader import Wanted
 from worker.evaluation import classification, page
 from worker.judges import Case, Judgement, forward
 

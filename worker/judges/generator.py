@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from contract.errors import JobConflict
 from contract.models.registry import Model
 from contract.records import Record
-from worker.datasets import Wanted
+from worker.datasets.dataset import Dataset, evenly, split
+from worker.datasets.reader import Wanted
 from worker.engine import pixels
 from worker.engine.runtime import Runtime
 from worker.engine.sampler import Sampler
@@ -25,7 +26,6 @@ from worker.evaluation import distances, neighbours, page, plots
 from worker.judges import Case, Judgement, forward
 from worker.judges.score import Score, accuracy, recipe
 from worker.training import grid
-from worker.training.data import Dataset, evenly, split
 
 _PAIRS = 20
 _LEARNT_AT_MOST = 60_000

@@ -12,7 +12,7 @@ import torch
 
 from contract.models.recipes import CnnRecipe
 from contract.records import Record
-from worker.training.data import Dataset
+from worker.datasets.dataset import Dataset
 from worker.training.learners import make
 from worker.training.loop import EpochRecord, train
 

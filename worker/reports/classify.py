@@ -33,7 +33,7 @@ from worker.engine import decode
 from worker.engine.pipeline import Encoded, sha256_of
 from worker.evaluation import page, plots
 from worker.evaluation.page import Cell, Picture, Section, Table, Tile
-from worker.fetch import Fetcher
+from worker.sources.fetch import Fetcher
 
 log = logging.getLogger(__name__)
 

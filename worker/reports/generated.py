@@ -25,6 +25,7 @@ from contract.jobs.specs import Generate, SampledSpec, Synthesize
 from contract.jobs.status import Marker
 from contract.keys import JobKeys
 from worker.archive import Row
+from worker.datasets.dataset import evenly
 from worker.engine.decode import decode
 from worker.evaluation import distances, page, synthesis
 from worker.evaluation.synthesis import PAIRS, SHEET, ClassCount, GateScores, Nearest, Synthesis
@@ -32,7 +33,6 @@ from worker.execution.model_cache import Models
 from worker.generate import FEATURES
 from worker.reference import Reference, References
 from worker.selection import normalized
-from worker.training.data import evenly
 
 _COMPARED = 10_000
 """Images of each side that distances are measured between, at most."""

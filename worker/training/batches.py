@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from contract.data.sequences import spread
-from worker.training.data import Dataset
+from worker.datasets.dataset import Dataset
 from worker.training.randomness import seeded
 
 

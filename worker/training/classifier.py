@@ -15,12 +15,12 @@ from torch.nn import functional
 from contract.errors import InvalidSource
 from contract.models.recipes import CnnRecipe, RnnRecipe
 from worker import zoo
+from worker.datasets.dataset import Dataset
 from worker.engine.precision import autocast, precision_on
 from worker.training import confusion
 from worker.training.augment import crop, erase, flip
 from worker.training.average import Average
 from worker.training.batches import Batch, ahead, batches, in_order, normalized, thinned
-from worker.training.data import Dataset
 from worker.training.learner import At
 from worker.training.norms import measuring
 from worker.training.optimizers import decaying, optimizer_state, restore_optimizer, set_learning_rate

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contract.errors import InvalidSource
+from worker.datasets.dataset import Dataset, evenly
 from worker.engine.sampler import Sampler
 from worker.evaluation.distances import frechet
 from worker.training.batches import normalized, take
-from worker.training.data import Dataset, evenly
 from worker.training.optimizers import set_learning_rate
 from worker.training.randomness import reseed, seeded
 from worker.training.schedule import warm_cosine

@@ -13,12 +13,12 @@ from torch.nn import functional
 
 from contract.models.recipes import GanRecipe
 from worker import zoo
+from worker.datasets.dataset import Dataset
 from worker.engine.precision import autocast, precision_on
 from worker.engine.sampler import Sampler
 from worker.training import diffaugment, grid
 from worker.training.average import Average
 from worker.training.batches import Batch, normalized
-from worker.training.data import Dataset
 from worker.training.fidelity import Fidelity
 from worker.training.learner import At
 from worker.training.optimizers import decaying, optimizer_state, restore_optimizer, set_learning_rate

@@ -6,7 +6,7 @@ import torch
 
 from contract.errors import InvalidSource
 from contract.models.recipes import CnnRecipe, GanRecipe, Recipe, RnnRecipe, VaeRecipe
-from worker.training.data import Dataset
+from worker.datasets.dataset import Dataset
 from worker.training.learner import Learner
 
 

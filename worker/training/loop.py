@@ -20,9 +20,9 @@ from torch import Tensor
 from contract.errors import DeviceOutOfMemory, ObjectDamaged
 from contract.models.recipes import Recipe
 from contract.records import Record
+from worker.datasets.dataset import Dataset
 from worker.training.batches import Batch, ahead, batches, cut, steps_an_epoch
 from worker.training.checkpoint import unpack
-from worker.training.data import Dataset
 from worker.training.learner import At, Learner
 from worker.training.losses import Losses, diverged
 from worker.training.parts import joined, part

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from contract.models.recipes import Recipe
+from worker.datasets.dataset import Dataset, split
 from worker.training.batches import batches, steps_an_epoch
-from worker.training.data import Dataset, split
 from worker.training.learner import At
 from worker.training.learners import make
 from worker.training.loop import EpochRecord, train

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from contract.models.recipes import VaeRecipe
 from worker import zoo
+from worker.datasets.dataset import Dataset
 from worker.engine.precision import autocast, precision_on
 from worker.engine.sampler import Sampler, quantized
 from worker.training import grid
 from worker.training.average import Average
 from worker.training.batches import Batch, ahead, in_order, normalized, take
-from worker.training.data import Dataset
 from worker.training.fidelity import Fidelity
 from worker.training.learner import At
 from worker.training.optimizers import decaying, optimizer_state, restore_optimizer, set_learning_rate

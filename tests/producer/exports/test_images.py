@@ -31,7 +31,7 @@ from producer.exports.images.export import export
 from tests.mill import variables
 from tests.producer.fakes import spec as classify_spec
 from tests.synthetic import colour, fabricate, fabricate_candidates, generate_spec, gray, synthesize_spec
-from worker.training import idx
+from worker.sources import idx
 
 CLASSES = ("zero", "T-shirt/top", "T-shirt_top", "four")
 ASKED = (0, 1, 2, 4)

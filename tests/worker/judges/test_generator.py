@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worker.datasets.dataset import Dataset
 from worker.engine.sampler import Sampler
 from worker.judges.generator import make, numbered
-from worker.training.data import Dataset
 
 
 def test_images_of_a_class_are_numbered_in_their_order() -> None:

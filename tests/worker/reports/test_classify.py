@@ -28,10 +28,10 @@ from tests.worker.conftest import FakeEngine, FakeModels
 from tests.worker.evaluation.test_page import Reader
 from worker.control.finalize import finalize
 from worker.engine.pipeline import Encoded, Labelled, Result
-from worker.fetch import Fetcher
 from worker.reports import classify
 from worker.reports.classify import LEAST_CERTAIN, Summary
 from worker.shards import ShardRunner
+from worker.sources.fetch import Fetcher
 
 Runners = Callable[..., ShardRunner]
 Jobs = Callable[..., Classify]

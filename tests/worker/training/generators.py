@@ -9,9 +9,9 @@ import pytest
 from contract.models.recipes import GanRecipe, VaeRecipe
 from tests.worker.training.interruptions import CPU, Notes, assert_same, killed, learner, undisturbed
 from worker import zoo
+from worker.datasets.dataset import Dataset
 from worker.engine import precision
 from worker.engine.sampler import Sampler
-from worker.training.data import Dataset
 from worker.training.loop import Outcome, train
 
 R = TypeVar("R", GanRecipe, VaeRecipe)

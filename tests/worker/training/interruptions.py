@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from contract.models.recipes import Recipe
+from worker.datasets.dataset import Dataset, split
 from worker.training import learners
-from worker.training.data import Dataset, split
 from worker.training.learner import Learner
 from worker.training.loop import EpochRecord, Outcome, train
 

@@ -14,10 +14,10 @@ from contract.models.recipes import CnnRecipe, RnnRecipe
 from tests.worker.training.interruptions import CPU, Notes, assert_same, killed, learner, undisturbed
 from tests.worker.training.toys import CLASSES, images, sequences
 from worker import zoo
+from worker.datasets.dataset import Dataset, split
 from worker.engine import precision
 from worker.training.batches import Batch, normalized, take, thinned
 from worker.training.classifier import ClassifierLearner
-from worker.training.data import Dataset, split
 from worker.training.learner import At
 from worker.training.loop import train
 

@@ -10,9 +10,9 @@ from contract.errors import InvalidSource
 from contract.models.recipes import RECIPES, CnnRecipe, make_recipe
 from tests.worker.training.toys import images, sequences
 from worker import zoo
+from worker.datasets.dataset import Dataset, split
 from worker.training import learners
 from worker.training.batches import take
-from worker.training.data import Dataset, split
 from worker.training.learner import At, Learner
 
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ import torch
 
 from contract.errors import ModelError
 from contract.models.recipes import make_recipe
-from worker.training.data import Dataset, split
+from worker.datasets.dataset import Dataset, split
 from worker.training.learner import Learner
 from worker.training.learners import make
 from worker.training.transfer import begin_with

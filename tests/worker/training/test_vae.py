@@ -15,8 +15,8 @@ from tests.worker.training.generators import assert_images_differ, assert_killed
 from tests.worker.training.interruptions import CPU, learner, undisturbed
 from tests.worker.training.shapes import shapes
 from tests.worker.training.toys import sequences
+from worker.datasets.dataset import Dataset
 from worker.training.batches import take
-from worker.training.data import Dataset
 from worker.training.learner import At
 from worker.training.vae import VaeLearner
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.training.data import Dataset
+from worker.datasets.dataset import Dataset
 
 CLASSES = ("dark", "left", "top")
 

@@ -12,7 +12,7 @@ from contract.backend.objects import ObjectStore
 from contract.data.items import Item
 from contract.errors import ImageError, StoreUnavailable
 from contract.settings import Settings
-from worker.fetch import Fetcher
+from worker.sources.fetch import Fetcher
 
 LIMIT = 10_000
 

@@ -20,8 +20,8 @@ from PIL import Image
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSource
 from contract.jobs.specs import Source
-from worker.datasets import DatasetReader, Prepared, Wanted
-from worker.fetch import Fetcher
+from worker.datasets.reader import DatasetReader, Prepared, Wanted
+from worker.sources.fetch import Fetcher
 
 Read = Callable[..., Prepared]
 

@@ -24,13 +24,13 @@ from contract.errors import ImageError, InvalidSource
 from contract.jobs.lifecycle import read_spec
 from contract.jobs.specs import ImagesSpec, Reconstruct, Source
 from contract.models.registry import Preprocess, Registry
-from worker.control import labelled
-from worker.control.labelled import Part
+from worker.datasets.dataset import Dataset
 from worker.engine import decode, pixels
 from worker.engine.decode import Frame
 from worker.engine.pipeline import Encoded
-from worker.fetch import Fetcher
-from worker.training.data import Dataset
+from worker.sources import labelled
+from worker.sources.fetch import Fetcher
+from worker.sources.labelled import Part
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class DatasetReader:
     def block(
         self, source: Source, items: Sequence[Item], wanted: Wanted, seen: Callable[[int], None] = lambda _: None
     ) -> Block:
-        """These images of a source, which `worker.control.labelled` lists; `wanted` says size, channels and classes.
+        """These images of a source, which `worker.sources.labelled` lists; `wanted` says size, channels and classes.
 
         Raises InvalidSource for a label that is none of the classes.
         """

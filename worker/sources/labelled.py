@@ -22,8 +22,8 @@ from contract.errors import InvalidSource
 from contract.jobs.lifecycle import read_spec
 from contract.jobs.results import with_items
 from contract.jobs.specs import ImagesSpec, Source
-from worker.control.sources import Listing
-from worker.training import idx
+from worker.sources import idx
+from worker.sources.listing import Listing
 
 Part = Literal["train", "test"]
 

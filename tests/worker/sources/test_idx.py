@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from contract.errors import InvalidSource
-from worker.training.idx import Pair, pairs, read_pair
+from worker.sources.idx import Pair, pairs, read_pair
 
 PAIR = Pair("a-images", "a-labels")
 PIXELS = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)

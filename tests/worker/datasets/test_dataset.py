@@ -9,7 +9,7 @@ import pytest
 
 from contract.errors import InvalidSource
 from tests.worker.training.toys import CLASSES, images, sequences
-from worker.training.data import Dataset, Rows, split
+from worker.datasets.dataset import Dataset, Rows, split
 
 LABELS = np.array([0, 1, 2, 0])
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from contract.errors import InvalidSource
-from worker.training import idx
+from worker.sources import idx
 from worker.training.randomness import seeded
 
 MOTIONS = ("left", "right", "up", "down", "clockwise", "counter-clockwise", "growing", "shrinking")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from contract.errors import InvalidSource
-from worker import motion
+from worker.datasets import motion
 
 STILLS = np.full((1, 28, 28, 1), 255, np.uint8)
 STILLS[0, :, 14:] = 128  # lopsided, so that a turn shows
