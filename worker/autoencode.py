@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from contract.jobs.specs import EncodedSpec, Interpolate, Reconstruct
 from worker.archive import Archive, facts, new_row
-from worker.engine import pixels
-from worker.engine.encode import encode
-from worker.engine.interpolation import spherical
-from worker.engine.sampler import GROUP
+from worker.engine.generators.interpolation import spherical
+from worker.engine.generators.sampler import GROUP
+from worker.engine.images import pixels
+from worker.engine.images.encode import encode
 from worker.execution.leases import Lease
 from worker.execution.model_cache import Models
 from worker.originals import Originals

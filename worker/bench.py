@@ -191,7 +191,7 @@ def _generation(base: Path, precision: Precision, repeat: int) -> dict[str, list
     import torch
 
     from worker.engine import measure_generation as measure
-    from worker.engine.generator import Generator
+    from worker.engine.generators.generator import Generator
 
     settings = configuration.load()
     model, weights = _gan()

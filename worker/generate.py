@@ -35,9 +35,9 @@ from contract.models.registry import Model
 from contract.portions import Portion
 from worker.archive import Archive, Row, facts, index, new_row
 from worker.autoencode import Autoencoding
-from worker.engine import pixels
-from worker.engine.encode import encode
-from worker.engine.sampler import GROUP
+from worker.engine.generators.sampler import GROUP
+from worker.engine.images import pixels
+from worker.engine.images.encode import encode
 from worker.execution.device_slots import Lanes
 from worker.execution.leases import Keeper, Lease
 from worker.execution.model_cache import Models

@@ -20,7 +20,7 @@ from contract.jobs.specs import Synthesize
 from contract.keys import JobKeys
 from worker.datasets.dataset import Dataset
 from worker.datasets.reader import DatasetReader, Wanted
-from worker.engine import pixels
+from worker.engine.images import pixels
 from worker.execution.leases import Lease
 from worker.execution.model_cache import Models
 from worker.judges import forward

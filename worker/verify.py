@@ -25,9 +25,9 @@ from contract.jobs.status import Marker, Plan
 from contract.keys import JobKeys
 from worker.archive import Row
 from worker.datasets.dataset import evenly
-from worker.engine import pixels
-from worker.engine.decode import decode
-from worker.engine.encode import encode
+from worker.engine.images import pixels
+from worker.engine.images.decode import decode
+from worker.engine.images.encode import encode
 from worker.execution.leases import Keeper, Lease
 from worker.execution.model_cache import Models
 from worker.execution.runner import Runner, commit_single

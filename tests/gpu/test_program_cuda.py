@@ -11,7 +11,7 @@ import torch
 
 from tests.programs import Redness, export
 from worker.engine import runtime as runtimes
-from worker.engine.graph import build
+from worker.engine.programs.graph import build
 from worker.engine.runtime import ModelSpec
 
 pytestmark = [

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from worker.engine import runtime as runtimes
-from worker.engine.batcher import Batcher
-from worker.engine.graph import build
+from worker.engine.programs.graph import build
 from worker.engine.runtime import ModelSpec, Runtime
-from worker.engine.torch_runtime import CudaLaunch
+from worker.engine.runtimes.batcher import Batcher
+from worker.engine.runtimes.torch_runtime import CudaLaunch
 from worker.zoo import builtin
 
 pytestmark = [

@@ -18,7 +18,7 @@ from contract.jobs.specs import Generate
 from contract.portions import Portion
 from tests.waiting import wait_until
 from worker.archive import Archive
-from worker.engine.sampler import GROUP, Sampler
+from worker.engine.generators.sampler import GROUP, Sampler
 from worker.execution.device_slots import Lanes
 from worker.execution.leases import Lease
 from worker.generate import GenerateRunner

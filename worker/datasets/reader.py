@@ -25,8 +25,8 @@ from contract.jobs.lifecycle import read_spec
 from contract.jobs.specs import ImagesSpec, Reconstruct, Source
 from contract.models.registry import Preprocess, Registry
 from worker.datasets.dataset import Dataset
-from worker.engine import decode, pixels
-from worker.engine.decode import Frame
+from worker.engine.images import decode, pixels
+from worker.engine.images.decode import Frame
 from worker.engine.pipeline import Encoded
 from worker.sources import labelled
 from worker.sources.fetch import Fetcher

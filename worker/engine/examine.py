@@ -17,8 +17,8 @@ from torch import Tensor
 from contract.errors import ModelError
 from contract.models.registry import PROGRAM, Model
 from worker import zoo
-from worker.engine.graph import build, load_family
-from worker.engine.program import HOW_TO_EXPORT
+from worker.engine.programs.graph import build, load_family
+from worker.engine.programs.program import HOW_TO_EXPORT
 from worker.engine.runtime import ModelSpec
 from worker.engine.trial import REFUSED
 

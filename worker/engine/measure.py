@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from contract.models.registry import Preprocess
-from worker.engine.decode import Decoded, decode
+from worker.engine.images.decode import Decoded, decode
 from worker.engine.pipeline import top_k
 from worker.engine.runtime import Runtime
 

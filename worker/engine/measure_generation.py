@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from worker.engine.encode import encode
+from worker.engine.generators.sampler import Decode, Sampler
+from worker.engine.images.encode import encode
 from worker.engine.precision import autocast
 from worker.engine.runtime import Precision
-from worker.engine.sampler import Decode, Sampler
 
 _BATCH = 256
 """Of the ideal loop, which is free to choose the fastest."""

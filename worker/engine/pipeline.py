@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from contract.errors import DecodeFailed, ImageError
 from contract.models.registry import Preprocess
-from worker.engine.decode import Decoded, Frame, open_item
+from worker.engine.images.decode import Decoded, Frame, open_item
 from worker.engine.runtime import Output, Runtime
 
 Encoded: TypeAlias = bytes | tuple[Frame, ...] | ImageError

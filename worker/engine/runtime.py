@@ -123,14 +123,14 @@ def load(
     verify(spec)
     threads = threads or cores()
     if spec.sequences:
-        from worker.engine.sequence_runtime import SequenceRuntime
+        from worker.engine.runtimes.sequence_runtime import SequenceRuntime
 
         place = torch_device(device)
         return SequenceRuntime(spec, device=place, precision=precision, threads=threads, batch_size=batch_size)
     has_cuda = device != "cpu" and runtime != "openvino" and _has_cuda()
     kind = choose(device, runtime, has_cuda=has_cuda, has_openvino=find_spec("openvino") is not None)
     if kind == "openvino":
-        from worker.engine.openvino_runtime import OpenVINORuntime
+        from worker.engine.runtimes.openvino_runtime import OpenVINORuntime
 
         try:
             return OpenVINORuntime(
@@ -148,7 +148,7 @@ def load(
     if kind == "cpu":
         tune_allocator()
         calm_openmp()
-    from worker.engine.torch_runtime import TorchRuntime
+    from worker.engine.runtimes.torch_runtime import TorchRuntime
 
     return TorchRuntime(spec, device=kind, precision=precision, threads=threads, batch_size=batch_size)
 

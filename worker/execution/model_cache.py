@@ -23,7 +23,7 @@ from worker.engine.pipeline import Engine
 from worker.engine.runtime import ModelSpec, Runtime, load, verify
 
 if TYPE_CHECKING:
-    from worker.engine.generator import Generator
+    from worker.engine.generators.generator import Generator
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class Models:
 
         Raises ModelError where the files are not what the record says.
         """
-        from worker.engine.generator import Generator
+        from worker.engine.generators.generator import Generator
 
         with self._lock:
             if (ref, precision) not in self._generators:

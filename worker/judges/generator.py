@@ -19,9 +19,9 @@ from contract.models.registry import Model
 from contract.records import Record
 from worker.datasets.dataset import Dataset, evenly, split
 from worker.datasets.reader import Wanted
-from worker.engine import pixels
+from worker.engine.generators.sampler import Sampler
+from worker.engine.images import pixels
 from worker.engine.runtime import Runtime
-from worker.engine.sampler import Sampler
 from worker.evaluation import distances, neighbours, page, plots
 from worker.judges import Case, Judgement, forward
 from worker.judges.score import Score, accuracy, recipe

@@ -29,7 +29,7 @@ from contract.jobs.lifecycle import House, read_classify, read_end
 from contract.jobs.specs import Classify
 from contract.jobs.status import Marker, Status
 from contract.keys import JobKeys
-from worker.engine import decode
+from worker.engine.images import decode
 from worker.engine.pipeline import Encoded, sha256_of
 from worker.evaluation import page, plots
 from worker.evaluation.page import Cell, Picture, Section, Table, Tile

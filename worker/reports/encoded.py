@@ -23,8 +23,8 @@ from contract.jobs.specs import EncodedSpec, Interpolate, Reconstruct
 from contract.jobs.status import Marker
 from contract.keys import JobKeys
 from worker.archive import Row
-from worker.engine import pixels
-from worker.engine.decode import decode
+from worker.engine.images import pixels
+from worker.engine.images.decode import decode
 from worker.evaluation import encoded, page
 from worker.evaluation.encoded import PAIRS, WORST, ClassError, Pairs
 from worker.evaluation.page import Section

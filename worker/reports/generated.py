@@ -26,7 +26,7 @@ from contract.jobs.status import Marker
 from contract.keys import JobKeys
 from worker.archive import Row
 from worker.datasets.dataset import evenly
-from worker.engine.decode import decode
+from worker.engine.images.decode import decode
 from worker.evaluation import distances, page, synthesis
 from worker.evaluation.synthesis import PAIRS, SHEET, ClassCount, GateScores, Nearest, Synthesis
 from worker.execution.model_cache import Models

@@ -28,7 +28,7 @@ from contract.errors import (
     StoreRefused,
     TooManyBytes,
 )
-from worker.engine.decode import Frame, too_many_frames
+from worker.engine.images.decode import Frame, too_many_frames
 from worker.engine.pipeline import Encoded
 
 _SPAN = 8 * 2**20  # one GET of 8 MiB costs the store as much CPU as eight of 100 KB

@@ -14,8 +14,8 @@ from torch.nn import functional
 from contract.models.recipes import GanRecipe
 from worker import zoo
 from worker.datasets.dataset import Dataset
+from worker.engine.generators.sampler import Sampler
 from worker.engine.precision import autocast, precision_on
-from worker.engine.sampler import Sampler
 from worker.training import diffaugment, grid
 from worker.training.average import Average
 from worker.training.batches import Batch, normalized

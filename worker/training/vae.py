@@ -14,8 +14,8 @@ from torch import Tensor
 from contract.models.recipes import VaeRecipe
 from worker import zoo
 from worker.datasets.dataset import Dataset
+from worker.engine.generators.sampler import Sampler, quantized
 from worker.engine.precision import autocast, precision_on
-from worker.engine.sampler import Sampler, quantized
 from worker.training import grid
 from worker.training.average import Average
 from worker.training.batches import Batch, ahead, in_order, normalized, take

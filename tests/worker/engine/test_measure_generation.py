@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from worker.engine import measure_generation as measure
-from worker.engine.sampler import Sampler
+from worker.engine.generators.sampler import Sampler
 
 CPU = torch.device("cpu")
 

@@ -18,12 +18,12 @@ from safetensors.torch import save_file
 from contract.errors import DeviceOutOfMemory, InvalidSettings, ModelError
 from contract.models.registry import Preprocess
 from worker.engine import runtime as runtimes
-from worker.engine.decode import decode
-from worker.engine.graph import build
+from worker.engine.images.decode import decode
 from worker.engine.measure import decode_only, forward_only, ideal_loop
 from worker.engine.precision import native_bf16
+from worker.engine.programs.graph import build
 from worker.engine.runtime import ModelSpec, Runtime, choose, resolve_precision
-from worker.engine.torch_runtime import CpuLaunch
+from worker.engine.runtimes.torch_runtime import CpuLaunch
 
 Load = Callable[[str, str], Runtime]
 HAS_BF16 = native_bf16(torch.device("cpu"))

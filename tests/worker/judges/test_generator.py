@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from worker.datasets.dataset import Dataset
-from worker.engine.sampler import Sampler
+from worker.engine.generators.sampler import Sampler
 from worker.judges.generator import make, numbered
 
 

@@ -11,7 +11,7 @@ from tests.worker.training.interruptions import CPU, Notes, assert_same, killed,
 from worker import zoo
 from worker.datasets.dataset import Dataset
 from worker.engine import precision
-from worker.engine.sampler import Sampler
+from worker.engine.generators.sampler import Sampler
 from worker.training.loop import Outcome, train
 
 R = TypeVar("R", GanRecipe, VaeRecipe)

@@ -14,7 +14,7 @@ from contract.errors import InvalidSource
 from tests.worker.training.shapes import shapes
 from tests.worker.training.toys import sequences
 from worker.datasets.dataset import Dataset, split
-from worker.engine.sampler import Sampler
+from worker.engine.generators.sampler import Sampler
 from worker.training.batches import normalized, take
 from worker.training.fidelity import Fidelity
 from worker.training.randomness import seeded

@@ -12,7 +12,7 @@ from safetensors.torch import load
 
 from contract.errors import ModelError
 from worker import zoo
-from worker.engine.decode import decode
+from worker.engine.images.decode import decode
 from worker.zoo import builtin
 
 # What a person sees on the photo, as the index and the name that ImageNet has for it.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from contract.errors import ModelError
 from contract.models.registry import PROGRAM
 from worker import zoo
-from worker.engine.program import Program, load_program
+from worker.engine.programs.program import Program, load_program
 from worker.engine.runtime import ModelSpec, Precision
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worker.engine.graph import SequenceGraph, load_family
 from worker.engine.precision import precision_on
+from worker.engine.programs.graph import SequenceGraph, load_family
 from worker.engine.runtime import ModelSpec, Output, Precision
 
 _CPU_BATCH, _CUDA_BATCH = 8, 64

@@ -19,7 +19,7 @@ from contract.models.registry import PROGRAM
 from tests.programs import Redness, export
 from worker import zoo
 from worker.engine import runtime as runtimes
-from worker.engine.graph import Graph, build
+from worker.engine.programs.graph import Graph, build
 from worker.engine.runtime import ModelSpec
 
 DIGITS: dict[str, int | float | str | bool] = {"classes": 4, "channels": 1, "size": 16, "variant": "classic"}

@@ -140,7 +140,7 @@ def _convert(spec: ModelSpec, batch_size: int) -> ov.Model:
     )
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    from worker.engine.graph import build
+    from worker.engine.programs.graph import build
 
     shape = (batch_size, spec.size, spec.size, 3)
     with warnings.catch_warnings(), torch.inference_mode():

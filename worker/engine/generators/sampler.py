@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from contract.errors import ModelError
-from worker.engine.latents import latents
+from worker.engine.generators.latents import latents
 from worker.engine.precision import autocast
 from worker.engine.runtime import Precision
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from contract.errors import ModelError
-from worker.engine.latents import latent, latents, philox
-from worker.engine.sampler import Sampler, quantized
+from worker.engine.generators.latents import latent, latents, philox
+from worker.engine.generators.sampler import Sampler, quantized
 from worker.training.batches import normalized
 
 

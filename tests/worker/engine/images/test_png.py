@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from worker.engine.png import png, text
+from worker.engine.images.png import png, text
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (28, 28, 1), (28, 28, 3), (5, 3, 1), (2, 7, 3), (300, 200, 3)])

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from contract.errors import ModelError
-from worker.engine.archive import DTYPES, Archive, Json, read_archive
 from worker.engine.precision import autocast
+from worker.engine.programs.archive import DTYPES, Archive, Json, read_archive
 from worker.engine.runtime import Precision
 
 HOW_TO_EXPORT = (

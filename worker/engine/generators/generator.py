@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from contract.errors import ModelError
-from worker.engine.autoencoder import Autoencoder
 from worker.engine.cores import cores
-from worker.engine.graph import load_family
+from worker.engine.generators.autoencoder import Autoencoder
+from worker.engine.generators.sampler import Sampler
 from worker.engine.memory import calm_openmp, tune_allocator
 from worker.engine.precision import precision_on
+from worker.engine.programs.graph import load_family
 from worker.engine.runtime import ModelSpec, Precision, torch_device
-from worker.engine.sampler import Sampler
 
 _ROUNDED = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 """The layers that autocast computes in bf16; norms and embeddings stay in fp32."""

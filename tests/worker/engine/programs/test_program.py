@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from contract.errors import ModelError
 from tests.programs import CONSTANTS, MODEL, WEIGHTS, Redness, changed, export
-from worker.engine.program import Program, load_program
+from worker.engine.programs.program import Program, load_program
 
 Json = dict[str, Any]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from worker.engine.interpolation import spherical
+from worker.engine.generators.interpolation import spherical
 
 POSITIONS = torch.linspace(0, 1, 7)
 

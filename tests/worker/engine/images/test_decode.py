@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from contract.errors import DecodeFailed, EmptyFile, NotAnImage, TooManyFrames, TooManyPixels, TruncatedImage
-from worker.engine import decode as module
-from worker.engine.decode import Decoded, Frame, decode, decode_frames, decode_sequence
+from worker.engine.images import decode as module
+from worker.engine.images.decode import Decoded, Frame, decode, decode_frames, decode_sequence
 
 WIDTH, HEIGHT = 400, 300
 

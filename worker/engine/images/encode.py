@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from contract.data.image_index import SYNTHETIC, ImageFormat
-from worker.engine.png import png, text
+from worker.engine.images.png import png, text
 
 _SOFTWARE = "Imagemill"
 _TEXT = text({"DigitalSourceType": SYNTHETIC, "Software": _SOFTWARE})
@@ -24,7 +24,7 @@ xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" Iptc4xmpExt:Digi
 def encode(pixels: NDArray[np.uint8], image_format: ImageFormat) -> bytes:
     """The file of an image [h, w, c], c 1 or 3, with its mark: PNG in a text chunk, JPEG and WebP in XMP and EXIF.
 
-    PNG by `worker.engine.png`, for Pillow's would cost more than a part of the network that made the image. WebP is
+    PNG by `worker.engine.images.png`, for Pillow's would cost more than a part of the network that made the image. WebP is
     lossless at method 0, JPEG of quality 90.
     """
     if image_format == "png":

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 
 from contract.models.registry import Scalar
 from worker import zoo
-from worker.engine.generator import Generator
+from worker.engine.generators.generator import Generator
+from worker.engine.generators.sampler import Sampler
 from worker.engine.runtime import ModelSpec, Precision
-from worker.engine.sampler import Sampler
 
 LABELS, INDEX = torch.arange(70) % 3, torch.arange(70) // 3
 

@@ -1,0 +1,1 @@
+"""What runs a generator: latents, sampling, encoding and interpolation."""

@@ -1,0 +1,1 @@
+"""What runs a classifier on a device: OpenVINO or torch, images or sequences."""
