@@ -65,7 +65,7 @@ def bench(photos: Path | None, count: int, repeat: int, precision: str, only: st
     Example:
       imagemill-worker bench --count 2000
     """
-    from worker import bench as benchmark
+    from worker.bench import run as benchmark
 
     figures = benchmark.run(photos, count=count, repeat=repeat, precision=precision, only=only)  # type: ignore[arg-type]
     if as_json:

@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 
 from contract.errors import DeviceOutOfMemory, InvalidSettings, ModelError
 from contract.models.registry import Preprocess
+from worker.bench.labelling import decode_only, forward_only, ideal_loop
 from worker.engine import runtime as runtimes
 from worker.engine.images.decode import decode
-from worker.engine.measure import decode_only, forward_only, ideal_loop
 from worker.engine.precision import native_bf16
 from worker.engine.programs.graph import build
 from worker.engine.runtime import ModelSpec, Runtime, choose, resolve_precision

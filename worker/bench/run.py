@@ -29,8 +29,8 @@ from contract.errors import InvalidSource
 from contract.models.recipes import make_recipe
 from contract.models.registry import Model, Registry, make_file
 from contract.records import Precision
+from worker.bench import labelling as engine_measure
 from worker.datasets.reader import training_preprocess
-from worker.engine import measure as engine_measure
 from worker.engine.cores import cores
 from worker.engine.memory import calm_openmp, tune_allocator
 from worker.engine.runtime import ModelSpec, Runtime, torch_device
@@ -170,8 +170,8 @@ def _training(files: list[Path]) -> dict[str, Callable[[], float]]:
     """A training of the residual cnn on the photos at 28 × 28, ten classes: its steps alone, and all of it."""
     import torch
 
+    from worker.bench import training as training_measure
     from worker.datasets.dataset import Dataset
-    from worker.training import measure as training_measure
 
     distinct = np.stack([np.asarray(Image.open(path).convert("L").resize((28, 28)))[..., None] for path in files])
     images = np.resize(distinct, (_EXAMPLES, *distinct.shape[1:]))  # over and over: a step takes as long
@@ -190,7 +190,7 @@ def _generation(base: Path, precision: Precision, repeat: int) -> dict[str, list
     """The zoo's gan with weights of chance at 28 × 28: its parts, the ideal loop, and jobs of a stack of its own."""
     import torch
 
-    from worker.engine import measure_generation as measure
+    from worker.bench import generation as measure
     from worker.engine.generators.generator import Generator
 
     settings = configuration.load()

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from worker.engine import measure_generation as measure
+from worker.bench import generation as measure
 from worker.engine.generators.sampler import Sampler
 
 CPU = torch.device("cpu")

@@ -1,0 +1,1 @@
+"""Measures this machine: parts, ideal loops, the whole product."""
