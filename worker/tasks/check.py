@@ -11,7 +11,7 @@ def check(name: str, version: int) -> None:
     """Admit the model `name@version`, or write down why not."""
     # Late, for the controller imports every task and no engine.
     try:
-        from worker.admission import admit
+        from worker.models.check import admit
     except ImportError as error:
         process.unfit(error)  # the producer, which waits, asks again
         return

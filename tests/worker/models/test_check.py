@@ -12,8 +12,8 @@ from contract.errors import ModelError, UnknownModel
 from contract.jobs.lifecycle import House
 from contract.models.registry import Model, Preprocess, Registry, make_file
 from contract.models.review import Staging, Verdict
-from worker import admission
-from worker.admission import admit
+from worker.models import check
+from worker.models.check import admit
 
 WEIGHTS = b"weights of mine"
 Admit = Callable[[], None]

@@ -12,8 +12,8 @@ from contract.errors import ModelError
 from contract.jobs.lifecycle import House
 from contract.models.registry import Model, Registry
 from contract.models.review import Staging, Verdict
-from worker.engine.trial import try_out
 from worker.execution.model_cache import fetch_weights
+from worker.models.trial import try_out
 
 log = logging.getLogger(__name__)
 

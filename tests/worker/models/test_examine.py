@@ -15,8 +15,8 @@ from contract.errors import ModelError
 from contract.models.registry import Model, Preprocess, make_file
 from tests.programs import Redness, export
 from worker import zoo
-from worker.engine.examine import examine
-from worker.engine.trial import try_out
+from worker.models.examine import examine
+from worker.models.trial import try_out
 
 
 def record(path: Path, family: str = "program", **fields: Any) -> Model:

@@ -1,4 +1,4 @@
-"""Asks a model of any task whether it is what its record says: `python -m worker.engine.examine WEIGHTS < record`.
+"""Asks a model of any task whether it is what its record says: `python -m worker.models.examine WEIGHTS < record`.
 
 It knows neither registry nor queue. Imports torch.
 """
@@ -20,7 +20,7 @@ from worker import zoo
 from worker.engine.programs.graph import build, load_family
 from worker.engine.programs.program import HOW_TO_EXPORT
 from worker.engine.runtime import ModelSpec
-from worker.engine.trial import REFUSED
+from worker.models.trial import REFUSED
 
 _BATCH, _FRAMES = 8, 3
 T = TypeVar("T")

@@ -1,6 +1,6 @@
 """Runs a model for the first time, in a process of its own: what it does to that process happens to no shard.
 
-It knows neither registry nor queue, and leaves what is asked of the model to `worker.engine.examine`.
+It knows neither registry nor queue, and leaves what is asked of the model to `worker.models.examine`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def try_out(model: Model, weights: Path, *, seconds: float = 300.0) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("IMAGEMILL_")}
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "worker.engine.examine", str(weights)],
+            [sys.executable, "-m", "worker.models.examine", str(weights)],
             input=model.to_json(),
             capture_output=True,
             timeout=seconds,

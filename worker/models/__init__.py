@@ -1,0 +1,1 @@
+"""Tries models that were pushed, in a process of their own, and publishes them. Runs no shard."""
