@@ -23,11 +23,11 @@ from contract.jobs.status import Marker, Plan
 from contract.keys import JobKeys
 from contract.models.registry import Model
 from worker.datasets.reader import DatasetReader
-from worker.evaluation import page
 from worker.execution.leases import Keeper, Lease
 from worker.execution.model_cache import Models
 from worker.execution.runner import Runner, commit_single
 from worker.judges import Case, Judgement, classifier
+from worker.pages import page
 
 FIGURES = "evaluation.json"
 

@@ -15,9 +15,9 @@ from contract.models.registry import Model
 from worker.datasets.dataset import Dataset
 from worker.datasets.reader import DatasetReader
 from worker.engine.runtime import Output, Runtime
-from worker.evaluation.page import Section
 from worker.execution.leases import Lease
 from worker.execution.model_cache import Models
+from worker.pages.page import Section
 
 
 @dataclass(frozen=True)

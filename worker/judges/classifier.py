@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from worker.datasets.reader import Wanted
-from worker.evaluation import classification, page
 from worker.judges import Case, Judgement, forward
+from worker.metrics import classification
+from worker.pages import page
 
 
 def judge(case: Case) -> Judgement:

@@ -22,10 +22,11 @@ from worker.datasets.reader import Wanted
 from worker.engine.generators.sampler import Sampler
 from worker.engine.images import pixels
 from worker.engine.runtime import Runtime
-from worker.evaluation import distances, neighbours, page, plots
 from worker.judges import Case, Judgement, forward
 from worker.judges.score import Score, accuracy, recipe
-from worker.training import grid
+from worker.metrics import distances, neighbours
+from worker.pages import page, plots
+from worker.pictures import grid
 
 _PAIRS = 20
 _LEARNT_AT_MOST = 60_000

@@ -31,8 +31,8 @@ from contract.jobs.status import Marker, Status
 from contract.keys import JobKeys
 from worker.engine.images import decode
 from worker.engine.pipeline import Encoded, sha256_of
-from worker.evaluation import page, plots
-from worker.evaluation.page import Cell, Picture, Section, Table, Tile
+from worker.pages import page, plots
+from worker.pages.page import Cell, Picture, Section, Table, Tile
 from worker.sources.fetch import Fetcher
 
 log = logging.getLogger(__name__)

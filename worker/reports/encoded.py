@@ -25,11 +25,11 @@ from contract.keys import JobKeys
 from worker.archive import Row
 from worker.engine.images import pixels
 from worker.engine.images.decode import decode
-from worker.evaluation import encoded, page
-from worker.evaluation.encoded import PAIRS, WORST, ClassError, Pairs
-from worker.evaluation.page import Section
 from worker.execution.model_cache import Models
 from worker.originals import Originals
+from worker.pages import encoded, page
+from worker.pages.encoded import PAIRS, WORST, ClassError, Pairs
+from worker.pages.page import Section
 from worker.reports.generated import read_files
 
 _Found = tuple[Marker, Row]

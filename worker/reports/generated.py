@@ -27,10 +27,11 @@ from contract.keys import JobKeys
 from worker.archive import Row
 from worker.datasets.dataset import evenly
 from worker.engine.images.decode import decode
-from worker.evaluation import distances, page, synthesis
-from worker.evaluation.synthesis import PAIRS, SHEET, ClassCount, GateScores, Nearest, Synthesis
 from worker.execution.model_cache import Models
 from worker.generate import FEATURES
+from worker.metrics import distances
+from worker.pages import generated, page
+from worker.pages.generated import PAIRS, SHEET, ClassCount, GateScores, Nearest, Synthesis
 from worker.reference import Reference, References
 from worker.selection import normalized
 
@@ -92,7 +93,7 @@ class GeneratedReport:
         classes = [
             _count(spec, model.labels[label], counts.get(label), found.rejects.get(label, {})) for label in spec.classes
         ]
-        shown = [spec.classes[place] for place in synthesis.pictured(classes)]
+        shown = [spec.classes[place] for place in generated.pictured(classes)]
         wanted = [one for label in shown for one in found.first.get(label, [])]
         files = read_files(self.house.store, [*wanted, *((marker, row) for _, marker, row in found.nearest)])
         places = {label: place for place, label in enumerate(spec.classes)}
@@ -109,7 +110,7 @@ class GeneratedReport:
             if reference is not None:
                 nearest = self._nearest(spec, found, files)
                 compared = self._distances(spec, reference)
-        sections = synthesis.sections(
+        sections = generated.sections(
             Synthesis(
                 tuple(classes),
                 images,

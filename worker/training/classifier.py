@@ -17,7 +17,7 @@ from contract.models.recipes import CnnRecipe, RnnRecipe
 from worker import zoo
 from worker.datasets.dataset import Dataset
 from worker.engine.precision import autocast, precision_on
-from worker.training import confusion
+from worker.pictures import confusion
 from worker.training.augment import crop, erase, flip
 from worker.training.average import Average
 from worker.training.batches import Batch, ahead, batches, in_order, normalized, thinned

@@ -15,7 +15,7 @@ from torch.nn import functional
 from contract.errors import InvalidSource
 from worker.datasets.dataset import Dataset, evenly
 from worker.engine.generators.sampler import Sampler
-from worker.evaluation.distances import frechet
+from worker.metrics.distances import frechet
 from worker.training.batches import normalized, take
 from worker.training.optimizers import set_learning_rate
 from worker.training.randomness import reseed, seeded

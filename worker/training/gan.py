@@ -16,7 +16,8 @@ from worker import zoo
 from worker.datasets.dataset import Dataset
 from worker.engine.generators.sampler import Sampler
 from worker.engine.precision import autocast, precision_on
-from worker.training import diffaugment, grid
+from worker.pictures import grid
+from worker.training import diffaugment
 from worker.training.average import Average
 from worker.training.batches import Batch, normalized
 from worker.training.fidelity import Fidelity

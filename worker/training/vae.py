@@ -16,7 +16,7 @@ from worker import zoo
 from worker.datasets.dataset import Dataset
 from worker.engine.generators.sampler import Sampler, quantized
 from worker.engine.precision import autocast, precision_on
-from worker.training import grid
+from worker.pictures import grid
 from worker.training.average import Average
 from worker.training.batches import Batch, ahead, in_order, normalized, take
 from worker.training.fidelity import Fidelity

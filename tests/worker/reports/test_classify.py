@@ -25,7 +25,7 @@ from contract.settings import Settings
 from producer import Client
 from tests.waiting import wait_until
 from tests.worker.conftest import FakeEngine, FakeModels
-from tests.worker.evaluation.test_page import Reader
+from tests.worker.pages.test_page import Reader
 from worker.control.finalize import finalize
 from worker.engine.pipeline import Encoded, Labelled, Result
 from worker.reports import classify

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from worker.training.grid import COLUMNS, ROWS, Panel, draw
+from worker.pictures.grid import COLUMNS, ROWS, Panel, draw
 
 
 def row(*levels: int, c: int = 1, size: int = 28) -> Tensor:

@@ -21,7 +21,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
-    from worker.evaluation.classification import Bin
+    from worker.metrics.classification import Bin
 
 _BLUE, _ORANGE, _GREEN, _PURPLE, _INK, _PALE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#333333", "#DDDDDD"
 _STYLES = ((_BLUE, "-", "o"), (_ORANGE, "--", "s"), (_GREEN, "-.", "^"), (_PURPLE, ":", "D"))

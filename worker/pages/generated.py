@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.data.image_index import REJECTS
-from worker.evaluation import plots, sheet
-from worker.evaluation.distances import Distances
-from worker.evaluation.page import Cell, Picture, Section, Table, distance_figures, percent
+from worker.metrics.distances import Distances
+from worker.pages import plots
+from worker.pages.page import Cell, Picture, Section, Table, distance_figures, percent
+from worker.pictures import contact_sheet
 
 SHEETS = 24
 """Classes that have a contact sheet, at most."""
@@ -131,7 +132,7 @@ def _worst_first(classes: Sequence[ClassCount]) -> list[int]:
 def _sheets(found: Synthesis) -> Section:
     places = [at for at in pictured(found.classes) if len(found.images.get(at, ()))]
     pictures = tuple(
-        Picture(sheet.draw(found.images[at][:SHEET]), _sheet_caption(found.classes[at], len(found.images[at])))
+        Picture(contact_sheet.draw(found.images[at][:SHEET]), _sheet_caption(found.classes[at], len(found.images[at])))
         for at in places
     )
     wanted, accepted = sum(one.wanted for one in found.classes), sum(one.accepted for one in found.classes)

@@ -16,7 +16,7 @@ from torchmetrics.functional.classification import (
 )
 
 from contract.errors import InvalidInput, ModelError
-from worker.evaluation.classification import Classification, calibration, measure, top_scores
+from worker.metrics.classification import Classification, calibration, measure, top_scores
 
 NAMES = tuple(f"class {c}" for c in range(7))
 

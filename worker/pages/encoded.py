@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.evaluation import plots, sheet
-from worker.evaluation.page import Picture, Section, Table
+from worker.pages import plots
+from worker.pages.page import Picture, Section, Table
+from worker.pictures import contact_sheet
 
 PAIRS, WORST = 20, 12
 STRIP = 70
@@ -90,7 +91,7 @@ def interpolation_sections(
         text += f" {len(way)} of them are shown, evenly spread."
     if ends is None:
         caption = "From left to right, row by row; the originals cannot be read any more."
-        return (Section("Interpolation", text, pictures=(Picture(sheet.draw(way), caption),)),)
+        return (Section("Interpolation", text, pictures=(Picture(contact_sheet.draw(way), caption),)),)
     strip = np.concatenate([ends[:1], way, ends[1:]])
     caption = "First and last the two originals; between them what the decoder makes, row by row."
-    return (Section("Interpolation", text, pictures=(Picture(sheet.draw(strip), caption),)),)
+    return (Section("Interpolation", text, pictures=(Picture(contact_sheet.draw(strip), caption),)),)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from contract.errors import InvalidInput
-from worker.evaluation.neighbours import Memorisation, Pair, blocks, closest, memorisation, nearest
+from worker.metrics.neighbours import Memorisation, Pair, blocks, closest, memorisation, nearest
 
 
 def normal(n: int, d: int, seed: int) -> Tensor:

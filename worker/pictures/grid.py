@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from worker.training.lettering import shortened
+from worker.pictures.lettering import shortened
 
 _INK, _PAPER = (32, 32, 32), (255, 255, 255)
 _FONT = 13  # pixels

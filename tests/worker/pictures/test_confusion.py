@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worker.training.confusion import draw
+from worker.pictures.confusion import draw
 
 
 def middles(classes: int, size: tuple[int, int]) -> tuple[int, int]:

@@ -13,10 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from worker.evaluation import classification, page, plots
-from worker.evaluation.distances import measure
-from worker.evaluation.neighbours import closest, memorisation, nearest
-from worker.evaluation.page import Picture, Section, Table, Tile, render
+from worker.metrics import classification
+from worker.metrics.distances import measure
+from worker.metrics.neighbours import closest, memorisation, nearest
+from worker.pages import page, plots
+from worker.pages.page import Picture, Section, Table, Tile, render
 
 PNG = plots.curves("t", "y", {"a": [1.0]})
 NASTY = "<script>alert(\"1\")</script> & '{x}'"

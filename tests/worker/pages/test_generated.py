@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from contract.data.image_index import REJECTS
-from tests.worker.evaluation.test_page import Reader, read
-from worker.evaluation.distances import Distances, Kid, Manifold
-from worker.evaluation.synthesis import (
+from tests.worker.pages.test_page import Reader, read
+from worker.metrics.distances import Distances, Kid, Manifold
+from worker.pages.generated import (
     _MEANING,
     SHEET,
     SHEETS,

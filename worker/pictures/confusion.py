@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from worker.training.lettering import shortened
+from worker.pictures.lettering import shortened
 
 _INK, _PAPER, _FRAME = (32, 32, 32), (255, 255, 255), (192, 192, 192)
 _FULL = (8, 69, 148)  # of a cell that holds all examples of its class

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from contract.errors import InvalidInput, ModelError
-from worker.evaluation import neighbours
-from worker.evaluation.distances import Distances, frechet, kid, manifold, measure
+from worker.metrics import neighbours
+from worker.metrics.distances import Distances, frechet, kid, manifold, measure
 
 
 def normal(n: int, d: int, seed: int) -> Tensor:

@@ -15,10 +15,10 @@ from html import escape
 import numpy as np
 from numpy.typing import ArrayLike
 
-from worker.evaluation import plots
-from worker.evaluation.classification import Classification
-from worker.evaluation.distances import Distances
-from worker.evaluation.neighbours import Memorisation
+from worker.metrics.classification import Classification
+from worker.metrics.distances import Distances
+from worker.metrics.neighbours import Memorisation
+from worker.pages import plots
 
 _MISTAKES = 10
 _JPEG = b"\xff\xd8\xff"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from contract.errors import InvalidInput, ModelError
 from contract.records import Record
-from worker.evaluation.neighbours import blocks
+from worker.metrics.neighbours import blocks
 
 
 class Manifold(Record):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worker.evaluation.encoded import (
+from worker.pages.encoded import (
     STRIP,
     ClassError,
     Pairs,

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from worker.evaluation import sheet
+from worker.pictures import contact_sheet
 
 
 def test_images_lie_in_rows_pixel_by_pixel() -> None:
     # Given thirteen images of one gray each,
     images = np.broadcast_to(np.arange(10, 140, 10, np.uint8)[:, None, None, None], (13, 28, 28, 1))
     # I expect them enlarged four times, the last in a second row.
-    found = np.asarray(Image.open(io.BytesIO(sheet.draw(images))))
+    found = np.asarray(Image.open(io.BytesIO(contact_sheet.draw(images))))
     assert found.shape == (2 * 112 + 4, 12 * 112 + 11 * 4)
     for at in range(13):
         top, left = at // 12 * 116, at % 12 * 116
@@ -25,7 +25,7 @@ def test_images_lie_in_rows_pixel_by_pixel() -> None:
 
 @pytest.mark.parametrize("size", [1, 32, 128, 129, 1000])
 def test_no_sheet_is_wider_than_a_page_needs(size: int) -> None:
-    data = sheet.draw(np.full((3, size, size, 3), (200, 100, 30), np.uint8))
+    data = contact_sheet.draw(np.full((3, size, size, 3), (200, 100, 30), np.uint8))
     with Image.open(io.BytesIO(data)) as image:
         assert image.format == ("PNG" if size <= 128 else "JPEG")
         assert 1100 <= image.width <= 1600

@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from worker.evaluation import plots
-from worker.evaluation.classification import Bin
+from worker.metrics.classification import Bin
+from worker.pages import plots
 
 STRANGE = ("猫 and $x^{2$", "a\nb\tc", "\x07", "🙂", "x" * 300, "_hidden", "\\alpha {", "Zürich")
 
@@ -171,6 +171,6 @@ def test_threads_draw_at_the_same_time() -> None:
 
 
 def test_pyplot_is_not_loaded() -> None:
-    code = "import sys, worker.evaluation.plots; print('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, worker.pages.plots; print('matplotlib.pyplot' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -1,0 +1,1 @@
+"""How good a model or its images are: arrays in, figures out. Knows no page and no store."""

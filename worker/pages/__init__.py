@@ -1,0 +1,1 @@
+"""Pages for people: figures and pictures in, one HTML file out. Knows no store."""

@@ -1,0 +1,1 @@
+"""Pictures drawn of arrays: grids, contact sheets, confusion matrices. Knows no model."""
