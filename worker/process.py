@@ -26,7 +26,7 @@ from worker.engine.cores import cores
 if TYPE_CHECKING:
     from worker.conclude import Concluder
     from worker.datasets.reader import DatasetReader
-    from worker.evaluate import EvaluateRunner
+    from worker.evaluation.job import EvaluateRunner
     from worker.execution.leases import Keeper, Lease
     from worker.generate import GenerateRunner
     from worker.shards import ShardRunner
@@ -94,8 +94,8 @@ class Process:
         import torch
 
         from worker.engine.runtime import torch_device
-        from worker.evaluate import EvaluateRunner
-        from worker.judges.generator import GeneratorJudge
+        from worker.evaluation.job import EvaluateRunner
+        from worker.evaluation.judges.generator import GeneratorJudge
 
         settings = self.settings
         device = torch.device(torch_device(settings.device))

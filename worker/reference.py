@@ -21,9 +21,9 @@ from contract.keys import JobKeys
 from worker.datasets.dataset import Dataset
 from worker.datasets.reader import DatasetReader, Wanted
 from worker.engine.images import pixels
+from worker.evaluation.judges import forward
 from worker.execution.leases import Lease
 from worker.execution.model_cache import Models
-from worker.judges import forward
 from worker.selection import normalized
 
 _HELD = 2

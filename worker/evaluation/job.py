@@ -2,7 +2,7 @@
 
     lease → judge → figures, page → marker → ledger
 
-It knows neither Celery nor how a model is judged (`worker.judges`).
+It knows neither Celery nor how a model is judged (`worker.evaluation.judges`).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from contract.jobs.status import Marker, Plan
 from contract.keys import JobKeys
 from contract.models.registry import Model
 from worker.datasets.reader import DatasetReader
+from worker.evaluation.judges import Case, Judgement, classifier
 from worker.execution.leases import Keeper, Lease
 from worker.execution.model_cache import Models
 from worker.execution.runner import Runner, commit_single
-from worker.judges import Case, Judgement, classifier
 from worker.pages import page
 
 FIGURES = "evaluation.json"

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from worker.datasets.reader import Wanted
-from worker.judges import Case, Judgement, forward
+from worker.evaluation.judges import Case, Judgement, forward
 from worker.metrics import classification
 from worker.pages import page
 

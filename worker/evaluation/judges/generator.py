@@ -22,8 +22,8 @@ from worker.datasets.reader import Wanted
 from worker.engine.generators.sampler import Sampler
 from worker.engine.images import pixels
 from worker.engine.runtime import Runtime
-from worker.judges import Case, Judgement, forward
-from worker.judges.score import Score, accuracy, recipe
+from worker.evaluation.judges import Case, Judgement, forward
+from worker.evaluation.judges.score import Score, accuracy, recipe
 from worker.metrics import distances, neighbours
 from worker.pages import page, plots
 from worker.pictures import grid
