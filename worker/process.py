@@ -24,12 +24,12 @@ from contract.settings import Settings
 from worker.engine.cores import cores
 
 if TYPE_CHECKING:
+    from worker.classify.shard import ShardRunner
     from worker.conclude import Concluder
     from worker.datasets.reader import DatasetReader
     from worker.evaluation.job import EvaluateRunner
     from worker.execution.leases import Keeper, Lease
     from worker.generate import GenerateRunner
-    from worker.shards import ShardRunner
     from worker.sources.fetch import Fetcher
     from worker.train import TrainRunner
     from worker.verify import VerifyRunner
@@ -136,8 +136,8 @@ class Process:
     @cached_property
     def concluder(self) -> Concluder:
         """Ends jobs that generate; imports torch."""
+        from worker.classify import report as classify_report
         from worker.conclude import Concluder
-        from worker.reports import classify
         from worker.reports.encoded import EncodedReport
         from worker.reports.generated import GeneratedReport
 
@@ -148,7 +148,7 @@ class Process:
             models=generator.models,
             report=report.write,
             encoded=EncodedReport(self.house, generator.models, generator.originals, limit).write,
-            page=partial(classify.write, self.house, self.fetcher, max_pixels=limit),
+            page=partial(classify_report.write, self.house, self.fetcher, max_pixels=limit),
             lock_seconds=self.settings.lease_seconds,
         )
 
@@ -274,9 +274,9 @@ class Process:
         Runner(kind, self._name, self.house, self.keeper, lambda: False).run(job, shard, refuse)
 
     def _make_runner(self) -> ShardRunner:
+        from worker.classify.shard import ShardRunner
         from worker.execution.exclusive import Gate
         from worker.execution.model_cache import Models
-        from worker.shards import ShardRunner
 
         settings = self.settings
         return ShardRunner(

@@ -46,7 +46,7 @@ def test_a_worker_that_cannot_load_its_code_leaves_and_the_job_ends_or_goes_on(
 
         # A worker that cannot load what labels leaves before it takes a shard.
         caplog.clear()
-        (cache / MIXED).write_text("worker.shards")
+        (cache / MIXED).write_text("worker.classify.shard")
         with caplog.at_level(logging.WARNING, "imagemill.supervisor"):
             mill.kill("worker-0")
             wait_until(lambda: died in caplog.text, 30, "the worker to leave")

@@ -19,10 +19,10 @@ from contract.jobs.specs import Classify, Source
 from contract.jobs.status import Plan
 from contract.keys import JobKeys
 from contract.models.registry import File, Model, Preprocess
+from worker.classify.shard import ShardRunner
 from worker.engine.pipeline import Encoded, Failed, Labelled, Result
 from worker.execution.exclusive import Gate
 from worker.execution.leases import Keeper
-from worker.shards import ShardRunner
 from worker.sources.fetch import Fetcher
 
 MODEL = Model(

@@ -46,7 +46,7 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         assert weights.read_bytes() == WEIGHTS
         found.append(model.ref)
 
-    monkeypatch.setattr(admission, "try_out", try_out)
+    monkeypatch.setattr(check, "try_out", try_out)
     return found
 
 
@@ -74,7 +74,7 @@ def test_what_does_not_run_is_not_listed_and_says_why(
     def fails(model: Model, weights: Path) -> None:
         raise ModelError("It does not run.")
 
-    monkeypatch.setattr(admission, "try_out", fails)
+    monkeypatch.setattr(check, "try_out", fails)
     admit_it()
 
     verdict = staging.verdict()
@@ -124,7 +124,7 @@ def test_what_the_producer_withdrew_meanwhile_is_not_published(
     def gives_up(model: Model, weights: Path) -> None:
         staging.settle(Verdict(ok=False, reason="The producer gave up waiting for a worker."))
 
-    monkeypatch.setattr(admission, "try_out", gives_up)
+    monkeypatch.setattr(check, "try_out", gives_up)
     # I expect the first verdict to stand.
     admit_it()
     assert not Registry(staging.store).exists("mine", 1)

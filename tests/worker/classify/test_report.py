@@ -26,11 +26,11 @@ from producer import Client
 from tests.waiting import wait_until
 from tests.worker.conftest import FakeEngine, FakeModels
 from tests.worker.pages.test_page import Reader
+from worker.classify import report
+from worker.classify.report import LEAST_CERTAIN, Summary
+from worker.classify.shard import ShardRunner
 from worker.control.finalize import finalize
 from worker.engine.pipeline import Encoded, Labelled, Result
-from worker.reports import classify
-from worker.reports.classify import LEAST_CERTAIN, Summary
-from worker.shards import ShardRunner
 from worker.sources.fetch import Fetcher
 
 Runners = Callable[..., ShardRunner]
@@ -89,7 +89,7 @@ def fetcher(house: House) -> Iterator[Fetcher]:
 
 
 def page_of(house: House, fetcher: Fetcher, job: str = "job") -> Reader:
-    classify.write(house, fetcher, job, max_pixels=1_000_000)
+    report.write(house, fetcher, job, max_pixels=1_000_000)
     return Reader(house.store.get(JobKeys(job).report).decode())
 
 
@@ -154,7 +154,7 @@ def test_a_job_that_goes_on_has_no_page(house: House, fetcher: Fetcher, label: C
     # When it is retried its page goes, and none is made before it has ended again.
     house.store.put(JobKeys("job").retry(1), Retry(number=1, shards=(0,)).to_json())
     reopen(house, "job")
-    classify.write(house, fetcher, "job", max_pixels=1_000_000)
+    report.write(house, fetcher, "job", max_pixels=1_000_000)
     assert read_end(house.store, "job") is None
     assert not house.store.exists(JobKeys("job").report)
 
@@ -164,15 +164,15 @@ def test_a_page_that_comes_too_late_is_taken_back(
 ) -> None:
     # Given a retry that begins while the page is drawn,
     label(picture(10), b"!")
-    draw = classify.sections
+    draw = report.sections
 
     def late(*args: object) -> object:
         house.store.put(JobKeys("job").retry(1), Retry(number=1, shards=(0,)).to_json())
         reopen(house, "job")
         return draw(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(classify, "sections", late)
-    classify.write(house, fetcher, "job", max_pixels=1_000_000)
+    monkeypatch.setattr(report, "sections", late)
+    report.write(house, fetcher, "job", max_pixels=1_000_000)
     assert not house.store.exists(JobKeys("job").report)
 
 
@@ -184,7 +184,7 @@ def test_only_a_job_that_labels_has_this_page(house: House, fetcher: Fetcher, la
         evaluate = "\n".join(line for line in evaluate.splitlines() if f'"{name}"' not in line)
     house.store.put(JobKeys("job").spec, evaluate.encode())
     with pytest.raises(JobConflict, match="its kind is evaluate"):
-        classify.write(house, fetcher, "job", max_pixels=1_000_000)
+        report.write(house, fetcher, "job", max_pixels=1_000_000)
 
 
 def test_a_client_waits_until_a_worker_has_made_it(
@@ -196,7 +196,7 @@ def test_a_client_waits_until_a_worker_has_made_it(
 
     def work() -> None:
         wait_until(lambda: house.ledger.redis.llen(queue), 10, "the message")
-        classify.write(house, fetcher, "job", max_pixels=1_000_000)
+        report.write(house, fetcher, "job", max_pixels=1_000_000)
 
     worker = threading.Thread(target=work)
     worker.start()

@@ -26,12 +26,12 @@ from contract.jobs.specs import Classify
 from contract.jobs.status import Marker
 from contract.keys import JobKeys, child_shards, shard_stem
 from contract.models.registry import Model
+from worker.classify.rows import Rows, read_rows, tally
 from worker.engine.pipeline import Encoded, Result
 from worker.execution.exclusive import Gate
 from worker.execution.leases import Keeper, Lease
 from worker.execution.model_cache import Loaded, Models
 from worker.execution.runner import Runner
-from worker.rows import Rows, read_rows, tally
 from worker.sources.fetch import Fetcher
 
 log = logging.getLogger(__name__)

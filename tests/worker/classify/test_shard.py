@@ -15,9 +15,9 @@ from contract.jobs.specs import Classify
 from contract.jobs.status import Retry
 from contract.keys import JobKeys, child_shards
 from tests.worker.conftest import FakeEngine, FakeModels
+from worker.classify.rows import read_rows
+from worker.classify.shard import ShardRunner
 from worker.control.finalize import finalize
-from worker.rows import read_rows
-from worker.shards import ShardRunner
 
 Runners = Callable[..., ShardRunner]
 Jobs = Callable[..., Classify]
@@ -66,8 +66,8 @@ def test_sequences_of_many_bytes_are_handed_over_a_few_at_a_time(
     files = read_manifest(house.store.get(keys.manifest(0)))
     pairs = [Item.of_frames(f"{n}/", f"s3://b/{n}/", files[2 * n : 2 * n + 2], length=2) for n in range(5)]
     house.store.put(keys.manifest(0), write_manifest(pairs))
-    monkeypatch.setattr("worker.shards._SUBMIT_BYTES", 4)
-    monkeypatch.setattr("worker.shards._HELD_BYTES", 2)
+    monkeypatch.setattr("worker.classify.shard._SUBMIT_BYTES", 4)
+    monkeypatch.setattr("worker.classify.shard._HELD_BYTES", 2)
     models = FakeModels()
     batches: list[int] = []
     submit = models.engine.submit

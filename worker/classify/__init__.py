@@ -1,0 +1,1 @@
+"""Classify jobs: shards, rows, report."""
