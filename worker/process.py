@@ -25,14 +25,14 @@ from worker.engine.cores import cores
 
 if TYPE_CHECKING:
     from worker.classify.shard import ShardRunner
-    from worker.conclude import Concluder
     from worker.datasets.reader import DatasetReader
     from worker.evaluation.job import EvaluateRunner
     from worker.execution.leases import Keeper, Lease
-    from worker.generate import GenerateRunner
+    from worker.generation.finalize_images import Concluder
+    from worker.generation.shard import GenerateRunner
+    from worker.generation.verify import VerifyRunner
     from worker.sources.fetch import Fetcher
     from worker.train import TrainRunner
-    from worker.verify import VerifyRunner
 
     class _Runs(Protocol):
         def run(self, job: str, shard: int) -> None: ...
@@ -121,7 +121,7 @@ class Process:
     @cached_property
     def verifier(self) -> VerifyRunner:
         """Generates images again; imports torch."""
-        from worker.verify import VerifyRunner
+        from worker.generation.verify import VerifyRunner
 
         settings = self.settings
         return VerifyRunner(
@@ -137,9 +137,9 @@ class Process:
     def concluder(self) -> Concluder:
         """Ends jobs that generate; imports torch."""
         from worker.classify import report as classify_report
-        from worker.conclude import Concluder
-        from worker.reports.encoded import EncodedReport
-        from worker.reports.generated import GeneratedReport
+        from worker.generation.finalize_images import Concluder
+        from worker.generation.report import GeneratedReport
+        from worker.generation.report_encoded import EncodedReport
 
         generator, limit = self.generator, self.settings.max_image_pixels
         report = GeneratedReport(self.house, generator.models, generator.references, limit)
@@ -296,9 +296,9 @@ class Process:
 
         from worker.engine.runtime import torch_device
         from worker.execution.device_slots import Lanes
-        from worker.generate import GenerateRunner
-        from worker.originals import Originals
-        from worker.reference import References
+        from worker.generation.reference_features import References
+        from worker.generation.shard import GenerateRunner
+        from worker.generation.source_images import Originals
 
         settings, models = self.settings, self.runner.models
         threads = settings.threads or cores()

@@ -6,16 +6,16 @@ import logging
 from collections.abc import Callable, Iterator
 from itertools import islice, repeat
 
-from contract import portions
 from contract.data.items import Item, read_manifest, shard_sizes, sharded, write_manifest
 from contract.errors import ImagemillError, ServiceUnavailable
 from contract.jobs.lifecycle import House, close, read_plan, read_spec
 from contract.jobs.specs import Classify, Interpolate, Reconstruct, SampledSpec
 from contract.jobs.status import ENDED, Plan
 from contract.keys import JobKeys, parse_shard
+from worker.generation import candidate_plan
+from worker.generation.waves import first_wave
 from worker.sources import labelled
 from worker.sources.listing import Listing
-from worker.waves import first_wave
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ def _write_plan(house: House, job: str, *, shards: int, items: int) -> Plan:
 def _portions(house: House, spec: SampledSpec) -> Plan:
     """What is to be generated, for the present: a synthesis asks for more when it knows what was accepted."""
     wave = first_wave(spec)
-    portions.write(house.store, spec.id, wave)
+    candidate_plan.write(house.store, spec.id, wave)
     return _write_plan(house, spec.id, shards=len(wave), items=sum(map(len, wave)))
 
 

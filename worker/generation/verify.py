@@ -23,7 +23,6 @@ from contract.jobs.lifecycle import House, read_images, read_spec
 from contract.jobs.specs import ImagesSpec, SampledSpec, Verify
 from contract.jobs.status import Marker, Plan
 from contract.keys import JobKeys
-from worker.archive import Row
 from worker.datasets.dataset import evenly
 from worker.engine.images import pixels
 from worker.engine.images.decode import decode
@@ -31,6 +30,7 @@ from worker.engine.images.encode import encode
 from worker.execution.leases import Keeper, Lease
 from worker.execution.model_cache import Models
 from worker.execution.runner import Runner, commit_single
+from worker.generation.archive import Row
 
 _TOLERANCE = 1
 """Levels of 255: what another size of batch, or another kind of processor, may change in a pixel."""

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from contract.errors import JobStopped
 from contract.jobs.specs import Generate
-from contract.portions import Portion
 from tests.waiting import wait_until
-from worker.archive import Archive
 from worker.engine.generators.sampler import GROUP, Sampler
 from worker.execution.device_slots import Lanes
 from worker.execution.leases import Lease
-from worker.generate import GenerateRunner
+from worker.generation.archive import Archive
+from worker.generation.candidate_plan import Portion
+from worker.generation.shard import GenerateRunner
 
 CPU = torch.device("cpu")
 GROUPS = 6

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from contract.data.image_index import SUFFIX, SYNTHETIC, ImageFormat, sample_key, schema, sha256
 from contract.jobs.specs import ImagesSpec, Interpolate, SampledSpec
 from contract.models.registry import Model
-from worker import ustar
+from worker.generation import tar_writer
 
 Row = dict[str, Any]
 """A row of the index, see `contract.data.image_index.schema`."""
@@ -45,11 +45,11 @@ class Archive:
 
     def close(self) -> bytes:
         """The tar."""
-        return b"".join((*self._members, ustar.end(self._size)))
+        return b"".join((*self._members, tar_writer.end(self._size)))
 
     def _keep(self, name: str, data: bytes) -> None:
         # USTAR: names are short, and its headers take a block where PAX takes three.
-        member = ustar.member(name, data)
+        member = tar_writer.member(name, data)
         self._members.append(member)
         self._size += len(member)
 

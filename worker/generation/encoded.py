@@ -2,7 +2,7 @@
 
     originals → encoder → means → (points between them) → decoder → images → archive
 
-It knows neither leases' ends nor markers: `worker.generate` commits.
+It knows neither leases' ends nor markers: `worker.generation.shard` commits.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import torch
 from numpy.typing import NDArray
 
 from contract.jobs.specs import EncodedSpec, Interpolate, Reconstruct
-from worker.archive import Archive, facts, new_row
 from worker.engine.generators.interpolation import spherical
 from worker.engine.generators.sampler import GROUP
 from worker.engine.images import pixels
 from worker.engine.images.encode import encode
 from worker.execution.leases import Lease
 from worker.execution.model_cache import Models
-from worker.originals import Originals
+from worker.generation.archive import Archive, facts, new_row
+from worker.generation.source_images import Originals
 
 
 @dataclass(frozen=True)

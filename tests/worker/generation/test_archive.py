@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from contract.data.image_index import sample_key, sha256
-from worker import ustar
-from worker.archive import Archive, Row, index
+from worker.generation import tar_writer
+from worker.generation.archive import Archive, Row, index
 
 SIZES = (0, 1, 511, 512, 513, 5_000)
 
@@ -26,8 +26,8 @@ def by_tarfile(files: dict[str, bytes]) -> bytes:
 
 
 def by_ustar(files: dict[str, bytes]) -> bytes:
-    members = b"".join(ustar.member(name, data) for name, data in files.items())
-    return members + ustar.end(len(members))
+    members = b"".join(tar_writer.member(name, data) for name, data in files.items())
+    return members + tar_writer.end(len(members))
 
 
 @pytest.mark.parametrize("count", [0, 1, 9, 10, 60])
@@ -40,7 +40,7 @@ def test_an_archive_is_byte_for_byte_what_tarfile_writes(count: int) -> None:
 def test_a_name_may_have_a_hundred_bytes() -> None:
     assert by_ustar({"ü" * 50: b"1"}) == by_tarfile({"ü" * 50: b"1"})
     with pytest.raises(ValueError, match="too long"):
-        ustar.member("ü" * 50 + "n", b"1")
+        tar_writer.member("ü" * 50 + "n", b"1")
 
 
 def row(number: int) -> Row:

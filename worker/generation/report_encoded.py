@@ -22,15 +22,15 @@ from contract.jobs.lifecycle import House, read_created
 from contract.jobs.specs import EncodedSpec, Interpolate, Reconstruct
 from contract.jobs.status import Marker
 from contract.keys import JobKeys
-from worker.archive import Row
 from worker.engine.images import pixels
 from worker.engine.images.decode import decode
 from worker.execution.model_cache import Models
-from worker.originals import Originals
+from worker.generation.archive import Row
+from worker.generation.report import read_files
+from worker.generation.source_images import Originals
 from worker.pages import encoded, page
 from worker.pages.encoded import PAIRS, WORST, ClassError, Pairs
 from worker.pages.page import Section
-from worker.reports.generated import read_files
 
 _Found = tuple[Marker, Row]
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from contract import portions
 from contract.jobs.specs import Generate, SampledSpec, Synthesize
-from contract.portions import Portion
+from worker.generation import candidate_plan
+from worker.generation.candidate_plan import Portion
 
 _GUESS = 0.8
 """Acceptance before anything is known."""
@@ -22,10 +22,10 @@ def first_wave(spec: SampledSpec) -> list[Portion]:
     """The portions that a job begins with: all of them where nothing is rejected."""
     if isinstance(spec, Generate):
         rows, rest = divmod(spec.count, len(spec.classes))
-        whole = list(portions.cut(spec.classes, 0, rows, spec.shard_size))
+        whole = list(candidate_plan.cut(spec.classes, 0, rows, spec.shard_size))
         return [*whole, *([Portion(labels=spec.classes[:rest], start=rows, stop=rows + 1)] if rest else [])]
     stop = _stop(spec, accepted=0, made=0)
-    return [portion for label in spec.classes for portion in portions.cut([label], 0, stop, spec.shard_size)]
+    return [portion for label in spec.classes for portion in candidate_plan.cut([label], 0, stop, spec.shard_size)]
 
 
 def next_wave(spec: Synthesize, shards: Sequence[Portion], accepted: Mapping[int, int]) -> list[Portion]:
@@ -34,7 +34,7 @@ def next_wave(spec: Synthesize, shards: Sequence[Portion], accepted: Mapping[int
     for label, count in accepted.items():
         made = max(portion.stop for portion in shards if portion.labels == (label,))
         if count < spec.per_class:
-            found += portions.cut([label], made, _stop(spec, accepted=count, made=made), spec.shard_size)
+            found += candidate_plan.cut([label], made, _stop(spec, accepted=count, made=made), spec.shard_size)
     return found
 
 

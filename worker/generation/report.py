@@ -24,16 +24,16 @@ from contract.jobs.results import committed
 from contract.jobs.specs import Generate, SampledSpec, Synthesize
 from contract.jobs.status import Marker
 from contract.keys import JobKeys
-from worker.archive import Row
 from worker.datasets.dataset import evenly
 from worker.engine.images.decode import decode
 from worker.execution.model_cache import Models
-from worker.generate import FEATURES
+from worker.generation.archive import Row
+from worker.generation.reference_features import Reference, References
+from worker.generation.selection import normalized
+from worker.generation.shard import FEATURES
 from worker.metrics import distances
 from worker.pages import generated, page
 from worker.pages.generated import PAIRS, SHEET, ClassCount, GateScores, Nearest, Synthesis
-from worker.reference import Reference, References
-from worker.selection import normalized
 
 _COMPARED = 10_000
 """Images of each side that distances are measured between, at most."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worker.selection import Selection, normalized
+from worker.generation.selection import Selection, normalized
 
 
 def chosen(reasons: list[str | None], features: np.ndarray, cuts: list[int], **how: object) -> Selection:
@@ -42,7 +42,7 @@ def test_parts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     reasons = [None if keep else "class" for keep in rng.random(500) < 0.7]
     whole = chosen(reasons, features, [], wanted=60, dedup=0.01)
     assert {"duplicate", "surplus", "class", None} == set(whole.reasons)
-    monkeypatch.setattr("worker.selection._BLOCK", 7)
+    monkeypatch.setattr("worker.generation.selection._BLOCK", 7)
     for cuts in ([1], [100, 200, 300], list(range(1, 500))):
         assert chosen(reasons, features, cuts, wanted=60, dedup=0.01).reasons == whole.reasons
 

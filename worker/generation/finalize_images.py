@@ -24,7 +24,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from contract import portions
 from contract.backend.objects import ObjectStore
 from contract.data import image_index
 from contract.data.dataset_card import CARD, card
@@ -38,12 +37,13 @@ from contract.jobs.specs import Classify, EncodedSpec, ImagesSpec, SampledSpec, 
 from contract.jobs.status import Plan
 from contract.keys import JobKeys, shard_stem
 from contract.models.registry import Model
-from contract.portions import Portion
-from worker.archive import Archive, facts, index
 from worker.execution.model_cache import Models
-from worker.generate import FEATURES
-from worker.selection import Selection
-from worker.waves import next_wave
+from worker.generation import candidate_plan
+from worker.generation.archive import Archive, facts, index
+from worker.generation.candidate_plan import Portion
+from worker.generation.selection import Selection
+from worker.generation.shard import FEATURES
+from worker.generation.waves import next_wave
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ class Concluder:
         if not isinstance(spec, Synthesize):
             self._end(spec, [])
             return
-        shards = portions.read(self.house.store, job)
+        shards = candidate_plan.read(self.house.store, job)
         tables = []
         for number in range(len(shards)):
             _check(hold)
@@ -120,7 +120,7 @@ class Concluder:
         more = next_wave(spec, shards, {label: one.accepted for label, one in chosen.items()})
         if more:
             log.info("%s: %d more shards of candidates", job, len(more))
-            portions.write(self.house.store, job, [*shards, *more])
+            candidate_plan.write(self.house.store, job, [*shards, *more])
             plan = Plan(shards=len(shards) + len(more), items=sum(map(len, [*shards, *more])), skipped=0)
             self.house.store.put(JobKeys(job).plan, plan.to_json())
             reopen(self.house, job)

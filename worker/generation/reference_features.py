@@ -24,7 +24,7 @@ from worker.engine.images import pixels
 from worker.evaluation.judges import forward
 from worker.execution.leases import Lease
 from worker.execution.model_cache import Models
-from worker.selection import normalized
+from worker.generation.selection import normalized
 
 _HELD = 2
 _BLOCK = 1 << 22

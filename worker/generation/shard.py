@@ -4,7 +4,7 @@
 
 Images leave the device in groups while those before them are encoded on other threads; the tar and the index of a
 shard are written and uploaded while the device is at the next one. It knows nothing of Celery, nor of which candidates
-are chosen in the end (`worker.conclude`).
+are chosen in the end (`worker.generation.finalize_images`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from contract import portions
 from contract.backend.ledger import Step
 from contract.data.image_index import tar_of
 from contract.data.items import parse_s3
@@ -32,9 +31,6 @@ from contract.jobs.specs import EncodedSpec, Generate, ImagesSpec, SampledSpec, 
 from contract.jobs.status import Marker
 from contract.keys import JobKeys, shard_stem
 from contract.models.registry import Model
-from contract.portions import Portion
-from worker.archive import Archive, Row, facts, index, new_row
-from worker.autoencode import Autoencoding
 from worker.engine.generators.sampler import GROUP
 from worker.engine.images import pixels
 from worker.engine.images.encode import encode
@@ -42,9 +38,13 @@ from worker.execution.device_slots import Lanes
 from worker.execution.leases import Keeper, Lease
 from worker.execution.model_cache import Models
 from worker.execution.runner import Runner, commit_single
-from worker.originals import Originals
-from worker.reference import Reference, References
-from worker.selection import normalized
+from worker.generation import candidate_plan
+from worker.generation.archive import Archive, Row, facts, index, new_row
+from worker.generation.candidate_plan import Portion
+from worker.generation.encoded import Autoencoding
+from worker.generation.reference_features import Reference, References
+from worker.generation.selection import normalized
+from worker.generation.source_images import Originals
 
 FEATURES = "features"
 """The column that an index of candidates has behind the others: those of the gate, float32, null where it rejects."""
@@ -113,7 +113,7 @@ class GenerateRunner:
         )
 
     def _portion(self, spec: SampledSpec, lease: Lease) -> Portion:
-        return portions.read(self.house.store, spec.id)[lease.shard]
+        return candidate_plan.read(self.house.store, spec.id)[lease.shard]
 
     def _generate(self, spec: Generate, portion: Portion, lease: Lease, archive: Archive) -> None:
         """Every image of the portion into the archive."""

@@ -1,0 +1,1 @@
+"""Jobs that generate: candidates, selection, archives, verification, reports."""
