@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from worker.generation.shard import GenerateRunner
     from worker.generation.verify import VerifyRunner
     from worker.sources.fetch import Fetcher
-    from worker.train import TrainRunner
+    from worker.training.job import TrainRunner
 
     class _Runs(Protocol):
         def run(self, job: str, shard: int) -> None: ...
@@ -322,7 +322,7 @@ class Process:
         import torch
 
         from worker.engine.runtime import torch_device
-        from worker.train import TrainRunner
+        from worker.training.job import TrainRunner
 
         settings = self.settings
         return TrainRunner(

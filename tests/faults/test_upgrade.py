@@ -25,7 +25,7 @@ def test_a_worker_that_cannot_load_its_code_leaves_and_the_job_ends_or_goes_on(
     cache.mkdir()
     with Mill(tmp_path, workers=1, app="tests.faults.mixed", cache_dir=cache).running() as mill:
         # Given a worker that labels, and whose modules of training are of another version,
-        (cache / MIXED).write_text("worker.train")
+        (cache / MIXED).write_text("worker.training.job")
 
         # I expect a training to end it with a status of its own, three times, and then to fail with one sentence.
         with caplog.at_level(logging.WARNING, "imagemill.supervisor"):

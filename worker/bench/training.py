@@ -13,9 +13,9 @@ import torch
 
 from contract.models.recipes import Recipe
 from worker.datasets.dataset import Dataset, split
-from worker.training.batches import batches, steps_an_epoch
-from worker.training.learner import At
-from worker.training.learners import make
+from worker.training.data.batches import batches, steps_an_epoch
+from worker.training.learners.protocol import At
+from worker.training.learners.registry import make
 from worker.training.loop import EpochRecord, train
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ from contract.errors import DeviceOutOfMemory, ObjectDamaged
 from contract.models.recipes import Recipe
 from contract.records import Record
 from worker.datasets.dataset import Dataset
-from worker.training.batches import Batch, ahead, batches, cut, steps_an_epoch
 from worker.training.checkpoint import unpack
-from worker.training.learner import At, Learner
-from worker.training.losses import Losses, diverged
+from worker.training.data.batches import Batch, ahead, batches, cut, steps_an_epoch
+from worker.training.learners.protocol import At, Learner
+from worker.training.optimization.losses import Losses, diverged
 from worker.training.parts import joined, part
 from worker.training.writer import Writer
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from contract.models.recipes import Recipe
 from worker.datasets.dataset import Dataset, split
-from worker.training import learners
-from worker.training.learner import Learner
+from worker.training.learners import registry
+from worker.training.learners.protocol import Learner
 from worker.training.loop import EpochRecord, Outcome, train
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ class Notes:
 def learner(recipe: Recipe, data: Dataset) -> tuple[Learner, Dataset]:
     """A fresh learner, and the three quarters of the data that it is to be shown."""
     shown, held_out = split(data, 0.25, recipe.seed)
-    return learners.make(recipe, shown, held_out, CPU), shown
+    return registry.make(recipe, shown, held_out, CPU), shown
 
 
 def undisturbed(recipe: Recipe, data: Dataset) -> Outcome:

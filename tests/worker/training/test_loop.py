@@ -18,9 +18,9 @@ from contract.models.recipes import CnnRecipe
 from tests.waiting import wait_until
 from tests.worker.training.interruptions import AtOnce
 from tests.worker.training.toys import images
-from worker.training.batches import Batch
 from worker.training.checkpoint import pack, unpack
-from worker.training.learner import At
+from worker.training.data.batches import Batch
+from worker.training.learners.protocol import At
 from worker.training.loop import EpochRecord, Outcome, train
 
 DATA = images(n=22)

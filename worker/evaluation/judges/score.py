@@ -13,7 +13,7 @@ import torch
 from contract.models.recipes import CnnRecipe
 from contract.records import Record
 from worker.datasets.dataset import Dataset
-from worker.training.learners import make
+from worker.training.learners.registry import make
 from worker.training.loop import EpochRecord, train
 
 if TYPE_CHECKING:

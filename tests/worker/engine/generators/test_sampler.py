@@ -10,7 +10,7 @@ from torch import Tensor
 from contract.errors import ModelError
 from worker.engine.generators.latents import latent, latents, philox
 from worker.engine.generators.sampler import Sampler, quantized
-from worker.training.batches import normalized
+from worker.training.data.batches import normalized
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 from contract.errors import InvalidSource
 from contract.models.recipes import CnnRecipe, GanRecipe, Recipe, RnnRecipe, VaeRecipe
 from worker.datasets.dataset import Dataset
-from worker.training.learner import Learner
+from worker.training.learners.protocol import Learner
 
 
 def make(recipe: Recipe, train: Dataset, held_out: Dataset, device: torch.device) -> Learner:
@@ -27,15 +27,15 @@ def make(recipe: Recipe, train: Dataset, held_out: Dataset, device: torch.device
         # Each shape is tuned once: batches of images have two, those of sequences one for each length.
         torch.backends.cudnn.benchmark = not isinstance(recipe, RnnRecipe)
     if isinstance(recipe, CnnRecipe | RnnRecipe):
-        from worker.training.classifier import ClassifierLearner
+        from worker.training.learners.classifier import ClassifierLearner
 
         return ClassifierLearner(recipe, train, held_out, device)
     if isinstance(recipe, GanRecipe):
-        from worker.training.gan import GanLearner
+        from worker.training.learners.gan import GanLearner
 
         return GanLearner(recipe, train, held_out, device)
     if isinstance(recipe, VaeRecipe):
-        from worker.training.vae import VaeLearner
+        from worker.training.learners.vae import VaeLearner
 
         return VaeLearner(recipe, train, held_out, device)
     raise TypeError(f"There is no learner for {type(recipe).__name__}.")

@@ -40,10 +40,10 @@ from worker.datasets.dataset import Dataset, split
 from worker.datasets.reader import DatasetReader, Prepared, Wanted
 from worker.execution.leases import Keeper, Lease
 from worker.execution.runner import Runner, commit_single
-from worker.publish import Trained, publish, training_losses
-from worker.training.learners import make
+from worker.training.learners.registry import make
 from worker.training.loop import EpochRecord, Outcome, train
-from worker.training.transfer import begin_with
+from worker.training.optimization.transfer import begin_with
+from worker.training.publish import Trained, publish, training_losses
 
 log = logging.getLogger(__name__)
 

@@ -17,14 +17,14 @@ from worker.datasets.dataset import Dataset
 from worker.engine.generators.sampler import Sampler, quantized
 from worker.engine.precision import autocast, precision_on
 from worker.pictures import grid
-from worker.training.average import Average
-from worker.training.batches import Batch, ahead, in_order, normalized, take
-from worker.training.fidelity import Fidelity
-from worker.training.learner import At
-from worker.training.optimizers import decaying, optimizer_state, restore_optimizer, set_learning_rate
+from worker.training.data.batches import Batch, ahead, in_order, normalized, take
+from worker.training.learners.fidelity import Fidelity
+from worker.training.learners.protocol import At
+from worker.training.optimization.average import Average
+from worker.training.optimization.optimizers import decaying, optimizer_state, restore_optimizer, set_learning_rate
+from worker.training.optimization.schedule import warm_cosine
 from worker.training.parts import joined, part
 from worker.training.randomness import reseed, seeded
-from worker.training.schedule import warm_cosine
 from worker.zoo.vae import Vae
 
 _LEVEL = 2 / 255  # from one of 256 levels to the next, in pixels of −1..1

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from worker.training.schedule import warm_cosine
+from worker.training.optimization.schedule import warm_cosine
 
 
 def rates(steps: int, warmup: float) -> list[float]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.worker.training.toys import images, sequences
-from worker.training.batches import (
+from worker.training.data.batches import (
     Batch,
     ahead,
     batches,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from worker.training.average import Average
+from worker.training.optimization.average import Average
 
 
 def net(seed: int = 0) -> nn.Sequential:

@@ -9,9 +9,9 @@ import torch
 from contract.errors import ModelError
 from contract.models.recipes import make_recipe
 from worker.datasets.dataset import Dataset, split
-from worker.training.learner import Learner
-from worker.training.learners import make
-from worker.training.transfer import begin_with
+from worker.training.learners.protocol import Learner
+from worker.training.learners.registry import make
+from worker.training.optimization.transfer import begin_with
 
 
 def learner(family: str, classes: int, seed: int) -> Learner:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from worker.training.norms import measuring
+from worker.training.optimization.norms import measuring
 
 
 def test_statistics_are_the_mean_over_the_passes() -> None:

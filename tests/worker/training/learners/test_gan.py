@@ -13,9 +13,9 @@ from tests.worker.training.generators import assert_images_differ, assert_killed
 from tests.worker.training.interruptions import CPU, learner
 from tests.worker.training.shapes import shapes
 from tests.worker.training.toys import sequences
-from worker.training.batches import take
-from worker.training.gan import GanLearner
-from worker.training.learner import At
+from worker.training.data.batches import take
+from worker.training.learners.gan import GanLearner
+from worker.training.learners.protocol import At
 
 RECIPE = GanRecipe(
     latent=16, epochs=6, batch_size=16, ema=0.9, learning_rate=1e-3, discriminator_learning_rate=1e-3, precision="fp32"

@@ -16,9 +16,9 @@ from tests.worker.training.interruptions import CPU, learner, undisturbed
 from tests.worker.training.shapes import shapes
 from tests.worker.training.toys import sequences
 from worker.datasets.dataset import Dataset
-from worker.training.batches import take
-from worker.training.learner import At
-from worker.training.vae import VaeLearner
+from worker.training.data.batches import take
+from worker.training.learners.protocol import At
+from worker.training.learners.vae import VaeLearner
 
 RECIPE = VaeRecipe(latent=8, epochs=10, batch_size=16, ema=0.9, learning_rate=3e-3, precision="fp32")
 TINY = RECIPE.model_copy(update={"epochs": 2, "batch_size": 8})
@@ -51,7 +51,7 @@ def test_killed_again_and_again_it_ends_with_the_same_weights(
 
 
 def test_the_bound_is_below_what_is_possible(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.training.fidelity._STEPS", 2)
+    monkeypatch.setattr("worker.training.learners.fidelity._STEPS", 2)
 
     # Given pixels of which each of 256 levels is as likely as any other, no model can give an image more than
     # 256^−pixels; and one that knows nothing yet does not even reach that.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from contract.errors import ModelError
-from worker.training.learner import Learner
+from worker.training.learners.protocol import Learner
 
 _PARTS = ("module", "generator", "average")
 """The parts of a learner's state that hold what is published, by the names that it is published under."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from contract.errors import TrainingDiverged
-from worker.training.learner import At
+from worker.training.learners.protocol import At
 
 
 class Losses:

@@ -18,15 +18,15 @@ from worker import zoo
 from worker.datasets.dataset import Dataset
 from worker.engine.precision import autocast, precision_on
 from worker.pictures import confusion
-from worker.training.augment import crop, erase, flip
-from worker.training.average import Average
-from worker.training.batches import Batch, ahead, batches, in_order, normalized, thinned
-from worker.training.learner import At
-from worker.training.norms import measuring
-from worker.training.optimizers import decaying, optimizer_state, restore_optimizer, set_learning_rate
+from worker.training.data.augment import crop, erase, flip
+from worker.training.data.batches import Batch, ahead, batches, in_order, normalized, thinned
+from worker.training.learners.protocol import At
+from worker.training.optimization.average import Average
+from worker.training.optimization.norms import measuring
+from worker.training.optimization.optimizers import decaying, optimizer_state, restore_optimizer, set_learning_rate
+from worker.training.optimization.schedule import warm_cosine
 from worker.training.parts import joined, part
 from worker.training.randomness import reseed, seeded
-from worker.training.schedule import warm_cosine
 
 _MOMENTUM = 0.9
 _AT_LEAST, _AT_MOST = 256, 4096  # images that the statistics of norms are measured on

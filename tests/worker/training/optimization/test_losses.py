@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from contract.errors import TrainingDiverged
-from worker.training.learner import At
-from worker.training.losses import Losses
+from worker.training.learners.protocol import At
+from worker.training.optimization.losses import Losses
 
 
 def at(step: int) -> At:

@@ -17,12 +17,12 @@ from worker.datasets.dataset import Dataset
 from worker.engine.generators.sampler import Sampler
 from worker.engine.precision import autocast, precision_on
 from worker.pictures import grid
-from worker.training import diffaugment
-from worker.training.average import Average
-from worker.training.batches import Batch, normalized
-from worker.training.fidelity import Fidelity
-from worker.training.learner import At
-from worker.training.optimizers import decaying, optimizer_state, restore_optimizer, set_learning_rate
+from worker.training.data import diffaugment
+from worker.training.data.batches import Batch, normalized
+from worker.training.learners.fidelity import Fidelity
+from worker.training.learners.protocol import At
+from worker.training.optimization.average import Average
+from worker.training.optimization.optimizers import decaying, optimizer_state, restore_optimizer, set_learning_rate
 from worker.training.parts import joined, part
 from worker.training.randomness import reseed, seeded
 from worker.zoo.gan import Generator, discriminator

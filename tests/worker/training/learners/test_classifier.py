@@ -16,9 +16,9 @@ from tests.worker.training.toys import CLASSES, images, sequences
 from worker import zoo
 from worker.datasets.dataset import Dataset, split
 from worker.engine import precision
-from worker.training.batches import Batch, normalized, take, thinned
-from worker.training.classifier import ClassifierLearner
-from worker.training.learner import At
+from worker.training.data.batches import Batch, normalized, take, thinned
+from worker.training.learners.classifier import ClassifierLearner
+from worker.training.learners.protocol import At
 from worker.training.loop import train
 
 CNN = CnnRecipe(variant="classic", epochs=3, batch_size=16, learning_rate=0.02, ema=0.9, precision="fp32", crop=1)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from worker.training.optimizers import decaying, optimizer_state, restore_optimizer, set_learning_rate
+from worker.training.optimization.optimizers import decaying, optimizer_state, restore_optimizer, set_learning_rate
 
 
 def net() -> nn.Sequential:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from contract.errors import InvalidSettings
-from worker.training.diffaugment import augmented, color, cutout, policies, translation
+from worker.training.data.diffaugment import augmented, color, cutout, policies, translation
 from worker.training.randomness import seeded
 
 ALL = ("color", "translation", "cutout")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from worker.training.augment import crop, erase, flip
+from worker.training.data.augment import crop, erase, flip
 from worker.training.randomness import seeded
 
 

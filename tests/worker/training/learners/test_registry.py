@@ -11,9 +11,9 @@ from contract.models.recipes import RECIPES, CnnRecipe, make_recipe
 from tests.worker.training.toys import images, sequences
 from worker import zoo
 from worker.datasets.dataset import Dataset, split
-from worker.training import learners
-from worker.training.batches import take
-from worker.training.learner import At, Learner
+from worker.training.data.batches import take
+from worker.training.learners import registry
+from worker.training.learners.protocol import At, Learner
 
 CPU = torch.device("cpu")
 
@@ -24,12 +24,14 @@ def data_for(family: str) -> tuple[Dataset, Dataset]:
 
 def make(family: str) -> Learner:
     recipe = make_recipe(family, ["precision=fp32", "batch_size=8"])
-    return learners.make(recipe, *data_for(family), CPU)
+    return registry.make(recipe, *data_for(family), CPU)
 
 
 @pytest.mark.parametrize("family", RECIPES)
 def test_every_family_learns_goes_on_and_publishes(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.training.fidelity._STEPS", 2)  # no good judge of what generates, but a quick one
+    monkeypatch.setattr(
+        "worker.training.learners.fidelity._STEPS", 2
+    )  # no good judge of what generates, but a quick one
 
     # Given a learner after a step, and its state in another,
     train, _ = data_for(family)
@@ -56,7 +58,7 @@ def test_every_family_learns_goes_on_and_publishes(family: str, monkeypatch: pyt
 def test_a_size_that_the_data_does_not_have_is_refused() -> None:
     train, held_out = data_for("cnn")
     with pytest.raises(InvalidSource, match="images of size 32, and the data has size 28"):
-        learners.make(CnnRecipe(size=32), train, held_out, CPU)
+        registry.make(CnnRecipe(size=32), train, held_out, CPU)
     with pytest.raises(InvalidSource, match="images of channels 3, and the data has channels 1"):
-        learners.make(CnnRecipe(channels=3), train, held_out, CPU)
-    assert learners.make(CnnRecipe(size=28, channels=1), train, held_out, CPU).config()["size"] == 28
+        registry.make(CnnRecipe(channels=3), train, held_out, CPU)
+    assert registry.make(CnnRecipe(size=28, channels=1), train, held_out, CPU).config()["size"] == 28

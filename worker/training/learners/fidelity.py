@@ -16,10 +16,10 @@ from contract.errors import InvalidSource
 from worker.datasets.dataset import Dataset, evenly
 from worker.engine.generators.sampler import Sampler
 from worker.metrics.distances import frechet
-from worker.training.batches import normalized, take
-from worker.training.optimizers import set_learning_rate
+from worker.training.data.batches import normalized, take
+from worker.training.optimization.optimizers import set_learning_rate
+from worker.training.optimization.schedule import warm_cosine
 from worker.training.randomness import reseed, seeded
-from worker.training.schedule import warm_cosine
 from worker.zoo import initial
 
 _STEPS, _BATCH = 200, 128

@@ -15,8 +15,8 @@ from tests.worker.training.shapes import shapes
 from tests.worker.training.toys import sequences
 from worker.datasets.dataset import Dataset, split
 from worker.engine.generators.sampler import Sampler
-from worker.training.batches import normalized, take
-from worker.training.fidelity import Fidelity
+from worker.training.data.batches import normalized, take
+from worker.training.learners.fidelity import Fidelity
 from worker.training.randomness import seeded
 
 CPU = torch.device("cpu")
@@ -81,7 +81,7 @@ def test_the_judge_follows_from_data_and_seed_and_goes_with_the_state(
     assert again.measure(images.sampler()) == expected
 
     # and of one that gets the state of the first, without learning.
-    monkeypatch.setattr("worker.training.fidelity._STEPS", 0)
+    monkeypatch.setattr("worker.training.learners.fidelity._STEPS", 0)
     restored = Fidelity(TRAIN, HELD_OUT, seed=0, device=CPU)
     restored.restore(judge.state())
     assert restored.measure(images.sampler()) == expected
@@ -92,8 +92,8 @@ def test_the_judge_follows_from_data_and_seed_and_goes_with_the_state(
 
 
 def test_of_many_held_out_images_some_of_each_class_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.training.fidelity._MOST", 10)
-    monkeypatch.setattr("worker.training.fidelity._STEPS", 2)
+    monkeypatch.setattr("worker.training.learners.fidelity._MOST", 10)
+    monkeypatch.setattr("worker.training.learners.fidelity._STEPS", 2)
 
     # Given held-out images that are sorted by class, as those of folders are, I expect both classes to be asked for.
     ordered = HELD_OUT.rows(np.argsort(HELD_OUT.labels, kind="stable"))
@@ -109,7 +109,7 @@ def test_of_many_held_out_images_some_of_each_class_are_taken(monkeypatch: pytes
 
 @pytest.mark.parametrize("size", [4, 12, 28, 112])
 def test_images_of_any_size_are_judged(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.training.fidelity._STEPS", 1)
+    monkeypatch.setattr("worker.training.learners.fidelity._STEPS", 1)
     train, held_out = split(shapes(8, size=size, channels=3), 0.5, seed=0)
     found = Fidelity(train, held_out, seed=0, device=CPU).measure(Images(train).sampler())
     assert found["frechet_distance"] > 0

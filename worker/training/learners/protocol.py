@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
-from worker.training.batches import Batch
+from worker.training.data.batches import Batch
 
 if TYPE_CHECKING:
     from PIL import Image

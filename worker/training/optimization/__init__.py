@@ -1,0 +1,1 @@
+"""Optimisers, learning rates, averaged weights and losses. Knows no family."""
