@@ -67,7 +67,7 @@ def test_only_settings_reads_the_environment() -> None:
                 assert "os.environ" not in path.read_text(), path
 
 
-@pytest.mark.parametrize("module", ["producer", "producer.cli", "worker.control.tick", "worker.tasks.control"])
+@pytest.mark.parametrize("module", ["producer", "producer.cli", "worker.control.reconcile", "worker.tasks.control"])
 def test_neither_producer_nor_controller_loads_torch(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMAGEMILL_REDIS_URL", "redis://127.0.0.1:1/0")
     monkeypatch.setenv("IMAGEMILL_S3_ENDPOINT", "127.0.0.1:1")

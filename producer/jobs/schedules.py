@@ -1,6 +1,6 @@
 """Schedules as a user sees them: makes them, pauses them, runs them by hand, and says what came of each tick.
 
-It fires nothing: `worker.control.schedules` does, on the controller.
+It fires nothing: `worker.control.fire_schedules` does, on the controller.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 
 import worker.tasks.control as tasks
 from worker.app import app, process, settings
-from worker.control.tick import tick
+from worker.control.reconcile import tick
 
 TIME = f"{settings.namespace}:test:time"
 

@@ -6,7 +6,7 @@ from contract import keys
 from worker.app import app, process
 from worker.control.finalize import finalize as run_finalize
 from worker.control.plan import plan as run_plan
-from worker.control.tick import tick as run_tick
+from worker.control.reconcile import tick as run_tick
 
 
 @app.task(name=keys.TASK_PLAN)  # type: ignore[untyped-decorator]

@@ -24,8 +24,8 @@ from contract.keys import JOBS, JobKeys
 from contract.models.registry import Model, Preprocess, Registry, make_file
 from contract.settings import Settings
 from tests.halves import half_written
-from worker.control.schedules import Due, due, fire, outage_seconds
-from worker.control.tick import tick
+from worker.control.fire_schedules import Due, due, fire, outage_seconds
+from worker.control.reconcile import tick
 
 NIGHT = datetime(2026, 11, 24, 1, 0, tzinfo=UTC)
 """02:00 in Paris."""
@@ -530,7 +530,7 @@ def test_a_reconciler_that_fails_keeps_no_schedule_from_its_tick(
     house: House, settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(house)
-    monkeypatch.setattr("worker.control.tick.active_jobs", lambda _: 1 / 0)
+    monkeypatch.setattr("worker.control.reconcile.active_jobs", lambda _: 1 / 0)
 
     with pytest.raises(ZeroDivisionError):
         tick(house, settings, lambda: NIGHT)

@@ -14,7 +14,7 @@ from contract.jobs.lifecycle import House, active_jobs, rebuild, settle
 from contract.jobs.status import ENDED
 from contract.keys import WORKER_QUEUES, JobKeys
 from contract.settings import Settings
-from worker.control.schedules import Clock, fire, utc_now
+from worker.control.fire_schedules import Clock, fire, utc_now
 
 log = logging.getLogger(__name__)
 
