@@ -38,7 +38,7 @@ START_SECONDS = 180.0
 """A cold worker compiles its model and, at the very first start, Python its modules."""
 WORKER_STOP_SECONDS = 30.0
 
-HOME = Path(__file__).resolve().parent.parent
+HOME = Path(__file__).resolve().parents[2]
 """The folder that holds these packages. Children start in it, because `python -m` and `celery -A` look
 into the current folder first, where the user may well have a `worker` or `deploy` of another kind."""
 

@@ -39,7 +39,7 @@ from worker.zoo import builtin
 
 Part: TypeAlias = Literal["labelling", "training", "generation"]
 
-_PHOTOS = Path(__file__).parent.parent / "deploy" / "photos"
+_PHOTOS = Path(__file__).parents[2] / "deploy" / "photos"
 _SIZE = (500, 375)
 _EXAMPLES, _EPOCHS = 10_000, 2
 """Of a training: an epoch of seconds, a tenth of the images held out. With 2,000 it took less than one, and what is

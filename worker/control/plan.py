@@ -13,7 +13,7 @@ from contract.jobs.specs import Classify, Interpolate, Reconstruct, SampledSpec
 from contract.jobs.status import ENDED, Plan
 from contract.keys import JobKeys, parse_shard
 from worker.generation import candidate_plan
-from worker.generation.waves import first_wave
+from worker.generation.candidate_plan import first_wave
 from worker.sources import labelled
 from worker.sources.listing import Listing
 

@@ -40,10 +40,9 @@ from contract.models.registry import Model
 from worker.execution.model_cache import Models
 from worker.generation import candidate_plan
 from worker.generation.archive import Archive, facts, index
-from worker.generation.candidate_plan import Portion
+from worker.generation.candidate_plan import Portion, next_wave
 from worker.generation.selection import Selection
 from worker.generation.shard import FEATURES
-from worker.generation.waves import next_wave
 
 log = logging.getLogger(__name__)
 

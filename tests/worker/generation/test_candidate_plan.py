@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from contract.jobs.specs import Generate, Synthesize
-from worker.generation.candidate_plan import Portion
-from worker.generation.waves import first_wave, next_wave
+from worker.generation.candidate_plan import Portion, first_wave, next_wave
 
 COMMON = {"id": "a", "model": "g@1", "weights_sha256": "", "output": "s3://b/a/", "shard_size": 100}
 

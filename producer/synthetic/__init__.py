@@ -1,1 +1,0 @@
-"""Generated images as data sets that other programs load: WebDataset, image folder, IDX, Parquet."""
