@@ -37,7 +37,7 @@ from contract.errors import (
     UnknownJob,
 )
 from contract.jobs import lifecycle, results, templates
-from contract.jobs.lifecycle import House
+from contract.jobs.lifecycle import Backend
 from contract.jobs.results import Row, read_markers
 from contract.jobs.schedules import Missed, Schedules
 from contract.jobs.specs import Classify, ImagesSpec, Interpolate, SampledSpec, Source, Spec, Verify
@@ -87,14 +87,14 @@ class Client:
         self.settings = settings or current()
         self._app = make_app(self.settings)
         # Given up on after seconds: somebody waits for the answer.
-        self.house = self._house(store_patience=5.0, ledger_patience=3.0)
+        self.backend = self._backend(store_patience=5.0, ledger_patience=3.0)
         # Waited for through a restart: half of a long upload is done.
         patience = self.settings.store_patience_seconds
-        self._patient = self._house(store_patience=patience, ledger_patience=10.0)
+        self._patient = self._backend(store_patience=patience, ledger_patience=10.0)
 
-    def _house(self, *, store_patience: float, ledger_patience: float) -> House:
+    def _backend(self, *, store_patience: float, ledger_patience: float) -> Backend:
         """The servers, connected to when they are needed."""
-        return House(
+        return Backend(
             store=ObjectStore(self.settings, patience=store_patience),
             ledger=Ledger(self.settings, patience=ledger_patience),
             queues=Queues(self._app),
@@ -102,9 +102,9 @@ class Client:
 
     def close(self) -> None:
         """Close the idle connections; a call afterwards opens them again."""
-        for house in (self.house, self._patient):
-            house.ledger.close()
-            house.store.close()
+        for backend in (self.backend, self._patient):
+            backend.ledger.close()
+            backend.store.close()
         self._app.close()
 
     # Models and workers
@@ -167,7 +167,7 @@ class Client:
         has tried it within `timeout` seconds. Nothing is published then.
         """
         self._checked_store()
-        self.house.ledger.workers()
+        self.backend.ledger.workers()
         file = Path(path)
         preprocess = {
             "size": size,
@@ -203,7 +203,7 @@ class Client:
 
     def workers(self) -> list[Worker]:
         """Workers and controllers that are alive now."""
-        return self.house.ledger.workers()
+        return self.backend.ledger.workers()
 
     # Making jobs
 
@@ -248,8 +248,8 @@ class Client:
         spec, known = self._known(spec, another_spelling=isinstance(found, images.Packed))
         if isinstance(found, images.Upload) and not known:
             self._upload(found, keys, progress)
-        lifecycle.submit(self.house, spec)
-        if isinstance(found, images.Packed) and lifecycle.read_end(self.house.store, spec.id) is None:
+        lifecycle.submit(self.backend, spec)
+        if isinstance(found, images.Packed) and lifecycle.read_end(self.backend.store, spec.id) is None:
             self._pack(spec, found, progress)
         return self.status(spec.id)
 
@@ -472,12 +472,12 @@ class Client:
         Raises JobConflict where the job has none, or none yet, and ServiceUnavailable where no worker has made it
         within `timeout` seconds.
         """
-        return reports.fetch(self.house, job, timeout=timeout)
+        return reports.fetch(self.backend, job, timeout=timeout)
 
     def history(self, job: str) -> list[dict[str, Any]]:
         """The figures of each epoch of a training so far: epoch, step, losses, metrics, learning_rate, seconds."""
-        lifecycle.read_spec(self.house.store, job)
-        return lifecycle.read_history(self.house.store, job)
+        lifecycle.read_spec(self.backend.store, job)
+        return lifecycle.read_history(self.backend.store, job)
 
     def cancel(self, job: str) -> Status:
         """Stop a job; its committed shards stay. Raises JobConflict where it has ended otherwise."""
@@ -486,7 +486,7 @@ class Client:
             return now
         if now.ended:
             raise JobConflict(f"The job {job} has {now.state} already; there is nothing to cancel.")
-        return lifecycle.close(self.house, job, "canceled")
+        return lifecycle.close(self.backend, job, "canceled")
 
     def resume(self, job: str, progress: OnProgress | None = None) -> Status:
         """Go on with a job that was canceled, failed or got stuck, where the bucket says it stands.
@@ -494,7 +494,7 @@ class Client:
         A local folder that was packed in part is packed to its end, on the machine that has it.
         Raises JobConflict where the job succeeded, InvalidSource where the folder is not here.
         """
-        store = self.house.store
+        store = self.backend.store
         spec = lifecycle.read_spec(store, job)
         end = lifecycle.read_end(store, job)
         if end is not None and end.state == "succeeded":
@@ -503,7 +503,7 @@ class Client:
                 "failed images again."
             )
         rest = self._unpacked(spec) if isinstance(spec, Classify) else None
-        lifecycle.reopen(self.house, job)
+        lifecycle.reopen(self.backend, job)
         if rest is not None and isinstance(spec, Classify):
             self._pack(spec, rest, progress)
         return self.status(job)
@@ -513,7 +513,7 @@ class Client:
 
         Raises JobConflict where the job has not ended, or nothing failed.
         """
-        store = self.house.store
+        store = self.backend.store
         lifecycle.read_classify(store, job)
         end = lifecycle.read_end(store, job)
         if end is None:
@@ -528,34 +528,34 @@ class Client:
         retry = Retry(number=number, shards=tuple(shards))
         if not store.put_if_absent(JobKeys(job).retry(number), retry.to_json()):
             raise JobConflict(f"Somebody else retries {job} just now; follow it.")
-        return lifecycle.reopen(self.house, job)
+        return lifecycle.reopen(self.backend, job)
 
     def rebuild(self, jobs: Sequence[str] | None = None) -> Iterator[Status]:
         """Write the ledger of `jobs`, or of all, anew from the bucket alone, one after the other."""
         self._checked_store()
         for job in self._in_bucket() if jobs is None else jobs:
-            lifecycle.read_spec(self.house.store, job)
-            self.house.ledger.forget(job)
-            yield lifecycle.rebuild(self.house, job)
+            lifecycle.read_spec(self.backend.store, job)
+            self.backend.ledger.forget(job)
+            yield lifecycle.rebuild(self.backend, job)
 
     # Following jobs
 
     def status(self, job: str) -> Status:
         """How far a job is: from the ledger, or from the bucket where Redis does not answer."""
         try:
-            return lifecycle.status(self.house, job)
+            return lifecycle.status(self.backend, job)
         except RedisUnavailable:
-            return status_from_bucket(self.house.store, job)
+            return status_from_bucket(self.backend.store, job)
 
     def jobs(self) -> list[Status]:
         """Every job that the ledger or the bucket knows, newest first."""
         ids, status_of = set(self._in_bucket()), self.status
         try:
-            ids.update(id for id, _ in self.house.ledger.jobs())
+            ids.update(id for id, _ in self.backend.ledger.jobs())
         except RedisUnavailable as error:
             log.info("The list is from the bucket alone: %s", error)
             # Rather than wait for Redis again at each job.
-            status_of = partial(status_from_bucket, self.house.store)
+            status_of = partial(status_from_bucket, self.backend.store)
 
         def look(id: str) -> Status | None:
             try:
@@ -574,16 +574,16 @@ class Client:
         for `store_patience_seconds`.
         """
         stop = stop or threading.Event()
-        house = House(self._patient.store, self.house.ledger, self.house.queues)
+        backend = Backend(self._patient.store, self.backend.ledger, self.backend.queues)
         heard = time.monotonic()
         while not stop.is_set():
             try:
-                status = lifecycle.status(house, job)
+                status = lifecycle.status(backend, job)
                 heard = time.monotonic()
             except RedisUnavailable:
                 if time.monotonic() - heard > self.settings.store_patience_seconds:
                     raise
-                status = status_from_bucket(house.store, job)
+                status = status_from_bucket(backend.store, job)
             yield status
             if status.ended:
                 return
@@ -614,52 +614,52 @@ class Client:
         request = make_request(command, arguments, self._ready_store(keys), self.settings)
         made = own_schedules.new_schedule(name, make_template(request), cron=cron, timezone=timezone, missed=missed)
         self._spec(request, keys)  # as the first tick would make it: what is wrong is said now
-        Schedules(self.house.store).add(made)
+        Schedules(self.backend.store).add(made)
         return self.schedules(name)[0]
 
     def schedules(self, *names: str) -> list[Scheduled]:
         """These schedules, or all by name, with their next ticks and what came of the last one."""
         known = Schedules(self._checked_store()).names()
-        return own_schedules.overview(self.house, list(names) or known, self.status)
+        return own_schedules.overview(self.backend, list(names) or known, self.status)
 
     def pause_schedule(self, name: str) -> Scheduled:
         """Let ticks pass without a run, until it is unpaused; they are not caught up. Raises UnknownSchedule."""
         self._checked_store()
-        own_schedules.pause(self.house, name)
+        own_schedules.pause(self.backend, name)
         return self.schedules(name)[0]
 
     def unpause_schedule(self, name: str) -> Scheduled:
         """Run ticks again from now on. Raises UnknownSchedule."""
         self._checked_store()
-        own_schedules.unpause(self.house, name)
+        own_schedules.unpause(self.backend, name)
         return self.schedules(name)[0]
 
     def run_schedule(self, name: str) -> Status:
         """Make a job of a schedule at once, paused or not. Raises UnknownSchedule, UnknownModel or InvalidInput."""
         self._checked_store()
-        return self.status(own_schedules.run(self.house, name))
+        return self.status(own_schedules.run(self.backend, name))
 
     def remove_schedule(self, name: str) -> None:
         """Remove a schedule and its history; its jobs stay, and go on. Raises UnknownSchedule."""
         self._checked_store()
-        own_schedules.remove(self.house, name)
+        own_schedules.remove(self.backend, name)
 
     def schedule_history(self, name: str, limit: int = 50) -> list[Run]:
         """The newest ticks of a schedule and runs by hand, with their jobs, newest first. Raises UnknownSchedule."""
         self._checked_store()
-        return own_schedules.history(self.house, name, limit, self.status)
+        return own_schedules.history(self.backend, name, limit, self.status)
 
     # Reading results
 
     def results(self, job: str) -> Iterator[Row]:
         """The rows that are committed so far, failures too; columns as in `contract.data.label_rows`."""
-        lifecycle.read_classify(self.house.store, job)
-        return results.rows(self.house.store, job)
+        lifecycle.read_classify(self.backend.store, job)
+        return results.rows(self.backend.store, job)
 
     def errors(self, job: str) -> Iterator[Row]:
         """The rows of the images that failed."""
-        lifecycle.read_classify(self.house.store, job)
-        return results.rows(self.house.store, job, failed=True)
+        lifecycle.read_classify(self.backend.store, job)
+        return results.rows(self.backend.store, job, failed=True)
 
     def export(self, job: str, format: Format, output: Path | TextIO, *, presign_hours: float = 0) -> Exported:
         """Write the results of a job to a file, or a folder for `imagefolder`, or text to an open stream.
@@ -668,8 +668,8 @@ class Client:
         good for so long, at most 168 h, instead of `s3://` ones. Raises InvalidInput where the format
         cannot be written to `output`.
         """
-        spec = lifecycle.read_classify(self.house.store, job)
-        store = self.house.store
+        spec = lifecycle.read_classify(self.backend.store, job)
+        store = self.backend.store
         if format == "imagefolder" and isinstance(output, Path):
             images = Images(self._patient.store, self.settings.max_image_bytes)
             return Exported(*labels_imagefolder.write(results.with_items(store, job), output, images.read))
@@ -704,7 +704,7 @@ class Client:
         return export.export(self._patient.store, job, layout, Path(folder), progress)
 
     def _export_text(self, spec: Classify, format: Format, out: TextIO, presign_hours: float) -> Exported:
-        store = self.house.store
+        store = self.backend.store
         rows = results.rows(store, spec.id)
         if format == "jsonl":
             return Exported(labels.write_jsonl(rows, out))
@@ -722,7 +722,7 @@ class Client:
     # Steps
 
     def _checked_store(self) -> ObjectStore:
-        store = self.house.store
+        store = self.backend.store
         if not store.bucket_exists(store.bucket):
             raise InvalidSettings(
                 f"There is no bucket {store.bucket!r} at {store.endpoint}; `imagemill up` creates it, or set "
@@ -733,12 +733,12 @@ class Client:
     def _ready_store(self, keys: JobKeys) -> ObjectStore:
         """The store, once Redis has answered too: a job needs both, and it is known before anything is read."""
         store = self._checked_store()
-        self.house.ledger.exists(keys.id)
+        self.backend.ledger.exists(keys.id)
         return store
 
     def _spec(self, request: Request[S], keys: JobKeys, *, packed: bool = False) -> S:
         """The spec of a request; local images go into tars, which are planned as they are `packed` or by nobody."""
-        store, found = self.house.store, request.found
+        store, found = self.backend.store, request.found
         self._check_output(request.to)
         fields = templates.pin(request.fields, request.name, Registry(store))
         if isinstance(found, images.Packed) and not packed:
@@ -763,11 +763,11 @@ class Client:
                 max_bytes=self.settings.max_image_bytes,
                 progress=progress or (lambda _: None),
             )
-        lifecycle.submit(self.house, spec)
+        lifecycle.submit(self.backend, spec)
         return self.status(spec.id)
 
     def _check_output(self, to: str | None) -> None:
-        store = self.house.store
+        store = self.backend.store
         if to is not None and not store.bucket_exists(parse_s3(to)[0]):
             raise InvalidSource(
                 f"There is no bucket {parse_s3(to)[0]!r} at {store.endpoint} for the results; create it."
@@ -781,7 +781,7 @@ class Client:
         and `submit` settles them.
         """
         try:
-            there = lifecycle.read_spec(self.house.store, spec.id)
+            there = lifecycle.read_spec(self.backend.store, spec.id)
         except UnknownJob:
             return spec, False
         of_images = not isinstance(spec, SampledSpec | Interpolate | Verify)
@@ -818,14 +818,14 @@ class Client:
 
     def _unpacked(self, spec: Classify) -> images.Packed | None:
         """What is left to pack of a job, None where nothing is."""
-        if spec.source.kind != "packed" or lifecycle.read_plan(self.house.store, spec.id) is not None:
+        if spec.source.kind != "packed" or lifecycle.read_plan(self.backend.store, spec.id) is not None:
             return None
         path = images.from_file_uri(spec.source.uri)
         if not path.exists():
             raise InvalidSource(
                 f"{path} is not packed to its end and not on this machine; resume {spec.id} where it is."
             )
-        found = images.resolve(str(path), self.house.store, spec.frames)
+        found = images.resolve(str(path), self.backend.store, spec.frames)
         if not isinstance(found, images.Packed):
             raise JobConflict(f"{path} has changed since {spec.id} was begun; start a new job.")
         return found

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from contract import keys
 from contract.backend.ledger import iso
 from contract.errors import ImagemillError, InvalidInput, RedisUnavailable, ServiceUnavailable
-from contract.jobs.lifecycle import House
+from contract.jobs.lifecycle import Backend
 from contract.models.recipes import RECIPES
 from contract.models.registry import (
     PROGRAM,
@@ -85,7 +85,7 @@ def describe(
 
 
 def push(
-    house: House,
+    backend: Backend,
     draft: Model,
     path: Path,
     *,
@@ -98,13 +98,13 @@ def push(
     Raises InvalidInput where the worker refuses it, and ServiceUnavailable where none decides within `timeout`
     seconds. Then, and when it is interrupted, nothing is left but the number.
     """
-    version = Registry(house.store).claim(draft.name, secrets.token_hex(16))
+    version = Registry(backend.store).claim(draft.name, secrets.token_hex(16))
     draft = draft.model_copy(update={"version": version, "created_at": iso(time.time())})
-    staging = Staging(house.store, draft.name, version)
+    staging = Staging(backend.store, draft.name, version)
     try:
-        house.store.put_file(keys.model_file(draft.name, version, draft.weights.name), path)
+        backend.store.put_file(keys.model_file(draft.name, version, draft.weights.name), path)
         staging.submit(draft)
-        return _decided(house, staging, draft, timeout, clock, pause)
+        return _decided(backend, staging, draft, timeout, clock, pause)
     except BaseException:
         with suppress(ImagemillError):
             _withdraw(staging)
@@ -178,7 +178,7 @@ def _task(family: str | None) -> Task:
 
 
 def _decided(
-    house: House,
+    backend: Backend,
     staging: Staging,
     draft: Model,
     timeout: float,
@@ -194,9 +194,9 @@ def _decided(
         if verdict is not None:
             break
         if asked is None or now - asked >= _ASK_SECONDS:
-            _ask(house, staging)
+            _ask(backend, staging)
             asked = now
-        if _somebody_works(house):
+        if _somebody_works(backend):
             seen = now
         lonely = now - seen >= _LONELY_SECONDS
         if lonely or now - begun >= timeout:
@@ -209,21 +209,21 @@ def _decided(
         raise InvalidInput(f"{staging.ref} is refused. {verdict.reason}")
     # Its worker does the same, if it lives.
     staging.publish(draft)
-    return Registry(house.store).get(staging.ref)
+    return Registry(backend.store).get(staging.ref)
 
 
-def _ask(house: House, staging: Staging) -> None:
+def _ask(backend: Backend, staging: Staging) -> None:
     try:
-        house.queues.check(staging.name, staging.version)
+        backend.queues.check(staging.name, staging.version)
     except RedisUnavailable as error:
         raise RedisUnavailable(
             f"Redis did not take the message that has {staging.ref} tried; start it, then push again."
         ) from error
 
 
-def _somebody_works(house: House) -> bool:
+def _somebody_works(backend: Backend) -> bool:
     try:
-        alive = house.ledger.workers()
+        alive = backend.ledger.workers()
     except RedisUnavailable:
         return False
     return any(keys.QUEUE_CHECK in worker.fields.get("queues", "").split(",") for worker in alive)

@@ -15,7 +15,7 @@ from PIL import Image
 from contract.backend.broker import Queues, make_app
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
-from contract.jobs.lifecycle import House
+from contract.jobs.lifecycle import Backend
 from contract.settings import Settings
 from deploy.local.supervisor import Supervisor
 from tests.mill import make_servers
@@ -83,6 +83,6 @@ def ledger(settings: Settings) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-def house(settings: Settings, store: ObjectStore, ledger: Ledger) -> Iterator[House]:
+def backend(settings: Settings, store: ObjectStore, ledger: Ledger) -> Iterator[Backend]:
     with closing(make_app(settings)) as app:
-        yield House(store, ledger, Queues(app))
+        yield Backend(store, ledger, Queues(app))

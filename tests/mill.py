@@ -100,7 +100,7 @@ class Mill:
     def running(self) -> Iterator[Mill]:
         with self.supervisor, closing(self.client):
             self.supervisor.start("redis", "s3")
-            self.client.house.store.ensure_bucket()
+            self.client.backend.store.ensure_bucket()
             self.supervisor.start("controller", *self.clocks, *self.workers)
             wait_until(self.ready, 60, "all workers to be ready")
             yield self

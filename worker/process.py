@@ -1,6 +1,6 @@
 """What one worker process holds: connections, leases, models; its heartbeat and its watchdog.
 
-The controller takes `house` and nothing more, so torch is never imported there.
+The controller takes `backend` and nothing more, so torch is never imported there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from contract.backend.broker import Queues
 from contract.backend.ledger import Ledger, Step
 from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, JobFailed, ServiceUnavailable, WorkerUnfit
-from contract.jobs.lifecycle import House
+from contract.jobs.lifecycle import Backend
 from contract.settings import Settings
 from worker.engine.cores import cores
 
@@ -64,9 +64,9 @@ class Process:
         self._queues: list[str] = []
 
     @cached_property
-    def house(self) -> House:
+    def backend(self) -> Backend:
         settings = self.settings
-        return House(
+        return Backend(
             ObjectStore(settings, patience=settings.store_patience_seconds),
             Ledger(settings, patience=30.0),
             Queues(self._app),
@@ -101,7 +101,7 @@ class Process:
         device = torch.device(torch_device(settings.device))
         return EvaluateRunner(
             name=self._name,
-            house=self.house,
+            backend=self.backend,
             keeper=self.keeper,
             reader=self.reader,
             models=self.runner.models,
@@ -126,7 +126,7 @@ class Process:
         settings = self.settings
         return VerifyRunner(
             name=self._name,
-            house=self.house,
+            backend=self.backend,
             keeper=self.keeper,
             models=self.runner.models,
             max_attempts=settings.max_attempts,
@@ -142,13 +142,13 @@ class Process:
         from worker.generation.report_encoded import EncodedReport
 
         generator, limit = self.generator, self.settings.max_image_pixels
-        report = GeneratedReport(self.house, generator.models, generator.references, limit)
+        report = GeneratedReport(self.backend, generator.models, generator.references, limit)
         return Concluder(
-            house=self.house,
+            backend=self.backend,
             models=generator.models,
             report=report.write,
-            encoded=EncodedReport(self.house, generator.models, generator.originals, limit).write,
-            page=partial(classify_report.write, self.house, self.fetcher, max_pixels=limit),
+            encoded=EncodedReport(self.backend, generator.models, generator.originals, limit).write,
+            page=partial(classify_report.write, self.backend, self.fetcher, max_pixels=limit),
             lock_seconds=self.settings.lease_seconds,
         )
 
@@ -159,7 +159,7 @@ class Process:
 
         settings = self.settings
         return DatasetReader(
-            store=self.house.store,
+            store=self.backend.store,
             fetcher=self.fetcher,
             scratch=settings.cache_dir.expanduser() / "datasets",
             max_pixels=settings.max_image_pixels,
@@ -171,7 +171,7 @@ class Process:
         """Holds every lease of this process."""
         from worker.execution.leases import Keeper
 
-        return Keeper(self.house.ledger, self.settings.lease_seconds)
+        return Keeper(self.backend.ledger, self.settings.lease_seconds)
 
     @cached_property
     def fetcher(self) -> Fetcher:
@@ -221,7 +221,7 @@ class Process:
     def stop(self) -> None:
         self._stop.set()
         try:
-            self.house.ledger.leave(self._name)
+            self.backend.ledger.leave(self._name)
         except ServiceUnavailable:
             log.info("Redis is away; the heartbeat ends by itself")
         if self._runner is not None:
@@ -236,8 +236,8 @@ class Process:
         from contract.models.registry import Registry
         from worker.zoo import builtin
 
-        self.house.store.ensure_bucket()
-        registry = Registry(self.house.store)
+        self.backend.store.ensure_bucket()
+        registry = Registry(self.backend.store)
         for (name, version), make in builtin.models().items():
             if not registry.exists(name, version):
                 registry.publish(*make())
@@ -271,7 +271,7 @@ class Process:
                 )
             raise WorkerUnfit(f"On {self._name} {said}.")
 
-        Runner(kind, self._name, self.house, self.keeper, lambda: False).run(job, shard, refuse)
+        Runner(kind, self._name, self.backend, self.keeper, lambda: False).run(job, shard, refuse)
 
     def _make_runner(self) -> ShardRunner:
         from worker.classify.shard import ShardRunner
@@ -281,10 +281,10 @@ class Process:
         settings = self.settings
         return ShardRunner(
             name=self._name,
-            house=self.house,
+            backend=self.backend,
             keeper=self.keeper,
             fetcher=self.fetcher,
-            models=Models(self.house.store, settings),
+            models=Models(self.backend.store, settings),
             gate=Gate(),
             max_attempts=settings.max_attempts,
         )
@@ -304,11 +304,11 @@ class Process:
         threads = settings.threads or cores()
         return GenerateRunner(
             name=self._name,
-            house=self.house,
+            backend=self.backend,
             keeper=self.keeper,
             models=models,
-            references=References(self.house.store, self.reader, models),
-            originals=Originals(self.house.store, self.reader, models),
+            references=References(self.backend.store, self.reader, models),
+            originals=Originals(self.backend.store, self.reader, models),
             encoders=ThreadPoolExecutor(threads, "encode"),
             lanes=Lanes(torch.device(torch_device(settings.device)), threads),
             max_attempts=settings.max_attempts,
@@ -327,7 +327,7 @@ class Process:
         settings = self.settings
         return TrainRunner(
             name=self._name,
-            house=self.house,
+            backend=self.backend,
             keeper=self.keeper,
             reader=self.reader,
             device=torch.device(torch_device(settings.device)),
@@ -357,7 +357,7 @@ class Process:
         started = time.time()
         while True:
             try:
-                self.house.ledger.beat(self._name, _BEAT_TTL, started_at=f"{started:.3f}", **self._vitals())
+                self.backend.ledger.beat(self._name, _BEAT_TTL, started_at=f"{started:.3f}", **self._vitals())
             except ServiceUnavailable as error:
                 log.warning("No heartbeat: %s", error)
             self._watch()

@@ -22,7 +22,7 @@ from contract.keys import ACTIVE, JobKeys, parse_shard
 
 
 @dataclass(frozen=True)
-class House:
+class Backend:
     """The three things that jobs live in."""
 
     store: ObjectStore
@@ -36,22 +36,22 @@ class House:
             self.queues.finalize(id)
 
 
-def submit(house: House, spec: Spec) -> bool:
+def submit(backend: Backend, spec: Spec) -> bool:
     """Begin a job; False where the same job was begun before.
 
     Raises JobConflict where the id belongs to another spec.
     """
     keys = JobKeys(spec.id)
-    fresh = house.store.put_if_absent(keys.spec, _envelope(spec))
-    there, created_at = _read_envelope(house.store, spec.id)
+    fresh = backend.store.put_if_absent(keys.spec, _envelope(spec))
+    there, created_at = _read_envelope(backend.store, spec.id)
     if there != spec:
         raise JobConflict(f"The job {spec.id!r} exists with another spec; choose another --job, or leave it out.")
-    if house.store.exists(keys.end):
+    if backend.store.exists(keys.end):
         return False
-    house.store.put(keys.active, b"")
-    house.ledger.create(spec, _seconds(created_at))
+    backend.store.put(keys.active, b"")
+    backend.ledger.create(spec, _seconds(created_at))
     if spec.source.kind != "packed":
-        house.queues.plan(spec.id)
+        backend.queues.plan(spec.id)
     return fresh
 
 
@@ -155,19 +155,19 @@ def required_retries(retries: list[Retry]) -> dict[int, int]:
     return {shard: retry.number for retry in retries for shard in retry.shards}
 
 
-def status(house: House, id: str) -> Status:
+def status(backend: Backend, id: str) -> Status:
     """How far a job is, from the ledger, else from the bucket; raises UnknownJob."""
-    live = house.ledger.status(id)
+    live = backend.ledger.status(id)
     if live is not None and not live.ended:
         return live
-    return read_end(house.store, id) or live or rebuild(house, id)
+    return read_end(backend.store, id) or live or rebuild(backend, id)
 
 
-def close(house: House, id: str, state: State, reason: str = "", **details: Any) -> Status:
+def close(backend: Backend, id: str, state: State, reason: str = "", **details: Any) -> Status:
     """End a job: its final status, then its entry among the active ones, then the ledger."""
     keys = JobKeys(id)
-    spec, created_at = _read_envelope(house.store, id)
-    now = house.ledger.status(id) or Status(id=id, kind=spec.kind, state=state, created_at=created_at)
+    spec, created_at = _read_envelope(backend.store, id)
+    now = backend.ledger.status(id) or Status(id=id, kind=spec.kind, state=state, created_at=created_at)
     final = now.model_copy(
         update={
             "state": state,
@@ -180,42 +180,42 @@ def close(house: House, id: str, state: State, reason: str = "", **details: Any)
             **details,
         }
     )
-    house.store.put(keys.end, final.to_json())
+    backend.store.put(keys.end, final.to_json())
     if state == "succeeded":
-        house.store.put(keys.success, b"")
-    house.store.delete(keys.active)
-    house.ledger.end(id, state, reason)
+        backend.store.put(keys.success, b"")
+    backend.store.delete(keys.active)
+    backend.ledger.end(id, state, reason)
     return final
 
 
-def settle(house: House, id: str) -> None:
+def settle(backend: Backend, id: str) -> None:
     """Finish what a closer that died left undone; an unended job is left alone."""
-    end = read_end(house.store, id)
+    end = read_end(backend.store, id)
     if end is not None:
-        house.store.delete(JobKeys(id).active)
-        house.ledger.end(id, end.state, end.reason or "")
+        backend.store.delete(JobKeys(id).active)
+        backend.ledger.end(id, end.state, end.reason or "")
 
 
-def reopen(house: House, id: str) -> Status:
+def reopen(backend: Backend, id: str) -> Status:
     """Take up a job that ended, or got stuck, where the bucket says it stands."""
     keys = JobKeys(id)
-    spec = read_spec(house.store, id)
-    house.store.put(keys.active, b"")
-    house.store.delete(keys.success)
-    house.store.delete(keys.end)
+    spec = read_spec(backend.store, id)
+    backend.store.put(keys.active, b"")
+    backend.store.delete(keys.success)
+    backend.store.delete(keys.end)
     if isinstance(spec, Classify):
         # Of rows that will not be all. After the end: who writes the page looks for that last.
-        house.store.delete(keys.report)
-    house.ledger.forget(id)
-    return rebuild(house, id)
+        backend.store.delete(keys.report)
+    backend.ledger.forget(id)
+    return rebuild(backend, id)
 
 
-def rebuild(house: House, id: str) -> Status:
+def rebuild(backend: Backend, id: str) -> Status:
     """Write a job's books anew from the bucket alone, and queue what is not done.
 
     Harmless beside running workers: a commit counts once, whoever reports it.
     """
-    store, ledger, keys = house.store, house.ledger, JobKeys(id)
+    store, ledger, keys = backend.store, backend.ledger, JobKeys(id)
     spec, created_at = _read_envelope(store, id)
     end = read_end(store, id)
     retries = read_retries(store, id)
@@ -235,13 +235,13 @@ def rebuild(house: House, id: str) -> Status:
         if retry >= required.get(shard, 0):
             marker = read_marker(store, id, shard, retry)
             step = ledger.commit(id, shard, marker.ok, marker.errors, marker.split)
-            house.queues.run(step.kind, id, step.queue)
+            backend.queues.run(step.kind, id, step.queue)
     if end is not None:
         ledger.end(id, end.state, end.reason or "")
         return end
-    house.follow_up(id, ledger.open(id))
+    backend.follow_up(id, ledger.open(id))
     if plan is None and spec.source.kind != "packed":
-        house.queues.plan(id)
+        backend.queues.plan(id)
     found_now = ledger.status(id)
     assert found_now is not None, "the books were just written"
     return found_now

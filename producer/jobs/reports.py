@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from contract import keys
 from contract.errors import JobConflict, ObjectNotFound, RedisUnavailable, ServiceUnavailable
-from contract.jobs.lifecycle import House, read_end, read_spec
+from contract.jobs.lifecycle import Backend, read_end, read_spec
 from contract.jobs.specs import Classify, Spec, Train
 
 _POLL_SECONDS = 0.5
@@ -15,7 +15,7 @@ _ASK_SECONDS = 20.0
 
 
 def fetch(
-    house: House,
+    backend: Backend,
     job: str,
     *,
     timeout: float,
@@ -27,32 +27,32 @@ def fetch(
     Raises UnknownJob, JobConflict where the job has no page, or none yet, and ServiceUnavailable where no worker has
     made it in time.
     """
-    spec = read_spec(house.store, job)
+    spec = read_spec(backend.store, job)
     begun, asked = clock(), None
-    while (html := _read(house, job)) is None:
-        _check(house, spec)
+    while (html := _read(backend, job)) is None:
+        _check(backend, spec)
         now = clock()
         if now - begun >= timeout:
-            raise ServiceUnavailable(_gave_up(house, job, timeout))
+            raise ServiceUnavailable(_gave_up(backend, job, timeout))
         if asked is None or now - asked >= _ASK_SECONDS:  # a message is lost where Redis was wiped
-            _ask(house, job)
+            _ask(backend, job)
             asked = now
         pause(_POLL_SECONDS)
     return html
 
 
-def _read(house: House, job: str) -> str | None:
+def _read(backend: Backend, job: str) -> str | None:
     try:
-        return house.store.get(keys.JobKeys(job).report).decode()
+        return backend.store.get(keys.JobKeys(job).report).decode()
     except ObjectNotFound:
         return None
 
 
-def _check(house: House, spec: Spec) -> None:
+def _check(backend: Backend, spec: Spec) -> None:
     """Raises JobConflict where no page will come, however long one waits."""
     if isinstance(spec, Train):
         why = "a train job makes none"
-    elif (end := read_end(house.store, spec.id)) is None:
+    elif (end := read_end(backend.store, spec.id)) is None:
         why = "it has not ended"
     elif not isinstance(spec, Classify):
         why = f"it ended without one, {end.state}"
@@ -61,18 +61,18 @@ def _check(house: House, spec: Spec) -> None:
     raise JobConflict(f"{spec.id} has no page: {why}; `imagemill show {spec.id}` shows what it has.")
 
 
-def _ask(house: House, job: str) -> None:
+def _ask(backend: Backend, job: str) -> None:
     try:
-        house.queues.conclude(job)
+        backend.queues.conclude(job)
     except RedisUnavailable as error:
         raise RedisUnavailable(
             f"Redis did not take the message that has the page of {job} made; start it, then ask again."
         ) from error
 
 
-def _gave_up(house: House, job: str, timeout: float) -> str:
+def _gave_up(backend: Backend, job: str, timeout: float) -> str:
     queue = keys.QUEUE_GENERATE
-    if any(queue in worker.fields.get("queues", "").split(",") for worker in house.ledger.workers()):
+    if any(queue in worker.fields.get("queues", "").split(",") for worker in backend.ledger.workers()):
         return (
             f"No worker has made the page of {job} within {timeout:.0f} s; those of the queue {queue} are at their "
             "jobs, or their logs say why. Ask again later."

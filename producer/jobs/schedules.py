@@ -17,7 +17,7 @@ from pydantic import Field
 
 from contract.errors import RedisUnavailable, UnknownJob
 from contract.jobs import lifecycle
-from contract.jobs.lifecycle import House
+from contract.jobs.lifecycle import Backend
 from contract.jobs.schedules import (
     Missed,
     Schedule,
@@ -81,59 +81,59 @@ def new_schedule(
     )
 
 
-def pause(house: House, name: str) -> Schedule:
+def pause(backend: Backend, name: str) -> Schedule:
     """Let ticks pass without a run; raises UnknownSchedule."""
-    return _put(house, Schedules(house.store).get(name), paused=True)
+    return _put(backend, Schedules(backend.store).get(name), paused=True)
 
 
-def unpause(house: House, name: str) -> Schedule:
+def unpause(backend: Backend, name: str) -> Schedule:
     """Run ticks again from now on; those that passed meanwhile are not caught up. Raises UnknownSchedule."""
-    schedule = Schedules(house.store).get(name)
+    schedule = Schedules(backend.store).get(name)
     # Not of one that runs: a tick that is due just now would be forgotten.
-    return _put(house, schedule, paused=False, since=to_iso(datetime.now(UTC))) if schedule.paused else schedule
+    return _put(backend, schedule, paused=False, since=to_iso(datetime.now(UTC))) if schedule.paused else schedule
 
 
-def remove(house: House, name: str) -> None:
+def remove(backend: Backend, name: str) -> None:
     """Remove a schedule and its history; its jobs stay, and go on. Raises UnknownSchedule."""
-    Schedules(house.store).remove(name)
+    Schedules(backend.store).remove(name)
     # What Redis knows means nothing without the object, and a new schedule of the name begins after it.
     with suppress(RedisUnavailable):
-        house.ledger.forget_schedule(name)
+        backend.ledger.forget_schedule(name)
 
 
-def run(house: House, name: str) -> str:
+def run(backend: Backend, name: str) -> str:
     """Make a job of a schedule at once, paused or not; its id. Raises UnknownSchedule and what `fill` raises."""
-    schedules, now = Schedules(house.store), datetime.now(UTC)
+    schedules, now = Schedules(backend.store), datetime.now(UTC)
     schedule = schedules.get(name)
     id = f"{name}-manual-{now:%Y%m%dt%H%M%S}-{secrets.token_hex(2)}"
-    spec = fill(schedule.template, id=id, store=house.store)
+    spec = fill(schedule.template, id=id, store=backend.store)
     schedules.by_hand(name, id, now, Tick(at=to_iso(now), state="submitted", job=id, manual=True))
-    lifecycle.submit(house, spec)
+    lifecycle.submit(backend, spec)
     return id
 
 
-def overview(house: House, names: list[str], status_of: StatusOf) -> list[Scheduled]:
+def overview(backend: Backend, names: list[str], status_of: StatusOf) -> list[Scheduled]:
     """These schedules, with what comes next and what came last."""
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(lambda name: _overview(house, name, status_of), names))
+        return list(pool.map(lambda name: _overview(backend, name, status_of), names))
 
 
-def history(house: House, name: str, limit: int, status_of: StatusOf) -> list[Run]:
+def history(backend: Backend, name: str, limit: int, status_of: StatusOf) -> list[Run]:
     """The newest runs of a schedule, newest first; raises UnknownSchedule."""
-    schedules = Schedules(house.store)
+    schedules = Schedules(backend.store)
     schedules.get(name)
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(lambda tick: _run(tick, status_of), schedules.history(name, limit)))
 
 
-def _put(house: House, schedule: Schedule, **changes: object) -> Schedule:
+def _put(backend: Backend, schedule: Schedule, **changes: object) -> Schedule:
     changed = schedule.model_copy(update=changes)
-    Schedules(house.store).put(changed)
+    Schedules(backend.store).put(changed)
     return changed
 
 
-def _overview(house: House, name: str, status_of: StatusOf) -> Scheduled:
-    schedules = Schedules(house.store)
+def _overview(backend: Backend, name: str, status_of: StatusOf) -> Scheduled:
+    schedules = Schedules(backend.store)
     schedule = schedules.get(name)
     template = schedule.template
     coming = () if schedule.paused else islice(schedule.runs(datetime.now(UTC)), _NEXT)

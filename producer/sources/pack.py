@@ -21,7 +21,7 @@ from contract.backend.ledger import Step
 from contract.backend.objects import ObjectStore
 from contract.data.items import SHARD_FRAMES, Item, read_manifest, shard_sizes, write_manifest
 from contract.errors import InvalidSource, JobConflict, JobStopped, ObjectNotFound, RedisUnavailable
-from contract.jobs.lifecycle import House, read_plan, rebuild
+from contract.jobs.lifecycle import Backend, read_plan, rebuild
 from contract.jobs.specs import Classify
 from contract.jobs.status import ENDED, Plan
 from contract.keys import JobKeys
@@ -53,7 +53,7 @@ class Progress:
 
 
 def pack(
-    house: House,
+    backend: Backend,
     spec: Classify,
     source: Packed,
     *,
@@ -66,14 +66,14 @@ def pack(
     `progress` is called in the caller's thread. Returns early where the job is canceled meanwhile.
     Raises JobConflict where the folder is not what it was when an earlier call was interrupted.
     """
-    plan = read_plan(house.store, spec.id)
+    plan = read_plan(backend.store, spec.id)
     if plan is None:
         try:
-            plan = _Packer(house, spec, source.total, max_bytes, progress).run(source)
+            plan = _Packer(backend, spec, source.total, max_bytes, progress).run(source)
         except JobStopped:
             return
-        house.store.put(JobKeys(spec.id).plan, plan.to_json())
-    _complete(house, spec, plan)
+        backend.store.put(JobKeys(spec.id).plan, plan.to_json())
+    _complete(backend, spec, plan)
 
 
 def upload(
@@ -111,9 +111,9 @@ def upload(
 
 class _Packer:
     def __init__(
-        self, house: House, spec: Classify, total: int, max_bytes: int, progress: Callable[[Progress], None]
+        self, backend: Backend, spec: Classify, total: int, max_bytes: int, progress: Callable[[Progress], None]
     ) -> None:
-        self._house, self._spec, self._keys = house, spec, JobKeys(spec.id)
+        self._backend, self._spec, self._keys = backend, spec, JobKeys(spec.id)
         self._total, self._max_bytes, self._progress = total, max_bytes, progress
         self._packed = self._uploaded = 0
 
@@ -136,7 +136,7 @@ class _Packer:
                     items = write_tar(
                         files,
                         tar,
-                        f"s3://{self._house.store.bucket}/{self._keys.tar(shards)}",
+                        f"s3://{self._backend.store.bucket}/{self._keys.tar(shards)}",
                         max_bytes=self._max_bytes,
                         done=self._count_packed,
                     )
@@ -149,7 +149,7 @@ class _Packer:
         return Plan(shards=shards, items=self._packed, skipped=source.skipped)
 
     def _deliver(self, shard: int, tar: Path, items: list[Item]) -> None:
-        store = self._house.store
+        store = self._backend.store
         store.put_file(self._keys.tar(shard), tar)
         tar.unlink()
         store.put(self._keys.manifest(shard), write_manifest(items))
@@ -159,8 +159,8 @@ class _Packer:
         """The manifest is what counts. A ledger that is away now hears of the shard with the next one,
         or when the plan is complete."""
         try:
-            step = self._house.ledger.planned(self._spec.id, shard, items)
-            _follow_up(self._house, self._spec.id, step)
+            step = self._backend.ledger.planned(self._spec.id, shard, items)
+            _follow_up(self._backend, self._spec.id, step)
         except RedisUnavailable as error:
             log.info("Shard %d is packed, but not told to the ledger: %s", shard, error)
             return
@@ -169,7 +169,7 @@ class _Packer:
 
     def _there(self, shard: int) -> list[Item] | None:
         try:
-            return read_manifest(self._house.store.get(self._keys.manifest(shard)))
+            return read_manifest(self._backend.store.get(self._keys.manifest(shard)))
         except ObjectNotFound:
             return None
 
@@ -233,20 +233,20 @@ def difference(files: list[Local], there: list[Item]) -> str | None:
     return None
 
 
-def _complete(house: House, spec: Classify, plan: Plan) -> None:
-    step = house.ledger.complete(
+def _complete(backend: Backend, spec: Classify, plan: Plan) -> None:
+    step = backend.ledger.complete(
         spec.id,
         shards=plan.shards,
         items=plan.items,
         error_limit=spec.error_limit(plan.items),
         skipped=plan.skipped,
     )
-    _follow_up(house, spec.id, step)
+    _follow_up(backend, spec.id, step)
 
 
-def _follow_up(house: House, job: str, step: Step) -> None:
+def _follow_up(backend: Backend, job: str, step: Step) -> None:
     if step.state == "unknown":
         # Redis was wiped meanwhile; the bucket has the shards so far, and this one.
-        rebuild(house, job)
+        rebuild(backend, job)
     else:
-        house.follow_up(job, step)
+        backend.follow_up(job, step)

@@ -48,7 +48,7 @@ def test_memory_is_flat(mill: Mill, photo_folder: Callable[[int], Path]) -> None
     # Given what a worker and Redis need for 2,000 images,
     few, more = photo_folder(FEW), photo_folder(MORE)
     mill.finished(mill.client.classify(few, model=MODEL).id)
-    before, empty = peak(mill), held(mill.client.house.ledger)
+    before, empty = peak(mill), held(mill.client.backend.ledger)
 
     # if it labels 4,000 more in small shards, of which there are many,
     job = mill.client.classify(more, model=MODEL, shard_size=64).id
@@ -56,7 +56,7 @@ def test_memory_is_flat(mill: Mill, photo_folder: Callable[[int], Path]) -> None
 
     def ended() -> bool:
         nonlocal most
-        most = max(most, held(mill.client.house.ledger))
+        most = max(most, held(mill.client.backend.ledger))
         return mill.client.status(job).ended
 
     wait_until(ended, 200, "4,000 images")

@@ -15,7 +15,7 @@ TIME = f"{settings.namespace}:test:time"
 
 def _now() -> datetime:
     """The time that the test has set; long ago where it has set none."""
-    ledger: Any = process.house.ledger
+    ledger: Any = process.backend.ledger
     return datetime.fromtimestamp(float(ledger.redis.get(TIME) or 0), UTC)
 
 

@@ -49,7 +49,7 @@ def test_a_training_that_finds_no_room_to_publish_says_so_and_is_resumed(tmp_pat
         assert store.refused
 
         # and no version to be listed,
-        registry = Registry(mill.client.house.store)
+        registry = Registry(mill.client.backend.store)
         assert "digits" not in {name for name, _ in registry.versions()}
         assert "digits" not in {model.name for model in registry.models()}
 

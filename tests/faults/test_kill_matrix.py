@@ -54,7 +54,7 @@ def pids(mill: Mill) -> dict[str, int | None]:
 def test_a_worker_is_killed(mill: Mill, folder: Path, keys: list[str]) -> None:
     """SIGKILL: its shards are taken up again within a lease and a tick."""
     job = begin(mill, folder)
-    held = mill.client.house.ledger.status(job)
+    held = mill.client.backend.ledger.status(job)
     assert held is not None and held.shards.running
     mill.kill("worker-0")
     killed_at = time.monotonic()
@@ -102,7 +102,7 @@ def test_redis_is_away_for_a_while(mill: Mill, folder: Path, keys: list[str]) ->
 def test_redis_is_wiped(mill: Mill, folder: Path, keys: list[str]) -> None:
     """FLUSHALL: the job goes on by itself, from the bucket."""
     job = begin(mill, folder)
-    mill.client.house.ledger.redis.flushall()
+    mill.client.backend.ledger.redis.flushall()
     mill.finished(job)
     assert check_complete(mill.client, job, keys).state == "succeeded"
 
@@ -110,7 +110,7 @@ def test_redis_is_wiped(mill: Mill, folder: Path, keys: list[str]) -> None:
 def test_redis_is_wiped_and_the_user_is_impatient(mill: Mill, folder: Path, keys: list[str]) -> None:
     """`resume` after FLUSHALL, while the workers are still at it."""
     job = begin(mill, folder)
-    mill.client.house.ledger.redis.flushall()
+    mill.client.backend.ledger.redis.flushall()
     mill.client.resume(job)
     mill.finished(job)
     check_complete(mill.client, job, keys)
@@ -121,7 +121,7 @@ def test_every_connection_is_cut(mill: Mill, folder: Path, keys: list[str]) -> N
     wait_until(mill.ready, 30, "the workers")
     job = begin(mill, folder, LONG)
     before, lost = pids(mill), connections_lost(mill)
-    ledger = mill.client.house.ledger
+    ledger = mill.client.backend.ledger
 
     def cut() -> bool:
         for kind in ("normal", "pubsub"):
@@ -140,7 +140,7 @@ def test_the_same_shards_are_sent_twice(mill: Mill, folder: Path, keys: list[str
     """Two workers with the same message: one works, the other leaves it."""
     job = begin(mill, folder)
     for shard in range(len(keys) // SHARD):
-        mill.client.house.queues.run("classify", job, [shard])
+        mill.client.backend.queues.run("classify", job, [shard])
     mill.finished(job)
     check_complete(mill.client, job, keys)
     assert set(begins(mill, job).values()) == {1}
@@ -149,7 +149,7 @@ def test_the_same_shards_are_sent_twice(mill: Mill, folder: Path, keys: list[str
 def test_all_messages_are_lost(mill: Mill, folder: Path, keys: list[str]) -> None:
     """The queue is deleted and the ledger is not: the reconciler misses them."""
     job = begin(mill, folder)
-    ledger = mill.client.house.ledger
+    ledger = mill.client.backend.ledger
     ledger.redis.delete(f"{ledger.keys.broker_prefix}classify")
     mill.finished(job)
     check_complete(mill.client, job, keys)

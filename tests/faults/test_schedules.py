@@ -30,7 +30,7 @@ def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mill]:
 @pytest.fixture(autouse=True)
 def model(mill: Mill) -> None:
     """A model and a prefix, for there is no worker that would publish one."""
-    store = mill.client.house.store
+    store = mill.client.backend.store
     store.put("camera/a.jpg", b"a photo that nobody looks at")
     weights = b"weights"
     Registry(store).publish(
@@ -48,12 +48,12 @@ def model(mill: Mill) -> None:
 
 def turn_to(mill: Mill, now: datetime) -> None:
     """Set the clock that the controller sees."""
-    mill.client.house.ledger.redis.set(f"{mill.settings.namespace}:test:time", now.timestamp())
+    mill.client.backend.ledger.redis.set(f"{mill.settings.namespace}:test:time", now.timestamp())
 
 
 def begin(mill: Mill, name: str) -> None:
     """A schedule of every minute whose ticks begin with that of `BEGIN`."""
-    store = mill.client.house.store
+    store = mill.client.backend.store
     arguments = {"source": f"s3://{mill.settings.bucket}/camera/", "model": "flowers"}
     template = make_template(make_request("classify", arguments, store, mill.settings))
     made = new_schedule(name, template, cron="* * * * *", timezone="UTC", missed="run", now=BEGIN - MINUTE)
@@ -104,7 +104,7 @@ def test_the_controller_is_killed_and_redis_wiped(mill: Mill) -> None:
 
     for n in range(4):
         mill.kill("controller")
-        mill.client.house.ledger.redis.flushall()
+        mill.client.backend.ledger.redis.flushall()
         turn_to(mill, BEGIN + n * MINUTE)
         wait_until(lambda n=n: len(jobs(mill, "hourly")) > n, 40, f"the tick of minute {n}")
 

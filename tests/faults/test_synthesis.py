@@ -35,7 +35,7 @@ def begin(mill: Mill, job: str) -> None:
 
 def accepted(client: Client, job: str) -> Accepted:
     """Key and sha256 of each image that was accepted; every candidate has one row."""
-    tables = [table for _, table in image_index.shards(client.house.store, read_images(client.house.store, job))]
+    tables = [table for _, table in image_index.shards(client.backend.store, read_images(client.backend.store, job))]
     rows = [row for table in tables for row in table.to_pylist()]
     assert len({row["key"] for row in rows}) == len(rows), "a candidate has two rows"
     return {(row["key"], row["sha256"]) for row in rows if row["accepted"]}
@@ -73,11 +73,11 @@ def _terminate_one(mill: Mill) -> None:
 
 
 def _wipe(mill: Mill) -> None:
-    mill.client.house.ledger.redis.flushall()
+    mill.client.backend.ledger.redis.flushall()
 
 
 def _wipe_and_kill(mill: Mill) -> None:
-    mill.client.house.ledger.redis.flushall()
+    mill.client.backend.ledger.redis.flushall()
     _kill_all(mill)
 
 
@@ -97,7 +97,7 @@ def test_a_worker_that_dies_while_it_chooses_loses_nothing(mill: Mill, undisturb
     # Given a synthesis whose candidates are made, if everybody dies when the first final shard is written,
     job = "choosing"
     begin(mill, job)
-    store = mill.client.house.store
+    store = mill.client.backend.store
     out = f"jobs/{job}/out/shard-"
     wait_until(lambda: any(True for _ in store.list(out)), 60, "what is chosen to be written")
     _kill_all(mill)

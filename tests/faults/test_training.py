@@ -33,7 +33,7 @@ def begin(mill: Mill, folder: Path, job: str) -> None:
 
 def amid(mill: Mill, job: str) -> str:
     """Wait until a training has a checkpoint and is not over; the worker that has it."""
-    store = mill.client.house.store
+    store = mill.client.backend.store
     wait_until(lambda: list(store.list(JobKeys(job).checkpoint_prefix)), 60, "a checkpoint")
     assert not mill.client.status(job).ended, "it was over before it could be disturbed"
     (worker,) = {name for name in mill.workers if f"Shard 0 of {job} begins" in mill.log(name)}
@@ -51,7 +51,7 @@ def weights(mill: Mill, job: str) -> str:
     assert (status.state, status.reason) == ("succeeded", None)
     assert [epoch["epoch"] for epoch in mill.client.history(job)] == list(range(1, EPOCHS + 1))
     assert status.done == status.total
-    return Registry(mill.client.house.store).get(str(status.model)).weights.sha256
+    return Registry(mill.client.backend.store).get(str(status.model)).weights.sha256
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +70,11 @@ def _terminate(mill: Mill, worker: str) -> None:
 
 
 def _wipe(mill: Mill, worker: str) -> None:
-    mill.client.house.ledger.redis.flushall()
+    mill.client.backend.ledger.redis.flushall()
 
 
 def _wipe_and_kill(mill: Mill, worker: str) -> None:
-    mill.client.house.ledger.redis.flushall()
+    mill.client.backend.ledger.redis.flushall()
     mill.kill(worker)
 
 
@@ -98,7 +98,7 @@ def test_a_training_that_is_disturbed_ends_with_the_same_weights(
 def test_a_worker_that_is_killed_costs_no_more_than_what_came_after_the_checkpoint(mill: Mill, crops: Path) -> None:
     begin(mill, crops, "counted")
     worker = amid(mill, "counted")
-    store = mill.client.house.store
+    store = mill.client.backend.store
     kept = max(int(re.findall(r"\d+", e.key)[-1]) for e in store.list(JobKeys("counted").checkpoint_prefix))
 
     mill.kill(worker)
@@ -125,7 +125,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_where_all_are_the_job_says_so(
 ) -> None:
     # Given a training that was stopped behind two checkpoints,
     begin(mill, crops, "damaged")
-    store = mill.client.house.store
+    store = mill.client.backend.store
     wait_until(lambda: len(list(store.list(JobKeys("damaged").checkpoint_prefix))) == 2, 60, "two checkpoints")
     mill.client.cancel("damaged")
     stopped(mill, "damaged")

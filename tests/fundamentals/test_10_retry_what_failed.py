@@ -20,7 +20,7 @@ from tests.mill import Mill
 def parquet_files(client: Client, job: Status) -> dict[str, bytes]:
     """What whoever reads `out/*.parquet` gets."""
     bucket, prefix = parse_s3(job.output)
-    store = client.house.store
+    store = client.backend.store
     found = [entry.key for entry in store.list(prefix, bucket=bucket) if entry.key.endswith(".parquet")]
     return {key.removeprefix(prefix): store.get(key, bucket=bucket) for key in found}
 

@@ -25,7 +25,7 @@ def ended(label: Label, folder: Path) -> Status:
 @pytest.fixture
 def wiped(mill: Mill, ended: Status) -> Status:
     """The same, after everything in Redis is gone. It is this folder's own Redis."""
-    mill.client.house.ledger.redis.flushall()
+    mill.client.backend.ledger.redis.flushall()
     return ended
 
 

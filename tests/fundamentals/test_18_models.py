@@ -99,7 +99,7 @@ def test_a_model_that_does_not_do_what_its_record_says_is_not_published(
     # Nothing of all that is listed, and nothing but numbers and reasons is left.
     with pytest.raises(UnknownModel):
         client.model("wrong")
-    left = {entry.key.rpartition("/")[2] for entry in client.house.store.list("models/wrong/")}
+    left = {entry.key.rpartition("/")[2] for entry in client.backend.store.list("models/wrong/")}
     assert left == {"claim", "check.json"}
 
 
@@ -123,7 +123,7 @@ def test_a_model_comes_out_as_files(client: Client, model: Model, file: Path, tm
     assert (tmp_path / "out" / "weights.pt2").read_bytes() == file.read_bytes()
 
     # A file that was damaged in the bucket does not come out.
-    store = client.house.store
+    store = client.backend.store
     store.put("models/redness/1/weights.pt2", b"damaged")
     with pytest.raises(ModelError, match=r"weights\.pt2 of redness@1 hashes to"):
         client.pull_model("redness@1", tmp_path / "again")

@@ -40,13 +40,13 @@ def test_a_training_ends_as_a_version_in_the_registry(client: Client, trained: S
 
     # and files to look at beside its weights.
     assert {file.name for file in model.files} >= {"card.md", "metrics.json", "accuracy.png", "loss.png", "picture.png"}
-    Registry(client.house.store).verify(model)
+    Registry(client.backend.store).verify(model)
 
 
 def test_the_card_has_the_command_that_makes_it_again(client: Client, trained: Status, crops: Path) -> None:
     model = client.model("photos")
     (card,) = (file for file in model.files if file.name == model.card)
-    text = Registry(client.house.store).read(model, card).decode()
+    text = Registry(client.backend.store).read(model, card).decode()
     assert f"imagemill train cnn --data {crops} --name photos --epochs 4 --set batch_size=32" in text
     assert f"| accuracy | {model.metrics['accuracy']:.6g} |" in text
 

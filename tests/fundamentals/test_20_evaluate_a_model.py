@@ -45,7 +45,7 @@ def test_the_figures_are_those_of_the_labels(client: Client, judged: Status) -> 
 
 def test_every_figure_is_in_the_bucket(client: Client, judged: Status) -> None:
     bucket, prefix = parse_s3(judged.output)
-    figures = json.loads(client.house.store.get(f"{prefix}evaluation.json", bucket=bucket))
+    figures = json.loads(client.backend.store.get(f"{prefix}evaluation.json", bucket=bucket))
     koala = next(row for row in figures["classes"] if row["name"] == "koala")
     assert (koala["examples"], koala["recall"], koala["precision"]) == (4, 0.75, 1.0)
     assert sum(map(sum, figures["confusion"])) == 13

@@ -72,5 +72,5 @@ def test_what_cannot_be_judged_is_told_before_anything_is_queued(
 
 def figures_of(client: Client, job: Status) -> dict[str, dict[str, float]]:
     bucket, prefix = parse_s3(job.output)
-    found: dict[str, dict[str, float]] = json.loads(client.house.store.get(f"{prefix}evaluation.json", bucket=bucket))
+    found: dict[str, dict[str, float]] = json.loads(client.backend.store.get(f"{prefix}evaluation.json", bucket=bucket))
     return found

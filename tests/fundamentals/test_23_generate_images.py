@@ -30,15 +30,15 @@ def generated(mill: Mill, client: Client, painter_and_critic: None) -> Status:
 
 
 def rows_of(client: Client, job: Status) -> list[dict[str, Any]]:
-    spec = read_images(client.house.store, job.id)
-    return [row for _, table in image_index.shards(client.house.store, spec) for row in table.to_pylist()]
+    spec = read_images(client.backend.store, job.id)
+    return [row for _, table in image_index.shards(client.backend.store, spec) for row in table.to_pylist()]
 
 
 def files_of(client: Client, job: Status) -> Files:
     """Every member of every tar."""
     found: Files = {}
-    for marker, _ in image_index.shards(client.house.store, read_images(client.house.store, job.id)):
-        with tarfile.open(fileobj=io.BytesIO(image_index.read_tar(client.house.store, marker))) as tar:
+    for marker, _ in image_index.shards(client.backend.store, read_images(client.backend.store, job.id)):
+        with tarfile.open(fileobj=io.BytesIO(image_index.read_tar(client.backend.store, marker))) as tar:
             found |= {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
     return found
 
@@ -120,13 +120,13 @@ def test_a_job_is_verified_from_its_records(mill: Mill, client: Client, generate
     assert found.metrics["max_difference"] <= 1
 
     # A file that was changed behind our back is named,
-    marker, _ = next(image_index.shards(client.house.store, read_images(client.house.store, "painted")))
+    marker, _ = next(image_index.shards(client.backend.store, read_images(client.backend.store, "painted")))
     bucket, key = parse_s3(image_index.tar_of(str(marker.output)))
-    tar = client.house.store.get(key, bucket=bucket)
+    tar = client.backend.store.get(key, bucket=bucket)
     at = tar.index(b"IDAT") + 8
-    client.house.store.put(key, tar[:at] + bytes([tar[at] ^ 1]) + tar[at + 1 :], bucket=bucket)
+    client.backend.store.put(key, tar[:at] + bytes([tar[at] ^ 1]) + tar[at + 1 :], bucket=bucket)
     found = mill.finished(client.verify("painted", sample=150).id)
-    client.house.store.put(key, tar, bucket=bucket)
+    client.backend.store.put(key, tar, bucket=bucket)
     assert found.state == "failed"
     assert "is not what its record says" in str(found.reason)
 

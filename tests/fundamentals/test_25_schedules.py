@@ -62,7 +62,7 @@ def imagemill(mill: Mill) -> Imagemill:
 
 def test_a_tick_is_a_job(client: Client, mill: Mill, today: str, rows: Rows) -> None:
     # Given a schedule of every minute that was made just before this one began, so that nobody has to wait,
-    store, due = client.house.store, datetime.now(UTC).replace(second=0, microsecond=0)
+    store, due = client.backend.store, datetime.now(UTC).replace(second=0, microsecond=0)
     template = make_template(make_request("classify", {"source": today, "model": MODEL}, store, mill.settings))
     made_at = due - timedelta(seconds=1)
     made = new_schedule("minutely", template, cron="* * * * *", timezone="UTC", missed="run", now=made_at)
@@ -194,7 +194,7 @@ def test_the_same_by_command(imagemill: Imagemill, client: Client, mill: Mill, t
     shown = dict(line.split(None, 1) for line in out.splitlines())
     assert (shown["schedule"], shown["cron"], shown["missed"]) == ("nightly", "0 2 * * *", "run")
     assert (shown["job"], shown["source"]) == (f"classify {MODEL}", today)
-    kept = Schedules(client.house.store).get("nightly").template.spec
+    kept = Schedules(client.backend.store).get("nightly").template.spec
     assert (kept["model"], kept["top_k"], kept["max_errors"]) == (MODEL, 2, "1%")
 
     code, out, err = imagemill("schedule", "run", "nightly")

@@ -135,7 +135,7 @@ def test_of_idx_files_the_test_part(mill: Mill, client: Client, reconstructed: S
 
     # I expect the images of the part that tests are made with, of the classes of these numbers.
     assert (found.state, found.total) == ("succeeded", 5), found.reason
-    plan = read_plan(client.house.store, found.id)
+    plan = read_plan(client.backend.store, found.id)
     assert plan is not None and plan.shards == 3
     rows = rows_of(client, found)
     assert [(row["label"], row["original"]) for row in rows] == [(CLASSES[n % 4], str(n)) for n in range(5)]
@@ -192,7 +192,7 @@ def test_both_are_data_sets_like_any_other(client: Client, reconstructed: Status
 def test_a_training_takes_them_with_the_classes_that_they_have(
     client: Client, reconstructed: Status, way: Status, tmp_path: Path
 ) -> None:
-    store = client.house.store
+    store = client.backend.store
     with closing(Fetcher(store, max_bytes=2**20)) as fetcher:
         reader = DatasetReader(store, fetcher, tmp_path, max_pixels=2**20, threads=1)
         for job, classes in ((reconstructed, ("espresso", "goldfish", "koala")), (way, ("koala",))):
@@ -210,7 +210,7 @@ def test_what_is_lost_is_made_again_from_the_bucket_alone(
         before = rows_of(client, job)
         keys = JobKeys(job.id)
         for key in (keys.end, keys.success, keys.marker(1)):
-            client.house.store.delete(key)
+            client.backend.store.delete(key)
         # if its books are written anew, I expect that shard to be made again, and nothing to differ.
         (found,) = client.rebuild([job.id])
         assert not found.ended
@@ -250,7 +250,7 @@ def test_what_cannot_be_is_told_before_anything_is_queued(
         preprocess=Preprocess(size=16, mean=127.5, std=127.5),
         weights=File(name="weights.safetensors", sha256="", bytes=0),
     )
-    Registry(client.house.store).enter(gan)
+    Registry(client.backend.store).enter(gan)
     with pytest.raises(InvalidInput, match="forger@1 is a gan and has no encoder, which --reconstruct needs"):
         client.generate("forger", reconstruct=some)
     with pytest.raises(InvalidInput, match="forger@1 is a gan and has no encoder, which --interpolate needs"):

@@ -11,7 +11,7 @@ from contract.backend.broker import Queues
 from contract.backend.ledger import Ledger, Step
 from contract.backend.objects import Entry, ObjectStore
 from contract.errors import ObjectNotFound
-from contract.jobs.lifecycle import House
+from contract.jobs.lifecycle import Backend
 from contract.jobs.specs import Classify, Source
 
 
@@ -78,8 +78,8 @@ def as_store(store: MemoryStore) -> ObjectStore:
     return cast("ObjectStore", store)
 
 
-def house(store: MemoryStore, ledger: MemoryLedger, queues: MemoryQueues) -> House:
-    return House(as_store(store), cast("Ledger", ledger), cast("Queues", queues))
+def backend(store: MemoryStore, ledger: MemoryLedger, queues: MemoryQueues) -> Backend:
+    return Backend(as_store(store), cast("Ledger", ledger), cast("Queues", queues))
 
 
 def spec(shard_size: int = 2) -> Classify:

@@ -14,7 +14,7 @@ import pytest
 from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, ModelError, RedisUnavailable, ServiceUnavailable, StoreUnavailable
-from contract.jobs.lifecycle import House
+from contract.jobs.lifecycle import Backend
 from contract.models.registry import Model, Registry, imagemill_version, make_file
 from contract.models.review import Staging, Verdict
 from producer.models import describe, pull, push, read_config, read_labels
@@ -117,8 +117,8 @@ class Workers:
         self.now += seconds
 
     @property
-    def house(self) -> House:
-        return House(self.store, cast("Any", self), cast("Any", self))
+    def backend(self) -> Backend:
+        return Backend(self.store, cast("Any", self), cast("Any", self))
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def workers(store: ObjectStore) -> Workers:
 
 def push_it(workers: Workers, folder: Path, timeout: float = 600.0) -> Model:
     path = file(folder)
-    return push(workers.house, described(path), path, timeout=timeout, clock=lambda: workers.now, pause=workers.pause)
+    return push(workers.backend, described(path), path, timeout=timeout, clock=lambda: workers.now, pause=workers.pause)
 
 
 def left(store: ObjectStore, version: int = 1) -> set[str]:

@@ -14,7 +14,7 @@ import pytest
 
 from contract.data.items import Item, write_manifest
 from contract.errors import ImageError, NotAnImage
-from contract.jobs.lifecycle import House, submit
+from contract.jobs.lifecycle import Backend, submit
 from contract.jobs.specs import Classify, Source
 from contract.jobs.status import Plan
 from contract.keys import JobKeys
@@ -89,29 +89,29 @@ class FakeModels:
 
 
 @pytest.fixture
-def runner_of(house: House, request: pytest.FixtureRequest) -> Callable[..., ShardRunner]:
+def runner_of(backend: Backend, request: pytest.FixtureRequest) -> Callable[..., ShardRunner]:
     """Makes runners by name, as if each were a worker of its own."""
 
     def make(name: str = "worker", models: FakeModels | None = None, max_attempts: int = 3) -> ShardRunner:
-        keeper = Keeper(house.ledger, 30.0)
-        fetcher = Fetcher(house.store, 1000, threads=2)
+        keeper = Keeper(backend.ledger, 30.0)
+        fetcher = Fetcher(backend.store, 1000, threads=2)
         request.addfinalizer(keeper.close)
         request.addfinalizer(fetcher.close)
         models = models or FakeModels()
-        return ShardRunner(name, house, keeper, fetcher, models, Gate(), max_attempts)  # type: ignore[arg-type]
+        return ShardRunner(name, backend, keeper, fetcher, models, Gate(), max_attempts)  # type: ignore[arg-type]
 
     return make
 
 
 @pytest.fixture
-def job(house: House) -> Callable[..., Classify]:
+def job(backend: Backend) -> Callable[..., Classify]:
     """Begins a job whose items are objects with the given bytes, planned into shards of `shard_size`."""
 
     def make(*contents: bytes, shard_size: int = 4, id: str = "job", **options: Any) -> Classify:
-        bucket = house.store.bucket
+        bucket = backend.store.bucket
         items = []
         for n, content in enumerate(contents):
-            house.store.put(f"in/{n}", content)
+            backend.store.put(f"in/{n}", content)
             items.append(Item(str(n), f"s3://{bucket}/in/{n}"))
         spec = Classify(
             id=id,
@@ -122,15 +122,15 @@ def job(house: House) -> Callable[..., Classify]:
             output=f"s3://{bucket}/jobs/{id}/out/",
             **options,
         )
-        submit(house, spec)
+        submit(backend, spec)
         keys = JobKeys(id)
         shards = [items[start : start + shard_size] for start in range(0, len(items), shard_size)]
         for number, chunk in enumerate(shards):
-            house.store.put(keys.manifest(number), write_manifest(chunk))
-            house.ledger.planned(id, number, len(chunk))
-        house.store.put(keys.plan, Plan(shards=len(shards), items=len(items)).to_json())
+            backend.store.put(keys.manifest(number), write_manifest(chunk))
+            backend.ledger.planned(id, number, len(chunk))
+        backend.store.put(keys.plan, Plan(shards=len(shards), items=len(items)).to_json())
         limit = spec.error_limit(len(items))
-        house.ledger.complete(id, shards=len(shards), items=len(items), error_limit=limit, skipped=0)
+        backend.ledger.complete(id, shards=len(shards), items=len(items), error_limit=limit, skipped=0)
         return spec
 
     return make

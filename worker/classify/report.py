@@ -25,7 +25,7 @@ from contract.data.items import Item, read_manifest
 from contract.data.label_rows import ERROR, OK
 from contract.errors import ImageError, ObjectNotFound
 from contract.jobs import results
-from contract.jobs.lifecycle import House, read_classify, read_end
+from contract.jobs.lifecycle import Backend, read_classify, read_end
 from contract.jobs.specs import Classify
 from contract.jobs.status import Marker, Status
 from contract.keys import JobKeys
@@ -121,7 +121,7 @@ class Summary:
             del self.doubts[LEAST_CERTAIN:]
 
 
-def write(house: House, fetcher: Fetcher, job: str, *, max_pixels: int) -> None:
+def write(backend: Backend, fetcher: Fetcher, job: str, *, max_pixels: int) -> None:
     """Make the page of a classify job that has ended, well or not, and store it at `JobKeys(job).report`.
 
     Harmless when run twice. A job that has not ended, or does not stay so, gets none: its rows are not all. An image
@@ -130,18 +130,18 @@ def write(house: House, fetcher: Fetcher, job: str, *, max_pixels: int) -> None:
     Raises UnknownJob, JobConflict for a job of another kind, ObjectDamaged where rows are not what was committed, and
     StoreUnavailable.
     """
-    spec = read_classify(house.store, job)
-    end = read_end(house.store, job)
+    spec = read_classify(backend.store, job)
+    end = read_end(backend.store, job)
     if end is None:
         log.info("%s has not ended, so it gets no page yet", job)
         return
     found = Summary()
     try:
-        for marker, table in results.tables(house.store, job):
+        for marker, table in results.tables(backend.store, job):
             found.add(marker, table)
-        tiles = _tiles(house, fetcher, job, found.doubts, max_pixels)
+        tiles = _tiles(backend, fetcher, job, found.doubts, max_pixels)
     except ObjectNotFound:
-        if read_end(house.store, job) == end:
+        if read_end(backend.store, job) == end:
             raise
         log.info("%s goes on, so its page is left", job)
         return
@@ -153,10 +153,10 @@ def write(house: House, fetcher: Fetcher, job: str, *, max_pixels: int) -> None:
         sections=sections(spec, end, found, tiles),
     )
     key = JobKeys(job).report
-    house.store.put(key, html.encode())
+    backend.store.put(key, html.encode())
     # A retry removes first the end, then the page: whoever comes second here finds it, and none is left of old rows.
-    if read_end(house.store, job) != end:
-        house.store.delete(key)
+    if read_end(backend.store, job) != end:
+        backend.store.delete(key)
 
 
 def sections(spec: Classify, end: Status, found: Summary, tiles: Sequence[Tile]) -> tuple[Section, ...]:
@@ -253,16 +253,16 @@ def _time(when: str | None) -> str | None:
 # Thumbnails
 
 
-def _tiles(house: House, fetcher: Fetcher, job: str, doubts: Sequence[Doubt], max_pixels: int) -> list[Tile]:
+def _tiles(backend: Backend, fetcher: Fetcher, job: str, doubts: Sequence[Doubt], max_pixels: int) -> list[Tile]:
     wanted = {(doubt.key, doubt.uri): doubt for doubt in doubts}
     made: dict[tuple[str, str], Tile] = {}
-    for item, encoded in fetcher.read(_items(house, job, doubts)):
+    for item, encoded in fetcher.read(_items(backend, job, doubts)):
         place = item.key, item.uri
         made[place] = _tile(wanted[place], encoded, max_pixels)
     return [made[doubt.key, doubt.uri] for doubt in doubts]
 
 
-def _items(house: House, job: str, doubts: Iterable[Doubt]) -> list[Item]:
+def _items(backend: Backend, job: str, doubts: Iterable[Doubt]) -> list[Item]:
     """Where the bytes of these rows are; those of one tar in their order there, since neighbours are read together."""
     shards: dict[int, set[tuple[str, str]]] = {}
     for doubt in doubts:
@@ -270,7 +270,7 @@ def _items(house: House, job: str, doubts: Iterable[Doubt]) -> list[Item]:
     found = {
         (item.key, item.uri): item
         for shard, places in shards.items()
-        for item in read_manifest(house.store.get(JobKeys(job).manifest(shard)))
+        for item in read_manifest(backend.store.get(JobKeys(job).manifest(shard)))
         if (item.key, item.uri) in places
     }
     return sorted(found.values(), key=lambda item: (item.tar or "", item.offset or 0, item.uri))

@@ -21,7 +21,7 @@ from contract.backend.ledger import Step
 from contract.data.items import Item, parse_s3, read_manifest, write_manifest
 from contract.data.label_rows import ERROR
 from contract.errors import ObjectNotFound, ServiceUnavailable, WorkerKilled
-from contract.jobs.lifecycle import House, read_classify, read_marker, read_plan, read_retries, required_retries
+from contract.jobs.lifecycle import Backend, read_classify, read_marker, read_plan, read_retries, required_retries
 from contract.jobs.specs import Classify
 from contract.jobs.status import Marker
 from contract.keys import JobKeys, child_shards, shard_stem
@@ -45,7 +45,7 @@ class ShardRunner:
     """What a worker needs to run shards; one a process."""
 
     name: str
-    house: House
+    backend: Backend
     keeper: Keeper
     fetcher: Fetcher
     models: Models
@@ -54,7 +54,7 @@ class ShardRunner:
 
     def run(self, job: str, shard: int) -> None:
         """Label the images of a shard and commit them, if it is free."""
-        runner = Runner("classify", self.name, self.house, self.keeper, self.models.on_accelerator)
+        runner = Runner("classify", self.name, self.backend, self.keeper, self.models.on_accelerator)
         runner.run(job, shard, self._commit, self._gate)
 
     def _gate(self, kills: int) -> AbstractContextManager[None]:
@@ -64,7 +64,7 @@ class ShardRunner:
 
     def _commit(self, lease: Lease, kills: int) -> Step:
         job, shard = lease.job, lease.shard
-        store, ledger = self.house.store, self.house.ledger
+        store, ledger = self.backend.store, self.backend.ledger
         spec = self.models.spec(job, lambda: read_classify(store, job))
         retry = self._required_retry(job, shard)
         try:
@@ -78,9 +78,9 @@ class ShardRunner:
         return ledger.commit(job, shard, marker.ok, marker.errors, marker.split)
 
     def _required_retry(self, job: str, shard: int) -> int:
-        if not self.house.ledger.retry_number(job):
+        if not self.backend.ledger.retry_number(job):
             return 0
-        return required_retries(read_retries(self.house.store, job)).get(shard, 0)
+        return required_retries(read_retries(self.backend.store, job)).get(shard, 0)
 
     def _make(self, spec: Classify, lease: Lease, kills: int, retry: int, items: list[Item]) -> Marker:
         """Do the work of the shard and write its output; the marker to commit it with."""
@@ -101,9 +101,9 @@ class ShardRunner:
         lease.check()
         output = f"{spec.output}{shard_stem(lease.shard, retry)}.parquet"
         bucket, key = parse_s3(output)
-        if not self.house.store.put_if_absent(key, data, bucket=bucket):
+        if not self.backend.store.put_if_absent(key, data, bucket=bucket):
             # A worker that died before its marker, or a twin: what stands is what counts.
-            data = self.house.store.get(key, bucket=bucket)
+            data = self.backend.store.get(key, bucket=bucket)
             rows = tally(read_rows(data), model)
         return Marker(
             shard=lease.shard,
@@ -123,27 +123,27 @@ class ShardRunner:
 
     def _split(self, spec: Classify, shard: int, items: list[Item]) -> Marker:
         """Write the two halves as shards of their own; nobody counts them before the marker does."""
-        plan = read_plan(self.house.store, spec.id)
+        plan = read_plan(self.backend.store, spec.id)
         if plan is None:
             raise ServiceUnavailable(f"Shard {shard} of {spec.id} is bisected once the plan is complete.")
         halves = child_shards(shard, plan.shards)
         middle = len(items) // 2
         log.warning("Shard %d of %s killed its workers and is bisected into %d and %d", shard, spec.id, *halves)
         for number, half in zip(halves, (items[:middle], items[middle:]), strict=True):
-            self.house.store.put(JobKeys(spec.id).manifest(number), write_manifest(half))
+            self.backend.store.put(JobKeys(spec.id).manifest(number), write_manifest(half))
         return Marker(shard=shard, items=len(items), ok=0, errors=0, split=halves, worker=self.name)
 
     def _earlier_rows(self, spec: Classify, shard: int, retry: int) -> dict[int, dict[str, object]]:
         """Rows by position that need no second run."""
         for earlier in range(retry - 1, -1, -1):
             try:
-                marker = read_marker(self.house.store, spec.id, shard, earlier)
+                marker = read_marker(self.backend.store, spec.id, shard, earlier)
             except ObjectNotFound:
                 continue
             if marker.output is None:
                 return {}
             bucket, key = parse_s3(marker.output)
-            rows = read_rows(self.house.store.get(key, bucket=bucket))
+            rows = read_rows(self.backend.store.get(key, bucket=bucket))
             return {n: row for n, row in enumerate(rows) if row["status"] != ERROR}
         return {}
 

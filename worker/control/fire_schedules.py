@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from itertools import takewhile
 
 from contract.errors import ImagemillError, JobConflict, ServiceUnavailable, UnknownSchedule
-from contract.jobs.lifecycle import House, submit
+from contract.jobs.lifecycle import Backend, submit
 from contract.jobs.schedules import Schedule, Schedules, Tick, job_id, to_iso, to_time
 from contract.jobs.specs import parse_spec
 from contract.jobs.templates import fill
@@ -38,14 +38,14 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def fire(house: House, settings: Settings, now: datetime) -> None:
+def fire(backend: Backend, settings: Settings, now: datetime) -> None:
     """Fire every tick up to `now`. What is wrong with one schedule keeps no other from its ticks."""
-    schedules = Schedules(house.store)
+    schedules = Schedules(backend.store)
     for name in schedules.names():
         try:
-            _fire(house, schedules, name, now, outage_seconds(settings))
+            _fire(backend, schedules, name, now, outage_seconds(settings))
         except UnknownSchedule:  # it was removed since it was listed
-            house.ledger.forget_schedule(name)
+            backend.ledger.forget_schedule(name)
         except ImagemillError as error:
             log.warning("The schedule %s waits for the next round: %s", name, error)
         except Exception:
@@ -72,36 +72,36 @@ def due(schedule: Schedule, last: datetime, now: datetime, outage: float) -> lis
     return [Due(newest, missed=len(found) - 1, run=run)]
 
 
-def _fire(house: House, schedules: Schedules, name: str, now: datetime, outage: float) -> None:
+def _fire(backend: Backend, schedules: Schedules, name: str, now: datetime, outage: float) -> None:
     schedule = schedules.get(name)
     if schedule.paused:
         return
-    known = house.ledger.last_tick(name)
-    last = _recover(house, schedules, name) if known is None else datetime.fromtimestamp(known, UTC)
+    known = backend.ledger.last_tick(name)
+    last = _recover(backend, schedules, name) if known is None else datetime.fromtimestamp(known, UTC)
     last = max(last or to_time(schedule.since), to_time(schedule.since))
     found = due(schedule, last, now, outage)
     for tick in found:
-        decided = schedules.decide(name, tick.at, _decision(house, schedule, tick, now))
-        _carry_out(house, schedules, name, tick.at, decided)
+        decided = schedules.decide(name, tick.at, _decision(backend, schedule, tick, now))
+        _carry_out(backend, schedules, name, tick.at, decided)
         # Last: whoever dies before this line finds the same tick due again, and decided.
-        house.ledger.set_last_tick(name, tick.at.timestamp())
+        backend.ledger.set_last_tick(name, tick.at.timestamp())
     if found:
         schedules.prune(name)
     elif known is None:
-        house.ledger.set_last_tick(name, last.timestamp())
+        backend.ledger.set_last_tick(name, last.timestamp())
 
 
-def _recover(house: House, schedules: Schedules, name: str) -> datetime | None:
+def _recover(backend: Backend, schedules: Schedules, name: str) -> datetime | None:
     """The last tick by the bucket, which may have been decided and not begun."""
     newest = schedules.last(name)
     if newest is None:
         return None
     at, tick = newest
-    _carry_out(house, schedules, name, at, tick)
+    _carry_out(backend, schedules, name, at, tick)
     return at
 
 
-def _decision(house: House, schedule: Schedule, tick: Due, now: datetime) -> Tick:
+def _decision(backend: Backend, schedule: Schedule, tick: Due, now: datetime) -> Tick:
     at = to_iso(tick.at)
     if not tick.run:
         late = round((now - tick.at).total_seconds() / 60)
@@ -109,7 +109,7 @@ def _decision(house: House, schedule: Schedule, tick: Due, now: datetime) -> Tic
         return Tick(at=at, state="skipped", reason=reason, missed=tick.missed)
     id = job_id(schedule.name, tick.at)
     try:
-        spec = fill(schedule.template, id=id, store=house.store)
+        spec = fill(schedule.template, id=id, store=backend.store)
     except ServiceUnavailable:
         raise  # the next round asks again
     except ImagemillError as error:
@@ -118,12 +118,12 @@ def _decision(house: House, schedule: Schedule, tick: Due, now: datetime) -> Tic
     return Tick(at=at, state="submitted", job=id, missed=tick.missed, spec=spec.model_dump(mode="json"))
 
 
-def _carry_out(house: House, schedules: Schedules, name: str, at: datetime, tick: Tick) -> None:
+def _carry_out(backend: Backend, schedules: Schedules, name: str, at: datetime, tick: Tick) -> None:
     """Begin the job of a tick; harmless where it was begun."""
     if tick.state != "submitted":
         return
     try:
-        fresh = submit(house, parse_spec(tick.spec))
+        fresh = submit(backend, parse_spec(tick.spec))
     except JobConflict:
         reason = f"Somebody else's job has the id {tick.job} already; look at it with `imagemill show {tick.job}`."
         log.warning("The tick %s of %s makes no job: %s", tick.at, name, reason)

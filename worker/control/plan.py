@@ -8,7 +8,7 @@ from itertools import islice, repeat
 
 from contract.data.items import Item, read_manifest, shard_sizes, sharded, write_manifest
 from contract.errors import ImagemillError, ServiceUnavailable
-from contract.jobs.lifecycle import House, close, read_plan, read_spec
+from contract.jobs.lifecycle import Backend, close, read_plan, read_spec
 from contract.jobs.specs import Classify, Interpolate, Reconstruct, SampledSpec
 from contract.jobs.status import ENDED, Plan
 from contract.keys import JobKeys, parse_shard
@@ -23,74 +23,74 @@ log = logging.getLogger(__name__)
 _LOCK_SECONDS = 60.0
 
 
-def plan(house: House, job: str) -> None:
+def plan(backend: Backend, job: str) -> None:
     """Plan a job, or go on where an earlier planner stopped; a second planner at the same time leaves."""
-    hold = house.ledger.lock("plan", job, _LOCK_SECONDS)
+    hold = backend.ledger.lock("plan", job, _LOCK_SECONDS)
     if hold is None:
         return
     try:
-        _plan(house, job, hold)
+        _plan(backend, job, hold)
     except ServiceUnavailable:
         raise  # the reconciler sends the plan again
     except ImagemillError as error:
-        close(house, job, "failed", str(error))
+        close(backend, job, "failed", str(error))
     except Exception as error:
         # A plan that fails once fails each time: better an end with a reason than a job that never begins.
         log.exception("The plan of %s failed", job)
-        close(house, job, "failed", f"The source could not be planned ({error!r}); see the controller's log.")
+        close(backend, job, "failed", f"The source could not be planned ({error!r}); see the controller's log.")
     finally:
-        house.ledger.unlock("plan", job)
+        backend.ledger.unlock("plan", job)
 
 
-def _plan(house: House, job: str, hold: Callable[[], bool]) -> None:
-    spec = read_spec(house.store, job)
-    state = house.ledger.state(job)
+def _plan(backend: Backend, job: str, hold: Callable[[], bool]) -> None:
+    spec = read_spec(backend.store, job)
+    state = backend.ledger.state(job)
     if state is None or state in ENDED or spec.source.kind == "packed":
         return
-    done = read_plan(house.store, job)
+    done = read_plan(backend.store, job)
     if done is None:
         if isinstance(spec, SampledSpec):
-            done = _portions(house, spec)
+            done = _portions(backend, spec)
         elif isinstance(spec, Reconstruct):
-            done = _blocks(house, spec, hold)
+            done = _blocks(backend, spec, hold)
         elif isinstance(spec, Interpolate):
-            done = _write_plan(house, spec.id, shards=-(-spec.steps // spec.shard_size), items=spec.steps)
+            done = _write_plan(backend, spec.id, shards=-(-spec.steps // spec.shard_size), items=spec.steps)
         elif not isinstance(spec, Classify):
             # A single shard; whoever runs it completes the plan, for only the data says how much there is to do.
-            house.follow_up(job, house.ledger.planned(job, 0, 0))
+            backend.follow_up(job, backend.ledger.planned(job, 0, 0))
             return
         else:
-            done = _shards(house, spec, hold)
+            done = _shards(backend, spec, hold)
         if done is None:
             return
     limit = spec.error_limit(done.items)
-    step = house.ledger.complete(job, shards=done.shards, items=done.items, error_limit=limit, skipped=done.skipped)
-    house.follow_up(job, step)
+    step = backend.ledger.complete(job, shards=done.shards, items=done.items, error_limit=limit, skipped=done.skipped)
+    backend.follow_up(job, step)
 
 
-def _shards(house: House, spec: Classify, hold: Callable[[], bool]) -> Plan | None:
+def _shards(backend: Backend, spec: Classify, hold: Callable[[], bool]) -> Plan | None:
     """Cut the source into shards, behind those that are there; None where somebody ended the job or took over."""
     job = spec.id
-    listing = Listing(house.store, spec.source, spec.frames)
-    number, total, last = _written(house, job)
+    listing = Listing(backend.store, spec.source, spec.frames)
+    number, total, last = _written(backend, job)
     sizes = islice(shard_sizes(spec.shard_size), number, None)
     for chunk in sharded(_rest(listing, total, last), sizes):
-        house.store.put(JobKeys(job).manifest(number), write_manifest(chunk))
-        step = house.ledger.planned(job, number, len(chunk))
-        house.follow_up(job, step)
+        backend.store.put(JobKeys(job).manifest(number), write_manifest(chunk))
+        step = backend.ledger.planned(job, number, len(chunk))
+        backend.follow_up(job, step)
         total += len(chunk)
         number += 1
         if step.state in ENDED or step.state == "unknown" or not hold():
             return None
     if not total:
-        close(house, job, "failed", _nothing(spec.source.label, listing.skipped))
+        close(backend, job, "failed", _nothing(spec.source.label, listing.skipped))
         return None
     plan = Plan(shards=number, items=total, skipped=listing.skipped)
-    house.store.put(JobKeys(job).plan, plan.to_json())
+    backend.store.put(JobKeys(job).plan, plan.to_json())
     return plan
 
 
-def _blocks(house: House, spec: Reconstruct, hold: Callable[[], bool]) -> Plan | None:
+def _blocks(backend: Backend, spec: Reconstruct, hold: Callable[[], bool]) -> Plan | None:
     """Cut the source into blocks of `shard_size` images, all but the last: a shard knows by its number which they are.
 
     Nothing runs before the plan is there, so a planner that dies is followed by one that begins again: the blocks of
@@ -98,42 +98,42 @@ def _blocks(house: House, spec: Reconstruct, hold: Callable[[], bool]) -> Plan |
     """
     number = total = 0
     if spec.source.kind == "idx":
-        total = len(labelled.read_idx(house.store, spec.source, "test")[1])
+        total = len(labelled.read_idx(backend.store, spec.source, "test")[1])
         total = min(total, spec.count or total)
         number = -(-total // spec.shard_size)
     else:
-        images = islice(labelled.items(house.store, spec.source), spec.count)
+        images = islice(labelled.items(backend.store, spec.source), spec.count)
         for block in sharded(images, repeat(spec.shard_size)):
-            house.store.put(JobKeys(spec.id).manifest(number), write_manifest(block, labels=True))
+            backend.store.put(JobKeys(spec.id).manifest(number), write_manifest(block, labels=True))
             total += len(block)
             number += 1
             if not hold():
                 return None
     if not total:
-        close(house, spec.id, "failed", _nothing(spec.source.label, 0))
+        close(backend, spec.id, "failed", _nothing(spec.source.label, 0))
         return None
-    return _write_plan(house, spec.id, shards=number, items=total)
+    return _write_plan(backend, spec.id, shards=number, items=total)
 
 
-def _write_plan(house: House, job: str, *, shards: int, items: int) -> Plan:
+def _write_plan(backend: Backend, job: str, *, shards: int, items: int) -> Plan:
     plan = Plan(shards=shards, items=items, skipped=0)
-    house.store.put(JobKeys(job).plan, plan.to_json())
+    backend.store.put(JobKeys(job).plan, plan.to_json())
     return plan
 
 
-def _portions(house: House, spec: SampledSpec) -> Plan:
+def _portions(backend: Backend, spec: SampledSpec) -> Plan:
     """What is to be generated, for the present: a synthesis asks for more when it knows what was accepted."""
     wave = first_wave(spec)
-    candidate_plan.write(house.store, spec.id, wave)
-    return _write_plan(house, spec.id, shards=len(wave), items=sum(map(len, wave)))
+    candidate_plan.write(backend.store, spec.id, wave)
+    return _write_plan(backend, spec.id, shards=len(wave), items=sum(map(len, wave)))
 
 
-def _written(house: House, job: str) -> tuple[int, int, Item | None]:
+def _written(backend: Backend, job: str) -> tuple[int, int, Item | None]:
     """What an earlier planner wrote: how many shards, how many items in them, the last item."""
     shards, items, last = 0, 0, None
-    for entry in house.store.list(JobKeys(job).plan_prefix):
+    for entry in backend.store.list(JobKeys(job).plan_prefix):
         if parse_shard(entry.key):
-            manifest = read_manifest(house.store.get(entry.key))
+            manifest = read_manifest(backend.store.get(entry.key))
             shards, items, last = shards + 1, items + len(manifest), manifest[-1]
     return shards, items, last
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 
 from contract.errors import UnknownJob
-from contract.jobs.lifecycle import House, active_jobs, rebuild, settle
+from contract.jobs.lifecycle import Backend, active_jobs, rebuild, settle
 from contract.jobs.status import ENDED
 from contract.keys import WORKER_QUEUES, JobKeys
 from contract.settings import Settings
@@ -19,56 +19,56 @@ from worker.control.fire_schedules import Clock, fire, utc_now
 log = logging.getLogger(__name__)
 
 
-def tick(house: House, settings: Settings, now: Clock = utc_now) -> None:
+def tick(backend: Backend, settings: Settings, now: Clock = utc_now) -> None:
     """One round. Two clocks are harmless: the second finds the lock, which ends by itself."""
-    if house.ledger.lock("tick", "", settings.reconcile_seconds / 2) is None:
+    if backend.ledger.lock("tick", "", settings.reconcile_seconds / 2) is None:
         return
-    ledger = house.ledger
+    ledger = backend.ledger
     ledger.ticked(5 * settings.reconcile_seconds)
     # First: a job that cannot be reconciled must not keep schedules from their ticks.
-    fire(house, settings, now())
+    fire(backend, settings, now())
     lost: dict[str, list[int]] = {}
-    for job in sorted({*active_jobs(house.store), *ledger.active()}):
+    for job in sorted({*active_jobs(backend.store), *ledger.active()}):
         state = ledger.state(job)
         if state is None:
             log.warning("Redis has forgotten %s; its books are written anew from the bucket", job)
-            _rebuild(house, job)
+            _rebuild(backend, job)
         elif state in ENDED:
-            settle(house, job)
+            settle(backend, job)
         elif state == "finalizing":
-            house.queues.finalize(job)
+            backend.queues.finalize(job)
         else:
             step = ledger.lapsed(job)
             if step.state == "rebuilding":
-                _rebuild(house, job)
+                _rebuild(backend, job)
                 continue
             if step.queue:
                 log.warning("Shards %s of %s are queued again", list(step.queue), job)
-            house.follow_up(job, step)
+            backend.follow_up(job, step)
             # A planner holds a lock while it works; without one the plan may be lost.
             if state in ("queued", "planning") and not ledger.locked("plan", job):
-                house.queues.plan(job)
+                backend.queues.plan(job)
             late = [n for n, age in ledger.waiting(job).items() if age > settings.reconcile_seconds]
             if late:
                 lost[job] = late
     if lost:
-        _requeue(house, settings, lost)
+        _requeue(backend, settings, lost)
 
 
-def _requeue(house: House, settings: Settings, late: dict[str, list[int]]) -> None:
+def _requeue(backend: Backend, settings: Settings, late: dict[str, list[int]]) -> None:
     """Send again what should wait in the queue and does not."""
-    waiting = house.ledger.messages(WORKER_QUEUES, settings.lease_seconds)
+    waiting = backend.ledger.messages(WORKER_QUEUES, settings.lease_seconds)
     for job, shards in late.items():
         missing = [shard for shard in shards if (job, shard) not in waiting]
         if missing:
             log.warning("The messages of %d shards of %s were lost; queued again", len(missing), job)
-            house.follow_up(job, house.ledger.requeue(job, missing))
+            backend.follow_up(job, backend.ledger.requeue(job, missing))
 
 
-def _rebuild(house: House, job: str) -> None:
+def _rebuild(backend: Backend, job: str) -> None:
     try:
-        rebuild(house, job)
+        rebuild(backend, job)
     except UnknownJob:
         log.warning("%s has no spec in the bucket; it is dropped", job)
-        house.store.delete(JobKeys(job).active)
-        house.ledger.drop(job)
+        backend.store.delete(JobKeys(job).active)
+        backend.ledger.drop(job)

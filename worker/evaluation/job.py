@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from contract.backend.ledger import Step
 from contract.data.items import parse_s3
 from contract.errors import ImagemillError, JobConflict, ModelError
-from contract.jobs.lifecycle import House, read_spec
+from contract.jobs.lifecycle import Backend, read_spec
 from contract.jobs.specs import Evaluate
 from contract.jobs.status import Marker, Plan
 from contract.keys import JobKeys
@@ -37,7 +37,7 @@ class EvaluateRunner:
     """What a worker needs to judge models; it shares the models that it labels with."""
 
     name: str
-    house: House
+    backend: Backend
     keeper: Keeper
     reader: DatasetReader
     models: Models
@@ -48,7 +48,7 @@ class EvaluateRunner:
 
     def run(self, job: str, shard: int) -> None:
         """Judge the model of a job, if nobody does."""
-        runner = Runner("evaluate", self.name, self.house, self.keeper, self.models.on_accelerator)
+        runner = Runner("evaluate", self.name, self.backend, self.keeper, self.models.on_accelerator)
         if not self._trains(job):
             runner.run(job, shard, self._commit)
         elif self.alone.acquire(blocking=False):
@@ -60,16 +60,16 @@ class EvaluateRunner:
 
     def _trains(self, job: str) -> bool:
         try:
-            spec = read_spec(self.house.store, job)
+            spec = read_spec(self.backend.store, job)
             return isinstance(spec, Evaluate) and self.models.model(spec.model).task == "generate"
         except ImagemillError:
             return False  # it is met again under the lease, where it is reported
 
     def _commit(self, lease: Lease, kills: int) -> Step:
-        spec = read_spec(self.house.store, lease.job)
+        spec = read_spec(self.backend.store, lease.job)
         if not isinstance(spec, Evaluate):
             raise JobConflict(f"{spec.id} is no evaluation but of kind {spec.kind}; cancel it and submit it again.")
-        return commit_single(self.house, lease, lambda: self._evaluate(spec, lease, kills))
+        return commit_single(self.backend, lease, lambda: self._evaluate(spec, lease, kills))
 
     def _evaluate(self, spec: Evaluate, lease: Lease, kills: int) -> Marker:
         if kills >= self.max_attempts:
@@ -84,9 +84,9 @@ class EvaluateRunner:
             items = images
             left_out.update(without)
             written = Plan(shards=1, items=images, skipped=without.total())
-            self.house.store.put(JobKeys(spec.id).plan, written.to_json())
+            self.backend.store.put(JobKeys(spec.id).plan, written.to_json())
             limit = spec.error_limit(images)
-            self.house.ledger.complete(spec.id, shards=1, items=images, error_limit=limit, skipped=written.skipped)
+            self.backend.ledger.complete(spec.id, shards=1, items=images, error_limit=limit, skipped=written.skipped)
 
         judge = self.judge_generator if model.task == "generate" else classifier.judge
         found = judge(Case(spec, model, lease, self.reader, self.models, plan))
@@ -117,5 +117,5 @@ class EvaluateRunner:
             sections=found.sections,
         )
         bucket, prefix = parse_s3(spec.output)
-        self.house.store.put(f"{prefix}{FIGURES}", found.figures, bucket=bucket)
-        self.house.store.put(JobKeys(spec.id).report, html.encode())
+        self.backend.store.put(f"{prefix}{FIGURES}", found.figures, bucket=bucket)
+        self.backend.store.put(JobKeys(spec.id).report, html.encode())

@@ -29,7 +29,7 @@ from contract.errors import (
     WorkerLeaving,
     WorkerUnfit,
 )
-from contract.jobs.lifecycle import House, close, read_marker
+from contract.jobs.lifecycle import Backend, close, read_marker
 from contract.jobs.status import Marker
 from contract.keys import JobKeys
 from worker.execution.leases import Keeper, Lease
@@ -41,16 +41,16 @@ Work = Callable[[Lease, int], Step]
 """Does a shard's work and commits it; the second argument counts the workers that it has killed."""
 
 
-def commit_single(house: House, lease: Lease, make: Callable[[], Marker]) -> Step:
+def commit_single(backend: Backend, lease: Lease, make: Callable[[], Marker]) -> Step:
     """Commit the only shard of a job by the marker that `make` returns, unless it is committed; the first counts."""
-    store, job, shard = house.store, lease.job, lease.shard
+    store, job, shard = backend.store, lease.job, lease.shard
     try:
         marker = read_marker(store, job, shard)
     except ObjectNotFound:
         marker = make()
         if not store.put_if_absent(JobKeys(job).marker(shard), marker.to_json()):
             marker = read_marker(store, job, shard)
-    return house.ledger.commit(job, shard, marker.ok, marker.errors)
+    return backend.ledger.commit(job, shard, marker.ok, marker.errors)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Runner:
 
     kind: str
     name: str
-    house: House
+    backend: Backend
     keeper: Keeper
     broken: Callable[[], bool]
 
@@ -75,7 +75,7 @@ class Runner:
         `gate`, told how many workers the shard has killed, is where it waits for others in this process.
         """
         token = f"{self.name}:{uuid.uuid4().hex[:12]}"
-        ledger = self.house.ledger
+        ledger = self.backend.ledger
         answer, kills = ledger.take(job, shard, token)
         if answer != "taken":
             # done, leased, stopped: the message was a copy. unknown: the reconciler rebuilds the job.
@@ -90,7 +90,7 @@ class Runner:
                 lease.begin()
                 log.info("Shard %d of %s begins, attempt %d", shard, job, kills + 1)
                 step = work(lease, kills)
-            self.house.follow_up(job, step)
+            self.backend.follow_up(job, step)
             return
         except (JobStopped, LeaseLost) as error:
             log.info("%s", error)
@@ -113,7 +113,7 @@ class Runner:
             log.exception("Shard %d of %s failed in attempt %d", shard, job, kills + 1)
         ledger.release(job, shard, token, attempts=attempts)
         if at_once:
-            self.house.queues.run(self.kind, job, [shard])
+            self.backend.queues.run(self.kind, job, [shard])
         if attempts > kills and self.broken():
             # An error that nobody foresaw may have broken the context of the device, and with it every
             # shard to come: whoever started this process starts it again.
@@ -122,7 +122,7 @@ class Runner:
 
     def _fail(self, job: str, reason: str) -> None:
         try:
-            close(self.house, job, "failed", reason)
+            close(self.backend, job, "failed", reason)
         except StoreFull:
             # No room for the end either: the ledger tells it, until `resume` or a wiped Redis takes the job up.
-            self.house.ledger.end(job, "failed", reason)
+            self.backend.ledger.end(job, "failed", reason)

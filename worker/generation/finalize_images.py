@@ -31,7 +31,7 @@ from contract.data.dataset_stats import Census, count
 from contract.data.image_index import SUFFIX
 from contract.data.items import parse_s3
 from contract.errors import ImagemillError, ServiceUnavailable
-from contract.jobs.lifecycle import House, close, read_images, read_marker, read_spec, reopen
+from contract.jobs.lifecycle import Backend, close, read_images, read_marker, read_spec, reopen
 from contract.jobs.results import committed, read_markers
 from contract.jobs.specs import Classify, EncodedSpec, ImagesSpec, SampledSpec, Synthesize
 from contract.jobs.status import Plan
@@ -54,7 +54,7 @@ FINAL = 1
 class Concluder:
     """What a worker needs to conclude jobs."""
 
-    house: House
+    backend: Backend
     models: Models
     report: Callable[[SampledSpec, Census], dict[str, float]]
     """Writes the page of a job that generated from a seed; what it measured for that."""
@@ -67,7 +67,7 @@ class Concluder:
 
     def run(self, job: str) -> None:
         """Conclude a job whose shards are done, if nobody does. Harmless when run twice."""
-        ledger = self.house.ledger
+        ledger = self.backend.ledger
         if self._labels(job):
             return
         hold = ledger.lock("conclude", job, self.lock_seconds)
@@ -92,13 +92,13 @@ class Concluder:
 
     def _fail(self, job: str, reason: str) -> None:
         """End the job, unless somebody else has: what one finds missing another may have put away at the end."""
-        if self.house.ledger.state(job) == "finalizing":
-            close(self.house, job, "failed", reason)
+        if self.backend.ledger.state(job) == "finalizing":
+            close(self.backend, job, "failed", reason)
 
     def _labels(self, job: str) -> bool:
         """Have the page made of a job that labels; False of another. What goes wrong is no harm to a job that ended."""
         try:
-            if not isinstance(read_spec(self.house.store, job), Classify):
+            if not isinstance(read_spec(self.backend.store, job), Classify):
                 return False
             self.page(job)
         except ImagemillError as error:
@@ -106,23 +106,23 @@ class Concluder:
         return True
 
     def _conclude(self, job: str, hold: Callable[[], bool]) -> None:
-        spec = read_images(self.house.store, job)
+        spec = read_images(self.backend.store, job)
         if not isinstance(spec, Synthesize):
             self._end(spec, [])
             return
-        shards = candidate_plan.read(self.house.store, job)
+        shards = candidate_plan.read(self.backend.store, job)
         tables = []
         for number in range(len(shards)):
             _check(hold)
-            tables.append(committed(self.house.store, read_marker(self.house.store, job, number)))
+            tables.append(committed(self.backend.store, read_marker(self.backend.store, job, number)))
         chosen = select(spec, shards, tables)
         more = next_wave(spec, shards, {label: one.accepted for label, one in chosen.items()})
         if more:
             log.info("%s: %d more shards of candidates", job, len(more))
-            candidate_plan.write(self.house.store, job, [*shards, *more])
+            candidate_plan.write(self.backend.store, job, [*shards, *more])
             plan = Plan(shards=len(shards) + len(more), items=sum(map(len, [*shards, *more])), skipped=0)
-            self.house.store.put(JobKeys(job).plan, plan.to_json())
-            reopen(self.house, job)
+            self.backend.store.put(JobKeys(job).plan, plan.to_json())
+            reopen(self.backend, job)
             return
         model = self.models.model(spec.model)
         verdicts = {label: iter(zip(one.reasons, one.distances, strict=True)) for label, one in chosen.items()}
@@ -139,7 +139,7 @@ class Concluder:
         verdicts: dict[int, zip[tuple[str | None, float | None]]],
     ) -> None:
         """Write what is chosen of a shard of candidates, and commit it."""
-        store, keys = self.house.store, JobKeys(spec.id)
+        store, keys = self.backend.store, JobKeys(spec.id)
         rows = table.drop_columns([FEATURES]).to_pylist()
         candidates = read_marker(store, spec.id, number)
         files = _files(image_index.read_tar(store, candidates), spec)
@@ -172,16 +172,16 @@ class Concluder:
 
     def _end(self, spec: ImagesSpec, short: Sequence[str]) -> None:
         """Write summary and page, and end the job; `short` says of which classes how much is missing."""
-        store = self.house.store
+        store = self.backend.store
         census = count(table for _, table in image_index.shards(store, spec))
         accepted = {one.label: one.accepted for one in census.classes}
         left_out = _left_out(store, spec)
         if left_out and not census.candidates:
             codes = ", ".join(f"{code} {number:,}" for code, number in left_out.most_common())
-            close(self.house, spec.id, "failed", f"No image of {spec.source.label} could be read ({codes}).")
+            close(self.backend, spec.id, "failed", f"No image of {spec.source.label} could be read ({codes}).")
             return
         bucket, prefix = parse_s3(spec.output)
-        status = self.house.ledger.status(spec.id)
+        status = self.backend.ledger.status(spec.id)
         summary = {
             "id": spec.id,
             "kind": spec.kind,
@@ -195,7 +195,7 @@ class Concluder:
             "created_at": status.created_at if status else None,
             "started_at": status.started_at if status else None,
         }
-        if self.house.ledger.state(spec.id) != "finalizing":
+        if self.backend.ledger.state(spec.id) != "finalizing":
             raise _LockLostError
         store.put(f"{prefix}summary.json", json.dumps(summary, indent=1, ensure_ascii=False).encode(), bucket=bucket)
         store.put(f"{prefix}{CARD}", card(spec, census, "webdataset").encode(), bucket=bucket)
@@ -211,10 +211,10 @@ class Concluder:
         }
         if short:
             reason = f"After {census.candidates:,} candidates {'; '.join(short)}; what there is is kept."
-            close(self.house, spec.id, "failed", reason, **details)
+            close(self.backend, spec.id, "failed", reason, **details)
             return
         store.put(f"{prefix}_SUCCESS", b"", bucket=bucket)
-        close(self.house, spec.id, "succeeded", **details)
+        close(self.backend, spec.id, "succeeded", **details)
         for entry in list(store.list(JobKeys(spec.id).candidate_prefix)):
             store.delete(entry.key)
 

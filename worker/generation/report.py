@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from contract.backend.objects import ObjectStore
 from contract.data import dataset_stats, image_index
 from contract.errors import ObjectNotFound
-from contract.jobs.lifecycle import House, read_created, read_marker
+from contract.jobs.lifecycle import Backend, read_created, read_marker
 from contract.jobs.results import committed
 from contract.jobs.specs import Generate, SampledSpec, Synthesize
 from contract.jobs.status import Marker
@@ -76,7 +76,7 @@ class _Found:
 class GeneratedReport:
     """What a worker needs to write pages of jobs that generated."""
 
-    house: House
+    backend: Backend
     models: Models
     references: References
     max_pixels: int
@@ -84,7 +84,7 @@ class GeneratedReport:
     def write(self, spec: SampledSpec, counted: dataset_stats.Census) -> dict[str, float]:
         """Write the page of a job that made what is `counted`; figures for `show`."""
         found = _Found()
-        for marker, table in image_index.shards(self.house.store, spec):
+        for marker, table in image_index.shards(self.backend.store, spec):
             found.add(marker, table.to_pylist())
             if isinstance(spec, Generate) and found.pictured(counted):
                 break  # its shards are in the order of the images, and without a gate there is no more to tell
@@ -95,7 +95,7 @@ class GeneratedReport:
         ]
         shown = [spec.classes[place] for place in generated.pictured(classes)]
         wanted = [one for label in shown for one in found.first.get(label, [])]
-        files = read_files(self.house.store, [*wanted, *((marker, row) for _, marker, row in found.nearest)])
+        files = read_files(self.backend.store, [*wanted, *((marker, row) for _, marker, row in found.nearest)])
         places = {label: place for place, label in enumerate(spec.classes)}
         images = {
             places[label]: np.stack([self._pixels(files[row["key"]], row["width"]) for _, row in found.first[label]])
@@ -124,10 +124,10 @@ class GeneratedReport:
             f"{'Synthesis' if isinstance(spec, Synthesize) else 'Images'} of {spec.model}",
             model=spec.model,
             data=f"job {spec.id}, seed {spec.seed}",
-            date=datetime.fromisoformat(read_created(self.house.store, spec.id)).astimezone(UTC),
+            date=datetime.fromisoformat(read_created(self.backend.store, spec.id)).astimezone(UTC),
             sections=sections,
         )
-        self.house.store.put(JobKeys(spec.id).report, html.encode())
+        self.backend.store.put(JobKeys(spec.id).report, html.encode())
         return _headline(compared)
 
     def _nearest(self, spec: Synthesize, found: _Found, files: Mapping[str, bytes]) -> Nearest | None:
@@ -153,9 +153,9 @@ class GeneratedReport:
     def _features(self, spec: Synthesize) -> NDArray[np.float32]:
         """Features of the accepted images, rows of length 1, from the indices of candidates."""
         parts: list[NDArray[np.float32]] = []
-        for marker, table in image_index.shards(self.house.store, spec):
+        for marker, table in image_index.shards(self.backend.store, spec):
             try:
-                candidates = committed(self.house.store, read_marker(self.house.store, spec.id, marker.shard))
+                candidates = committed(self.backend.store, read_marker(self.backend.store, spec.id, marker.shard))
             except ObjectNotFound:
                 continue  # a page that is written again, when candidates are gone
             keep = table["accepted"].to_numpy(zero_copy_only=False)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from contract.data import image_index
 from contract.errors import InvalidSource, ObjectNotFound
-from contract.jobs.lifecycle import House, read_created
+from contract.jobs.lifecycle import Backend, read_created
 from contract.jobs.specs import EncodedSpec, Interpolate, Reconstruct
 from contract.jobs.status import Marker
 from contract.keys import JobKeys
@@ -63,7 +63,7 @@ class _Errors:
 class EncodedReport:
     """What a worker needs to write pages of jobs that encoded images."""
 
-    house: House
+    backend: Backend
     models: Models
     originals: Originals
     max_pixels: int
@@ -79,21 +79,21 @@ class EncodedReport:
             f"{title} by {spec.model}",
             model=spec.model,
             data=f"job {spec.id}, {spec.source.label}",
-            date=datetime.fromisoformat(read_created(self.house.store, spec.id)).astimezone(UTC),
+            date=datetime.fromisoformat(read_created(self.backend.store, spec.id)).astimezone(UTC),
             sections=sections,
         )
-        self.house.store.put(JobKeys(spec.id).report, html.encode())
+        self.backend.store.put(JobKeys(spec.id).report, html.encode())
         return figures
 
     def _reconstructions(self, spec: Reconstruct) -> tuple[tuple[Section, ...], dict[str, float]]:
         found = _Errors()
-        for marker, table in image_index.shards(self.house.store, spec):
+        for marker, table in image_index.shards(self.backend.store, spec):
             found.add(marker, table.to_pylist())
         classes = [ClassError(name, len(mse), float(np.mean(mse))) for name, mse in found.of_class.items()]
         errors = np.concatenate([np.array(mse, np.float64) for mse in found.of_class.values()])
         first, worst = found.first_of_each(), found.worst
         originals = self._read(spec, [*first, *worst])
-        files = read_files(self.house.store, [*first, *worst])
+        files = read_files(self.backend.store, [*first, *worst])
         pairs, largest = (self._pairs(spec, chosen, originals, files) for chosen in (first, worst))
         mean = float(errors.mean())
         ratio = encoded.psnr(mean)
@@ -133,11 +133,11 @@ class EncodedReport:
         shown = set(encoded.thinned(spec.steps))
         wanted = [
             (marker, row)
-            for marker, table in image_index.shards(self.house.store, spec)
+            for marker, table in image_index.shards(self.backend.store, spec)
             for row in table.to_pylist()
             if row["index"] in shown
         ]
-        files = read_files(self.house.store, wanted)
+        files = read_files(self.backend.store, wanted)
         way = np.stack([self._pixels(spec, files[row["key"]]) for _, row in wanted])
         try:
             ends = pixels.rgb(self.originals.ends(spec))

@@ -26,7 +26,7 @@ from contract.backend.ledger import Step
 from contract.data.image_index import tar_of
 from contract.data.items import parse_s3
 from contract.errors import ModelError
-from contract.jobs.lifecycle import House, read_images
+from contract.jobs.lifecycle import Backend, read_images
 from contract.jobs.specs import EncodedSpec, Generate, ImagesSpec, SampledSpec, Synthesize
 from contract.jobs.status import Marker
 from contract.keys import JobKeys, shard_stem
@@ -58,7 +58,7 @@ class GenerateRunner:
     """What a worker needs to generate; one a process."""
 
     name: str
-    house: House
+    backend: Backend
     keeper: Keeper
     models: Models
     references: References
@@ -69,12 +69,12 @@ class GenerateRunner:
 
     def run(self, job: str, shard: int) -> None:
         """Make a shard, if nobody does."""
-        runner = Runner("generate", self.name, self.house, self.keeper, self.models.on_accelerator)
+        runner = Runner("generate", self.name, self.backend, self.keeper, self.models.on_accelerator)
         runner.run(job, shard, self._commit)
 
     def _commit(self, lease: Lease, kills: int) -> Step:
-        spec = read_images(self.house.store, lease.job)
-        return commit_single(self.house, lease, lambda: self._make(spec, lease, kills))
+        spec = read_images(self.backend.store, lease.job)
+        return commit_single(self.backend, lease, lambda: self._make(spec, lease, kills))
 
     def _make(self, spec: ImagesSpec, lease: Lease, kills: int) -> Marker:
         if kills >= self.max_attempts:
@@ -90,7 +90,7 @@ class GenerateRunner:
         elif isinstance(spec, Generate):
             self._generate(spec, self._portion(spec, lease), lease, archive)
         else:
-            output = f"s3://{self.house.store.bucket}/{JobKeys(spec.id).candidates(lease.shard)}"
+            output = f"s3://{self.backend.store.bucket}/{JobKeys(spec.id).candidates(lease.shard)}"
             extra = {FEATURES: self._judge(spec, self._portion(spec, lease), lease, archive)}
         data = index(archive.rows, spec.kind, extra)
         lease.check()
@@ -113,7 +113,7 @@ class GenerateRunner:
         )
 
     def _portion(self, spec: SampledSpec, lease: Lease) -> Portion:
-        return candidate_plan.read(self.house.store, spec.id)[lease.shard]
+        return candidate_plan.read(self.backend.store, spec.id)[lease.shard]
 
     def _generate(self, spec: Generate, portion: Portion, lease: Lease, archive: Archive) -> None:
         """Every image of the portion into the archive."""
@@ -189,7 +189,7 @@ class GenerateRunner:
 
     def _put(self, address: str, data: bytes) -> None:
         bucket, key = parse_s3(address)
-        self.house.store.put(key, data, bucket=bucket)
+        self.backend.store.put(key, data, bucket=bucket)
 
 
 def _verdicts(

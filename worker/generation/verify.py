@@ -19,7 +19,7 @@ from contract.backend.ledger import Step
 from contract.data import image_index
 from contract.data.image_index import SUFFIX
 from contract.errors import JobConflict, ModelError, ObjectDamaged
-from contract.jobs.lifecycle import House, read_images, read_spec
+from contract.jobs.lifecycle import Backend, read_images, read_spec
 from contract.jobs.specs import ImagesSpec, SampledSpec, Verify
 from contract.jobs.status import Marker, Plan
 from contract.keys import JobKeys
@@ -41,7 +41,7 @@ class VerifyRunner:
     """What a worker needs to verify."""
 
     name: str
-    house: House
+    backend: Backend
     keeper: Keeper
     models: Models
     max_attempts: int
@@ -49,26 +49,26 @@ class VerifyRunner:
 
     def run(self, job: str, shard: int) -> None:
         """Verify a job, if nobody does."""
-        runner = Runner("verify", self.name, self.house, self.keeper, self.models.on_accelerator)
+        runner = Runner("verify", self.name, self.backend, self.keeper, self.models.on_accelerator)
         runner.run(job, shard, self._commit)
 
     def _commit(self, lease: Lease, kills: int) -> Step:
-        spec = read_spec(self.house.store, lease.job)
+        spec = read_spec(self.backend.store, lease.job)
         if not isinstance(spec, Verify):
             raise JobConflict(f"{spec.id} is no verification but of kind {spec.kind}; cancel it and submit it again.")
-        return commit_single(self.house, lease, lambda: self._verify(spec, lease, kills))
+        return commit_single(self.backend, lease, lambda: self._verify(spec, lease, kills))
 
     def _verify(self, spec: Verify, lease: Lease, kills: int) -> Marker:
         if kills >= self.max_attempts:
             raise ModelError(f"The verification of {spec.job} ended {kills} workers; see their logs.")
         began = time.monotonic()
-        made = read_images(self.house.store, spec.job)
+        made = read_images(self.backend.store, spec.job)
         if not isinstance(made, SampledSpec):
             raise JobConflict(f"{spec.job} was made of other images, which its records do not hold.")
         chosen = list(self._chosen(spec, made))
         plan = Plan(shards=1, items=len(chosen), skipped=0)
-        self.house.store.put(JobKeys(spec.id).plan, plan.to_json())
-        self.house.ledger.complete(spec.id, shards=1, items=plan.items, error_limit=plan.items, skipped=0)
+        self.backend.store.put(JobKeys(spec.id).plan, plan.to_json())
+        self.backend.ledger.complete(spec.id, shards=1, items=plan.items, error_limit=plan.items, skipped=0)
         generator = self.models.generator(spec.model, made.precision)
         sampler = generator.sampler(made.seed, made.truncation)
         labels = torch.tensor([row["label_index"] for row, _ in chosen])
@@ -114,7 +114,7 @@ class VerifyRunner:
 
         Raises ObjectDamaged where a file is not what its record says.
         """
-        shards = list(image_index.shards(self.house.store, made))
+        shards = list(image_index.shards(self.backend.store, made))
         total = sum(sum(table["accepted"].to_pylist()) for _, table in shards)
         if not total:
             raise ModelError(f"{spec.job} has no accepted images to verify.")
@@ -126,7 +126,7 @@ class VerifyRunner:
             at += len(rows)
             if not picked:
                 continue
-            with tarfile.open(fileobj=io.BytesIO(image_index.read_tar(self.house.store, marker))) as tar:
+            with tarfile.open(fileobj=io.BytesIO(image_index.read_tar(self.backend.store, marker))) as tar:
                 for row in picked:
                     member = tar.extractfile(f"{row['key']}{SUFFIX[made.image_format]}")
                     data = b"" if member is None else member.read()

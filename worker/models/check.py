@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from contract.errors import ModelError
-from contract.jobs.lifecycle import House
+from contract.jobs.lifecycle import Backend
 from contract.models.registry import Model, Registry
 from contract.models.review import Staging, Verdict
 from worker.execution.model_cache import fetch_weights
@@ -20,20 +20,20 @@ log = logging.getLogger(__name__)
 _LOCK_SECONDS = 330.0  # a little more than a trial may take
 
 
-def admit(house: House, name: str, version: int, cache: Path) -> None:
+def admit(backend: Backend, name: str, version: int, cache: Path) -> None:
     """Run the model `name@version` once and publish it, or write down why not and remove what was staged.
 
     Nothing happens where it was withdrawn, or where another worker is at it. Raises what the store raises: the
     producer, which waits, asks again.
     """
-    staging = Staging(house.store, name, version)
-    if house.ledger.lock("check", staging.ref, _LOCK_SECONDS) is None:
+    staging = Staging(backend.store, name, version)
+    if backend.ledger.lock("check", staging.ref, _LOCK_SECONDS) is None:
         log.info("%s is being tried by another worker", staging.ref)
         return
     try:
         _admit(staging, cache)
     finally:
-        house.ledger.unlock("check", staging.ref)
+        backend.ledger.unlock("check", staging.ref)
 
 
 def _admit(staging: Staging, cache: Path) -> None:

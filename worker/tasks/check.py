@@ -15,4 +15,4 @@ def check(name: str, version: int) -> None:
     except ImportError as error:
         process.unfit(error)  # the producer, which waits, asks again
         return
-    admit(process.house, name, version, process.settings.cache_dir)
+    admit(process.backend, name, version, process.settings.cache_dir)

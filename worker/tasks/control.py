@@ -12,16 +12,16 @@ from worker.control.reconcile import tick as run_tick
 @app.task(name=keys.TASK_PLAN)  # type: ignore[untyped-decorator]
 def plan(job: str) -> None:
     """Cut a job's source into shards."""
-    run_plan(process.house, job)
+    run_plan(process.backend, job)
 
 
 @app.task(name=keys.TASK_FINALIZE)  # type: ignore[untyped-decorator]
 def finalize(job: str) -> None:
     """End a job whose shards are done."""
-    run_finalize(process.house, job)
+    run_finalize(process.backend, job)
 
 
 @app.task(name=keys.TASK_TICK)  # type: ignore[untyped-decorator]
 def tick() -> None:
     """Fire the schedules that are due, and send again what was lost."""
-    run_tick(process.house, process.settings)
+    run_tick(process.backend, process.settings)

@@ -30,7 +30,7 @@ from contract.errors import (
     ObjectNotFound,
     WorkerLeaving,
 )
-from contract.jobs.lifecycle import House, read_history, read_plan, read_spec
+from contract.jobs.lifecycle import Backend, read_history, read_plan, read_spec
 from contract.jobs.specs import Train
 from contract.jobs.status import Marker, Plan
 from contract.keys import JobKeys
@@ -56,7 +56,7 @@ class TrainRunner:
     """What a worker needs to train; one a process, and one training at a time: it has the device to itself."""
 
     name: str
-    house: House
+    backend: Backend
     keeper: Keeper
     reader: DatasetReader
     device: torch.device
@@ -74,16 +74,16 @@ class TrainRunner:
             log.info("%s waits, for another training has this worker", job)
             return
         try:
-            runner = Runner("train", self.name, self.house, self.keeper, lambda: self.device.type != "cpu")
+            runner = Runner("train", self.name, self.backend, self.keeper, lambda: self.device.type != "cpu")
             runner.run(job, shard, self._commit)
         finally:
             self.alone.release()
 
     def _commit(self, lease: Lease, kills: int) -> Step:
-        spec = read_spec(self.house.store, lease.job)
+        spec = read_spec(self.backend.store, lease.job)
         if not isinstance(spec, Train):
             raise JobConflict(f"{spec.id} is no training but of kind {spec.kind}; cancel it and submit it again.")
-        return commit_single(self.house, lease, lambda: self._train(spec, lease, kills))
+        return commit_single(self.backend, lease, lambda: self._train(spec, lease, kills))
 
     def _train(self, spec: Train, lease: Lease, kills: int) -> Marker:
         if kills >= self.max_attempts:
@@ -97,11 +97,11 @@ class TrainRunner:
         total = len(learn) * spec.recipe.epochs
         self._plan(spec, Plan(shards=1, items=total, skipped=prepared.left_out.total()))
         torch.set_num_threads(self.threads)
-        hooks = _Hooks(self.house, spec, lease, self.leaving, len(learn))
+        hooks = _Hooks(self.backend, spec, lease, self.leaving, len(learn))
         outcome = self._outcome(spec, learn, held_out, hooks)
         lease.check()
         trained = Trained(spec, prepared, len(learn), len(held_out), outcome, hooks.picture_of(outcome.best.epoch))
-        model = publish(Registry(self.house.store), trained)
+        model = publish(Registry(self.backend.store), trained)
         log.info("%s is published as %s", spec.id, model.ref)
         return Marker(
             shard=lease.shard,
@@ -136,13 +136,13 @@ class TrainRunner:
 
     def _plan(self, spec: Train, plan: Plan) -> None:
         """How much there is to do is written down once; the data must be the same each time."""
-        store = self.house.store
+        store = self.backend.store
         if not store.put_if_absent(JobKeys(spec.id).plan, plan.to_json()) and read_plan(store, spec.id) != plan:
             raise InvalidSource(
                 f"{spec.source.label} has changed since {spec.id} was begun; restore it, or start a new job."
             )
         limit = spec.error_limit(plan.items)
-        self.house.ledger.complete(
+        self.backend.ledger.complete(
             spec.id, shards=plan.shards, items=plan.items, error_limit=limit, skipped=plan.skipped
         )
 
@@ -157,7 +157,7 @@ class TrainRunner:
                 raise damaged
             learner = make(spec.recipe, learn, held_out, self.device)
             if start is None and spec.start is not None:
-                registry = Registry(self.house.store)
+                registry = Registry(self.backend.store)
                 model = registry.get(spec.start)
                 begin_with(learner, load(registry.read(model, model.weights)))
             try:
@@ -178,20 +178,20 @@ class TrainRunner:
 
     def _checkpoints(self, job: str) -> Iterator[bytes]:
         """The bytes of the checkpoints in the bucket, newest first."""
-        for key in reversed(_checkpoint_keys(self.house, job)):
-            yield self.house.store.get(key)
+        for key in reversed(_checkpoint_keys(self.backend, job)):
+            yield self.backend.store.get(key)
 
 
-def _checkpoint_keys(house: House, job: str) -> list[str]:
+def _checkpoint_keys(backend: Backend, job: str) -> list[str]:
     """Oldest first."""
-    return sorted(entry.key for entry in house.store.list(JobKeys(job).checkpoint_prefix))
+    return sorted(entry.key for entry in backend.store.list(JobKeys(job).checkpoint_prefix))
 
 
 class _Hooks:
     """Tells the ledger and the bucket how a training goes, and the training when to stop."""
 
-    def __init__(self, house: House, spec: Train, lease: Lease, leaving: threading.Event, an_epoch: int) -> None:
-        self._house, self._spec, self._lease, self._leaving = house, spec, lease, leaving
+    def __init__(self, backend: Backend, spec: Train, lease: Lease, leaving: threading.Event, an_epoch: int) -> None:
+        self._backend, self._spec, self._lease, self._leaving = backend, spec, lease, leaving
         self._an_epoch = an_epoch
         self._keys = JobKeys(spec.id)
         self._metrics: dict[str, float] = {}
@@ -205,26 +205,26 @@ class _Hooks:
 
     def checkpoint(self, images: int, data: bytes) -> None:
         self._lease.check()  # who has lost it leaves the bucket to the next
-        self._house.store.put(self._keys.checkpoint(images), data)
-        for key in _checkpoint_keys(self._house, self._spec.id)[:-_KEPT]:
-            self._house.store.delete(key)
+        self._backend.store.put(self._keys.checkpoint(images), data)
+        for key in _checkpoint_keys(self._backend, self._spec.id)[:-_KEPT]:
+            self._backend.store.delete(key)
         # Whatever ends the worker from here on is no fault of what came before.
-        self._house.ledger.begin(self._spec.id, self._lease.shard, self._lease.token, 0)
+        self._backend.ledger.begin(self._spec.id, self._lease.shard, self._lease.token, 0)
 
     def epoch(self, record: EpochRecord, picture: Image.Image | None) -> None:
         self._metrics = record.metrics
         if picture is not None:
             target = io.BytesIO()
             picture.save(target, "PNG")
-            self._house.store.put(self._keys.picture(record.epoch), target.getvalue())
-        before = [entry for entry in read_history(self._house.store, self._spec.id) if entry["epoch"] < record.epoch]
+            self._backend.store.put(self._keys.picture(record.epoch), target.getvalue())
+        before = [entry for entry in read_history(self._backend.store, self._spec.id) if entry["epoch"] < record.epoch]
         history = json.dumps([*before, record.model_dump()], indent=1).encode()
-        self._house.store.put(self._keys.history, history)
+        self._backend.store.put(self._keys.history, history)
 
     def picture_of(self, epoch: int) -> bytes | None:
         """The picture of an epoch as PNG, None where it has none."""
         try:
-            return self._house.store.get(self._keys.picture(epoch))
+            return self._backend.store.get(self._keys.picture(epoch))
         except ObjectNotFound:
             return None
 

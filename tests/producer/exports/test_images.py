@@ -20,7 +20,7 @@ from PIL import Image
 
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, JobConflict, ObjectDamaged
-from contract.jobs.lifecycle import House, submit
+from contract.jobs.lifecycle import Backend, submit
 from contract.keys import JobKeys
 from contract.settings import Settings, current
 from producer import Client
@@ -365,8 +365,8 @@ def test_the_front_matter_of_the_card_is_yaml(store: ObjectStore, rows: Rows, fo
 # What may be exported, and where to
 
 
-def test_a_job_of_another_kind_names_results(store: ObjectStore, house: House, folder: Path) -> None:
-    submit(house, classify_spec())
+def test_a_job_of_another_kind_names_results(store: ObjectStore, backend: Backend, folder: Path) -> None:
+    submit(backend, classify_spec())
 
     with pytest.raises(JobConflict, match=r"job generates no images, its kind is classify; `imagemill results job`"):
         export(store, "job", "webdataset", folder)

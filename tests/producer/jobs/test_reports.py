@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from contract.errors import JobConflict, ServiceUnavailable, UnknownJob
-from contract.jobs.lifecycle import House, close, submit
+from contract.jobs.lifecycle import Backend, close, submit
 from contract.jobs.specs import Classify, Evaluate, Source, Spec, Train
 from contract.jobs.status import State
 from contract.keys import JobKeys
@@ -32,19 +32,19 @@ class Clock:
         self.now += seconds
 
 
-def get(house: House, timeout: float = 60.0) -> str:
+def get(backend: Backend, timeout: float = 60.0) -> str:
     clock = Clock()
-    return fetch(house, "job", timeout=timeout, clock=lambda: clock.now, pause=clock.pause)
+    return fetch(backend, "job", timeout=timeout, clock=lambda: clock.now, pause=clock.pause)
 
 
-def asked(house: House) -> int:
-    return int(house.ledger.redis.llen(f"{house.ledger.keys.broker_prefix}generate"))
+def asked(backend: Backend) -> int:
+    return int(backend.ledger.redis.llen(f"{backend.ledger.keys.broker_prefix}generate"))
 
 
-def begun(house: House, spec: Spec, ended: State | None = None) -> None:
-    submit(house, spec)
+def begun(backend: Backend, spec: Spec, ended: State | None = None) -> None:
+    submit(backend, spec)
     if ended:
-        close(house, "job", ended)
+        close(backend, "job", ended)
 
 
 @pytest.mark.parametrize(
@@ -57,47 +57,47 @@ def begun(house: House, spec: Spec, ended: State | None = None) -> None:
         (EVALUATE, "canceled", "it ended without one, canceled"),
     ],
 )
-def test_why_there_is_none_is_said_at_once(house: House, spec: Spec, ended: State | None, why: str) -> None:
-    begun(house, spec, ended)
+def test_why_there_is_none_is_said_at_once(backend: Backend, spec: Spec, ended: State | None, why: str) -> None:
+    begun(backend, spec, ended)
     with pytest.raises(JobConflict, match=f"job has no page: {why}; `imagemill show job`"):
-        get(house)
-    assert asked(house) == 0
+        get(backend)
+    assert asked(backend) == 0
 
 
-def test_a_page_that_is_there_is_taken_as_it_is(house: House) -> None:
-    begun(house, CLASSIFY, "succeeded")
-    house.store.put(JobKeys("job").report, "<html>ä".encode())
-    assert get(house, timeout=0) == "<html>ä"
-    assert asked(house) == 0
+def test_a_page_that_is_there_is_taken_as_it_is(backend: Backend) -> None:
+    begun(backend, CLASSIFY, "succeeded")
+    backend.store.put(JobKeys("job").report, "<html>ä".encode())
+    assert get(backend, timeout=0) == "<html>ä"
+    assert asked(backend) == 0
 
 
 @pytest.mark.parametrize("ended", ["succeeded", "failed", "canceled"])
-def test_without_a_worker_the_queue_is_named(house: House, ended: State) -> None:
-    begun(house, CLASSIFY, ended)
+def test_without_a_worker_the_queue_is_named(backend: Backend, ended: State) -> None:
+    begun(backend, CLASSIFY, ended)
     with pytest.raises(ServiceUnavailable, match=r"No worker is alive on the queue generate .* --queues generate"):
-        get(house)
-    assert asked(house) == 3, "again every 20 s, should Redis have lost the message"
+        get(backend)
+    assert asked(backend) == 3, "again every 20 s, should Redis have lost the message"
 
 
-def test_a_worker_that_has_no_time_is_told_from_none(house: House) -> None:
-    begun(house, CLASSIFY, "succeeded")
-    house.ledger.beat("w", 60.0, queues="classify,generate")
+def test_a_worker_that_has_no_time_is_told_from_none(backend: Backend) -> None:
+    begun(backend, CLASSIFY, "succeeded")
+    backend.ledger.beat("w", 60.0, queues="classify,generate")
     with pytest.raises(ServiceUnavailable, match="No worker has made the page of job within 60 s"):
-        get(house)
+        get(backend)
 
 
-def test_a_job_that_is_retried_meanwhile_is_not_waited_for(house: House) -> None:
-    begun(house, CLASSIFY, "succeeded")
+def test_a_job_that_is_retried_meanwhile_is_not_waited_for(backend: Backend) -> None:
+    begun(backend, CLASSIFY, "succeeded")
     clock = Clock()
 
     def pause(seconds: float) -> None:
         clock.pause(seconds)
-        house.store.delete(JobKeys("job").end)
+        backend.store.delete(JobKeys("job").end)
 
     with pytest.raises(JobConflict, match="it has not ended"):
-        fetch(house, "job", timeout=60, clock=lambda: clock.now, pause=pause)
+        fetch(backend, "job", timeout=60, clock=lambda: clock.now, pause=pause)
 
 
-def test_what_is_no_job_is_unknown(house: House) -> None:
+def test_what_is_no_job_is_unknown(backend: Backend) -> None:
     with pytest.raises(UnknownJob):
-        get(house)
+        get(backend)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from contract.data.label_rows import schema
 from contract.errors import JobConflict
-from contract.jobs.lifecycle import House, close, read_end, reopen
+from contract.jobs.lifecycle import Backend, close, read_end, reopen
 from contract.jobs.specs import Classify
 from contract.jobs.status import Marker, Retry
 from contract.keys import JobKeys
@@ -68,7 +68,7 @@ def animation(*levels: int) -> bytes:
 
 
 @pytest.fixture
-def label(house: House, job: Jobs, runner_of: Runners) -> Callable[..., Classify]:
+def label(backend: Backend, job: Jobs, runner_of: Runners) -> Callable[..., Classify]:
     """Labels contents in shards of four, to the end of the job."""
 
     def run(*contents: bytes) -> Classify:
@@ -76,21 +76,21 @@ def label(house: House, job: Jobs, runner_of: Runners) -> Callable[..., Classify
         runner = runner_of("worker", FakeModels(ScoringEngine()))
         for shard in range(-(-len(contents) // 4)):
             runner.run(spec.id, shard)
-        finalize(house, spec.id)
+        finalize(backend, spec.id)
         return spec
 
     return run
 
 
 @pytest.fixture
-def fetcher(house: House) -> Iterator[Fetcher]:
-    with closing(Fetcher(house.store, 10_000, threads=2)) as made:
+def fetcher(backend: Backend) -> Iterator[Fetcher]:
+    with closing(Fetcher(backend.store, 10_000, threads=2)) as made:
         yield made
 
 
-def page_of(house: House, fetcher: Fetcher, job: str = "job") -> Reader:
-    report.write(house, fetcher, job, max_pixels=1_000_000)
-    return Reader(house.store.get(JobKeys(job).report).decode())
+def page_of(backend: Backend, fetcher: Fetcher, job: str = "job") -> Reader:
+    report.write(backend, fetcher, job, max_pixels=1_000_000)
+    return Reader(backend.store.get(JobKeys(job).report).decode())
 
 
 def thumbnails(reader: Reader) -> list[int]:
@@ -100,14 +100,14 @@ def thumbnails(reader: Reader) -> list[int]:
 
 
 def test_it_shows_labels_scores_doubts_errors_and_speed(
-    house: House, fetcher: Fetcher, label: Callable[..., Classify]
+    backend: Backend, fetcher: Fetcher, label: Callable[..., Classify]
 ) -> None:
     # Given images in three shards, two of which are broken, and one of which is there twice,
     levels = [250, 201, 30, 200, 100, 199, 30, 52, 151]
     label(*[picture(level) for level in levels], b"!", b"! too")
 
     # if I make its page,
-    reader = page_of(house, fetcher)
+    reader = page_of(backend, fetcher)
 
     # I expect what was counted,
     facts, errors, rate, workers = ({row[0]: row[1:] for row in table[1:]} for table in reader.tables)
@@ -122,81 +122,85 @@ def test_it_shows_labels_scores_doubts_errors_and_speed(
 
 
 def test_an_image_that_is_gone_changed_or_broken_by_now_is_a_gray_tile(
-    house: House, fetcher: Fetcher, label: Callable[..., Classify]
+    backend: Backend, fetcher: Fetcher, label: Callable[..., Classify]
 ) -> None:
     label(*[picture(level) for level in (10, 20, 30, 40)])
-    house.store.delete("in/0")
-    house.store.put("in/2", picture(99))
+    backend.store.delete("in/0")
+    backend.store.put("in/2", picture(99))
 
-    reader = page_of(house, fetcher)
+    reader = page_of(backend, fetcher)
 
     assert thumbnails(reader) == pytest.approx([20, 40], abs=2)
     assert "not_foundeven, 3.9" in reader.text and "changedeven, 11.8" in reader.text
 
 
-def test_a_sequence_is_shown_by_its_first_frame(house: House, fetcher: Fetcher, label: Callable[..., Classify]) -> None:
+def test_a_sequence_is_shown_by_its_first_frame(
+    backend: Backend, fetcher: Fetcher, label: Callable[..., Classify]
+) -> None:
     label(animation(10, 200, 250), animation(90, 0))
-    assert thumbnails(page_of(house, fetcher)) == pytest.approx([10, 90], abs=2)
+    assert thumbnails(page_of(backend, fetcher)) == pytest.approx([10, 90], abs=2)
 
 
-def test_a_job_that_ended_without_a_row_has_its_facts(house: House, fetcher: Fetcher, job: Jobs) -> None:
+def test_a_job_that_ended_without_a_row_has_its_facts(backend: Backend, fetcher: Fetcher, job: Jobs) -> None:
     job(b"\x02")
-    close(house, "job", "failed", "The source is <gone>.")
-    reader = page_of(house, fetcher)
+    close(backend, "job", "failed", "The source is <gone>.")
+    reader = page_of(backend, fetcher)
     assert "The source is <gone>." in reader.text
     assert len(reader.tables) == 1
 
 
-def test_a_job_that_goes_on_has_no_page(house: House, fetcher: Fetcher, label: Callable[..., Classify]) -> None:
+def test_a_job_that_goes_on_has_no_page(backend: Backend, fetcher: Fetcher, label: Callable[..., Classify]) -> None:
     label(picture(10), b"!")
-    page_of(house, fetcher)
+    page_of(backend, fetcher)
 
     # When it is retried its page goes, and none is made before it has ended again.
-    house.store.put(JobKeys("job").retry(1), Retry(number=1, shards=(0,)).to_json())
-    reopen(house, "job")
-    report.write(house, fetcher, "job", max_pixels=1_000_000)
-    assert read_end(house.store, "job") is None
-    assert not house.store.exists(JobKeys("job").report)
+    backend.store.put(JobKeys("job").retry(1), Retry(number=1, shards=(0,)).to_json())
+    reopen(backend, "job")
+    report.write(backend, fetcher, "job", max_pixels=1_000_000)
+    assert read_end(backend.store, "job") is None
+    assert not backend.store.exists(JobKeys("job").report)
 
 
 def test_a_page_that_comes_too_late_is_taken_back(
-    house: House, fetcher: Fetcher, label: Callable[..., Classify], monkeypatch: pytest.MonkeyPatch
+    backend: Backend, fetcher: Fetcher, label: Callable[..., Classify], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a retry that begins while the page is drawn,
     label(picture(10), b"!")
     draw = report.sections
 
     def late(*args: object) -> object:
-        house.store.put(JobKeys("job").retry(1), Retry(number=1, shards=(0,)).to_json())
-        reopen(house, "job")
+        backend.store.put(JobKeys("job").retry(1), Retry(number=1, shards=(0,)).to_json())
+        reopen(backend, "job")
         return draw(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(report, "sections", late)
-    report.write(house, fetcher, "job", max_pixels=1_000_000)
-    assert not house.store.exists(JobKeys("job").report)
+    report.write(backend, fetcher, "job", max_pixels=1_000_000)
+    assert not backend.store.exists(JobKeys("job").report)
 
 
-def test_only_a_job_that_labels_has_this_page(house: House, fetcher: Fetcher, label: Callable[..., Classify]) -> None:
+def test_only_a_job_that_labels_has_this_page(
+    backend: Backend, fetcher: Fetcher, label: Callable[..., Classify]
+) -> None:
     label(picture(10))
-    spec = house.store.get(JobKeys("job").spec).decode()
+    spec = backend.store.get(JobKeys("job").spec).decode()
     evaluate = spec.replace('"classify"', '"evaluate"')
     for name in ("top_k", "embed", "frames", "shard_size", "max_errors"):
         evaluate = "\n".join(line for line in evaluate.splitlines() if f'"{name}"' not in line)
-    house.store.put(JobKeys("job").spec, evaluate.encode())
+    backend.store.put(JobKeys("job").spec, evaluate.encode())
     with pytest.raises(JobConflict, match="its kind is evaluate"):
-        report.write(house, fetcher, "job", max_pixels=1_000_000)
+        report.write(backend, fetcher, "job", max_pixels=1_000_000)
 
 
 def test_a_client_waits_until_a_worker_has_made_it(
-    house: House, fetcher: Fetcher, settings: Settings, label: Callable[..., Classify]
+    backend: Backend, fetcher: Fetcher, settings: Settings, label: Callable[..., Classify]
 ) -> None:
     # Given a job that has ended, and a worker that makes its page once it is asked to,
     label(picture(10), picture(20))
-    queue = f"{house.ledger.keys.broker_prefix}generate"
+    queue = f"{backend.ledger.keys.broker_prefix}generate"
 
     def work() -> None:
-        wait_until(lambda: house.ledger.redis.llen(queue), 10, "the message")
-        report.write(house, fetcher, "job", max_pixels=1_000_000)
+        wait_until(lambda: backend.ledger.redis.llen(queue), 10, "the message")
+        report.write(backend, fetcher, "job", max_pixels=1_000_000)
 
     worker = threading.Thread(target=work)
     worker.start()
@@ -207,7 +211,7 @@ def test_a_client_waits_until_a_worker_has_made_it(
     # I expect one page, which nobody made a second time.
     assert first == second
     assert "Labels of job" in first
-    assert house.ledger.redis.llen(queue) == 1
+    assert backend.ledger.redis.llen(queue) == 1
 
 
 # Many rows

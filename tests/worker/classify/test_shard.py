@@ -10,7 +10,7 @@ import pytest
 
 from contract.data.items import Item, parse_s3, read_manifest, write_manifest
 from contract.errors import ModelError, StoreUnavailable
-from contract.jobs.lifecycle import House, read_end, read_marker, reopen
+from contract.jobs.lifecycle import Backend, read_end, read_marker, reopen
 from contract.jobs.specs import Classify
 from contract.jobs.status import Retry
 from contract.keys import JobKeys, child_shards
@@ -23,27 +23,27 @@ Runners = Callable[..., ShardRunner]
 Jobs = Callable[..., Classify]
 
 
-def rows(house: House, job: str, shard: int, retry: int = 0) -> list[dict[str, object]]:
-    marker = read_marker(house.store, job, shard, retry)
+def rows(backend: Backend, job: str, shard: int, retry: int = 0) -> list[dict[str, object]]:
+    marker = read_marker(backend.store, job, shard, retry)
     assert marker.output is not None
     bucket, key = parse_s3(marker.output)
-    data = house.store.get(key, bucket=bucket)
+    data = backend.store.get(key, bucket=bucket)
     assert hashlib.sha256(data).hexdigest() == marker.sha256
     return read_rows(data)
 
 
-def counts(house: House, job: str) -> tuple[int, int, int]:
-    status = house.ledger.status(job)
+def counts(backend: Backend, job: str) -> tuple[int, int, int]:
+    status = backend.ledger.status(job)
     assert status is not None
     return status.done, status.ok, status.errors
 
 
-def test_a_shard_becomes_rows_in_the_order_of_its_manifest(house: House, job: Jobs, runner_of: Runners) -> None:
+def test_a_shard_becomes_rows_in_the_order_of_its_manifest(backend: Backend, job: Jobs, runner_of: Runners) -> None:
     job(b"\x02", b"\x01", b"!", b"\x03")
 
     runner_of().run("job", 0)
 
-    found = rows(house, "job", 0)
+    found = rows(backend, "job", 0)
     assert [(r["key"], r["status"], r["label"], r["error_code"]) for r in found] == [
         ("0", "ok", "even", None),
         ("1", "ok", "odd", None),
@@ -54,18 +54,18 @@ def test_a_shard_becomes_rows_in_the_order_of_its_manifest(house: House, job: Jo
         {"label": "even", "label_index": 0, "score": 0.75},
         {"label": "odd", "label_index": 1, "score": 0.25},
     ]
-    assert counts(house, "job") == (4, 3, 1)
+    assert counts(backend, "job") == (4, 3, 1)
 
 
 def test_sequences_of_many_bytes_are_handed_over_a_few_at_a_time(
-    house: House, job: Jobs, runner_of: Runners, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, job: Jobs, runner_of: Runners, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given five sequences of two frames, of which two fill a batch and more than one is too much to hold,
     spec = job(*(bytes([n]) for n in range(10)), shard_size=10)
     keys = JobKeys(spec.id)
-    files = read_manifest(house.store.get(keys.manifest(0)))
+    files = read_manifest(backend.store.get(keys.manifest(0)))
     pairs = [Item.of_frames(f"{n}/", f"s3://b/{n}/", files[2 * n : 2 * n + 2], length=2) for n in range(5)]
-    house.store.put(keys.manifest(0), write_manifest(pairs))
+    backend.store.put(keys.manifest(0), write_manifest(pairs))
     monkeypatch.setattr("worker.classify.shard._SUBMIT_BYTES", 4)
     monkeypatch.setattr("worker.classify.shard._HELD_BYTES", 2)
     models = FakeModels()
@@ -77,10 +77,10 @@ def test_sequences_of_many_bytes_are_handed_over_a_few_at_a_time(
 
     # I expect small batches, and a row for each sequence in its place.
     assert batches == [2, 2, 1]
-    assert [row["key"] for row in rows(house, "job", 0)] == ["0/", "1/", "2/", "3/", "4/"]
+    assert [row["key"] for row in rows(backend, "job", 0)] == ["0/", "1/", "2/", "3/", "4/"]
 
 
-def test_two_workers_on_the_same_shard_commit_it_once(house: House, job: Jobs, runner_of: Runners) -> None:
+def test_two_workers_on_the_same_shard_commit_it_once(backend: Backend, job: Jobs, runner_of: Runners) -> None:
     """Neither knows of the other: the lease was wiped while the first one was at work."""
     job(*[bytes([n]) for n in range(8)], shard_size=8)
     at_work, both_inside = threading.Event(), threading.Barrier(2, timeout=10)
@@ -98,7 +98,7 @@ def test_two_workers_on_the_same_shard_commit_it_once(house: House, job: Jobs, r
         runner_of("one", FakeModels(inside[0])).run("job", 0)
 
     def second() -> None:
-        house.ledger.redis.delete(house.ledger.keys.job("job")[2])
+        backend.ledger.redis.delete(backend.ledger.keys.job("job")[2])
         runner_of("two", FakeModels(inside[1])).run("job", 0)
 
     one = threading.Thread(target=first, name="one")
@@ -109,46 +109,46 @@ def test_two_workers_on_the_same_shard_commit_it_once(house: House, job: Jobs, r
     one.join()
     two.join()
 
-    assert len(rows(house, "job", 0)) == 8
-    assert counts(house, "job") == (8, 8, 0)
+    assert len(rows(backend, "job", 0)) == 8
+    assert counts(backend, "job") == (8, 8, 0)
 
 
-def test_a_worker_died_between_output_and_marker(house: House, job: Jobs, runner_of: Runners) -> None:
+def test_a_worker_died_between_output_and_marker(backend: Backend, job: Jobs, runner_of: Runners) -> None:
     """The output that stands is adopted, and the marker is of what stands."""
     job(b"\x02", b"!")
     runner_of().run("job", 0)
-    before = rows(house, "job", 0)
-    house.store.delete(JobKeys("job").marker(0))
-    reopen(house, "job")
+    before = rows(backend, "job", 0)
+    backend.store.delete(JobKeys("job").marker(0))
+    reopen(backend, "job")
 
     engine = FakeEngine()
-    house.store.put("in/1", b"\x01")  # it would be labelled now
+    backend.store.put("in/1", b"\x01")  # it would be labelled now
     runner_of("next", FakeModels(engine)).run("job", 0)
 
     assert engine.seen == 2
-    assert rows(house, "job", 0) == before
-    assert counts(house, "job") == (2, 1, 1)
+    assert rows(backend, "job", 0) == before
+    assert counts(backend, "job") == (2, 1, 1)
 
 
-def test_a_worker_died_between_marker_and_ledger(house: House, job: Jobs, runner_of: Runners) -> None:
+def test_a_worker_died_between_marker_and_ledger(backend: Backend, job: Jobs, runner_of: Runners) -> None:
     """The commit counts, and nothing is labelled again."""
     job(b"\x02", b"\x01", b"\x04", b"\x06", b"\x08")
     runner_of().run("job", 0)
-    house.ledger.redis.flushall()
-    reopen(house, "job")
-    assert counts(house, "job") == (4, 4, 0), "from the marker"
+    backend.ledger.redis.flushall()
+    reopen(backend, "job")
+    assert counts(backend, "job") == (4, 4, 0), "from the marker"
 
     engine = FakeEngine()
     runner_of("next", FakeModels(engine)).run("job", 0)
     runner_of("next", FakeModels(engine)).run("job", 1)
 
     assert engine.seen == 1
-    assert counts(house, "job") == (5, 5, 0)
+    assert counts(backend, "job") == (5, 5, 0)
 
 
-def test_a_shard_that_killed_its_workers_is_cut_in_two(house: House, job: Jobs, runner_of: Runners) -> None:
+def test_a_shard_that_killed_its_workers_is_cut_in_two(backend: Backend, job: Jobs, runner_of: Runners) -> None:
     job(*[bytes([n]) for n in range(5)], shard_size=5)
-    ledger = house.ledger
+    ledger = backend.ledger
     for n in range(3):
         ledger.take("job", 0, f"dead:{n}")
         ledger.begin("job", 0, f"dead:{n}", n + 1)
@@ -157,80 +157,80 @@ def test_a_shard_that_killed_its_workers_is_cut_in_two(house: House, job: Jobs, 
     runner_of().run("job", 0)
 
     halves = child_shards(0, 1)
-    assert read_marker(house.store, "job", 0).split == halves
-    manifests = [read_manifest(house.store.get(JobKeys("job").manifest(half))) for half in halves]
+    assert read_marker(backend.store, "job", 0).split == halves
+    manifests = [read_manifest(backend.store.get(JobKeys("job").manifest(half))) for half in halves]
     assert [[item.key for item in items] for items in manifests] == [["0", "1"], ["2", "3", "4"]]
     for half in halves:
         runner_of().run("job", half)
-    assert counts(house, "job") == (5, 5, 0)
-    finalize(house, "job")
-    end = read_end(house.store, "job")
+    assert counts(backend, "job") == (5, 5, 0)
+    finalize(backend, "job")
+    end = read_end(backend.store, "job")
     assert end is not None and (end.state, end.done) == ("succeeded", 5)
 
 
-def test_the_poison_stands_alone_as_an_error_row(house: House, job: Jobs, runner_of: Runners) -> None:
+def test_the_poison_stands_alone_as_an_error_row(backend: Backend, job: Jobs, runner_of: Runners) -> None:
     job(b"\x02")
-    house.ledger.take("job", 0, "dead:1")
-    house.ledger.begin("job", 0, "dead:1", 3)
-    house.ledger.release("job", 0, "dead:1", attempts=3)
+    backend.ledger.take("job", 0, "dead:1")
+    backend.ledger.begin("job", 0, "dead:1", 3)
+    backend.ledger.release("job", 0, "dead:1", attempts=3)
 
     engine = FakeEngine()
     runner_of(models=FakeModels(engine)).run("job", 0)
 
     assert engine.seen == 0, "it was not touched again"
-    assert [row["error_code"] for row in rows(house, "job", 0)] == ["worker_killed"]
+    assert [row["error_code"] for row in rows(backend, "job", 0)] == ["worker_killed"]
 
 
-def test_a_retry_keeps_the_rows_that_were_right(house: House, job: Jobs, runner_of: Runners) -> None:
+def test_a_retry_keeps_the_rows_that_were_right(backend: Backend, job: Jobs, runner_of: Runners) -> None:
     job(b"\x02", b"!", b"\x01")
     runner_of().run("job", 0)
-    finalize(house, "job")
-    first = rows(house, "job", 0)
-    house.store.put("in/1", b"\x03")
-    house.store.put(JobKeys("job").retry(1), Retry(number=1, shards=(0,)).to_json())
-    reopen(house, "job")
+    finalize(backend, "job")
+    first = rows(backend, "job", 0)
+    backend.store.put("in/1", b"\x03")
+    backend.store.put(JobKeys("job").retry(1), Retry(number=1, shards=(0,)).to_json())
+    reopen(backend, "job")
 
     engine = FakeEngine()
     runner_of(models=FakeModels(engine)).run("job", 0)
     assert engine.seen == 1
-    again = rows(house, "job", 0, retry=1)
+    again = rows(backend, "job", 0, retry=1)
     assert [again[0], again[2]] == [first[0], first[2]]
     assert (again[1]["status"], again[1]["label"]) == ("ok", "odd")
 
-    finalize(house, "job")
-    left = [entry.key for entry in house.store.list("jobs/job/out/") if entry.key.endswith(".parquet")]
+    finalize(backend, "job")
+    left = [entry.key for entry in backend.store.list("jobs/job/out/") if entry.key.endswith(".parquet")]
     assert left == ["jobs/job/out/shard-000000-r1.parquet"], "each row is there once"
-    end = read_end(house.store, "job")
+    end = read_end(backend.store, "job")
     assert end is not None and (end.state, end.ok, end.errors) == ("succeeded", 3, 0)
 
 
-def test_a_broken_model_ends_the_job_and_says_why(house: House, job: Jobs, runner_of: Runners) -> None:
+def test_a_broken_model_ends_the_job_and_says_why(backend: Backend, job: Jobs, runner_of: Runners) -> None:
     job(b"\x02")
 
     runner_of(models=FakeModels(error=ModelError("The weights do not match."))).run("job", 0)
 
-    end = read_end(house.store, "job")
+    end = read_end(backend.store, "job")
     assert end is not None and (end.state, end.reason) == ("failed", "The weights do not match.")
 
 
 @pytest.mark.parametrize(("error", "counted"), [(StoreUnavailable("away"), 0), (RuntimeError("a bug"), 1)])
 def test_only_its_own_faults_count_against_a_shard(
-    house: House, job: Jobs, runner_of: Runners, error: Exception, counted: int
+    backend: Backend, job: Jobs, runner_of: Runners, error: Exception, counted: int
 ) -> None:
     job(b"\x02")
 
     runner_of(models=FakeModels(error=error)).run("job", 0)
 
-    assert house.ledger.take("job", 0, "next:1") == ("taken", counted)
+    assert backend.ledger.take("job", 0, "next:1") == ("taken", counted)
 
 
-def test_a_job_over_its_budget_fails_and_keeps_its_rows(house: House, job: Jobs, runner_of: Runners) -> None:
+def test_a_job_over_its_budget_fails_and_keeps_its_rows(backend: Backend, job: Jobs, runner_of: Runners) -> None:
     job(b"!", b"!", b"\x01", b"\x02", b"\x03", b"\x05", shard_size=3, max_errors="1")
     runner_of().run("job", 0)
     runner_of().run("job", 1)
-    finalize(house, "job")
+    finalize(backend, "job")
 
-    end = read_end(house.store, "job")
+    end = read_end(backend.store, "job")
     assert end is not None and end.state == "failed"
     assert end.reason == "2 of 6 images failed, more than --max-errors 1 allows."
     assert end.done == 3, "the second shard was not begun"

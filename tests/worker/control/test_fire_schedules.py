@@ -16,7 +16,7 @@ from contract.backend.broker import Queues, make_app
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.errors import StoreUnavailable, UnknownModel
-from contract.jobs.lifecycle import House, active_jobs, read_spec, submit
+from contract.jobs.lifecycle import Backend, active_jobs, read_spec, submit
 from contract.jobs.schedules import KEPT, Schedule, Schedules, Tick, stamp, to_iso
 from contract.jobs.specs import Classify, Train
 from contract.jobs.templates import Template
@@ -34,9 +34,9 @@ OUTAGE = 120.0
 
 
 @pytest.fixture
-def registry(house: House) -> Registry:
+def registry(backend: Backend) -> Registry:
     """A registry with `flowers@1`."""
-    made = Registry(house.store)
+    made = Registry(backend.store)
     publish(made)
     return made
 
@@ -59,9 +59,9 @@ def publish(
     return model
 
 
-def add(house: House, name: str = "nightly", cron: str = "0 2 * * *", **fields: Any) -> Schedule:
+def add(backend: Backend, name: str = "nightly", cron: str = "0 2 * * *", **fields: Any) -> Schedule:
     """A schedule that labels a prefix, made an hour before the night's tick."""
-    source = {"kind": "prefix", "uri": f"s3://{house.store.bucket}/camera/", "label": "s3://camera/"}
+    source = {"kind": "prefix", "uri": f"s3://{backend.store.bucket}/camera/", "label": "s3://camera/"}
     spec = {"source": source, **fields.pop("spec", {})}
     if "kind" not in spec:
         spec = {"kind": "classify", "model": "flowers", **spec}
@@ -75,7 +75,7 @@ def add(house: House, name: str = "nightly", cron: str = "0 2 * * *", **fields: 
         template=Template(spec=spec, to=fields.pop("to", None)),
         **fields,
     )
-    Schedules(house.store).add(schedule)
+    Schedules(backend.store).add(schedule)
     return schedule
 
 
@@ -84,9 +84,9 @@ def jobs(store: ObjectStore) -> list[str]:
     return sorted(e.key.removeprefix(JOBS).rstrip("/") for e in store.list(JOBS, folders=True))
 
 
-def states(house: House, name: str = "nightly") -> list[tuple[str, str]]:
+def states(backend: Backend, name: str = "nightly") -> list[tuple[str, str]]:
     """What became of each tick, oldest first."""
-    return [(found.at[:16], found.state) for found in reversed(Schedules(house.store).history(name, KEPT))]
+    return [(found.at[:16], found.state) for found in reversed(Schedules(backend.store).history(name, KEPT))]
 
 
 def minutes(count: int, first: datetime = NIGHT) -> list[str]:
@@ -95,14 +95,14 @@ def minutes(count: int, first: datetime = NIGHT) -> list[str]:
 
 
 @pytest.fixture
-def another(settings: Settings) -> Iterator[Callable[[], House]]:
-    """Makes the house of another controller: the same servers over connections of its own."""
+def another(settings: Settings) -> Iterator[Callable[[], Backend]]:
+    """Makes the backend of another controller: the same servers over connections of its own."""
     with ExitStack() as opened:
 
-        def make() -> House:
+        def make() -> Backend:
             store, ledger = opened.enter_context(closing(ObjectStore(settings))), closing(Ledger(settings))
             app = opened.enter_context(closing(make_app(settings)))
-            return House(store, opened.enter_context(ledger), Queues(app))
+            return Backend(store, opened.enter_context(ledger), Queues(app))
 
         yield make
 
@@ -110,47 +110,49 @@ def another(settings: Settings) -> Iterator[Callable[[], House]]:
 # A tick
 
 
-def test_a_tick_is_a_job_when_it_is_due_and_not_before(house: House, settings: Settings, registry: Registry) -> None:
-    add(house, spec={"top_k": 5}, to="s3://labels/nightly")
+def test_a_tick_is_a_job_when_it_is_due_and_not_before(
+    backend: Backend, settings: Settings, registry: Registry
+) -> None:
+    add(backend, spec={"top_k": 5}, to="s3://labels/nightly")
 
-    fire(house, settings, NIGHT - timedelta(seconds=1))
-    assert jobs(house.store) == []
+    fire(backend, settings, NIGHT - timedelta(seconds=1))
+    assert jobs(backend.store) == []
 
     # If the clock comes to 02:00 in Paris, and a little further,
-    fire(house, settings, NIGHT)
-    fire(house, settings, NIGHT + timedelta(seconds=10))
+    fire(backend, settings, NIGHT)
+    fire(backend, settings, NIGHT + timedelta(seconds=10))
 
     # I expect one job, named by the tick, with what follows from its id and from the model of now.
-    assert jobs(house.store) == ["nightly-20261124t0100"]
-    spec = read_spec(house.store, "nightly-20261124t0100")
+    assert jobs(backend.store) == ["nightly-20261124t0100"]
+    spec = read_spec(backend.store, "nightly-20261124t0100")
     assert isinstance(spec, Classify)
     assert (spec.model, spec.weights_sha256) == ("flowers@1", registry.get("flowers").weights.sha256)
     assert (spec.top_k, spec.output) == (2, "s3://labels/nightly/nightly-20261124t0100/")
-    assert active_jobs(house.store) == [spec.id]
-    status = house.ledger.status(spec.id)
+    assert active_jobs(backend.store) == [spec.id]
+    status = backend.ledger.status(spec.id)
     assert status is not None and status.state == "queued"
-    assert states(house) == [("2026-11-24T01:00", "submitted")]
+    assert states(backend) == [("2026-11-24T01:00", "submitted")]
 
-    fire(house, settings, NIGHT + DAY)
-    assert jobs(house.store) == ["nightly-20261124t0100", "nightly-20261125t0100"]
+    fire(backend, settings, NIGHT + DAY)
+    assert jobs(backend.store) == ["nightly-20261124t0100", "nightly-20261125t0100"]
 
 
 def test_a_model_is_the_version_of_the_tick_unless_it_is_pinned(
-    house: House, settings: Settings, registry: Registry
+    backend: Backend, settings: Settings, registry: Registry
 ) -> None:
     registry.set_alias("flowers", "stable", 1)
     for name, model in (("newest", "flowers"), ("alias", "flowers@stable"), ("pinned", "flowers@1")):
-        add(house, name, spec={"model": model})
-    add(house, "training", spec={"kind": "train", "name": "roses", "recipe": {"family": "cnn"}, "start": "flowers"})
-    fire(house, settings, NIGHT)
+        add(backend, name, spec={"model": model})
+    add(backend, "training", spec={"kind": "train", "name": "roses", "recipe": {"family": "cnn"}, "start": "flowers"})
+    fire(backend, settings, NIGHT)
 
     publish(registry, labels=("rose", "tulip", "lily"))
-    fire(house, settings, NIGHT + DAY)
+    fire(backend, settings, NIGHT + DAY)
     registry.set_alias("flowers", "stable", 2)
-    fire(house, settings, NIGHT + 2 * DAY)
+    fire(backend, settings, NIGHT + 2 * DAY)
 
     def used(name: str) -> list[str | None]:
-        specs = [read_spec(house.store, f"{name}-2026112{night}t0100") for night in (4, 5, 6)]
+        specs = [read_spec(backend.store, f"{name}-2026112{night}t0100") for night in (4, 5, 6)]
         return [spec.start if isinstance(spec, Train) else spec.model for spec in specs]
 
     assert used("newest") == ["flowers@1", "flowers@2", "flowers@2"]
@@ -162,31 +164,31 @@ def test_a_model_is_the_version_of_the_tick_unless_it_is_pinned(
 # Whoever looks, however often
 
 
-def test_a_tick_that_is_delivered_again(house: House, settings: Settings, registry: Registry) -> None:
-    add(house, "nightly", "* * * * *")
+def test_a_tick_that_is_delivered_again(backend: Backend, settings: Settings, registry: Registry) -> None:
+    add(backend, "nightly", "* * * * *")
 
     def clock() -> datetime:
         return NIGHT
 
-    tick(house, settings, clock)
+    tick(backend, settings, clock)
 
     # If the message comes again at once, and again when the lock of the first round is gone, late,
-    tick(house, settings, clock)
-    house.ledger.unlock("tick", "")
-    tick(house, settings, clock)
-    house.ledger.unlock("tick", "")
-    tick(house, settings, lambda: NIGHT - MINUTE)
+    tick(backend, settings, clock)
+    backend.ledger.unlock("tick", "")
+    tick(backend, settings, clock)
+    backend.ledger.unlock("tick", "")
+    tick(backend, settings, lambda: NIGHT - MINUTE)
 
     # I expect one job.
-    assert jobs(house.store) == minutes(1)
+    assert jobs(backend.store) == minutes(1)
 
 
 class Killed(BaseException):
     """Ends whoever raises it at once, as SIGKILL does: nobody catches it."""
 
 
-def killed_at(house: House, step: int) -> House:
-    """The house of a controller that dies before its n-th change of the bucket, of Redis or of the queue."""
+def killed_at(backend: Backend, step: int) -> Backend:
+    """The backend of a controller that dies before its n-th change of the bucket, of Redis or of the queue."""
     left = [step]
 
     def deadly(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -199,21 +201,21 @@ def killed_at(house: House, step: int) -> House:
         return change
 
     for part, names in (
-        (house.store, ("put", "put_if_absent", "delete")),
-        (house.ledger, ("create", "set_last_tick")),
-        (house.queues, ("plan",)),
+        (backend.store, ("put", "put_if_absent", "delete")),
+        (backend.ledger, ("create", "set_last_tick")),
+        (backend.queues, ("plan",)),
     ):
         for name in names:
             setattr(part, name, deadly(getattr(part, name)))
-    return house
+    return backend
 
 
 @pytest.mark.parametrize("wiped", [False, True], ids=["restarted", "redis wiped"])
 def test_a_controller_that_is_killed_anywhere_loses_no_tick_and_doubles_none(
-    house: House, settings: Settings, registry: Registry, another: Callable[[], House], wiped: bool
+    backend: Backend, settings: Settings, registry: Registry, another: Callable[[], Backend], wiped: bool
 ) -> None:
     # Given a controller that dies, at each tick a step later than at the tick before,
-    add(house, "nightly", "* * * * *")
+    add(backend, "nightly", "* * * * *")
     died = 0
     for step in range(12):
         now = NIGHT + step * MINUTE
@@ -222,82 +224,82 @@ def test_a_controller_that_is_killed_anywhere_loses_no_tick_and_doubles_none(
         except Killed:
             died += 1
         if wiped:
-            house.ledger.redis.flushdb()
+            backend.ledger.redis.flushdb()
 
         # if another one looks after it, and once more,
-        fire(house, settings, now + timedelta(seconds=10))
-        fire(house, settings, now + timedelta(seconds=20))
+        fire(backend, settings, now + timedelta(seconds=10))
+        fire(backend, settings, now + timedelta(seconds=20))
 
         # I expect one job a tick, which is begun: the bucket and the ledger have it, and somebody is to plan it.
         expected = minutes(step + 1)
-        assert jobs(house.store) == expected
-        assert active_jobs(house.store) == expected
-        assert house.ledger.state(expected[-1]) == "queued"
-        assert (expected[-1],) in house.ledger.messages(["control"], 0)
+        assert jobs(backend.store) == expected
+        assert active_jobs(backend.store) == expected
+        assert backend.ledger.state(expected[-1]) == "queued"
+        assert (expected[-1],) in backend.ledger.messages(["control"], 0)
     assert 5 <= died < 12, "it was killed at every step, and at last it lived"
-    assert [state for _, state in states(house)] == ["submitted"] * 12
+    assert [state for _, state in states(backend)] == ["submitted"] * 12
 
 
 @pytest.mark.parametrize("wiped", [False, True], ids=["restarted", "redis wiped"])
 @pytest.mark.parametrize("key", ["schedules/nightly/ticks/20261124t0101.json", "jobs/nightly-20261124t0101/spec.json"])
 def test_a_controller_that_is_killed_in_the_middle_of_a_request(
-    house: House, settings: Settings, registry: Registry, key: str, wiped: bool
+    backend: Backend, settings: Settings, registry: Registry, key: str, wiped: bool
 ) -> None:
     # Given a tick that ran, and a controller that dies between the head and the body of what it writes of the next,
-    add(house, "nightly", "* * * * *", since=NIGHT - MINUTE)
-    fire(house, settings, NIGHT)
+    add(backend, "nightly", "* * * * *", since=NIGHT - MINUTE)
+    fire(backend, settings, NIGHT)
     with half_written(key) as halves:
-        fire(house, settings, NIGHT + MINUTE)
+        fire(backend, settings, NIGHT + MINUTE)
     assert halves
     if wiped:
-        house.ledger.redis.flushdb()
+        backend.ledger.redis.flushdb()
 
     # if another looks after it, I expect the tick to run.
-    fire(house, settings, NIGHT + MINUTE)
-    assert active_jobs(house.store) == minutes(2)
-    assert [state for _, state in states(house)] == ["submitted"] * 2
+    fire(backend, settings, NIGHT + MINUTE)
+    assert active_jobs(backend.store) == minutes(2)
+    assert [state for _, state in states(backend)] == ["submitted"] * 2
 
 
 def test_two_controllers_at_the_same_instant(
-    house: House, settings: Settings, registry: Registry, another: Callable[[], House]
+    backend: Backend, settings: Settings, registry: Registry, another: Callable[[], Backend]
 ) -> None:
-    add(house, "nightly", "* * * * *")
-    houses = [another(), another()]
+    add(backend, "nightly", "* * * * *")
+    backends = [another(), another()]
     together = threading.Barrier(2)
 
-    def run(own: House, n: int) -> None:
+    def run(own: Backend, n: int) -> None:
         together.wait()
         # Their clocks differ by some seconds.
-        fire(own, settings, NIGHT + n * MINUTE + timedelta(seconds=5 * houses.index(own)))
+        fire(own, settings, NIGHT + n * MINUTE + timedelta(seconds=5 * backends.index(own)))
 
     with ThreadPoolExecutor(2) as pool:
         for n in range(10):
             # A new version comes between their looks: they would not make the same spec.
             publish(registry, labels=("rose", f"tulip {n}"))
-            for done in [pool.submit(run, own, n) for own in houses]:
+            for done in [pool.submit(run, own, n) for own in backends]:
                 done.result()
 
-    assert jobs(house.store) == minutes(10)
-    assert states(house) == [(to_iso(NIGHT + n * MINUTE)[:16], "submitted") for n in range(10)]
+    assert jobs(backend.store) == minutes(10)
+    assert states(backend) == [(to_iso(NIGHT + n * MINUTE)[:16], "submitted") for n in range(10)]
 
 
-def test_redis_is_flushed_between_ticks(house: House, settings: Settings, registry: Registry) -> None:
-    add(house, "nightly", "* * * * *")
+def test_redis_is_flushed_between_ticks(backend: Backend, settings: Settings, registry: Registry) -> None:
+    add(backend, "nightly", "* * * * *")
     for n in range(4):
-        house.ledger.redis.flushdb()
-        fire(house, settings, NIGHT + n * MINUTE)
-        house.ledger.redis.flushdb()
-        fire(house, settings, NIGHT + n * MINUTE + timedelta(seconds=30))
+        backend.ledger.redis.flushdb()
+        fire(backend, settings, NIGHT + n * MINUTE)
+        backend.ledger.redis.flushdb()
+        fire(backend, settings, NIGHT + n * MINUTE + timedelta(seconds=30))
 
-    assert jobs(house.store) == minutes(4)
-    assert house.ledger.last_tick("nightly") == (NIGHT + 3 * MINUTE).timestamp()
+    assert jobs(backend.store) == minutes(4)
+    assert backend.ledger.last_tick("nightly") == (NIGHT + 3 * MINUTE).timestamp()
 
 
-def test_who_comes_late_does_not_turn_the_clock_back(house: House, settings: Settings, registry: Registry) -> None:
-    house.ledger.set_last_tick("nightly", NIGHT.timestamp())
-    house.ledger.set_last_tick("nightly", (NIGHT - HOUR).timestamp())
+def test_who_comes_late_does_not_turn_the_clock_back(backend: Backend, settings: Settings, registry: Registry) -> None:
+    backend.ledger.set_last_tick("nightly", NIGHT.timestamp())
+    backend.ledger.set_last_tick("nightly", (NIGHT - HOUR).timestamp())
 
-    assert house.ledger.last_tick("nightly") == NIGHT.timestamp()
+    assert backend.ledger.last_tick("nightly") == NIGHT.timestamp()
 
 
 # Missed ticks
@@ -306,37 +308,37 @@ def test_who_comes_late_does_not_turn_the_clock_back(house: House, settings: Set
 @pytest.mark.parametrize("wiped", [False, True], ids=["redis kept", "redis wiped"])
 @pytest.mark.parametrize(("missed", "ran"), [("run", True), ("skip", False)])
 def test_what_was_missed_in_hours_runs_once_or_not_at_all(
-    house: House, settings: Settings, registry: Registry, missed: str, ran: bool, wiped: bool
+    backend: Backend, settings: Settings, registry: Registry, missed: str, ran: bool, wiped: bool
 ) -> None:
     # Given a schedule of every hour that ran once, and nobody there for three hours and a half,
-    add(house, "nightly", "0 * * * *", missed=missed)
-    fire(house, settings, NIGHT)
+    add(backend, "nightly", "0 * * * *", missed=missed)
+    fire(backend, settings, NIGHT)
     if wiped:
-        house.ledger.redis.flushdb()
+        backend.ledger.redis.flushdb()
 
     back = NIGHT + 3.5 * HOUR
     for n in range(3):
-        fire(house, settings, back + n * timedelta(seconds=10))
+        fire(backend, settings, back + n * timedelta(seconds=10))
 
     # I expect the newest of the three to stand for all, the history to say so, and the next tick to be as ever.
     caught_up = ["nightly-20261124t0400"] if ran else []
-    assert jobs(house.store) == ["nightly-20261124t0100", *caught_up]
-    newest = Schedules(house.store).history("nightly", 1)[0]
+    assert jobs(backend.store) == ["nightly-20261124t0100", *caught_up]
+    newest = Schedules(backend.store).history("nightly", 1)[0]
     assert (newest.at[:16], newest.state, newest.missed) == ("2026-11-24T04:00", "submitted" if ran else "skipped", 2)
     if not ran:
         assert newest.reason == "It was seen 30 min late, after an outage, and the schedule skips what it missed."
-    fire(house, settings, NIGHT + 4 * HOUR)
-    assert jobs(house.store) == ["nightly-20261124t0100", *caught_up, "nightly-20261124t0500"]
+    fire(backend, settings, NIGHT + 4 * HOUR)
+    assert jobs(backend.store) == ["nightly-20261124t0100", *caught_up, "nightly-20261124t0500"]
 
 
-def test_a_single_tick_that_was_missed(house: House, settings: Settings, registry: Registry) -> None:
-    add(house, "one", missed="run")
-    add(house, "two", missed="skip")
+def test_a_single_tick_that_was_missed(backend: Backend, settings: Settings, registry: Registry) -> None:
+    add(backend, "one", missed="run")
+    add(backend, "two", missed="skip")
 
-    fire(house, settings, NIGHT + 5 * HOUR)
+    fire(backend, settings, NIGHT + 5 * HOUR)
 
-    assert jobs(house.store) == ["one-20261124t0100"]
-    assert states(house, "two") == [("2026-11-24T01:00", "skipped")]
+    assert jobs(backend.store) == ["one-20261124t0100"]
+    assert states(backend, "two") == [("2026-11-24T01:00", "skipped")]
 
 
 def test_an_outage_is_longer_than_a_restart() -> None:
@@ -375,80 +377,80 @@ def add_nowhere(cron: str) -> Schedule:
     ids=["spring", "autumn"],
 )
 def test_nights_on_which_clocks_are_changed(
-    house: House, settings: Settings, registry: Registry, evening: datetime, hours: int, expected: list[str]
+    backend: Backend, settings: Settings, registry: Registry, evening: datetime, hours: int, expected: list[str]
 ) -> None:
     """02:30 in Paris is left out on one of them and comes twice on the other: either is one job."""
-    add(house, "nightly", "30 2 * * *", since=evening)
+    add(backend, "nightly", "30 2 * * *", since=evening)
     for n in range(hours * 60):
         if n % 5 == 0:
-            fire(house, settings, evening + n * MINUTE)
+            fire(backend, settings, evening + n * MINUTE)
 
-    assert jobs(house.store) == [f"nightly-{found}" for found in expected]
+    assert jobs(backend.store) == [f"nightly-{found}" for found in expected]
 
 
 # Paused, removed, broken
 
 
 def test_ticks_pass_while_it_is_paused_and_are_not_caught_up(
-    house: House, settings: Settings, registry: Registry
+    backend: Backend, settings: Settings, registry: Registry
 ) -> None:
-    schedule = add(house, "nightly", "0 * * * *")
-    schedules = Schedules(house.store)
-    fire(house, settings, NIGHT)
+    schedule = add(backend, "nightly", "0 * * * *")
+    schedules = Schedules(backend.store)
+    fire(backend, settings, NIGHT)
     schedules.put(schedule.model_copy(update={"paused": True}))
-    fire(house, settings, NIGHT + HOUR)
-    fire(house, settings, NIGHT + 2 * HOUR)
+    fire(backend, settings, NIGHT + HOUR)
+    fire(backend, settings, NIGHT + 2 * HOUR)
 
     # If it is unpaused at half past, and Redis forgets besides,
     schedules.put(schedule.model_copy(update={"since": to_iso(NIGHT + 2.5 * HOUR)}))
-    house.ledger.redis.flushdb()
-    fire(house, settings, NIGHT + 2.6 * HOUR)
-    assert jobs(house.store) == ["nightly-20261124t0100"]
+    backend.ledger.redis.flushdb()
+    fire(backend, settings, NIGHT + 2.6 * HOUR)
+    assert jobs(backend.store) == ["nightly-20261124t0100"]
 
     # I expect it to go on with the next tick.
-    fire(house, settings, NIGHT + 3 * HOUR)
-    assert jobs(house.store) == ["nightly-20261124t0100", "nightly-20261124t0400"]
+    fire(backend, settings, NIGHT + 3 * HOUR)
+    assert jobs(backend.store) == ["nightly-20261124t0100", "nightly-20261124t0400"]
 
 
-def test_a_schedule_that_is_removed_leaves_its_jobs(house: House, settings: Settings, registry: Registry) -> None:
-    add(house, "nightly", "0 * * * *")
-    fire(house, settings, NIGHT)
+def test_a_schedule_that_is_removed_leaves_its_jobs(backend: Backend, settings: Settings, registry: Registry) -> None:
+    add(backend, "nightly", "0 * * * *")
+    fire(backend, settings, NIGHT)
 
-    Schedules(house.store).remove("nightly")
-    fire(house, settings, NIGHT + HOUR)
+    Schedules(backend.store).remove("nightly")
+    fire(backend, settings, NIGHT + HOUR)
 
-    assert jobs(house.store) == ["nightly-20261124t0100"]
-    assert list(house.store.list("schedules/")) == []
+    assert jobs(backend.store) == ["nightly-20261124t0100"]
+    assert list(backend.store.list("schedules/")) == []
 
     # One that is made anew under its name has ticks of its own only.
-    add(house, "nightly", "0 * * * *", since=NIGHT + 2.5 * HOUR)
-    fire(house, settings, NIGHT + 3 * HOUR)
-    assert jobs(house.store) == ["nightly-20261124t0100", "nightly-20261124t0400"]
+    add(backend, "nightly", "0 * * * *", since=NIGHT + 2.5 * HOUR)
+    fire(backend, settings, NIGHT + 3 * HOUR)
+    assert jobs(backend.store) == ["nightly-20261124t0100", "nightly-20261124t0400"]
 
 
 def test_it_is_removed_while_a_round_goes_on(
-    house: House, settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add(house)
+    add(backend)
     monkeypatch.setattr(Schedules, "names", lambda _: ["gone", "nightly"])
 
-    fire(house, settings, NIGHT)
+    fire(backend, settings, NIGHT)
 
-    assert jobs(house.store) == ["nightly-20261124t0100"]
+    assert jobs(backend.store) == ["nightly-20261124t0100"]
 
 
 def test_a_model_that_is_gone_is_told_in_the_history_and_stops_nobody(
-    house: House, settings: Settings, registry: Registry
+    backend: Backend, settings: Settings, registry: Registry
 ) -> None:
     # Given three schedules, one whose model is gone, one whose model does something else by now, and one that is well,
     publish(registry, "painter", task="generate")
-    add(house, "a-gone", spec={"model": "roses@7"})
-    add(house, "b-other", spec={"model": "painter"})
-    add(house, "c-well")
-    fire(house, settings, NIGHT)
+    add(backend, "a-gone", spec={"model": "roses@7"})
+    add(backend, "b-other", spec={"model": "painter"})
+    add(backend, "c-well")
+    fire(backend, settings, NIGHT)
 
     # I expect a reason in the history of each that is not,
-    history = Schedules(house.store).history
+    history = Schedules(backend.store).history
     gone, other = history("a-gone", 1)[0], history("b-other", 1)[0]
     with pytest.raises(UnknownModel) as unknown:
         registry.get("roses@7")
@@ -457,15 +459,15 @@ def test_a_model_that_is_gone_is_told_in_the_history_and_stops_nobody(
     assert "painter@1 does generate, and this takes a model that does classify" in other.reason
 
     # and the next tick to run when there is a model again.
-    assert jobs(house.store) == ["c-well-20261124t0100"]
+    assert jobs(backend.store) == ["c-well-20261124t0100"]
     for n in range(7):
         publish(registry, "roses", labels=("rose", f"tulip {n}"))
-    fire(house, settings, NIGHT + DAY)
-    assert "a-gone-20261125t0100" in jobs(house.store)
+    fire(backend, settings, NIGHT + DAY)
+    assert "a-gone-20261125t0100" in jobs(backend.store)
 
 
-def test_an_id_that_is_somebody_elses(house: House, settings: Settings, registry: Registry) -> None:
-    add(house)
+def test_an_id_that_is_somebody_elses(backend: Backend, settings: Settings, registry: Registry) -> None:
+    add(backend)
     other = Classify(
         id="nightly-20261124t0100",
         source={"kind": "prefix", "uri": "s3://other/", "label": "other"},  # type: ignore[arg-type]
@@ -473,13 +475,13 @@ def test_an_id_that_is_somebody_elses(house: House, settings: Settings, registry
         weights_sha256="0" * 64,
         output="s3://other/out/",
     )
-    submit(house, other)
+    submit(backend, other)
 
-    fire(house, settings, NIGHT)
-    fire(house, settings, NIGHT + MINUTE)
+    fire(backend, settings, NIGHT)
+    fire(backend, settings, NIGHT + MINUTE)
 
-    assert read_spec(house.store, other.id) == other
-    found = Schedules(house.store).history("nightly", 2)
+    assert read_spec(backend.store, other.id) == other
+    found = Schedules(backend.store).history("nightly", 2)
     assert [tick.state for tick in found] == ["failed"]
     assert found[0].reason == (
         "Somebody else's job has the id nightly-20261124t0100 already; look at it with "
@@ -488,84 +490,84 @@ def test_an_id_that_is_somebody_elses(house: House, settings: Settings, registry
 
 
 def test_a_record_that_cannot_be_read_stops_nobody(
-    house: House, settings: Settings, registry: Registry, caplog: pytest.LogCaptureFixture
+    backend: Backend, settings: Settings, registry: Registry, caplog: pytest.LogCaptureFixture
 ) -> None:
-    add(house)
-    house.store.put("schedules/broken.json", b'{"name": "broken", "colour": "red"}')
-    house.store.put("schedules/notes.txt", b"none")
+    add(backend)
+    backend.store.put("schedules/broken.json", b'{"name": "broken", "colour": "red"}')
+    backend.store.put("schedules/notes.txt", b"none")
 
-    tick(house, settings, lambda: NIGHT)
+    tick(backend, settings, lambda: NIGHT)
 
-    assert jobs(house.store) == ["nightly-20261124t0100"]
+    assert jobs(backend.store) == ["nightly-20261124t0100"]
     assert "The schedule broken cannot be read by this version of Imagemill" in caplog.text
-    assert house.ledger.ticking()
+    assert backend.ledger.ticking()
 
 
 def test_a_store_that_is_away_for_a_moment_loses_no_tick(
-    house: House, settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add(house)
-    exists = house.store.exists
+    add(backend)
+    exists = backend.store.exists
 
     def away(key: str) -> bool:
         if key == JobKeys("nightly-20261124t0100").end:
             raise StoreUnavailable("away")
         return exists(key)
 
-    monkeypatch.setattr(house.store, "exists", away)
-    fire(house, settings, NIGHT)
-    assert active_jobs(house.store) == []
+    monkeypatch.setattr(backend.store, "exists", away)
+    fire(backend, settings, NIGHT)
+    assert active_jobs(backend.store) == []
     monkeypatch.undo()
 
     # The model moves on meanwhile; the decision does not.
     publish(registry, labels=("rose", "lily"))
-    fire(house, settings, NIGHT + MINUTE)
+    fire(backend, settings, NIGHT + MINUTE)
 
-    assert active_jobs(house.store) == ["nightly-20261124t0100"]
-    assert read_spec(house.store, "nightly-20261124t0100").model == "flowers@1"
-    assert states(house) == [("2026-11-24T01:00", "submitted")]
+    assert active_jobs(backend.store) == ["nightly-20261124t0100"]
+    assert read_spec(backend.store, "nightly-20261124t0100").model == "flowers@1"
+    assert states(backend) == [("2026-11-24T01:00", "submitted")]
 
 
 def test_a_reconciler_that_fails_keeps_no_schedule_from_its_tick(
-    house: House, settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add(house)
+    add(backend)
     monkeypatch.setattr("worker.control.reconcile.active_jobs", lambda _: 1 / 0)
 
     with pytest.raises(ZeroDivisionError):
-        tick(house, settings, lambda: NIGHT)
+        tick(backend, settings, lambda: NIGHT)
 
-    assert jobs(house.store) == ["nightly-20261124t0100"]
+    assert jobs(backend.store) == ["nightly-20261124t0100"]
 
 
 # History
 
 
 def test_old_records_go_and_the_last_is_found_again(
-    house: House, settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("contract.jobs.schedules.KEPT", 5)
-    add(house, "nightly", "* * * * *")
-    schedules = Schedules(house.store)
+    add(backend, "nightly", "* * * * *")
+    schedules = Schedules(backend.store)
     for n in range(8):
-        fire(house, settings, NIGHT + n * MINUTE)
+        fire(backend, settings, NIGHT + n * MINUTE)
     hand = NIGHT + 7.5 * MINUTE
     schedules.by_hand("nightly", "nightly-manual-20261124t010730-7f3a", hand, Tick(at=to_iso(hand), state="failed"))
 
-    assert len(states(house)) == 6
-    assert states(house)[-1] == ("2026-11-24T01:07", "failed")
+    assert len(states(backend)) == 6
+    assert states(backend)[-1] == ("2026-11-24T01:07", "failed")
     newest = schedules.last("nightly")
     assert newest is not None and newest[0] == NIGHT + 7 * MINUTE
-    house.ledger.redis.flushdb()
-    fire(house, settings, NIGHT + 8 * MINUTE)
-    assert len(jobs(house.store)) == 9
+    backend.ledger.redis.flushdb()
+    fire(backend, settings, NIGHT + 8 * MINUTE)
+    assert len(jobs(backend.store)) == 9
 
 
-def test_a_record_says_what_was_decided(house: House, settings: Settings, registry: Registry) -> None:
-    add(house)
-    fire(house, settings, NIGHT + timedelta(seconds=3))
+def test_a_record_says_what_was_decided(backend: Backend, settings: Settings, registry: Registry) -> None:
+    add(backend)
+    fire(backend, settings, NIGHT + timedelta(seconds=3))
 
-    record = json.loads(house.store.get("schedules/nightly/ticks/20261124t0100.json"))
+    record = json.loads(backend.store.get("schedules/nightly/ticks/20261124t0100.json"))
 
     assert record["at"] == "2026-11-24T01:00:00.000Z"
     assert (record["state"], record["job"]) == ("submitted", "nightly-20261124t0100")

@@ -6,14 +6,14 @@ import pytest
 
 from contract.data.items import read_manifest
 from contract.errors import StoreUnavailable
-from contract.jobs.lifecycle import House, read_end, read_plan, submit
+from contract.jobs.lifecycle import Backend, read_end, read_plan, submit
 from contract.jobs.specs import Classify, Source
 from contract.keys import JobKeys
 from worker.control.plan import plan
 
 
-def begin(house: House, shard_size: int = 4, frames: int = 0) -> JobKeys:
-    bucket = house.store.bucket
+def begin(backend: Backend, shard_size: int = 4, frames: int = 0) -> JobKeys:
+    bucket = backend.store.bucket
     spec = Classify(
         id="job",
         source=Source(kind="prefix", uri=f"s3://{bucket}/in/", label="in"),
@@ -23,121 +23,123 @@ def begin(house: House, shard_size: int = 4, frames: int = 0) -> JobKeys:
         shard_size=shard_size,
         output=f"s3://{bucket}/out/",
     )
-    submit(house, spec)
+    submit(backend, spec)
     return JobKeys("job")
 
 
-def planned(house: House, keys: JobKeys) -> list[list[str]]:
-    found = read_plan(house.store, "job")
+def planned(backend: Backend, keys: JobKeys) -> list[list[str]]:
+    found = read_plan(backend.store, "job")
     assert found is not None
-    manifests = [read_manifest(house.store.get(keys.manifest(n))) for n in range(found.shards)]
+    manifests = [read_manifest(backend.store.get(keys.manifest(n))) for n in range(found.shards)]
     assert found.items == sum(map(len, manifests))
     return [[item.key.removeprefix("in/") for item in items] for items in manifests]
 
 
-def test_a_prefix_is_cut_into_shards_and_other_files_are_counted(house: House) -> None:
+def test_a_prefix_is_cut_into_shards_and_other_files_are_counted(backend: Backend) -> None:
     for name in [*(f"{n}.jpg" for n in range(6)), "notes.txt", "no-suffix", ".hidden.jpg"]:
-        house.store.put(f"in/{name}", b"x")
-    keys = begin(house)
+        backend.store.put(f"in/{name}", b"x")
+    keys = begin(backend)
 
-    plan(house, "job")
+    plan(backend, "job")
 
-    assert planned(house, keys) == [["0.jpg", "1.jpg", "2.jpg", "3.jpg"], ["4.jpg", "5.jpg", "no-suffix"]]
-    status = house.ledger.status("job")
+    assert planned(backend, keys) == [["0.jpg", "1.jpg", "2.jpg", "3.jpg"], ["4.jpg", "5.jpg", "no-suffix"]]
+    status = backend.ledger.status("job")
     assert status is not None
     assert (status.state, status.total, status.skipped) == ("running", 7, 2)
 
 
-def test_a_planner_that_died_is_continued_behind_its_last_shard(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_planner_that_died_is_continued_behind_its_last_shard(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for n in range(10, 21):
-        house.store.put(f"in/{n}.jpg", b"x")
-    keys = begin(house)
-    put = house.store.put
+        backend.store.put(f"in/{n}.jpg", b"x")
+    keys = begin(backend)
+    put = backend.store.put
 
     def die(key: str, *args: object) -> None:
         if key == keys.manifest(2):
             raise StoreUnavailable("away")
         put(key, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(house.store, "put", die)
+    monkeypatch.setattr(backend.store, "put", die)
     with pytest.raises(StoreUnavailable):
-        plan(house, "job")
+        plan(backend, "job")
     monkeypatch.undo()
-    house.store.put("in/00-new.jpg", b"x")  # before what is planned: it comes too late
-    house.store.put("in/99-new.jpg", b"x")  # behind it: it is still seen
+    backend.store.put("in/00-new.jpg", b"x")  # before what is planned: it comes too late
+    backend.store.put("in/99-new.jpg", b"x")  # behind it: it is still seen
 
-    plan(house, "job")
+    plan(backend, "job")
 
-    names = [name for shard in planned(house, keys) for name in shard]
+    names = [name for shard in planned(backend, keys) for name in shard]
     assert names == [*(f"{n}.jpg" for n in range(10, 21)), "99-new.jpg"]
 
 
-def test_a_source_that_is_empty_by_now_ends_the_job(house: House) -> None:
-    house.store.put("in/readme.txt", b"x")
-    begin(house)
+def test_a_source_that_is_empty_by_now_ends_the_job(backend: Backend) -> None:
+    backend.store.put("in/readme.txt", b"x")
+    begin(backend)
 
-    plan(house, "job")
+    plan(backend, "job")
 
-    end = read_end(house.store, "job")
+    end = read_end(backend.store, "job")
     assert end is not None
     assert end.state == "failed"
     assert end.reason == "in holds no images (files that are no images by their name: 1); check the address."
 
 
-def test_two_planners_make_one_plan(house: House) -> None:
-    house.store.put("in/0.jpg", b"x")
-    keys = begin(house)
+def test_two_planners_make_one_plan(backend: Backend) -> None:
+    backend.store.put("in/0.jpg", b"x")
+    keys = begin(backend)
 
-    plan(house, "job")
-    plan(house, "job")
+    plan(backend, "job")
+    plan(backend, "job")
 
-    assert planned(house, keys) == [["0.jpg"]]
-    status = house.ledger.status("job")
+    assert planned(backend, keys) == [["0.jpg"]]
+    status = backend.ledger.status("job")
     assert status is not None and status.total == 1
 
 
-def test_stills_of_a_folder_are_one_sequence_and_an_animation_is_another(house: House) -> None:
+def test_stills_of_a_folder_are_one_sequence_and_an_animation_is_another(backend: Backend) -> None:
     # Given stills on three levels, animations between them, and a model that looks at two frames,
     stills = [f"a/{name}.png" for name in ("frame-2", "frame-10", "frame-1", "1/x", "1/y", "9/z")]
     for name in [*stills, "a/5.gif", "b/one.jpg", "b/walk.webp", "notes.txt", "top.png"]:
-        house.store.put(f"in/{name}", b"x")
-    keys = begin(house, shard_size=100, frames=2)
+        backend.store.put(f"in/{name}", b"x")
+    keys = begin(backend, shard_size=100, frames=2)
 
-    plan(house, "job")
+    plan(backend, "job")
 
     # I expect an item a folder, behind what is in it, with the first and the last frame by number.
-    items = read_manifest(house.store.get(keys.manifest(0)))
-    assert planned(house, keys) == [["a/1/", "a/5.gif", "a/9/", "a/", "b/walk.webp", "b/", ""]]
+    items = read_manifest(backend.store.get(keys.manifest(0)))
+    assert planned(backend, keys) == [["a/1/", "a/5.gif", "a/9/", "a/", "b/walk.webp", "b/", ""]]
     by_key = {item.key: item for item in items}
     assert [frame.key for frame in by_key["in/a/"].frames] == ["in/a/frame-1.png", "in/a/frame-10.png"]
-    assert (by_key["in/a/"].length, by_key["in/a/"].uri) == (3, f"s3://{house.store.bucket}/in/a/")
+    assert (by_key["in/a/"].length, by_key["in/a/"].uri) == (3, f"s3://{backend.store.bucket}/in/a/")
     assert (by_key["in/b/"].length, len(by_key["in/b/"].frames)) == (1, 1)
     assert by_key["in/a/5.gif"].length is None
 
 
 @pytest.mark.parametrize("dead", [1, 2, 3])
 def test_a_planner_of_sequences_that_died_is_continued(
-    house: House, monkeypatch: pytest.MonkeyPatch, dead: int
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, dead: int
 ) -> None:
     # Given folders inside folders, whose planner dies over one of its shards,
     for path in ("a/1", "a/2/1", "a/2/5/1", "a/3", "b/1", "c/1", "c/a/1", "z"):
-        house.store.put(f"in/{path}.png", b"x")
-    keys = begin(house, shard_size=2, frames=8)
-    put = house.store.put
+        backend.store.put(f"in/{path}.png", b"x")
+    keys = begin(backend, shard_size=2, frames=8)
+    put = backend.store.put
 
     def die(key: str, *args: object) -> None:
         if key == keys.manifest(dead):
             raise StoreUnavailable("away")
         put(key, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(house.store, "put", die)
+    monkeypatch.setattr(backend.store, "put", die)
     with pytest.raises(StoreUnavailable):
-        plan(house, "job")
+        plan(backend, "job")
     monkeypatch.undo()
 
     # if another goes on, I expect every sequence once, as if nothing had been.
-    plan(house, "job")
-    assert [name for shard in planned(house, keys) for name in shard] == [
+    plan(backend, "job")
+    assert [name for shard in planned(backend, keys) for name in shard] == [
         "a/2/5/",
         "a/2/",
         "a/",
@@ -148,15 +150,15 @@ def test_a_planner_of_sequences_that_died_is_continued(
     ]
 
 
-def test_of_too_many_frames_none_is_planned(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_too_many_frames_none_is_planned(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("contract.data.sequences.MAX_FRAMES", 5)
     for n in range(6):
-        house.store.put(f"in/big/{n}.png", b"x")
-        house.store.put(f"in/fine/{n % 5}.png", b"x")
-    keys = begin(house, frames=3)
+        backend.store.put(f"in/big/{n}.png", b"x")
+        backend.store.put(f"in/fine/{n % 5}.png", b"x")
+    keys = begin(backend, frames=3)
 
-    plan(house, "job")
+    plan(backend, "job")
 
-    big, fine = read_manifest(house.store.get(keys.manifest(0)))
+    big, fine = read_manifest(backend.store.get(keys.manifest(0)))
     assert (big.length, big.frames) == (6, ())
     assert (fine.length, len(fine.frames)) == (5, 3)

@@ -9,7 +9,7 @@ import pytest
 
 from contract import keys
 from contract.errors import ModelError, UnknownModel
-from contract.jobs.lifecycle import House
+from contract.jobs.lifecycle import Backend
 from contract.models.registry import Model, Preprocess, Registry, make_file
 from contract.models.review import Staging, Verdict
 from worker.models import check
@@ -20,11 +20,11 @@ Admit = Callable[[], None]
 
 
 @pytest.fixture
-def staging(house: House) -> Staging:
+def staging(backend: Backend) -> Staging:
     """A model that a producer has staged: claim, file, draft."""
-    registry = Registry(house.store)
-    staging = Staging(house.store, "mine", registry.claim("mine", "producer"))
-    house.store.put(keys.model_file("mine", staging.version, "weights.pt2"), WEIGHTS)
+    registry = Registry(backend.store)
+    staging = Staging(backend.store, "mine", registry.claim("mine", "producer"))
+    backend.store.put(keys.model_file("mine", staging.version, "weights.pt2"), WEIGHTS)
     draft = Model(
         name="mine",
         version=staging.version,
@@ -51,8 +51,8 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def admit_it(house: House, tmp_path: Path) -> Admit:
-    return lambda: admit(house, "mine", 1, tmp_path)
+def admit_it(backend: Backend, tmp_path: Path) -> Admit:
+    return lambda: admit(backend, "mine", 1, tmp_path)
 
 
 def left(staging: Staging) -> set[str]:
@@ -95,13 +95,13 @@ def test_a_message_that_comes_twice_runs_it_once(staging: Staging, tried: list[s
 
 
 def test_while_one_worker_is_at_it_another_leaves_it_alone(
-    house: House, staging: Staging, tried: list[str], admit_it: Admit
+    backend: Backend, staging: Staging, tried: list[str], admit_it: Admit
 ) -> None:
-    assert house.ledger.lock("check", "mine@1", 60)
+    assert backend.ledger.lock("check", "mine@1", 60)
     admit_it()
     assert tried == []
 
-    house.ledger.unlock("check", "mine@1")
+    backend.ledger.unlock("check", "mine@1")
     admit_it()
     assert tried == ["mine@1"]
 
