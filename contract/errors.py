@@ -23,7 +23,7 @@
     ├── WorkerUnfit             a worker cannot load its own code; it leaves
     ├── JobStopped              the job was canceled, or failed, while a shard was running
     ├── ObjectNotFound          an object that should be there is not
-    ├── ObjectDamaged           an object is not what its marker says
+    ├── ObjectDamaged           an object is not what its commit says
     └── ImageError              one bad image, one bad row; `code` is stable, see below
         ├── EmptyFile           empty_file
         ├── NotAnImage          not_an_image

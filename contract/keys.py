@@ -1,6 +1,6 @@
 """Every name that both sides must spell alike: Redis keys, object keys, queues and tasks.
 
-Key stems hold no dots, so that a shard's manifest, output and marker are told apart by suffix alone.
+Key stems hold no dots, so that a shard's manifest, output and commit are told apart by suffix alone.
 """
 
 from __future__ import annotations
@@ -112,12 +112,12 @@ class JobKeys:
         return f"{self.input_prefix}source{suffix}"
 
     @property
-    def marker_prefix(self) -> str:
+    def commit_prefix(self) -> str:
         return f"{self.root}commit/"
 
-    def marker(self, shard: int, retry: int = 0) -> str:
+    def commit(self, shard: int, retry: int = 0) -> str:
         """Written last: its presence is the commit of the shard."""
-        return f"{self.marker_prefix}{shard_stem(shard, retry)}.json"
+        return f"{self.commit_prefix}{shard_stem(shard, retry)}.json"
 
     @property
     def report(self) -> str:

@@ -38,7 +38,7 @@ from contract.errors import (
 )
 from contract.jobs import lifecycle, results, templates
 from contract.jobs.lifecycle import Backend
-from contract.jobs.results import Row, read_markers
+from contract.jobs.results import Row, read_commits
 from contract.jobs.schedules import Missed, Schedules
 from contract.jobs.specs import Classify, ImagesSpec, Interpolate, SampledSpec, Source, Spec, Verify
 from contract.jobs.status import Retry, Status
@@ -521,7 +521,7 @@ class Client:
         plan = lifecycle.read_plan(store, job)
         if plan is None:
             raise JobConflict(f"The job {job} ended before it was planned; use `imagemill resume {job}`.")
-        shards = unfinished(read_markers(store, job), plan.shards)
+        shards = unfinished(read_commits(store, job), plan.shards)
         if not shards:
             raise JobConflict(f"Nothing failed in {job}; there is nothing to retry.")
         number = 1 + max((r.number for r in lifecycle.read_retries(store, job)), default=0)

@@ -17,7 +17,7 @@ from contract.backend.objects import ObjectStore
 from contract.data import image_index
 from contract.data.dataset_card import image_suffix
 from contract.jobs.specs import Generate, ImagesSpec, Synthesize
-from contract.jobs.status import Marker, State, Status
+from contract.jobs.status import ShardCommit, State, Status
 from contract.keys import JobKeys, shard_stem
 
 LABELS = ("zero", "T-shirt/top", "T-shirt_top", "never asked for", "four")
@@ -92,7 +92,7 @@ def fabricate(
         store.put(f"{stem}.parquet", index.getvalue())
         kept = [row for row in rows if row["accepted"]]
         retry = 1 if isinstance(spec, Synthesize) else 0  # of a synthesis 0 is the commit of the candidates
-        marker = Marker(
+        commit = ShardCommit(
             shard=shard,
             retry=retry,
             items=len(rows),
@@ -101,7 +101,7 @@ def fabricate(
             output=f"s3://{store.bucket}/{stem}.parquet",
             sha256=hashlib.sha256(index.getvalue()).hexdigest(),
         )
-        store.put(keys.marker(shard, retry), marker.to_json())
+        store.put(keys.commit(shard, retry), commit.to_json())
         accepted += kept
     if state is not None:
         store.put(keys.end, Status(id=spec.id, kind=spec.kind, state=state).to_json())
@@ -113,11 +113,11 @@ def fabricate_candidates(store: ObjectStore, spec: Synthesize) -> None:
     fabricate(store, spec, state="canceled")
     keys = JobKeys(spec.id)
     for shard in range(2):
-        chosen = Marker.model_validate_json(store.get(keys.marker(shard, 1)))
+        chosen = ShardCommit.model_validate_json(store.get(keys.commit(shard, 1)))
         output = f"s3://{store.bucket}/{keys.candidate_prefix}{shard_stem(shard)}.parquet"
         store.put(f"{keys.candidate_prefix}{shard_stem(shard)}.parquet", b"with features")
-        store.put(keys.marker(shard), chosen.model_copy(update={"retry": 0, "output": output}).to_json())
-        store.delete(keys.marker(shard, 1))
+        store.put(keys.commit(shard), chosen.model_copy(update={"retry": 0, "output": output}).to_json())
+        store.delete(keys.commit(shard, 1))
 
 
 def _shard(spec: ImagesSpec, portion: Sequence[tuple[int, int]], draw: Draw) -> tuple[bytes, list[dict[str, Any]]]:

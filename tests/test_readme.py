@@ -224,7 +224,7 @@ def test_every_object_key_is_listed() -> None:
     ]
     actual = {
         *(job.spec, job.tar(42), job.tar_manifest(42), job.source(".jsonl"), job.manifest(42), job.plan),
-        *(job.marker(42), job.marker(42, 1)),
+        *(job.commit(42), job.commit(42, 1)),
         *(job.portions, job.candidates(42), job.reference),
         *(job.checkpoint(42000), job.history, job.picture(1)),
         *(job.retry(1), job.end, job.success, job.active),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from worker.classify.shard import ShardRunner
     from worker.datasets.reader import DatasetReader
     from worker.evaluation.job import EvaluateRunner
-    from worker.execution.leases import Keeper, Lease
+    from worker.execution.leases import Lease, LeaseRenewer
     from worker.generation.finalize_images import Concluder
     from worker.generation.shard import GenerateRunner
     from worker.generation.verify import VerifyRunner
@@ -102,7 +102,7 @@ class Process:
         return EvaluateRunner(
             name=self._name,
             backend=self.backend,
-            keeper=self.keeper,
+            renewer=self.renewer,
             reader=self.reader,
             models=self.runner.models,
             judge_generator=GeneratorJudge(device, settings.threads or cores()),
@@ -127,7 +127,7 @@ class Process:
         return VerifyRunner(
             name=self._name,
             backend=self.backend,
-            keeper=self.keeper,
+            renewer=self.renewer,
             models=self.runner.models,
             max_attempts=settings.max_attempts,
             max_pixels=settings.max_image_pixels,
@@ -167,11 +167,11 @@ class Process:
         )
 
     @cached_property
-    def keeper(self) -> Keeper:
+    def renewer(self) -> LeaseRenewer:
         """Holds every lease of this process."""
-        from worker.execution.leases import Keeper
+        from worker.execution.leases import LeaseRenewer
 
-        return Keeper(self.backend.ledger, self.settings.lease_seconds)
+        return LeaseRenewer(self.backend.ledger, self.settings.lease_seconds)
 
     @cached_property
     def fetcher(self) -> Fetcher:
@@ -226,8 +226,8 @@ class Process:
             log.info("Redis is away; the heartbeat ends by itself")
         if self._runner is not None:
             self._runner.models.close()
-        if "keeper" in self.__dict__:
-            self.keeper.close()
+        if "renewer" in self.__dict__:
+            self.renewer.close()
         if "fetcher" in self.__dict__:
             self.fetcher.close()
 
@@ -271,7 +271,7 @@ class Process:
                 )
             raise WorkerUnfit(f"On {self._name} {said}.")
 
-        Runner(kind, self._name, self.backend, self.keeper, lambda: False).run(job, shard, refuse)
+        Runner(kind, self._name, self.backend, self.renewer, lambda: False).run(job, shard, refuse)
 
     def _make_runner(self) -> ShardRunner:
         from worker.classify.shard import ShardRunner
@@ -282,7 +282,7 @@ class Process:
         return ShardRunner(
             name=self._name,
             backend=self.backend,
-            keeper=self.keeper,
+            renewer=self.renewer,
             fetcher=self.fetcher,
             models=Models(self.backend.store, settings),
             gate=Gate(),
@@ -305,7 +305,7 @@ class Process:
         return GenerateRunner(
             name=self._name,
             backend=self.backend,
-            keeper=self.keeper,
+            renewer=self.renewer,
             models=models,
             references=References(self.backend.store, self.reader, models),
             originals=Originals(self.backend.store, self.reader, models),
@@ -328,7 +328,7 @@ class Process:
         return TrainRunner(
             name=self._name,
             backend=self.backend,
-            keeper=self.keeper,
+            renewer=self.renewer,
             reader=self.reader,
             device=torch.device(torch_device(settings.device)),
             threads=settings.threads or cores(),
@@ -375,15 +375,15 @@ class Process:
             vitals["models"] = ",".join(runtimes)
             vitals["device"] = ",".join(sorted({r.device for r in runtimes.values()}))
             vitals["runtime"] = ",".join(sorted({f"{r.name}/{r.precision}" for r in runtimes.values()}))
-        if "keeper" in self.__dict__:
-            vitals["shards"] = len(self.keeper.held())
+        if "renewer" in self.__dict__:
+            vitals["shards"] = len(self.renewer.held())
         return vitals
 
     def _watch(self) -> None:
         """Leave when a shard has not moved for too long: whoever started this process starts it again."""
-        if "keeper" not in self.__dict__:
+        if "renewer" not in self.__dict__:
             return
-        for lease in self.keeper.held():
+        for lease in self.renewer.held():
             idle = time.monotonic() - (lease.progress_at or time.monotonic())
             if idle > self.settings.stall_seconds:
                 log.critical("Shard %d of %s has not moved for %.0f s; leaving", lease.shard, lease.job, idle)

@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
-from contract.jobs.results import committed, iter_markers
+from contract.jobs.results import committed, iter_commits
 from contract.jobs.specs import ImagesSpec
-from contract.jobs.status import Marker
+from contract.jobs.status import ShardCommit
 
 ImageFormat = Literal["png", "webp", "jpeg"]
 SUFFIX: dict[ImageFormat, str] = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
@@ -88,19 +88,19 @@ def tar_of(output: str) -> str:
     return output.removesuffix(".parquet") + ".tar"
 
 
-def shards(store: ObjectStore, spec: ImagesSpec) -> Iterator[tuple[Marker, pa.Table]]:
+def shards(store: ObjectStore, spec: ImagesSpec) -> Iterator[tuple[ShardCommit, pa.Table]]:
     """The index of each shard that is part of the outcome, in their order, with its commit.
 
     The commits of a synthesis that did not get to its end are of candidates, from which nothing is chosen yet; they lie
     elsewhere. Raises ObjectDamaged where an index is not what was committed.
     """
-    for marker in iter_markers(store, spec.id):
-        if marker.output is not None and marker.output.startswith(spec.output):
-            yield marker, committed(store, marker)
+    for commit in iter_commits(store, spec.id):
+        if commit.output is not None and commit.output.startswith(spec.output):
+            yield commit, committed(store, commit)
 
 
-def read_tar(store: ObjectStore, marker: Marker) -> bytes:
+def read_tar(store: ObjectStore, commit: ShardCommit) -> bytes:
     """The images of a committed shard, as a tar."""
-    assert marker.output is not None, "a committed shard of images has an index"
-    bucket, key = parse_s3(tar_of(marker.output))
+    assert commit.output is not None, "a committed shard of images has an index"
+    bucket, key = parse_s3(tar_of(commit.output))
     return store.get(key, bucket=bucket)

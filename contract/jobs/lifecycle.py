@@ -17,7 +17,7 @@ from contract.backend.ledger import Ledger, Step, iso
 from contract.backend.objects import ObjectStore
 from contract.errors import JobConflict, ObjectNotFound, UnknownJob
 from contract.jobs.specs import Classify, ImagesSpec, Spec, parse_spec
-from contract.jobs.status import Marker, Plan, Retry, State, Status
+from contract.jobs.status import Plan, Retry, ShardCommit, State, Status
 from contract.keys import ACTIVE, JobKeys, parse_shard
 
 
@@ -129,10 +129,10 @@ def read_history(store: ObjectStore, id: str) -> list[dict[str, Any]]:
     return history
 
 
-def marker_keys(store: ObjectStore, id: str) -> dict[int, int]:
+def commit_keys(store: ObjectStore, id: str) -> dict[int, int]:
     """For each committed shard its newest retry number."""
     newest: dict[int, int] = {}
-    for entry in store.list(JobKeys(id).marker_prefix):
+    for entry in store.list(JobKeys(id).commit_prefix):
         found = parse_shard(entry.key)
         if found:
             shard, retry = found
@@ -140,9 +140,9 @@ def marker_keys(store: ObjectStore, id: str) -> dict[int, int]:
     return newest
 
 
-def read_marker(store: ObjectStore, id: str, shard: int, retry: int = 0) -> Marker:
+def read_commit(store: ObjectStore, id: str, shard: int, retry: int = 0) -> ShardCommit:
     """The commit of a shard; raises ObjectNotFound."""
-    return Marker.model_validate_json(store.get(JobKeys(id).marker(shard, retry)))
+    return ShardCommit.model_validate_json(store.get(JobKeys(id).commit(shard, retry)))
 
 
 def read_retries(store: ObjectStore, id: str) -> list[Retry]:
@@ -231,10 +231,10 @@ def rebuild(backend: Backend, id: str) -> Status:
         ledger.complete(id, shards=plan.shards, items=plan.items, error_limit=limit, skipped=plan.skipped)
     required = required_retries(retries)
     # Halves before the shard they came from, so that a finished half is not queued again.
-    for shard, retry in sorted(marker_keys(store, id).items(), reverse=True):
+    for shard, retry in sorted(commit_keys(store, id).items(), reverse=True):
         if retry >= required.get(shard, 0):
-            marker = read_marker(store, id, shard, retry)
-            step = ledger.commit(id, shard, marker.ok, marker.errors, marker.split)
+            commit = read_commit(store, id, shard, retry)
+            step = ledger.commit(id, shard, commit.ok, commit.errors, commit.split)
             backend.queues.run(step.kind, id, step.queue)
     if end is not None:
         ledger.end(id, end.state, end.reason or "")

@@ -1,4 +1,4 @@
-"""What was agreed (plans), what was done (markers), and how far a job is (status).
+"""What was agreed (plans), what was done (commits), and how far a job is (status).
 
 What is asked for is in `contract.jobs.specs`. Everything here is frozen and travels as JSON; nothing talks to a server.
 """
@@ -23,7 +23,7 @@ class Plan(Record):
     skipped: int = Field(0, description="Files that are no images by their name.")
 
 
-class Marker(Record):
+class ShardCommit(Record):
     """The commit of one shard; written after its output. A bisected shard has no output but `split`."""
 
     shard: int

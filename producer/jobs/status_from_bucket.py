@@ -10,13 +10,13 @@ from collections.abc import Iterable
 
 from contract.backend.objects import ObjectStore
 from contract.jobs.lifecycle import read_created, read_end, read_plan, read_spec
-from contract.jobs.results import read_markers
-from contract.jobs.status import Marker, Shards, State, Status
+from contract.jobs.results import read_commits
+from contract.jobs.status import ShardCommit, Shards, State, Status
 
 
-def unfinished(markers: Iterable[Marker], planned: int) -> list[int]:
+def unfinished(commits: Iterable[ShardCommit], planned: int) -> list[int]:
     """The shards that a retry runs again: those with failed items, and those never committed."""
-    by_shard = {marker.shard: marker for marker in markers}
+    by_shard = {commit.shard: commit for commit in commits}
     expected = set(range(planned)) | {child for m in by_shard.values() for child in m.split or ()}
     return sorted(shard for shard in expected if shard not in by_shard or by_shard[shard].errors)
 
@@ -31,13 +31,13 @@ def status_from_bucket(store: ObjectStore, job: str) -> Status:
     if end is not None:
         return end
     plan = read_plan(store, job)
-    markers = read_markers(store, job)
-    ok, errors = sum(m.ok for m in markers), sum(m.errors for m in markers)
+    commits = read_commits(store, job)
+    ok, errors = sum(m.ok for m in commits), sum(m.errors for m in commits)
     codes: Counter[str] = Counter()
-    for marker in markers:
-        codes.update(marker.error_codes)
-    state: State = "running" if plan else "planning" if markers else "queued"
-    extra = sum(2 for m in markers if m.split)
+    for commit in commits:
+        codes.update(commit.error_codes)
+    state: State = "running" if plan else "planning" if commits else "queued"
+    extra = sum(2 for m in commits if m.split)
     return Status(
         id=job,
         kind=spec.kind,
@@ -46,7 +46,7 @@ def status_from_bucket(store: ObjectStore, job: str) -> Status:
         done=ok + errors,
         ok=ok,
         errors=errors,
-        shards=Shards(total=plan.shards + extra if plan else 0, done=len(markers)),
+        shards=Shards(total=plan.shards + extra if plan else 0, done=len(commits)),
         created_at=read_created(store, job),
         output=spec.output,
         model=spec.model,

@@ -6,8 +6,8 @@ from contract.keys import JobKeys, child_shards, parse_shard, shard_stem
 def test_a_shard_is_found_in_each_of_its_keys() -> None:
     keys = JobKeys("a")
     assert parse_shard(keys.manifest(42)) == (42, 0)
-    assert parse_shard(keys.marker(42)) == (42, 0)
-    assert parse_shard(keys.marker(42, 3)) == (42, 3)
+    assert parse_shard(keys.commit(42)) == (42, 0)
+    assert parse_shard(keys.commit(42, 3)) == (42, 3)
     assert parse_shard(keys.plan) is None
 
 

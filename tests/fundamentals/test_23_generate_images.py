@@ -37,8 +37,8 @@ def rows_of(client: Client, job: Status) -> list[dict[str, Any]]:
 def files_of(client: Client, job: Status) -> Files:
     """Every member of every tar."""
     found: Files = {}
-    for marker, _ in image_index.shards(client.backend.store, read_images(client.backend.store, job.id)):
-        with tarfile.open(fileobj=io.BytesIO(image_index.read_tar(client.backend.store, marker))) as tar:
+    for commit, _ in image_index.shards(client.backend.store, read_images(client.backend.store, job.id)):
+        with tarfile.open(fileobj=io.BytesIO(image_index.read_tar(client.backend.store, commit))) as tar:
             found |= {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
     return found
 
@@ -120,8 +120,8 @@ def test_a_job_is_verified_from_its_records(mill: Mill, client: Client, generate
     assert found.metrics["max_difference"] <= 1
 
     # A file that was changed behind our back is named,
-    marker, _ = next(image_index.shards(client.backend.store, read_images(client.backend.store, "painted")))
-    bucket, key = parse_s3(image_index.tar_of(str(marker.output)))
+    commit, _ = next(image_index.shards(client.backend.store, read_images(client.backend.store, "painted")))
+    bucket, key = parse_s3(image_index.tar_of(str(commit.output)))
     tar = client.backend.store.get(key, bucket=bucket)
     at = tar.index(b"IDAT") + 8
     client.backend.store.put(key, tar[:at] + bytes([tar[at] ^ 1]) + tar[at + 1 :], bucket=bucket)

@@ -209,7 +209,7 @@ def test_what_is_lost_is_made_again_from_the_bucket_alone(
         # Given a job without its end and one of its commits, as if all had been killed before them,
         before = rows_of(client, job)
         keys = JobKeys(job.id)
-        for key in (keys.end, keys.success, keys.marker(1)):
+        for key in (keys.end, keys.success, keys.commit(1)):
             client.backend.store.delete(key)
         # if its books are written anew, I expect that shard to be made again, and nothing to differ.
         (found,) = client.rebuild([job.id])

@@ -22,7 +22,7 @@ from contract.models.registry import File, Model, Preprocess
 from worker.classify.shard import ShardRunner
 from worker.engine.pipeline import Encoded, Failed, Labelled, Result
 from worker.execution.exclusive import Gate
-from worker.execution.leases import Keeper
+from worker.execution.leases import LeaseRenewer
 from worker.sources.fetch import Fetcher
 
 MODEL = Model(
@@ -93,12 +93,12 @@ def runner_of(backend: Backend, request: pytest.FixtureRequest) -> Callable[...,
     """Makes runners by name, as if each were a worker of its own."""
 
     def make(name: str = "worker", models: FakeModels | None = None, max_attempts: int = 3) -> ShardRunner:
-        keeper = Keeper(backend.ledger, 30.0)
+        renewer = LeaseRenewer(backend.ledger, 30.0)
         fetcher = Fetcher(backend.store, 1000, threads=2)
-        request.addfinalizer(keeper.close)
+        request.addfinalizer(renewer.close)
         request.addfinalizer(fetcher.close)
         models = models or FakeModels()
-        return ShardRunner(name, backend, keeper, fetcher, models, Gate(), max_attempts)  # type: ignore[arg-type]
+        return ShardRunner(name, backend, renewer, fetcher, models, Gate(), max_attempts)  # type: ignore[arg-type]
 
     return make
 

@@ -27,7 +27,7 @@ from contract.errors import ImageError, ObjectNotFound
 from contract.jobs import results
 from contract.jobs.lifecycle import Backend, read_classify, read_end
 from contract.jobs.specs import Classify
-from contract.jobs.status import Marker, Status
+from contract.jobs.status import ShardCommit, Status
 from contract.keys import JobKeys
 from worker.engine.images import decode
 from worker.engine.pipeline import Encoded, sha256_of
@@ -86,12 +86,12 @@ class Summary:
     work: dict[tuple[str, str], Work] = field(default_factory=dict)
     """By worker and runtime."""
 
-    def add(self, marker: Marker, table: pa.Table) -> None:
+    def add(self, commit: ShardCommit, table: pa.Table) -> None:
         """Count the rows of a shard, with the columns of `contract.data.label_rows`."""
-        done = self.work.setdefault((marker.worker, f"{marker.runtime}/{marker.precision}".strip("/")), Work())
+        done = self.work.setdefault((commit.worker, f"{commit.runtime}/{commit.precision}".strip("/")), Work())
         done.shards += 1
-        done.images += marker.items
-        done.seconds += marker.seconds
+        done.images += commit.items
+        done.seconds += commit.seconds
         failed = table.select(["key", "error_code", "error_message"]).filter(pc.equal(table["status"], ERROR))
         for row in failed.to_pylist():
             self.codes[row["error_code"]] += 1
@@ -102,7 +102,7 @@ class Summary:
             self.labels[label["values"]] += label["counts"]
         scores = good["score"].to_numpy()
         self.scores += np.histogram(scores.clip(0, 1), _EDGES)[0]  # a softmax may be 1.0000001
-        self._doubt(marker.shard, good, scores)
+        self._doubt(commit.shard, good, scores)
 
     def _doubt(self, shard: int, good: pa.Table, scores: NDArray[np.float32]) -> None:
         digests = good["sha256"].to_pylist()
@@ -137,8 +137,8 @@ def write(backend: Backend, fetcher: Fetcher, job: str, *, max_pixels: int) -> N
         return
     found = Summary()
     try:
-        for marker, table in results.tables(backend.store, job):
-            found.add(marker, table)
+        for commit, table in results.tables(backend.store, job):
+            found.add(commit, table)
         tiles = _tiles(backend, fetcher, job, found.doubts, max_pixels)
     except ObjectNotFound:
         if read_end(backend.store, job) == end:

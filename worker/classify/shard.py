@@ -1,8 +1,8 @@
 """Runs one shard of a classify job: from its lease to its commit.
 
-    lease → manifest → fetch ‖ decode ‖ forward → rows → output → marker → ledger
+    lease → manifest → fetch ‖ decode ‖ forward → rows → output → commit → ledger
 
-The marker is the commit. Whatever happens before it leaves nothing that counts; whatever happens
+The commit is the commit. Whatever happens before it leaves nothing that counts; whatever happens
 after it is put right from it. It knows nothing of Celery.
 """
 
@@ -21,15 +21,15 @@ from contract.backend.ledger import Step
 from contract.data.items import Item, parse_s3, read_manifest, write_manifest
 from contract.data.label_rows import ERROR
 from contract.errors import ObjectNotFound, ServiceUnavailable, WorkerKilled
-from contract.jobs.lifecycle import Backend, read_classify, read_marker, read_plan, read_retries, required_retries
+from contract.jobs.lifecycle import Backend, read_classify, read_commit, read_plan, read_retries, required_retries
 from contract.jobs.specs import Classify
-from contract.jobs.status import Marker
+from contract.jobs.status import ShardCommit
 from contract.keys import JobKeys, child_shards, shard_stem
 from contract.models.registry import Model
 from worker.classify.rows import Rows, read_rows, tally
 from worker.engine.pipeline import Encoded, Result
 from worker.execution.exclusive import Gate
-from worker.execution.leases import Keeper, Lease
+from worker.execution.leases import Lease, LeaseRenewer
 from worker.execution.model_cache import Loaded, Models
 from worker.execution.runner import Runner
 from worker.sources.fetch import Fetcher
@@ -46,7 +46,7 @@ class ShardRunner:
 
     name: str
     backend: Backend
-    keeper: Keeper
+    renewer: LeaseRenewer
     fetcher: Fetcher
     models: Models
     gate: Gate
@@ -54,7 +54,7 @@ class ShardRunner:
 
     def run(self, job: str, shard: int) -> None:
         """Label the images of a shard and commit them, if it is free."""
-        runner = Runner("classify", self.name, self.backend, self.keeper, self.models.on_accelerator)
+        runner = Runner("classify", self.name, self.backend, self.renewer, self.models.on_accelerator)
         runner.run(job, shard, self._commit, self._gate)
 
     def _gate(self, kills: int) -> AbstractContextManager[None]:
@@ -68,22 +68,22 @@ class ShardRunner:
         spec = self.models.spec(job, lambda: read_classify(store, job))
         retry = self._required_retry(job, shard)
         try:
-            marker = read_marker(store, job, shard, retry)
+            commit = read_commit(store, job, shard, retry)
         except ObjectNotFound:
             items = read_manifest(store.get(JobKeys(job).manifest(shard)))
-            marker = self._make(spec, lease, kills, retry, items)
-            if not store.put_if_absent(JobKeys(job).marker(shard, retry), marker.to_json()):
+            commit = self._make(spec, lease, kills, retry, items)
+            if not store.put_if_absent(JobKeys(job).commit(shard, retry), commit.to_json()):
                 # Another worker was first, or our own write was answered late: its word counts.
-                marker = read_marker(store, job, shard, retry)
-        return ledger.commit(job, shard, marker.ok, marker.errors, marker.split)
+                commit = read_commit(store, job, shard, retry)
+        return ledger.commit(job, shard, commit.ok, commit.errors, commit.split)
 
     def _required_retry(self, job: str, shard: int) -> int:
         if not self.backend.ledger.retry_number(job):
             return 0
         return required_retries(read_retries(self.backend.store, job)).get(shard, 0)
 
-    def _make(self, spec: Classify, lease: Lease, kills: int, retry: int, items: list[Item]) -> Marker:
-        """Do the work of the shard and write its output; the marker to commit it with."""
+    def _make(self, spec: Classify, lease: Lease, kills: int, retry: int, items: list[Item]) -> ShardCommit:
+        """Do the work of the shard and write its output; the commit to commit it with."""
         if kills >= self.max_attempts and len(items) > 1:
             return self._split(spec, lease.shard, items)
         started = time.monotonic()
@@ -102,10 +102,10 @@ class ShardRunner:
         output = f"{spec.output}{shard_stem(lease.shard, retry)}.parquet"
         bucket, key = parse_s3(output)
         if not self.backend.store.put_if_absent(key, data, bucket=bucket):
-            # A worker that died before its marker, or a twin: what stands is what counts.
+            # A worker that died before its commit, or a twin: what stands is what counts.
             data = self.backend.store.get(key, bucket=bucket)
             rows = tally(read_rows(data), model)
-        return Marker(
+        return ShardCommit(
             shard=lease.shard,
             retry=retry,
             items=len(items),
@@ -121,8 +121,8 @@ class ShardRunner:
             seconds=round(time.monotonic() - started, 3),
         )
 
-    def _split(self, spec: Classify, shard: int, items: list[Item]) -> Marker:
-        """Write the two halves as shards of their own; nobody counts them before the marker does."""
+    def _split(self, spec: Classify, shard: int, items: list[Item]) -> ShardCommit:
+        """Write the two halves as shards of their own; nobody counts them before the commit does."""
         plan = read_plan(self.backend.store, spec.id)
         if plan is None:
             raise ServiceUnavailable(f"Shard {shard} of {spec.id} is bisected once the plan is complete.")
@@ -131,18 +131,18 @@ class ShardRunner:
         log.warning("Shard %d of %s killed its workers and is bisected into %d and %d", shard, spec.id, *halves)
         for number, half in zip(halves, (items[:middle], items[middle:]), strict=True):
             self.backend.store.put(JobKeys(spec.id).manifest(number), write_manifest(half))
-        return Marker(shard=shard, items=len(items), ok=0, errors=0, split=halves, worker=self.name)
+        return ShardCommit(shard=shard, items=len(items), ok=0, errors=0, split=halves, worker=self.name)
 
     def _earlier_rows(self, spec: Classify, shard: int, retry: int) -> dict[int, dict[str, object]]:
         """Rows by position that need no second run."""
         for earlier in range(retry - 1, -1, -1):
             try:
-                marker = read_marker(self.backend.store, spec.id, shard, earlier)
+                commit = read_commit(self.backend.store, spec.id, shard, earlier)
             except ObjectNotFound:
                 continue
-            if marker.output is None:
+            if commit.output is None:
                 return {}
-            bucket, key = parse_s3(marker.output)
+            bucket, key = parse_s3(commit.output)
             rows = read_rows(self.backend.store.get(key, bucket=bucket))
             return {n: row for n, row in enumerate(rows) if row["status"] != ERROR}
         return {}

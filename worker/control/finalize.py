@@ -1,4 +1,4 @@
-"""Ends a job whose shards are done: counts from the markers, summary, label index, `_SUCCESS` last."""
+"""Ends a job whose shards are done: counts from the commits, summary, label index, `_SUCCESS` last."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from contract.data.items import parse_s3
 from contract.jobs.lifecycle import (
     Backend,
     close,
-    marker_keys,
+    commit_keys,
+    read_commit,
     read_end,
-    read_marker,
     read_plan,
     read_retries,
     read_spec,
@@ -24,7 +24,7 @@ from contract.jobs.lifecycle import (
     settle,
 )
 from contract.jobs.specs import Classify, Evaluate, ImagesSpec, Train, Verify
-from contract.jobs.status import Marker, Plan
+from contract.jobs.status import Plan, ShardCommit
 from contract.keys import QUEUE_GENERATE, JobKeys
 
 log = logging.getLogger(__name__)
@@ -51,11 +51,11 @@ def _finalize(backend: Backend, job: str) -> None:
     spec, plan = read_spec(store, job), read_plan(store, job)
     if isinstance(spec, ImagesSpec) and _handed_over(backend, job):
         return  # each tick comes here until it is concluded, and need not read every commit for that
-    newest = marker_keys(store, job)
-    markers = [read_marker(store, job, shard, retry) for shard, retry in sorted(newest.items())]
-    ok, errors = sum(m.ok for m in markers), sum(m.errors for m in markers)
+    newest = commit_keys(store, job)
+    commits = [read_commit(store, job, shard, retry) for shard, retry in sorted(newest.items())]
+    ok, errors = sum(m.ok for m in commits), sum(m.errors for m in commits)
     over_budget = plan is not None and errors > spec.error_limit(plan.items)
-    if plan is None or (not over_budget and _missing(backend, job, plan, markers)):
+    if plan is None or (not over_budget and _missing(backend, job, plan, commits)):
         log.warning("The ledger took %s for done and the bucket knows better: its books are written anew", job)
         reopen(backend, job)
         return
@@ -63,14 +63,14 @@ def _finalize(backend: Backend, job: str) -> None:
         backend.queues.conclude(job)  # on a worker: that takes torch
         return
     if not isinstance(spec, Classify):
-        _end_single(backend, spec, markers[0])
+        _end_single(backend, spec, commits[0])
         return
     codes: Counter[str] = Counter()
     labels: Counter[str] = Counter()
-    for marker in markers:
-        codes.update(marker.error_codes)
-        labels.update(marker.labels)
-    _remove_superseded(backend, job, markers)
+    for commit in commits:
+        codes.update(commit.error_codes)
+        labels.update(commit.labels)
+    _remove_superseded(backend, job, commits)
     bucket, prefix = parse_s3(spec.output)
     ranked = dict(labels.most_common())
     store.put(f"{prefix}labels.csv", _csv(ranked), bucket=bucket)
@@ -89,7 +89,7 @@ def _finalize(backend: Backend, job: str) -> None:
         "total": plan.items,
         "skipped": plan.skipped,
         **counts,
-        "shards": len(markers),
+        "shards": len(commits),
         "created_at": status.created_at if status else None,
         "started_at": status.started_at if status else None,
     }
@@ -105,15 +105,15 @@ def _finalize(backend: Backend, job: str) -> None:
         close(backend, job, "succeeded", **counts)
 
 
-def _end_single(backend: Backend, spec: Train | Evaluate | Verify, marker: Marker) -> None:
+def _end_single(backend: Backend, spec: Train | Evaluate | Verify, commit: ShardCommit) -> None:
     """A job of one shard: what it made is there already, what is left is to say so."""
     bucket, prefix = parse_s3(spec.output)
-    figures: dict[str, Any] = {"model": marker.model, "metrics": marker.metrics}
+    figures: dict[str, Any] = {"model": commit.model, "metrics": commit.metrics}
     summary = {"id": spec.id, "source": spec.source.label, **figures}
     backend.store.put(
         f"{prefix}summary.json", json.dumps(summary, indent=1, ensure_ascii=False).encode(), bucket=bucket
     )
-    close(backend, spec.id, "succeeded", ok=marker.ok, done=marker.ok, error_codes=marker.error_codes, **figures)
+    close(backend, spec.id, "succeeded", ok=commit.ok, done=commit.ok, error_codes=commit.error_codes, **figures)
 
 
 def _handed_over(backend: Backend, job: str) -> bool:
@@ -121,21 +121,21 @@ def _handed_over(backend: Backend, job: str) -> bool:
     return backend.ledger.locked("conclude", job) or (job,) in backend.ledger.messages((QUEUE_GENERATE,), 0)
 
 
-def _missing(backend: Backend, job: str, plan: Plan, markers: list[Marker]) -> bool:
+def _missing(backend: Backend, job: str, plan: Plan, commits: list[ShardCommit]) -> bool:
     """Whether a shard of the plan, or a half of a bisected one, has no commit, or not its last retry's."""
-    newest = {marker.shard: marker.retry for marker in markers}
-    wanted = {*range(plan.shards), *(half for marker in markers for half in marker.split or ())}
+    newest = {commit.shard: commit.retry for commit in commits}
+    wanted = {*range(plan.shards), *(half for commit in commits for half in commit.split or ())}
     required = required_retries(read_retries(backend.store, job))
     return any(newest.get(shard, -1) < required.get(shard, 0) for shard in wanted)
 
 
-def _remove_superseded(backend: Backend, job: str, markers: list[Marker]) -> None:
+def _remove_superseded(backend: Backend, job: str, commits: list[ShardCommit]) -> None:
     """After a retry `out/*.parquet` holds each row once again."""
-    for marker in markers:
-        for earlier in range(marker.retry):
-            key = JobKeys(job).marker(marker.shard, earlier)
+    for commit in commits:
+        for earlier in range(commit.retry):
+            key = JobKeys(job).commit(commit.shard, earlier)
             if backend.store.exists(key):
-                old = read_marker(backend.store, job, marker.shard, earlier)
+                old = read_commit(backend.store, job, commit.shard, earlier)
                 if old.output:
                     bucket, output = parse_s3(old.output)
                     backend.store.delete(output, bucket=bucket)

@@ -1,6 +1,6 @@
 """Runs an evaluate job: from its lease, through the judge of the model's task, to figures and a page.
 
-    lease → judge → figures, page → marker → ledger
+    lease → judge → figures, page → commit → ledger
 
 It knows neither Celery nor how a model is judged (`worker.evaluation.judges`).
 """
@@ -19,12 +19,12 @@ from contract.data.items import parse_s3
 from contract.errors import ImagemillError, JobConflict, ModelError
 from contract.jobs.lifecycle import Backend, read_spec
 from contract.jobs.specs import Evaluate
-from contract.jobs.status import Marker, Plan
+from contract.jobs.status import Plan, ShardCommit
 from contract.keys import JobKeys
 from contract.models.registry import Model
 from worker.datasets.reader import DatasetReader
 from worker.evaluation.judges import Case, Judgement, classifier
-from worker.execution.leases import Keeper, Lease
+from worker.execution.leases import Lease, LeaseRenewer
 from worker.execution.model_cache import Models
 from worker.execution.runner import Runner, commit_single
 from worker.pages import page
@@ -38,7 +38,7 @@ class EvaluateRunner:
 
     name: str
     backend: Backend
-    keeper: Keeper
+    renewer: LeaseRenewer
     reader: DatasetReader
     models: Models
     judge_generator: Callable[[Case], Judgement]
@@ -48,7 +48,7 @@ class EvaluateRunner:
 
     def run(self, job: str, shard: int) -> None:
         """Judge the model of a job, if nobody does."""
-        runner = Runner("evaluate", self.name, self.backend, self.keeper, self.models.on_accelerator)
+        runner = Runner("evaluate", self.name, self.backend, self.renewer, self.models.on_accelerator)
         if not self._trains(job):
             runner.run(job, shard, self._commit)
         elif self.alone.acquire(blocking=False):
@@ -71,7 +71,7 @@ class EvaluateRunner:
             raise JobConflict(f"{spec.id} is no evaluation but of kind {spec.kind}; cancel it and submit it again.")
         return commit_single(self.backend, lease, lambda: self._evaluate(spec, lease, kills))
 
-    def _evaluate(self, spec: Evaluate, lease: Lease, kills: int) -> Marker:
+    def _evaluate(self, spec: Evaluate, lease: Lease, kills: int) -> ShardCommit:
         if kills >= self.max_attempts:
             raise ModelError(f"The evaluation of {spec.model} ended {kills} workers; see their logs.")
         began = time.monotonic()
@@ -92,7 +92,7 @@ class EvaluateRunner:
         found = judge(Case(spec, model, lease, self.reader, self.models, plan))
         lease.check()
         self._write(spec, model, found)
-        return Marker(
+        return ShardCommit(
             shard=lease.shard,
             items=items,
             ok=items,

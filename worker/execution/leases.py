@@ -46,7 +46,7 @@ class Lease:
             raise LeaseLost(f"Another worker holds shard {self.shard} of {self.job}.")
 
 
-class Keeper:
+class LeaseRenewer:
     """Renews every lease of the process a few times within its life."""
 
     def __init__(self, ledger: Ledger, lease_seconds: float) -> None:
@@ -56,7 +56,7 @@ class Keeper:
         self._held: dict[str, Lease] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="renewer", daemon=True)
         self._thread.start()
 
     @contextmanager
@@ -97,5 +97,5 @@ class Keeper:
                         if lease.job in ended:
                             lease.over = "stopped"
             except ServiceUnavailable as error:
-                # The bucket is the truth: the work goes on, and its marker will count.
+                # The bucket is the truth: the work goes on, and its commit will count.
                 log.warning("Leases were not renewed: %s", error)

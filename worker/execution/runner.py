@@ -29,10 +29,10 @@ from contract.errors import (
     WorkerLeaving,
     WorkerUnfit,
 )
-from contract.jobs.lifecycle import Backend, close, read_marker
-from contract.jobs.status import Marker
+from contract.jobs.lifecycle import Backend, close, read_commit
+from contract.jobs.status import ShardCommit
 from contract.keys import JobKeys
-from worker.execution.leases import Keeper, Lease
+from worker.execution.leases import Lease, LeaseRenewer
 
 log = logging.getLogger(__name__)
 
@@ -41,16 +41,16 @@ Work = Callable[[Lease, int], Step]
 """Does a shard's work and commits it; the second argument counts the workers that it has killed."""
 
 
-def commit_single(backend: Backend, lease: Lease, make: Callable[[], Marker]) -> Step:
-    """Commit the only shard of a job by the marker that `make` returns, unless it is committed; the first counts."""
+def commit_single(backend: Backend, lease: Lease, make: Callable[[], ShardCommit]) -> Step:
+    """Commit the only shard of a job by the commit that `make` returns, unless it is committed; the first counts."""
     store, job, shard = backend.store, lease.job, lease.shard
     try:
-        marker = read_marker(store, job, shard)
+        commit = read_commit(store, job, shard)
     except ObjectNotFound:
-        marker = make()
-        if not store.put_if_absent(JobKeys(job).marker(shard), marker.to_json()):
-            marker = read_marker(store, job, shard)
-    return backend.ledger.commit(job, shard, marker.ok, marker.errors)
+        commit = make()
+        if not store.put_if_absent(JobKeys(job).commit(shard), commit.to_json()):
+            commit = read_commit(store, job, shard)
+    return backend.ledger.commit(job, shard, commit.ok, commit.errors)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Runner:
     kind: str
     name: str
     backend: Backend
-    keeper: Keeper
+    renewer: LeaseRenewer
     broken: Callable[[], bool]
 
     def run(
@@ -84,7 +84,7 @@ class Runner:
         lease = Lease(job, shard, token)
         attempts, at_once = kills, False
         try:
-            with self.keeper.hold(lease), gate(kills):
+            with self.renewer.hold(lease), gate(kills):
                 if not ledger.begin(job, shard, token, kills + 1):
                     raise LeaseLost(f"Another worker holds shard {shard} of {job}.")
                 lease.begin()

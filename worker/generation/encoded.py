@@ -2,7 +2,7 @@
 
     originals → encoder → means → (points between them) → decoder → images → archive
 
-It knows neither leases' ends nor markers: `worker.generation.shard` commits.
+It knows neither leases' ends nor commits: `worker.generation.shard` commits.
 """
 
 from __future__ import annotations

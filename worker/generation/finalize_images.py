@@ -31,8 +31,8 @@ from contract.data.dataset_stats import Census, count
 from contract.data.image_index import SUFFIX
 from contract.data.items import parse_s3
 from contract.errors import ImagemillError, ServiceUnavailable
-from contract.jobs.lifecycle import Backend, close, read_images, read_marker, read_spec, reopen
-from contract.jobs.results import committed, read_markers
+from contract.jobs.lifecycle import Backend, close, read_commit, read_images, read_spec, reopen
+from contract.jobs.results import committed, read_commits
 from contract.jobs.specs import Classify, EncodedSpec, ImagesSpec, SampledSpec, Synthesize
 from contract.jobs.status import Plan
 from contract.keys import JobKeys, shard_stem
@@ -114,7 +114,7 @@ class Concluder:
         tables = []
         for number in range(len(shards)):
             _check(hold)
-            tables.append(committed(self.backend.store, read_marker(self.backend.store, job, number)))
+            tables.append(committed(self.backend.store, read_commit(self.backend.store, job, number)))
         chosen = select(spec, shards, tables)
         more = next_wave(spec, shards, {label: one.accepted for label, one in chosen.items()})
         if more:
@@ -141,7 +141,7 @@ class Concluder:
         """Write what is chosen of a shard of candidates, and commit it."""
         store, keys = self.backend.store, JobKeys(spec.id)
         rows = table.drop_columns([FEATURES]).to_pylist()
-        candidates = read_marker(store, spec.id, number)
+        candidates = read_commit(store, spec.id, number)
         files = _files(image_index.read_tar(store, candidates), spec)
         archive = Archive(spec.image_format)
         for row in rows:
@@ -158,7 +158,7 @@ class Concluder:
             bucket, key = parse_s3(address)
             store.put(key, content, bucket=bucket)
         accepted = [row["label"] for row in archive.rows if row["accepted"]]
-        marker = candidates.model_copy(
+        commit = candidates.model_copy(
             update={
                 "retry": FINAL,
                 "ok": len(accepted),
@@ -168,7 +168,7 @@ class Concluder:
                 "sha256": hashlib.sha256(data).hexdigest(),
             }
         )
-        store.put_if_absent(keys.marker(number, FINAL), marker.to_json())
+        store.put_if_absent(keys.commit(number, FINAL), commit.to_json())
 
     def _end(self, spec: ImagesSpec, short: Sequence[str]) -> None:
         """Write summary and page, and end the job; `short` says of which classes how much is missing."""
@@ -223,7 +223,7 @@ def _left_out(store: ObjectStore, spec: ImagesSpec) -> Counter[str]:
     """How many originals could not be read, by error code; what comes of a seed has none."""
     if isinstance(spec, SampledSpec):
         return Counter()
-    return sum((Counter(marker.error_codes) for marker in read_markers(store, spec.id)), Counter[str]())
+    return sum((Counter(commit.error_codes) for commit in read_commits(store, spec.id)), Counter[str]())
 
 
 class _LockLostError(Exception):

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from contract.backend.objects import ObjectStore
 from contract.data import dataset_stats, image_index
 from contract.errors import ObjectNotFound
-from contract.jobs.lifecycle import Backend, read_created, read_marker
+from contract.jobs.lifecycle import Backend, read_commit, read_created
 from contract.jobs.results import committed
 from contract.jobs.specs import Generate, SampledSpec, Synthesize
-from contract.jobs.status import Marker
+from contract.jobs.status import ShardCommit
 from contract.keys import JobKeys
 from worker.datasets.dataset import evenly
 from worker.engine.images.decode import decode
@@ -46,13 +46,13 @@ class _Found:
     """What is gathered of the rows."""
 
     rejects: dict[int, Counter[str]] = field(default_factory=dict)
-    first: dict[int, list[tuple[Marker, Row]]] = field(default_factory=dict)
+    first: dict[int, list[tuple[ShardCommit, Row]]] = field(default_factory=dict)
     """The first accepted of each class, by index."""
-    nearest: list[tuple[float, Marker, Row]] = field(default_factory=list)
+    nearest: list[tuple[float, ShardCommit, Row]] = field(default_factory=list)
     scores: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
     """Of accepted and of rejected candidates."""
 
-    def add(self, marker: Marker, rows: Sequence[Row]) -> None:
+    def add(self, commit: ShardCommit, rows: Sequence[Row]) -> None:
         for row in rows:
             label = row["label_index"]
             if row["score"] is not None:
@@ -60,9 +60,9 @@ class _Found:
             if not row["accepted"]:
                 self.rejects.setdefault(label, Counter())[row["reject_reason"]] += 1
                 continue
-            self.first.setdefault(label, []).append((marker, row))
+            self.first.setdefault(label, []).append((commit, row))
             if row["copy_distance"] is not None:
-                self.nearest.append((row["copy_distance"], marker, row))
+                self.nearest.append((row["copy_distance"], commit, row))
         for label, found in self.first.items():
             self.first[label] = sorted(found, key=lambda one: one[1]["index"])[:SHEET]
         self.nearest = sorted(self.nearest, key=lambda one: one[0])[:PAIRS]
@@ -84,8 +84,8 @@ class GeneratedReport:
     def write(self, spec: SampledSpec, counted: dataset_stats.Census) -> dict[str, float]:
         """Write the page of a job that made what is `counted`; figures for `show`."""
         found = _Found()
-        for marker, table in image_index.shards(self.backend.store, spec):
-            found.add(marker, table.to_pylist())
+        for commit, table in image_index.shards(self.backend.store, spec):
+            found.add(commit, table.to_pylist())
             if isinstance(spec, Generate) and found.pictured(counted):
                 break  # its shards are in the order of the images, and without a gate there is no more to tell
         model = self.models.model(spec.model)
@@ -95,7 +95,7 @@ class GeneratedReport:
         ]
         shown = [spec.classes[place] for place in generated.pictured(classes)]
         wanted = [one for label in shown for one in found.first.get(label, [])]
-        files = read_files(self.backend.store, [*wanted, *((marker, row) for _, marker, row in found.nearest)])
+        files = read_files(self.backend.store, [*wanted, *((commit, row) for _, commit, row in found.nearest)])
         places = {label: place for place, label in enumerate(spec.classes)}
         images = {
             places[label]: np.stack([self._pixels(files[row["key"]], row["width"]) for _, row in found.first[label]])
@@ -153,9 +153,9 @@ class GeneratedReport:
     def _features(self, spec: Synthesize) -> NDArray[np.float32]:
         """Features of the accepted images, rows of length 1, from the indices of candidates."""
         parts: list[NDArray[np.float32]] = []
-        for marker, table in image_index.shards(self.backend.store, spec):
+        for commit, table in image_index.shards(self.backend.store, spec):
             try:
-                candidates = committed(self.backend.store, read_marker(self.backend.store, spec.id, marker.shard))
+                candidates = committed(self.backend.store, read_commit(self.backend.store, spec.id, commit.shard))
             except ObjectNotFound:
                 continue  # a page that is written again, when candidates are gone
             keep = table["accepted"].to_numpy(zero_copy_only=False)
@@ -168,15 +168,15 @@ class GeneratedReport:
         return decode(data, side, crop=1.0, interpolation="bicubic", max_pixels=self.max_pixels).pixels
 
 
-def read_files(store: ObjectStore, wanted: Sequence[tuple[Marker, Row]]) -> dict[str, bytes]:
+def read_files(store: ObjectStore, wanted: Sequence[tuple[ShardCommit, Row]]) -> dict[str, bytes]:
     """The files of these rows of accepted images by key, each tar read once."""
-    by_shard: dict[int, tuple[Marker, list[Row]]] = {}
-    for marker, row in wanted:
-        by_shard.setdefault(marker.shard, (marker, []))[1].append(row)
+    by_shard: dict[int, tuple[ShardCommit, list[Row]]] = {}
+    for commit, row in wanted:
+        by_shard.setdefault(commit.shard, (commit, []))[1].append(row)
     found: dict[str, bytes] = {}
-    for marker, rows in by_shard.values():
+    for commit, rows in by_shard.values():
         # By their places: tarfile would read the header of every member first.
-        tar = image_index.read_tar(store, marker)
+        tar = image_index.read_tar(store, commit)
         found |= {row["key"]: tar[row["offset"] : row["offset"] + row["size"]] for row in rows}
     return found
 

@@ -20,7 +20,7 @@ from contract.data import image_index
 from contract.errors import InvalidSource, ObjectNotFound
 from contract.jobs.lifecycle import Backend, read_created
 from contract.jobs.specs import EncodedSpec, Interpolate, Reconstruct
-from contract.jobs.status import Marker
+from contract.jobs.status import ShardCommit
 from contract.keys import JobKeys
 from worker.engine.images import pixels
 from worker.engine.images.decode import decode
@@ -32,7 +32,7 @@ from worker.pages import encoded, page
 from worker.pages.encoded import PAIRS, WORST, ClassError, Pairs
 from worker.pages.page import Section
 
-_Found = tuple[Marker, Row]
+_Found = tuple[ShardCommit, Row]
 
 
 @dataclass
@@ -44,13 +44,13 @@ class _Errors:
     worst: list[_Found] = field(default_factory=list)
     left_out: int = 0
 
-    def add(self, marker: Marker, rows: Sequence[Row]) -> None:
-        self.left_out += marker.errors
+    def add(self, commit: ShardCommit, rows: Sequence[Row]) -> None:
+        self.left_out += commit.errors
         for row in rows:
             self.of_class[row["label"]].append(row["mse"])
             if len(self.first[row["label"]]) < PAIRS:
-                self.first[row["label"]].append((marker, row))
-        found = [*self.worst, *((marker, row) for row in rows)]
+                self.first[row["label"]].append((commit, row))
+        found = [*self.worst, *((commit, row) for row in rows)]
         self.worst = heapq.nlargest(WORST, found, key=lambda one: one[1]["mse"])
 
     def first_of_each(self) -> list[_Found]:
@@ -87,8 +87,8 @@ class EncodedReport:
 
     def _reconstructions(self, spec: Reconstruct) -> tuple[tuple[Section, ...], dict[str, float]]:
         found = _Errors()
-        for marker, table in image_index.shards(self.backend.store, spec):
-            found.add(marker, table.to_pylist())
+        for commit, table in image_index.shards(self.backend.store, spec):
+            found.add(commit, table.to_pylist())
         classes = [ClassError(name, len(mse), float(np.mean(mse))) for name, mse in found.of_class.items()]
         errors = np.concatenate([np.array(mse, np.float64) for mse in found.of_class.values()])
         first, worst = found.first_of_each(), found.worst
@@ -103,8 +103,8 @@ class EncodedReport:
     def _read(self, spec: Reconstruct, wanted: Sequence[_Found]) -> dict[int, NDArray[np.uint8]]:
         """The originals of these rows by their index, as far as they can still be read."""
         places: dict[int, set[int]] = defaultdict(set)
-        for marker, row in wanted:
-            places[marker.shard].add(row["index"] - marker.shard * spec.shard_size)
+        for commit, row in wanted:
+            places[commit.shard].add(row["index"] - commit.shard * spec.shard_size)
         found: dict[int, NDArray[np.uint8]] = {}
         for shard, asked in places.items():
             ordered = sorted(asked)
@@ -132,8 +132,8 @@ class EncodedReport:
     def _way(self, spec: Interpolate) -> tuple[Section, ...]:
         shown = set(encoded.thinned(spec.steps))
         wanted = [
-            (marker, row)
-            for marker, table in image_index.shards(self.backend.store, spec)
+            (commit, row)
+            for commit, table in image_index.shards(self.backend.store, spec)
             for row in table.to_pylist()
             if row["index"] in shown
         ]

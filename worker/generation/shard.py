@@ -1,6 +1,6 @@
 """What a shard of a job that generates is: a portion of images, made, judged where there is a gate, encoded, committed.
 
-    lease → portion → latents → images → gate → encode → tar, index → marker → ledger
+    lease → portion → latents → images → gate → encode → tar, index → commit → ledger
 
 Images leave the device in groups while those before them are encoded on other threads; the tar and the index of a
 shard are written and uploaded while the device is at the next one. It knows nothing of Celery, nor of which candidates
@@ -28,14 +28,14 @@ from contract.data.items import parse_s3
 from contract.errors import ModelError
 from contract.jobs.lifecycle import Backend, read_images
 from contract.jobs.specs import EncodedSpec, Generate, ImagesSpec, SampledSpec, Synthesize
-from contract.jobs.status import Marker
+from contract.jobs.status import ShardCommit
 from contract.keys import JobKeys, shard_stem
 from contract.models.registry import Model
 from worker.engine.generators.sampler import GROUP
 from worker.engine.images import pixels
 from worker.engine.images.encode import encode
 from worker.execution.device_slots import Lanes
-from worker.execution.leases import Keeper, Lease
+from worker.execution.leases import Lease, LeaseRenewer
 from worker.execution.model_cache import Models
 from worker.execution.runner import Runner, commit_single
 from worker.generation import candidate_plan
@@ -59,7 +59,7 @@ class GenerateRunner:
 
     name: str
     backend: Backend
-    keeper: Keeper
+    renewer: LeaseRenewer
     models: Models
     references: References
     originals: Originals
@@ -69,14 +69,14 @@ class GenerateRunner:
 
     def run(self, job: str, shard: int) -> None:
         """Make a shard, if nobody does."""
-        runner = Runner("generate", self.name, self.backend, self.keeper, self.models.on_accelerator)
+        runner = Runner("generate", self.name, self.backend, self.renewer, self.models.on_accelerator)
         runner.run(job, shard, self._commit)
 
     def _commit(self, lease: Lease, kills: int) -> Step:
         spec = read_images(self.backend.store, lease.job)
         return commit_single(self.backend, lease, lambda: self._make(spec, lease, kills))
 
-    def _make(self, spec: ImagesSpec, lease: Lease, kills: int) -> Marker:
+    def _make(self, spec: ImagesSpec, lease: Lease, kills: int) -> ShardCommit:
         if kills >= self.max_attempts:
             raise ModelError(
                 f"Shard {lease.shard} of {spec.id} ended {kills} workers; see their logs, and try a smaller "
@@ -97,7 +97,7 @@ class GenerateRunner:
         self._put(tar_of(output), archive.close())
         self._put(output, data)
         runtime = self.models.generator(spec.model, spec.precision)
-        return Marker(
+        return ShardCommit(
             shard=lease.shard,
             items=len(archive.rows) + left_out.total(),
             ok=len(archive.rows),

@@ -1,6 +1,6 @@
 """Runs a verify job: images of an earlier job, generated again from their records and compared with their files.
 
-lease → records → images → files → pixels, side by side → marker → ledger
+lease → records → images → files → pixels, side by side → commit → ledger
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from contract.data.image_index import SUFFIX
 from contract.errors import JobConflict, ModelError, ObjectDamaged
 from contract.jobs.lifecycle import Backend, read_images, read_spec
 from contract.jobs.specs import ImagesSpec, SampledSpec, Verify
-from contract.jobs.status import Marker, Plan
+from contract.jobs.status import Plan, ShardCommit
 from contract.keys import JobKeys
 from worker.datasets.dataset import evenly
 from worker.engine.images import pixels
 from worker.engine.images.decode import decode
 from worker.engine.images.encode import encode
-from worker.execution.leases import Keeper, Lease
+from worker.execution.leases import Lease, LeaseRenewer
 from worker.execution.model_cache import Models
 from worker.execution.runner import Runner, commit_single
 from worker.generation.archive import Row
@@ -42,14 +42,14 @@ class VerifyRunner:
 
     name: str
     backend: Backend
-    keeper: Keeper
+    renewer: LeaseRenewer
     models: Models
     max_attempts: int
     max_pixels: int
 
     def run(self, job: str, shard: int) -> None:
         """Verify a job, if nobody does."""
-        runner = Runner("verify", self.name, self.backend, self.keeper, self.models.on_accelerator)
+        runner = Runner("verify", self.name, self.backend, self.renewer, self.models.on_accelerator)
         runner.run(job, shard, self._commit)
 
     def _commit(self, lease: Lease, kills: int) -> Step:
@@ -58,7 +58,7 @@ class VerifyRunner:
             raise JobConflict(f"{spec.id} is no verification but of kind {spec.kind}; cancel it and submit it again.")
         return commit_single(self.backend, lease, lambda: self._verify(spec, lease, kills))
 
-    def _verify(self, spec: Verify, lease: Lease, kills: int) -> Marker:
+    def _verify(self, spec: Verify, lease: Lease, kills: int) -> ShardCommit:
         if kills >= self.max_attempts:
             raise ModelError(f"The verification of {spec.job} ended {kills} workers; see their logs.")
         began = time.monotonic()
@@ -92,7 +92,7 @@ class VerifyRunner:
                 f"{len(differing)} of {len(chosen)} images of {spec.job} differ from what {spec.model} makes now, by "
                 f"up to {worst} of 255 levels; the first is {differing[0]}, so they or the weights were changed."
             )
-        return Marker(
+        return ShardCommit(
             shard=lease.shard,
             items=len(chosen),
             ok=len(chosen),
@@ -120,13 +120,13 @@ class VerifyRunner:
             raise ModelError(f"{spec.job} has no accepted images to verify.")
         wanted = set(evenly(total, spec.sample).tolist())
         at = 0
-        for marker, table in shards:
+        for commit, table in shards:
             rows = [row for row in table.to_pylist() if row["accepted"]]
             picked = [row for n, row in enumerate(rows, at) if n in wanted]
             at += len(rows)
             if not picked:
                 continue
-            with tarfile.open(fileobj=io.BytesIO(image_index.read_tar(self.backend.store, marker))) as tar:
+            with tarfile.open(fileobj=io.BytesIO(image_index.read_tar(self.backend.store, commit))) as tar:
                 for row in picked:
                     member = tar.extractfile(f"{row['key']}{SUFFIX[made.image_format]}")
                     data = b"" if member is None else member.read()

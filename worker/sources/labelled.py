@@ -63,8 +63,8 @@ def _of_job(store: ObjectStore, source: Source, frames: int, min_score: float) -
 
 def _generated(store: ObjectStore, spec: ImagesSpec, min_score: float) -> Iterator[Item]:
     """The images that a job generated, those of a synthesis that were accepted."""
-    for marker, table in image_index.shards(store, spec):
-        tar = image_index.tar_of(str(marker.output))
+    for commit, table in image_index.shards(store, spec):
+        tar = image_index.tar_of(str(commit.output))
         for row in table.to_pylist():
             sure = row["score"] is None or row["score"] >= min_score
             if row["accepted"] and sure:

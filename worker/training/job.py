@@ -1,6 +1,6 @@
 """Runs a train job: from its lease to a published version.
 
-    lease → data → plan → steps ‖ checkpoints → publish → marker → ledger
+    lease → data → plan → steps ‖ checkpoints → publish → commit → ledger
 
 A worker that dies loses what came after its last checkpoint; another goes on from there, and ends with the same
 weights. It knows nothing of Celery, nor of what a family learns (`worker.training`).
@@ -32,13 +32,13 @@ from contract.errors import (
 )
 from contract.jobs.lifecycle import Backend, read_history, read_plan, read_spec
 from contract.jobs.specs import Train
-from contract.jobs.status import Marker, Plan
+from contract.jobs.status import Plan, ShardCommit
 from contract.keys import JobKeys
 from contract.models.recipes import RnnRecipe
 from contract.models.registry import Registry
 from worker.datasets.dataset import Dataset, split
 from worker.datasets.reader import DatasetReader, Prepared, Wanted
-from worker.execution.leases import Keeper, Lease
+from worker.execution.leases import Lease, LeaseRenewer
 from worker.execution.runner import Runner, commit_single
 from worker.training.learners.registry import make
 from worker.training.loop import EpochRecord, Outcome, train
@@ -57,7 +57,7 @@ class TrainRunner:
 
     name: str
     backend: Backend
-    keeper: Keeper
+    renewer: LeaseRenewer
     reader: DatasetReader
     device: torch.device
     threads: int
@@ -74,7 +74,7 @@ class TrainRunner:
             log.info("%s waits, for another training has this worker", job)
             return
         try:
-            runner = Runner("train", self.name, self.backend, self.keeper, lambda: self.device.type != "cpu")
+            runner = Runner("train", self.name, self.backend, self.renewer, lambda: self.device.type != "cpu")
             runner.run(job, shard, self._commit)
         finally:
             self.alone.release()
@@ -85,7 +85,7 @@ class TrainRunner:
             raise JobConflict(f"{spec.id} is no training but of kind {spec.kind}; cancel it and submit it again.")
         return commit_single(self.backend, lease, lambda: self._train(spec, lease, kills))
 
-    def _train(self, spec: Train, lease: Lease, kills: int) -> Marker:
+    def _train(self, spec: Train, lease: Lease, kills: int) -> ShardCommit:
         if kills >= self.max_attempts:
             raise ModelError(
                 f"The training ended {kills} workers without a checkpoint in between; see their logs, and try a "
@@ -103,7 +103,7 @@ class TrainRunner:
         trained = Trained(spec, prepared, len(learn), len(held_out), outcome, hooks.picture_of(outcome.best.epoch))
         model = publish(Registry(self.backend.store), trained)
         log.info("%s is published as %s", spec.id, model.ref)
-        return Marker(
+        return ShardCommit(
             shard=lease.shard,
             items=total,
             ok=total,

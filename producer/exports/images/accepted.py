@@ -15,7 +15,7 @@ from contract.data.items import parse_s3
 from contract.errors import ObjectDamaged
 from contract.jobs.results import Row
 from contract.jobs.specs import ImagesSpec
-from contract.jobs.status import Marker
+from contract.jobs.status import ShardCommit
 from producer.exports.labels import rounded
 
 
@@ -30,14 +30,14 @@ def read(store: ObjectStore, spec: ImagesSpec) -> Iterator[tuple[Row, bytes]]:
 
     Raises ObjectDamaged where an index or an image is not what was committed.
     """
-    for marker, index in shards(store, spec):
-        yield from of_shard(store, marker, index)
+    for commit, index in shards(store, spec):
+        yield from of_shard(store, commit, index)
 
 
-def of_shard(store: ObjectStore, marker: Marker, index: pa.Table) -> Iterator[tuple[Row, bytes]]:
+def of_shard(store: ObjectStore, commit: ShardCommit, index: pa.Table) -> Iterator[tuple[Row, bytes]]:
     """The same of one shard."""
-    assert marker.output is not None, "a committed shard of images has an index"
-    address = tar_of(marker.output)
+    assert commit.output is not None, "a committed shard of images has an index"
+    address = tar_of(commit.output)
     bucket, key = parse_s3(address)
     window = Window(store.pieces(key, bucket=bucket))
     for row in accepted(index):

@@ -23,14 +23,14 @@ def write(store: ObjectStore, spec: ImagesSpec, target: Target, done: Callable[[
     A tar that is there already, of the right length and with the right images, is kept.
     """
     names = []
-    for marker, index in shards(store, spec):
-        assert marker.output is not None and marker.sha256 is not None, "a committed shard of images has an index"
+    for commit, index in shards(store, spec):
+        assert commit.output is not None and commit.sha256 is not None, "a committed shard of images has an index"
         rows = accepted(index)
-        tar, name = tar_of(marker.output), PurePosixPath(marker.output).name
+        tar, name = tar_of(commit.output), PurePosixPath(commit.output).name
         if rows:  # readers take a tar of nothing for a mistake
             _fetch_tar(store, tar, rows, target)
             names.append(PurePosixPath(tar).name)
-        _fetch_index(store, marker.output, marker.sha256, target)
+        _fetch_index(store, commit.output, commit.sha256, target)
         names.append(name)
         done(len(rows))
     return names

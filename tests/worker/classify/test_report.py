@@ -19,7 +19,7 @@ from contract.data.label_rows import schema
 from contract.errors import JobConflict
 from contract.jobs.lifecycle import Backend, close, read_end, reopen
 from contract.jobs.specs import Classify
-from contract.jobs.status import Marker, Retry
+from contract.jobs.status import Retry, ShardCommit
 from contract.keys import JobKeys
 from contract.settings import Settings
 from producer import Client
@@ -234,7 +234,7 @@ def test_the_least_certain_of_all_shards_are_found_in_flat_memory() -> None:
     held = []
     tracemalloc.start()
     for shard, some in enumerate(scores):
-        found.add(Marker(shard=shard, items=len(some), ok=len(some), errors=0, worker="w"), table(some, shard))
+        found.add(ShardCommit(shard=shard, items=len(some), ok=len(some), errors=0, worker="w"), table(some, shard))
         held.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
     # I expect the lowest of all, and no more memory after the last shard than after the first.

@@ -10,7 +10,7 @@ import pytest
 
 from contract.data.items import Item, parse_s3, read_manifest, write_manifest
 from contract.errors import ModelError, StoreUnavailable
-from contract.jobs.lifecycle import Backend, read_end, read_marker, reopen
+from contract.jobs.lifecycle import Backend, read_commit, read_end, reopen
 from contract.jobs.specs import Classify
 from contract.jobs.status import Retry
 from contract.keys import JobKeys, child_shards
@@ -24,11 +24,11 @@ Jobs = Callable[..., Classify]
 
 
 def rows(backend: Backend, job: str, shard: int, retry: int = 0) -> list[dict[str, object]]:
-    marker = read_marker(backend.store, job, shard, retry)
-    assert marker.output is not None
-    bucket, key = parse_s3(marker.output)
+    commit = read_commit(backend.store, job, shard, retry)
+    assert commit.output is not None
+    bucket, key = parse_s3(commit.output)
     data = backend.store.get(key, bucket=bucket)
-    assert hashlib.sha256(data).hexdigest() == marker.sha256
+    assert hashlib.sha256(data).hexdigest() == commit.sha256
     return read_rows(data)
 
 
@@ -114,11 +114,11 @@ def test_two_workers_on_the_same_shard_commit_it_once(backend: Backend, job: Job
 
 
 def test_a_worker_died_between_output_and_marker(backend: Backend, job: Jobs, runner_of: Runners) -> None:
-    """The output that stands is adopted, and the marker is of what stands."""
+    """The output that stands is adopted, and the commit is of what stands."""
     job(b"\x02", b"!")
     runner_of().run("job", 0)
     before = rows(backend, "job", 0)
-    backend.store.delete(JobKeys("job").marker(0))
+    backend.store.delete(JobKeys("job").commit(0))
     reopen(backend, "job")
 
     engine = FakeEngine()
@@ -136,7 +136,7 @@ def test_a_worker_died_between_marker_and_ledger(backend: Backend, job: Jobs, ru
     runner_of().run("job", 0)
     backend.ledger.redis.flushall()
     reopen(backend, "job")
-    assert counts(backend, "job") == (4, 4, 0), "from the marker"
+    assert counts(backend, "job") == (4, 4, 0), "from the commit"
 
     engine = FakeEngine()
     runner_of("next", FakeModels(engine)).run("job", 0)
@@ -157,7 +157,7 @@ def test_a_shard_that_killed_its_workers_is_cut_in_two(backend: Backend, job: Jo
     runner_of().run("job", 0)
 
     halves = child_shards(0, 1)
-    assert read_marker(backend.store, "job", 0).split == halves
+    assert read_commit(backend.store, "job", 0).split == halves
     manifests = [read_manifest(backend.store.get(JobKeys("job").manifest(half))) for half in halves]
     assert [[item.key for item in items] for items in manifests] == [["0", "1"], ["2", "3", "4"]]
     for half in halves:
