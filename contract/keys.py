@@ -26,7 +26,7 @@ TASK_TRAIN = "imagemill.train"
 TASK_CHECK = "imagemill.check"
 TASK_EVALUATE = "imagemill.evaluate"
 TASK_GENERATE = "imagemill.generate"
-TASK_CONCLUDE = "imagemill.conclude"
+TASK_FINALIZE_IMAGES = "imagemill.finalize_images"
 TASK_VERIFY = "imagemill.verify"
 TASKS = {
     "classify": TASK_CLASSIFY,

@@ -23,7 +23,7 @@ from contract.backend.broker import Queues, make_app
 from contract.backend.ledger import Ledger, Worker
 from contract.backend.objects import ObjectStore
 from contract.data.dataset_card import Layout
-from contract.data.dataset_stats import Census
+from contract.data.dataset_stats import DatasetStats
 from contract.data.image_index import ImageFormat
 from contract.data.items import parse_s3
 from contract.data.label_rows import schema
@@ -693,7 +693,7 @@ class Client:
 
     def export_images(
         self, job: str, layout: Layout, folder: str | Path, *, progress: OnImages | None = None
-    ) -> Census:
+    ) -> DatasetStats:
         """Write the accepted images of a job that generated some as a data set, with card and Croissant metadata.
 
         What is in it is returned, class by class. The same call again goes on or replaces what is there; `progress`

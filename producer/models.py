@@ -31,7 +31,7 @@ from contract.models.registry import (
     check_name,
     imagemill_version,
 )
-from contract.models.review import Staging, Verdict
+from contract.models.review import Review, Verdict
 
 _POLL_SECONDS = 0.5
 _ASK_SECONDS = 20.0
@@ -100,14 +100,14 @@ def push(
     """
     version = Registry(backend.store).claim(draft.name, secrets.token_hex(16))
     draft = draft.model_copy(update={"version": version, "created_at": iso(time.time())})
-    staging = Staging(backend.store, draft.name, version)
+    review = Review(backend.store, draft.name, version)
     try:
         backend.store.put_file(keys.model_file(draft.name, version, draft.weights.name), path)
-        staging.submit(draft)
-        return _decided(backend, staging, draft, timeout, clock, pause)
+        review.submit(draft)
+        return _decided(backend, review, draft, timeout, clock, pause)
     except BaseException:
         with suppress(ImagemillError):
-            _withdraw(staging)
+            _withdraw(review)
         raise
 
 
@@ -179,7 +179,7 @@ def _task(family: str | None) -> Task:
 
 def _decided(
     backend: Backend,
-    staging: Staging,
+    review: Review,
     draft: Model,
     timeout: float,
     clock: Callable[[], float],
@@ -190,34 +190,34 @@ def _decided(
     asked: float | None = None
     while True:
         now = clock()
-        verdict = staging.verdict()
+        verdict = review.verdict()
         if verdict is not None:
             break
         if asked is None or now - asked >= _ASK_SECONDS:
-            _ask(backend, staging)
+            _ask(backend, review)
             asked = now
         if _somebody_works(backend):
             seen = now
         lonely = now - seen >= _LONELY_SECONDS
         if lonely or now - begun >= timeout:
-            verdict = staging.settle(_GAVE_UP)
+            verdict = review.settle(_GAVE_UP)
             if verdict == _GAVE_UP:
-                raise ServiceUnavailable(_gave_up(staging.ref, lonely, timeout))
+                raise ServiceUnavailable(_gave_up(review.ref, lonely, timeout))
             break  # a worker was faster by a moment
         pause(_POLL_SECONDS)
     if not verdict.ok:
-        raise InvalidInput(f"{staging.ref} is refused. {verdict.reason}")
+        raise InvalidInput(f"{review.ref} is refused. {verdict.reason}")
     # Its worker does the same, if it lives.
-    staging.publish(draft)
-    return Registry(backend.store).get(staging.ref)
+    review.publish(draft)
+    return Registry(backend.store).get(review.ref)
 
 
-def _ask(backend: Backend, staging: Staging) -> None:
+def _ask(backend: Backend, review: Review) -> None:
     try:
-        backend.queues.check(staging.name, staging.version)
+        backend.queues.check(review.name, review.version)
     except RedisUnavailable as error:
         raise RedisUnavailable(
-            f"Redis did not take the message that has {staging.ref} tried; start it, then push again."
+            f"Redis did not take the message that has {review.ref} tried; start it, then push again."
         ) from error
 
 
@@ -229,10 +229,10 @@ def _somebody_works(backend: Backend) -> bool:
     return any(keys.QUEUE_CHECK in worker.fields.get("queues", "").split(",") for worker in alive)
 
 
-def _withdraw(staging: Staging) -> None:
+def _withdraw(review: Review) -> None:
     """Let no worker begin with it any more, and remove what was staged unless one has said yes."""
-    if not staging.settle(_GAVE_UP).ok:
-        staging.discard()
+    if not review.settle(_GAVE_UP).ok:
+        review.discard()
 
 
 def _gave_up(ref: str, lonely: bool, timeout: float) -> str:

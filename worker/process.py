@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from worker.datasets.reader import DatasetReader
     from worker.evaluation.job import EvaluateRunner
     from worker.execution.leases import Lease, LeaseRenewer
-    from worker.generation.finalize_images import Concluder
+    from worker.generation.finalize_images import ImagesFinalizer
     from worker.generation.shard import GenerateRunner
     from worker.generation.verify import VerifyRunner
     from worker.sources.fetch import Fetcher
@@ -134,20 +134,20 @@ class Process:
         )
 
     @cached_property
-    def concluder(self) -> Concluder:
+    def images_finalizer(self) -> ImagesFinalizer:
         """Ends jobs that generate; imports torch."""
         from worker.classify import report as classify_report
-        from worker.generation.finalize_images import Concluder
+        from worker.generation.finalize_images import ImagesFinalizer
         from worker.generation.report import GeneratedReport
         from worker.generation.report_encoded import EncodedReport
 
         generator, limit = self.generator, self.settings.max_image_pixels
-        report = GeneratedReport(self.backend, generator.models, generator.references, limit)
-        return Concluder(
+        report = GeneratedReport(self.backend, generator.models, generator.reference_features, limit)
+        return ImagesFinalizer(
             backend=self.backend,
             models=generator.models,
             report=report.write,
-            encoded=EncodedReport(self.backend, generator.models, generator.originals, limit).write,
+            encoded=EncodedReport(self.backend, generator.models, generator.source_images, limit).write,
             page=partial(classify_report.write, self.backend, self.fetcher, max_pixels=limit),
             lock_seconds=self.settings.lease_seconds,
         )
@@ -275,7 +275,7 @@ class Process:
 
     def _make_runner(self) -> ShardRunner:
         from worker.classify.shard import ShardRunner
-        from worker.execution.exclusive import Gate
+        from worker.execution.exclusive import SharedExclusiveLock
         from worker.execution.model_cache import Models
 
         settings = self.settings
@@ -285,7 +285,7 @@ class Process:
             renewer=self.renewer,
             fetcher=self.fetcher,
             models=Models(self.backend.store, settings),
-            gate=Gate(),
+            turns=SharedExclusiveLock(),
             max_attempts=settings.max_attempts,
         )
 
@@ -295,10 +295,10 @@ class Process:
         import torch
 
         from worker.engine.runtime import torch_device
-        from worker.execution.device_slots import Lanes
-        from worker.generation.reference_features import References
+        from worker.execution.device_slots import DeviceSlots
+        from worker.generation.reference_features import ReferenceFeatures
         from worker.generation.shard import GenerateRunner
-        from worker.generation.source_images import Originals
+        from worker.generation.source_images import SourceImages
 
         settings, models = self.settings, self.runner.models
         threads = settings.threads or cores()
@@ -307,10 +307,10 @@ class Process:
             backend=self.backend,
             renewer=self.renewer,
             models=models,
-            references=References(self.backend.store, self.reader, models),
-            originals=Originals(self.backend.store, self.reader, models),
+            reference_features=ReferenceFeatures(self.backend.store, self.reader, models),
+            source_images=SourceImages(self.backend.store, self.reader, models),
             encoders=ThreadPoolExecutor(threads, "encode"),
-            lanes=Lanes(torch.device(torch_device(settings.device)), threads),
+            device_slots=DeviceSlots(torch.device(torch_device(settings.device)), threads),
             max_attempts=settings.max_attempts,
         )
 
@@ -339,10 +339,10 @@ class Process:
         )
 
     def _image_store(self) -> ObjectStore:
-        from worker.sources.obstore_reader import FastGet
+        from worker.sources.obstore_reader import ObstoreReader
 
         return ObjectStore(
-            self.settings, patience=self.settings.store_patience_seconds, fast_get=FastGet(self.settings)
+            self.settings, patience=self.settings.store_patience_seconds, obstore_reader=ObstoreReader(self.settings)
         )
 
     def _live(self) -> None:

@@ -102,7 +102,7 @@ def make_app(settings: Settings) -> Celery:
             keys.TASK_EVALUATE: keys.QUEUE_TRAIN,
             keys.TASK_CHECK: keys.QUEUE_CHECK,
             keys.TASK_GENERATE: keys.QUEUE_GENERATE,
-            keys.TASK_CONCLUDE: keys.QUEUE_GENERATE,
+            keys.TASK_FINALIZE_IMAGES: keys.QUEUE_GENERATE,
             keys.TASK_VERIFY: keys.QUEUE_GENERATE,
         },
         task_serializer="json",
@@ -146,9 +146,9 @@ class Queues:
         for shard in shards:
             self._send(keys.TASKS[kind], job, shard)
 
-    def conclude(self, job: str) -> None:
+    def finalize_images(self, job: str) -> None:
         """Have a worker choose from what was generated, or make of it what people look at."""
-        self._send(keys.TASK_CONCLUDE, job)
+        self._send(keys.TASK_FINALIZE_IMAGES, job)
 
     def check(self, name: str, version: int) -> None:
         """Have a worker run a model that was pushed, and publish it."""

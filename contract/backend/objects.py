@@ -36,7 +36,7 @@ from contract.settings import Settings
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-FastGet = Callable[[str, str, int, "int | None"], "bytes | None"]
+ObstoreReader = Callable[[str, str, int, "int | None"], "bytes | None"]
 
 # A range behind the end: the object is not what it was when it was listed.
 _ABSENT = frozenset({"NoSuchKey", "NoSuchObject", "ResourceNotFound", "InvalidRange"})
@@ -66,15 +66,17 @@ class ObjectStore:
     """One store and its default bucket.
 
     `patience` is how many seconds a call goes on trying while the store does not answer; then it
-    raises StoreUnavailable. `fast_get` is asked first for the bytes of an object (bucket, key, offset,
+    raises StoreUnavailable. `obstore_reader` is asked first for the bytes of an object (bucket, key, offset,
     length or None), and may know nothing. Other errors: ObjectNotFound, StoreRefused, StoreFull, InvalidSource (no such
     bucket), InvalidSettings (credentials refused).
     """
 
-    def __init__(self, settings: Settings, *, patience: float = 5.0, fast_get: FastGet | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, patience: float = 5.0, obstore_reader: ObstoreReader | None = None
+    ) -> None:
         self.bucket = settings.bucket
         self._patience = patience
-        self._fast_get = fast_get
+        self._fast_get = obstore_reader
         self.endpoint = settings.s3_endpoint
         parts = urlsplit(self.endpoint if "//" in self.endpoint else f"http://{self.endpoint}")
         # 30 s: a read that stalls longer is better tried again; retries are ours, below.

@@ -1,6 +1,6 @@
 """The dataset card of generated images: a README.md with the front matter that Hugging Face reads.
 
-Pure text of a spec and a census; it knows no store. What machines read of the same is `producer.exports.images.croissant`.
+Pure text of a spec and statistics; it knows no store; machines read `producer.exports.images.croissant`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from contract.data.dataset_stats import Census
+from contract.data.dataset_stats import DatasetStats
 from contract.data.image_index import SUFFIX, SYNTHETIC, schema
 from contract.jobs.specs import ImagesSpec, Interpolate, Reconstruct, SampledSpec, Synthesize
 from contract.jobs.status import Status
@@ -55,10 +55,10 @@ def columns(spec: ImagesSpec) -> list[str]:
     return [name for name in COLUMNS if name not in _ONLY_OF or spec.kind in _ONLY_OF[name]]
 
 
-def title(spec: ImagesSpec, census: Census) -> str:
+def title(spec: ImagesSpec, stats: DatasetStats) -> str:
     """`digits@1: 600 synthetic images of 10 classes`."""
-    classes = len(census.classes)
-    return f"{spec.model}: {census.accepted:,} synthetic images of {classes:,} class{'es' if classes != 1 else ''}"
+    classes = len(stats.classes)
+    return f"{spec.model}: {stats.accepted:,} synthetic images of {classes:,} class{'es' if classes != 1 else ''}"
 
 
 def description(spec: ImagesSpec) -> str:
@@ -83,7 +83,7 @@ def description(spec: ImagesSpec) -> str:
     return text
 
 
-def command(spec: ImagesSpec, census: Census) -> str:
+def command(spec: ImagesSpec, stats: DatasetStats) -> str:
     """The command that makes these images again."""
     words = [f"imagemill {'synthesize' if isinstance(spec, Synthesize) else 'generate'}", f"--model {spec.model}"]
     if isinstance(spec, Reconstruct):
@@ -101,7 +101,7 @@ def command(spec: ImagesSpec, census: Census) -> str:
         words.append(f"--count {spec.count}")
     if not isinstance(spec, Reconstruct):
         # Each by name: whether they are all that the generator has, the job does not say.
-        words += [f"--class {shlex.quote(label)}" for label in census.labels]
+        words += [f"--class {shlex.quote(label)}" for label in stats.labels]
     if isinstance(spec, SampledSpec):
         words.append(f"--seed {spec.seed}")
         words += _option("truncation", spec.truncation)
@@ -112,33 +112,33 @@ def command(spec: ImagesSpec, census: Census) -> str:
     return " ".join(words)
 
 
-def card(spec: ImagesSpec, census: Census, layout: Layout, *, end: Status | None = None) -> str:
+def card(spec: ImagesSpec, stats: DatasetStats, layout: Layout, *, end: Status | None = None) -> str:
     """The dataset card, Markdown; `end` is how the job ended, told of where it was not well."""
     unfinished = ""
     if end is not None and end.state != "succeeded":
         why = end.reason or "this is what it had made until then."
         unfinished = f"\nThe job {'was canceled' if end.state == 'canceled' else 'has failed'}: {why}\n"
-    return f"""{front_matter(spec, census, layout)}
-# {title(spec, census)}
+    return f"""{front_matter(spec, stats, layout)}
+# {title(spec, stats)}
 
 {description(spec)} In the metadata of each file `DigitalSourceType` is <{SYNTHETIC}>.
 {unfinished}
 ## How it was made
 
 ```sh
-{command(spec, census)}
+{command(spec, stats)}
 imagemill export {spec.id} --format {layout} -o DIR
 ```
 
-{_table(("what", "value"), _facts(spec, census).items())}
+{_table(("what", "value"), _facts(spec, stats).items())}
 
 {_follows(spec)} alone: the first
 command makes the same images again.
 
 ## Images
 
-{_table(("class", "`label_index`", "name", "accepted", "candidates", "acceptance", "mean score"), _counts(census))}
-{_rejected(census)}
+{_table(("class", "`label_index`", "name", "accepted", "candidates", "acceptance", "mean score"), _counts(stats))}
+{_rejected(stats)}
 ## Load it
 
 {_LOAD[layout]}
@@ -156,13 +156,13 @@ follows from those of the generator and of that data.
 """
 
 
-def front_matter(spec: ImagesSpec, census: Census, layout: Layout) -> str:
+def front_matter(spec: ImagesSpec, stats: DatasetStats, layout: Layout) -> str:
     """The YAML at the top of the card, https://huggingface.co/docs/hub/datasets-cards."""
     tags = ["synthetic", "imagemill", *(["webdataset"] if layout == "webdataset" else [])]
     values: dict[str, Any] = {
-        "pretty_name": title(spec, census),
+        "pretty_name": title(spec, stats),
         "task_categories": ["image-classification"],
-        "size_categories": [size_category(census.accepted)],
+        "size_categories": [size_category(stats.accepted)],
         "annotations_creators": ["machine-generated"],
         "source_datasets": ["original"],
         "tags": tags,
@@ -172,18 +172,18 @@ def front_matter(spec: ImagesSpec, census: Census, layout: Layout) -> str:
         values["viewer"] = False  # IDX has no loader there
     else:
         values["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": path}]}]
-    values["class_names"] = list(census.labels)
+    values["class_names"] = list(stats.labels)
     if layout == "parquet":
-        values["dataset_info"] = {"features": features(spec, census)}
+        values["dataset_info"] = {"features": features(spec, stats)}
     # A JSON value is a YAML value: nothing that a class is called needs quotes of its own.
     lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()]
     return "\n".join(["---", *lines, "---"])
 
 
-def features(spec: ImagesSpec, census: Census) -> list[dict[str, Any]]:
+def features(spec: ImagesSpec, stats: DatasetStats) -> list[dict[str, Any]]:
     """The columns of the Parquet layout as Hugging Face has them in a card."""
     types = {column.name: str(column.type).replace("float", "float32") for column in schema(spec.kind)}
-    names = {str(number): label for number, label in enumerate(census.labels)}
+    names = {str(number): label for number, label in enumerate(stats.labels)}
     return [
         {"name": "image", "dtype": "image"},
         {"name": "label", "dtype": {"class_label": {"names": names}}},
@@ -211,13 +211,13 @@ def _follows(spec: ImagesSpec) -> str:
     return "Image `index` of a class follows from the weights, the seed, the class, `index` and these settings"
 
 
-def _facts(spec: ImagesSpec, census: Census) -> dict[str, str]:
+def _facts(spec: ImagesSpec, stats: DatasetStats) -> dict[str, str]:
     facts = {
         "job": f"`{spec.id}`",
         "generator": f"`{spec.model}`",
         "weights of the generator, sha256": f"`{spec.weights_sha256}`",
-        "pixels": ", ".join(f"{width} × {height}" for width, height in census.sizes) or "none",
-        "format": f"{spec.image_format.upper()}, {census.bytes:,} bytes in all",
+        "pixels": ", ".join(f"{width} × {height}" for width, height in stats.sizes) or "none",
+        "format": f"{spec.image_format.upper()}, {stats.bytes:,} bytes in all",
         "precision": spec.precision,
     }
     if isinstance(spec, SampledSpec):
@@ -237,11 +237,11 @@ def _facts(spec: ImagesSpec, census: Census) -> dict[str, str]:
             "copies": "not looked for" if away is None else f"nearer than {spec.copy_distance:g} to {away.label}",
             "wanted of each class": f"{spec.per_class:,}, of at most {spec.max_attempts:,} candidates for each",
         }
-    return facts | {"accepted": f"{census.accepted:,} of {census.candidates:,} candidates"}
+    return facts | {"accepted": f"{stats.accepted:,} of {stats.candidates:,} candidates"}
 
 
-def _counts(census: Census) -> Iterable[Sequence[str]]:
-    for number, found in enumerate(census.classes):
+def _counts(stats: DatasetStats) -> Iterable[Sequence[str]]:
+    for number, found in enumerate(stats.classes):
         share = found.accepted / found.candidates if found.candidates else 0.0
         score = "" if found.mean_score is None else f"{found.mean_score:.4f}"
         yield (
@@ -255,10 +255,10 @@ def _counts(census: Census) -> Iterable[Sequence[str]]:
         )
 
 
-def _rejected(census: Census) -> str:
-    if not census.rejected:
+def _rejected(stats: DatasetStats) -> str:
+    if not stats.rejected:
         return ""
-    ranked = sorted(census.rejected.items(), key=lambda pair: (-pair[1], pair[0]))
+    ranked = sorted(stats.rejected.items(), key=lambda pair: (-pair[1], pair[0]))
     return f"\nRejected: {', '.join(f'{reason} {number:,}' for reason, number in ranked)}.\n"
 
 

@@ -25,7 +25,7 @@ class ClassCount:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Census:
+class DatasetStats:
     """What is in the indices of a job.
 
     `classes` are those that have candidates, by the generator's index; their places in it number the classes of a data
@@ -57,8 +57,8 @@ class Census:
         return sum(found.candidates for found in self.classes)
 
 
-def count(indices: Iterable[pa.Table]) -> Census:
-    """The census of these indices."""
+def count(indices: Iterable[pa.Table]) -> DatasetStats:
+    """The stats of these indices."""
     labels: dict[int, str] = {}
     candidates: Counter[int] = Counter()
     accepted: Counter[int] = Counter()
@@ -93,7 +93,7 @@ def count(indices: Iterable[pa.Table]) -> Census:
         )
         for label in sorted(labels)
     )
-    return Census(classes=classes, rejected=dict(rejected), sizes=tuple(sorted(sizes)), bytes=size)
+    return DatasetStats(classes=classes, rejected=dict(rejected), sizes=tuple(sorted(sizes)), bytes=size)
 
 
 def _grouped(table: pa.Table, keys: list[str], wanted: list[tuple[str, str]]) -> list[tuple]:  # type: ignore[type-arg]

@@ -28,7 +28,7 @@ class Verdict(Record):
 
 
 @dataclass(frozen=True)
-class Staging:
+class Review:
     """What is staged of one version."""
 
     store: ObjectStore

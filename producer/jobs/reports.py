@@ -63,7 +63,7 @@ def _check(backend: Backend, spec: Spec) -> None:
 
 def _ask(backend: Backend, job: str) -> None:
     try:
-        backend.queues.conclude(job)
+        backend.queues.finalize_images(job)
     except RedisUnavailable as error:
         raise RedisUnavailable(
             f"Redis did not take the message that has the page of {job} made; start it, then ask again."

@@ -110,7 +110,7 @@ def test_each_file_says_that_it_is_synthetic_and_what_it_was_made_of(client: Cli
 
 def test_the_page_shows_originals_beside_reconstructions(client: Client, reconstructed: Status) -> None:
     page = client.report(reconstructed.id)
-    for said in ("Originals and reconstructions", "Largest errors", "PSNR", "could not be read: 1.", "painter@1"):
+    for said in ("SourceImages and reconstructions", "Largest errors", "PSNR", "could not be read: 1.", "painter@1"):
         assert said in page, said
     assert page.count('src="data:image/png') == 3, "pairs, worst pairs, histogram"
     assert "http://" not in page and "https://" not in page
@@ -177,8 +177,8 @@ def test_both_are_data_sets_like_any_other(client: Client, reconstructed: Status
     for job in (reconstructed, way):
         for layout in ("webdataset", "parquet", "imagefolder"):
             folder = tmp_path / job.id / layout
-            census = client.export_images(job.id, layout, folder)  # type: ignore[arg-type]
-            assert {one.label: one.accepted for one in census.classes} == job.labels
+            stats = client.export_images(job.id, layout, folder)  # type: ignore[arg-type]
+            assert {one.label: one.accepted for one in stats.classes} == job.labels
             card = (folder / "README.md").read_text()
             assert (
                 "imagemill generate --model painter@1 --" + ("reconstruct" if job is reconstructed else "inter") in card

@@ -16,7 +16,7 @@ from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, ModelError, RedisUnavailable, ServiceUnavailable, StoreUnavailable
 from contract.jobs.lifecycle import Backend
 from contract.models.registry import Model, Registry, imagemill_version, make_file
-from contract.models.review import Staging, Verdict
+from contract.models.review import Review, Verdict
 from producer.models import describe, pull, push, read_config, read_labels
 
 SHAPE = {"size": 28, "mean": 127.5, "std": 127.5}
@@ -99,7 +99,7 @@ class Workers:
 
     store: ObjectStore
     alive: bool = True
-    answer: Callable[[Staging], None] = lambda _: None
+    answer: Callable[[Review], None] = lambda _: None
     asked: list[float] = field(default_factory=list)
     now: float = 0.0
     queue_error: Exception | None = None
@@ -108,7 +108,7 @@ class Workers:
         if self.queue_error:
             raise self.queue_error
         self.asked.append(self.now)
-        self.answer(Staging(self.store, name, version))
+        self.answer(Review(self.store, name, version))
 
     def workers(self) -> list[Any]:
         return [SimpleNamespace(fields={"queues": "classify,check"})] if self.alive else []
@@ -136,8 +136,8 @@ def left(store: ObjectStore, version: int = 1) -> set[str]:
     return {entry.key.removeprefix(prefix) for entry in store.list(prefix)}
 
 
-def says_yes(staging: Staging) -> None:
-    staging.settle(Verdict(ok=True))
+def says_yes(review: Review) -> None:
+    review.settle(Verdict(ok=True))
 
 
 def test_a_worker_that_says_yes_publishes(workers: Workers, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_worker_that_says_yes_publishes(workers: Workers, tmp_path: Path) -> N
 
 
 def test_a_worker_that_says_no_is_quoted(workers: Workers, tmp_path: Path) -> None:
-    workers.answer = lambda staging: (staging.settle(Verdict(ok=False, reason="Its batch is fixed to 2.")), None)[1]
+    workers.answer = lambda review: (review.settle(Verdict(ok=False, reason="Its batch is fixed to 2.")), None)[1]
 
     with pytest.raises(InvalidInput, match=r"birds@1 is refused\. Its batch is fixed to 2\."):
         push_it(workers, tmp_path)
@@ -162,7 +162,7 @@ def test_a_worker_that_says_no_is_quoted(workers: Workers, tmp_path: Path) -> No
 
 
 def test_a_lost_message_is_sent_again(workers: Workers, tmp_path: Path) -> None:
-    workers.answer = lambda staging: says_yes(staging) if len(workers.asked) == 3 else None
+    workers.answer = lambda review: says_yes(review) if len(workers.asked) == 3 else None
 
     push_it(workers, tmp_path)
 
@@ -191,11 +191,11 @@ def test_a_worker_that_comes_too_late_publishes_nothing(workers: Workers, tmp_pa
     with pytest.raises(ServiceUnavailable):
         push_it(workers, tmp_path, timeout=1.0)
 
-    assert not Staging(workers.store, "birds", 1).settle(Verdict(ok=True)).ok
+    assert not Review(workers.store, "birds", 1).settle(Verdict(ok=True)).ok
 
 
 def test_interrupted_it_leaves_nothing_but_the_number(workers: Workers, tmp_path: Path) -> None:
-    def interrupt(_: Staging) -> None:
+    def interrupt(_: Review) -> None:
         raise KeyboardInterrupt
 
     workers.answer = interrupt

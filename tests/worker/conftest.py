@@ -21,7 +21,7 @@ from contract.keys import JobKeys
 from contract.models.registry import File, Model, Preprocess
 from worker.classify.shard import ShardRunner
 from worker.engine.pipeline import Encoded, Failed, Labelled, Result
-from worker.execution.exclusive import Gate
+from worker.execution.exclusive import SharedExclusiveLock
 from worker.execution.leases import LeaseRenewer
 from worker.sources.fetch import Fetcher
 
@@ -98,7 +98,7 @@ def runner_of(backend: Backend, request: pytest.FixtureRequest) -> Callable[...,
         request.addfinalizer(renewer.close)
         request.addfinalizer(fetcher.close)
         models = models or FakeModels()
-        return ShardRunner(name, backend, renewer, fetcher, models, Gate(), max_attempts)  # type: ignore[arg-type]
+        return ShardRunner(name, backend, renewer, fetcher, models, SharedExclusiveLock(), max_attempts)  # type: ignore[arg-type]
 
     return make
 

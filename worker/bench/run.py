@@ -51,13 +51,13 @@ _GENERATOR = {"classes": _CLASSES, "channels": 1, "size": 28, "latent": 100}
 
 def crops(photos: Path, count: int, into: Path) -> list[Path]:
     """`count` distinct JPEG crops of 500×375 (quality 90) of the photos in a folder, the same each time."""
-    originals = [Image.open(p).convert("RGB") for p in sorted(photos.glob("*.jpg"))]
-    if not originals:
+    source_images = [Image.open(p).convert("RGB") for p in sorted(photos.glob("*.jpg"))]
+    if not source_images:
         raise InvalidSource(f"{photos} holds no .jpg files to measure with; name another folder with --photos.")
     rng = random.Random(0)
     plans = []
     for n in range(count):
-        image = originals[n % len(originals)]
+        image = source_images[n % len(source_images)]
         part = rng.uniform(0.55, 1.0)
         width = int(min(image.width, image.height * 4 / 3) * part)
         height = int(width * 3 / 4)

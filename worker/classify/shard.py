@@ -28,7 +28,7 @@ from contract.keys import JobKeys, child_shards, shard_stem
 from contract.models.registry import Model
 from worker.classify.rows import Rows, read_rows, tally
 from worker.engine.pipeline import Encoded, Result
-from worker.execution.exclusive import Gate
+from worker.execution.exclusive import SharedExclusiveLock
 from worker.execution.leases import Lease, LeaseRenewer
 from worker.execution.model_cache import Loaded, Models
 from worker.execution.runner import Runner
@@ -49,18 +49,18 @@ class ShardRunner:
     renewer: LeaseRenewer
     fetcher: Fetcher
     models: Models
-    gate: Gate
+    turns: SharedExclusiveLock
     max_attempts: int
 
     def run(self, job: str, shard: int) -> None:
         """Label the images of a shard and commit them, if it is free."""
         runner = Runner("classify", self.name, self.backend, self.renewer, self.models.on_accelerator)
-        runner.run(job, shard, self._commit, self._gate)
+        runner.run(job, shard, self._commit, self._turn)
 
-    def _gate(self, kills: int) -> AbstractContextManager[None]:
+    def _turn(self, kills: int) -> AbstractContextManager[None]:
         """A shard that was begun before and not ended is a suspect. It runs alone, so that it takes no
         other with it, and none is blamed for what a neighbour did."""
-        return self.gate.alone() if kills else self.gate.together()
+        return self.turns.exclusive() if kills else self.turns.shared()
 
     def _commit(self, lease: Lease, kills: int) -> Step:
         job, shard = lease.job, lease.shard

@@ -60,7 +60,7 @@ def _finalize(backend: Backend, job: str) -> None:
         reopen(backend, job)
         return
     if isinstance(spec, ImagesSpec):
-        backend.queues.conclude(job)  # on a worker: that takes torch
+        backend.queues.finalize_images(job)  # on a worker: that takes torch
         return
     if not isinstance(spec, Classify):
         _end_single(backend, spec, commits[0])
@@ -118,7 +118,7 @@ def _end_single(backend: Backend, spec: Train | Evaluate | Verify, commit: Shard
 
 def _handed_over(backend: Backend, job: str) -> bool:
     """Whether a worker concludes what was generated, or the message for it waits."""
-    return backend.ledger.locked("conclude", job) or (job,) in backend.ledger.messages((QUEUE_GENERATE,), 0)
+    return backend.ledger.locked("finalize_images", job) or (job,) in backend.ledger.messages((QUEUE_GENERATE,), 0)
 
 
 def _missing(backend: Backend, job: str, plan: Plan, commits: list[ShardCommit]) -> bool:

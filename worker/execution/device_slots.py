@@ -16,7 +16,7 @@ _LOOK = 0.5
 """Seconds between two looks at what may end the wait."""
 
 
-class Lanes:
+class DeviceSlots:
     """As many as `threads` on a CPU, one on an accelerator. A thread that has one may take it again."""
 
     def __init__(self, device: torch.device, threads: int) -> None:

@@ -1,4 +1,4 @@
-"""Shards of one process run together, unless one must run alone."""
+"""Lets the shards of one process run together, unless one must run alone."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Gate:
-    """Any number `together`, or a single one `alone`; who waits to be alone lets nobody in after it."""
+class SharedExclusiveLock:
+    """A shared-exclusive lock; a waiting exclusive holder lets no new shared holder in."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._inside = 0
-        self._waiting_alone = 0
-        self._occupied = False
+        self._shared = 0
+        self._waiting_exclusive = 0
+        self._exclusive = False
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """Inside with others."""
+    def shared(self) -> Iterator[None]:
+        """Hold the lock together with other shared holders."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._occupied and not self._waiting_alone)
-            self._inside += 1
+            self._changed.wait_for(lambda: not self._exclusive and not self._waiting_exclusive)
+            self._shared += 1
         try:
             yield
         finally:
             with self._changed:
-                self._inside -= 1
+                self._shared -= 1
                 self._changed.notify_all()
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Inside with nobody else."""
+    def exclusive(self) -> Iterator[None]:
+        """Hold the lock alone."""
         with self._changed:
-            self._waiting_alone += 1
-            self._changed.wait_for(lambda: not self._occupied and not self._inside)
-            self._waiting_alone -= 1
-            self._occupied = True
+            self._waiting_exclusive += 1
+            self._changed.wait_for(lambda: not self._exclusive and not self._shared)
+            self._waiting_exclusive -= 1
+            self._exclusive = True
         try:
             yield
         finally:
             with self._changed:
-                self._occupied = False
+                self._exclusive = False
                 self._changed.notify_all()

@@ -68,11 +68,11 @@ class Runner:
         job: str,
         shard: int,
         work: Work,
-        gate: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext(),
+        turn: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext(),
     ) -> None:
         """Run a shard if it is free, and never raise for what a second worker can do better.
 
-        `gate`, told how many workers the shard has killed, is where it waits for others in this process.
+        `turn`, told how many workers the shard has killed, is where it waits for others in this process.
         """
         token = f"{self.name}:{uuid.uuid4().hex[:12]}"
         ledger = self.backend.ledger
@@ -84,7 +84,7 @@ class Runner:
         lease = Lease(job, shard, token)
         attempts, at_once = kills, False
         try:
-            with self.renewer.hold(lease), gate(kills):
+            with self.renewer.hold(lease), turn(kills):
                 if not ledger.begin(job, shard, token, kills + 1):
                     raise LeaseLost(f"Another worker holds shard {shard} of {job}.")
                 lease.begin()

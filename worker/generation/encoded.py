@@ -1,6 +1,6 @@
 """Fills a shard with what the encoder and the decoder of a model make of images: reconstructions, interpolations.
 
-    originals → encoder → means → (points between them) → decoder → images → archive
+    source_images → encoder → means → (points between them) → decoder → images → archive
 
 It knows neither leases' ends nor commits: `worker.generation.shard` commits.
 """
@@ -26,7 +26,7 @@ from worker.engine.images.encode import encode
 from worker.execution.leases import Lease
 from worker.execution.model_cache import Models
 from worker.generation.archive import Archive, facts, new_row
-from worker.generation.source_images import Originals
+from worker.generation.source_images import SourceImages
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class Autoencoding:
     """What a worker needs for that; `encoders` write files, and who computes takes a `turn` on the device."""
 
     models: Models
-    originals: Originals
+    source_images: SourceImages
     encoders: ThreadPoolExecutor
     turn: Callable[[Lease], AbstractContextManager[None]]
 
     def fill(self, spec: EncodedSpec, lease: Lease, archive: Archive) -> Counter[str]:
-        """Every image of a shard into its archive; how many originals cannot be read, by error code."""
+        """Every image of a shard into its archive; how many source images cannot be read, by error code."""
         if isinstance(spec, Interpolate):
             self._interpolate(spec, lease, archive)
             return Counter()
@@ -52,7 +52,7 @@ class Autoencoding:
             lease.progress(0, 0, {"read": images})
             lease.check()
 
-        block = self.originals.of_shard(spec, lease.shard, seen=seen)
+        block = self.source_images.of_shard(spec, lease.shard, seen=seen)
         autoencoder = self.models.generator(spec.model, spec.precision).autoencoder()
         for at in range(0, len(block.labels), GROUP):
             given, labels = block.images[at : at + GROUP], torch.from_numpy(block.labels[at : at + GROUP])
@@ -73,7 +73,7 @@ class Autoencoding:
         model, (label,) = self.models.model(spec.model), spec.classes
         start = lease.shard * spec.shard_size
         autoencoder = self.models.generator(spec.model, spec.precision).autoencoder()
-        ends = torch.from_numpy(self.originals.ends(spec)).movedim(-1, 1)
+        ends = torch.from_numpy(self.source_images.ends(spec)).movedim(-1, 1)
         with self.turn(lease):
             a, b = autoencoder.means(ends, torch.full((2,), label))
         for numbers in torch.arange(start, min(start + spec.shard_size, spec.steps)).split(GROUP):
@@ -93,8 +93,8 @@ class Autoencoding:
         return shown, list(self.encoders.map(partial(encode, image_format=spec.image_format), shown))
 
 
-def mean_squared_errors(originals: NDArray[np.uint8], images: NDArray[np.uint8]) -> NDArray[np.float64]:
+def mean_squared_errors(source_images: NDArray[np.uint8], images: NDArray[np.uint8]) -> NDArray[np.float64]:
     """The mean squared error of each image [n, h, w, c], float64 [n]; pixels count as 0 to 1."""
-    apart = (originals.astype(np.float64) - images) / 255
+    apart = (source_images.astype(np.float64) - images) / 255
     found: NDArray[np.float64] = np.square(apart).mean(axis=(1, 2, 3))
     return found

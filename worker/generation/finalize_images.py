@@ -27,7 +27,7 @@ import pyarrow as pa
 from contract.backend.objects import ObjectStore
 from contract.data import image_index
 from contract.data.dataset_card import CARD, card
-from contract.data.dataset_stats import Census, count
+from contract.data.dataset_stats import DatasetStats, count
 from contract.data.image_index import SUFFIX
 from contract.data.items import parse_s3
 from contract.errors import ImagemillError, ServiceUnavailable
@@ -51,12 +51,12 @@ FINAL = 1
 
 
 @dataclass(frozen=True)
-class Concluder:
-    """What a worker needs to conclude jobs."""
+class ImagesFinalizer:
+    """What a worker needs to finalize jobs that generate."""
 
     backend: Backend
     models: Models
-    report: Callable[[SampledSpec, Census], dict[str, float]]
+    report: Callable[[SampledSpec, DatasetStats], dict[str, float]]
     """Writes the page of a job that generated from a seed; what it measured for that."""
     encoded: Callable[[EncodedSpec], dict[str, float]]
     """The same of a job that encoded images."""
@@ -70,13 +70,13 @@ class Concluder:
         ledger = self.backend.ledger
         if self._labels(job):
             return
-        hold = ledger.lock("conclude", job, self.lock_seconds)
+        hold = ledger.lock("finalize_images", job, self.lock_seconds)
         if hold is None:
             return
         try:
             with _held(hold, self.lock_seconds) as holds:
                 if ledger.state(job) == "finalizing":
-                    self._conclude(job, holds)
+                    self._finalize_images(job, holds)
         except _LockLostError:
             log.info("Another worker concludes %s, or it was canceled", job)
         except ServiceUnavailable as error:
@@ -88,7 +88,7 @@ class Concluder:
             log.exception("The conclusion of %s failed", job)
             self._fail(job, f"The images could not be put together ({error!r}); see the worker's log.")
         finally:
-            ledger.unlock("conclude", job)
+            ledger.unlock("finalize_images", job)
 
     def _fail(self, job: str, reason: str) -> None:
         """End the job, unless somebody else has: what one finds missing another may have put away at the end."""
@@ -105,7 +105,7 @@ class Concluder:
             log.warning("The page of %s cannot be made: %s", job, error)
         return True
 
-    def _conclude(self, job: str, hold: Callable[[], bool]) -> None:
+    def _finalize_images(self, job: str, hold: Callable[[], bool]) -> None:
         spec = read_images(self.backend.store, job)
         if not isinstance(spec, Synthesize):
             self._end(spec, [])
@@ -173,10 +173,10 @@ class Concluder:
     def _end(self, spec: ImagesSpec, short: Sequence[str]) -> None:
         """Write summary and page, and end the job; `short` says of which classes how much is missing."""
         store = self.backend.store
-        census = count(table for _, table in image_index.shards(store, spec))
-        accepted = {one.label: one.accepted for one in census.classes}
+        stats = count(table for _, table in image_index.shards(store, spec))
+        accepted = {one.label: one.accepted for one in stats.classes}
         left_out = _left_out(store, spec)
-        if left_out and not census.candidates:
+        if left_out and not stats.candidates:
             codes = ", ".join(f"{code} {number:,}" for code, number in left_out.most_common())
             close(self.backend, spec.id, "failed", f"No image of {spec.source.label} could be read ({codes}).")
             return
@@ -187,9 +187,9 @@ class Concluder:
             "kind": spec.kind,
             "model": spec.model,
             **({"seed": spec.seed} if isinstance(spec, SampledSpec) else {"source": spec.source.label}),
-            "candidates": census.candidates,
+            "candidates": stats.candidates,
             "accepted": accepted,
-            "rejected": census.rejected,
+            "rejected": stats.rejected,
             "error_codes": dict(left_out),
             "short": list(short),
             "created_at": status.created_at if status else None,
@@ -198,19 +198,19 @@ class Concluder:
         if self.backend.ledger.state(spec.id) != "finalizing":
             raise _LockLostError
         store.put(f"{prefix}summary.json", json.dumps(summary, indent=1, ensure_ascii=False).encode(), bucket=bucket)
-        store.put(f"{prefix}{CARD}", card(spec, census, "webdataset").encode(), bucket=bucket)
-        metrics = self.report(spec, census) if isinstance(spec, SampledSpec) else self.encoded(spec)
+        store.put(f"{prefix}{CARD}", card(spec, stats, "webdataset").encode(), bucket=bucket)
+        metrics = self.report(spec, stats) if isinstance(spec, SampledSpec) else self.encoded(spec)
         details: dict[str, Any] = {
-            "total": census.candidates + left_out.total(),
-            "done": census.candidates + left_out.total(),
-            "ok": census.candidates,
+            "total": stats.candidates + left_out.total(),
+            "done": stats.candidates + left_out.total(),
+            "ok": stats.candidates,
             "errors": left_out.total(),
             "error_codes": dict(left_out) or None,
             "labels": accepted,
-            "metrics": {"accepted": float(census.accepted), **metrics},
+            "metrics": {"accepted": float(stats.accepted), **metrics},
         }
         if short:
-            reason = f"After {census.candidates:,} candidates {'; '.join(short)}; what there is is kept."
+            reason = f"After {stats.candidates:,} candidates {'; '.join(short)}; what there is is kept."
             close(self.backend, spec.id, "failed", reason, **details)
             return
         store.put(f"{prefix}_SUCCESS", b"", bucket=bucket)
@@ -220,7 +220,7 @@ class Concluder:
 
 
 def _left_out(store: ObjectStore, spec: ImagesSpec) -> Counter[str]:
-    """How many originals could not be read, by error code; what comes of a seed has none."""
+    """How many source images could not be read, by error code; what comes of a seed has none."""
     if isinstance(spec, SampledSpec):
         return Counter()
     return sum((Counter(commit.error_codes) for commit in read_commits(store, spec.id)), Counter[str]())
@@ -244,7 +244,7 @@ def _held(hold: Callable[[], bool], seconds: float) -> Iterator[Callable[[], boo
             except ServiceUnavailable as error:
                 log.warning("The lock was not renewed: %s", error)
 
-    thread = threading.Thread(target=renew, name="conclude", daemon=True)
+    thread = threading.Thread(target=renew, name="finalize_images", daemon=True)
     thread.start()
     try:
         yield lambda: not lost.is_set()

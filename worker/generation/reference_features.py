@@ -47,7 +47,7 @@ class Reference:
 
 
 @dataclass
-class References:
+class ReferenceFeatures:
     """Those of the jobs that this process works on."""
 
     store: ObjectStore

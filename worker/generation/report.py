@@ -28,7 +28,7 @@ from worker.datasets.dataset import evenly
 from worker.engine.images.decode import decode
 from worker.execution.model_cache import Models
 from worker.generation.archive import Row
-from worker.generation.reference_features import Reference, References
+from worker.generation.reference_features import Reference, ReferenceFeatures
 from worker.generation.selection import normalized
 from worker.generation.shard import FEATURES
 from worker.metrics import distances
@@ -67,7 +67,7 @@ class _Found:
             self.first[label] = sorted(found, key=lambda one: one[1]["index"])[:SHEET]
         self.nearest = sorted(self.nearest, key=lambda one: one[0])[:PAIRS]
 
-    def pictured(self, counted: dataset_stats.Census) -> bool:
+    def pictured(self, counted: dataset_stats.DatasetStats) -> bool:
         """Whether the images of every contact sheet are there."""
         return all(len(self.first.get(one.index, ())) >= min(SHEET, one.accepted) for one in counted.classes)
 
@@ -78,10 +78,10 @@ class GeneratedReport:
 
     backend: Backend
     models: Models
-    references: References
+    reference_features: ReferenceFeatures
     max_pixels: int
 
-    def write(self, spec: SampledSpec, counted: dataset_stats.Census) -> dict[str, float]:
+    def write(self, spec: SampledSpec, counted: dataset_stats.DatasetStats) -> dict[str, float]:
         """Write the page of a job that made what is `counted`; figures for `show`."""
         found = _Found()
         for commit, table in image_index.shards(self.backend.store, spec):
@@ -106,7 +106,7 @@ class GeneratedReport:
         if isinstance(spec, Synthesize):
             accepted, rejected = (np.array(part, np.float32) for part in found.scores)
             scores = GateScores(accepted, rejected, spec.min_score)
-            reference = self.references.known(spec)
+            reference = self.reference_features.known(spec)
             if reference is not None:
                 nearest = self._nearest(spec, found, files)
                 compared = self._distances(spec, reference)
@@ -134,7 +134,7 @@ class GeneratedReport:
         """The accepted images nearest to a training image, beside it, at the size of the generator."""
         if not found.nearest:
             return None
-        real = self.references.images(spec)
+        real = self.reference_features.images(spec)
         rows = [row for _, _, row in found.nearest]
         training = real.images[np.array([int(row["nearest"]) for row in rows], np.int64)]
         generated = np.stack([self._pixels(files[row["key"]], real.size) for row in rows])

@@ -1,8 +1,8 @@
-"""The page of a job that encoded images: originals beside reconstructions and their errors, or a way between two.
+"""The page of a job that encoded images: source images beside reconstructions and their errors, or a way between two.
 
-    indices, shard by shard → errors → a few files and their originals → page
+    indices, shard by shard → errors → a few files and their source images → page
 
-Read from what is committed, and from the originals where they still are, so it can be written again.
+Read from what is committed, and from the source images where they still are, so it can be written again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from worker.engine.images.decode import decode
 from worker.execution.model_cache import Models
 from worker.generation.archive import Row
 from worker.generation.report import read_files
-from worker.generation.source_images import Originals
+from worker.generation.source_images import SourceImages
 from worker.pages import encoded, page
 from worker.pages.encoded import PAIRS, WORST, ClassError, Pairs
 from worker.pages.page import Section
@@ -65,7 +65,7 @@ class EncodedReport:
 
     backend: Backend
     models: Models
-    originals: Originals
+    source_images: SourceImages
     max_pixels: int
 
     def write(self, spec: EncodedSpec) -> dict[str, float]:
@@ -92,16 +92,16 @@ class EncodedReport:
         classes = [ClassError(name, len(mse), float(np.mean(mse))) for name, mse in found.of_class.items()]
         errors = np.concatenate([np.array(mse, np.float64) for mse in found.of_class.values()])
         first, worst = found.first_of_each(), found.worst
-        originals = self._read(spec, [*first, *worst])
+        source_images = self._read(spec, [*first, *worst])
         files = read_files(self.backend.store, [*first, *worst])
-        pairs, largest = (self._pairs(spec, chosen, originals, files) for chosen in (first, worst))
+        pairs, largest = (self._pairs(spec, chosen, source_images, files) for chosen in (first, worst))
         mean = float(errors.mean())
         ratio = encoded.psnr(mean)
         figures = {"mse": mean} | ({} if ratio is None else {"psnr": ratio})
         return encoded.reconstruction_sections(pairs, largest, errors, classes, found.left_out), figures
 
     def _read(self, spec: Reconstruct, wanted: Sequence[_Found]) -> dict[int, NDArray[np.uint8]]:
-        """The originals of these rows by their index, as far as they can still be read."""
+        """The source images of these rows by their index, as far as they can still be read."""
         places: dict[int, set[int]] = defaultdict(set)
         for commit, row in wanted:
             places[commit.shard].add(row["index"] - commit.shard * spec.shard_size)
@@ -109,7 +109,7 @@ class EncodedReport:
         for shard, asked in places.items():
             ordered = sorted(asked)
             try:
-                block = self.originals.of_shard(spec, shard, ordered)
+                block = self.source_images.of_shard(spec, shard, ordered)
             except (InvalidSource, ObjectNotFound):
                 continue  # IDX files that are gone: figures and reconstructions stand without them
             for place, image in zip(block.places, block.images, strict=True):
@@ -120,14 +120,14 @@ class EncodedReport:
         self,
         spec: Reconstruct,
         chosen: Sequence[_Found],
-        originals: dict[int, NDArray[np.uint8]],
+        source_images: dict[int, NDArray[np.uint8]],
         files: dict[str, bytes],
     ) -> Pairs | None:
-        rows = [row for _, row in chosen if row["index"] in originals]
+        rows = [row for _, row in chosen if row["index"] in source_images]
         if not rows:
             return None
         made = np.stack([self._pixels(spec, files[row["key"]]) for row in rows])
-        return Pairs(np.stack([originals[row["index"]] for row in rows]), made, [row["mse"] for row in rows])
+        return Pairs(np.stack([source_images[row["index"]] for row in rows]), made, [row["mse"] for row in rows])
 
     def _way(self, spec: Interpolate) -> tuple[Section, ...]:
         shown = set(encoded.thinned(spec.steps))
@@ -140,7 +140,7 @@ class EncodedReport:
         files = read_files(self.backend.store, wanted)
         way = np.stack([self._pixels(spec, files[row["key"]]) for _, row in wanted])
         try:
-            ends = pixels.rgb(self.originals.ends(spec))
+            ends = pixels.rgb(self.source_images.ends(spec))
         except InvalidSource:
             ends = None
         name = self.models.model(spec.model).labels[spec.classes[0]]

@@ -34,7 +34,7 @@ from contract.models.registry import Model
 from worker.engine.generators.sampler import GROUP
 from worker.engine.images import pixels
 from worker.engine.images.encode import encode
-from worker.execution.device_slots import Lanes
+from worker.execution.device_slots import DeviceSlots
 from worker.execution.leases import Lease, LeaseRenewer
 from worker.execution.model_cache import Models
 from worker.execution.runner import Runner, commit_single
@@ -42,9 +42,9 @@ from worker.generation import candidate_plan
 from worker.generation.archive import Archive, Row, facts, index, new_row
 from worker.generation.candidate_plan import Portion
 from worker.generation.encoded import Autoencoding
-from worker.generation.reference_features import Reference, References
+from worker.generation.reference_features import Reference, ReferenceFeatures
 from worker.generation.selection import normalized
-from worker.generation.source_images import Originals
+from worker.generation.source_images import SourceImages
 
 FEATURES = "features"
 """The column that an index of candidates has behind the others: those of the gate, float32, null where it rejects."""
@@ -61,10 +61,10 @@ class GenerateRunner:
     backend: Backend
     renewer: LeaseRenewer
     models: Models
-    references: References
-    originals: Originals
+    reference_features: ReferenceFeatures
+    source_images: SourceImages
     encoders: ThreadPoolExecutor
-    lanes: Lanes
+    device_slots: DeviceSlots
     max_attempts: int
 
     def run(self, job: str, shard: int) -> None:
@@ -86,7 +86,9 @@ class GenerateRunner:
         archive, left_out = Archive(spec.image_format), Counter[str]()
         output, extra = f"{spec.output}{shard_stem(lease.shard)}.parquet", None
         if isinstance(spec, EncodedSpec):
-            left_out = Autoencoding(self.models, self.originals, self.encoders, self._turn).fill(spec, lease, archive)
+            left_out = Autoencoding(self.models, self.source_images, self.encoders, self._turn).fill(
+                spec, lease, archive
+            )
         elif isinstance(spec, Generate):
             self._generate(spec, self._portion(spec, lease), lease, archive)
         else:
@@ -136,7 +138,7 @@ class GenerateRunner:
     def _judge(self, spec: Synthesize, portion: Portion, lease: Lease, archive: Archive) -> pa.Array:
         """Every candidate of the portion into the archive, those that pass as images; their features."""
         model, gate = self.models.model(spec.model), self.models.model(spec.gate)
-        reference = self.references.of(spec, lease)
+        reference = self.reference_features.of(spec, lease)
         features: list[NDArray[np.float32] | None] = []
         made: list[tuple[list[Row], NDArray[np.float32], Future[list[bytes]]]] = []
         with self.models.use(spec.gate, "fp32") as loaded:
@@ -185,7 +187,7 @@ class GenerateRunner:
             lease.progress(lease.ok, lease.errors)
             lease.check()
 
-        return self.lanes.turn(waits)
+        return self.device_slots.turn(waits)
 
     def _put(self, address: str, data: bytes) -> None:
         bucket, key = parse_s3(address)

@@ -19,7 +19,7 @@ from worker.execution.model_cache import Models
 
 
 @dataclass(frozen=True)
-class Originals:
+class SourceImages:
     """Reads them again whenever they are asked for: they are the user's, and the tars hold no copy."""
 
     store: ObjectStore

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from contract.errors import ModelError
 from contract.jobs.lifecycle import Backend
 from contract.models.registry import Model, Registry
-from contract.models.review import Staging, Verdict
+from contract.models.review import Review, Verdict
 from worker.execution.model_cache import fetch_weights
 from worker.models.trial import try_out
 
@@ -26,37 +26,37 @@ def admit(backend: Backend, name: str, version: int, cache: Path) -> None:
     Nothing happens where it was withdrawn, or where another worker is at it. Raises what the store raises: the
     producer, which waits, asks again.
     """
-    staging = Staging(backend.store, name, version)
-    if backend.ledger.lock("check", staging.ref, _LOCK_SECONDS) is None:
-        log.info("%s is being tried by another worker", staging.ref)
+    review = Review(backend.store, name, version)
+    if backend.ledger.lock("check", review.ref, _LOCK_SECONDS) is None:
+        log.info("%s is being tried by another worker", review.ref)
         return
     try:
-        _admit(staging, cache)
+        _admit(review, cache)
     finally:
-        backend.ledger.unlock("check", staging.ref)
+        backend.ledger.unlock("check", review.ref)
 
 
-def _admit(staging: Staging, cache: Path) -> None:
-    draft = staging.draft()
+def _admit(review: Review, cache: Path) -> None:
+    draft = review.draft()
     if draft is None:
-        log.info("%s was withdrawn, or is decided already", staging.ref)
+        log.info("%s was withdrawn, or is decided already", review.ref)
         return
-    verdict = staging.verdict() or staging.settle(_judge(staging, draft, cache))
+    verdict = review.verdict() or review.settle(_judge(review, draft, cache))
     if verdict.ok:
-        staging.publish(Model.model_validate_json(draft))
-        log.info("%s is published", staging.ref)
+        review.publish(Model.model_validate_json(draft))
+        log.info("%s is published", review.ref)
     else:
-        staging.discard()
-        log.info("%s is refused: %s", staging.ref, verdict.reason)
+        review.discard()
+        log.info("%s is refused: %s", review.ref, verdict.reason)
 
 
-def _judge(staging: Staging, draft: bytes, cache: Path) -> Verdict:
+def _judge(review: Review, draft: bytes, cache: Path) -> Verdict:
     host = socket.gethostname()
     try:
         model = Model.model_validate_json(draft)
-        if model.ref != staging.ref or Registry(staging.store).exists(staging.name, staging.version):
-            raise ModelError(f"{staging.ref} is another model already; push it again, for a version of its own.")
-        weights = fetch_weights(staging.store, model, cache)
+        if model.ref != review.ref or Registry(review.store).exists(review.name, review.version):
+            raise ModelError(f"{review.ref} is another model already; push it again, for a version of its own.")
+        weights = fetch_weights(review.store, model, cache)
         try:
             try_out(model, weights)
         except ModelError:

@@ -1,4 +1,4 @@
-"""What the page of a job that encoded images shows: originals beside reconstructions, or a way between two images.
+"""What the page of a job that encoded images shows: source images beside reconstructions, or a way between two images.
 
 It knows no figures and no images but those that it is given, and none of the jobs that they come from.
 """
@@ -18,20 +18,24 @@ from worker.pictures import contact_sheet
 
 PAIRS, WORST = 20, 12
 STRIP = 70
-"""Images of a way that are shown, at most: six rows with the two originals."""
+"""Images of a way that are shown, at most: six rows with the two source images."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pairs:
-    """Originals uint8 [n, h, w, c], c 1 or 3, reconstructions of the same shape, and their errors."""
+    """SourceImages uint8 [n, h, w, c], c 1 or 3, reconstructions of the same shape, and their errors."""
 
-    originals: NDArray[np.uint8]
+    source_images: NDArray[np.uint8]
     reconstructions: NDArray[np.uint8]
     errors: Sequence[float]
 
     def draw(self) -> bytes:
         return plots.pairs(
-            self.originals, self.reconstructions, self.errors, "Original, left, and its reconstruction, right", "MSE"
+            self.source_images,
+            self.reconstructions,
+            self.errors,
+            "Original, left, and its reconstruction, right",
+            "MSE",
         )
 
 
@@ -60,9 +64,9 @@ def reconstruction_sections(
     if left_out:
         text += f" Left out, for they could not be read: {left_out:,}."
     if first is None:
-        text += " None of the originals can be read any more."
+        text += " None of the source images can be read any more."
     pictures = [] if first is None else [Picture(first.draw(), "The first of each class, not selected.")]
-    shown = [Section("Originals and reconstructions", text, pictures=tuple(pictures))]
+    shown = [Section("SourceImages and reconstructions", text, pictures=tuple(pictures))]
     if worst is not None:
         shown.append(Section("Largest errors", pictures=(Picture(worst.draw(), "Largest error first."),)))
     spread = plots.histogram("Errors of the reconstructions", "mean squared error of an image", {"images": errors})
@@ -90,8 +94,8 @@ def interpolation_sections(
     if len(way) < steps:
         text += f" {len(way)} of them are shown, evenly spread."
     if ends is None:
-        caption = "From left to right, row by row; the originals cannot be read any more."
+        caption = "From left to right, row by row; the source images cannot be read any more."
         return (Section("Interpolation", text, pictures=(Picture(contact_sheet.draw(way), caption),)),)
     strip = np.concatenate([ends[:1], way, ends[1:]])
-    caption = "First and last the two originals; between them what the decoder makes, row by row."
+    caption = "First and last the two source images; between them what the decoder makes, row by row."
     return (Section("Interpolation", text, pictures=(Picture(contact_sheet.draw(strip), caption),)),)

@@ -17,7 +17,7 @@ from obstore.store import S3Store
 from contract.settings import Settings
 
 
-class FastGet:
+class ObstoreReader:
     """Called with bucket, key, offset and length (None: all); the bytes, or None to ask the slow way."""
 
     def __init__(self, settings: Settings) -> None:

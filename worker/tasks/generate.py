@@ -1,4 +1,4 @@
-"""`imagemill.generate`, `imagemill.conclude` and `imagemill.verify`: run a shard, end the job, make images again."""
+"""`imagemill.generate`, `imagemill.finalize_images` and `imagemill.verify`: the tasks of jobs that generate."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ def generate(job: str, shard: int) -> None:
     process.run("generate", job, shard)
 
 
-@app.task(name=keys.TASK_CONCLUDE)  # type: ignore[untyped-decorator]
-def conclude(job: str) -> None:
+@app.task(name=keys.TASK_FINALIZE_IMAGES)  # type: ignore[untyped-decorator]
+def finalize_images(job: str) -> None:
     """Choose from what was generated, and end the job."""
     try:
-        concluder = process.concluder
+        images_finalizer = process.images_finalizer
     except ImportError as error:
         process.unfit(error)  # the reconciler sends it again, to a worker that can
         return
-    concluder.run(job)
+    images_finalizer.run(job)
 
 
 @app.task(name=keys.TASK_VERIFY)  # type: ignore[untyped-decorator]

@@ -22,7 +22,7 @@ from contract.data.dataset_card import (
     image_suffix,
     title,
 )
-from contract.data.dataset_stats import Census
+from contract.data.dataset_stats import DatasetStats
 from contract.data.image_index import schema
 from contract.jobs.specs import ImagesSpec, Synthesize
 
@@ -105,7 +105,9 @@ def data_file(name: str, data: bytes) -> DataFile:
     return DataFile(name, hashlib.sha256(data).hexdigest(), len(data))
 
 
-def croissant(spec: ImagesSpec, census: Census, layout: Layout, files: Sequence[DataFile], *, created_at: str) -> Node:
+def croissant(
+    spec: ImagesSpec, stats: DatasetStats, layout: Layout, files: Sequence[DataFile], *, created_at: str
+) -> Node:
     """The metadata of a data set of these files, ready for JSON; `created_at` is when the job was made, ISO 8601.
 
     The record set `images` has a record an image, with the pixels where a reader can get at them (not in IDX),
@@ -120,7 +122,7 @@ def croissant(spec: ImagesSpec, census: Census, layout: Layout, files: Sequence[
         sets, images = [], _parquet(spec)
     else:
         sets, images = [], _fields(spec, {"fileObject": {"@id": IDX_METADATA}})
-    records = [_record_set("images", "images/key", images), _classes(census)]
+    records = [_record_set("images", "images/key", images), _classes(stats)]
     if any(file.name == CANDIDATES for file in files):
         records.append(_candidates(spec, {"fileObject": {"@id": CANDIDATES}}))
     elif layout == "webdataset":
@@ -135,14 +137,14 @@ def croissant(spec: ImagesSpec, census: Census, layout: Layout, files: Sequence[
         "@context": CONTEXT,
         "@type": "sc:Dataset",
         "name": spec.id,
-        "alternateName": title(spec, census),
+        "alternateName": title(spec, stats),
         "description": description(spec),
         "conformsTo": "http://mlcommons.org/croissant/1.1",
         "dateCreated": created_at,
         "datePublished": created_at,
         "version": "1.0.0",
-        "citeAs": f"@misc{{{spec.id}, title = {{{title(spec, census)}}}, year = {{{created_at[:4]}}}}}",
-        "keywords": ["synthetic", "imagemill", *census.labels],
+        "citeAs": f"@misc{{{spec.id}, title = {{{title(spec, stats)}}}, year = {{{created_at[:4]}}}}}",
+        "keywords": ["synthetic", "imagemill", *stats.labels],
         **rai,
         "distribution": [*distribution, *sets],
         "recordSet": records,
@@ -187,11 +189,11 @@ def _parquet(spec: ImagesSpec) -> list[Node]:
     return [_field("images/image", "sc:ImageObject", source), label, *others]
 
 
-def _classes(census: Census) -> Node:
+def _classes(stats: DatasetStats) -> Node:
     """The classes by their numbers in the data set."""
     data = [
         {"classes/label": number, "classes/name": found.label, "classes/images": found.accepted}
-        for number, found in enumerate(census.classes)
+        for number, found in enumerate(stats.classes)
     ]
     fields = [
         _field("classes/label", "cr:Int64"),

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Iterable
 
 from contract.data.dataset_card import IDX_IMAGES, IDX_LABELS, IDX_METADATA, IDX_NAMES
-from contract.data.dataset_stats import Census
+from contract.data.dataset_stats import DatasetStats
 from contract.errors import InvalidInput, ObjectDamaged
 from contract.jobs.results import Row
 from contract.jobs.specs import ImagesSpec
@@ -24,7 +24,11 @@ _CLASSES = 256
 
 
 def write(
-    spec: ImagesSpec, census: Census, images: Iterable[tuple[Row, bytes]], target: Target, done: Callable[[int], None]
+    spec: ImagesSpec,
+    stats: DatasetStats,
+    images: Iterable[tuple[Row, bytes]],
+    target: Target,
+    done: Callable[[int], None],
 ) -> list[str]:
     """Write images, labels, names of the classes and a line of metadata an image; returns the names of the files.
 
@@ -32,20 +36,20 @@ def write(
     is not of the size in its row.
     """
     gray = _reader()
-    if len(census.sizes) != 1:
-        sizes = ", ".join(f"{width} × {height}" for width, height in census.sizes)
+    if len(stats.sizes) != 1:
+        sizes = ", ".join(f"{width} × {height}" for width, height in stats.sizes)
         raise InvalidInput(f"The images of {spec.id} have several sizes ({sizes}), and IDX holds one; {_ANOTHER}.")
-    if len(census.classes) > _CLASSES:
+    if len(stats.classes) > _CLASSES:
         raise InvalidInput(
-            f"{spec.id} has {len(census.classes):,} classes, and IDX has a byte for a label, so {_CLASSES} at most; "
+            f"{spec.id} has {len(stats.classes):,} classes, and IDX has a byte for a label, so {_CLASSES} at most; "
             f"{_ANOTHER}."
         )
-    ((width, height),), numbers = census.sizes, census.numbers
+    ((width, height),), numbers = stats.sizes, stats.numbers
     with target.writing(IDX_IMAGES, IDX_LABELS, IDX_NAMES, IDX_METADATA) as (pixels, labels, names, lines):
-        pixels.write(struct.pack(">4B3I", 0, 0, 8, 3, census.accepted, height, width))
-        labels.write(struct.pack(">4BI", 0, 0, 8, 1, census.accepted))
+        pixels.write(struct.pack(">4B3I", 0, 0, 8, 3, stats.accepted, height, width))
+        labels.write(struct.pack(">4BI", 0, 0, 8, 1, stats.accepted))
         # A name is one line, whatever is in it.
-        names.writelines(f"{' '.join(label.split())}\n".encode() for label in census.labels)
+        names.writelines(f"{' '.join(label.split())}\n".encode() for label in stats.labels)
         for row, data in images:
             plane = gray(data)
             if plane is None:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable
 
 from contract.data.dataset_card import FOLDER_METADATA, image_suffix
-from contract.data.dataset_stats import Census
+from contract.data.dataset_stats import DatasetStats
 from contract.jobs.results import Row
 from contract.jobs.specs import ImagesSpec
 from producer.exports.images.accepted import metadata
@@ -19,12 +19,16 @@ from producer.exports.labels_imagefolder import FolderNames
 
 
 def write(
-    spec: ImagesSpec, census: Census, images: Iterable[tuple[Row, bytes]], target: Target, done: Callable[[int], None]
+    spec: ImagesSpec,
+    stats: DatasetStats,
+    images: Iterable[tuple[Row, bytes]],
+    target: Target,
+    done: Callable[[int], None],
 ) -> list[str]:
     """Write every image, then the metadata; returns the names of the files that are not images."""
     names = FolderNames()
     # In the order of the classes, not of the images: the same folders whichever image comes first.
-    folders = {found.index: names.of(found.label, found.index) for found in census.classes}
+    folders = {found.index: names.of(found.label, found.index) for found in stats.classes}
     suffix = image_suffix(spec)
     with target.writing(FOLDER_METADATA) as (lines,):
         for row, data in images:

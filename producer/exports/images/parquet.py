@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from contract.data import image_index
 from contract.data.dataset_card import CANDIDATES, PARQUET, columns, image_suffix
-from contract.data.dataset_stats import Census
+from contract.data.dataset_stats import DatasetStats
 from contract.jobs.results import Row
 from contract.jobs.specs import ImagesSpec, Synthesize
 from producer.exports.images.target import Target
@@ -27,11 +27,15 @@ _FEATURES = {"string": "string", "int32": "int32", "int64": "int64", "float": "f
 
 
 def write(
-    spec: ImagesSpec, census: Census, images: Iterable[tuple[Row, bytes]], target: Target, done: Callable[[int], None]
+    spec: ImagesSpec,
+    stats: DatasetStats,
+    images: Iterable[tuple[Row, bytes]],
+    target: Target,
+    done: Callable[[int], None],
 ) -> list[str]:
     """Write every image, row group by row group; returns the names of the files."""
-    columns_ = schema(spec, census)
-    numbers, suffix = census.numbers, image_suffix(spec)
+    columns_ = schema(spec, stats)
+    numbers, suffix = stats.numbers, image_suffix(spec)
     told = [name for name in columns_.names if name not in ("image", "label")]
     text = [column.name for column in columns_ if pa.types.is_string(column.type)]
     with (
@@ -68,14 +72,14 @@ def has_candidates(spec: ImagesSpec) -> bool:
     return isinstance(spec, Synthesize)
 
 
-def schema(spec: ImagesSpec, census: Census) -> pa.Schema:
+def schema(spec: ImagesSpec, stats: DatasetStats) -> pa.Schema:
     """The columns of the file, with what `datasets` makes of them."""
     types = {column.name: column.type for column in image_index.schema(spec.kind)}
     told = {name: types[name] for name in columns(spec) if name != "label"}
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     features: dict[str, Any] = {
         "image": {"_type": "Image"},
-        "label": {"_type": "ClassLabel", "names": list(census.labels)},
+        "label": {"_type": "ClassLabel", "names": list(stats.labels)},
         **{name: {"_type": "Value", "dtype": _FEATURES[str(kind)]} for name, kind in told.items()},
     }
     fields = [("image", image), ("label", pa.int64()), *told.items()]

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from contract.data import dataset_card
-from contract.data.dataset_stats import Census, ClassCount, count
+from contract.data.dataset_stats import ClassCount, DatasetStats, count
 from contract.data.image_index import schema
 from contract.jobs.specs import Generate, Source, Synthesize
 from contract.jobs.status import Status
@@ -30,12 +30,12 @@ def index(*rows: dict[str, Any]) -> pa.Table:
     return pa.Table.from_pylist([{**dict.fromkeys(schema().names), **kept, **row} for row in rows], schema=schema())
 
 
-def census(**fields: Any) -> Census:
+def stats(**fields: Any) -> DatasetStats:
     classes = (
         ClassCount(index=0, label="zero", candidates=4, accepted=3, mean_score=0.95),
         ClassCount(index=4, label="a | b", candidates=2, accepted=2),
     )
-    return Census(classes=classes, **{"sizes": ((8, 8),), "rejected": {"score": 1}, **fields})
+    return DatasetStats(classes=classes, **{"sizes": ((8, 8),), "rejected": {"score": 1}, **fields})
 
 
 def test_a_census_is_of_all_shards() -> None:
@@ -60,7 +60,7 @@ def test_a_census_is_of_all_shards() -> None:
 
 
 def test_a_census_of_nothing_is_empty() -> None:
-    assert count([]) == count([index()]) == Census(classes=())
+    assert count([]) == count([index()]) == DatasetStats(classes=())
 
 
 @pytest.mark.parametrize(
@@ -75,19 +75,19 @@ def test_the_command_that_makes_them_again_leaves_nothing_out() -> None:
     away = Source(kind="idx", uri="s3://sets/mnist/", label="my digits/")
     spec = SYNTHESIZE.model_copy(update={"dedup": 0.01, "away_from": away, "truncation": 1.5, "size": 32, "seed": 7})
 
-    assert dataset_card.command(spec, census()) == (
+    assert dataset_card.command(spec, stats()) == (
         "imagemill synthesize --model digits-gan@3 --gate digits@1 --per-class 5 --min-score 0.9 --dedup 0.01 "
         "--away-from 'my digits/' --copy-distance 0.0002 --max-attempts 20x --class zero --class 'a | b' --seed 7 "
         "--truncation 1.5 --size 32 --image-format png"
     )
-    assert dataset_card.command(GENERATE.model_copy(update={"precision": "fp32"}), census()) == (
+    assert dataset_card.command(GENERATE.model_copy(update={"precision": "fp32"}), stats()) == (
         "imagemill generate --model digits-gan@3 --count 10 --class zero --class 'a | b' --seed 0 --image-format png "
         "--precision fp32"
     )
 
 
 def test_a_card_tells_of_model_gate_thresholds_and_counts() -> None:
-    text = dataset_card.card(SYNTHESIZE, census(), "parquet")
+    text = dataset_card.card(SYNTHESIZE, stats(), "parquet")
 
     for fact in (
         "a" * 64,
@@ -106,7 +106,7 @@ def test_a_card_tells_of_model_gate_thresholds_and_counts() -> None:
 def test_a_card_without_a_gate_tells_of_none() -> None:
     text = dataset_card.card(
         GENERATE,
-        census(rejected={}),
+        stats(rejected={}),
         "webdataset",
         end=Status(id="digits", kind="generate", state="failed", reason="No room."),
     )
@@ -118,7 +118,7 @@ def test_a_card_without_a_gate_tells_of_none() -> None:
 def test_croissant_has_the_fields_that_there_are() -> None:
     files = [data_file("train.parquet", b"images")]
 
-    told = croissant(GENERATE, census(), "parquet", files, created_at="2026-11-24T04:39:25.523Z")
+    told = croissant(GENERATE, stats(), "parquet", files, created_at="2026-11-24T04:39:25.523Z")
 
     (file,) = told["distribution"]
     assert (file["contentSize"], file["encodingFormat"]) == ("6 B", "application/x-parquet")

@@ -7,7 +7,7 @@ import pytest
 from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.models.registry import Model, Preprocess, Registry, make_file
-from contract.models.review import Staging, Verdict
+from contract.models.review import Review, Verdict
 
 DRAFT = Model(
     name="birds",
@@ -21,54 +21,54 @@ YES, NO = Verdict(ok=True, by="host"), Verdict(ok=False, reason="It does not run
 
 
 @pytest.fixture
-def staging(store: ObjectStore) -> Staging:
+def review(store: ObjectStore) -> Review:
     """A model that was claimed, uploaded and submitted."""
-    staging = Staging(store, "birds", Registry(store).claim("birds", "token"))
+    review = Review(store, "birds", Registry(store).claim("birds", "token"))
     store.put(keys.model_file("birds", 1, "weights.pt2"), b"weights")
-    staging.submit(DRAFT)
-    return staging
+    review.submit(DRAFT)
+    return review
 
 
-def names(staging: Staging) -> set[str]:
-    prefix = keys.model_file(staging.name, staging.version, "")
-    return {entry.key.removeprefix(prefix) for entry in staging.store.list(prefix)}
+def names(review: Review) -> set[str]:
+    prefix = keys.model_file(review.name, review.version, "")
+    return {entry.key.removeprefix(prefix) for entry in review.store.list(prefix)}
 
 
-def test_a_draft_is_not_published(staging: Staging) -> None:
-    assert Registry(staging.store).versions() == []
-    assert staging.verdict() is None
-    draft = staging.draft()
+def test_a_draft_is_not_published(review: Review) -> None:
+    assert Registry(review.store).versions() == []
+    assert review.verdict() is None
+    draft = review.draft()
     assert draft is not None and Model.model_validate_json(draft) == DRAFT
 
 
 @pytest.mark.parametrize(("first", "second"), [(YES, NO), (NO, YES)])
-def test_the_first_verdict_stands(staging: Staging, first: Verdict, second: Verdict) -> None:
-    assert staging.settle(first) == first
-    assert staging.settle(second) == first
-    assert staging.verdict() == first
+def test_the_first_verdict_stands(review: Review, first: Verdict, second: Verdict) -> None:
+    assert review.settle(first) == first
+    assert review.settle(second) == first
+    assert review.verdict() == first
 
 
-def test_yes_makes_the_draft_the_record(staging: Staging) -> None:
-    staging.settle(YES)
-    staging.publish(DRAFT)
-    staging.publish(DRAFT)  # worker and producer both do
+def test_yes_makes_the_draft_the_record(review: Review) -> None:
+    review.settle(YES)
+    review.publish(DRAFT)
+    review.publish(DRAFT)  # worker and producer both do
 
-    assert Registry(staging.store).get("birds") == DRAFT
-    assert names(staging) == {"claim", "check.json", "model.json", "weights.pt2"}
-    assert staging.draft() is None
-
-
-def test_no_leaves_the_number_and_the_reason(staging: Staging) -> None:
-    staging.settle(NO)
-    staging.discard()
-    staging.discard()
-
-    assert names(staging) == {"claim", "check.json"}
-    assert Registry(staging.store).claim("birds", "somebody") == 2
+    assert Registry(review.store).get("birds") == DRAFT
+    assert names(review) == {"claim", "check.json", "model.json", "weights.pt2"}
+    assert review.draft() is None
 
 
-def test_what_is_published_is_never_discarded(staging: Staging) -> None:
-    staging.publish(DRAFT)
-    staging.discard()
+def test_no_leaves_the_number_and_the_reason(review: Review) -> None:
+    review.settle(NO)
+    review.discard()
+    review.discard()
 
-    Registry(staging.store).verify(Registry(staging.store).get("birds"))
+    assert names(review) == {"claim", "check.json"}
+    assert Registry(review.store).claim("birds", "somebody") == 2
+
+
+def test_what_is_published_is_never_discarded(review: Review) -> None:
+    review.publish(DRAFT)
+    review.discard()
+
+    Registry(review.store).verify(Registry(review.store).get("birds"))

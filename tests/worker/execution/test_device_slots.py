@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from worker.execution.device_slots import Lanes
+from worker.execution.device_slots import DeviceSlots
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -32,7 +32,7 @@ def enough() -> None:
 @pytest.mark.parametrize(("device", "threads", "lanes"), [(CPU, 1, 1), (CPU, 3, 3), (CUDA, 3, 1)])
 def test_as_many_compute_as_there_are_lanes(device: torch.device, threads: int, lanes: int) -> None:
     # Given as many threads inside as there are lanes,
-    made, inside, done = Lanes(device, threads), threading.Barrier(lanes + 1), threading.Event()
+    made, inside, done = DeviceSlots(device, threads), threading.Barrier(lanes + 1), threading.Event()
 
     def compute() -> None:
         with made.turn(never):
@@ -55,7 +55,7 @@ def test_as_many_compute_as_there_are_lanes(device: torch.device, threads: int, 
 
 def test_those_inside_share_the_cores() -> None:
     # Given a CPU with four threads and one that computes, with all of them,
-    made, inside, looked = Lanes(CPU, 4), threading.Barrier(2), threading.Barrier(2)
+    made, inside, looked = DeviceSlots(CPU, 4), threading.Barrier(2), threading.Barrier(2)
     with made.turn(never):
         assert torch.get_num_threads() == 4
 
@@ -78,7 +78,7 @@ def test_those_inside_share_the_cores() -> None:
 
 
 def test_an_error_inside_gives_the_lane_back() -> None:
-    made = Lanes(CPU, 1)
+    made = DeviceSlots(CPU, 1)
     with pytest.raises(ValueError, match="inside"), made.turn(never), made.turn(never):
         raise ValueError("inside")
     with ThreadPoolExecutor(1) as pool:

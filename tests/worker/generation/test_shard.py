@@ -17,7 +17,7 @@ from contract.errors import JobStopped
 from contract.jobs.specs import Generate
 from tests.waiting import wait_until
 from worker.engine.generators.sampler import GROUP, Sampler
-from worker.execution.device_slots import Lanes
+from worker.execution.device_slots import DeviceSlots
 from worker.execution.leases import Lease
 from worker.generation.archive import Archive
 from worker.generation.candidate_plan import Portion
@@ -58,7 +58,15 @@ class Easel:
 def runner(models: Easel, encoders: ThreadPoolExecutor) -> GenerateRunner:
     unused = cast(Any, None)
     return GenerateRunner(
-        "worker", unused, unused, cast(Any, models), unused, unused, encoders, Lanes(CPU, threads=1), max_attempts=3
+        "worker",
+        unused,
+        unused,
+        cast(Any, models),
+        unused,
+        unused,
+        encoders,
+        DeviceSlots(CPU, threads=1),
+        max_attempts=3,
     )
 
 

@@ -69,7 +69,7 @@ def test_copies_are_counted() -> None:
     # I expect these three tenths, and one in a hundred of the others,
     found = memorisation(generated, held_out)
     assert found.share == pytest.approx(0.307, abs=0.01)
-    # and the closest pairs to be copies next to their originals.
+    # and the closest pairs to be copies next to their source images.
     for pair in closest(generated, rows, 20):
         assert pair.generated - 700 == pair.training
         assert pair.distance < 0.1

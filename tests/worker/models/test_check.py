@@ -11,7 +11,7 @@ from contract import keys
 from contract.errors import ModelError, UnknownModel
 from contract.jobs.lifecycle import Backend
 from contract.models.registry import Model, Preprocess, Registry, make_file
-from contract.models.review import Staging, Verdict
+from contract.models.review import Review, Verdict
 from worker.models import check
 from worker.models.check import admit
 
@@ -20,21 +20,21 @@ Admit = Callable[[], None]
 
 
 @pytest.fixture
-def staging(backend: Backend) -> Staging:
+def review(backend: Backend) -> Review:
     """A model that a producer has staged: claim, file, draft."""
     registry = Registry(backend.store)
-    staging = Staging(backend.store, "mine", registry.claim("mine", "producer"))
-    backend.store.put(keys.model_file("mine", staging.version, "weights.pt2"), WEIGHTS)
+    review = Review(backend.store, "mine", registry.claim("mine", "producer"))
+    backend.store.put(keys.model_file("mine", review.version, "weights.pt2"), WEIGHTS)
     draft = Model(
         name="mine",
-        version=staging.version,
+        version=review.version,
         family="program",
         labels=("a", "b"),
         preprocess=Preprocess(size=8, mean=127.5, std=127.5),
         weights=make_file("weights.pt2", WEIGHTS),
     )
-    staging.submit(draft)
-    return staging
+    review.submit(draft)
+    return review
 
 
 @pytest.fixture
@@ -55,21 +55,21 @@ def admit_it(backend: Backend, tmp_path: Path) -> Admit:
     return lambda: admit(backend, "mine", 1, tmp_path)
 
 
-def left(staging: Staging) -> set[str]:
-    prefix = keys.model_file(staging.name, staging.version, "")
-    return {entry.key.removeprefix(prefix) for entry in staging.store.list(prefix)}
+def left(review: Review) -> set[str]:
+    prefix = keys.model_file(review.name, review.version, "")
+    return {entry.key.removeprefix(prefix) for entry in review.store.list(prefix)}
 
 
-def test_what_runs_is_published(staging: Staging, tried: list[str], admit_it: Admit) -> None:
+def test_what_runs_is_published(review: Review, tried: list[str], admit_it: Admit) -> None:
     admit_it()
 
-    model = Registry(staging.store).get("mine")
+    model = Registry(review.store).get("mine")
     assert (model.ref, model.labels, tried) == ("mine@1", ("a", "b"), ["mine@1"])
-    assert left(staging) == {"claim", "check.json", "model.json", "weights.pt2"}
+    assert left(review) == {"claim", "check.json", "model.json", "weights.pt2"}
 
 
 def test_what_does_not_run_is_not_listed_and_says_why(
-    staging: Staging, monkeypatch: pytest.MonkeyPatch, admit_it: Admit, tmp_path: Path
+    review: Review, monkeypatch: pytest.MonkeyPatch, admit_it: Admit, tmp_path: Path
 ) -> None:
     def fails(model: Model, weights: Path) -> None:
         raise ModelError("It does not run.")
@@ -77,25 +77,25 @@ def test_what_does_not_run_is_not_listed_and_says_why(
     monkeypatch.setattr(check, "try_out", fails)
     admit_it()
 
-    verdict = staging.verdict()
+    verdict = review.verdict()
     assert verdict is not None
     assert (verdict.ok, verdict.reason) == (False, "It does not run.")
-    assert left(staging) == {"claim", "check.json"}
+    assert left(review) == {"claim", "check.json"}
     with pytest.raises(UnknownModel):
-        Registry(staging.store).get("mine@1")
+        Registry(review.store).get("mine@1")
     assert not list(tmp_path.glob("weights/*")), "nor is it kept on the worker"
 
 
-def test_a_message_that_comes_twice_runs_it_once(staging: Staging, tried: list[str], admit_it: Admit) -> None:
+def test_a_message_that_comes_twice_runs_it_once(review: Review, tried: list[str], admit_it: Admit) -> None:
     admit_it()
     admit_it()
 
     assert tried == ["mine@1"]
-    assert Registry(staging.store).exists("mine", 1)
+    assert Registry(review.store).exists("mine", 1)
 
 
 def test_while_one_worker_is_at_it_another_leaves_it_alone(
-    backend: Backend, staging: Staging, tried: list[str], admit_it: Admit
+    backend: Backend, review: Review, tried: list[str], admit_it: Admit
 ) -> None:
     assert backend.ledger.lock("check", "mine@1", 60)
     admit_it()
@@ -107,54 +107,54 @@ def test_while_one_worker_is_at_it_another_leaves_it_alone(
 
 
 def test_a_worker_that_died_behind_its_verdict_is_followed_by_another(
-    staging: Staging, tried: list[str], admit_it: Admit
+    review: Review, tried: list[str], admit_it: Admit
 ) -> None:
     # Given a worker that wrote its verdict, and died before the record,
-    staging.settle(Verdict(ok=True))
+    review.settle(Verdict(ok=True))
     # if the message comes again, I expect the record, and no second trial.
     admit_it()
-    assert Registry(staging.store).exists("mine", 1)
+    assert Registry(review.store).exists("mine", 1)
     assert tried == []
 
 
 def test_what_the_producer_withdrew_meanwhile_is_not_published(
-    staging: Staging, monkeypatch: pytest.MonkeyPatch, admit_it: Admit
+    review: Review, monkeypatch: pytest.MonkeyPatch, admit_it: Admit
 ) -> None:
     # Given a producer that gives up while the worker is running the model,
     def gives_up(model: Model, weights: Path) -> None:
-        staging.settle(Verdict(ok=False, reason="The producer gave up waiting for a worker."))
+        review.settle(Verdict(ok=False, reason="The producer gave up waiting for a worker."))
 
     monkeypatch.setattr(check, "try_out", gives_up)
     # I expect the first verdict to stand.
     admit_it()
-    assert not Registry(staging.store).exists("mine", 1)
-    assert left(staging) == {"claim", "check.json"}
+    assert not Registry(review.store).exists("mine", 1)
+    assert left(review) == {"claim", "check.json"}
 
 
-def test_a_file_that_is_not_what_was_pushed_is_refused(staging: Staging, tried: list[str], admit_it: Admit) -> None:
-    staging.store.put(keys.model_file("mine", 1, "weights.pt2"), b"cut short")
+def test_a_file_that_is_not_what_was_pushed_is_refused(review: Review, tried: list[str], admit_it: Admit) -> None:
+    review.store.put(keys.model_file("mine", 1, "weights.pt2"), b"cut short")
     admit_it()
 
-    verdict = staging.verdict()
+    verdict = review.verdict()
     assert verdict is not None and "hashes to" in verdict.reason
     assert tried == []
 
 
-def test_a_draft_that_cannot_be_read_is_refused(staging: Staging, tried: list[str], admit_it: Admit) -> None:
-    staging.store.put(keys.model_draft("mine", 1), b'{"name": "mine", "colour": "blue"}')
+def test_a_draft_that_cannot_be_read_is_refused(review: Review, tried: list[str], admit_it: Admit) -> None:
+    review.store.put(keys.model_draft("mine", 1), b'{"name": "mine", "colour": "blue"}')
     admit_it()
 
-    verdict = staging.verdict()
+    verdict = review.verdict()
     assert verdict is not None and "Its record cannot be read (" in verdict.reason
     assert tried == []
 
 
-def test_a_version_that_is_published_keeps_its_model(staging: Staging, tried: list[str], admit_it: Admit) -> None:
+def test_a_version_that_is_published_keeps_its_model(review: Review, tried: list[str], admit_it: Admit) -> None:
     # Given another model that took the number without a claim of its own, as built-in ones of old did,
-    built_in = Model.model_validate_json(staging.draft() or b"").model_copy(update={"labels": ("c", "d")})
-    assert Registry(staging.store).enter(built_in)
+    built_in = Model.model_validate_json(review.draft() or b"").model_copy(update={"labels": ("c", "d")})
+    assert Registry(review.store).enter(built_in)
     # I expect it to stay as it is.
     admit_it()
-    assert Registry(staging.store).get("mine@1") == built_in
-    verdict = staging.verdict()
+    assert Registry(review.store).get("mine@1") == built_in
+    verdict = review.verdict()
     assert verdict is not None and "push it again" in verdict.reason

@@ -29,7 +29,7 @@ def test_pairs_come_before_figures_and_the_worst_class_is_first() -> None:
     classes = [ClassError("shirt", 3, 0.01), ClassError("bag", 1, 0.25), ClassError("hat", 1, 0.0)]
     sections = reconstruction_sections(PAIRS, PAIRS, np.array([0.01, 0.01, 0.01, 0.25, 0.0]), classes, 2)
     assert [one.heading for one in sections] == [
-        "Originals and reconstructions",
+        "SourceImages and reconstructions",
         "Largest errors",
         "Errors",
         "Classes",
@@ -42,7 +42,7 @@ def test_pairs_come_before_figures_and_the_worst_class_is_first() -> None:
 
 def test_without_its_originals_it_still_tells_the_errors() -> None:
     sections = reconstruction_sections(None, None, np.array([0.0]), [ClassError("hat", 1, 0.0)], 0)
-    assert "None of the originals can be read any more" in sections[0].text and not sections[0].pictures
+    assert "None of the source images can be read any more" in sections[0].text and not sections[0].pictures
 
 
 def test_a_long_way_is_thinned_evenly() -> None:

@@ -24,8 +24,8 @@ xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" Iptc4xmpExt:Digi
 def encode(pixels: NDArray[np.uint8], image_format: ImageFormat) -> bytes:
     """The file of an image [h, w, c], c 1 or 3, with its mark: PNG in a text chunk, JPEG and WebP in XMP and EXIF.
 
-    PNG by `worker.engine.images.png`, for Pillow's would cost more than a part of the network that made the image. WebP is
-    lossless at method 0, JPEG of quality 90.
+    PNG by `worker.engine.images.png`, for Pillow's would cost more than a part of the network that made the image. WebP
+    is lossless at method 0, JPEG of quality 90.
     """
     if image_format == "png":
         return png(pixels, _TEXT)
