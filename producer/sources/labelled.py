@@ -1,6 +1,6 @@
 """What can be trained on: makes a source of what the user typed, and finds what is wrong with it before it is queued.
 
-Beside the sources that can be labelled (`producer.sources.images`) there are IDX files and the labels of an earlier job.
+Beside the sources that can be labelled (`producer.sources.images`) are IDX files and the labels of an earlier job.
 It writes nothing.
 """
 
