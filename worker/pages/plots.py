@@ -38,9 +38,9 @@ def curves(title: str, axis: str, series: Mapping[str, Sequence[float]], *, best
     """Values over epochs, the first of which is 1; `best` marks an epoch. `axis` names what is drawn, and its unit."""
     figure, ax = _axes(title, 4.0)
     longest = max(len(values) for values in series.values())
-    for (name, values), (colour, line, commit) in zip(series.items(), cycle(_STYLES), strict=False):
-        shape = commit if longest <= 40 else None
-        ax.plot(range(1, len(values) + 1), values, color=colour, linestyle=line, commit=shape, ms=4, label=_text(name))
+    for (name, values), (colour, line, marker) in zip(series.items(), cycle(_STYLES), strict=False):
+        shape = marker if longest <= 40 else None
+        ax.plot(range(1, len(values) + 1), values, color=colour, linestyle=line, marker=shape, ms=4, label=_text(name))
     if best is not None:
         ax.axvline(best, color=_INK, linewidth=1, linestyle=(0, (1, 2)), label=f"best epoch, {best}")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
