@@ -7,7 +7,6 @@ clock: whoever asks says what time it is.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSchedule, ObjectNotFound, UnknownSchedule
 from contract.jobs.templates import Template
 from contract.records import Record
+from contract.suggest import did_you_mean
 
 Missed: TypeAlias = Literal["run", "skip"]
 
@@ -115,9 +115,7 @@ def check_timezone(name: str) -> str:
     try:
         ZoneInfo(name)
     except (LookupError, ValueError, OSError):  # a folder of zones, such as `Europe`, is an OSError
-        known = {zone.lower(): zone for zone in available_timezones()}
-        near = [known[zone] for zone in difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)]
-        hint = f"did you mean {' or '.join(near)}?" if near else "write it as in Europe/Paris."
+        hint = did_you_mean(name, available_timezones(), cutoff=0.6, otherwise="write it as in Europe/Paris.")
         raise InvalidSchedule(f"There is no time zone {name!r}; {hint}") from None
     return name
 
@@ -233,9 +231,7 @@ class Schedules:
             return (
                 f"There is no schedule {name!r}, nor any other; `imagemill schedule add --help` shows how to make one."
             )
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known[:5])}."
-        return f"There is no schedule {name!r}; {hint} `imagemill schedule list` shows all."
+        return f"There is no schedule {name!r}; {did_you_mean(name, known)} `imagemill schedule list` shows all."
 
 
 def to_time(text: str) -> datetime:

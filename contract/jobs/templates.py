@@ -7,7 +7,6 @@ nightly job that names `flowers` or `flowers@stable` takes the version that this
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from contract.jobs.specs import Spec, parse_spec
 from contract.keys import JobKeys
 from contract.models.registry import ENCODERS, Model, Registry, Task
 from contract.records import Record
+from contract.suggest import did_you_mean
 
 TASKS: dict[str, tuple[Task, ...]] = {
     "classify": ("classify", "classify-sequence"),
@@ -103,8 +103,7 @@ def _numbers(model: Model, names: Sequence[str]) -> tuple[int, ...]:
     """The classes of a generator by these names, or all, by index in their order; raises InvalidInput for another."""
     for name in names:
         if name not in model.labels:
-            near = difflib.get_close_matches(name, model.labels, n=3, cutoff=0.4) or model.labels[:5]
-            raise InvalidInput(f"{model.ref} has no class {name!r}; did you mean {' or '.join(map(repr, near))}?")
+            raise InvalidInput(f"{model.ref} has no class {name!r}; {did_you_mean(name, model.labels, quoted=True)}")
     return tuple(n for n, label in enumerate(model.labels) if not names or label in names)
 
 

@@ -6,7 +6,6 @@ model that comes out keeps it.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
@@ -14,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from contract.errors import InvalidInput
 from contract.records import Precision, Record
+from contract.suggest import did_you_mean
 
 
 class Recipe(Record):
@@ -116,7 +116,7 @@ def make_recipe(family: str, settings: Sequence[str]) -> CnnRecipe | RnnRecipe |
     Raises InvalidInput naming the family or the setting, with the nearest names.
     """
     if family not in RECIPES:
-        raise InvalidInput(f"There is no family {family!r} to train; {_nearest(family, RECIPES)}.")
+        raise InvalidInput(f"There is no family {family!r} to train; {did_you_mean(family, RECIPES, cutoff=0.5)}")
     recipe = RECIPES[family]
     given: dict[str, str] = {}
     for setting in settings:
@@ -124,7 +124,9 @@ def make_recipe(family: str, settings: Sequence[str]) -> CnnRecipe | RnnRecipe |
         if not equals:
             raise InvalidInput(f"--set {setting}: write it as key=value.")
         if key not in recipe.model_fields or key == "family":
-            raise InvalidInput(f"--set {setting}: {family} has no {key!r}; {_nearest(key, recipe.model_fields)}.")
+            names = [name for name in recipe.model_fields if name != "family"]
+            hint = did_you_mean(key, names, cutoff=0.5, otherwise=f"there are: {', '.join(names)}.")
+            raise InvalidInput(f"--set {setting}: {family} has no {key!r}; {hint}")
         given[key] = value
     try:
         return recipe.model_validate(given)
@@ -132,9 +134,3 @@ def make_recipe(family: str, settings: Sequence[str]) -> CnnRecipe | RnnRecipe |
         first = error.errors()[0]
         name = first["loc"][0]
         raise InvalidInput(f"--set {name}={given[str(name)]}: {first['msg'].removeprefix('Value error, ')}.") from None
-
-
-def _nearest(word: str, known: object) -> str:
-    names = [name for name in known if name != "family"]  # type: ignore[attr-defined]
-    near = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"

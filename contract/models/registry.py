@@ -5,7 +5,6 @@ It knows where a model's files are and what they must hash to, not how to run th
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, JobConflict, ModelError, ObjectNotFound, UnknownModel
 from contract.records import Record
+from contract.suggest import did_you_mean
 
 Task: TypeAlias = Literal["classify", "classify-sequence", "generate"]
 Scalar: TypeAlias = int | float | str | bool
@@ -349,6 +349,4 @@ def _check(file: File, data: bytes, ref: str) -> None:
 def _unknown(ref: str, known: list[str]) -> str:
     if not known:
         return f"There is no model {ref!r}: the registry is empty; start a worker, which publishes the built-in ones."
-    near = difflib.get_close_matches(ref, known, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known[:5])}."
-    return f"There is no model {ref!r}; {hint} `imagemill models list` shows all."
+    return f"There is no model {ref!r}; {did_you_mean(ref, known)} `imagemill models list` shows all."

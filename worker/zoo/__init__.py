@@ -21,12 +21,12 @@ first asked for, so that reading a label costs no torch.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from contract.errors import ModelError
+from contract.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
@@ -85,6 +85,5 @@ def create(family: str, **config: object) -> nn.Module:
 def _known(family: str) -> str:
     known = families()
     if family not in known:
-        near = difflib.get_close_matches(family, known, n=3, cutoff=0.4) or known
-        raise ModelError(f"There is no family {family!r} in the zoo; the nearest are {', '.join(near)}.")
+        raise ModelError(f"There is no family {family!r} in the zoo; {did_you_mean(family, known)}")
     return family
