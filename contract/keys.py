@@ -21,24 +21,11 @@ QUEUES = (QUEUE_CONTROL, *WORKER_QUEUES)
 TASK_PLAN = "imagemill.plan"
 TASK_FINALIZE = "imagemill.finalize"
 TASK_TICK = "imagemill.tick"
-TASK_CLASSIFY = "imagemill.classify"
-TASK_TRAIN = "imagemill.train"
+TASK_RUN = "imagemill.run"
+"""Run a shard of a job, on the queue of its kind (`contract.jobs.kinds`)."""
+TASK_FINISH = "imagemill.finish"
+"""Finish a whole job on a worker: choose images and end it, or write its page."""
 TASK_CHECK = "imagemill.check"
-TASK_EVALUATE = "imagemill.evaluate"
-TASK_GENERATE = "imagemill.generate"
-TASK_FINALIZE_IMAGES = "imagemill.finalize_images"
-TASK_VERIFY = "imagemill.verify"
-TASKS = {
-    "classify": TASK_CLASSIFY,
-    "train": TASK_TRAIN,
-    "evaluate": TASK_EVALUATE,
-    "generate": TASK_GENERATE,
-    "synthesize": TASK_GENERATE,
-    "reconstruct": TASK_GENERATE,
-    "interpolate": TASK_GENERATE,
-    "verify": TASK_VERIFY,
-}
-"""The task that runs a shard of a job, by the kind of the job."""
 
 JOBS = "jobs/"
 ACTIVE = "active/"

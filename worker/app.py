@@ -23,7 +23,7 @@ app.conf.update(
     worker_pool="threads",
     # One shard more than there are lanes, so that its reading and writing hide behind the others.
     worker_concurrency=(settings.threads or cores()) + 1,
-    include=[f"worker.tasks.{name}" for name in ("check", "classify", "control", "evaluate", "generate", "train")],
+    include=["worker.tasks.control", "worker.tasks.work"],
 )
 process = Process(app, settings)
 

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from contract import keys
 from contract.errors import RedisUnavailable
+from contract.jobs.kinds import kind_of
 from contract.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -97,13 +98,8 @@ def make_app(settings: Settings) -> Celery:
             keys.TASK_PLAN: keys.QUEUE_CONTROL,
             keys.TASK_FINALIZE: keys.QUEUE_CONTROL,
             keys.TASK_TICK: keys.QUEUE_CONTROL,
-            keys.TASK_CLASSIFY: keys.QUEUE_CLASSIFY,
-            keys.TASK_TRAIN: keys.QUEUE_TRAIN,
-            keys.TASK_EVALUATE: keys.QUEUE_TRAIN,
             keys.TASK_CHECK: keys.QUEUE_CHECK,
-            keys.TASK_GENERATE: keys.QUEUE_GENERATE,
-            keys.TASK_FINALIZE_IMAGES: keys.QUEUE_GENERATE,
-            keys.TASK_VERIFY: keys.QUEUE_GENERATE,
+            keys.TASK_FINISH: keys.QUEUE_GENERATE,
         },
         task_serializer="json",
         accept_content=["json"],
@@ -142,21 +138,21 @@ class Queues:
         self._send(keys.TASK_FINALIZE, job)
 
     def run(self, kind: str, job: str, shards: Iterable[int]) -> None:
-        """Queue shards of a job of this kind."""
+        """Queue shards of a job of this kind; raises InvalidInput for an unknown kind."""
         for shard in shards:
-            self._send(keys.TASKS[kind], job, shard)
+            self._send(keys.TASK_RUN, job, shard, queue=kind_of(kind).queue)
 
-    def finalize_images(self, job: str) -> None:
-        """Have a worker choose from what was generated, or make of it what people look at."""
-        self._send(keys.TASK_FINALIZE_IMAGES, job)
+    def finish(self, job: str) -> None:
+        """Have a worker finish a job: choose from what was generated and end it, or write its page."""
+        self._send(keys.TASK_FINISH, job)
 
     def check(self, name: str, version: int) -> None:
         """Have a worker run a model that was pushed, and publish it."""
         self._send(keys.TASK_CHECK, name, version)
 
-    def _send(self, task: str, *args: str | int) -> None:
+    def _send(self, task: str, *args: str | int, queue: str | None = None) -> None:
         try:
-            self._app.send_task(task, args=list(args), retry=False, ignore_result=True)
+            self._app.send_task(task, args=list(args), queue=queue, retry=False, ignore_result=True)
         except (OperationalError, RedisError, OSError) as error:
             raise RedisUnavailable(
                 f"The queue in Redis did not take {task} {args} ({type(error).__name__}); the reconciler will "

@@ -8,8 +8,8 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import AuthenticationError, BusyLoadingError
 from redis.retry import Retry as RedisRetry
 
+from contract.backend.lock import Lock, lock
 from contract.errors import InvalidSettings, RedisUnavailable
 from contract.jobs.specs import Spec
 from contract.jobs.status import Shards, State, Status
@@ -109,6 +110,11 @@ class Ledger:
     def open(self, id: str) -> Step:
         """End a rebuild: shards may be queued again."""
         return _step(self._run(id, "open", self._settings.window))
+
+    def kind(self, id: str) -> str | None:
+        """The kind of a job, None where the ledger does not know the job."""
+        with self._mapped():
+            return cast("str | None", self.redis.hget(self.keys.job(id)[0], "kind"))
 
     def retry_number(self, id: str) -> int:
         """How often the failed items of the job were tried again."""
@@ -239,23 +245,17 @@ class Ledger:
 
     # Locks and heartbeats
 
-    def lock(self, what: str, id: str, seconds: float) -> Callable[[], bool] | None:
-        """Take a lock that ends by itself; the function returned holds it on. None where it is held."""
-        name, token = self.keys.lock(what, id), f"{time.time_ns()}-{id}"
-        px = int(seconds * 1000)
+    def lock(self, what: str, id: str, seconds: float) -> AbstractContextManager[Lock | None]:
+        """Hold a lock for the body of a `with` statement; its target is None if somebody else holds it.
+
+        It is renewed meanwhile, and ends `seconds` after its holder died.
+        """
+        return lock(self.redis, self.keys.lock(what, id), seconds, self._mapped)
+
+    def once_in(self, seconds: float, what: str) -> bool:
+        """Return True for one caller in every `seconds`, whoever else calls."""
         with self._mapped():
-            if not self.redis.set(name, token, nx=True, px=px):
-                return None
-
-        def hold() -> bool:
-            with self._mapped():
-                return bool(self.redis.get(name) == token and self.redis.pexpire(name, px))
-
-        return hold
-
-    def unlock(self, what: str, id: str) -> None:
-        with self._mapped():
-            self.redis.delete(self.keys.lock(what, id))
+            return bool(self.redis.set(self.keys.lock(what), "", nx=True, px=int(seconds * 1000)))
 
     def locked(self, what: str, id: str) -> bool:
         with self._mapped():
@@ -318,7 +318,7 @@ class Ledger:
             return cast("list[Any]", self._script(keys=self.keys.job(id), args=[op, *args]))
 
     @contextmanager
-    def _mapped(self) -> Any:
+    def _mapped(self) -> Iterator[None]:
         try:
             yield
         except AuthenticationError as error:

@@ -10,12 +10,13 @@ import json
 import time
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from contract.backend.broker import Queues
 from contract.backend.ledger import Ledger, Step, iso
 from contract.backend.objects import ObjectStore
 from contract.errors import JobConflict, ObjectNotFound, UnknownJob
+from contract.jobs.kinds import kind_of
 from contract.jobs.specs import Classify, ImagesSpec, Spec, parse_spec
 from contract.jobs.status import Plan, Retry, ShardCommit, State, Status
 from contract.keys import ACTIVE, JobKeys, parse_shard
@@ -60,35 +61,27 @@ def _envelope(spec: Spec) -> bytes:
 
 
 def read_spec(store: ObjectStore, id: str) -> Spec:
-    """The spec of a job; raises UnknownJob."""
+    """The spec of a job; raises UnknownJob, and InvalidInput for a kind that only a newer version knows."""
     return _read_envelope(store, id)[0]
 
 
 def read_classify(store: ObjectStore, id: str) -> Classify:
     """The spec of a job that labels images; raises UnknownJob, and JobConflict for a job of another kind."""
-    spec = read_spec(store, id)
-    if not isinstance(spec, Classify):
-        raise _another_kind(spec, "labels no images")
-    return spec
+    return cast("Classify", _read_kind(store, id, "labels", "labels no images"))
 
 
 def read_images(store: ObjectStore, id: str) -> ImagesSpec:
     """The spec of a job that generates images; raises UnknownJob, and JobConflict for a job of another kind."""
+    return cast("ImagesSpec", _read_kind(store, id, "images", "generates no images"))
+
+
+def _read_kind(store: ObjectStore, id: str, makes: str, lacks: str) -> Spec:
+    """Read the spec of a job that makes `makes`; raise JobConflict, which says what the job has, if it does not."""
     spec = read_spec(store, id)
-    if not isinstance(spec, ImagesSpec):
-        raise _another_kind(spec, "generates no images")
+    kind = kind_of(spec)
+    if kind.makes != makes:
+        raise JobConflict(f"{id} {lacks}, its kind is {kind.name}; {kind.has.format(id=id)}.")
     return spec
-
-
-def _another_kind(spec: Spec, lacks: str) -> JobConflict:
-    """What to say of a job that is not of the kind that was asked for: what it lacks, and how to get what it has."""
-    if isinstance(spec, Classify):
-        has = f"`imagemill results {spec.id}` writes its labels"
-    elif isinstance(spec, ImagesSpec):
-        has = f"`imagemill export {spec.id} -o DIR` writes its images"
-    else:
-        has = f"`imagemill show {spec.id}` shows what it has"
-    return JobConflict(f"{spec.id} {lacks}, its kind is {spec.kind}; {has}.")
 
 
 def read_created(store: ObjectStore, id: str) -> str:
@@ -101,6 +94,7 @@ def _read_envelope(store: ObjectStore, id: str) -> tuple[Spec, str]:
         envelope = json.loads(store.get(JobKeys(id).spec))
     except ObjectNotFound:
         raise UnknownJob(f"There is no job {id!r}; `imagemill jobs` lists them.") from None
+    kind_of(str(envelope["spec"]["kind"]))
     return parse_spec(envelope["spec"]), str(envelope["created_at"])
 
 
@@ -203,8 +197,8 @@ def reopen(backend: Backend, id: str) -> Status:
     backend.store.put(keys.active, b"")
     backend.store.delete(keys.success)
     backend.store.delete(keys.end)
-    if isinstance(spec, Classify):
-        # Of rows that will not be all. After the end: who writes the page looks for that last.
+    if kind_of(spec).page == "when asked for":
+        # It shows the rows of before. After the end, because whoever writes the page looks for that last.
         backend.store.delete(keys.report)
     backend.ledger.forget(id)
     return rebuild(backend, id)
@@ -221,11 +215,12 @@ def rebuild(backend: Backend, id: str) -> Status:
     retries = read_retries(store, id)
     ledger.create(spec, _seconds(created_at), rebuild=True, retry=len(retries))
     plan = read_plan(store, id)
-    if plan is None and isinstance(spec, Classify):
+    if plan is None and kind_of(spec).runs_while_planned:
+        shard_size = cast("Classify", spec).shard_size
         for entry in store.list(keys.plan_prefix):
             found = parse_shard(entry.key)
             if found:
-                ledger.planned(id, found[0], spec.shard_size)
+                ledger.planned(id, found[0], shard_size)
     elif plan is not None:
         limit = spec.error_limit(plan.items)
         ledger.complete(id, shards=plan.shards, items=plan.items, error_limit=limit, skipped=plan.skipped)

@@ -15,27 +15,12 @@ from pydantic import Field, ValidationError
 from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
 from contract.errors import InvalidInput
+from contract.jobs.kinds import JobKind, kind_of
 from contract.jobs.specs import Spec, parse_spec
 from contract.keys import JobKeys
-from contract.models.registry import ENCODERS, Model, Registry, Task
+from contract.models.registry import ENCODERS, Model, Registry
 from contract.records import Record
 from contract.suggest import did_you_mean
-
-TASKS: dict[str, tuple[Task, ...]] = {
-    "classify": ("classify", "classify-sequence"),
-    "evaluate": ("classify", "classify-sequence", "generate"),
-    "generate": ("generate",),
-    "synthesize": ("generate",),
-    "reconstruct": ("generate",),
-    "interpolate": ("generate",),
-}
-"""The kinds of jobs that run a model, each with what the model must do."""
-JUDGES = {"evaluate": "features", "synthesize": "gate"}
-"""The kinds in which a classifier judges a generator, each with the field that names it."""
-
-
-_ENCODE = {"reconstruct": "--reconstruct", "interpolate": "--interpolate"}
-"""The kinds that need an encoder, each with the option that asks for it."""
 
 
 class Template(Record):
@@ -68,19 +53,20 @@ def pin(fields: Mapping[str, Any], kind: str, registry: Registry) -> dict[str, A
     Raises UnknownModel, and InvalidInput for a model that does something else than the job needs.
     """
     pinned = dict(fields)
-    if kind in TASKS:
-        model = registry.get(fields["model"], tasks=TASKS[kind])
+    record = kind_of(kind)
+    if record.model_tasks:
+        model = registry.get(fields["model"], tasks=record.model_tasks)
         pinned |= {"model": model.ref, "weights_sha256": model.weights.sha256}
-        if kind == "classify":
+        if "frames" in record.spec.model_fields:
             pinned["frames"] = model.frames
         if "top_k" in fields:
             pinned["top_k"] = min(fields["top_k"], len(model.labels))
-        if kind in _ENCODE:
-            encoder(model, kind)
+        if record.encoder_option is not None:
+            encoder(model, record)
         if "classes" in fields:
             pinned["classes"] = _numbers(model, fields["classes"])
-        if kind in JUDGES:
-            pinned |= _judge(model, fields, JUDGES[kind], registry)
+        if record.judge is not None:
+            pinned |= _judge(model, fields, record.judge, registry)
     if fields.get("start"):
         start, family = registry.get(fields["start"]), _family(fields)
         if start.family != family:
@@ -89,12 +75,12 @@ def pin(fields: Mapping[str, Any], kind: str, registry: Registry) -> dict[str, A
     return pinned
 
 
-def encoder(model: Model, kind: str) -> Model:
+def encoder(model: Model, kind: JobKind) -> Model:
     """The model, where it has the encoder that jobs of this kind need; raises InvalidInput."""
     if model.family not in ENCODERS:
         raise InvalidInput(
-            f"{model.ref} is a {model.family} and has no encoder, which {_ENCODE[kind]} needs; name a model of the "
-            f"family {' or '.join(sorted(ENCODERS))}."
+            f"{model.ref} is a {model.family} and has no encoder, which {kind.encoder_option} needs; name a model of "
+            f"the family {' or '.join(sorted(ENCODERS))}."
         )
     return model
 

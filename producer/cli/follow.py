@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from producer.sources.pack import Progress
 
 
-_IMAGES = frozenset({"generate", "synthesize", "reconstruct", "interpolate"})
-"""The kinds of jobs that end with images, not with labels."""
-
-
 @click.command()
 @click.argument("job")
 @shared_options
@@ -69,25 +65,29 @@ def print_queued(status: Status, as_json: bool) -> None:
 
 def follow_to_end(client: Client, job: str, as_json: bool) -> None:
     """Show how a job goes until it ends; Ctrl-C leaves it running."""
+    from contract.jobs.kinds import kind_of
+
     try:
         status = _watch(client, job)
     except KeyboardInterrupt:
         say(f"{job} goes on. Follow it with `imagemill follow {job}`, stop it with `imagemill cancel {job}`.")
         raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
     print_status(status, as_json=as_json)
-    say(_next_step(status))
+    say(kind_of(status.kind).next_step(status))
     if status.state != "succeeded":
         raise click.exceptions.Exit(EXIT_FAILED)
 
 
 def _watch(client: Client, job: str) -> Status:
+    from contract.jobs.kinds import kind_of
+
     hinted = False
     with job_bar() as show:
         for status in client.follow(job):
             show(status)
             if not hinted and not status.ended and not status.shards.running:
                 hinted = True
-                _hint(client, "classify" if status.kind == "classify" else "train")
+                _hint(client, kind_of(status.kind).queue)
     return status
 
 
@@ -104,20 +104,3 @@ def _hint(client: Client, queue: str) -> None:
             "No worker is alive yet for this; start one with `imagemill up` or "
             f"`imagemill-worker run --queues {queue}`. The job waits."
         )
-
-
-def _next_step(status: Status) -> str:
-    if status.kind == "evaluate":
-        return f"Its page: `imagemill report {status.id} -o report.html`."
-    if status.kind == "train":
-        if status.state == "succeeded":
-            return f"Its card and curves: `imagemill models pull {status.model} -o DIR`."
-        return f"Go on from its last checkpoint with `imagemill resume {status.id}`."
-    if status.kind in _IMAGES and status.state == "succeeded":
-        page = f"Its page: `imagemill report {status.id} -o report.html`."
-        return f"Its images: `imagemill export {status.id} -o DIR`. {page}"
-    if status.state == "canceled":
-        return f"Go on with `imagemill resume {status.id}`; what is labelled: `imagemill results {status.id}`."
-    if status.errors:
-        return f"Labels: `imagemill results {status.id}`. Failures: `imagemill errors {status.id}`."
-    return f"Labels: `imagemill results {status.id}`."

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from contract import keys
 from contract.errors import JobConflict, ObjectNotFound, RedisUnavailable, ServiceUnavailable
+from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend, read_end, read_spec
-from contract.jobs.specs import Classify, Spec, Train
+from contract.jobs.specs import Spec
 
 _POLL_SECONDS = 0.5
 _ASK_SECONDS = 20.0
@@ -50,11 +51,12 @@ def _read(backend: Backend, job: str) -> str | None:
 
 def _check(backend: Backend, spec: Spec) -> None:
     """Raises JobConflict where no page will come, however long one waits."""
-    if isinstance(spec, Train):
-        why = "a train job makes none"
+    kind = kind_of(spec)
+    if kind.page is None:
+        why = f"a {kind.name} job makes none"
     elif (end := read_end(backend.store, spec.id)) is None:
         why = "it has not ended"
-    elif not isinstance(spec, Classify):
+    elif kind.page != "when asked for":
         why = f"it ended without one, {end.state}"
     else:
         return
@@ -63,7 +65,7 @@ def _check(backend: Backend, spec: Spec) -> None:
 
 def _ask(backend: Backend, job: str) -> None:
     try:
-        backend.queues.finalize_images(job)
+        backend.queues.finish(job)
     except RedisUnavailable as error:
         raise RedisUnavailable(
             f"Redis did not take the message that has the page of {job} made; start it, then ask again."

@@ -16,8 +16,9 @@ from typing import Any, Generic, TypeVar
 from contract.backend.objects import ObjectStore
 from contract.data.image_index import ImageFormat
 from contract.errors import InvalidInput, InvalidSource
+from contract.jobs.kinds import kind_of
 from contract.jobs.specs import Classify, Evaluate, Generate, Interpolate, Reconstruct, Synthesize, Train, Verify
-from contract.jobs.templates import TASKS, Template, encoder
+from contract.jobs.templates import Template, encoder
 from contract.models.recipes import RnnRecipe, make_recipe
 from contract.models.registry import Model, Registry
 from contract.records import Precision
@@ -250,7 +251,8 @@ def check_command(command: str) -> str:
 
 def _encoder(store: ObjectStore, model: str, kind: str) -> Model:
     """The model, before its images are looked at; raises InvalidInput where it has no encoder."""
-    return encoder(Registry(store).get(model, tasks=TASKS[kind]), kind)
+    record = kind_of(kind)
+    return encoder(Registry(store).get(model, tasks=record.model_tasks), record)
 
 
 def _leave_out(why: str, options: Mapping[str, object]) -> None:
@@ -286,4 +288,4 @@ def _local(found: Resolved) -> str:
 
 def _frames(store: ObjectStore, model: str, command: str) -> int:
     """How many frames of a sequence the model looks at, 0 where it takes images; raises what `Registry.get` raises."""
-    return Registry(store).get(model, tasks=TASKS[command]).frames
+    return Registry(store).get(model, tasks=kind_of(command).model_tasks).frames

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from contract.jobs.status import Status
-from contract.keys import TASK_CLASSIFY
+from contract.keys import TASK_RUN
 from tests.faults.conftest import SHARD
 from tests.mill import TIMES, Mill, check_complete
 from tests.waiting import wait_until
@@ -39,7 +39,7 @@ def begins(mill: Mill, job: str) -> Counter[int]:
 
 def received(mill: Mill) -> Counter[str]:
     """How often each message came, by its task id, to all workers together."""
-    found = [re.findall(rf"Task {TASK_CLASSIFY}\[(\S+)\] received", mill.log(name)) for name in mill.workers]
+    found = [re.findall(rf"Task {TASK_RUN}\[(\S+)\] received", mill.log(name)) for name in mill.workers]
     return Counter(id for ids in found for id in ids)
 
 

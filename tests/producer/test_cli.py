@@ -13,8 +13,11 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from contract.backend.ledger import Worker
 from contract.errors import InvalidSource, JobFailed, RedisUnavailable
+from contract.jobs.kinds import KINDS
 from contract.jobs.status import Shards, Status
+from contract.keys import WORKER_QUEUES
 from contract.settings import current
 from producer.cli import COMMANDS, cli
 from producer.cli.common import duration
@@ -150,6 +153,25 @@ def test_following_ends_with_how_the_job_ended(monkeypatch: pytest.MonkeyPatch, 
     assert result.exit_code == code
     assert "failures  truncated 1" in result.stdout
     assert "No worker is alive" in result.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_while_a_job_waits_for_a_worker_the_queue_that_it_waits_on_is_named(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    # Given a job that waits, and a worker on every queue but the one of its kind,
+    queue = KINDS[kind].queue
+    others = ",".join(other for other in WORKER_QUEUES if other != queue)
+    monkeypatch.setattr(FakeClient, "workers", lambda _: [Worker("w", {"queues": others})])
+    use(monkeypatch, status("running", kind=kind), status("succeeded", kind=kind))
+
+    # I expect the queue to be named for which there is none.
+    assert f"`imagemill-worker run --queues {queue}`" in run("follow", "job").stderr
+
+    # If there is one, I expect no hint.
+    monkeypatch.setattr(FakeClient, "workers", lambda _: [Worker("w", {"queues": queue})])
+    use(monkeypatch, status("running", kind=kind), status("succeeded", kind=kind))
+    assert "No worker is alive" not in run("follow", "job").stderr
 
 
 def test_ctrl_c_leaves_the_job_running_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,14 +14,16 @@ import pytest
 
 from contract.data.items import Item, write_manifest
 from contract.errors import ImageError, NotAnImage
+from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend, submit
 from contract.jobs.specs import Classify, Source
 from contract.jobs.status import Plan
 from contract.keys import JobKeys
 from contract.models.registry import File, Model, Preprocess
-from worker.classify.shard import ShardRunner
+from worker.classify.shard import ClassifyWork
 from worker.engine.pipeline import Encoded, Failed, Labelled, Result
 from worker.execution.exclusive import SharedExclusiveLock
+from worker.execution.job_runner import JobRunner
 from worker.execution.leases import LeaseRenewer
 from worker.sources.fetch import Fetcher
 
@@ -70,9 +72,6 @@ class FakeModels:
     engine: FakeEngine = field(default_factory=FakeEngine)
     error: Exception | None = None
 
-    def spec(self, _: str, read: Callable[[], Classify]) -> Classify:
-        return read()
-
     def model(self, _: str) -> Model:
         return MODEL
 
@@ -88,17 +87,31 @@ class FakeModels:
         )
 
 
+@dataclass(frozen=True)
+class Labels:
+    """A worker that runs classify jobs and nothing else."""
+
+    runner: JobRunner
+    work: ClassifyWork
+
+    def run(self, job: str, shard: int) -> None:
+        self.runner.run(kind_of("classify"), self.work, job, shard)
+
+
+Runners = Callable[..., Labels]
+
+
 @pytest.fixture
-def runner_of(backend: Backend, request: pytest.FixtureRequest) -> Callable[..., ShardRunner]:
+def runner_of(backend: Backend, request: pytest.FixtureRequest) -> Runners:
     """Makes runners by name, as if each were a worker of its own."""
 
-    def make(name: str = "worker", models: FakeModels | None = None, max_attempts: int = 3) -> ShardRunner:
+    def make(name: str = "worker", models: FakeModels | None = None, max_attempts: int = 3) -> Labels:
         renewer = LeaseRenewer(backend.ledger, 30.0)
         fetcher = Fetcher(backend.store, 1000, threads=2)
         request.addfinalizer(renewer.close)
         request.addfinalizer(fetcher.close)
-        models = models or FakeModels()
-        return ShardRunner(name, backend, renewer, fetcher, models, SharedExclusiveLock(), max_attempts)  # type: ignore[arg-type]
+        work = ClassifyWork(backend, fetcher, models or FakeModels(), SharedExclusiveLock())  # type: ignore[arg-type]
+        return Labels(JobRunner(name, backend, renewer, max_attempts), work)
 
     return make
 

@@ -11,7 +11,7 @@ import io
 import logging
 from bisect import insort
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -23,7 +23,7 @@ from PIL import Image
 
 from contract.data.items import Item, read_manifest
 from contract.data.label_rows import ERROR, OK
-from contract.errors import ImageError, ObjectNotFound
+from contract.errors import ImageError, ImagemillError, ObjectNotFound
 from contract.jobs import results
 from contract.jobs.lifecycle import Backend, read_classify, read_end
 from contract.jobs.specs import Classify
@@ -31,6 +31,7 @@ from contract.jobs.status import ShardCommit, Status
 from contract.keys import JobKeys
 from worker.engine.images import decode
 from worker.engine.pipeline import Encoded, sha256_of
+from worker.execution.resources import Resources
 from worker.pages import page, plots
 from worker.pages.page import Cell, Picture, Section, Table, Tile
 from worker.sources.fetch import Fetcher
@@ -296,3 +297,15 @@ def _tile(doubt: Doubt, encoded: Encoded, max_pixels: int) -> Tile:
 
 def _score(score: float) -> str:
     return f"{100 * score:.1f}\N{NO-BREAK SPACE}%"
+
+
+def make_page(resources: Resources) -> Callable[[str], None]:
+    """What writes the page of a job that labelled, in this process; a page that cannot be made does a job no harm."""
+
+    def make(job: str) -> None:
+        try:
+            write(resources.backend, resources.fetcher, job, max_pixels=resources.settings.max_image_pixels)
+        except ImagemillError as error:
+            log.warning("The page of %s cannot be made: %s", job, error)
+
+    return make

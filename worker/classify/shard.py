@@ -1,27 +1,24 @@
-"""Runs one shard of a classify job: from its lease to its commit.
+"""Labels the images of one shard of a classify job.
 
-    lease → manifest → fetch ‖ decode ‖ forward → rows → output → commit → ledger
+    manifest → fetch ‖ decode ‖ forward → rows → output
 
-The commit is the commit. Whatever happens before it leaves nothing that counts; whatever happens
-after it is put right from it. It knows nothing of Celery.
+It knows neither leases nor Celery: `worker.execution.job_runner` runs it and commits what it made.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from contract.backend.ledger import Step
 from contract.data.items import Item, parse_s3, read_manifest, write_manifest
 from contract.data.label_rows import ERROR
 from contract.errors import ObjectNotFound, ServiceUnavailable, WorkerKilled
-from contract.jobs.lifecycle import Backend, read_classify, read_commit, read_plan, read_retries, required_retries
+from contract.jobs.lifecycle import Backend, read_commit, read_plan, read_retries, required_retries
 from contract.jobs.specs import Classify
 from contract.jobs.status import ShardCommit
 from contract.keys import JobKeys, child_shards, shard_stem
@@ -29,9 +26,10 @@ from contract.models.registry import Model
 from worker.classify.rows import Rows, read_rows, tally
 from worker.engine.pipeline import Encoded, Result
 from worker.execution.exclusive import SharedExclusiveLock
-from worker.execution.leases import Lease, LeaseRenewer
+from worker.execution.job_runner import ShardWork
+from worker.execution.leases import Lease
 from worker.execution.model_cache import Loaded, Models
-from worker.execution.runner import Runner
+from worker.execution.resources import Resources
 from worker.sources.fetch import Fetcher
 
 log = logging.getLogger(__name__)
@@ -41,62 +39,51 @@ _SUBMIT_BYTES, _HELD_BYTES = 64 * 2**20, 512 * 2**20  # of frames; 64 photos of 
 
 
 @dataclass(frozen=True)
-class ShardRunner:
-    """What a worker needs to run shards; one a process."""
+class ClassifyWork(ShardWork[Classify]):
+    """What a worker needs to label the images of shards."""
 
-    name: str
     backend: Backend
-    renewer: LeaseRenewer
     fetcher: Fetcher
     models: Models
     turns: SharedExclusiveLock
-    max_attempts: int
 
-    def run(self, job: str, shard: int) -> None:
-        """Label the images of a shard and commit them, if it is free."""
-        runner = Runner("classify", self.name, self.backend, self.renewer, self.models.on_accelerator)
-        runner.run(job, shard, self._commit, self._turn)
-
-    def _turn(self, kills: int) -> AbstractContextManager[None]:
+    def turn(self, kills: int) -> AbstractContextManager[None]:
         """A shard that was begun before and not ended is a suspect. It runs alone, so that it takes no
         other with it, and none is blamed for what a neighbour did."""
         return self.turns.exclusive() if kills else self.turns.shared()
 
-    def _commit(self, lease: Lease, kills: int) -> Step:
-        job, shard = lease.job, lease.shard
-        store, ledger = self.backend.store, self.backend.ledger
-        spec = self.models.spec(job, lambda: read_classify(store, job))
-        retry = self._required_retry(job, shard)
-        try:
-            commit = read_commit(store, job, shard, retry)
-        except ObjectNotFound:
-            items = read_manifest(store.get(JobKeys(job).manifest(shard)))
-            commit = self._make(spec, lease, kills, retry, items)
-            if not store.put_if_absent(JobKeys(job).commit(shard, retry), commit.to_json()):
-                # Another worker was first, or our own write was answered late: its word counts.
-                commit = read_commit(store, job, shard, retry)
-        return ledger.commit(job, shard, commit.ok, commit.errors, commit.split)
-
-    def _required_retry(self, job: str, shard: int) -> int:
+    def retry_of(self, job: str, shard: int) -> int:
         if not self.backend.ledger.retry_number(job):
             return 0
         return required_retries(read_retries(self.backend.store, job)).get(shard, 0)
 
-    def _make(self, spec: Classify, lease: Lease, kills: int, retry: int, items: list[Item]) -> ShardCommit:
-        """Do the work of the shard and write its output; the commit to commit it with."""
-        if kills >= self.max_attempts and len(items) > 1:
+    def may_break_the_device(self) -> bool:
+        return self.models.on_accelerator()
+
+    def make(self, spec: Classify, lease: Lease, retry: int) -> ShardCommit:
+        """Label the images of a shard, and write their rows."""
+        items, model = self._items(spec, lease), self.models.model(spec.model)
+        old = self._earlier_rows(spec, lease.shard, retry) if retry else {}
+        with self.models.use(spec.model, spec.precision) as loaded:
+            rows = self._label(spec, lease, model, loaded, items, old)
+            runtime, precision = loaded.runtime.name, loaded.runtime.precision
+        commit = self._write(spec, lease, retry, model, rows)
+        return commit.model_copy(update={"runtime": runtime, "precision": precision})
+
+    def give_up(self, spec: Classify, lease: Lease, retry: int, kills: int) -> ShardCommit:
+        """Bisect a shard until the image that ends workers is alone in one, and write an error row for that."""
+        items, model = self._items(spec, lease), self.models.model(spec.model)
+        if len(items) > 1:
             return self._split(spec, lease.shard, items)
-        started = time.monotonic()
-        model = self.models.model(spec.model)
-        runtime = precision = ""
-        if kills >= self.max_attempts:
-            rows = Rows(model, spec.embed)
-            rows.fail(items[0], _poison(kills))
-        else:
-            old = self._earlier_rows(spec, lease.shard, retry) if retry else {}
-            with self.models.use(spec.model, spec.precision) as loaded:
-                runtime, precision = loaded.runtime.name, loaded.runtime.precision
-                rows = self._label(spec, lease, model, loaded, items, old)
+        rows = Rows(model, spec.embed)
+        rows.fail(items[0], _poison(kills))
+        return self._write(spec, lease, retry, model, rows)
+
+    def _items(self, spec: Classify, lease: Lease) -> list[Item]:
+        return read_manifest(self.backend.store.get(JobKeys(spec.id).manifest(lease.shard)))
+
+    def _write(self, spec: Classify, lease: Lease, retry: int, model: Model, rows: Rows) -> ShardCommit:
+        """Write the rows of a shard, and return their commit."""
         data = rows.parquet()
         lease.check()
         output = f"{spec.output}{shard_stem(lease.shard, retry)}.parquet"
@@ -108,17 +95,13 @@ class ShardRunner:
         return ShardCommit(
             shard=lease.shard,
             retry=retry,
-            items=len(items),
+            items=rows.ok + rows.errors,
             ok=rows.ok,
             errors=rows.errors,
             error_codes=dict(rows.codes),
             labels=dict(rows.labels),
             output=output,
             sha256=hashlib.sha256(data).hexdigest(),
-            worker=self.name,
-            runtime=runtime,
-            precision=precision,
-            seconds=round(time.monotonic() - started, 3),
         )
 
     def _split(self, spec: Classify, shard: int, items: list[Item]) -> ShardCommit:
@@ -131,7 +114,7 @@ class ShardRunner:
         log.warning("Shard %d of %s killed its workers and is bisected into %d and %d", shard, spec.id, *halves)
         for number, half in zip(halves, (items[:middle], items[middle:]), strict=True):
             self.backend.store.put(JobKeys(spec.id).manifest(number), write_manifest(half))
-        return ShardCommit(shard=shard, items=len(items), ok=0, errors=0, split=halves, worker=self.name)
+        return ShardCommit(shard=shard, items=len(items), ok=0, errors=0, split=halves)
 
     def _earlier_rows(self, spec: Classify, shard: int, retry: int) -> dict[int, dict[str, object]]:
         """Rows by position that need no second run."""
@@ -199,3 +182,8 @@ def _poison(kills: int) -> WorkerKilled:
     return WorkerKilled(
         f"Alone in its shard, the image ended its worker (attempt {kills}); look at the file, then retry the job."
     )
+
+
+def make_work(resources: Resources) -> ClassifyWork:
+    """What labels the images of shards in this process."""
+    return ClassifyWork(resources.backend, resources.fetcher, resources.models, SharedExclusiveLock())

@@ -10,6 +10,7 @@ from collections import Counter
 from typing import Any
 
 from contract.data.items import parse_s3
+from contract.jobs.kinds import kind_of, load
 from contract.jobs.lifecycle import (
     Backend,
     close,
@@ -23,7 +24,7 @@ from contract.jobs.lifecycle import (
     required_retries,
     settle,
 )
-from contract.jobs.specs import Classify, Evaluate, ImagesSpec, Train, Verify
+from contract.jobs.specs import Classify, Evaluate, ImagesSpec, Spec, Train, Verify
 from contract.jobs.status import Plan, ShardCommit
 from contract.keys import QUEUE_GENERATE, JobKeys
 
@@ -33,38 +34,49 @@ _LOCK_SECONDS = 120.0
 
 
 def finalize(backend: Backend, job: str) -> None:
-    """Write what the job came to. Harmless when run twice."""
-    if backend.ledger.lock("finalize", job, _LOCK_SECONDS) is None:
-        return
-    try:
-        if backend.ledger.state(job) == "finalizing":
-            _finalize(backend, job)
-    finally:
-        backend.ledger.unlock("finalize", job)
+    """End a job whose shards are done, as its kind does that. Harmless when run twice."""
+    with backend.ledger.lock("finalize", job, _LOCK_SECONDS) as lock:
+        if lock is None or backend.ledger.state(job) != "finalizing":
+            return
+        if read_end(backend.store, job) is not None:
+            settle(backend, job)
+            return
+        spec = read_spec(backend.store, job)
+        load(kind_of(spec).finalize)(backend, spec)
 
 
-def _finalize(backend: Backend, job: str) -> None:
-    store = backend.store
-    if read_end(store, job) is not None:
-        settle(backend, job)
-        return
-    spec, plan = read_spec(store, job), read_plan(store, job)
-    if isinstance(spec, ImagesSpec) and _handed_over(backend, job):
-        return  # each tick comes here until it is concluded, and need not read every commit for that
-    newest = commit_keys(store, job)
+def _committed(backend: Backend, spec: Spec) -> tuple[Plan, list[ShardCommit]] | None:
+    """Return the plan and the newest commit of each shard; None if the bucket lacks some, and the job goes on.
+
+    Commits may be missing once more items failed than may: then the job ends with what there is.
+    """
+    store, job = backend.store, spec.id
+    plan, newest = read_plan(store, job), commit_keys(store, job)
     commits = [read_commit(store, job, shard, retry) for shard, retry in sorted(newest.items())]
+    if plan is not None:
+        over_budget = sum(commit.errors for commit in commits) > spec.error_limit(plan.items)
+        if over_budget or not _missing(backend, job, plan, commits):
+            return plan, commits
+    log.warning("The ledger took %s for done and the bucket knows better: its books are written anew", job)
+    reopen(backend, job)
+    return None
+
+
+def hand_over(backend: Backend, spec: ImagesSpec) -> None:
+    """Have a worker end a job that generates, because that takes torch."""
+    # Each tick comes here until the job has ended, and need not read every commit for that.
+    if not _handed_over(backend, spec.id) and _committed(backend, spec) is not None:
+        backend.queues.finish(spec.id)
+
+
+def end_labels(backend: Backend, spec: Classify) -> None:
+    """End a job that labels: remove the rows that a retry replaced, write labels.csv and the summary."""
+    found = _committed(backend, spec)
+    if found is None:
+        return
+    plan, commits = found
+    store, job = backend.store, spec.id
     ok, errors = sum(m.ok for m in commits), sum(m.errors for m in commits)
-    over_budget = plan is not None and errors > spec.error_limit(plan.items)
-    if plan is None or (not over_budget and _missing(backend, job, plan, commits)):
-        log.warning("The ledger took %s for done and the bucket knows better: its books are written anew", job)
-        reopen(backend, job)
-        return
-    if isinstance(spec, ImagesSpec):
-        backend.queues.finalize_images(job)  # on a worker: that takes torch
-        return
-    if not isinstance(spec, Classify):
-        _end_single(backend, spec, commits[0])
-        return
     codes: Counter[str] = Counter()
     labels: Counter[str] = Counter()
     for commit in commits:
@@ -94,7 +106,7 @@ def _finalize(backend: Backend, job: str) -> None:
         "started_at": status.started_at if status else None,
     }
     store.put(f"{prefix}summary.json", json.dumps(summary, indent=1, ensure_ascii=False).encode(), bucket=bucket)
-    if over_budget:
+    if errors > spec.error_limit(plan.items):
         reason = f"{errors:,} of {plan.items:,} images failed, more than --max-errors {spec.max_errors} allows."
         close(backend, job, "failed", reason, **counts)
     elif ok + errors != plan.items:
@@ -105,8 +117,12 @@ def _finalize(backend: Backend, job: str) -> None:
         close(backend, job, "succeeded", **counts)
 
 
-def _end_single(backend: Backend, spec: Train | Evaluate | Verify, commit: ShardCommit) -> None:
-    """A job of one shard: what it made is there already, what is left is to say so."""
+def end_single(backend: Backend, spec: Train | Evaluate | Verify) -> None:
+    """End a job of one shard: what it made is there already, what is left is to say so."""
+    found = _committed(backend, spec)
+    if found is None:
+        return
+    (commit,) = found[1]
     bucket, prefix = parse_s3(spec.output)
     figures: dict[str, Any] = {"model": commit.model, "metrics": commit.metrics}
     summary = {"id": spec.id, "source": spec.source.label, **figures}
@@ -117,8 +133,8 @@ def _end_single(backend: Backend, spec: Train | Evaluate | Verify, commit: Shard
 
 
 def _handed_over(backend: Backend, job: str) -> bool:
-    """Whether a worker concludes what was generated, or the message for it waits."""
-    return backend.ledger.locked("finalize_images", job) or (job,) in backend.ledger.messages((QUEUE_GENERATE,), 0)
+    """Return whether a worker ends the job now, or the message for one waits."""
+    return backend.ledger.locked("finish", job) or (job,) in backend.ledger.messages((QUEUE_GENERATE,), 0)
 
 
 def _missing(backend: Backend, job: str, plan: Plan, commits: list[ShardCommit]) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice, repeat
 
+from contract.backend.lock import Lock
 from contract.data.items import Item, read_manifest, shard_sizes, sharded, write_manifest
 from contract.errors import ImagemillError, ServiceUnavailable
+from contract.jobs.kinds import kind_of, load
 from contract.jobs.lifecycle import Backend, close, read_plan, read_spec
-from contract.jobs.specs import Classify, Interpolate, Reconstruct, SampledSpec
+from contract.jobs.specs import Classify, Interpolate, Reconstruct, SampledSpec, Spec
 from contract.jobs.status import ENDED, Plan
 from contract.keys import JobKeys, parse_shard
 from worker.generation import candidate_plan
@@ -25,50 +27,40 @@ _LOCK_SECONDS = 60.0
 
 def plan(backend: Backend, job: str) -> None:
     """Plan a job, or go on where an earlier planner stopped; a second planner at the same time leaves."""
-    hold = backend.ledger.lock("plan", job, _LOCK_SECONDS)
-    if hold is None:
-        return
-    try:
-        _plan(backend, job, hold)
-    except ServiceUnavailable:
-        raise  # the reconciler sends the plan again
-    except ImagemillError as error:
-        close(backend, job, "failed", str(error))
-    except Exception as error:
-        # A plan that fails once fails each time: better an end with a reason than a job that never begins.
-        log.exception("The plan of %s failed", job)
-        close(backend, job, "failed", f"The source could not be planned ({error!r}); see the controller's log.")
-    finally:
-        backend.ledger.unlock("plan", job)
+    with backend.ledger.lock("plan", job, _LOCK_SECONDS) as lock:
+        if lock is None:
+            return
+        try:
+            _plan(backend, job, lock)
+        except ServiceUnavailable:
+            raise  # the reconciler sends the plan again
+        except ImagemillError as error:
+            close(backend, job, "failed", str(error))
+        except Exception as error:
+            # A plan that fails once fails each time: better an end with a reason than a job that never begins.
+            log.exception("The plan of %s failed", job)
+            close(backend, job, "failed", f"The source could not be planned ({error!r}); see the controller's log.")
 
 
-def _plan(backend: Backend, job: str, hold: Callable[[], bool]) -> None:
+def _plan(backend: Backend, job: str, lock: Lock) -> None:
     spec = read_spec(backend.store, job)
     state = backend.ledger.state(job)
     if state is None or state in ENDED or spec.source.kind == "packed":
         return
-    done = read_plan(backend.store, job)
+    done = read_plan(backend.store, job) or load(kind_of(spec).plan)(backend, spec, lock)
     if done is None:
-        if isinstance(spec, SampledSpec):
-            done = _portions(backend, spec)
-        elif isinstance(spec, Reconstruct):
-            done = _blocks(backend, spec, hold)
-        elif isinstance(spec, Interpolate):
-            done = _write_plan(backend, spec.id, shards=-(-spec.steps // spec.shard_size), items=spec.steps)
-        elif not isinstance(spec, Classify):
-            # A single shard; whoever runs it completes the plan, for only the data says how much there is to do.
-            backend.follow_up(job, backend.ledger.planned(job, 0, 0))
-            return
-        else:
-            done = _shards(backend, spec, hold)
-        if done is None:
-            return
+        return
     limit = spec.error_limit(done.items)
     step = backend.ledger.complete(job, shards=done.shards, items=done.items, error_limit=limit, skipped=done.skipped)
     backend.follow_up(job, step)
 
 
-def _shards(backend: Backend, spec: Classify, hold: Callable[[], bool]) -> Plan | None:
+def single_shard(backend: Backend, spec: Spec, lock: Lock) -> None:
+    """Queue the only shard of a job; whoever runs it completes the plan, since only the data says how much there is."""
+    backend.follow_up(spec.id, backend.ledger.planned(spec.id, 0, 0))
+
+
+def cut_source(backend: Backend, spec: Classify, lock: Lock) -> Plan | None:
     """Cut the source into shards, behind those that are there; None where somebody ended the job or took over."""
     job = spec.id
     listing = Listing(backend.store, spec.source, spec.frames)
@@ -80,17 +72,15 @@ def _shards(backend: Backend, spec: Classify, hold: Callable[[], bool]) -> Plan 
         backend.follow_up(job, step)
         total += len(chunk)
         number += 1
-        if step.state in ENDED or step.state == "unknown" or not hold():
+        if step.state in ENDED or step.state == "unknown" or not lock.renew():
             return None
     if not total:
         close(backend, job, "failed", _nothing(spec.source.label, listing.skipped))
         return None
-    plan = Plan(shards=number, items=total, skipped=listing.skipped)
-    backend.store.put(JobKeys(job).plan, plan.to_json())
-    return plan
+    return _write_plan(backend, job, shards=number, items=total, skipped=listing.skipped)
 
 
-def _blocks(backend: Backend, spec: Reconstruct, hold: Callable[[], bool]) -> Plan | None:
+def cut_blocks(backend: Backend, spec: Reconstruct, lock: Lock) -> Plan | None:
     """Cut the source into blocks of `shard_size` images, all but the last: a shard knows by its number which they are.
 
     Nothing runs before the plan is there, so a planner that dies is followed by one that begins again: the blocks of
@@ -107,7 +97,7 @@ def _blocks(backend: Backend, spec: Reconstruct, hold: Callable[[], bool]) -> Pl
             backend.store.put(JobKeys(spec.id).manifest(number), write_manifest(block, labels=True))
             total += len(block)
             number += 1
-            if not hold():
+            if not lock.renew():
                 return None
     if not total:
         close(backend, spec.id, "failed", _nothing(spec.source.label, 0))
@@ -115,17 +105,22 @@ def _blocks(backend: Backend, spec: Reconstruct, hold: Callable[[], bool]) -> Pl
     return _write_plan(backend, spec.id, shards=number, items=total)
 
 
-def _write_plan(backend: Backend, job: str, *, shards: int, items: int) -> Plan:
-    plan = Plan(shards=shards, items=items, skipped=0)
+def _write_plan(backend: Backend, job: str, *, shards: int, items: int, skipped: int = 0) -> Plan:
+    plan = Plan(shards=shards, items=items, skipped=skipped)
     backend.store.put(JobKeys(job).plan, plan.to_json())
     return plan
 
 
-def _portions(backend: Backend, spec: SampledSpec) -> Plan:
-    """What is to be generated, for the present: a synthesis asks for more when it knows what was accepted."""
+def cut_candidates(backend: Backend, spec: SampledSpec, lock: Lock) -> Plan:
+    """Write down what is to be generated, for the present: a synthesis asks for more once some is accepted."""
     wave = first_wave(spec)
     candidate_plan.write(backend.store, spec.id, wave)
     return _write_plan(backend, spec.id, shards=len(wave), items=sum(map(len, wave)))
+
+
+def cut_steps(backend: Backend, spec: Interpolate, lock: Lock) -> Plan:
+    """Cut the steps of an interpolation into shards, which know by their number which steps are theirs."""
+    return _write_plan(backend, spec.id, shards=-(-spec.steps // spec.shard_size), items=spec.steps)
 
 
 def _written(backend: Backend, job: str) -> tuple[int, int, Item | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 
-from contract.errors import UnknownJob
+from contract.errors import InvalidInput, UnknownJob
 from contract.jobs.lifecycle import Backend, active_jobs, rebuild, settle
 from contract.jobs.status import ENDED
 from contract.keys import WORKER_QUEUES, JobKeys
@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 
 def tick(backend: Backend, settings: Settings, now: Clock = utc_now) -> None:
-    """One round. Two clocks are harmless: the second finds the lock, which ends by itself."""
-    if backend.ledger.lock("tick", "", settings.reconcile_seconds / 2) is None:
+    """Run one round. Two clocks are harmless: the second one's tick comes too soon after the first one's."""
+    if not backend.ledger.once_in(settings.reconcile_seconds / 2, "tick"):
         return
     ledger = backend.ledger
     ledger.ticked(5 * settings.reconcile_seconds)
@@ -29,30 +29,42 @@ def tick(backend: Backend, settings: Settings, now: Clock = utc_now) -> None:
     fire(backend, settings, now())
     lost: dict[str, list[int]] = {}
     for job in sorted({*active_jobs(backend.store), *ledger.active()}):
-        state = ledger.state(job)
-        if state is None:
-            log.warning("Redis has forgotten %s; its books are written anew from the bucket", job)
-            _rebuild(backend, job)
-        elif state in ENDED:
-            settle(backend, job)
-        elif state == "finalizing":
-            backend.queues.finalize(job)
-        else:
-            step = ledger.lapsed(job)
-            if step.state == "rebuilding":
-                _rebuild(backend, job)
-                continue
-            if step.queue:
-                log.warning("Shards %s of %s are queued again", list(step.queue), job)
-            backend.follow_up(job, step)
-            # A planner holds a lock while it works; without one the plan may be lost.
-            if state in ("queued", "planning") and not ledger.locked("plan", job):
-                backend.queues.plan(job)
-            late = [n for n, age in ledger.waiting(job).items() if age > settings.reconcile_seconds]
-            if late:
-                lost[job] = late
+        try:
+            late = _reconcile(backend, settings, job)
+        except InvalidInput as error:  # a newer version made the job; it must not keep the others from going on
+            log.warning("%s waits for a controller of its version: %s", job, error)
+            continue
+        if late:
+            lost[job] = late
     if lost:
         _requeue(backend, settings, lost)
+
+
+def _reconcile(backend: Backend, settings: Settings, job: str) -> list[int]:
+    """Send again what a job lacks; return the shards whose messages have waited for long and may be lost."""
+    ledger = backend.ledger
+    state = ledger.state(job)
+    if state is None:
+        log.warning("Redis has forgotten %s; its books are written anew from the bucket", job)
+        _rebuild(backend, job)
+        return []
+    if state in ENDED:
+        settle(backend, job)
+        return []
+    if state == "finalizing":
+        backend.queues.finalize(job)
+        return []
+    step = ledger.lapsed(job)
+    if step.state == "rebuilding":
+        _rebuild(backend, job)
+        return []
+    if step.queue:
+        log.warning("Shards %s of %s are queued again", list(step.queue), job)
+    backend.follow_up(job, step)
+    # A planner holds a lock while it works; without one the plan may be lost.
+    if state in ("queued", "planning") and not ledger.locked("plan", job):
+        backend.queues.plan(job)
+    return [shard for shard, age in ledger.waiting(job).items() if age > settings.reconcile_seconds]
 
 
 def _requeue(backend: Backend, settings: Settings, late: dict[str, list[int]]) -> None:

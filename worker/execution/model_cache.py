@@ -1,4 +1,4 @@
-"""Loaded models and cached specs of one worker process: download, verify, load, and let go of the idle."""
+"""Loaded models of one worker process: download, verify, load, and let go of the idle."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, ModelError
-from contract.jobs.specs import Classify
 from contract.models.registry import Model, Registry
 from contract.records import Precision
 from contract.settings import Settings
@@ -55,7 +54,6 @@ class Models:
         self._lock = threading.Lock()
         self._loaded: OrderedDict[tuple[str, Precision], Loaded] = OrderedDict()
         self._generators: OrderedDict[tuple[str, Precision], Generator] = OrderedDict()
-        self._specs: OrderedDict[str, Classify] = OrderedDict()
         self._records: OrderedDict[str, tuple[float, Model]] = OrderedDict()
 
     def model(self, ref: str) -> Model:
@@ -68,14 +66,6 @@ class Models:
             if len(self._records) > _RECORDS_AT_MOST:
                 self._records.popitem(last=False)
         return model
-
-    def spec(self, job: str, read: Callable[[], Classify]) -> Classify:
-        """The spec of a job, which never changes, read once."""
-        if job not in self._specs:
-            self._specs[job] = read()
-            if len(self._specs) > 256:
-                self._specs.popitem(last=False)
-        return self._specs[job]
 
     @contextmanager
     def use(self, ref: str, precision: Precision) -> Iterator[Loaded]:

@@ -22,16 +22,13 @@ from contract.errors import (
     LeaseLost,
     ModelError,
     ObjectDamaged,
-    ObjectNotFound,
     ServiceUnavailable,
     StoreFull,
     TrainingDiverged,
     WorkerLeaving,
     WorkerUnfit,
 )
-from contract.jobs.lifecycle import Backend, close, read_commit
-from contract.jobs.status import ShardCommit
-from contract.keys import JobKeys
+from contract.jobs.lifecycle import Backend, close
 from worker.execution.leases import Lease, LeaseRenewer
 
 log = logging.getLogger(__name__)
@@ -39,18 +36,6 @@ log = logging.getLogger(__name__)
 EXIT_DEVICE = 71
 Work = Callable[[Lease, int], Step]
 """Does a shard's work and commits it; the second argument counts the workers that it has killed."""
-
-
-def commit_single(backend: Backend, lease: Lease, make: Callable[[], ShardCommit]) -> Step:
-    """Commit the only shard of a job by the commit that `make` returns, unless it is committed; the first counts."""
-    store, job, shard = backend.store, lease.job, lease.shard
-    try:
-        commit = read_commit(store, job, shard)
-    except ObjectNotFound:
-        commit = make()
-        if not store.put_if_absent(JobKeys(job).commit(shard), commit.to_json()):
-            commit = read_commit(store, job, shard)
-    return backend.ledger.commit(job, shard, commit.ok, commit.errors)
 
 
 @dataclass(frozen=True)

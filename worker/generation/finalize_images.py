@@ -1,7 +1,5 @@
 """Concludes a job that generates, once every shard of its plan is done: chooses, and writes that, or asks for more.
 
-Of a job that labels, which ends without it, it has the page made.
-
     indices of candidates → selection → next wave, or: tars, indices, summary → end
 
 It runs on a worker, under a lock of the job. Killed anywhere, it is sent again by the reconciler and comes to the
@@ -15,15 +13,14 @@ import io
 import json
 import logging
 import tarfile
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
+from contract.backend.lock import Lock
 from contract.backend.objects import ObjectStore
 from contract.data import image_index
 from contract.data.dataset_card import CARD, card
@@ -31,18 +28,21 @@ from contract.data.dataset_stats import DatasetStats, count
 from contract.data.image_index import SUFFIX
 from contract.data.items import parse_s3
 from contract.errors import ImagemillError, ServiceUnavailable
-from contract.jobs.lifecycle import Backend, close, read_commit, read_images, read_spec, reopen
+from contract.jobs.lifecycle import Backend, close, read_commit, read_images, reopen
 from contract.jobs.results import committed, read_commits
-from contract.jobs.specs import Classify, EncodedSpec, ImagesSpec, SampledSpec, Synthesize
+from contract.jobs.specs import EncodedSpec, ImagesSpec, SampledSpec, Synthesize
 from contract.jobs.status import Plan
 from contract.keys import JobKeys, shard_stem
 from contract.models.registry import Model
 from worker.execution.model_cache import Models
+from worker.execution.resources import Resources
 from worker.generation import candidate_plan
 from worker.generation.archive import Archive, facts, index
 from worker.generation.candidate_plan import Portion, next_wave
+from worker.generation.reference_features import make_reference_features
 from worker.generation.selection import Selection
 from worker.generation.shard import FEATURES
+from worker.generation.source_images import make_source_images
 
 log = logging.getLogger(__name__)
 
@@ -60,52 +60,35 @@ class ImagesFinalizer:
     """Writes the page of a job that generated from a seed; what it measured for that."""
     encoded: Callable[[EncodedSpec], dict[str, float]]
     """The same of a job that encoded images."""
-    page: Callable[[str], None]
-    """Writes the page of a job that labelled."""
     lock_seconds: float
     """After so long another goes on for a worker that died."""
 
     def run(self, job: str) -> None:
         """Conclude a job whose shards are done, if nobody does. Harmless when run twice."""
         ledger = self.backend.ledger
-        if self._labels(job):
-            return
-        hold = ledger.lock("finalize_images", job, self.lock_seconds)
-        if hold is None:
-            return
-        try:
-            with _held(hold, self.lock_seconds) as holds:
+        with ledger.lock("finish", job, self.lock_seconds) as lock:
+            if lock is None:
+                return
+            try:
                 if ledger.state(job) == "finalizing":
-                    self._finalize_images(job, holds)
-        except _LockLostError:
-            log.info("Another worker concludes %s, or it was canceled", job)
-        except ServiceUnavailable as error:
-            log.warning("The conclusion of %s waits: %s", job, error)  # the reconciler sends it again
-        except ImagemillError as error:
-            self._fail(job, str(error))
-        except Exception as error:
-            # What fails once fails each time: better an end with a reason than a job that never ends.
-            log.exception("The conclusion of %s failed", job)
-            self._fail(job, f"The images could not be put together ({error!r}); see the worker's log.")
-        finally:
-            ledger.unlock("finalize_images", job)
+                    self._finalize_images(job, lock)
+            except _LockLostError:
+                log.info("Another worker concludes %s, or it was canceled", job)
+            except ServiceUnavailable as error:
+                log.warning("The conclusion of %s waits: %s", job, error)  # the reconciler sends it again
+            except ImagemillError as error:
+                self._fail(job, str(error))
+            except Exception as error:
+                # What fails once fails each time: better an end with a reason than a job that never ends.
+                log.exception("The conclusion of %s failed", job)
+                self._fail(job, f"The images could not be put together ({error!r}); see the worker's log.")
 
     def _fail(self, job: str, reason: str) -> None:
         """End the job, unless somebody else has: what one finds missing another may have put away at the end."""
         if self.backend.ledger.state(job) == "finalizing":
             close(self.backend, job, "failed", reason)
 
-    def _labels(self, job: str) -> bool:
-        """Have the page made of a job that labels; False of another. What goes wrong is no harm to a job that ended."""
-        try:
-            if not isinstance(read_spec(self.backend.store, job), Classify):
-                return False
-            self.page(job)
-        except ImagemillError as error:
-            log.warning("The page of %s cannot be made: %s", job, error)
-        return True
-
-    def _finalize_images(self, job: str, hold: Callable[[], bool]) -> None:
+    def _finalize_images(self, job: str, lock: Lock) -> None:
         spec = read_images(self.backend.store, job)
         if not isinstance(spec, Synthesize):
             self._end(spec, [])
@@ -113,7 +96,7 @@ class ImagesFinalizer:
         shards = candidate_plan.read(self.backend.store, job)
         tables = []
         for number in range(len(shards)):
-            _check(hold)
+            _check(lock)
             tables.append(committed(self.backend.store, read_commit(self.backend.store, job, number)))
         chosen = select(spec, shards, tables)
         more = next_wave(spec, shards, {label: one.accepted for label, one in chosen.items()})
@@ -127,7 +110,7 @@ class ImagesFinalizer:
         model = self.models.model(spec.model)
         verdicts = {label: iter(zip(one.reasons, one.distances, strict=True)) for label, one in chosen.items()}
         for number, table in enumerate(tables):
-            _check(hold)
+            _check(lock)
             self._keep(spec, number, table, verdicts)
         self._end(spec, _short(spec, model, chosen))
 
@@ -230,31 +213,8 @@ class _LockLostError(Exception):
     """Somebody else has the lock now, or the job was canceled."""
 
 
-@contextmanager
-def _held(hold: Callable[[], bool], seconds: float) -> Iterator[Callable[[], bool]]:
-    """Hold a lock on while the work takes its time; whether it is still ours."""
-    done, lost = threading.Event(), threading.Event()
-
-    def renew() -> None:
-        while not done.wait(seconds / 4):
-            try:
-                if not hold():
-                    lost.set()
-                    return
-            except ServiceUnavailable as error:
-                log.warning("The lock was not renewed: %s", error)
-
-    thread = threading.Thread(target=renew, name="finalize_images", daemon=True)
-    thread.start()
-    try:
-        yield lambda: not lost.is_set()
-    finally:
-        done.set()
-        thread.join()
-
-
-def _check(hold: Callable[[], bool]) -> None:
-    if not hold():
+def _check(lock: Lock) -> None:
+    if not lock.held:
         raise _LockLostError
 
 
@@ -284,3 +244,19 @@ def _short(spec: Synthesize, model: Model, chosen: dict[int, Selection]) -> list
         for label, one in chosen.items()
         if one.accepted < spec.per_class
     ]
+
+
+def make_finalizer(resources: Resources) -> Callable[[str], None]:
+    """What ends jobs that generate, in this process."""
+    from worker.generation.report import GeneratedReport
+    from worker.generation.report_encoded import EncodedReport
+
+    backend, models, limit = resources.backend, resources.models, resources.settings.max_image_pixels
+    finalizer = ImagesFinalizer(
+        backend=backend,
+        models=models,
+        report=GeneratedReport(backend, models, resources.once(make_reference_features), limit).write,
+        encoded=EncodedReport(backend, models, resources.once(make_source_images), limit).write,
+        lock_seconds=resources.settings.lease_seconds,
+    )
+    return finalizer.run

@@ -24,6 +24,7 @@ from worker.engine.images import pixels
 from worker.evaluation.judges import forward
 from worker.execution.leases import Lease
 from worker.execution.model_cache import Models
+from worker.execution.resources import Resources
 from worker.generation.selection import normalized
 
 _HELD = 2
@@ -109,3 +110,8 @@ class ReferenceFeatures:
             unit = normalized(np.concatenate([output.features for output in outputs]))
         self.store.put_if_absent(JobKeys(spec.id).reference, save({"features": torch.from_numpy(unit)}))
         return Reference(unit)
+
+
+def make_reference_features(resources: Resources) -> ReferenceFeatures:
+    """The one that every job of this process shares."""
+    return ReferenceFeatures(resources.backend.store, resources.reader, resources.models)

@@ -10,7 +10,6 @@ are chosen in the end (`worker.generation.finalize_images`).
 from __future__ import annotations
 
 import hashlib
-import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,11 +21,10 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from contract.backend.ledger import Step
 from contract.data.image_index import tar_of
 from contract.data.items import parse_s3
 from contract.errors import ModelError
-from contract.jobs.lifecycle import Backend, read_images
+from contract.jobs.lifecycle import Backend
 from contract.jobs.specs import EncodedSpec, Generate, ImagesSpec, SampledSpec, Synthesize
 from contract.jobs.status import ShardCommit
 from contract.keys import JobKeys, shard_stem
@@ -35,16 +33,17 @@ from worker.engine.generators.sampler import GROUP
 from worker.engine.images import pixels
 from worker.engine.images.encode import encode
 from worker.execution.device_slots import DeviceSlots
-from worker.execution.leases import Lease, LeaseRenewer
+from worker.execution.job_runner import ShardWork
+from worker.execution.leases import Lease
 from worker.execution.model_cache import Models
-from worker.execution.runner import Runner, commit_single
+from worker.execution.resources import Resources
 from worker.generation import candidate_plan
 from worker.generation.archive import Archive, Row, facts, index, new_row
 from worker.generation.candidate_plan import Portion
 from worker.generation.encoded import Autoencoding
-from worker.generation.reference_features import Reference, ReferenceFeatures
+from worker.generation.reference_features import Reference, ReferenceFeatures, make_reference_features
 from worker.generation.selection import normalized
-from worker.generation.source_images import SourceImages
+from worker.generation.source_images import SourceImages, make_source_images
 
 FEATURES = "features"
 """The column that an index of candidates has behind the others: those of the gate, float32, null where it rejects."""
@@ -54,35 +53,26 @@ _UNDER_WAY = 8
 
 
 @dataclass(frozen=True)
-class GenerateRunner:
-    """What a worker needs to generate; one a process."""
+class GenerateWork(ShardWork[ImagesSpec]):
+    """What a worker needs to generate."""
 
-    name: str
     backend: Backend
-    renewer: LeaseRenewer
     models: Models
     reference_features: ReferenceFeatures
     source_images: SourceImages
     encoders: ThreadPoolExecutor
     device_slots: DeviceSlots
-    max_attempts: int
 
-    def run(self, job: str, shard: int) -> None:
-        """Make a shard, if nobody does."""
-        runner = Runner("generate", self.name, self.backend, self.renewer, self.models.on_accelerator)
-        runner.run(job, shard, self._commit)
+    def may_break_the_device(self) -> bool:
+        return self.models.on_accelerator()
 
-    def _commit(self, lease: Lease, kills: int) -> Step:
-        spec = read_images(self.backend.store, lease.job)
-        return commit_single(self.backend, lease, lambda: self._make(spec, lease, kills))
+    def give_up(self, spec: ImagesSpec, lease: Lease, retry: int, kills: int) -> ShardCommit:
+        raise ModelError(
+            f"Shard {lease.shard} of {spec.id} ended {kills} workers; see their logs, and try a smaller --shard-size."
+        )
 
-    def _make(self, spec: ImagesSpec, lease: Lease, kills: int) -> ShardCommit:
-        if kills >= self.max_attempts:
-            raise ModelError(
-                f"Shard {lease.shard} of {spec.id} ended {kills} workers; see their logs, and try a smaller "
-                "--shard-size."
-            )
-        began = time.monotonic()
+    def make(self, spec: ImagesSpec, lease: Lease, retry: int) -> ShardCommit:
+        """Make the images of a shard; write tar and index."""
         archive, left_out = Archive(spec.image_format), Counter[str]()
         output, extra = f"{spec.output}{shard_stem(lease.shard)}.parquet", None
         if isinstance(spec, EncodedSpec):
@@ -108,10 +98,8 @@ class GenerateRunner:
             labels=dict(Counter(row["label"] for row in archive.rows if row["accepted"])),
             output=output,
             sha256=hashlib.sha256(data).hexdigest(),
-            worker=self.name,
             runtime=runtime.name,
             precision=runtime.precision,
-            seconds=round(time.monotonic() - began, 3),
         )
 
     def _portion(self, spec: SampledSpec, lease: Lease) -> Portion:
@@ -226,3 +214,15 @@ def _encoded(spec: ImagesSpec, images: NDArray[np.uint8]) -> list[bytes]:
     if spec.size and len(images):
         images = pixels.resized(images, spec.size)
     return [encode(image, spec.image_format) for image in images]
+
+
+def make_work(resources: Resources) -> GenerateWork:
+    """What generates in this process."""
+    return GenerateWork(
+        backend=resources.backend,
+        models=resources.models,
+        reference_features=resources.once(make_reference_features),
+        source_images=resources.once(make_source_images),
+        encoders=ThreadPoolExecutor(resources.threads, "encode"),
+        device_slots=DeviceSlots(resources.device, resources.threads),
+    )

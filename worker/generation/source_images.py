@@ -16,6 +16,7 @@ from contract.jobs.specs import EncodedSpec, Interpolate, Reconstruct
 from contract.keys import JobKeys
 from worker.datasets.reader import Block, DatasetReader, Wanted
 from worker.execution.model_cache import Models
+from worker.execution.resources import Resources
 
 
 @dataclass(frozen=True)
@@ -65,3 +66,8 @@ class SourceImages:
         pre = model.preprocess
         # What was not learnt from is what a reconstruction is judged by.
         return Wanted(size=pre.size, channels=pre.channels, classes=model.labels, part="test")
+
+
+def make_source_images(resources: Resources) -> SourceImages:
+    """The one that every job of this process shares."""
+    return SourceImages(resources.backend.store, resources.reader, resources.models)

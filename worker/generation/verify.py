@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import tarfile
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,11 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from contract.backend.ledger import Step
 from contract.data import image_index
 from contract.data.image_index import SUFFIX
 from contract.errors import JobConflict, ModelError, ObjectDamaged
-from contract.jobs.lifecycle import Backend, read_images, read_spec
+from contract.jobs.lifecycle import Backend, read_images
 from contract.jobs.specs import ImagesSpec, SampledSpec, Verify
 from contract.jobs.status import Plan, ShardCommit
 from contract.keys import JobKeys
@@ -27,9 +25,10 @@ from worker.datasets.dataset import evenly
 from worker.engine.images import pixels
 from worker.engine.images.decode import decode
 from worker.engine.images.encode import encode
-from worker.execution.leases import Lease, LeaseRenewer
+from worker.execution.job_runner import ShardWork
+from worker.execution.leases import Lease
 from worker.execution.model_cache import Models
-from worker.execution.runner import Runner, commit_single
+from worker.execution.resources import Resources
 from worker.generation.archive import Row
 
 _TOLERANCE = 1
@@ -37,31 +36,21 @@ _TOLERANCE = 1
 
 
 @dataclass(frozen=True)
-class VerifyRunner:
+class VerifyWork(ShardWork[Verify]):
     """What a worker needs to verify."""
 
-    name: str
     backend: Backend
-    renewer: LeaseRenewer
     models: Models
-    max_attempts: int
     max_pixels: int
 
-    def run(self, job: str, shard: int) -> None:
-        """Verify a job, if nobody does."""
-        runner = Runner("verify", self.name, self.backend, self.renewer, self.models.on_accelerator)
-        runner.run(job, shard, self._commit)
+    def may_break_the_device(self) -> bool:
+        return self.models.on_accelerator()
 
-    def _commit(self, lease: Lease, kills: int) -> Step:
-        spec = read_spec(self.backend.store, lease.job)
-        if not isinstance(spec, Verify):
-            raise JobConflict(f"{spec.id} is no verification but of kind {spec.kind}; cancel it and submit it again.")
-        return commit_single(self.backend, lease, lambda: self._verify(spec, lease, kills))
+    def give_up(self, spec: Verify, lease: Lease, retry: int, kills: int) -> ShardCommit:
+        raise ModelError(f"The verification of {spec.job} ended {kills} workers; see their logs.")
 
-    def _verify(self, spec: Verify, lease: Lease, kills: int) -> ShardCommit:
-        if kills >= self.max_attempts:
-            raise ModelError(f"The verification of {spec.job} ended {kills} workers; see their logs.")
-        began = time.monotonic()
+    def make(self, spec: Verify, lease: Lease, retry: int) -> ShardCommit:
+        """Generate a sample of the images again, and compare."""
         made = read_images(self.backend.store, spec.job)
         if not isinstance(made, SampledSpec):
             raise JobConflict(f"{spec.job} was made of other images, which its records do not hold.")
@@ -103,10 +92,8 @@ class VerifyRunner:
                 "identical": float(found["identical"]),
                 "max_difference": float(worst),
             },
-            worker=self.name,
             runtime=generator.name,
             precision=generator.precision,
-            seconds=round(time.monotonic() - began, 3),
         )
 
     def _chosen(self, spec: Verify, made: ImagesSpec) -> Iterator[tuple[Row, bytes]]:
@@ -144,3 +131,8 @@ class VerifyRunner:
             for data in (one, other)
         )
         return int(np.abs(first - second).max())
+
+
+def make_work(resources: Resources) -> VerifyWork:
+    """What verifies in this process."""
+    return VerifyWork(resources.backend, resources.models, resources.settings.max_image_pixels)

@@ -27,13 +27,11 @@ def admit(backend: Backend, name: str, version: int, cache: Path) -> None:
     producer, which waits, asks again.
     """
     review = Review(backend.store, name, version)
-    if backend.ledger.lock("check", review.ref, _LOCK_SECONDS) is None:
-        log.info("%s is being tried by another worker", review.ref)
-        return
-    try:
+    with backend.ledger.lock("check", review.ref, _LOCK_SECONDS) as lock:
+        if lock is None:
+            log.info("%s is being tried by another worker", review.ref)
+            return
         _admit(review, cache)
-    finally:
-        backend.ledger.unlock("check", review.ref)
 
 
 def _admit(review: Review, cache: Path) -> None:

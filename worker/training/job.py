@@ -1,9 +1,9 @@
-"""Runs a train job: from its lease to a published version.
+"""Trains a model for a train job, and publishes it.
 
-    lease → data → plan → steps ‖ checkpoints → publish → commit → ledger
+    data → plan → steps ‖ checkpoints → publish
 
 A worker that dies loses what came after its last checkpoint; another goes on from there, and ends with the same
-weights. It knows nothing of Celery, nor of what a family learns (`worker.training`).
+weights. It knows nothing of Celery, nor of what a family learns (`worker.training.learners`).
 """
 
 from __future__ import annotations
@@ -12,25 +12,23 @@ import io
 import json
 import logging
 import threading
-import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 from PIL import Image
 from safetensors.torch import load
 
-from contract.backend.ledger import Step
 from contract.errors import (
     DeviceOutOfMemory,
     InvalidSource,
-    JobConflict,
     ModelError,
     ObjectDamaged,
     ObjectNotFound,
     WorkerLeaving,
 )
-from contract.jobs.lifecycle import Backend, read_history, read_plan, read_spec
+from contract.jobs.lifecycle import Backend, read_history, read_plan
 from contract.jobs.specs import Train
 from contract.jobs.status import Plan, ShardCommit
 from contract.keys import JobKeys
@@ -38,8 +36,10 @@ from contract.models.recipes import RnnRecipe
 from contract.models.registry import Registry
 from worker.datasets.dataset import Dataset, split
 from worker.datasets.reader import DatasetReader, Prepared, Wanted
-from worker.execution.leases import Lease, LeaseRenewer
-from worker.execution.runner import Runner, commit_single
+from worker.engine.memory import calm_openmp, tune_allocator
+from worker.execution.job_runner import ShardWork, exclusively
+from worker.execution.leases import Lease
+from worker.execution.resources import Resources
 from worker.training.learners.registry import make
 from worker.training.loop import EpochRecord, Outcome, train
 from worker.training.optimization.transfer import begin_with
@@ -52,46 +52,32 @@ _KEPT = 2
 
 
 @dataclass(frozen=True)
-class TrainRunner:
-    """What a worker needs to train; one a process, and one training at a time: it has the device to itself."""
+class TrainWork(ShardWork[Train]):
+    """What a worker needs to train; one training at a time has the device to itself."""
 
-    name: str
     backend: Backend
-    renewer: LeaseRenewer
     reader: DatasetReader
     device: torch.device
     threads: int
-    max_attempts: int
     checkpoint_seconds: float
     leaving: threading.Event
-    alone: threading.Lock
+    training: threading.Lock
     """Held by whatever trains in this process."""
 
-    def run(self, job: str, shard: int) -> None:
-        """Train, if nobody does and nothing else is trained here."""
-        if not self.alone.acquire(blocking=False):
-            # The message goes, the job stays queued: the reconciler sends it again, perhaps to an idle worker.
-            log.info("%s waits, for another training has this worker", job)
-            return
-        try:
-            runner = Runner("train", self.name, self.backend, self.renewer, lambda: self.device.type != "cpu")
-            runner.run(job, shard, self._commit)
-        finally:
-            self.alone.release()
+    def admit(self, job: str) -> AbstractContextManager[bool]:
+        return exclusively(self.training)
 
-    def _commit(self, lease: Lease, kills: int) -> Step:
-        spec = read_spec(self.backend.store, lease.job)
-        if not isinstance(spec, Train):
-            raise JobConflict(f"{spec.id} is no training but of kind {spec.kind}; cancel it and submit it again.")
-        return commit_single(self.backend, lease, lambda: self._train(spec, lease, kills))
+    def may_break_the_device(self) -> bool:
+        return self.device.type != "cpu"
 
-    def _train(self, spec: Train, lease: Lease, kills: int) -> ShardCommit:
-        if kills >= self.max_attempts:
-            raise ModelError(
-                f"The training ended {kills} workers without a checkpoint in between; see their logs, and try a "
-                "smaller --set batch_size."
-            )
-        began = time.monotonic()
+    def give_up(self, spec: Train, lease: Lease, retry: int, kills: int) -> ShardCommit:
+        raise ModelError(
+            f"The training ended {kills} workers without a checkpoint in between; see their logs, and try a smaller "
+            "--set batch_size."
+        )
+
+    def make(self, spec: Train, lease: Lease, retry: int) -> ShardCommit:
+        """Train from the newest checkpoint on, and publish the model."""
         prepared = self._data(spec, lease)
         learn, held_out = split(prepared.data, spec.recipe.validation, spec.recipe.seed)
         total = len(learn) * spec.recipe.epochs
@@ -111,10 +97,8 @@ class TrainRunner:
             error_codes=dict(prepared.left_out),
             model=model.ref,
             metrics=model.metrics,
-            worker=self.name,
             runtime="torch",
             precision=spec.recipe.precision,
-            seconds=round(time.monotonic() - began, 3),
         )
 
     def _data(self, spec: Train, lease: Lease) -> Prepared:
@@ -232,3 +216,18 @@ class _Hooks:
 def _leave(leaving: threading.Event, job: str) -> None:
     if leaving.is_set():
         raise WorkerLeaving(f"This worker ends; another goes on with {job} from its last checkpoint.")
+
+
+def make_work(resources: Resources) -> TrainWork:
+    """What trains in this process."""
+    tune_allocator()
+    calm_openmp()
+    return TrainWork(
+        backend=resources.backend,
+        reader=resources.reader,
+        device=resources.device,
+        threads=resources.threads,
+        checkpoint_seconds=resources.settings.checkpoint_seconds,
+        leaving=resources.leaving,
+        training=resources.training,
+    )

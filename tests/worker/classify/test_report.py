@@ -24,16 +24,14 @@ from contract.keys import JobKeys
 from contract.settings import Settings
 from producer import Client
 from tests.waiting import wait_until
-from tests.worker.conftest import FakeEngine, FakeModels
+from tests.worker.conftest import FakeEngine, FakeModels, Runners
 from tests.worker.pages.test_page import Reader
 from worker.classify import report
 from worker.classify.report import LEAST_CERTAIN, Summary
-from worker.classify.shard import ShardRunner
 from worker.control.finalize import finalize
 from worker.engine.pipeline import Encoded, Labelled, Result
 from worker.sources.fetch import Fetcher
 
-Runners = Callable[..., ShardRunner]
 Jobs = Callable[..., Classify]
 
 

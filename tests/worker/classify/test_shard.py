@@ -14,12 +14,10 @@ from contract.jobs.lifecycle import Backend, read_commit, read_end, reopen
 from contract.jobs.specs import Classify
 from contract.jobs.status import Retry
 from contract.keys import JobKeys, child_shards
-from tests.worker.conftest import FakeEngine, FakeModels
+from tests.worker.conftest import FakeEngine, FakeModels, Runners
 from worker.classify.rows import read_rows
-from worker.classify.shard import ShardRunner
 from worker.control.finalize import finalize
 
-Runners = Callable[..., ShardRunner]
 Jobs = Callable[..., Classify]
 
 

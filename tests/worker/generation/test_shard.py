@@ -21,7 +21,7 @@ from worker.execution.device_slots import DeviceSlots
 from worker.execution.leases import Lease
 from worker.generation.archive import Archive
 from worker.generation.candidate_plan import Portion
-from worker.generation.shard import GenerateRunner
+from worker.generation.shard import GenerateWork
 
 CPU = torch.device("cpu")
 GROUPS = 6
@@ -55,18 +55,15 @@ class Easel:
         return torch.tanh(z)[:, None, None, :]
 
 
-def runner(models: Easel, encoders: ThreadPoolExecutor) -> GenerateRunner:
+def runner(models: Easel, encoders: ThreadPoolExecutor) -> GenerateWork:
     unused = cast(Any, None)
-    return GenerateRunner(
-        "worker",
-        unused,
+    return GenerateWork(
         unused,
         cast(Any, models),
         unused,
         unused,
         encoders,
         DeviceSlots(CPU, threads=1),
-        max_attempts=3,
     )
 
 

@@ -1,0 +1,79 @@
+"""A lock in Redis that renews itself while it is held, and that only its holder can release.
+
+A holder that dies, or is cut off from Redis, loses it after its term; whoever works under a lock asks `held` between
+two steps.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+
+from redis import Redis
+from redis.exceptions import LockError
+from redis.lock import Lock as RedisLock
+
+from contract.errors import RedisUnavailable
+
+log = logging.getLogger(__name__)
+
+
+class Lock:
+    """A lock that is held; made by `Ledger.lock`."""
+
+    def __init__(self, lock: RedisLock, mapped: Callable[[], AbstractContextManager[None]]) -> None:
+        self._lock, self._mapped = lock, mapped
+        self._lost = False
+
+    @property
+    def held(self) -> bool:
+        """Whether the lock was still ours when it was last renewed, at most a quarter of its term ago."""
+        return not self._lost
+
+    def renew(self) -> bool:
+        """Begin the term of the lock again; return False if somebody else may hold it now."""
+        try:
+            with self._mapped():
+                self._lock.reacquire()
+        except LockError:
+            self._lost = True
+        return self.held
+
+
+@contextmanager
+def lock(
+    redis: Redis, name: str, seconds: float, mapped: Callable[[], AbstractContextManager[None]]
+) -> Iterator[Lock | None]:
+    """Hold the lock `name` for the body of a `with` statement, or yield None if somebody else holds it.
+
+    `seconds` is its term: a thread renews it four times as often. `mapped` translates the errors of redis-py.
+    """
+    # Renewed by another thread than the one that took it.
+    taken = RedisLock(redis, name, timeout=seconds, blocking=False, thread_local=False)
+    with mapped():
+        acquired = taken.acquire()
+    if not acquired:
+        yield None
+        return
+    held, done = Lock(taken, mapped), threading.Event()
+
+    def renew() -> None:
+        while not done.wait(seconds / 4):
+            try:
+                if not held.renew():
+                    return
+            except RedisUnavailable as error:
+                log.warning("The lock %s was not renewed: %s", name, error)
+
+    thread = threading.Thread(target=renew, name=f"renew {name}", daemon=True)
+    thread.start()
+    try:
+        yield held
+    finally:
+        done.set()
+        thread.join()
+        # Not ours any more, or Redis is away: it is left to its new holder, or to its term.
+        with suppress(LockError, RedisUnavailable), mapped():
+            taken.release()

@@ -1,0 +1,221 @@
+"""The registry of job kinds: one record says everything that differs from kind to kind.
+
+To add a kind, write its spec in `contract.jobs.specs`, and a record here. Whatever runs a job looks its record up and
+asks no further what kind it is. Planner, runner, finalizer and finisher are import paths, because a producer has none
+of them installed and the controller has no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal, TypeAlias
+
+from contract.errors import InvalidInput
+from contract.jobs.specs import (
+    AnySpec,
+    Classify,
+    Evaluate,
+    Generate,
+    Interpolate,
+    Reconstruct,
+    Synthesize,
+    Train,
+    Verify,
+)
+from contract.jobs.status import Status
+from contract.keys import QUEUE_CLASSIFY, QUEUE_GENERATE, QUEUE_TRAIN
+from contract.models.registry import Task
+
+Path: TypeAlias = str
+"""Where a function is defined, as `package.module:name`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobKind:
+    """Everything that the product needs to know about one kind of job."""
+
+    spec: type[AnySpec]
+    makes: Literal["labels", "images", "model", "figures"]
+    """What a finished job leaves: rows of labels, images with their index, a version of a model, or figures."""
+    queue: str
+    """The queue that workers take its shards from."""
+    plan: Path
+    """`(Backend, spec, Lock) -> Plan | None`, on the controller: write the plan; None if there is nothing to complete
+    now."""
+    run: Path
+    """`(Resources) -> ShardWork`, on a worker: what runs a shard."""
+    finalize: Path
+    """`(Backend, spec) -> None`, on the controller: end a job whose shards are all committed, or leave that to
+    `finish`."""
+    finish: Path | None = None
+    """`(Resources) -> Callable[[str], None]`, on a worker: what is done with a whole job that takes torch or Pillow."""
+    page: Literal["with the job", "when asked for"] | None = None
+    """When the page is written: before the job ends, or by `finish` when somebody asks for it. None: it has none."""
+    model_tasks: tuple[Task, ...] = ()
+    """What the model in the spec's field `model` must do; empty if the job runs no model."""
+    judge: str | None = None
+    """The field of the spec that names the classifier which judges a generator."""
+    runs_while_planned: bool = False
+    """Whether shards are queued as they are planned; otherwise none is before the plan is complete."""
+    encoder_option: str | None = None
+    """The option that asks for this kind, if its model needs an encoder."""
+    done: str
+    """What to do with a job that succeeded: a sentence for people, with {id} and {model}."""
+    has: str
+    """What a job of this kind has, in a message that it lacks something else: a clause, with {id}."""
+
+    @property
+    def name(self) -> str:
+        """The `kind` of its specs."""
+        return str(self.spec.model_fields["kind"].default)
+
+    def next_step(self, status: Status) -> str:
+        """Return what to do with a job that ended, in sentences for people."""
+        labels, failures = self.makes == "labels", self.makes == "labels" and status.errors
+        steps: list[str] = []
+        if status.state == "succeeded":
+            steps.append(self.done)
+        else:
+            again = "retry" if status.state == "failed" and failures else "resume"
+            steps.append(f"Go on with `imagemill {again} {{id}}`.")
+            if labels:
+                steps.append("Labels so far: `imagemill results {id}`.")
+        if failures:
+            steps.append("Failures: `imagemill errors {id}`.")
+        return " ".join(steps).format(id=status.id, model=status.model)
+
+
+_IMAGES_DONE = "Its images: `imagemill export {id} -o DIR`. Its page: `imagemill report {id} -o report.html`."
+_IMAGES_HAS = "`imagemill export {id} -o DIR` writes its images"
+_FIGURES_HAS = "`imagemill show {id}` shows what it has"
+
+_KINDS = (
+    JobKind(
+        spec=Classify,
+        makes="labels",
+        queue=QUEUE_CLASSIFY,
+        plan="worker.control.plan:cut_source",
+        run="worker.classify.shard:make_work",
+        finalize="worker.control.finalize:end_labels",
+        finish="worker.classify.report:make_page",
+        page="when asked for",
+        runs_while_planned=True,
+        model_tasks=("classify", "classify-sequence"),
+        done="Labels: `imagemill results {id}`.",
+        has="`imagemill results {id}` writes its labels",
+    ),
+    JobKind(
+        spec=Train,
+        makes="model",
+        queue=QUEUE_TRAIN,
+        plan="worker.control.plan:single_shard",
+        run="worker.training.job:make_work",
+        finalize="worker.control.finalize:end_single",
+        done="Its card and curves: `imagemill models pull {model} -o DIR`.",
+        has=_FIGURES_HAS,
+    ),
+    JobKind(
+        spec=Evaluate,
+        makes="figures",
+        queue=QUEUE_TRAIN,
+        plan="worker.control.plan:single_shard",
+        run="worker.evaluation.job:make_work",
+        finalize="worker.control.finalize:end_single",
+        page="with the job",
+        model_tasks=("classify", "classify-sequence", "generate"),
+        judge="features",
+        done="Its page: `imagemill report {id} -o report.html`.",
+        has=_FIGURES_HAS,
+    ),
+    JobKind(
+        spec=Generate,
+        makes="images",
+        queue=QUEUE_GENERATE,
+        plan="worker.control.plan:cut_candidates",
+        run="worker.generation.shard:make_work",
+        finalize="worker.control.finalize:hand_over",
+        finish="worker.generation.finalize_images:make_finalizer",
+        page="with the job",
+        model_tasks=("generate",),
+        done=_IMAGES_DONE,
+        has=_IMAGES_HAS,
+    ),
+    JobKind(
+        spec=Synthesize,
+        makes="images",
+        queue=QUEUE_GENERATE,
+        plan="worker.control.plan:cut_candidates",
+        run="worker.generation.shard:make_work",
+        finalize="worker.control.finalize:hand_over",
+        finish="worker.generation.finalize_images:make_finalizer",
+        page="with the job",
+        model_tasks=("generate",),
+        judge="gate",
+        done=_IMAGES_DONE,
+        has=_IMAGES_HAS,
+    ),
+    JobKind(
+        spec=Reconstruct,
+        makes="images",
+        queue=QUEUE_GENERATE,
+        plan="worker.control.plan:cut_blocks",
+        run="worker.generation.shard:make_work",
+        finalize="worker.control.finalize:hand_over",
+        finish="worker.generation.finalize_images:make_finalizer",
+        page="with the job",
+        model_tasks=("generate",),
+        encoder_option="--reconstruct",
+        done=_IMAGES_DONE,
+        has=_IMAGES_HAS,
+    ),
+    JobKind(
+        spec=Interpolate,
+        makes="images",
+        queue=QUEUE_GENERATE,
+        plan="worker.control.plan:cut_steps",
+        run="worker.generation.shard:make_work",
+        finalize="worker.control.finalize:hand_over",
+        finish="worker.generation.finalize_images:make_finalizer",
+        page="with the job",
+        model_tasks=("generate",),
+        encoder_option="--interpolate",
+        done=_IMAGES_DONE,
+        has=_IMAGES_HAS,
+    ),
+    JobKind(
+        spec=Verify,
+        makes="figures",
+        queue=QUEUE_GENERATE,
+        plan="worker.control.plan:single_shard",
+        run="worker.generation.verify:make_work",
+        finalize="worker.control.finalize:end_single",
+        done="What was compared: `imagemill show {id}`.",
+        has=_FIGURES_HAS,
+    ),
+)
+
+KINDS: dict[str, JobKind] = {kind.name: kind for kind in _KINDS}
+"""Every kind by its name."""
+
+
+def kind_of(job: AnySpec | str) -> JobKind:
+    """Return the record of a spec's kind, or of the kind with this name; raises InvalidInput for an unknown one."""
+    name = job if isinstance(job, str) else job.kind
+    try:
+        return KINDS[name]
+    except KeyError:
+        raise InvalidInput(
+            f"There is no job kind {name!r} in this version of Imagemill; the kinds are {', '.join(KINDS)}."
+        ) from None
+
+
+def load(path: Path) -> Callable[..., Any]:
+    """Import the function at `package.module:name`; raises ImportError if there is none."""
+    module, _, name = path.partition(":")
+    try:
+        found: Callable[..., Any] = getattr(import_module(module), name)
+    except AttributeError as error:
+        raise ImportError(f"{module} has no {name}") from error
+    return found

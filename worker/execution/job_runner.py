@@ -1,0 +1,135 @@
+"""Runs the shards of any job: reads its spec, gives up on a shard that kills its workers, commits what is made.
+
+    admit → lease → spec → make, or give up → commit → ledger
+
+What a kind of job makes of a shard is its `ShardWork`; leases and failures are `worker.execution.runner`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Generic, TypeVar
+
+from contract.backend.ledger import Step
+from contract.errors import JobFailed, ObjectNotFound
+from contract.jobs.kinds import JobKind
+from contract.jobs.lifecycle import Backend, read_commit, read_spec
+from contract.jobs.specs import AnySpec
+from contract.jobs.status import ShardCommit
+from contract.keys import JobKeys
+from worker.execution.leases import Lease, LeaseRenewer
+from worker.execution.runner import Runner
+
+log = logging.getLogger(__name__)
+
+S = TypeVar("S", bound=AnySpec)
+
+_SPECS_AT_MOST = 256
+
+
+class ShardWork(ABC, Generic[S]):
+    """What a kind of job makes of one shard. One object serves all shards of a process."""
+
+    @abstractmethod
+    def make(self, spec: S, lease: Lease, retry: int) -> ShardCommit:
+        """Do the work of a shard, write its output, and return the commit that stands for it.
+
+        `worker` and `seconds` are filled in afterwards. `lease.check()` must be called before each write, and
+        `lease.progress()` now and then: a shard that shows none is taken for stuck.
+        """
+
+    @abstractmethod
+    def give_up(self, spec: S, lease: Lease, retry: int, kills: int) -> ShardCommit:
+        """Decide about a shard that ended `kills` workers, as many as may be.
+
+        Return a commit that isolates the item at fault, or raise ModelError, which ends the job and says what to do.
+        """
+
+    def admit(self, job: str) -> AbstractContextManager[bool]:
+        """Decide, before the shard is leased, whether this process can take one of this job now."""
+        return nullcontext(True)
+
+    def turn(self, kills: int) -> AbstractContextManager[None]:
+        """Wait for other shards of this process, once the shard is leased and before it begins."""
+        return nullcontext()
+
+    def retry_of(self, job: str, shard: int) -> int:
+        """Return the number of the retry that the shard is run for, 0 for its first run."""
+        return 0
+
+    def may_break_the_device(self) -> bool:
+        """Return whether an unforeseen error may have left the device unusable, so that the process should end."""
+        return False
+
+
+@contextmanager
+def exclusively(lock: threading.Lock) -> Iterator[bool]:
+    """Hold `lock` if it is free; yield whether it was. For `ShardWork.admit`."""
+    taken = lock.acquire(blocking=False)
+    try:
+        yield taken
+    finally:
+        if taken:
+            lock.release()
+
+
+class JobRunner:
+    """Runs shards of jobs of every kind; one a process."""
+
+    def __init__(self, name: str, backend: Backend, renewer: LeaseRenewer, max_attempts: int) -> None:
+        self._name, self._backend, self._renewer, self._max_attempts = name, backend, renewer, max_attempts
+        self._specs: OrderedDict[str, AnySpec] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def run(self, kind: JobKind, work: ShardWork[Any], job: str, shard: int) -> None:
+        """Run a shard with the work of its kind, if it is free and this process can take it now."""
+        with work.admit(job) as admitted:
+            if not admitted:
+                # The job stays queued: the reconciler sends the message again, perhaps to an idle worker.
+                log.info("Shard %d of %s waits for a worker that is free", shard, job)
+                return
+
+            def commit(lease: Lease, kills: int) -> Step:
+                return self._commit(kind, work, lease, kills)
+
+            runner = Runner(kind.name, self._name, self._backend, self._renewer, work.may_break_the_device)
+            runner.run(job, shard, commit, work.turn)
+
+    def _commit(self, kind: JobKind, work: ShardWork[Any], lease: Lease, kills: int) -> Step:
+        """Commit a shard by what is made of it, unless it is committed; the first commit counts."""
+        store, job, shard = self._backend.store, lease.job, lease.shard
+        spec = self._spec(kind, job)
+        retry = work.retry_of(job, shard)
+        try:
+            commit = read_commit(store, job, shard, retry)
+        except ObjectNotFound:
+            began = time.monotonic()
+            if kills >= self._max_attempts:
+                made = work.give_up(spec, lease, retry, kills)
+            else:
+                made = work.make(spec, lease, retry)
+            commit = made.model_copy(update={"worker": self._name, "seconds": round(time.monotonic() - began, 3)})
+            if not store.put_if_absent(JobKeys(job).commit(shard, retry), commit.to_json()):
+                # Another worker was first, or our own write was answered late: what stands there counts.
+                commit = read_commit(store, job, shard, retry)
+        return self._backend.ledger.commit(job, shard, commit.ok, commit.errors, commit.split)
+
+    def _spec(self, kind: JobKind, job: str) -> AnySpec:
+        """Read the spec of a job, which never changes, once."""
+        with self._lock:
+            found = self._specs.get(job)
+        if found is None:
+            found = read_spec(self._backend.store, job)
+            if found.kind != kind.name:
+                raise JobFailed(f"{job} was queued as {kind.name} and its spec says {found.kind}; submit it again.")
+            with self._lock:
+                self._specs[job] = found
+                if len(self._specs) > _SPECS_AT_MOST:
+                    self._specs.popitem(last=False)
+        return found

@@ -1,0 +1,132 @@
+"""What the jobs of one worker process share: connections, threads that read, loaded models, locks.
+
+Each part is made when it is first needed. It knows no kind of job: a kind's module makes its own parts with `once`,
+which everything else in the process then shares.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from contract.backend.objects import ObjectStore
+from contract.jobs.lifecycle import Backend
+from contract.settings import Settings
+from worker.engine.cores import cores
+
+if TYPE_CHECKING:
+    import torch
+
+    from worker.datasets.reader import DatasetReader
+    from worker.execution.leases import LeaseRenewer
+    from worker.execution.model_cache import Models
+    from worker.sources.fetch import Fetcher
+
+T = TypeVar("T")
+
+
+class Resources:
+    """The shared parts of a process; `name` is the worker's, unique among those that live."""
+
+    def __init__(self, backend: Backend, settings: Settings, name: str) -> None:
+        self.backend, self.settings, self.name = backend, settings, name
+        self.leaving = threading.Event()
+        """Set when the worker is asked to end: what takes hours stops at its next step."""
+        self.training = threading.Lock()
+        """Held by whatever trains: a process trains one thing at a time."""
+        self._lock = threading.RLock()
+        self._made: dict[Callable[[Resources], Any], Any] = {}
+
+    def once(self, make: Callable[[Resources], T]) -> T:
+        """Return what `make` makes of these resources, made at the first call; raises what `make` raises."""
+        with self._lock:
+            if make not in self._made:
+                self._made[make] = make(self)
+            return cast("T", self._made[make])
+
+    @property
+    def threads(self) -> int:
+        """Cores to compute on."""
+        return self.settings.threads or cores()
+
+    @property
+    def renewer(self) -> LeaseRenewer:
+        """Renews every lease of the process."""
+        return self.once(_make_renewer)
+
+    @property
+    def fetcher(self) -> Fetcher:
+        """Reads the bytes of images."""
+        return self.once(_make_fetcher)
+
+    @property
+    def models(self) -> Models:
+        """Loads models; imports the engine."""
+        return self.once(_make_models)
+
+    @property
+    def reader(self) -> DatasetReader:
+        """Makes arrays of labelled sources."""
+        return self.once(_make_reader)
+
+    @property
+    def device(self) -> torch.device:
+        """The device that torch computes on; imports torch."""
+        return self.once(_find_device)
+
+    def models_made(self) -> Models | None:
+        """Return `models` if something was loaded by it, without making it."""
+        return self._made.get(_make_models)
+
+    def renewer_made(self) -> LeaseRenewer | None:
+        """Return `renewer` if there is one, without making it."""
+        return self._made.get(_make_renewer)
+
+    def close(self) -> None:
+        """Let go of models, leases and threads."""
+        for make in (_make_models, _make_renewer, _make_fetcher):
+            if make in self._made:
+                self._made[make].close()
+
+
+def _make_renewer(resources: Resources) -> LeaseRenewer:
+    from worker.execution.leases import LeaseRenewer
+
+    return LeaseRenewer(resources.backend.ledger, resources.settings.lease_seconds)
+
+
+def _make_fetcher(resources: Resources) -> Fetcher:
+    from worker.sources.fetch import Fetcher
+    from worker.sources.obstore_reader import ObstoreReader
+
+    settings = resources.settings
+    store = ObjectStore(settings, patience=settings.store_patience_seconds, obstore_reader=ObstoreReader(settings))
+    return Fetcher(store, settings.max_image_bytes)
+
+
+def _make_models(resources: Resources) -> Models:
+    from worker.execution.model_cache import Models
+
+    return Models(resources.backend.store, resources.settings)
+
+
+def _make_reader(resources: Resources) -> DatasetReader:
+    from worker.datasets.reader import DatasetReader
+
+    settings = resources.settings
+    return DatasetReader(
+        store=resources.backend.store,
+        fetcher=resources.fetcher,
+        scratch=settings.cache_dir.expanduser() / "datasets",
+        max_pixels=settings.max_image_pixels,
+        threads=resources.threads,
+    )
+
+
+def _find_device(resources: Resources) -> torch.device:
+    import torch
+
+    from worker.engine.runtime import torch_device
+
+    return torch.device(torch_device(resources.settings.device))
