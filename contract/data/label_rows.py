@@ -7,32 +7,32 @@ import pyarrow as pa
 OK = "ok"
 ERROR = "error"
 
+_LABEL = pa.struct([("label", pa.string()), ("label_index", pa.int32()), ("score", pa.float32())])
+_COLUMNS: dict[str, tuple[pa.DataType, str]] = {
+    "key": (
+        pa.string(),
+        "Name of the image: its path or its key. For a sequence, its folder (`walks/7/`) or row (`list.jsonl#7`).",
+    ),
+    "uri": (pa.string(), "Where the image is."),
+    "sha256": (pa.string(), "Hash of the file's bytes. For a sequence, of the frames the model saw, concatenated."),
+    "status": (pa.string(), "`ok` or `error`."),
+    "error_code": (pa.string(), "Why the image failed, as a stable code; null if `status` is `ok`."),
+    "error_message": (pa.string(), "What failed, why, and what to do; null if `status` is `ok`."),
+    "width": (pa.int32(), "Width in pixels after EXIF rotation. For a sequence, of its first frame."),
+    "height": (pa.int32(), "Height in pixels, likewise."),
+    "label": (pa.string(), "The most likely class; null if `status` is `error`."),
+    "label_index": (pa.int32(), "Index of that class in the model's labels."),
+    "score": (pa.float32(), "Softmax probability of that class, 0 to 1."),
+    "top_k": (pa.list_(_LABEL), "The most likely classes, best first; the first is `label` itself."),
+    "model": (pa.string(), "The model, as `name@version`."),
+    "weights_sha256": (pa.string(), "Hash of the model's weights file."),
+    "embedding": (pa.list_(pa.float32()), "The model's features; only with `--embed`."),
+}
+
+DESCRIPTIONS = {name: description for name, (_, description) in _COLUMNS.items()}
+"""What each column holds, in the order of the schema; the reference prints it."""
+
 
 def schema(*, embedding: bool = False) -> pa.Schema:
-    """The Arrow schema of the rows; with `embedding` a list of float32 is added, the model's features.
-
-    `sha256` is of the file's bytes; `width` and `height` are pixels as shown, EXIF rotation applied. Of a sequence of
-    files they are of the frames that were looked at, one behind the other, and of the first. `score` is the softmax
-    probability of `label`; `top_k` begins with `label` itself. A row with `status=error` has `error_code` and
-    `error_message` and no label.
-    """
-    label = pa.struct([("label", pa.string()), ("label_index", pa.int32()), ("score", pa.float32())])
-    columns: list[tuple[str, pa.DataType]] = [
-        ("key", pa.string()),
-        ("uri", pa.string()),
-        ("sha256", pa.string()),
-        ("status", pa.string()),
-        ("error_code", pa.string()),
-        ("error_message", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("label", pa.string()),
-        ("label_index", pa.int32()),
-        ("score", pa.float32()),
-        ("top_k", pa.list_(label)),
-        ("model", pa.string()),
-        ("weights_sha256", pa.string()),
-    ]
-    if embedding:
-        columns.append(("embedding", pa.list_(pa.float32())))
-    return pa.schema(columns)
+    """Return the Arrow schema of the rows; `embedding` adds the column of that name."""
+    return pa.schema([(name, type) for name, (type, _) in _COLUMNS.items() if embedding or name != "embedding"])

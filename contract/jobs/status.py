@@ -13,6 +13,16 @@ from contract.records import Record
 
 State = Literal["queued", "planning", "running", "finalizing", "succeeded", "failed", "canceled"]
 ENDED: frozenset[str] = frozenset({"succeeded", "failed", "canceled"})
+STATES: dict[State, str] = {
+    "queued": "The job is recorded; nobody has started to plan it.",
+    "planning": "The source is being listed or packed; the first shards may already run.",
+    "running": "The plan is complete, and workers are running shards.",
+    "finalizing": "Every shard is committed; the summary is being written.",
+    "succeeded": "Every image has a row, and no more failed than `--max-errors` allows.",
+    "failed": "The job ended without its result; `reason` says why.",
+    "canceled": "Somebody stopped the job; `imagemill resume` continues it.",
+}
+"""What each state means, in the order in which a job passes through them."""
 
 
 class Plan(Record):
@@ -63,27 +73,38 @@ class Shards(Record):
 class Status(Record):
     """How far a job is; what `imagemill show --json` prints. Times are UTC, ISO 8601."""
 
-    id: str
-    kind: str
-    state: State
-    total: int | None = Field(default=None, description="Items; None until the plan is complete.")
-    done: int = 0
-    ok: int = 0
-    errors: int = 0
-    shards: Shards = Shards()
-    images_per_second: float | None = None
-    eta_seconds: float | None = None
-    created_at: str = ""
-    started_at: str | None = None
-    finished_at: str | None = None
-    output: str = ""
-    model: str = ""
-    source: str = ""
-    skipped: int = 0
-    reason: str | None = Field(default=None, description="Why a job failed, in one sentence.")
-    error_codes: dict[str, int] | None = None
-    labels: dict[str, int] | None = None
-    metrics: dict[str, float] | None = Field(default=None, description="The newest of a training, or of an evaluation.")
+    id: str = Field(description="Id of the job.")
+    kind: str = Field(description="What the job does: `classify`, `train`, `generate`, …")
+    state: State = Field(description="Where the job stands.")
+    total: int | None = Field(
+        default=None, description="Images; null until the plan is complete. For a training, images of all epochs."
+    )
+    done: int = Field(default=0, description="Images that have a row: `ok` plus `errors`.")
+    ok: int = Field(default=0, description="Images that were processed.")
+    errors: int = Field(default=0, description="Images that failed.")
+    shards: Shards = Field(default=Shards(), description="Shards by state: `total`, `done`, `running`, `queued`.")
+    images_per_second: float | None = Field(
+        default=None, description="Rate over the recent past; once the job has ended, over the whole run."
+    )
+    eta_seconds: float | None = Field(default=None, description="Time left at that rate.")
+    created_at: str = Field(default="", description="When the job was submitted.")
+    started_at: str | None = Field(default=None, description="When its first shard started.")
+    finished_at: str | None = Field(default=None, description="When it ended.")
+    output: str = Field(default="", description="`s3://` prefix of the results.")
+    model: str = Field(default="", description="The model, as `name@version`; for a training, the name it publishes.")
+    source: str = Field(default="", description="The source, as typed.")
+    skipped: int = Field(default=0, description="Files that were skipped because their suffix is not that of an image.")
+    reason: str | None = Field(default=None, description="Why the job failed, in one sentence.")
+    error_codes: dict[str, int] | None = Field(
+        default=None, description="Number of failed images by error code, once the job has ended."
+    )
+    labels: dict[str, int] | None = Field(
+        default=None, description="Number of images by label, or by class for generated ones, once the job has ended."
+    )
+    metrics: dict[str, float] | None = Field(
+        default=None,
+        description="What was measured. For a training, the newest epoch; once it has ended, the best one.",
+    )
 
     @property
     def ended(self) -> bool:

@@ -41,28 +41,30 @@ StatusOf = Callable[[str], Status]
 class Run(Record):
     """A tick and its job; what `imagemill schedule history --json` prints. Times are UTC, ISO 8601."""
 
-    tick: str = Field(description="When it was due; of a run by hand, when it was asked for.")
-    job: str | None = Field(default=None, description="None where no job was made.")
-    state: State | Literal["skipped", "unknown"] = Field(description="Of the job; `failed`, too, where none was made.")
+    tick: str = Field(description="When the run was due, or when somebody asked for it.")
+    job: str | None = Field(default=None, description="Its job; null if none was made.")
+    state: State | Literal["skipped", "unknown"] = Field(
+        description="State of the job. Without a job, `skipped` or `failed`; `unknown` if the bucket has no such job."
+    )
     reason: str | None = Field(default=None, description="Why it failed or was skipped, in one sentence.")
-    missed: int = Field(default=0, description="Ticks before it that passed while everything was down.")
-    manual: bool = Field(default=False, description="Run by hand.")
+    missed: int = Field(default=0, description="Earlier ticks that passed during an outage.")
+    manual: bool = Field(default=False, description="Whether somebody ran it by hand.")
 
 
 class Scheduled(Record):
     """A schedule, what comes next, and what came last; what `imagemill schedule list --json` prints."""
 
-    name: str
-    cron: str
-    timezone: str
-    missed: Missed
-    paused: bool
-    kind: str = Field(description="Of its jobs.")
-    model: str = Field(description="As typed; each job has the version of its tick.")
-    source: str
-    created_at: str
-    next: tuple[str, ...] = Field(description="The next three ticks; none while it is paused.")
-    last: Run | None = None
+    name: str = Field(description="Name of the schedule, up to 32 characters.")
+    cron: str = Field(description="The cron line.")
+    timezone: str = Field(description="Time zone in which the line is read.")
+    missed: Missed = Field(description="What to do about ticks missed during an outage: `run` or `skip`.")
+    paused: bool = Field(description="Whether ticks pass without a job.")
+    kind: str = Field(description="Kind of its jobs.")
+    model: str = Field(description="The model as typed; each job pins the version of its tick.")
+    source: str = Field(description="The source, as typed.")
+    created_at: str = Field(description="When the schedule was added.")
+    next: tuple[str, ...] = Field(description="The next three ticks; empty while the schedule is paused.")
+    last: Run | None = Field(default=None, description="The newest run, as in the history; null before the first.")
 
 
 def new_schedule(
