@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, cast
 
 from pydantic import ValidationError
 
@@ -37,10 +37,11 @@ from contract.errors import (
     UnknownJob,
 )
 from contract.jobs import lifecycle, results, templates
+from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend
 from contract.jobs.results import Row, read_commits
 from contract.jobs.schedules import Missed, Schedules
-from contract.jobs.specs import Classify, ImagesSpec, Interpolate, SampledSpec, Source, Spec, Verify
+from contract.jobs.specs import Classify, Interpolate, SampledSpec, Source, Spec, Verify
 from contract.jobs.status import Retry, Status
 from contract.keys import JOBS, JobKeys
 from contract.models.registry import Model, Registry, Scalar, Task
@@ -445,9 +446,10 @@ class Client:
         keys = JobKeys(job or new_job_id("verify"))
         store = self._ready_store(keys)
         there = lifecycle.read_spec(store, made)
-        if not isinstance(there, ImagesSpec):
-            raise JobConflict(f"{made} generated nothing, its kind is {there.kind}; there is nothing to verify.")
-        if not isinstance(there, SampledSpec):
+        kind = kind_of(there)
+        if kind.makes != "images":
+            raise JobConflict(f"{made} generated nothing, its kind is {kind.name}; there is nothing to verify.")
+        if not kind.seeded:
             raise JobConflict(
                 f"{made} was made of other images ({there.source.label}), which its records do not hold; run its "
                 "command again as a new job, and compare."
@@ -460,7 +462,7 @@ class Client:
             id=keys.id,
             job=made,
             model=record.ref,
-            weights_sha256=there.weights_sha256,
+            weights_sha256=cast("SampledSpec", there).weights_sha256,
             sample=sample,
             output=templates.output(keys, store.bucket, None),
         )

@@ -6,13 +6,13 @@ Pure text of a spec and statistics; it knows no store; machines read `producer.e
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from contract.data.dataset_stats import DatasetStats
 from contract.data.image_index import SUFFIX, SYNTHETIC, schema
-from contract.jobs.specs import ImagesSpec, Interpolate, Reconstruct, SampledSpec, Synthesize
+from contract.data.provenance import option, provenance
+from contract.jobs.specs import ImagesSpec
 from contract.jobs.status import Status
 
 CARD, CROISSANT = "README.md", "croissant.json"
@@ -39,20 +39,14 @@ COLUMNS = {
     "weights_sha256": "Of the generator's weights.",
 }
 """What is told of each image in every layout, and what it means."""
-_ONLY_OF: dict[str, frozenset[str]] = {
-    "seed": frozenset({"generate", "synthesize"}),
-    "predicted": frozenset({"synthesize"}),
-    "score": frozenset({"synthesize"}),
-    "original": frozenset({"reconstruct"}),
-    "mse": frozenset({"reconstruct"}),
-    "position": frozenset({"interpolate"}),
-}
-"""Columns that not every kind of job has, with the kinds that do: without a gate nothing is predicted."""
+_SOME = frozenset({"seed", "original", "mse", "position", "predicted", "score"})
+"""Columns that not every kind of job has; its `Provenance` says which it does."""
 
 
 def columns(spec: ImagesSpec) -> list[str]:
     """The names in `COLUMNS` that the images of a job have."""
-    return [name for name in COLUMNS if name not in _ONLY_OF or spec.kind in _ONLY_OF[name]]
+    own = provenance(spec).columns
+    return [name for name in COLUMNS if name not in _SOME or name in own]
 
 
 def title(spec: ImagesSpec, stats: DatasetStats) -> str:
@@ -61,51 +55,11 @@ def title(spec: ImagesSpec, stats: DatasetStats) -> str:
     return f"{spec.model}: {stats.accepted:,} synthetic images of {classes:,} class{'es' if classes != 1 else ''}"
 
 
-def description(spec: ImagesSpec) -> str:
-    """What the images are, in two sentences."""
-    if isinstance(spec, Reconstruct):
-        return (
-            f"Every image is a reconstruction: the encoder of {spec.model} of Imagemill made a latent of an image of "
-            f"{spec.source.label}, its decoder an image of that. None is the original."
-        )
-    if isinstance(spec, Interpolate):
-        return (
-            f"The images lie between two others, {spec.source.label}, in the latents of {spec.model} of Imagemill, "
-            "whose decoder made them. None shows anything that was photographed."
-        )
-    text = (
-        f"Every image was made by the generator {spec.model} of Imagemill; none shows anything that was photographed."
-    )
-    if isinstance(spec, Synthesize):
-        text += (
-            f" Kept are those that the classifier {spec.gate} takes for their class with at least {spec.min_score:g}."
-        )
-    return text
-
-
 def command(spec: ImagesSpec, stats: DatasetStats) -> str:
     """The command that makes these images again."""
-    words = [f"imagemill {'synthesize' if isinstance(spec, Synthesize) else 'generate'}", f"--model {spec.model}"]
-    if isinstance(spec, Reconstruct):
-        words.append(f"--reconstruct {shlex.quote(spec.source.label)}")
-        words += _option("count", spec.count)
-    elif isinstance(spec, Interpolate):
-        words.append(f"--interpolate {' '.join(shlex.quote(end.label) for end in spec.ends)} --steps {spec.steps}")
-    elif isinstance(spec, Synthesize):
-        words += [f"--gate {spec.gate}", f"--per-class {spec.per_class}", f"--min-score {spec.min_score:g}"]
-        words += _option("dedup", spec.dedup)
-        if spec.away_from is not None:
-            words += [f"--away-from {shlex.quote(spec.away_from.label)}", f"--copy-distance {spec.copy_distance:g}"]
-        words.append(f"--max-attempts {spec.max_attempts}x")
-    else:
-        words.append(f"--count {spec.count}")
-    if not isinstance(spec, Reconstruct):
-        # Each by name: whether they are all that the generator has, the job does not say.
-        words += [f"--class {shlex.quote(label)}" for label in stats.labels]
-    if isinstance(spec, SampledSpec):
-        words.append(f"--seed {spec.seed}")
-        words += _option("truncation", spec.truncation)
-    words += _option("size", spec.size or None)
+    of = provenance(spec)
+    words = [f"imagemill {of.command}", f"--model {spec.model}", *of.options(stats.labels)]
+    words += option("size", spec.size or None)
     words.append(f"--image-format {spec.image_format}")
     if spec.precision != "auto":
         words.append(f"--precision {spec.precision}")
@@ -121,7 +75,7 @@ def card(spec: ImagesSpec, stats: DatasetStats, layout: Layout, *, end: Status |
     return f"""{front_matter(spec, stats, layout)}
 # {title(spec, stats)}
 
-{description(spec)} In the metadata of each file `DigitalSourceType` is <{SYNTHETIC}>.
+{provenance(spec).description()} In the metadata of each file `DigitalSourceType` is <{SYNTHETIC}>.
 {unfinished}
 ## How it was made
 
@@ -132,7 +86,7 @@ imagemill export {spec.id} --format {layout} -o DIR
 
 {_table(("what", "value"), _facts(spec, stats).items())}
 
-{_follows(spec)} alone: the first
+{provenance(spec).determined_by()} alone: the first
 command makes the same images again.
 
 ## Images
@@ -202,15 +156,6 @@ def size_category(count: int) -> str:
     return f"{below}<n<1B"
 
 
-def _follows(spec: ImagesSpec) -> str:
-    """What an image follows from, but for the last word."""
-    if isinstance(spec, Reconstruct):
-        return "A reconstruction follows from the weights, the original, its class and these settings"
-    if isinstance(spec, Interpolate):
-        return "Image `index` follows from the weights, the two images, the class and these settings"
-    return "Image `index` of a class follows from the weights, the seed, the class, `index` and these settings"
-
-
 def _facts(spec: ImagesSpec, stats: DatasetStats) -> dict[str, str]:
     facts = {
         "job": f"`{spec.id}`",
@@ -220,23 +165,7 @@ def _facts(spec: ImagesSpec, stats: DatasetStats) -> dict[str, str]:
         "format": f"{spec.image_format.upper()}, {stats.bytes:,} bytes in all",
         "precision": spec.precision,
     }
-    if isinstance(spec, SampledSpec):
-        facts["seed"] = str(spec.seed)
-        facts["truncation"] = "none" if spec.truncation is None else f"{spec.truncation:g}"
-    else:
-        facts["images that were encoded"] = spec.source.label
-    if isinstance(spec, Interpolate):
-        facts["on the way"] = f"{spec.steps:,} steps, spherical interpolation"
-    if isinstance(spec, Synthesize):
-        away = spec.away_from
-        facts |= {
-            "gate": f"`{spec.gate}`",
-            "weights of the gate, sha256": f"`{spec.gate_sha256}`",
-            "least score of the gate": f"{spec.min_score:g}",
-            "duplicates": "not looked for" if spec.dedup is None else f"nearer than {spec.dedup:g} (cosine distance)",
-            "copies": "not looked for" if away is None else f"nearer than {spec.copy_distance:g} to {away.label}",
-            "wanted of each class": f"{spec.per_class:,}, of at most {spec.max_attempts:,} candidates for each",
-        }
+    facts |= provenance(spec).facts()
     return facts | {"accepted": f"{stats.accepted:,} of {stats.candidates:,} candidates"}
 
 
@@ -260,10 +189,6 @@ def _rejected(stats: DatasetStats) -> str:
         return ""
     ranked = sorted(stats.rejected.items(), key=lambda pair: (-pair[1], pair[0]))
     return f"\nRejected: {', '.join(f'{reason} {number:,}' for reason, number in ranked)}.\n"
-
-
-def _option(name: str, value: float | None) -> list[str]:
-    return [] if value is None else [f"--{name} {value:g}"]
 
 
 def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -51,6 +51,13 @@ class JobKind:
     `finish`."""
     finish: Path | None = None
     """`(Resources) -> Callable[[str], None]`, on a worker: what is done with a whole job that takes torch or Pillow."""
+    provenance: Path | None = None
+    """`(spec) -> Provenance`: describes the images that it makes."""
+    report: Path | None = None
+    """`(Resources) -> Callable[[spec, DatasetStats], dict[str, float]]`, on a worker: write the page of what was
+    generated, and return figures for `show`."""
+    seeded: bool = False
+    """Whether images are drawn from a seed, so that their records alone make them again."""
     page: Literal["with the job", "when asked for"] | None = None
     """When the page is written: before the job ends, or by `finish` when somebody asks for it. None: it has none."""
     model_tasks: tuple[Task, ...] = ()
@@ -137,6 +144,9 @@ _KINDS = (
         run="worker.generation.shard:make_work",
         finalize="worker.control.finalize:hand_over",
         finish="worker.generation.finalize_images:make_finalizer",
+        provenance="contract.data.provenance:Generated",
+        report="worker.generation.report:make_report",
+        seeded=True,
         page="with the job",
         model_tasks=("generate",),
         done=_IMAGES_DONE,
@@ -150,6 +160,9 @@ _KINDS = (
         run="worker.generation.shard:make_work",
         finalize="worker.control.finalize:hand_over",
         finish="worker.generation.finalize_images:make_finalizer",
+        provenance="contract.data.provenance:Synthesized",
+        report="worker.generation.report:make_report",
+        seeded=True,
         page="with the job",
         model_tasks=("generate",),
         judge="gate",
@@ -164,6 +177,8 @@ _KINDS = (
         run="worker.generation.shard:make_work",
         finalize="worker.control.finalize:hand_over",
         finish="worker.generation.finalize_images:make_finalizer",
+        provenance="contract.data.provenance:Reconstructed",
+        report="worker.generation.report_encoded:make_report",
         page="with the job",
         model_tasks=("generate",),
         encoder_option="--reconstruct",
@@ -178,6 +193,8 @@ _KINDS = (
         run="worker.generation.shard:make_work",
         finalize="worker.control.finalize:hand_over",
         finish="worker.generation.finalize_images:make_finalizer",
+        provenance="contract.data.provenance:Interpolated",
+        report="worker.generation.report_encoded:make_report",
         page="with the job",
         model_tasks=("generate",),
         encoder_option="--interpolate",

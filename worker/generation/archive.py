@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contract.data.image_index import SUFFIX, SYNTHETIC, ImageFormat, sample_key, schema, sha256
-from contract.jobs.specs import ImagesSpec, Interpolate, SampledSpec
+from contract.data.provenance import provenance
+from contract.jobs.specs import ImagesSpec
 from contract.models.registry import Model
 from worker.generation import tar_writer
 
@@ -69,10 +70,7 @@ def facts(spec: ImagesSpec, row: Row) -> dict[str, object]:
     told = ("label", "label_index", "seed", "index", "predicted", "score", "model", "weights_sha256")
     own = ("original", "mse", "position")
     found: dict[str, object] = {name: row[name] for name in (*told, *own) if row.get(name) is not None}
-    if isinstance(spec, SampledSpec):
-        found["truncation"] = spec.truncation
-    elif isinstance(spec, Interpolate):
-        found["between"] = [end.uri for end in spec.ends]
+    found |= provenance(spec).image_facts()
     return {**found, "job": spec.id, "synthetic": True, "DigitalSourceType": SYNTHETIC}
 
 
@@ -82,7 +80,7 @@ def new_row(spec: ImagesSpec, model: Model, label: int, number: int, side: int) 
         "key": sample_key(label, number),
         "label": model.labels[label],
         "label_index": label,
-        "seed": spec.seed if isinstance(spec, SampledSpec) else None,
+        "seed": provenance(spec).origin().get("seed"),
         "index": number,
         "accepted": True,
         "reject_reason": None,

@@ -27,10 +27,12 @@ from contract.data.dataset_card import CARD, card
 from contract.data.dataset_stats import DatasetStats, count
 from contract.data.image_index import SUFFIX
 from contract.data.items import parse_s3
+from contract.data.provenance import provenance
 from contract.errors import ImagemillError, ServiceUnavailable
+from contract.jobs.kinds import kind_of, load
 from contract.jobs.lifecycle import Backend, close, read_commit, read_images, reopen
 from contract.jobs.results import committed, read_commits
-from contract.jobs.specs import EncodedSpec, ImagesSpec, SampledSpec, Synthesize
+from contract.jobs.specs import ImagesSpec, Synthesize
 from contract.jobs.status import Plan
 from contract.keys import JobKeys, shard_stem
 from contract.models.registry import Model
@@ -39,10 +41,8 @@ from worker.execution.resources import Resources
 from worker.generation import candidate_plan
 from worker.generation.archive import Archive, facts, index
 from worker.generation.candidate_plan import Portion, next_wave
-from worker.generation.reference_features import make_reference_features
 from worker.generation.selection import Selection
 from worker.generation.shard import FEATURES
-from worker.generation.source_images import make_source_images
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +56,8 @@ class ImagesFinalizer:
 
     backend: Backend
     models: Models
-    report: Callable[[SampledSpec, DatasetStats], dict[str, float]]
-    """Writes the page of a job that generated from a seed; what it measured for that."""
-    encoded: Callable[[EncodedSpec], dict[str, float]]
-    """The same of a job that encoded images."""
+    report: Callable[[ImagesSpec], Callable[[ImagesSpec, DatasetStats], dict[str, float]]]
+    """Returns what writes the page of such a job, which returns what it measured for that."""
     lock_seconds: float
     """After so long another goes on for a worker that died."""
 
@@ -169,7 +167,7 @@ class ImagesFinalizer:
             "id": spec.id,
             "kind": spec.kind,
             "model": spec.model,
-            **({"seed": spec.seed} if isinstance(spec, SampledSpec) else {"source": spec.source.label}),
+            **provenance(spec).origin(),
             "candidates": stats.candidates,
             "accepted": accepted,
             "rejected": stats.rejected,
@@ -182,7 +180,7 @@ class ImagesFinalizer:
             raise _LockLostError
         store.put(f"{prefix}summary.json", json.dumps(summary, indent=1, ensure_ascii=False).encode(), bucket=bucket)
         store.put(f"{prefix}{CARD}", card(spec, stats, "webdataset").encode(), bucket=bucket)
-        metrics = self.report(spec, stats) if isinstance(spec, SampledSpec) else self.encoded(spec)
+        metrics = self.report(spec)(spec, stats)
         details: dict[str, Any] = {
             "total": stats.candidates + left_out.total(),
             "done": stats.candidates + left_out.total(),
@@ -204,7 +202,7 @@ class ImagesFinalizer:
 
 def _left_out(store: ObjectStore, spec: ImagesSpec) -> Counter[str]:
     """How many source images could not be read, by error code; what comes of a seed has none."""
-    if isinstance(spec, SampledSpec):
+    if kind_of(spec).seeded:
         return Counter()
     return sum((Counter(commit.error_codes) for commit in read_commits(store, spec.id)), Counter[str]())
 
@@ -248,15 +246,11 @@ def _short(spec: Synthesize, model: Model, chosen: dict[int, Selection]) -> list
 
 def make_finalizer(resources: Resources) -> Callable[[str], None]:
     """What ends jobs that generate, in this process."""
-    from worker.generation.report import GeneratedReport
-    from worker.generation.report_encoded import EncodedReport
 
-    backend, models, limit = resources.backend, resources.models, resources.settings.max_image_pixels
-    finalizer = ImagesFinalizer(
-        backend=backend,
-        models=models,
-        report=GeneratedReport(backend, models, resources.once(make_reference_features), limit).write,
-        encoded=EncodedReport(backend, models, resources.once(make_source_images), limit).write,
-        lock_seconds=resources.settings.lease_seconds,
-    )
+    def report(spec: ImagesSpec) -> Callable[[ImagesSpec, DatasetStats], dict[str, float]]:
+        write: Callable[[ImagesSpec, DatasetStats], dict[str, float]]
+        write = resources.once(load(str(kind_of(spec).report)))
+        return write
+
+    finalizer = ImagesFinalizer(resources.backend, resources.models, report, resources.settings.lease_seconds)
     return finalizer.run

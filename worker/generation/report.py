@@ -8,7 +8,7 @@ Read from what is committed, so it can be written again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from contract.backend.objects import ObjectStore
 from contract.data import dataset_stats, image_index
+from contract.data.provenance import provenance
 from contract.errors import ObjectNotFound
 from contract.jobs.lifecycle import Backend, read_commit, read_created
 from contract.jobs.results import committed
@@ -27,8 +28,9 @@ from contract.keys import JobKeys
 from worker.datasets.dataset import evenly
 from worker.engine.images.decode import decode
 from worker.execution.model_cache import Models
+from worker.execution.resources import Resources
 from worker.generation.archive import Row
-from worker.generation.reference_features import Reference, ReferenceFeatures
+from worker.generation.reference_features import Reference, ReferenceFeatures, make_reference_features
 from worker.generation.selection import normalized
 from worker.generation.shard import FEATURES
 from worker.metrics import distances
@@ -121,7 +123,7 @@ class GeneratedReport:
             )
         )
         html = page.render(
-            f"{'Synthesis' if isinstance(spec, Synthesize) else 'Images'} of {spec.model}",
+            f"{provenance(spec).title} of {spec.model}",
             model=spec.model,
             data=f"job {spec.id}, seed {spec.seed}",
             date=datetime.fromisoformat(read_created(self.backend.store, spec.id)).astimezone(UTC),
@@ -201,3 +203,9 @@ def _headline(compared: distances.Distances | None) -> dict[str, float]:
         "density": shape.density,
         "coverage": shape.coverage,
     }
+
+
+def make_report(resources: Resources) -> Callable[[SampledSpec, dataset_stats.DatasetStats], dict[str, float]]:
+    """What writes pages of jobs that generated, in this process."""
+    features, limit = resources.once(make_reference_features), resources.settings.max_image_pixels
+    return GeneratedReport(resources.backend, resources.models, features, limit).write

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.data import image_index
+from contract.data.dataset_stats import DatasetStats
+from contract.data.provenance import provenance
 from contract.errors import InvalidSource, ObjectNotFound
 from contract.jobs.lifecycle import Backend, read_created
 from contract.jobs.specs import EncodedSpec, Interpolate, Reconstruct
@@ -25,9 +27,10 @@ from contract.keys import JobKeys
 from worker.engine.images import pixels
 from worker.engine.images.decode import decode
 from worker.execution.model_cache import Models
+from worker.execution.resources import Resources
 from worker.generation.archive import Row
 from worker.generation.report import read_files
-from worker.generation.source_images import SourceImages
+from worker.generation.source_images import SourceImages, make_source_images
 from worker.pages import encoded, page
 from worker.pages.encoded import PAIRS, WORST, ClassError, Pairs
 from worker.pages.page import Section
@@ -68,15 +71,14 @@ class EncodedReport:
     source_images: SourceImages
     max_pixels: int
 
-    def write(self, spec: EncodedSpec) -> dict[str, float]:
+    def write(self, spec: EncodedSpec, _: DatasetStats) -> dict[str, float]:
         """Write the page of a job; figures for `show`."""
         if isinstance(spec, Interpolate):
-            title, sections, figures = "Interpolation", self._way(spec), {"steps": float(spec.steps)}
+            sections, figures = self._way(spec), {"steps": float(spec.steps)}
         else:
-            title = "Reconstructions"
             sections, figures = self._reconstructions(spec)
         html = page.render(
-            f"{title} by {spec.model}",
+            f"{provenance(spec).title} by {spec.model}",
             model=spec.model,
             data=f"job {spec.id}, {spec.source.label}",
             date=datetime.fromisoformat(read_created(self.backend.store, spec.id)).astimezone(UTC),
@@ -150,3 +152,9 @@ class EncodedReport:
         """An image that was made, at the size at which the model made it: that of its original here."""
         side = self.models.model(spec.model).preprocess.size
         return decode(data, side, crop=1.0, interpolation="bicubic", max_pixels=self.max_pixels).pixels
+
+
+def make_report(resources: Resources) -> Callable[[EncodedSpec, DatasetStats], dict[str, float]]:
+    """What writes pages of jobs that encoded images, in this process."""
+    images, limit = resources.once(make_source_images), resources.settings.max_image_pixels
+    return EncodedReport(resources.backend, resources.models, images, limit).write

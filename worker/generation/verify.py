@@ -10,6 +10,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ import torch
 from contract.data import image_index
 from contract.data.image_index import SUFFIX
 from contract.errors import JobConflict, ModelError, ObjectDamaged
+from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend, read_images
 from contract.jobs.specs import ImagesSpec, SampledSpec, Verify
 from contract.jobs.status import Plan, ShardCommit
@@ -52,8 +54,9 @@ class VerifyWork(ShardWork[Verify]):
     def make(self, spec: Verify, lease: Lease, retry: int) -> ShardCommit:
         """Generate a sample of the images again, and compare."""
         made = read_images(self.backend.store, spec.job)
-        if not isinstance(made, SampledSpec):
+        if not kind_of(made).seeded:
             raise JobConflict(f"{spec.job} was made of other images, which its records do not hold.")
+        made = cast("SampledSpec", made)
         chosen = list(self._chosen(spec, made))
         plan = Plan(shards=1, items=len(chosen), skipped=0)
         self.backend.store.put(JobKeys(spec.id).plan, plan.to_json())

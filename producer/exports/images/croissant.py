@@ -18,13 +18,14 @@ from contract.data.dataset_card import (
     PARQUET,
     Layout,
     columns,
-    description,
     image_suffix,
     title,
 )
 from contract.data.dataset_stats import DatasetStats
 from contract.data.image_index import schema
-from contract.jobs.specs import ImagesSpec, Synthesize
+from contract.data.provenance import provenance
+from contract.jobs.kinds import kind_of
+from contract.jobs.specs import ImagesSpec
 
 Node = dict[str, Any]
 
@@ -128,17 +129,17 @@ def croissant(
     elif layout == "webdataset":
         records.append(_candidates(spec, {"fileSet": {"@id": "indices"}}))
     rai = {
-        "rai:dataCollection": description(spec),
+        "rai:dataCollection": provenance(spec).description(),
         "rai:dataLimitations": "The images show what the generator has learnt, with its errors and biases.",
     }
-    if isinstance(spec, Synthesize):
-        rai["rai:machineAnnotationTools"] = spec.gate
+    if (judge := kind_of(spec).judge) is not None:
+        rai["rai:machineAnnotationTools"] = getattr(spec, judge)
     return {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
         "name": spec.id,
         "alternateName": title(spec, stats),
-        "description": description(spec),
+        "description": provenance(spec).description(),
         "conformsTo": "http://mlcommons.org/croissant/1.1",
         "dateCreated": created_at,
         "datePublished": created_at,

@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 from contract.data import image_index
 from contract.data.dataset_card import CANDIDATES, PARQUET, columns, image_suffix
 from contract.data.dataset_stats import DatasetStats
+from contract.jobs.kinds import kind_of
 from contract.jobs.results import Row
-from contract.jobs.specs import ImagesSpec, Synthesize
+from contract.jobs.specs import ImagesSpec
 from producer.exports.images.target import Target
 
 _ROWS, _BYTES = 1000, 32 * 2**20
@@ -69,7 +70,7 @@ def write_candidates(indices: Iterable[pa.Table], target: Target) -> list[str]:
 
 def has_candidates(spec: ImagesSpec) -> bool:
     """Whether a job rejects any: one that only generates keeps all."""
-    return isinstance(spec, Synthesize)
+    return kind_of(spec).judge is not None
 
 
 def schema(spec: ImagesSpec, stats: DatasetStats) -> pa.Schema:

@@ -29,7 +29,7 @@ def test_an_unknown_kind_is_an_error_and_never_another_kind() -> None:
 
 @EVERY
 def test_every_path_leads_to_a_function(kind: JobKind) -> None:
-    for path in (kind.plan, kind.run, kind.finalize, kind.finish):
+    for path in (kind.plan, kind.run, kind.finalize, kind.finish, kind.provenance, kind.report):
         if path is not None:
             assert callable(load(path))
 
@@ -39,6 +39,7 @@ def test_a_record_is_consistent(kind: JobKind) -> None:
     assert kind.queue in WORKER_QUEUES
     assert kind.judge is None or kind.judge in kind.spec.model_fields
     assert ("weights_sha256" in kind.spec.model_fields) == (kind.makes != "model")
+    assert (kind.makes == "images") == (kind.provenance is not None) == (kind.report is not None)
     assert kind.page != "when asked for" or kind.finish is not None
 
 
