@@ -1,63 +1,144 @@
-"""The rooms and the doors between them: imports run one way."""
+"""The rooms and the doors between them: imports run one way.
+
+A newcomer finds the order of the worker's packages in `FLOORS`: a package imports from the floors below its own, never
+from beside or above it.
+"""
+
+from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ALLOWED = {
+ROOMS = {
     "contract": {"contract"},
     "producer": {"producer", "contract"},
     "worker": {"worker", "contract"},
     "deploy": {"deploy", "contract"},
 }
+"""Each room, and the rooms that it may import."""
+
+FLOORS = [
+    {"app", "cli", "tasks"},
+    {"process"},
+    {"bench"},
+    {"control", "models"},
+    {"classify", "generation"},
+    {"evaluation"},
+    {"training"},
+    {"execution"},
+    {"datasets"},
+    {"pages", "sources"},
+    {"engine"},
+    {"metrics", "pictures", "zoo"},
+]
+"""The packages and modules of `worker`, from the top floor down."""
+
 HEAVY = {"torch", "openvino", "PIL", "numpy"}
+SERVERS = {"celery", "redis", "kombu", "minio", "obstore"}
 READS_PIXELS = "producer/exports/images/idx.py"
 """The one light module that may import Pillow, when it is called: a producer can do without all else that is heavy."""
 
 
-def imports(path: Path) -> set[str]:
-    """Top-level names that a file imports, anywhere in it."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def files(folder: str) -> list[Path]:
+    found = sorted((ROOT / folder).rglob("*.py"))
+    assert found, f"{folder} has no files"
+    return found
+
+
+def name_of(path: Path) -> str:
+    """The module that a file is: `worker.engine.select`."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def modules() -> frozenset[str]:
+    return frozenset(name_of(path) for room in ROOMS for path in files(room))
+
+
+def imports(path: Path, *, lazy: bool = True) -> Iterator[str]:
+    """The modules that a file imports, as full names; without `lazy` only those of its top level, types left out."""
+    tree = ast.parse(path.read_text())
+    nodes = ast.walk(tree) if lazy else iter(tree.body)
+    for node in nodes:
         if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module.partition(".")[0])
-    return found
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in modules() else node.module
 
 
-def files(room: str) -> list[Path]:
-    found = sorted((ROOT / room).rglob("*.py"))
-    assert found, f"{room} has no files"
-    return found
+def rooms(path: Path) -> set[str]:
+    """The top-level names that a file imports."""
+    return {found.partition(".")[0] for found in imports(path)}
 
 
-@pytest.mark.parametrize("room", ALLOWED)
+@pytest.mark.parametrize("room", ROOMS)
 def test_rooms_import_only_what_they_may(room: str) -> None:
     for path in files(room):
-        others = (imports(path) & set(ALLOWED)) - ALLOWED[room]
+        others = (rooms(path) & set(ROOMS)) - ROOMS[room]
         assert not others, f"{path.relative_to(ROOT)} imports {others}"
 
 
-@pytest.mark.parametrize("room", ["contract", "producer"])
-def test_the_light_rooms_never_import_what_is_heavy(room: str) -> None:
-    for path in files(room):
+def test_no_module_imports_itself_through_others() -> None:
+    graph = {name_of(path): set(imports(path, lazy=False)) & modules() for room in ROOMS for path in files(room)}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the modules
+
+
+def test_every_package_of_the_worker_has_its_floor() -> None:
+    there = {name.split(".")[1] for name in modules() if name.startswith("worker.")}
+    assert there == set().union(*FLOORS)
+    for above, below in pairwise(FLOORS):
+        assert not above & below
+
+
+@pytest.mark.parametrize("package", sorted(set().union(*FLOORS)))
+def test_a_package_of_the_worker_imports_from_the_floors_below(package: str) -> None:
+    floor = next(n for n, names in enumerate(FLOORS) if package in names)
+    below = {package}.union(*FLOORS[floor + 1 :])
+    if floor == 0:
+        below |= FLOORS[0]  # the program and its tasks know each other
+    place = ROOT / "worker" / package
+    for path in files(f"worker/{package}") if place.is_dir() else [place.with_suffix(".py")]:
+        for found in imports(path):
+            if found.startswith("worker."):
+                other = found.split(".")[1]
+                assert other in below, f"{path.relative_to(ROOT)} imports {found}, which lies above {package}"
+
+
+@pytest.mark.parametrize("package", ["engine", "metrics", "pages", "pictures", "zoo"])
+def test_what_computes_knows_no_server(package: str) -> None:
+    for path in files(f"worker/{package}"):
+        assert not rooms(path) & SERVERS, path
+        assert not any(found.startswith("contract.backend") for found in imports(path)), path
+
+
+def test_a_learner_knows_no_server() -> None:
+    speaks = {"job.py", "publish.py"}
+    for path in files("worker/training"):
+        if path.name not in speaks:
+            assert not any(found.startswith("contract.backend") for found in imports(path)), path
+
+
+@pytest.mark.parametrize("folder", ["contract", "producer", "worker/control"])
+def test_what_is_light_imports_nothing_heavy(folder: str) -> None:
+    for path in files(folder):
         allowed = {"PIL"} if path.relative_to(ROOT).as_posix() == READS_PIXELS else set()
-        assert not (imports(path) & HEAVY) - allowed, path
+        assert not (rooms(path) & HEAVY) - allowed, path
 
 
 def test_pillow_is_imported_when_pixels_are_read_and_not_before() -> None:
-    top = ast.parse((ROOT / READS_PIXELS).read_text()).body
-    assert not any("PIL" in ast.unparse(node) for node in top if isinstance(node, ast.Import | ast.ImportFrom))
-
-
-def test_the_engine_knows_no_queue_and_no_ledger() -> None:
-    for path in files("worker/engine"):
-        assert not imports(path) & {"celery", "redis", "kombu", "minio"}, path
+    assert "PIL" not in {found.partition(".")[0] for found in imports(ROOT / READS_PIXELS, lazy=False)}
 
 
 def test_only_settings_reads_the_environment() -> None:
@@ -67,6 +148,19 @@ def test_only_settings_reads_the_environment() -> None:
                 assert "os.environ" not in path.read_text(), path
 
 
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_package_says_what_lives_there(room: str) -> None:
+    for path in files(room):
+        assert ast.get_docstring(ast.parse(path.read_text())), f"{path.relative_to(ROOT)} has no docstring"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_folder_fits_on_a_screen(room: str) -> None:
+    for folder in {path.parent for path in files(room)}:
+        entries = [path for path in folder.iterdir() if path.is_dir() or path.suffix == ".py"]
+        assert len(entries) <= 22, f"{folder.relative_to(ROOT)} has {len(entries)} entries"
+
+
 @pytest.mark.parametrize("module", ["producer", "producer.cli", "worker.control.reconcile", "worker.tasks.control"])
 def test_neither_producer_nor_controller_loads_torch(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMAGEMILL_REDIS_URL", "redis://127.0.0.1:1/0")
@@ -74,3 +168,11 @@ def test_neither_producer_nor_controller_loads_torch(module: str, monkeypatch: p
     code = f"import sys, {module}; print(sorted({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() in ("[]", "['numpy']"), "pyarrow may bring numpy, nothing may bring torch"
+
+
+def test_the_client_is_what_the_producer_offers() -> None:
+    import producer
+    from producer.client import Client
+
+    assert producer.Client is Client
+    assert producer.__all__ == ["Client"]

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from contract.data.items import Item, write_manifest
 from contract.errors import ImageError, NotAnImage
@@ -35,6 +36,12 @@ MODEL = Model(
     preprocess=Preprocess(size=1, mean=0.0, std=1.0),
     weights=File(name="weights.safetensors", sha256="0" * 64, bytes=0),
 )
+
+
+@pytest.fixture(autouse=True)
+def pixel_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what a test does to Pillow's limit of pixels, which holds for the whole process."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
 
 
 class FakeEngine:

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from contract.errors import InvalidSource
+from worker.engine.seeds import derived
 from worker.sources import idx
-from worker.training.randomness import seeded
 
 MOTIONS = ("left", "right", "up", "down", "clockwise", "counter-clockwise", "growing", "shrinking")
 FRAMES = 8
@@ -54,7 +54,7 @@ def sequences(stills: NDArray[np.uint8], labels: Tensor, purpose: str, first: in
     What is drawn follows from `purpose` and `first`, the number of the first sequence.
     """
     n = len(labels)
-    draws = seeded(0, f"motion {purpose}", first)
+    draws = torch.Generator().manual_seed(derived(0, f"motion {purpose}", first))
     chosen = torch.randint(len(stills), (n,), generator=draws)
     images = torch.from_numpy(stills[chosen.numpy()]).permute(0, 3, 1, 2).float()
     # Where each motion is half done. What moves goes from −half to +half of it.

@@ -16,6 +16,11 @@ class SharedExclusiveLock:
         self._waiting_exclusive = 0
         self._exclusive = False
 
+    @property
+    def waiting(self) -> int:
+        """How many wait to hold the lock alone."""
+        return self._waiting_exclusive
+
     @contextmanager
     def shared(self) -> Iterator[None]:
         """Hold the lock together with other shared holders."""

@@ -25,7 +25,7 @@ def test_who_is_alone_keeps_the_others_out_and_waits_for_those_inside() -> None:
     wait_until(lambda: inside == ["first"], 5, "the first to be inside")
     suspect = threading.Thread(target=alone)
     suspect.start()
-    wait_until(lambda: lock._waiting_alone == 1, 5, "the suspect to wait")
+    wait_until(lambda: lock.waiting == 1, 5, "the suspect to wait")
     second = threading.Thread(target=together, args=("second",))
     second.start()
     assert inside == ["first"], "nobody passes who waits to be alone"
