@@ -1,6 +1,6 @@
-"""What a shard of a job that generates is: a portion of images, made, judged where there is a gate, encoded, committed.
+"""Makes one shard of a job that generates: a portion of images, judged where there is a gate, and encoded.
 
-    lease → portion → latents → images → gate → encode → tar, index → commit → ledger
+    portion → latents → images → gate → encode → tar, index
 
 Images leave the device in groups while those before them are encoded on other threads; the tar and the index of a
 shard are written and uploaded while the device is at the next one. It knows nothing of Celery, nor of which candidates
@@ -10,11 +10,13 @@ are chosen in the end (`worker.generation.finalize_images`).
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +27,7 @@ from contract.data.image_index import tar_of
 from contract.data.items import parse_s3
 from contract.errors import ModelError
 from contract.jobs.lifecycle import Backend
-from contract.jobs.specs import EncodedSpec, Generate, ImagesSpec, SampledSpec, Synthesize
+from contract.jobs.specs import Generate, ImagesSpec, Synthesize
 from contract.jobs.status import ShardCommit
 from contract.keys import JobKeys, shard_stem
 from contract.models.registry import Model
@@ -40,10 +42,8 @@ from worker.execution.resources import Resources
 from worker.generation import candidate_plan
 from worker.generation.archive import Archive, Row, facts, index, new_row
 from worker.generation.candidate_plan import Portion
-from worker.generation.encoded import Autoencoding
 from worker.generation.reference_features import Reference, ReferenceFeatures, make_reference_features
 from worker.generation.selection import normalized
-from worker.generation.source_images import SourceImages, make_source_images
 
 FEATURES = "features"
 """The column that an index of candidates has behind the others: those of the gate, float32, null where it rejects."""
@@ -52,39 +52,50 @@ _UNDER_WAY = 8
 """Groups that wait for their files, so that memory stays flat."""
 
 
+S = TypeVar("S", bound=ImagesSpec)
+
+
 @dataclass(frozen=True)
-class GenerateWork(ShardWork[ImagesSpec]):
-    """What a worker needs to generate."""
+class Filled:
+    """What there is to say of a shard besides the images in its archive."""
+
+    left_out: Counter[str] = field(default_factory=Counter)
+    """How many source images could not be read, by error code."""
+    columns: dict[str, pa.Array] = field(default_factory=dict)
+    """Columns of its index behind the usual ones."""
+
+
+@dataclass(frozen=True)
+class ImagesWork(ShardWork[S]):
+    """What a worker needs to make images; `fill` is what differs from kind to kind."""
 
     backend: Backend
     models: Models
-    reference_features: ReferenceFeatures
-    source_images: SourceImages
     encoders: ThreadPoolExecutor
     device_slots: DeviceSlots
+
+    @abstractmethod
+    def fill(self, spec: S, lease: Lease, archive: Archive) -> Filled:
+        """Put every image of a shard into its archive."""
+
+    def output(self, spec: S, shard: int) -> str:
+        """Return the address of the index of a shard."""
+        return f"{spec.output}{shard_stem(shard)}.parquet"
 
     def may_break_the_device(self) -> bool:
         return self.models.on_accelerator()
 
-    def give_up(self, spec: ImagesSpec, lease: Lease, retry: int, kills: int) -> ShardCommit:
+    def give_up(self, spec: S, lease: Lease, retry: int, kills: int) -> ShardCommit:
         raise ModelError(
             f"Shard {lease.shard} of {spec.id} ended {kills} workers; see their logs, and try a smaller --shard-size."
         )
 
-    def make(self, spec: ImagesSpec, lease: Lease, retry: int) -> ShardCommit:
+    def make(self, spec: S, lease: Lease, retry: int) -> ShardCommit:
         """Make the images of a shard; write tar and index."""
-        archive, left_out = Archive(spec.image_format), Counter[str]()
-        output, extra = f"{spec.output}{shard_stem(lease.shard)}.parquet", None
-        if isinstance(spec, EncodedSpec):
-            left_out = Autoencoding(self.models, self.source_images, self.encoders, self._turn).fill(
-                spec, lease, archive
-            )
-        elif isinstance(spec, Generate):
-            self._generate(spec, self._portion(spec, lease), lease, archive)
-        else:
-            output = f"s3://{self.backend.store.bucket}/{JobKeys(spec.id).candidates(lease.shard)}"
-            extra = {FEATURES: self._judge(spec, self._portion(spec, lease), lease, archive)}
-        data = index(archive.rows, spec.kind, extra)
+        archive, output = Archive(spec.image_format), self.output(spec, lease.shard)
+        filled = self.fill(spec, lease, archive)
+        left_out = filled.left_out
+        data = index(archive.rows, spec.kind, filled.columns)
         lease.check()
         self._put(tar_of(output), archive.close())
         self._put(output, data)
@@ -102,17 +113,61 @@ class GenerateWork(ShardWork[ImagesSpec]):
             precision=runtime.precision,
         )
 
-    def _portion(self, spec: SampledSpec, lease: Lease) -> Portion:
+    def turn_on_device(self, lease: Lease) -> AbstractContextManager[None]:
+        """A lane of the device. Who waits for it is not stuck, and may be stopped: raises JobStopped or LeaseLost."""
+
+        def waits() -> None:
+            lease.progress(lease.ok, lease.errors)
+            lease.check()
+
+        return self.device_slots.turn(waits)
+
+    def _put(self, address: str, data: bytes) -> None:
+        bucket, key = parse_s3(address)
+        self.backend.store.put(key, data, bucket=bucket)
+
+
+D = TypeVar("D", Generate, Synthesize)
+
+
+@dataclass(frozen=True)
+class SampledWork(ImagesWork[D]):
+    """Makes images of latents that are drawn from a seed: a portion of them a shard."""
+
+    def portion(self, spec: D, lease: Lease) -> Portion:
+        """Return what a shard is to make."""
         return candidate_plan.read(self.backend.store, spec.id)[lease.shard]
 
-    def _generate(self, spec: Generate, portion: Portion, lease: Lease, archive: Archive) -> None:
-        """Every image of the portion into the archive."""
+    def images(
+        self, spec: D, portion: Portion, lease: Lease
+    ) -> Iterator[tuple[list[tuple[int, int]], NDArray[np.uint8]]]:
+        """Yield class and index of the images of a group, and the images, uint8 [n, h, w, c], group by group."""
+        keys = list(portion.images())
+        labels, numbers = torch.tensor(keys).T
+        sampler = self.models.generator(spec.model, spec.precision).sampler(spec.seed, spec.truncation)
+        groups = sampler.groups(labels, numbers)
+        for at in range(0, len(keys), GROUP):
+            with self.turn_on_device(lease):
+                group = next(groups)
+            yield keys[at : at + GROUP], group.movedim(1, -1).contiguous().numpy()
+
+
+@dataclass(frozen=True)
+class GeneratedWork(SampledWork[Generate]):
+    """Makes every image of a portion."""
+
+    def fill(self, spec: Generate, lease: Lease, archive: Archive) -> Filled:
+        self.draw(spec, self.portion(spec, lease), lease, archive)
+        return Filled()
+
+    def draw(self, spec: Generate, portion: Portion, lease: Lease, archive: Archive) -> None:
+        """Put every image of a portion into an archive."""
         model = self.models.model(spec.model)
         made: list[tuple[list[Row], Future[list[bytes]]]] = []
         # The lane is kept for all of them: shards that took turns, group by group, would end at the same time, and
         # leave the device idle together.
-        with self._turn(lease):
-            for keys, images in self._images(spec, portion, lease):
+        with self.turn_on_device(lease):
+            for keys, images in self.images(spec, portion, lease):
                 rows = [new_row(spec, model, label, number, spec.size or images.shape[1]) for label, number in keys]
                 made.append((rows, self.encoders.submit(_encoded, spec, images)))
                 if len(made) > _UNDER_WAY:
@@ -123,6 +178,20 @@ class GenerateWork(ShardWork[ImagesSpec]):
             for row, file in zip(rows, files.result(), strict=True):
                 archive.add(row, file, facts(spec, row))
 
+
+@dataclass(frozen=True)
+class CandidateWork(SampledWork[Synthesize]):
+    """Makes every candidate of a portion, and keeps those that pass the gate."""
+
+    reference_features: ReferenceFeatures
+
+    def fill(self, spec: Synthesize, lease: Lease, archive: Archive) -> Filled:
+        return Filled(columns={FEATURES: self._judge(spec, self.portion(spec, lease), lease, archive)})
+
+    def output(self, spec: Synthesize, shard: int) -> str:
+        """Return the address of an index of candidates, which `worker.generation.selection` chooses from."""
+        return f"s3://{self.backend.store.bucket}/{JobKeys(spec.id).candidates(shard)}"
+
     def _judge(self, spec: Synthesize, portion: Portion, lease: Lease, archive: Archive) -> pa.Array:
         """Every candidate of the portion into the archive, those that pass as images; their features."""
         model, gate = self.models.model(spec.model), self.models.model(spec.gate)
@@ -130,7 +199,7 @@ class GenerateWork(ShardWork[ImagesSpec]):
         features: list[NDArray[np.float32] | None] = []
         made: list[tuple[list[Row], NDArray[np.float32], Future[list[bytes]]]] = []
         with self.models.use(spec.gate, "fp32") as loaded:
-            for keys, images in self._images(spec, portion, lease):
+            for keys, images in self.images(spec, portion, lease):
                 given = pixels.rgb(pixels.resized(images, gate.preprocess.size))
                 size = loaded.runtime.batch_size
                 outputs = [loaded.runtime.submit(given[at : at + size]).result() for at in range(0, len(given), size)]
@@ -154,32 +223,6 @@ class GenerateWork(ShardWork[ImagesSpec]):
                     archive.reject(row)
                     features.append(None)
         return pa.array(features, pa.list_(pa.float32()))
-
-    def _images(
-        self, spec: SampledSpec, portion: Portion, lease: Lease
-    ) -> Iterator[tuple[list[tuple[int, int]], NDArray[np.uint8]]]:
-        """Class and index of the images of a group, and the images, uint8 [n, h, w, c], group by group."""
-        keys = list(portion.images())
-        labels, numbers = torch.tensor(keys).T
-        sampler = self.models.generator(spec.model, spec.precision).sampler(spec.seed, spec.truncation)
-        groups = sampler.groups(labels, numbers)
-        for at in range(0, len(keys), GROUP):
-            with self._turn(lease):
-                group = next(groups)
-            yield keys[at : at + GROUP], group.movedim(1, -1).contiguous().numpy()
-
-    def _turn(self, lease: Lease) -> AbstractContextManager[None]:
-        """A lane of the device. Who waits for it is not stuck, and may be stopped: raises JobStopped or LeaseLost."""
-
-        def waits() -> None:
-            lease.progress(lease.ok, lease.errors)
-            lease.check()
-
-        return self.device_slots.turn(waits)
-
-    def _put(self, address: str, data: bytes) -> None:
-        bucket, key = parse_s3(address)
-        self.backend.store.put(key, data, bucket=bucket)
 
 
 def _verdicts(
@@ -216,13 +259,24 @@ def _encoded(spec: ImagesSpec, images: NDArray[np.uint8]) -> list[bytes]:
     return [encode(image, spec.image_format) for image in images]
 
 
-def make_work(resources: Resources) -> GenerateWork:
-    """What generates in this process."""
-    return GenerateWork(
-        backend=resources.backend,
-        models=resources.models,
-        reference_features=resources.once(make_reference_features),
-        source_images=resources.once(make_source_images),
-        encoders=ThreadPoolExecutor(resources.threads, "encode"),
-        device_slots=DeviceSlots(resources.device, resources.threads),
-    )
+def make_generator(resources: Resources) -> GeneratedWork:
+    """What makes images for `generate` in this process."""
+    return GeneratedWork(*shared(resources))
+
+
+def make_candidates(resources: Resources) -> CandidateWork:
+    """What makes candidates for `synthesize` in this process."""
+    return CandidateWork(*shared(resources), resources.once(make_reference_features))
+
+
+def shared(resources: Resources) -> tuple[Backend, Models, ThreadPoolExecutor, DeviceSlots]:
+    """The fields of `ImagesWork`; threads and device are those of the process, whatever the kinds of its jobs."""
+    return resources.backend, resources.models, resources.once(_make_encoders), resources.once(_make_device_slots)
+
+
+def _make_encoders(resources: Resources) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(resources.threads, "encode")
+
+
+def _make_device_slots(resources: Resources) -> DeviceSlots:
+    return DeviceSlots(resources.device, resources.threads)

@@ -21,7 +21,7 @@ from worker.execution.device_slots import DeviceSlots
 from worker.execution.leases import Lease
 from worker.generation.archive import Archive
 from worker.generation.candidate_plan import Portion
-from worker.generation.shard import GenerateWork
+from worker.generation.shard import GeneratedWork
 
 CPU = torch.device("cpu")
 GROUPS = 6
@@ -55,13 +55,11 @@ class Easel:
         return torch.tanh(z)[:, None, None, :]
 
 
-def runner(models: Easel, encoders: ThreadPoolExecutor) -> GenerateWork:
+def runner(models: Easel, encoders: ThreadPoolExecutor) -> GeneratedWork:
     unused = cast(Any, None)
-    return GenerateWork(
+    return GeneratedWork(
         unused,
         cast(Any, models),
-        unused,
-        unused,
         encoders,
         DeviceSlots(CPU, threads=1),
     )
@@ -74,7 +72,7 @@ def test_the_device_goes_on_while_nothing_is_encoded() -> None:
     with ThreadPoolExecutor(1) as encoders, ThreadPoolExecutor(1) as threads:
         encoders.submit(free.wait)
         made = threads.submit(
-            runner(easel, encoders)._generate, cast(Generate, SPEC), portion, Lease("painted", 0, "token"), archive
+            runner(easel, encoders).draw, cast(Generate, SPEC), portion, Lease("painted", 0, "token"), archive
         )
         try:
             # I expect its device to make all of these groups,
@@ -97,10 +95,10 @@ def test_who_waits_for_the_device_is_alive_and_may_be_stopped() -> None:
         waiting = Lease("painted", 1, "token")
 
         def wait() -> None:
-            with made._turn(waiting):
+            with made.turn_on_device(waiting):
                 pass
 
-        with made._turn(Lease("painted", 0, "token")), made._turn(Lease("painted", 0, "token")):
+        with made.turn_on_device(Lease("painted", 0, "token")), made.turn_on_device(Lease("painted", 0, "token")):
             second = threads.submit(wait)
 
             # I expect another to show progress while it waits, and to end when its job does.
