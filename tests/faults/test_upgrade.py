@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from contract.backend.broker import make_app
+from contract.keys import QUEUE_CLASSIFY
 from tests.mill import Mill
 from tests.waiting import wait_until
 from worker.process import EXIT_UNFIT
@@ -52,3 +54,25 @@ def test_a_worker_that_cannot_load_its_code_leaves_and_the_job_ends_or_goes_on(
             wait_until(lambda: died in caplog.text, 30, "the worker to leave")
         (cache / MIXED).unlink()
         wait_until(mill.ready, 30, "a worker")
+
+
+def test_messages_of_an_older_version_are_refused_and_sent_again(tmp_path: Path, crops: Path) -> None:
+    with Mill(tmp_path, workers=1).running() as mill:
+        # Given shards whose messages name the task of the version before, and nobody who has taken one yet,
+        mill.supervisor.stop_service("worker-0")
+        mill.client.classify(crops / "koala", model="efficientnet-lite0", shard_size=20, job="older")
+        ledger = mill.client.backend.ledger
+        wait_until(lambda: len(ledger.messages([QUEUE_CLASSIFY], 0)) == 5, 30, "the messages")
+        ledger.redis.delete(f"{ledger.keys.broker_prefix}{QUEUE_CLASSIFY}")
+        app = make_app(mill.settings)
+        for shard in range(5):
+            app.send_task("imagemill.classify", args=["older", shard], queue=QUEUE_CLASSIFY, ignore_result=True)
+        app.close()
+
+        # if a worker of this version begins, I expect it to refuse them and to live,
+        mill.supervisor.start_service("worker-0")
+        wait_until(lambda: mill.log("worker-0").count("Received unregistered task") == 5, 60, "five refusals")
+
+        # and the reconciler to send messages that it knows.
+        assert mill.finished("older").state == "succeeded"
+        assert mill.supervisor.pid("worker-0") is not None

@@ -123,8 +123,11 @@ def runner_of(backend: Backend, request: pytest.FixtureRequest) -> Runners:
     return make
 
 
+Jobs = Callable[..., Classify]
+
+
 @pytest.fixture
-def job(backend: Backend) -> Callable[..., Classify]:
+def job(backend: Backend) -> Jobs:
     """Begins a job whose items are objects with the given bytes, planned into shards of `shard_size`."""
 
     def make(*contents: bytes, shard_size: int = 4, id: str = "job", **options: Any) -> Classify:

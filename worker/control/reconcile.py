@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 
 from contract.errors import InvalidInput, UnknownJob
-from contract.jobs.lifecycle import Backend, active_jobs, rebuild, settle
+from contract.jobs.kinds import kind_of
+from contract.jobs.lifecycle import Backend, active_jobs, read_spec, rebuild, settle
 from contract.jobs.status import ENDED
 from contract.keys import WORKER_QUEUES, JobKeys
 from contract.settings import Settings
@@ -41,7 +42,10 @@ def tick(backend: Backend, settings: Settings, now: Clock = utc_now) -> None:
 
 
 def _reconcile(backend: Backend, settings: Settings, job: str) -> list[int]:
-    """Send again what a job lacks; return the shards whose messages have waited for long and may be lost."""
+    """Send again what a job lacks; return the shards whose messages have waited for long and may be lost.
+
+    Raises InvalidInput for a job of an unknown kind.
+    """
     ledger = backend.ledger
     state = ledger.state(job)
     if state is None:
@@ -51,6 +55,7 @@ def _reconcile(backend: Backend, settings: Settings, job: str) -> list[int]:
     if state in ENDED:
         settle(backend, job)
         return []
+    kind_of(ledger.kind(job) or read_spec(backend.store, job))
     if state == "finalizing":
         backend.queues.finalize(job)
         return []

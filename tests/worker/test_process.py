@@ -1,0 +1,53 @@
+"""What a worker process does with a message that it cannot serve. No Celery: a message is a call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from contract.backend.broker import make_app
+from contract.jobs.lifecycle import Backend, read_end
+from contract.settings import Settings
+from tests.worker.conftest import Jobs
+from worker.process import Process
+
+
+@pytest.fixture
+def process(settings: Settings, backend: Backend) -> Iterator[Process]:
+    made = Process(make_app(settings), settings)
+    yield made
+    made.stop()
+
+
+def test_a_kind_that_only_a_newer_version_knows_ends_with_a_sentence_and_not_as_another_kind(
+    backend: Backend, process: Process, settings: Settings, job: Jobs
+) -> None:
+    # Given a job of a kind that this worker does not know,
+    job(b"\x01", b"\x02")
+    redis: Any = backend.ledger.redis
+    redis.hset(backend.ledger.keys.job("job")[0], "kind", "count")
+
+    # if workers like it try, I expect each to count an attempt, to make nothing of the shard, and to stay.
+    for attempt in range(settings.max_attempts):
+        assert read_end(backend.store, "job") is None, attempt
+        process.run("job", 0)
+    end = read_end(backend.store, "job")
+    assert end is not None and end.state == "failed"
+    assert "jobs of kind count are unknown; upgrade Imagemill there" in str(end.reason)
+    assert "`imagemill resume job`" in str(end.reason)
+    assert not list(backend.store.list("jobs/job/commit/"))
+    assert process.exit_code == 0
+
+
+def test_a_job_that_redis_has_forgotten_is_left_to_the_reconciler(backend: Backend, process: Process) -> None:
+    process.run("nowhere", 0)
+    assert backend.ledger.state("nowhere") is None
+
+
+def test_a_page_that_cannot_be_made_is_no_error_of_the_worker(
+    process: Process, caplog: pytest.LogCaptureFixture
+) -> None:
+    process.finish("nowhere")
+    assert "There is no job 'nowhere'" in caplog.text
