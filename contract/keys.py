@@ -48,6 +48,7 @@ class JobKeys:
 
     @property
     def spec(self) -> str:
+        """What was asked for, and when; never changed."""
         return f"{self.root}spec.json"
 
     @property
@@ -56,29 +57,30 @@ class JobKeys:
 
     @property
     def plan(self) -> str:
+        """Number of shards, items and skipped files; written once every shard is planned."""
         return f"{self.plan_prefix}_PLAN.json"
 
     def manifest(self, shard: int) -> str:
-        """The items of a shard, one JSON object a line."""
+        """The items of a shard, one JSON object per line: key, address, place in a tar, frames of a sequence."""
         return f"{self.plan_prefix}shard-{shard:06d}.jsonl"
 
     @property
     def portions(self) -> str:
-        """What each shard of a job that generates is to make."""
+        """Which classes and indices each shard of a generating job makes."""
         return f"{self.plan_prefix}portions.jsonl"
 
     @property
     def candidate_prefix(self) -> str:
-        """What a synthesis chooses from; gone when it has succeeded."""
+        """Candidates of a synthesis; deleted once it has succeeded."""
         return f"{self.root}candidates/"
 
     def candidates(self, shard: int) -> str:
-        """The index of the candidates of a shard; a tar of the same stem has those that pass the gate."""
+        """Index of a shard's candidates; a tar of the same stem holds those that pass the gate."""
         return f"{self.candidate_prefix}{shard_stem(shard)}.parquet"
 
     @property
     def reference(self) -> str:
-        """Features of the real images that a synthesis keeps away from."""
+        """Features of the training images given by `--away-from`."""
         return f"{self.candidate_prefix}reference.safetensors"
 
     @property
@@ -87,15 +89,15 @@ class JobKeys:
         return f"{self.root}in/"
 
     def tar(self, shard: int) -> str:
-        """What the producer packed for a shard from a local folder."""
+        """Images of a local folder, packed by the producer."""
         return f"{self.input_prefix}shard-{shard:06d}.tar"
 
     def tar_manifest(self, number: int) -> str:
-        """What is in such a tar, where no shard is planned of it."""
+        """What such a tar holds, with labels, for a training or an evaluation."""
         return f"{self.input_prefix}shard-{number:06d}.jsonl"
 
     def source(self, suffix: str) -> str:
-        """A manifest that the producer uploaded."""
+        """A manifest that the producer uploaded, with its own suffix."""
         return f"{self.input_prefix}source{suffix}"
 
     @property
@@ -103,12 +105,12 @@ class JobKeys:
         return f"{self.root}commit/"
 
     def commit(self, shard: int, retry: int = 0) -> str:
-        """Written last: its presence is the commit of the shard."""
+        """The commit of a shard, written last: counts, hash of its rows, worker, runtime, seconds."""
         return f"{self.commit_prefix}{shard_stem(shard, retry)}.json"
 
     @property
     def report(self) -> str:
-        """A page for people."""
+        """The page of a job, a single HTML file."""
         return f"{self.root}out/report.html"
 
     @property
@@ -121,20 +123,20 @@ class JobKeys:
         return f"{self.training_prefix}checkpoint-"
 
     def checkpoint(self, images: int) -> str:
-        """All that a training needs to go on after so many images; the last two are kept."""
+        """Everything a training needs to continue; the last two are kept."""
         return f"{self.checkpoint_prefix}{images:012d}.safetensors"
 
     @property
     def history(self) -> str:
-        """The figures of each epoch so far, a JSON list."""
+        """Figures of each epoch so far, as a JSON list."""
         return f"{self.training_prefix}history.json"
 
     def picture(self, epoch: int) -> str:
-        """What an epoch looks like: a confusion matrix, or samples."""
+        """Picture of an epoch: a confusion matrix or samples."""
         return f"{self.training_prefix}epoch-{epoch:04d}.png"
 
     def retry(self, number: int) -> str:
-        """Which shards the n-th `retry` runs again, and nothing but their failed items."""
+        """Which shards a `retry` runs again."""
         return f"{self.root}retry/retry-{number:03d}.json"
 
     @property
@@ -148,12 +150,27 @@ class JobKeys:
 
     @property
     def success(self) -> str:
+        """Empty; present if the job succeeded."""
         return f"{self.root}_SUCCESS"
 
     @property
     def active(self) -> str:
-        """An empty object while the job is not ended, so that unfinished jobs are one listing."""
+        """Empty; present while the job has not ended, so that one listing finds all unfinished jobs."""
         return f"{ACTIVE}{self.id}"
+
+
+OUTPUTS = {
+    "shard-000042.parquet": "Rows of a shard: labels, or the index of generated images.",
+    "shard-000042-r1.parquet": "Rows of a shard after the first `retry`, in place of the earlier ones.",
+    "shard-000042.tar": "Generated images of a shard, each with a `.json`.",
+    "labels.csv": "Number of images per label.",
+    "summary.json": "Counts, model, source and times.",
+    "evaluation.json": "Figures of an evaluation.",
+    "README.md": "Dataset card of generated images.",
+    "report.html": "Page of the job; always under `jobs/<id>/out/`. A classify job's is made when first asked for.",
+    "_SUCCESS": "Empty; written last, for tools that wait for it.",
+}
+"""What a job writes below its output prefix; the reference prints it."""
 
 
 def shard_stem(shard: int, retry: int = 0) -> str:
@@ -177,38 +194,42 @@ def child_shards(shard: int, planned: int) -> tuple[int, int]:
 
 
 def model_record(name: str, version: int) -> str:
+    """Family, labels, preprocessing and hashes of a published model; written after its files."""
     return f"{MODELS}{name}/{version}/model.json"
 
 
 def model_file(name: str, version: int, file: str) -> str:
+    """A file of a model: weights (`weights.safetensors`, or `weights.pt2` if pushed), curves, card, figures."""
     return f"{MODELS}{name}/{version}/{file}"
 
 
 def model_claim(name: str, version: int) -> str:
-    """Who may publish the version; it stays when the version is removed, so that no number comes back."""
+    """Who may publish the version; kept after the version is removed, so that its number is never reused."""
     return f"{MODELS}{name}/{version}/claim"
 
 
 def model_draft(name: str, version: int) -> str:
-    """The record of a model that was pushed, until a worker has run it."""
+    """Record of a pushed model until a worker has run it."""
     return f"{MODELS}{name}/{version}/draft.json"
 
 
 def model_verdict(name: str, version: int) -> str:
-    """What the worker found."""
+    """What that worker found."""
     return f"{MODELS}{name}/{version}/check.json"
 
 
 def model_alias(name: str, alias: str) -> str:
+    """The version that an alias stands for."""
     return f"{MODELS}{name}/aliases/{alias}"
 
 
 def probe(name: str) -> str:
-    """What is written to see whether the store works."""
+    """Written and read by `imagemill doctor` to see whether the store works."""
     return f"probes/{name}"
 
 
 def schedule_record(name: str) -> str:
+    """A schedule: cron line, time zone, and the job's spec with models as typed."""
     return f"{SCHEDULES}{name}.json"
 
 
@@ -224,7 +245,7 @@ def schedule_ticks(name: str) -> str:
 
 
 def schedule_tick(name: str, stamp: str) -> str:
-    """What became of a tick; the keys sort by time, runs by hand among them."""
+    """Decision about a tick, with the spec of its job; the last 1,000 are kept."""
     return f"{schedule_ticks(name)}{stamp}.json"
 
 

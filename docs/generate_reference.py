@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import itertools
 import json
 import re
 import sys
@@ -24,6 +25,7 @@ from pydantic.fields import FieldInfo
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
+
 
 from contract import errors, keys  # noqa: E402
 from contract.data import image_index, label_rows  # noqa: E402
@@ -64,7 +66,7 @@ def sentence(text: str) -> str:
 
 
 def page(title: str, *parts: str) -> str:
-    return f"# {title}\n\n{NOTE}\n\n" + "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
+    return f"{NOTE}\n\n# {title}\n\n" + "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
 
 
 # Commands
@@ -83,6 +85,9 @@ def leaves(name: str, command: click.Command) -> Iterator[tuple[str, click.Comma
         yield name, command, root
 
 
+METAVARS = {"integer": "N", "integer range": "N", "float": "X", "float range": "X", "directory": "FOLDER"}
+
+
 def option_row(param: click.Option, ctx: click.Context) -> list[str]:
     """Spelling, default and meaning of an option."""
     spelled = ", ".join(code(name) for name in sorted((*param.opts, *param.secondary_opts), key=len))
@@ -90,7 +95,7 @@ def option_row(param: click.Option, ctx: click.Context) -> list[str]:
     if isinstance(kind, click.Choice):
         spelled += " " + " \\| ".join(code(choice) for choice in kind.choices)
     elif not param.is_flag and not param.count:
-        spelled += f" {code(param.make_metavar(ctx))}"
+        spelled += f" {code(param.metavar or METAVARS.get(kind.name, kind.name.upper()))}"
     meaning = sentence(re.sub(r"\s*\[[^\]]*(default|env):[^\]]*\]", "", param.help or ""))
     if param.required:
         meaning += " Required."
@@ -108,7 +113,9 @@ def command_section(name: str, command: click.Command, ctx: click.Context) -> st
     prose = "\n\n".join(sentence(part) for part in prose.split("\n\n") if part.strip())
     pieces = " ".join(command.collect_usage_pieces(ctx))
     parts = [f"## {name}", prose, f"```text\n{name} {pieces}\n```"]
-    options = [param for param in command.get_params(ctx) if isinstance(param, click.Option) and not param.hidden]
+    options = [
+        param for param in command.get_params(ctx) if isinstance(param, click.Option) and "--help" not in param.opts
+    ]
     parts.append(table(["Option", "Default", "Meaning"], (option_row(param, ctx) for param in options)))
     for block in ("\b\n" + example).split("\b\n"):
         lines = block.rstrip().splitlines()
@@ -127,10 +134,10 @@ def cli_page(program: str) -> str:
         ([f"[`{name}`](#{name.replace(' ', '-')})", sentence(one.get_short_help_str(200))] for name, one, _ in found),
     )
     opening = (
-        "Results go to stdout, everything else to stderr. See [exit codes](errors.md#exit-codes) for what a script can "
-        "rely on."
+        "Results go to stdout, everything else to stderr. `-h` and `--help` print what is here. "
+        "See [exit codes](errors.md#exit-codes) for what a script can rely on."
     )
-    return page(f"{program} command", opening, overview, *(command_section(*leaf) for leaf in found))
+    return page(f"The `{program}` command", opening, overview, *(command_section(*leaf) for leaf in found))
 
 
 # Records
@@ -205,9 +212,9 @@ def settings_page() -> str:
         for name, field in Settings.model_fields.items()
     ]
     opening = (
-        "Every setting is an environment variable. If `IMAGEMILL_REDIS_URL` or `IMAGEMILL_S3_ENDPOINT` is not set, the "
-        "address comes from `stack.json`, which `imagemill up` writes to its data folder; so the same commands drive an "
-        "embedded stack and a cluster. `imagemill doctor` says which it uses."
+        "Every setting is an environment variable. If `IMAGEMILL_REDIS_URL` or `IMAGEMILL_S3_ENDPOINT` is not set, "
+        "the address comes from `stack.json`, which `imagemill up` writes to its data folder: the same commands drive "
+        "an embedded stack and a cluster. `imagemill doctor` says which it uses."
     )
     return page("Settings", opening, table(["Variable", "Default", "Meaning"], rows))
 
@@ -253,15 +260,19 @@ def rows_page() -> str:
     labels = label_rows.schema(embedding=True)
     parts = [
         "## Label rows",
-        "`imagemill results` prints these columns, and `jobs/<id>/out/shard-*.parquet` holds them. Every image has "
-        "exactly one row.",
+        (
+            "`imagemill results` prints these columns, and `jobs/<id>/out/shard-*.parquet` holds them. Every image has "
+            "exactly one row."
+        ),
         table(
             ["Column", "Type", "Meaning"],
             ([code(f.name), code(arrow_type(f.type)), label_rows.DESCRIPTIONS[f.name]] for f in labels),
         ),
         "## Image index",
-        "Each tar of generated images has an index of the same stem, `shard-*.parquet`, with one row per candidate, "
-        "including rejected ones. `imagemill export` carries these columns into every format.",
+        (
+            "Each tar of generated images has an index of the same stem, `shard-*.parquet`, with a row per candidate, "
+            "including rejected ones. `imagemill export` carries these columns into every format."
+        ),
         table(
             ["Column", "Type", "Meaning"],
             (
@@ -276,7 +287,7 @@ def rows_page() -> str:
     return page("Rows and columns", *parts)
 
 
-def image_index_columns() -> dict[str, Any].items:  # type: ignore[valid-type]
+def image_index_columns() -> Iterable[tuple[str, Any]]:
     """Every column that an index of any kind of job has, with its type."""
     found: dict[str, Any] = {}
     for kind in ("generate", "reconstruct", "interpolate"):
@@ -290,11 +301,11 @@ def image_index_columns() -> dict[str, Any].items:  # type: ignore[valid-type]
 def attribute_doc(module: str, name: str) -> str:
     """The string below the assignment of a module's constant, which Python itself forgets."""
     body = ast.parse(inspect.getsource(importlib.import_module(module))).body
-    for node, following in zip(body, body[1:], strict=False):
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
-            if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
-                return inspect.cleandoc(str(following.value.value))
+    for node, following in itertools.pairwise(body):
+        targets = getattr(node, "targets", [getattr(node, "target", None)])
+        named = any(isinstance(target, ast.Name) and target.id == name for target in targets)
+        if named and isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+            return inspect.cleandoc(str(following.value.value))
     return ""
 
 
@@ -343,11 +354,14 @@ def errors_page() -> str:
         "One bad image is one row with `status=error` and one of these codes. `imagemill errors JOB` lists them.",
         table(
             ["Code", "Class", "Meaning"],
-            ([code(name), code(cls.__name__), first_paragraph(cls.__doc__)] for name, cls in errors.IMAGE_ERRORS.items()),
+            (
+                [code(name), code(cls.__name__), first_paragraph(cls.__doc__)]
+                for name, cls in errors.IMAGE_ERRORS.items()
+            ),
         ),
         "## Exceptions",
-        "The Python client raises these, from `contract.errors`; indentation is inheritance. If `retryable` is yes, the "
-        "same call can succeed later.",
+        "The Python client raises these, from `contract.errors`; indentation is inheritance. If `retryable` is yes, "
+        "the same call can succeed later.",
         table(["Class", "Exit code", "Retryable", "Meaning"], rows),
     )
 
@@ -367,13 +381,13 @@ def bucket_keys() -> dict[str, str]:
     found: dict[str, str] = {}
     job = keys.JobKeys("<id>")
     for name, member in vars(keys.JobKeys).items():
-        if name.startswith("_") or name in ("id", "root"):
+        if name.startswith("_") or name.endswith("_prefix") or name in ("id", "root"):
             continue
         if isinstance(member, property):
             found[str(getattr(job, name))] = first_paragraph(member.fget.__doc__)
         elif inspect.isfunction(member):
             wanted = list(inspect.signature(member).parameters)[1:]
-            found[str(member(job, *(SAMPLES[name] for name in wanted)))] = first_paragraph(member.__doc__)
+            found[str(member(job, *(SAMPLES[one] for one in wanted)))] = first_paragraph(member.__doc__)
             if "retry" in wanted:
                 found[str(member(job, 42, 1))] = "The same after the first `retry`."
     for name, member in vars(keys).items():
@@ -382,7 +396,9 @@ def bucket_keys() -> dict[str, str]:
         if not name.startswith(("model_", "schedule_", "probe")) or member.__annotations__.get("return") != "str":
             continue
         wanted = list(inspect.signature(member).parameters)
-        found[str(member(*({**STAND_INS, "file": "<file>"}[name] for name in wanted)))] = first_paragraph(member.__doc__)
+        found[str(member(*({**STAND_INS, "file": "<file>"}[name] for name in wanted)))] = first_paragraph(
+            member.__doc__
+        )
     return found
 
 
@@ -393,8 +409,8 @@ def bucket_page() -> str:
     outputs = keys.OUTPUTS
     return page(
         "Keys in the bucket",
-        "The bucket is the truth: every job can be rebuilt, resumed and finished from these objects alone. Numbers stand "
-        "for any number; a name in angle brackets stands for itself.",
+        "The bucket is the truth: every job can be rebuilt, resumed and finished from these objects alone. Numbers "
+        "stand for any number; a name in angle brackets stands for itself.",
         table(["Key", "What it holds"], ([code(key), meaning] for key, meaning in sorted(named.items()))),
         "## Results",
         "A job writes its results to `jobs/<id>/out/`, or to `<prefix>/<id>/` with `--to`.",

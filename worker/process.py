@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EXIT_STALLED = 70
+"""A worker's shard made no progress for `IMAGEMILL_STALL_SECONDS`; start the worker again."""
 EXIT_UNFIT = 72
+"""A worker cannot load its own code, as after an upgrade in place; start the worker again."""
 _BEAT_SECONDS = 2.0
 _BEAT_TTL = 15.0
 

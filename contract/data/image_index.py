@@ -20,57 +20,65 @@ from contract.jobs.status import ShardCommit
 
 ImageFormat = Literal["png", "webp", "jpeg"]
 SUFFIX: dict[ImageFormat, str] = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
-REJECTS = ("class", "score", "copy", "duplicate", "surplus")
-"""Why a candidate is rejected, in the order of the tests: taken for another class, not surely enough for its own, too
-near a training image, too near an accepted one of a lower index, or behind the last that was wanted."""
+REJECT_REASONS = {
+    "class": "The gate takes the image for another class.",
+    "score": "The gate is less sure of the class than `--min-score`.",
+    "copy": "A training image from `--away-from` is nearer than `--copy-distance`.",
+    "duplicate": "An accepted image with a lower index is nearer than `--dedup`.",
+    "surplus": "The class already has as many images as were asked for.",
+}
+"""Why a candidate is rejected, in the order of the tests; the reference prints it."""
+REJECTS = tuple(REJECT_REASONS)
 
 SYNTHETIC = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 """What IPTC calls an image that a trained model has made; in each file as `DigitalSourceType`."""
 
 
-_OWN: dict[str, list[tuple[str, pa.DataType]]] = {
-    "reconstruct": [("original", pa.string()), ("mse", pa.float32())],
-    "interpolate": [("position", pa.float32())],
+_COLUMNS: dict[str, tuple[pa.DataType, str]] = {
+    "key": (pa.string(), "Stem of the image's members in the tar."),
+    "label": (pa.string(), "Class that was asked for."),
+    "label_index": (pa.int32(), "Index of that class in the generator's labels."),
+    "seed": (pa.int64(), "Seed of the job; null for an encoded image."),
+    "index": (pa.int64(), "Number of the image within its class. For an encoded image, its place in the source."),
+    "accepted": (pa.bool_(), "Whether the image is part of the dataset."),
+    "reject_reason": (pa.string(), "Why it is not, as a stable code; null if it is."),
+    "predicted": (pa.string(), "Class that the gate predicts; null without a gate."),
+    "score": (pa.float32(), "The gate's probability of the class that was asked for; null without a gate."),
+    "duplicate_distance": (
+        pa.float32(),
+        "Cosine distance of the gate's features to the nearest accepted image of a lower index; null if not measured.",
+    ),
+    "copy_distance": (pa.float32(), "Cosine distance to the nearest training image; null without `--away-from`."),
+    "nearest": (pa.string(), "Key or row of that training image."),
+    "sha256": (pa.string(), "Hash of the file's bytes; null if the image is not kept."),
+    "width": (pa.int32(), "Width in pixels; null if the image is not kept."),
+    "height": (pa.int32(), "Height in pixels; null if the image is not kept."),
+    "size": (pa.int64(), "Size of the file in bytes; null if the image is not kept."),
+    "offset": (pa.int64(), "Where the file's bytes begin in the tar; null if the image is not kept."),
+    "model": (pa.string(), "The generator, as `name@version`."),
+    "weights_sha256": (pa.string(), "Hash of the generator's weights file."),
 }
+_OWN: dict[str, dict[str, tuple[pa.DataType, str]]] = {
+    "reconstruct": {
+        "original": (pa.string(), "Name of the image in the source."),
+        "mse": (pa.float32(), "Mean squared error against it, for pixels of 0 to 1 at the model's size."),
+    },
+    "interpolate": {"position": (pa.float32(), "Place between the two images: 0 at the first, 1 at the second.")},
+}
+
+DESCRIPTIONS = {
+    name: description for columns in (_COLUMNS, *_OWN.values()) for name, (_, description) in columns.items()
+}
+"""What each column holds; the reference prints it."""
 
 
 def schema(kind: str = "generate") -> pa.Schema:
-    """The Arrow schema of the index of a job of a kind.
+    """Return the Arrow schema of the index for a kind of job.
 
-    `label_index` counts the classes of the generator, `index` the images of a class: image `index` of a class follows
-    from weights, `seed`, class, `index` and the parameters of the job alone. `predicted` and `score` are the gate's,
-    null where there is none; `duplicate_distance` is to the nearest accepted image of a lower index, `copy_distance` to
-    the nearest training image, whose key or row is `nearest`; cosine distances of the gate's features. `sha256`, `size`
-    and `offset` are of the file's bytes in the tar of the same stem; null where the image is not kept.
-
-    What is encoded has no seed, and `index` is its place in the source, or on the way between two images. A
-    reconstruction has `original`, the name of the image in the source, and `mse`, the mean squared error of its
-    pixels, 0 to 1, at the size of the model; an interpolation `position`, 0 at the first image, 1 at the second.
+    Image `index` of a class depends only on weights, `seed`, class, `index` and the parameters of the job. All
+    distances are cosine distances of the gate's features.
     """
-    return pa.schema(
-        [
-            ("key", pa.string()),
-            ("label", pa.string()),
-            ("label_index", pa.int32()),
-            ("seed", pa.int64()),
-            ("index", pa.int64()),
-            ("accepted", pa.bool_()),
-            ("reject_reason", pa.string()),
-            ("predicted", pa.string()),
-            ("score", pa.float32()),
-            ("duplicate_distance", pa.float32()),
-            ("copy_distance", pa.float32()),
-            ("nearest", pa.string()),
-            ("sha256", pa.string()),
-            ("width", pa.int32()),
-            ("height", pa.int32()),
-            ("size", pa.int64()),
-            ("offset", pa.int64()),
-            ("model", pa.string()),
-            ("weights_sha256", pa.string()),
-            *_OWN.get(kind, []),
-        ]
-    )
+    return pa.schema([(name, type) for name, (type, _) in (_COLUMNS | _OWN.get(kind, {})).items()])
 
 
 def sha256(data: bytes) -> str:

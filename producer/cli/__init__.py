@@ -17,6 +17,7 @@ from contract.errors import ImagemillError
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
+"""Interrupted by Ctrl-C; the job itself goes on."""
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("deploy.cli:up", "Start the embedded stack: Redis, an S3 store, a controller, workers."),

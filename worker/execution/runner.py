@@ -34,6 +34,7 @@ from worker.execution.leases import Lease, LeaseRenewer
 log = logging.getLogger(__name__)
 
 EXIT_DEVICE = 71
+"""A worker's GPU raised an unforeseen error; start the worker again."""
 Work = Callable[[Lease, int], Step]
 """Does a shard's work and commits it; the second argument counts the workers that it has killed."""
 
