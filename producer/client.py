@@ -41,6 +41,7 @@ from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend
 from contract.jobs.results import Row, read_commits
 from contract.jobs.schedules import Missed, Schedules
+from contract.jobs.sources import source_kind
 from contract.jobs.specs import Classify, Interpolate, SampledSpec, Source, Spec, Verify
 from contract.jobs.status import Retry, Status
 from contract.keys import JOBS, JobKeys
@@ -804,7 +805,7 @@ class Client:
                 there = store.size(key) == file.stat().st_size
             except ObjectNotFound:
                 there = False
-            if not there or upload.kind in ("manifest", "pair"):
+            if not there or upload.renamed:
                 store.put_file(key, file)
             if progress:
                 progress(Progress(done, done, len(upload.files), "files"))
@@ -820,7 +821,10 @@ class Client:
 
     def _unpacked(self, spec: Classify) -> images.Packed | None:
         """What is left to pack of a job, None where nothing is."""
-        if spec.source.kind != "packed" or lifecycle.read_plan(self.backend.store, spec.id) is not None:
+        if (
+            not source_kind(spec.source.kind).packed_by_producer
+            or lifecycle.read_plan(self.backend.store, spec.id) is not None
+        ):
             return None
         path = images.from_file_uri(spec.source.uri)
         if not path.exists():

@@ -1,6 +1,6 @@
 """One image or sequence to be labelled, as a line of a manifest, and which names count as images.
 
-It knows nothing of where items come from (`producer.sources.images`, `worker.sources.listing`) nor how
+It knows nothing of where items come from (`producer.sources.images`, `worker.sources.lister`) nor how
 their bytes are read (`worker.sources.fetch`).
 """
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
-from contract.jobs.kinds import kind_of, load
+from contract.jobs.kinds import kind_of
+from contract.jobs.paths import load
 from contract.jobs.specs import Generate, ImagesSpec, Interpolate, Reconstruct, Synthesize
 
 S = TypeVar("S", bound=ImagesSpec)
@@ -46,6 +47,10 @@ class Provenance(ABC, Generic[S]):
     def origin(self) -> dict[str, Any]:
         """Return the field of the summary that says what the images were made of."""
 
+    def class_names(self, names: Sequence[str], found: Collection[str]) -> tuple[str, ...]:
+        """Return the classes of the images in the order of the generator's `names`; `found` are those of the images."""
+        return tuple(name for name in names if name in found)
+
     def facts(self) -> dict[str, str]:
         """Return what the dataset card says of the settings, by name."""
         return {"images that were encoded": self.spec.source.label}
@@ -75,6 +80,9 @@ class _OfSeed(Provenance[Sampled]):
 
     def origin(self) -> dict[str, Any]:
         return {"seed": self.spec.seed}
+
+    def class_names(self, names: Sequence[str], found: Collection[str]) -> tuple[str, ...]:
+        return tuple(names[label] for label in self.spec.classes)
 
     def facts(self) -> dict[str, str]:
         truncation = self.spec.truncation

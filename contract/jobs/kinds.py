@@ -7,12 +7,11 @@ of them installed and the controller has no torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, Literal, TypeAlias
+from typing import Literal
 
 from contract.errors import InvalidInput
+from contract.jobs.paths import Path
 from contract.jobs.specs import (
     AnySpec,
     Classify,
@@ -27,9 +26,6 @@ from contract.jobs.specs import (
 from contract.jobs.status import Status
 from contract.keys import QUEUE_CLASSIFY, QUEUE_GENERATE, QUEUE_TRAIN
 from contract.models.registry import Task
-
-Path: TypeAlias = str
-"""Where a function is defined, as `package.module:name`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,13 +222,3 @@ def kind_of(job: AnySpec | str) -> JobKind:
         raise InvalidInput(
             f"There is no job kind {name!r} in this version of Imagemill; the kinds are {', '.join(KINDS)}."
         ) from None
-
-
-def load(path: Path) -> Callable[..., Any]:
-    """Import the function at `package.module:name`; raises ImportError if there is none."""
-    module, _, name = path.partition(":")
-    try:
-        found: Callable[..., Any] = getattr(import_module(module), name)
-    except AttributeError as error:
-        raise ImportError(f"{module} has no {name}") from error
-    return found

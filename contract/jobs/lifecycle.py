@@ -17,6 +17,7 @@ from contract.backend.ledger import Ledger, Step, iso
 from contract.backend.objects import ObjectStore
 from contract.errors import JobConflict, ObjectNotFound, UnknownJob
 from contract.jobs.kinds import kind_of
+from contract.jobs.sources import source_kind
 from contract.jobs.specs import Classify, ImagesSpec, Spec, parse_spec
 from contract.jobs.status import Plan, Retry, ShardCommit, State, Status
 from contract.keys import ACTIVE, JobKeys, parse_shard
@@ -51,7 +52,7 @@ def submit(backend: Backend, spec: Spec) -> bool:
         return False
     backend.store.put(keys.active, b"")
     backend.ledger.create(spec, _seconds(created_at))
-    if spec.source.kind != "packed":
+    if not source_kind(spec.source.kind).packed_by_producer:
         backend.queues.plan(spec.id)
     return fresh
 
@@ -235,7 +236,7 @@ def rebuild(backend: Backend, id: str) -> Status:
         ledger.end(id, end.state, end.reason or "")
         return end
     backend.follow_up(id, ledger.open(id))
-    if plan is None and spec.source.kind != "packed":
+    if plan is None and not source_kind(spec.source.kind).packed_by_producer:
         backend.queues.plan(id)
     found_now = ledger.status(id)
     assert found_now is not None, "the books were just written"

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, StringConstraints, TypeAdapter, field_validator
 
+from contract.jobs.sources import SourceName
 from contract.models.recipes import AnyRecipe
 from contract.records import Precision, Record
 
@@ -18,17 +19,9 @@ JobId = Annotated[str, StringConstraints(pattern=JOB_ID)]
 
 
 class Source(Record):
-    """Where the images are.
+    """Where the images are; `contract.jobs.sources` says what each kind means."""
 
-    `prefix`: every object under an `s3://` address; `tars`: the members of the tars there;
-    `manifest`: the rows of a file in the store; `packed`: a local folder that the producer packs
-    into one tar a shard while it plans; `uploaded`: the same for a training, all of it packed before, with
-    a manifest beside each tar under an `s3://` address; `idx`: images and labels in the MNIST format; `job`: the
-    images of an earlier job with the labels that it gave them, `uri` being its id; `seed`: none, they are generated;
-    `pair`: two images, the ends of an interpolation.
-    """
-
-    kind: Literal["prefix", "tars", "manifest", "packed", "uploaded", "idx", "job", "seed", "pair"]
+    kind: SourceName
     uri: str
     label: str = Field(description="What the user typed, for people.")
 

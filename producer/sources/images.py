@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from contract.backend.objects import Entry, ObjectStore
 from contract.data.items import is_image_name, parse_s3
 from contract.errors import InvalidSource, ObjectNotFound
+from contract.jobs.paths import load
+from contract.jobs.sources import SOURCES, SourceName
 from contract.jobs.specs import Original, Source
 from contract.keys import JobKeys
 from producer.sources import manifests
@@ -32,7 +34,7 @@ _LOOK = 1000
 class Remote:
     """Images that workers reach themselves."""
 
-    kind: Literal["prefix", "tars", "manifest", "idx", "job"]
+    kind: SourceName
     uri: str
     label: str
 
@@ -45,18 +47,23 @@ class Remote:
 class Upload:
     """Local files that go to the bucket as they are: tars, IDX files, or a manifest of remote addresses."""
 
-    kind: Literal["tars", "manifest", "idx"]
+    kind: SourceName
     label: str
     files: tuple[Path, ...]
+
+    @property
+    def renamed(self) -> bool:
+        """Whether a file goes to a key without its name, so that what is there may be another file of the same size."""
+        return self.kind == "manifest"
 
     def key(self, file: Path, keys: JobKeys) -> str:
         """Where a file goes."""
         suffix = file.suffix.lower()
-        return keys.source(suffix) if self.kind == "manifest" else f"{keys.input_prefix}{file.stem}{suffix}"
+        return keys.source(suffix) if self.renamed else f"{keys.input_prefix}{file.stem}{suffix}"
 
     def source(self, keys: JobKeys, bucket: str) -> Source:
         """The source in the spec of a job."""
-        key = self.key(self.files[0], keys) if self.kind == "manifest" else keys.input_prefix
+        key = self.key(self.files[0], keys) if self.renamed else keys.input_prefix
         return Source(kind=self.kind, uri=f"s3://{bucket}/{key}", label=self.label)
 
 
@@ -86,6 +93,7 @@ class Pair:
     labels: tuple[str, str]
 
     kind: Literal["pair"] = "pair"
+    renamed: ClassVar[bool] = True
 
     @property
     def label(self) -> str:
@@ -112,17 +120,19 @@ class Pair:
 Resolved = Remote | Upload | Packed | Pair
 
 
-def resolve(text: str, store: ObjectStore, frames: int = 0) -> Resolved:
+def resolve(text: str, store: ObjectStore, frames: int = 0, *, labelled: bool = False) -> Resolved:
     """What `text` names: a local folder, manifest or tar, or an `s3://` prefix, manifest or tar.
 
-    With `frames` it is for a model of sequences, which looks at so many of each at most. Raises InvalidSource where
-    it is not there, cannot be read, or holds no images.
+    Each kind of source in `contract.jobs.sources` is asked in turn; with `labelled`, those too that are only for jobs
+    that need labels. With `frames` it is for a model of sequences, which looks at so many of each at most. Raises
+    InvalidSource where it is not there, cannot be read, or holds no images.
     """
-    if text.startswith("s3://"):
-        return _remote(text, store)
-    if text.startswith(("http://", "https://")):
-        raise InvalidSource(f'{text} is one web address; list addresses in a .jsonl file, as {{"uri": "…"}} a line.')
-    return _local(text, frames)
+    for kind in SOURCES.values():
+        if kind.resolve is not None and (labelled or not kind.labelled_only):
+            found: Resolved | None = load(kind.resolve)(text, store, frames)
+            if found is not None:
+                return found
+    raise InvalidSource(f"{text} is no source; it must be a folder, or end in .jsonl, .csv, .parquet or .tar.")
 
 
 def resolve_pair(texts: Sequence[str], store: ObjectStore, max_bytes: int) -> Pair:
@@ -164,7 +174,10 @@ def from_file_uri(uri: str) -> Path:
 # In the store
 
 
-def _remote(uri: str, store: ObjectStore) -> Remote:
+def resolve_remote(uri: str, store: ObjectStore, frames: int) -> Remote | None:
+    """Return the prefix, manifest or tars at an `s3://` address."""
+    if not uri.startswith("s3://"):
+        return None
     bucket, key = parse_s3(uri)
     if not store.bucket_exists(bucket):
         raise InvalidSource(f"There is no bucket {bucket!r} at {store.endpoint}; create it, or correct {uri}.")
@@ -202,7 +215,10 @@ def _is_image(key: str) -> bool:
 # On this machine
 
 
-def _local(text: str, frames: int) -> Upload | Packed:
+def resolve_local(text: str, store: ObjectStore, frames: int) -> Upload | Packed:
+    """Return the folder, manifest or tar at a path on this machine."""
+    if text.startswith(("http://", "https://")):
+        raise InvalidSource(f'{text} is one web address; list addresses in a .jsonl file, as {{"uri": "…"}} a line.')
     # Not `resolve`: a folder has the name that the user gives it, link or not.
     path = Path(os.path.abspath(Path(text).expanduser()))
     label = os.path.normpath(text)

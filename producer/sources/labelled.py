@@ -15,7 +15,7 @@ from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
 from contract.errors import InvalidSource
 from contract.jobs import lifecycle
-from contract.jobs.specs import Classify, ImagesSpec
+from contract.jobs.kinds import kind_of
 from producer.sources import images
 from producer.sources.images import Packed, Remote, Resolved, Upload
 
@@ -30,29 +30,37 @@ def resolve(text: str, store: ObjectStore, frames: int = 0, *, known: Sequence[s
     model of these classes that learns no more: a folder may have as few of them, and of their images, as it likes.
     Raises InvalidSource where it is not there or holds nothing to learn from, UnknownJob for a job that is none.
     """
-    if text.startswith(JOB):
-        id = text.removeprefix(JOB)
-        spec = lifecycle.read_spec(store, id)
-        if not isinstance(spec, Classify | ImagesSpec):
-            raise InvalidSource(f"{id} neither labels nor generates images, its kind is {spec.kind}; name another job.")
-        return Remote("job", id, text)
-    if text.startswith("s3://"):
-        bucket, prefix = parse_s3(text)
-        if store.bucket_exists(bucket) and any(_IDX.search(entry.key) for entry in store.list(prefix, bucket=bucket)):
-            return Remote("idx", text, text)
-        return images.resolve(text, store, frames)
+    found = images.resolve(text, store, frames, labelled=True)
     folder = Path(text).expanduser()
-    if folder.is_dir():
-        files = tuple(sorted(path.resolve() for path in folder.iterdir() if _IDX.search(path.name)))
-        if files:
-            return Upload("idx", text, files)
-    found = images.resolve(text, store, frames)
     if isinstance(found, Packed) and folder.is_dir():
         if known:
             _check_known(found, text, known)
         else:
             _check_classes(found, folder, text, "sequence" if frames else "image")
     return found
+
+
+def resolve_job(text: str, store: ObjectStore, frames: int) -> Remote | None:
+    """Return the source `job:ID`; raises InvalidSource for a job that has no labelled images, and UnknownJob."""
+    if not text.startswith(JOB):
+        return None
+    id = text.removeprefix(JOB)
+    kind = kind_of(lifecycle.read_spec(store, id))
+    if kind.makes not in ("labels", "images"):
+        raise InvalidSource(f"{id} neither labels nor generates images, its kind is {kind.name}; name another job.")
+    return Remote("job", id, text)
+
+
+def resolve_idx(text: str, store: ObjectStore, frames: int) -> Remote | Upload | None:
+    """Return the IDX files in a folder, or under a prefix."""
+    if text.startswith("s3://"):
+        bucket, prefix = parse_s3(text)
+        if store.bucket_exists(bucket) and any(_IDX.search(entry.key) for entry in store.list(prefix, bucket=bucket)):
+            return Remote("idx", text, text)
+        return None
+    folder = Path(text).expanduser()
+    files = sorted(path.resolve() for path in folder.iterdir() if _IDX.search(path.name)) if folder.is_dir() else []
+    return Upload("idx", text, tuple(files)) if files else None
 
 
 def _check_known(source: Packed, label: str, known: Sequence[str]) -> None:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from itertools import islice, repeat
 
 from contract.backend.lock import Lock
 from contract.data.items import Item, read_manifest, shard_sizes, sharded, write_manifest
 from contract.errors import ImagemillError, ServiceUnavailable
-from contract.jobs.kinds import kind_of, load
+from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend, close, read_plan, read_spec
+from contract.jobs.paths import load
+from contract.jobs.sources import source_kind
 from contract.jobs.specs import Classify, Interpolate, Reconstruct, SampledSpec, Spec
 from contract.jobs.status import ENDED, Plan
 from contract.keys import JobKeys, parse_shard
 from worker.generation import candidate_plan
 from worker.generation.candidate_plan import first_wave
-from worker.sources import labelled
-from worker.sources.listing import Listing
+from worker.sources.lister import labelled_items, lister
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def plan(backend: Backend, job: str) -> None:
 def _plan(backend: Backend, job: str, lock: Lock) -> None:
     spec = read_spec(backend.store, job)
     state = backend.ledger.state(job)
-    if state is None or state in ENDED or spec.source.kind == "packed":
+    if state is None or state in ENDED or source_kind(spec.source.kind).packed_by_producer:
         return
     done = read_plan(backend.store, job) or load(kind_of(spec).plan)(backend, spec, lock)
     if done is None:
@@ -63,10 +63,10 @@ def single_shard(backend: Backend, spec: Spec, lock: Lock) -> None:
 def cut_source(backend: Backend, spec: Classify, lock: Lock) -> Plan | None:
     """Cut the source into shards, behind those that are there; None where somebody ended the job or took over."""
     job = spec.id
-    listing = Listing(backend.store, spec.source, spec.frames)
+    listing = lister(backend.store, spec.source, frames=spec.frames)
     number, total, last = _written(backend, job)
     sizes = islice(shard_sizes(spec.shard_size), number, None)
-    for chunk in sharded(_rest(listing, total, last), sizes):
+    for chunk in sharded(listing.rest(total, last), sizes):
         backend.store.put(JobKeys(job).manifest(number), write_manifest(chunk))
         step = backend.ledger.planned(job, number, len(chunk))
         backend.follow_up(job, step)
@@ -87,12 +87,12 @@ def cut_blocks(backend: Backend, spec: Reconstruct, lock: Lock) -> Plan | None:
     two listings never mix. IDX files need no list of what is in them. None where somebody took over.
     """
     number = total = 0
-    if spec.source.kind == "idx":
-        total = len(labelled.read_idx(backend.store, spec.source, "test")[1])
-        total = min(total, spec.count or total)
+    counted = lister(backend.store, spec.source).count("test")
+    if counted is not None:
+        total = min(counted, spec.count or counted)
         number = -(-total // spec.shard_size)
     else:
-        images = islice(labelled.items(backend.store, spec.source), spec.count)
+        images = islice(labelled_items(backend.store, spec.source), spec.count)
         for block in sharded(images, repeat(spec.shard_size)):
             backend.store.put(JobKeys(spec.id).manifest(number), write_manifest(block, labels=True))
             total += len(block)
@@ -131,16 +131,6 @@ def _written(backend: Backend, job: str) -> tuple[int, int, Item | None]:
             manifest = read_manifest(backend.store.get(entry.key))
             shards, items, last = shards + 1, items + len(manifest), manifest[-1]
     return shards, items, last
-
-
-def _rest(listing: Listing, done: int, last: Item | None) -> Iterator[Item]:
-    """Items behind the `done` that are planned; keys of a prefix may have come or gone meanwhile."""
-    for n, item in enumerate(listing.items()):
-        if listing.source.kind == "prefix":
-            if last is None or item.order > last.order:
-                yield item
-        elif n >= done:
-            yield item
 
 
 def _nothing(label: str, skipped: int) -> str:

@@ -21,16 +21,16 @@ from numpy.typing import NDArray
 from contract.backend.objects import ObjectStore
 from contract.data.items import Item, sharded
 from contract.errors import ImageError, InvalidSource
-from contract.jobs.lifecycle import read_spec
-from contract.jobs.specs import ImagesSpec, Reconstruct, Source
-from contract.models.registry import Preprocess, Registry
+from contract.jobs.paths import load
+from contract.jobs.sources import source_kind
+from contract.jobs.specs import Source
+from contract.models.registry import Preprocess
 from worker.datasets.dataset import Dataset
 from worker.engine.images import decode, pixels
 from worker.engine.images.decode import Frame
 from worker.engine.pipeline import Encoded
-from worker.sources import labelled
 from worker.sources.fetch import Fetcher
-from worker.sources.labelled import Part
+from worker.sources.lister import Part, labelled_items, lister
 
 log = logging.getLogger(__name__)
 
@@ -96,8 +96,8 @@ class DatasetReader:
 
         Raises InvalidSource where it holds no images, an image has no label, or sizes differ that may not.
         """
-        if source.kind == "idx":
-            return self._idx(source, wanted)
+        if source_kind(source.kind).arrays is not None:
+            return self._whole(source, wanted)
         with ThreadPoolExecutor(self.threads, thread_name_prefix="decode") as pool:
             return self._images(source, wanted, pool, seen)
 
@@ -106,7 +106,7 @@ class DatasetReader:
     def _images(
         self, source: Source, wanted: Wanted, pool: ThreadPoolExecutor, seen: Callable[[int], None]
     ) -> Prepared:
-        items = labelled.items(self.store, source, frames=wanted.frames, min_score=wanted.min_score)
+        items = labelled_items(self.store, source, frames=wanted.frames, min_score=wanted.min_score)
         how: _How | None = None
         labels: list[str] = []
         lengths: list[int] = []
@@ -143,22 +143,15 @@ class DatasetReader:
 
     def _classes(self, source: Source, labels: list[str]) -> tuple[str, ...]:
         """The names of the classes: of what was generated in the order of the generator, else sorted."""
-        if source.kind == "job":
-            spec = read_spec(self.store, source.uri)
-            if isinstance(spec, ImagesSpec):
-                names = Registry(self.store).get(spec.model).labels
-                if isinstance(spec, Reconstruct):  # those that its source had
-                    found = set(labels)
-                    return tuple(name for name in names if name in found)
-                return tuple(names[label] for label in spec.classes)
-        return _sorted(set(labels))
+        found = set(labels)
+        return lister(self.store, source).class_order(found) or _sorted(found)
 
     # Blocks of a source
 
     def block(
         self, source: Source, items: Sequence[Item], wanted: Wanted, seen: Callable[[int], None] = lambda _: None
     ) -> Block:
-        """These images of a source, which `worker.sources.labelled` lists; `wanted` says size, channels and classes.
+        """These images of a source, which `worker.sources.lister` lists; `wanted` says size, channels and classes.
 
         Raises InvalidSource for a label that is none of the classes.
         """
@@ -184,9 +177,9 @@ class DatasetReader:
         labels = _numbers([str(items[place].label) for place in places], wanted.classes, source)
         return Block(pixels_, labels, tuple(items[place].key for place in places), tuple(places), left_out)
 
-    def idx_block(self, source: Source, rows: Sequence[int], wanted: Wanted) -> Block:
-        """These rows of IDX files."""
-        images, numbers = labelled.read_idx(self.store, source, wanted.part)
+    def array_block(self, source: Source, rows: Sequence[int], wanted: Wanted) -> Block:
+        """These rows of a source that is read as a whole."""
+        images, numbers = self._arrays(source, wanted.part)
         chosen = np.array(rows, np.int64)
         labels = numbers[chosen]
         if len(labels) and int(labels.max()) >= len(wanted.classes):
@@ -197,14 +190,19 @@ class DatasetReader:
         pixels_ = _fitted(images[chosen], wanted)
         return Block(pixels_, labels, tuple(str(row) for row in rows), tuple(range(len(rows))))
 
-    # IDX
+    # Sources that are read as a whole
 
     def has_test_part(self, source: Source) -> bool:
         """Whether a source keeps images apart to test with, as IDX folders of several pairs of files do."""
-        return labelled.has_test_part(self.store, source)
+        return lister(self.store, source).has_test_part()
 
-    def _idx(self, source: Source, wanted: Wanted) -> Prepared:
-        images, labels = labelled.read_idx(self.store, source, wanted.part)
+    def _arrays(self, source: Source, part: Part) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """The images, uint8 [n, h, w, c], and labels, int64 [n], of a source."""
+        images, labels = load(str(source_kind(source.kind).arrays))(self.store, source, part)
+        return images, labels
+
+    def _whole(self, source: Source, wanted: Wanted) -> Prepared:
+        images, labels = self._arrays(source, wanted.part)
         if wanted.frames:
             raise InvalidSource(f"{source.label} holds single images; a model of sequences needs sequences.")
         classes = wanted.classes or tuple(str(n) for n in range(int(labels.max(initial=0)) + 1))

@@ -29,8 +29,9 @@ from contract.data.image_index import SUFFIX
 from contract.data.items import parse_s3
 from contract.data.provenance import provenance
 from contract.errors import ImagemillError, ServiceUnavailable
-from contract.jobs.kinds import kind_of, load
+from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend, close, read_commit, read_images, reopen
+from contract.jobs.paths import load
 from contract.jobs.results import committed, read_commits
 from contract.jobs.specs import ImagesSpec, Synthesize
 from contract.jobs.status import Plan

@@ -12,6 +12,7 @@ from contract.backend.objects import ObjectStore
 from contract.data.items import item_of, read_manifest
 from contract.errors import InvalidSource
 from contract.jobs.lifecycle import read_plan
+from contract.jobs.sources import source_kind
 from contract.jobs.specs import EncodedSpec, Interpolate, Reconstruct
 from contract.keys import JobKeys
 from worker.datasets.reader import Block, DatasetReader, Wanted
@@ -39,12 +40,14 @@ class SourceImages:
         Raises InvalidSource for a class that the model does not know.
         """
         wanted = self._wanted(spec)
-        if spec.source.kind == "idx":
+        if source_kind(spec.source.kind).arrays is not None:
             plan = read_plan(self.store, spec.id)
             assert plan is not None, "shards are queued when they are planned"
             start = shard * spec.shard_size
             rows = range(start, min(start + spec.shard_size, plan.items))
-            return self.reader.idx_block(spec.source, [rows[n] for n in places] if places is not None else rows, wanted)
+            return self.reader.array_block(
+                spec.source, [rows[n] for n in places] if places is not None else rows, wanted
+            )
         items = read_manifest(self.store.get(JobKeys(spec.id).manifest(shard)))
         chosen = [items[n] for n in places] if places is not None else items
         return self.reader.block(spec.source, chosen, wanted, seen)

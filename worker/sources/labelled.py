@@ -1,83 +1,34 @@
-"""Lists the images of a labelled source with their classes: of a bucket, a manifest, tars, or of an earlier job.
-
-It reads the object store only and opens no image, so the controller can plan by it.
-"""
+"""Finds the IDX files of a source, and reads them."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contract.backend.objects import ObjectStore
-from contract.data import image_index
 from contract.data.items import Item, parse_s3
-from contract.data.label_rows import OK
 from contract.errors import InvalidSource
-from contract.jobs.lifecycle import read_spec
-from contract.jobs.results import with_items
-from contract.jobs.specs import ImagesSpec, Source
+from contract.jobs.specs import Source
 from worker.sources import idx
-from worker.sources.listing import Listing
-
-Part = Literal["train", "test"]
+from worker.sources.lister import Lister, Part
 
 
-def items(store: ObjectStore, source: Source, *, frames: int = 0, min_score: float = 0.0) -> Iterator[Item]:
-    """The images of a source that is no IDX, each with its label; with `frames` its sequences.
+class Idx(Lister):
+    """IDX files, which are read as a whole and never listed."""
 
-    Of the labels of a job those that are `min_score` sure. Raises InvalidSource where an image has no label.
-    """
-    found: Iterable[Item]
-    if source.kind == "job":
-        found = _of_job(store, source, frames, min_score)
-    else:
-        found = Listing(store, source, frames, labels=True).items()
-    for item in found:
-        if item.label is None:
-            what = "sequences" if frames else "images"
-            raise InvalidSource(
-                f"{item.key} of {source.label} has no label; put {what} into a folder a class, write .cls files "
-                "beside them in a tar, or give a manifest a column `label`."
-            )
-        yield item
+    def items(self) -> Iterator[Item]:
+        raise InvalidSource(f"{self.source.label} is data to train with; it has no images one by one.")
 
+    def count(self, part: Part) -> int:
+        return len(read_idx(self.store, self.source, part)[1])
 
-def _of_job(store: ObjectStore, source: Source, frames: int, min_score: float) -> Iterator[Item]:
-    spec = read_spec(store, source.uri)
-    if isinstance(spec, ImagesSpec):
-        yield from _generated(store, spec, min_score)
-        return
-    for shard in with_items(store, source.uri):
-        for row, item in shard:
-            if item.length is not None and not frames:
-                raise InvalidSource(f"{source.label} labelled sequences; a model of images needs images.")
-            if row["status"] == OK and row["score"] >= min_score:
-                yield replace(item.thinned(frames), label=row["label"])
-
-
-def _generated(store: ObjectStore, spec: ImagesSpec, min_score: float) -> Iterator[Item]:
-    """The images that a job generated, those of a synthesis that were accepted."""
-    for commit, table in image_index.shards(store, spec):
-        tar = image_index.tar_of(str(commit.output))
-        for row in table.to_pylist():
-            sure = row["score"] is None or row["score"] >= min_score
-            if row["accepted"] and sure:
-                name = f"{row['key']}{image_index.SUFFIX[spec.image_format]}"
-                yield Item(name, f"{tar}#{name}", row["size"], tar, row["offset"], label=row["label"])
-
-
-# IDX
-
-
-def has_test_part(store: ObjectStore, source: Source) -> bool:
-    """Whether a source keeps images apart to test with, as IDX folders of several pairs of files do."""
-    return source.kind == "idx" and len(_pairs(store, source)) > 1
+    def has_test_part(self) -> bool:
+        """Return whether there are several pairs of files."""
+        return len(_pairs(self.store, self.source)) > 1
 
 
 def read_idx(store: ObjectStore, source: Source, part: Part) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -1,0 +1,96 @@
+"""The registry of source kinds: where images may come from, and who reads each kind.
+
+To add a kind, write a record here, a function that finds it in what the user typed (`producer.sources`), and a class
+that lists it (`worker.sources`). Both are import paths, because producer and worker never import each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from contract.errors import InvalidInput
+from contract.jobs.paths import Path
+
+SourceName: TypeAlias = Literal["job", "idx", "prefix", "tars", "manifest", "packed", "uploaded", "seed", "pair"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceKind:
+    """Everything that the product needs to know about one kind of source."""
+
+    name: SourceName
+    means: str
+    """What the images are and what its `uri` is, as a phrase."""
+    resolve: Path | None = None
+    """`(text, store, frames) -> Resolved | None`, on the producer: find what the user typed, or None if it is no such
+    source. Records are asked in their order. None: nobody types it, or another record's function finds it too."""
+    labelled_only: bool = False
+    """Whether it is only for jobs that need labels: classify cannot take it."""
+    lister: Path | None = None
+    """A `Lister`, on the controller and the workers. None: there is nothing to list."""
+    arrays: Path | None = None
+    """`(store, source, part) -> (images, labels)`, on a worker, for a source that is read as a whole."""
+    packed_by_producer: bool = False
+    """Whether the producer cuts it into shards while it uploads them, in place of the controller."""
+
+
+_KINDS = (
+    SourceKind(
+        name="job",
+        means="the images of an earlier job with the labels that it gave them; the job's id",
+        resolve="producer.sources.labelled:resolve_job",
+        labelled_only=True,
+        lister="worker.sources.earlier_job:EarlierJob",
+    ),
+    SourceKind(
+        name="idx",
+        means="images and labels in the MNIST format; the prefix that they are under",
+        resolve="producer.sources.labelled:resolve_idx",
+        labelled_only=True,
+        lister="worker.sources.labelled:Idx",
+        arrays="worker.sources.labelled:read_idx",
+    ),
+    SourceKind(
+        name="prefix",
+        means="every object under an `s3://` address",
+        resolve="producer.sources.images:resolve_remote",
+        lister="worker.sources.prefix:Prefix",
+    ),
+    SourceKind(
+        name="tars",
+        means="the members of the tars under an `s3://` address",
+        lister="worker.sources.tars:Tars",
+    ),
+    SourceKind(
+        name="manifest",
+        means="the rows of a file in the store",
+        lister="worker.sources.manifest:Manifest",
+    ),
+    SourceKind(
+        name="packed",
+        means="a local folder that the producer packs into one tar a shard; its `file://` address",
+        resolve="producer.sources.images:resolve_local",
+        packed_by_producer=True,
+    ),
+    SourceKind(
+        name="uploaded",
+        means="a local folder that was packed before the job began, with a manifest beside each tar; their prefix",
+        lister="worker.sources.prefix:Uploaded",
+    ),
+    SourceKind(name="seed", means="nothing: the images are drawn from a seed"),
+    SourceKind(name="pair", means="two images, the ends of an interpolation; both addresses"),
+)
+
+SOURCES: dict[str, SourceKind] = {kind.name: kind for kind in _KINDS}
+"""Every kind by its name."""
+
+
+def source_kind(name: str) -> SourceKind:
+    """Return the record of a kind of source; raises InvalidInput for an unknown one."""
+    try:
+        return SOURCES[name]
+    except KeyError:
+        raise InvalidInput(
+            f"There is no source kind {name!r} in this version of Imagemill; the kinds are {', '.join(SOURCES)}."
+        ) from None
