@@ -42,7 +42,7 @@ from contract.jobs.lifecycle import Backend
 from contract.jobs.results import Row, read_commits
 from contract.jobs.schedules import Missed, Schedules
 from contract.jobs.sources import source_kind
-from contract.jobs.specs import Classify, Interpolate, SampledSpec, Source, Spec, Verify
+from contract.jobs.specs import Classify, SampledSpec, Source, Spec, Verify
 from contract.jobs.status import Retry, Status
 from contract.keys import JOBS, JobKeys
 from contract.models.registry import Model, Registry, Scalar, Task
@@ -505,10 +505,10 @@ class Client:
                 f"The job {job} has succeeded; there is nothing to resume. `imagemill retry {job}` runs "
                 "failed images again."
             )
-        rest = self._unpacked(spec) if isinstance(spec, Classify) else None
+        rest = self._unpacked(spec)
         lifecycle.reopen(self.backend, job)
-        if rest is not None and isinstance(spec, Classify):
-            self._pack(spec, rest, progress)
+        if rest is not None:
+            self._pack(cast("Classify", spec), rest, progress)
         return self.status(job)
 
     def retry(self, job: str) -> Status:
@@ -787,8 +787,7 @@ class Client:
             there = lifecycle.read_spec(self.backend.store, spec.id)
         except UnknownJob:
             return spec, False
-        of_images = not isinstance(spec, SampledSpec | Interpolate | Verify)
-        if another_spelling and of_images and spec.source.uri == there.source.uri:
+        if another_spelling and "source" in type(spec).model_fields and spec.source.uri == there.source.uri:
             source = spec.source.model_copy(update={"label": there.source.label})
             spec = spec.model_copy(update={"source": source})
         if type(spec) is not type(there) or spec != there:
@@ -819,7 +818,7 @@ class Client:
             progress=progress or (lambda _: None),
         )
 
-    def _unpacked(self, spec: Classify) -> images.Packed | None:
+    def _unpacked(self, spec: Spec) -> images.Packed | None:
         """What is left to pack of a job, None where nothing is."""
         if (
             not source_kind(spec.source.kind).packed_by_producer
@@ -831,7 +830,7 @@ class Client:
             raise InvalidSource(
                 f"{path} is not packed to its end and not on this machine; resume {spec.id} where it is."
             )
-        found = images.resolve(str(path), self.backend.store, spec.frames)
+        found = images.resolve(str(path), self.backend.store, cast("Classify", spec).frames)
         if not isinstance(found, images.Packed):
             raise JobConflict(f"{path} has changed since {spec.id} was begun; start a new job.")
         return found

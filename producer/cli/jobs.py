@@ -58,11 +58,12 @@ def show(job: str, as_json: bool) -> None:
     Example:
       imagemill show classify-20261124-093215-7f3a --json
     """
+    from contract.jobs.kinds import kind_of
     from producer.client import Client
 
     client = Client()
     status = client.status(job)
-    if status.kind != "train":
+    if kind_of(status.kind).makes != "model":
         print_status(status, as_json=as_json)
         return
     history = client.history(job)
