@@ -48,8 +48,8 @@ _KINDS = (
         means="images and labels in the MNIST format; the prefix that they are under",
         resolve="producer.sources.labelled:resolve_idx",
         labelled_only=True,
-        lister="worker.sources.labelled:Idx",
-        arrays="worker.sources.labelled:read_idx",
+        lister="worker.sources.idx:Idx",
+        arrays="worker.datasets.idx:read_source",
     ),
     SourceKind(
         name="prefix",

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from contract.errors import InvalidSource
+from worker.datasets.idx import read_pair
 from worker.engine.seeds import derived
 from worker.sources import idx
 
@@ -43,7 +44,7 @@ def write(source: Path, target: Path, count: int, *, seed: int = 0) -> list[Path
         if pair is None:
             raise InvalidSource(f"{source} holds no {stem}-images-idx3-ubyte; name the folder of MNIST or the like.")
         with open(pair.images, "rb") as images, open(pair.labels, "rb") as labels:
-            stills, _ = idx.read_pair(images, labels, pair)
+            stills, _ = read_pair(images, labels, pair)
         written += _write_part(stills, target / part, number, f"{part} {seed}")
     return written
 

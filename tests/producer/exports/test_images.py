@@ -31,6 +31,7 @@ from producer.exports.images.export import export
 from tests.mill import variables
 from tests.producer.fakes import spec as classify_spec
 from tests.synthetic import colour, fabricate, fabricate_candidates, generate_spec, gray, synthesize_spec
+from worker.datasets.idx import read_pair
 from worker.sources import idx
 
 CLASSES = ("zero", "T-shirt/top", "T-shirt_top", "four")
@@ -204,7 +205,7 @@ def test_two_classes_never_share_a_folder(store: ObjectStore, rows: Rows, folder
 def read_idx(folder: Path) -> Any:
     (pair,) = idx.pairs([path.name for path in folder.iterdir()]).values()
     with (folder / pair.images).open("rb") as images, (folder / pair.labels).open("rb") as labels:
-        return idx.read_pair(images, labels, pair)
+        return read_pair(images, labels, pair)
 
 
 def test_idx_is_what_a_training_reads(store: ObjectStore, rows: Rows, folder: Path) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from contract.errors import InvalidSource
-from worker.sources.idx import Pair, pairs, read_pair
+from worker.datasets.idx import read_pair
+from worker.sources.idx import HEAD_BYTES, Pair, count, pairs
 
 PAIR = Pair("a-images", "a-labels")
 PIXELS = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
@@ -41,8 +42,8 @@ def test_more_than_a_piece_is_read() -> None:
 @pytest.mark.parametrize(
     ("images", "labels", "said"),
     [
-        (packed(LABELS), packed(LABELS), "a-images begins with 00000801, IDX images with 00000803"),
-        (packed(PIXELS), packed(PIXELS), "a-labels begins with 00000803, IDX labels with 00000801"),
+        (packed(LABELS), packed(LABELS), "a-images begins with 00000801, but IDX images begin with 00000803"),
+        (packed(PIXELS), packed(PIXELS), "a-labels begins with 00000803, but IDX labels begin with 00000801"),
         (b"", packed(LABELS), "a-images begins with nothing"),
         (b"\x89PNG\r\n", packed(LABELS), "a-images begins with 89504e47"),
         (packed(PIXELS)[:9], packed(LABELS), "a-images is truncated"),
@@ -59,6 +60,31 @@ def test_more_than_a_piece_is_read() -> None:
 def test_a_fault_is_one_sentence_that_names_the_file(images: bytes, labels: bytes, said: str) -> None:
     with pytest.raises(InvalidSource, match=said):
         read(images, labels)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_images_are_counted_from_the_headers(pack: object) -> None:
+    # Given files of which no more was read than holds the header,
+    large = np.zeros((3, 4000, 500), np.uint8)
+    images, labels = (pack(packed(array))[:HEAD_BYTES] for array in (large, LABELS))  # type: ignore[operator]
+
+    # I expect the count that they declare.
+    assert count(images, labels, PAIR) == 3
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "said"),
+    [
+        (packed(LABELS), packed(LABELS), "a-images begins with 00000801"),
+        (gzip.compress(packed(PIXELS)), packed(PIXELS), "a-labels begins with 00000803"),
+        (packed(PIXELS)[:9], packed(LABELS), "a-images is truncated"),
+        (packed(PIXELS), packed(LABELS[:2]), "a-images has 3 images and a-labels 2 labels"),
+        (packed(PIXELS), b"\x1f\x8bnonsense", "a-labels cannot be read to its end"),
+    ],
+)
+def test_a_header_that_is_wrong_is_one_sentence(images: bytes, labels: bytes, said: str) -> None:
+    with pytest.raises(InvalidSource, match=said):
+        count(images, labels, PAIR)
 
 
 def test_files_are_paired_by_what_comes_before() -> None:
