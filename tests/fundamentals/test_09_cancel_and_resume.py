@@ -10,12 +10,13 @@ from contract.errors import JobConflict
 from producer import Client
 from tests.fundamentals.conftest import MODEL, Label, Rows
 from tests.mill import Mill
+from tests.waiting import wait_until
 
 
 def test_cancel_then_resume(client: Client, mill: Mill, rows: Rows, many: Path) -> None:
-    # Given a job in the middle of its work,
+    # Given a job in the middle of its work, with a shard that is committed,
     job = client.classify(many, model=MODEL, shard_size=16).id
-    mill.begun(job, 16)
+    wait_until(lambda: client.status(job).shards.done, 60, "a commit")
 
     # if I cancel it,
     canceled = client.cancel(job)
