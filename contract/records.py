@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 Precision = Literal["auto", "fp32", "bf16"]
+ImageFormat = Literal["png", "webp", "jpeg"]
 
 
 class Record(BaseModel):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import Literal
 
 import pyarrow as pa
 
@@ -17,8 +16,8 @@ from contract.data.items import parse_s3
 from contract.jobs.results import committed, iter_commits
 from contract.jobs.specs import ImagesSpec
 from contract.jobs.status import ShardCommit
+from contract.records import ImageFormat
 
-ImageFormat = Literal["png", "webp", "jpeg"]
 SUFFIX: dict[ImageFormat, str] = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
 REJECT_REASONS = {
     "class": "The gate takes the image for another class.",

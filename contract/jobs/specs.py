@@ -1,18 +1,29 @@
-"""What is asked for: one spec a kind of job. Frozen, JSON, and written to the bucket before anything is queued.
+"""The spec of each kind of job: frozen JSON, written to the bucket before anything is queued.
 
-It knows nothing of how a job is planned or run.
+A spec is what the user asked for (`contract.jobs.options`) with everything pinned: its id, each model as
+`name@version`, the source as an address. It knows nothing of how a job is planned or run.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, StringConstraints, TypeAdapter, field_validator
+from pydantic import Field, StringConstraints, TypeAdapter
 
+from contract.jobs.options import (
+    ClassifyFields,
+    EvaluateFields,
+    ImageFields,
+    InterpolateFields,
+    ReconstructFields,
+    SampledFields,
+    SynthesizeFields,
+    TrainFields,
+    VerifyFields,
+)
 from contract.jobs.sources import SourceName
 from contract.models.recipes import AnyRecipe
-from contract.records import Precision, Record
+from contract.records import Record
 
 JOB_ID = r"^[a-z0-9][a-z0-9-]{0,62}$"
 JobId = Annotated[str, StringConstraints(pattern=JOB_ID)]
@@ -23,52 +34,34 @@ class Source(Record):
 
     kind: SourceName
     uri: str
-    label: str = Field(description="What the user typed, for people.")
+    label: str = Field(description="What the user typed, for display.")
 
 
-class Classify(Record):
+class Classify(ClassifyFields):
     """Label every image of a source with a classifier."""
 
     kind: Literal["classify"] = "classify"
     id: JobId
     source: Source
-    model: str = Field(description="name@version, resolved when the job was made.")
     weights_sha256: str
-    frames: int = Field(0, ge=0, description="Of a sequence, how many the model looks at; 0: it looks at images.")
-    top_k: int = Field(5, ge=1, le=1000)
-    embed: bool = False
-    precision: Precision = "auto"
-    shard_size: int = Field(512, ge=1, le=4096)
-    max_errors: str = Field("100%", description="A count, or a share of all items.")
-    output: str = Field(description="s3:// prefix of the Parquet shards, with a slash at its end.")
-
-    @field_validator("max_errors")
-    @classmethod
-    def _budget(cls, value: str) -> str:
-        if not re.fullmatch(r"\d+|\d{1,3}(\.\d+)?%", value) or (value[-1] == "%" and float(value[:-1]) > 100):
-            raise ValueError(f"{value!r} is neither a count such as 50 nor a share such as 1%")
-        return value
+    frames: int = Field(0, ge=0, description="Frames per sequence that the model takes; 0: it takes single images.")
+    output: str = Field(description="s3:// prefix of the Parquet shards, with a trailing slash.")
 
     def error_limit(self, total: int) -> int:
-        """How many of `total` items may fail before the job does."""
+        """Return how many of `total` items may fail before the job does."""
         if self.max_errors.endswith("%"):
             return int(total * float(self.max_errors[:-1]) / 100)
         return int(self.max_errors)
 
 
-class Train(Record):
-    """Train a model of a family on labelled images, and publish the best of it as a new version of `name`."""
+class Train(TrainFields):
+    """Train a model of a family on labelled images, and publish its best epoch as a new version of `name`."""
 
     kind: Literal["train"] = "train"
     id: JobId
     source: Source
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="Of the model that comes out.")
     recipe: AnyRecipe
-    labels: tuple[str, ...] = Field((), description="Names of the classes, in their order; empty: those of the data.")
-    start: str | None = Field(None, description="name@version whose weights are begun with.")
-    min_score: float = Field(0.0, ge=0, le=1, description="Of the labels of an earlier job, those this sure or surer.")
-    half: bool = Field(False, description="Publish the weights in half precision (fp16): half the bytes.")
-    output: str = Field(description="s3:// prefix of curves and pictures, with a slash at its end.")
+    output: str = Field(description="s3:// prefix of curves and pictures, with a trailing slash.")
 
     @property
     def model(self) -> str:
@@ -76,104 +69,82 @@ class Train(Record):
         return self.name
 
     def error_limit(self, total: int) -> int:
-        """Images that cannot be read are left out and counted; they never fail the job."""
+        """Return `total`: unreadable images are skipped and counted, and never fail the job."""
         return total
 
 
-class Evaluate(Record):
-    """Judge a model by labelled images."""
+class Evaluate(EvaluateFields):
+    """Evaluate a model on labelled images."""
 
     kind: Literal["evaluate"] = "evaluate"
     id: JobId
     source: Source
-    model: str = Field(description="name@version, resolved when the job was made.")
     weights_sha256: str
-    precision: Precision = "auto"
-    min_score: float = Field(0.0, ge=0, le=1, description="Of the labels of an earlier job, those this sure or surer.")
-    features: str | None = Field(None, description="Of a generator: name@version of the classifier that compares.")
-    count: int = Field(0, ge=0, description="Of a generator: images to compare; 0: as many as there are real ones.")
-    cas_epochs: int = Field(0, ge=0, description="Of a generator: epochs of the classifiers trained for its score.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Of generated images, and of classifiers that learn from them.")
-    output: str = Field(description="s3:// prefix of figures and page, with a slash at its end.")
+    output: str = Field(description="s3:// prefix of figures and page, with a trailing slash.")
 
     def error_limit(self, total: int) -> int:
-        """Images that cannot be read are left out and counted; they never fail the job."""
+        """Return `total`: unreadable images are skipped and counted, and never fail the job."""
         return total
 
 
-class _Images(Record):
-    """What every job that generates has."""
+class _Images(ImageFields):
+    """Fields of every job that generates images."""
 
     id: JobId
-    model: str = Field(description="name@version of the generator, resolved when the job was made.")
     weights_sha256: str
-    size: int = Field(0, ge=0, le=4096, description="Side of the images in pixels; 0: that of the generator.")
-    image_format: Literal["png", "webp", "jpeg"] = "png"
-    precision: Precision = "auto"
-    shard_size: int = Field(1024, ge=1, le=16384, description="Images a shard, about.")
-    output: str = Field(description="s3:// prefix of tars and indices, with a slash at its end.")
+    output: str = Field(description="s3:// prefix of tars and indices, with a trailing slash.")
 
     def error_limit(self, total: int) -> int:
-        """A candidate that is rejected is no error; an original that cannot be read is left out and counted."""
+        """Return `total`: a rejected candidate is no error, and an unreadable source image is skipped and counted."""
         return total
 
 
-class _Sampled(_Images):
-    """What every job has whose latents are drawn."""
+class _Sampled(_Images, SampledFields):
+    """Fields of jobs whose latents are drawn from a seed."""
 
-    classes: tuple[int, ...] = Field(min_length=1, description="Of the generator, by index.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Of the latents.")
-    truncation: float | None = Field(None, gt=0, description="No number of a latent lies beyond; None: anywhere.")
+    classes: tuple[int, ...] = Field(min_length=1, description="Class indices of the generator.")
 
     @property
     def source(self) -> Source:
-        """None: what is generated comes of a seed."""
+        """A placeholder: the images are drawn from a seed, not read."""
         return Source(kind="seed", uri="", label=f"seed {self.seed}")
 
 
 class Generate(_Sampled):
-    """Generate images, as many of each class as of any other."""
+    """Generate images, spread evenly over the classes."""
 
     kind: Literal["generate"] = "generate"
-    count: int = Field(ge=1, description="In all; the first classes have one more where it cannot be shared out.")
+    count: int = Field(ge=1, description="Images in all; the first classes get one more if it does not divide evenly.")
 
 
-class Synthesize(_Sampled):
-    """Generate images until `per_class` of each class have passed every test."""
+class Synthesize(_Sampled, SynthesizeFields):
+    """Generate images until `per_class` of each class are accepted."""
 
     kind: Literal["synthesize"] = "synthesize"
-    per_class: int = Field(ge=1)
-    gate: str = Field(description="name@version of the classifier that judges them.")
     gate_sha256: str
-    min_score: float = Field(0.9, ge=0, le=1, description="What the gate must give the class that was asked for.")
-    dedup: float | None = Field(None, gt=0, description="Nearer than this to an accepted image is a duplicate.")
-    away_from: Source | None = Field(None, description="Labelled images that none may be a copy of.")
-    copy_distance: float = Field(0.0002, gt=0, description="Nearer than this to one of those is a copy.")
-    max_attempts: int = Field(20, ge=1, description="Candidates for each image that is wanted, at most.")
+    away_from: Source | None = Field(None, description="Labelled images that no accepted image may copy.")
 
 
-class Reconstruct(_Images):
-    """Encode labelled images to their means, and decode these again."""
+class Reconstruct(_Images, ReconstructFields):
+    """Encode labelled images to the mean of their latents, and decode them again."""
 
     kind: Literal["reconstruct"] = "reconstruct"
     source: Source
-    count: int | None = Field(None, ge=1, description="The first so many images of the source; None: all.")
 
 
 class Original(Record):
-    """An image in the store that a latent is made of."""
+    """An image in the store to be encoded."""
 
-    uri: str = Field(pattern=r"^s3://", description="Where it is.")
-    label: str = Field(description="What the user typed, for people.")
+    uri: str = Field(pattern=r"^s3://", description="Its address.")
+    label: str = Field(description="What the user typed, for display.")
 
 
-class Interpolate(_Images):
-    """Encode two images to their means, and decode what lies between."""
+class Interpolate(_Images, InterpolateFields):
+    """Encode two images to the mean of their latents, and decode evenly spaced points between them."""
 
     kind: Literal["interpolate"] = "interpolate"
     ends: tuple[Original, Original]
-    classes: tuple[int, ...] = Field(min_length=1, max_length=1, description="That of both ends, by index.")
-    steps: int = Field(10, ge=2, le=10_000, description="Images, the ends included.")
+    classes: tuple[int, ...] = Field(min_length=1, max_length=1, description="Index of the class of both ends.")
 
     @property
     def source(self) -> Source:
@@ -183,31 +154,30 @@ class Interpolate(_Images):
 
 
 SampledSpec: TypeAlias = Generate | Synthesize
-"""The kinds of jobs whose images come of a seed: they can be made again from their records alone."""
+"""Jobs that draw images from a seed, so that their records alone reproduce them."""
 EncodedSpec: TypeAlias = Reconstruct | Interpolate
-"""The kinds of jobs whose latents are encoded images: they take a model that has an encoder."""
+"""Jobs that encode images, and so need a model with an encoder."""
 ImagesSpec: TypeAlias = Generate | Synthesize | Reconstruct | Interpolate
-"""The kinds of jobs that generate."""
+"""Jobs that generate images."""
 
 
-class Verify(Record):
-    """Generate images of an earlier job again, from their records, and compare."""
+class Verify(VerifyFields):
+    """Generate images of an earlier job again, from its records, and compare them with its files."""
 
     kind: Literal["verify"] = "verify"
     id: JobId
-    job: JobId = Field(description="That generated them.")
-    model: str = Field(description="name@version that it generated with.")
+    job: JobId = Field(description="The job to verify.")
+    model: str = Field(description="name@version that it used.")
     weights_sha256: str
-    sample: int = Field(64, ge=1, description="Images, spread evenly over all that were accepted.")
-    output: str = Field(description="s3:// prefix of the summary, with a slash at its end.")
+    output: str = Field(description="s3:// prefix of the summary, with a trailing slash.")
 
     @property
     def source(self) -> Source:
-        """The job."""
+        """The job to verify."""
         return Source(kind="job", uri=self.job, label=f"job:{self.job}")
 
     def error_limit(self, total: int) -> int:
-        """An image that differs fails the job by itself."""
+        """Return `total`: an image that differs fails the job by itself."""
         return total
 
 
@@ -217,5 +187,5 @@ _SPEC: TypeAdapter[AnySpec] = TypeAdapter(Spec)
 
 
 def parse_spec(value: object) -> AnySpec:
-    """A spec from its JSON object; raises pydantic.ValidationError."""
+    """Return the spec in a JSON object; raises pydantic.ValidationError."""
     return _SPEC.validate_python(value)

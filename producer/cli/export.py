@@ -46,7 +46,7 @@ def export(job: str, layout: Layout, output: Path, as_json: bool) -> None:
     from producer.client import Client
 
     with export_bar() as progress:
-        found = Client().export_images(job, layout, output, progress=progress)
+        found = Client().export(job, layout, output, progress=progress)
     if as_json:
         classes = dict.fromkeys(found.labels, 0)
         for one in found.classes:

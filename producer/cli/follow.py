@@ -35,18 +35,17 @@ def follow(job: str, as_json: bool) -> None:
 def run_job(
     client: Client,
     id: str,
-    source: str,
     submit: Callable[[Callable[[Progress], None]], Status],
     *,
     detach: bool,
     as_json: bool,
 ) -> None:
-    """Submit a job, with a bar for what is uploaded of `source`; then watch it to its end, or say that it is queued."""
+    """Submit a job, with a bar for uploads; then follow it to its end, or say that it is queued."""
     try:
         with packing_bar() as progress:
             status = submit(progress)
     except KeyboardInterrupt:
-        say(f"Interrupted before all of {source} was queued. The same command with --job {id} goes on.")
+        say(f"Interrupted before everything was queued. The same command with --job {id} goes on.")
         raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
     if detach:
         print_queued(status, as_json)

@@ -11,7 +11,7 @@ import click
 from producer.cli.common import print_json, say, shared_options
 
 if TYPE_CHECKING:
-    from producer.client import Format
+    from producer.exports.results import Format
 
 
 @click.command()
@@ -51,7 +51,7 @@ def results(job: str, format: Format, output: Path | None, presign: float, as_js
     if output is None and as_json and format != "jsonl":
         raise click.UsageError("--json on stdout is --format jsonl; name a file with -o for another format.")
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
-    done = Client().export(job, format, output or sys.stdout, presign_hours=presign)
+    done = Client().write_results(job, format, output or sys.stdout, presign_hours=presign)
     if output is not None:
         if as_json:
             print_json({"output": str(output), "format": format, "rows": done.written, "left_out": done.left_out})

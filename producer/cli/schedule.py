@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from contract.jobs.options import SCHEDULABLE
 from producer.cli import cli
 from producer.cli.common import print_fields, print_json, print_table, say, shared_options
 from producer.cli.follow import print_queued
@@ -24,7 +25,24 @@ def schedule() -> None:
     """Have jobs made by the clock: add, list, pause, unpause, run, remove, and see the history."""
 
 
-@schedule.command()
+_ADD = f"""Submit a job at each tick of a cron line. `--` separates COMMAND from the options of the schedule.
+
+COMMAND is {", ".join(SCHEDULABLE[:-1])} or {SCHEDULABLE[-1]} with its options. Its images must be where workers can
+read them, not on this machine. A model `name` or `name@alias` is resolved at each tick; `name@version` stays. The id of
+a job is NAME and the minute in UTC: nightly-20261124t0100.
+
+\b
+Examples:
+  imagemill schedule add nightly --cron '0 2 * * *' --timezone Europe/Paris -- \\
+    classify s3://camera/today/ --model efficientnet-lite0
+  imagemill schedule add weekly --cron '30 4 * * MON' --missed skip -- \\
+    train cnn --data s3://sets/flowers/ --name flowers
+  imagemill schedule add monthly --cron '0 3 1 * *' -- \\
+    synthesize --model fashion-gan --gate fashion-cnn --per-class 1000 --to s3://sets/
+"""
+
+
+@schedule.command(help=_ADD)
 @click.argument("name")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--cron", required=True, help="Minute, hour, day of month, month, day of week: '0 2 * * *'.")
@@ -47,19 +65,6 @@ def add(
     missed: Literal["run", "skip"],
     as_json: bool,
 ) -> None:
-    """Have COMMAND make a job at each tick of a cron line. `--` stands before COMMAND.
-
-    COMMAND is classify, train or evaluate with its options, on images that workers reach themselves. A model `name` or
-    `name@alias` is the version of the tick; `name@version` stays. The job of a tick is NAME and the minute in UTC:
-    nightly-20261124t0100.
-
-    \b
-    Examples:
-      imagemill schedule add nightly --cron '0 2 * * *' --timezone Europe/Paris -- \\
-        classify s3://camera/today/ --model efficientnet-lite0
-      imagemill schedule add weekly --cron '30 4 * * MON' --missed skip -- \\
-        train cnn --data s3://sets/flowers/ --name flowers
-    """
     from producer.client import Client
 
     kind, arguments = _parse(ctx, command)
@@ -197,18 +202,20 @@ def history(name: str, limit: int, as_json: bool) -> None:
 
 
 def _parse(ctx: click.Context, words: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """The command in `words` and its arguments, as its own parser has them; it is not called."""
+    """Return the command in `words` and the arguments that its own parser finds; the command is not run."""
     from contract.errors import InvalidInput
+    from producer.cli.options import given
     from producer.jobs.requests import check_command
 
-    name = check_command(words[0])
+    name = words[0]
+    options = check_command(name)
     command = cli.get_command(ctx, name)
     assert command is not None, f"{name} makes jobs and is no command"
     with command.make_context(name, list(words[1:]), parent=ctx.find_root()) as inner:
-        arguments = dict(inner.params)
-    for argument, option in _OF_ONE_JOB.items():
-        if arguments.pop(argument, None):
-            raise InvalidInput(f"A schedule names its jobs and waits for none; leave {option} out behind `--`.")
+        arguments = given(inner, options)
+        for argument, option in _OF_ONE_JOB.items():
+            if inner.params.get(argument):
+                raise InvalidInput(f"A schedule names its jobs and waits for none; leave {option} out after `--`.")
     return name, arguments
 
 

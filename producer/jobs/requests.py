@@ -1,37 +1,57 @@
-"""What a command asks for: its arguments as the fields of a spec, with models as they were typed.
+"""Turns the options of a command into the fields of a spec: finds images, refuses options that exclude each other.
 
-The one place that knows which arguments a command has. `Client` makes a job of a request at once, and
-`imagemill schedule` a template; so a new command can be scheduled when it has a function here and a line in `REQUESTS`.
-The arguments are named as those of the command line are.
+What a single option may be is said once, in `contract.jobs.options`. `Client` makes a job of a request at once, and a
+schedule keeps it as a template; models stay as they were typed until then.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from contract.backend.objects import ObjectStore
-from contract.data.image_index import ImageFormat
-from contract.errors import InvalidInput, InvalidSource
+from contract.errors import InvalidInput, InvalidSource, JobConflict
+from contract.jobs import lifecycle
 from contract.jobs.kinds import kind_of
-from contract.jobs.specs import Classify, Evaluate, Generate, Interpolate, Reconstruct, Synthesize, Train, Verify
+from contract.jobs.options import (
+    COMMANDS,
+    SCHEDULABLE,
+    ClassifyOptions,
+    EvaluateOptions,
+    GenerateOptions,
+    JobOptions,
+    SynthesizeOptions,
+    TrainOptions,
+    VerifyOptions,
+    spelling,
+)
+from contract.jobs.specs import (
+    AnySpec,
+    Classify,
+    Evaluate,
+    Generate,
+    Interpolate,
+    Reconstruct,
+    SampledSpec,
+    Synthesize,
+    Train,
+    Verify,
+)
 from contract.jobs.templates import Template, encoder
 from contract.models.recipes import RnnRecipe, make_recipe
 from contract.models.registry import Model, Registry
-from contract.records import Precision
 from contract.settings import Settings
 from producer.sources import images, labelled
 from producer.sources.images import Pair, Remote, Resolved
 
-S = TypeVar("S", Classify, Train, Evaluate, Generate, Synthesize, Reconstruct, Interpolate, Verify)
+S = TypeVar("S", bound=AnySpec)
 
 
 @dataclass(frozen=True)
 class Request(Generic[S]):
-    """What a spec of `kind` is made of, but its id and its source; `found` is where the images are, if it takes any."""
+    """The fields of a spec of `kind` but its id and its source; `found` is where the images are, if it takes any."""
 
     kind: type[S]
     found: Resolved | None
@@ -45,225 +65,133 @@ class Request(Generic[S]):
         return str(self.kind.model_fields["kind"].default)
 
 
-def classify(
-    store: ObjectStore,
-    settings: Settings,
-    source: str | Path,
-    *,
-    model: str,
-    top_k: int = 5,
-    embed: bool = False,
-    precision: Precision = "auto",
-    shard_size: int | None = None,
-    max_errors: str = "100%",
-    to: str | None = None,
-) -> Request[Classify]:
-    """What `imagemill classify` asks for; raises InvalidSource."""
-    fields = {
-        "model": model,
-        "top_k": top_k,
-        "embed": embed,
-        "precision": precision,
-        "shard_size": shard_size or settings.shard_size,
-        "max_errors": max_errors,
-    }
-    return Request(Classify, images.resolve(str(source), store, _frames(store, model, "classify")), fields, to)
+def make_request(options: JobOptions, store: ObjectStore, settings: Settings) -> Request[Any]:
+    """Return the request behind a command's options.
 
-
-def train(
-    store: ObjectStore,
-    _: Settings,
-    family: str,
-    source: str | Path,
-    *,
-    name: str,
-    epochs: int | None = None,
-    settings: Sequence[str] = (),
-    labels: Sequence[str] = (),
-    start: str | None = None,
-    min_score: float = 0.0,
-    half: bool = False,
-) -> Request[Train]:
-    """What `imagemill train` asks for; raises InvalidInput (an option) and what `labelled.resolve` raises."""
-    recipe = make_recipe(family, [*settings, *([f"epochs={epochs}"] if epochs is not None else [])])
-    fields = {
-        "name": name,
-        "recipe": recipe,
-        "labels": tuple(labels),
-        "start": start,
-        "min_score": min_score,
-        "half": half,
-    }
-    frames = recipe.frames if isinstance(recipe, RnnRecipe) else 0
-    return Request(Train, labelled.resolve(str(source), store, frames), fields)
-
-
-def evaluate(
-    store: ObjectStore,
-    _: Settings,
-    model: str,
-    source: str | Path,
-    *,
-    precision: Precision = "auto",
-    min_score: float = 0.0,
-    features: str | None = None,
-    count: int = 0,
-    cas_epochs: int = 0,
-    seed: int = 0,
-) -> Request[Evaluate]:
-    """What `imagemill evaluate` asks for; raises what `labelled.resolve` raises."""
-    fields = {
-        "model": model,
-        "precision": precision,
-        "min_score": min_score,
-        "features": features,
-        "count": count,
-        "cas_epochs": cas_epochs,
-        "seed": seed,
-    }
-    return Request(Evaluate, labelled.resolve(str(source), store, _frames(store, model, "evaluate")), fields)
-
-
-def generate(
-    store: ObjectStore,
-    settings: Settings,
-    model: str,
-    *,
-    count: int | None = None,
-    reconstruct: str | Path | None = None,
-    interpolate: Sequence[str | Path] | None = None,
-    steps: int | None = None,
-    classes: Sequence[str] = (),
-    seed: int = 0,
-    truncation: float | None = None,
-    size: int = 0,
-    image_format: ImageFormat = "png",
-    precision: Precision = "auto",
-    shard_size: int = 1024,
-    to: str | None = None,
-) -> Request[Any]:
-    """What `imagemill generate` asks for, a Generate, a Reconstruct or an Interpolate; classes by name.
-
-    Raises InvalidInput for options that do not go together, and what `labelled.resolve` raises.
+    Raises InvalidInput for options that do not go together, and InvalidSource, UnknownModel, UnknownJob or JobConflict
+    for what they name.
     """
-    fields = {
-        "model": model,
-        "size": size,
-        "image_format": image_format,
-        "precision": precision,
-        "shard_size": shard_size,
-    }
-    drawn = {"--seed": seed, "--truncation": truncation}
-    if reconstruct is not None:
-        what = "--reconstruct encodes the images of a source, each of its own class, and draws nothing"
-        _leave_out(what, {"--interpolate": interpolate, "--steps": steps, "--class": classes, **drawn})
-        known = _encoder(store, model, "reconstruct").labels
-        found = labelled.resolve(str(reconstruct), store, 0, known=known)
-        return Request(Reconstruct, found, {**fields, "count": count}, to)
-    if interpolate is not None:
-        what = "--interpolate makes --steps images on the way from one to another, and draws nothing"
-        _leave_out(what, {"--count": count, **drawn})
-        _encoder(store, model, "interpolate")
-        if len(set(classes)) != 1:
-            # A model knows its classes one by one: what lies between two of them, no label would be true of.
-            raise InvalidInput(
-                f"--interpolate goes from one image to another of the same class, and {len(set(classes)) or 'none'} "
-                f"{'is' if not classes else 'are'} given; name the class of both with one --class."
-            )
-        ends = images.resolve_pair([str(end) for end in interpolate], store, settings.max_image_bytes)
-        told = {**fields, "classes": tuple(set(classes)), **({} if steps is None else {"steps": steps})}
-        return Request(Interpolate, ends, told, to, place="ends")
-    _leave_out("--steps are those of --interpolate", {"--steps": steps})
-    if count is None:
+    return _REQUESTS[options.command](options, store, settings)
+
+
+def _classify(options: ClassifyOptions, store: ObjectStore, settings: Settings) -> Request[Classify]:
+    fields = _shared(options, Classify)
+    if "shard_size" not in options.model_fields_set:
+        fields["shard_size"] = settings.shard_size
+    frames = _frames(store, options.model, "classify")
+    return Request(Classify, images.resolve(str(options.source), store, frames), fields, options.to)
+
+
+def _train(options: TrainOptions, store: ObjectStore, _: Settings) -> Request[Train]:
+    epochs = [] if options.epochs is None else [f"epochs={options.epochs}"]
+    recipe = make_recipe(options.family, [*options.settings, *epochs])
+    frames = recipe.frames if isinstance(recipe, RnnRecipe) else 0
+    found = labelled.resolve(str(options.source), store, frames)
+    return Request(Train, found, {**_shared(options, Train), "recipe": recipe})
+
+
+def _evaluate(options: EvaluateOptions, store: ObjectStore, _: Settings) -> Request[Evaluate]:
+    frames = _frames(store, options.model, "evaluate")
+    return Request(Evaluate, labelled.resolve(str(options.source), store, frames), _shared(options, Evaluate))
+
+
+def _generate(options: GenerateOptions, store: ObjectStore, settings: Settings) -> Request[Any]:
+    if options.reconstruct is not None:
+        return _reconstruct(options, store)
+    if options.interpolate is not None:
+        return _interpolate(options, store, settings)
+    _leave_out(options, "--steps belongs to --interpolate", "steps")
+    if options.count is None:
         raise InvalidInput("--count is missing; say how many images, or name some with --reconstruct or --interpolate.")
-    fields |= {"count": count, "classes": tuple(classes), "seed": seed, "truncation": truncation}
-    return Request(Generate, None, fields, to)
+    return Request(Generate, None, _shared(options, Generate), options.to)
 
 
-def synthesize(
-    store: ObjectStore,
-    _: Settings,
-    model: str,
-    *,
-    gate: str,
-    per_class: int,
-    classes: Sequence[str] = (),
-    min_score: float = 0.9,
-    dedup: float | None = None,
-    away_from: str | Path | None = None,
-    copy_distance: float = 0.0002,
-    max_attempts: int = 20,
-    seed: int = 0,
-    truncation: float | None = None,
-    size: int = 0,
-    image_format: ImageFormat = "png",
-    precision: Precision = "auto",
-    shard_size: int = 1024,
-    to: str | None = None,
-) -> Request[Synthesize]:
-    """What `imagemill synthesize` asks for; classes by name. Raises what `labelled.resolve` raises."""
-    fields = {
-        "model": model,
-        "gate": gate,
-        "per_class": per_class,
-        "classes": tuple(classes),
-        "min_score": min_score,
-        "dedup": dedup,
-        "copy_distance": copy_distance,
-        "max_attempts": max_attempts,
-        "seed": seed,
-        "truncation": truncation,
-        "size": size,
-        "image_format": image_format,
-        "precision": precision,
-        "shard_size": shard_size,
-    }
-    found = labelled.resolve(str(away_from), store, 0) if away_from is not None else None
-    return Request(Synthesize, found, fields, to, place="away_from")
+def _reconstruct(options: GenerateOptions, store: ObjectStore) -> Request[Reconstruct]:
+    why = "--reconstruct encodes the images of a source, each with its own class, and draws nothing"
+    _leave_out(options, why, "interpolate", "steps", "classes", "seed", "truncation")
+    known = _encoder(store, options.model, "reconstruct").labels
+    found = labelled.resolve(str(options.reconstruct), store, 0, known=known)
+    return Request(Reconstruct, found, _shared(options, Reconstruct), options.to)
 
 
-REQUESTS: dict[str, Callable[..., Request[Any]]] = {
-    "classify": classify,
-    "train": train,
-    "evaluate": evaluate,
-    "generate": generate,
-    "synthesize": synthesize,
+def _interpolate(options: GenerateOptions, store: ObjectStore, settings: Settings) -> Request[Interpolate]:
+    why = "--interpolate makes --steps images between two others, and draws nothing"
+    _leave_out(options, why, "count", "seed", "truncation")
+    _encoder(store, options.model, "interpolate")
+    classes = tuple(set(options.classes))
+    if len(classes) != 1:
+        # A model knows its classes one by one: no label would be true of an image between two of them.
+        raise InvalidInput(
+            f"--interpolate goes from one image to another of the same class, and {len(classes) or 'none'} "
+            f"{'are' if classes else 'is'} given; name the class of both with one --class."
+        )
+    assert options.interpolate is not None, "the caller looked"
+    ends = images.resolve_pair([str(end) for end in options.interpolate], store, settings.max_image_bytes)
+    fields = {**_shared(options, Interpolate), "classes": classes}
+    return Request(Interpolate, ends, fields, options.to, place="ends")
+
+
+def _synthesize(options: SynthesizeOptions, store: ObjectStore, _: Settings) -> Request[Synthesize]:
+    away = options.away_from
+    found = labelled.resolve(str(away), store, 0) if away is not None else None
+    return Request(Synthesize, found, _shared(options, Synthesize), options.to, place="away_from")
+
+
+def _verify(options: VerifyOptions, store: ObjectStore, _: Settings) -> Request[Verify]:
+    made = lifecycle.read_spec(store, options.made)
+    kind = kind_of(made)
+    if kind.makes != "images":
+        raise JobConflict(f"{made.id} generated nothing, its kind is {kind.name}; there is nothing to verify.")
+    if not kind.seeded:
+        raise JobConflict(
+            f"{made.id} was made of other images ({made.source.label}), which its records do not hold; run its "
+            "command again as a new job, and compare."
+        )
+    if lifecycle.read_end(store, made.id) is None:
+        raise JobConflict(f"The job {made.id} has not ended; follow it to its end, then verify it.")
+    model = Registry(store).get(made.model).ref
+    pinned = {"job": made.id, "model": model, "weights_sha256": cast("SampledSpec", made).weights_sha256}
+    return Request(Verify, None, {**_shared(options, Verify), **pinned})
+
+
+_REQUESTS: dict[str, Callable[..., Request[Any]]] = {
+    "classify": _classify,
+    "train": _train,
+    "evaluate": _evaluate,
+    "generate": _generate,
+    "synthesize": _synthesize,
+    "verify": _verify,
 }
-"""Every command that makes a job, and so can be scheduled."""
 
 
-def make_request(command: str, arguments: Mapping[str, Any], store: ObjectStore, settings: Settings) -> Request[Any]:
-    """What a command asks for with these arguments; raises InvalidInput for a command or an argument that is none."""
-    function = REQUESTS[check_command(command)]
-    try:
-        call = inspect.signature(function).bind(store, settings, **arguments)
-    except TypeError as error:
-        raise InvalidInput(f"{command} cannot be called so: {error}; `imagemill {command} --help` shows how.") from None
-    return function(*call.args, **call.kwargs)
+def check_command(command: str) -> type[JobOptions]:
+    """Return the option model of a command that can be scheduled; raises InvalidInput for another."""
+    if command not in SCHEDULABLE:
+        raise InvalidInput(f"{command!r} makes no job that can be scheduled; schedule one of {', '.join(SCHEDULABLE)}.")
+    return COMMANDS[command]
 
 
-def check_command(command: str) -> str:
-    """The command, where it makes jobs; raises InvalidInput."""
-    if command not in REQUESTS:
-        raise InvalidInput(f"{command!r} makes no job that can be scheduled; schedule one of {', '.join(REQUESTS)}.")
-    return command
+def _shared(options: JobOptions, spec: type[AnySpec]) -> dict[str, Any]:
+    """Return the options that are fields of the spec too, but for the images that they name."""
+    names = options.__class__.model_fields.keys() & spec.model_fields.keys() - {"source", "away_from"}
+    return options.model_dump(include=names)
 
 
 def _encoder(store: ObjectStore, model: str, kind: str) -> Model:
-    """The model, before its images are looked at; raises InvalidInput where it has no encoder."""
+    """Return the model; raises InvalidInput if it has no encoder, before any image is looked at."""
     record = kind_of(kind)
     return encoder(Registry(store).get(model, tasks=record.model_tasks), record)
 
 
-def _leave_out(why: str, options: Mapping[str, object]) -> None:
-    """Raises InvalidInput for the first of these that is given: what has no effect is a mistake."""
-    for option, value in options.items():
-        if value not in (None, (), [], 0):
-            raise InvalidInput(f"{why}; leave {option} out.")
+def _leave_out(options: JobOptions, why: str, *names: str) -> None:
+    """Raise InvalidInput for the first of these options that is given: what has no effect is a mistake."""
+    for name in names:
+        if name in options.model_fields_set:
+            raise InvalidInput(f"{why}; leave {spelling(type(options), name)} out.")
 
 
 def make_template(request: Request[Any]) -> Template:
-    """What a schedule keeps of a request; raises InvalidSource where only this machine has the images."""
+    """Return what a schedule keeps of a request; raises InvalidSource for images that only this machine has."""
     fields = {"kind": request.name, **request.fields}
     if isinstance(request.found, Remote):
         found = request.found
@@ -280,12 +208,12 @@ def make_template(request: Request[Any]) -> Template:
 
 
 def _local(found: Resolved) -> str:
-    """What of it is on this machine, as it was typed."""
+    """Return the local input, as typed."""
     if isinstance(found, Pair):
         return next(label for one, label in zip(found.images, found.labels, strict=True) if isinstance(one, Path))
     return found.label
 
 
 def _frames(store: ObjectStore, model: str, command: str) -> int:
-    """How many frames of a sequence the model looks at, 0 where it takes images; raises what `Registry.get` raises."""
+    """Return how many frames the model takes, 0 for single images; raises what `Registry.get` raises."""
     return Registry(store).get(model, tasks=kind_of(command).model_tasks).frames

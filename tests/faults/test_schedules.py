@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from contract.jobs.options import ClassifyOptions
 from contract.jobs.schedules import Schedules, stamp
 from contract.keys import TASK_TICK
 from contract.models.registry import Model, Preprocess, Registry, make_file
@@ -54,8 +55,8 @@ def turn_to(mill: Mill, now: datetime) -> None:
 def begin(mill: Mill, name: str) -> None:
     """A schedule of every minute whose ticks begin with that of `BEGIN`."""
     store = mill.client.backend.store
-    arguments = {"source": f"s3://{mill.settings.bucket}/camera/", "model": "flowers"}
-    template = make_template(make_request("classify", arguments, store, mill.settings))
+    options = ClassifyOptions(source=f"s3://{mill.settings.bucket}/camera/", model="flowers")
+    template = make_template(make_request(options, store, mill.settings))
     made = new_schedule(name, template, cron="* * * * *", timezone="UTC", missed="run", now=BEGIN - MINUTE)
     Schedules(store).add(made)
 

@@ -49,5 +49,5 @@ def test_two_who_ask_at_the_same_instant(mill: Mill, client: Client, rows: Rows,
 
 @pytest.mark.parametrize("id", ["Holiday", "a job", "../up", "-x", "x" * 64, "ä"])
 def test_an_id_is_plain(client: Client, folder: Path, id: str) -> None:
-    with pytest.raises(InvalidInput, match="is no job id; use up to 63 of a-z, 0-9 and -"):
+    with pytest.raises(InvalidInput, match="cannot be a job id; use up to 63 of a-z, 0-9 and -"):
         client.classify(folder, model=MODEL, job=id)

@@ -41,7 +41,7 @@ def test_they_are_float32_in_parquet(client: Client, label: Label, folder: Path,
     (folder / "aaa.jpg").write_bytes(b"no image")
     job = label(folder, embed=True, shard_size=1)
 
-    client.export(job.id, "parquet", tmp_path / "labels.parquet")
+    client.write_results(job.id, "parquet", tmp_path / "labels.parquet")
 
     table = pq.read_table(tmp_path / "labels.parquet")
     assert table.schema.field("embedding").type.value_type == pa.float32()

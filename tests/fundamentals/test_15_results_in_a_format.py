@@ -42,7 +42,7 @@ def expected(job: Status, rows: Rows) -> dict[str, Row]:
 
 
 def test_jsonl(client: Client, job: Status, expected: dict[str, Row], tmp_path: Path) -> None:
-    exported = client.export(job.id, "jsonl", tmp_path / "out" / "labels.jsonl")
+    exported = client.write_results(job.id, "jsonl", tmp_path / "out" / "labels.jsonl")
 
     lines = (tmp_path / "out" / "labels.jsonl").read_text(encoding="utf-8").splitlines()
     found = [json.loads(line) for line in lines]
@@ -54,7 +54,7 @@ def test_jsonl(client: Client, job: Status, expected: dict[str, Row], tmp_path: 
 
 
 def test_csv(client: Client, job: Status, expected: dict[str, Row], tmp_path: Path) -> None:
-    client.export(job.id, "csv", tmp_path / "labels.csv")
+    client.write_results(job.id, "csv", tmp_path / "labels.csv")
 
     with (tmp_path / "labels.csv").open(newline="", encoding="utf-8") as file:
         found = {row["key"]: row for row in csv.DictReader(file)}
@@ -67,13 +67,13 @@ def test_csv(client: Client, job: Status, expected: dict[str, Row], tmp_path: Pa
 
 
 def test_parquet(client: Client, job: Status, expected: dict[str, Row], tmp_path: Path) -> None:
-    client.export(job.id, "parquet", tmp_path / "labels.parquet")
+    client.write_results(job.id, "parquet", tmp_path / "labels.parquet")
 
     assert {row["key"]: row for row in pq.read_table(tmp_path / "labels.parquet").to_pylist()} == expected
 
 
 def test_imagefolder(client: Client, job: Status, tmp_path: Path) -> None:
-    exported = client.export(job.id, "imagefolder", tmp_path / "set")
+    exported = client.write_results(job.id, "imagefolder", tmp_path / "set")
 
     # A folder a label, the images themselves, and metadata that names each of them; failures are left out.
     lines = (tmp_path / "set" / "metadata.jsonl").read_text().splitlines()
@@ -85,12 +85,12 @@ def test_imagefolder(client: Client, job: Status, tmp_path: Path) -> None:
         with Image.open(tmp_path / "set" / line["file_name"]) as image:
             image.load()
     with pytest.raises(InvalidInput, match="is not empty; name a new folder"):
-        client.export(job.id, "imagefolder", tmp_path / "set")
+        client.write_results(job.id, "imagefolder", tmp_path / "set")
 
 
 def test_labelstudio(client: Client, job: Status, camera: ObjectStore) -> None:
     text = io.StringIO()
-    exported = client.export(job.id, "labelstudio", text)
+    exported = client.write_results(job.id, "labelstudio", text)
 
     tasks = json.loads(text.getvalue())
     assert (exported.written, exported.left_out, len(tasks)) == (3, 1, 3)
@@ -101,7 +101,7 @@ def test_labelstudio(client: Client, job: Status, camera: ObjectStore) -> None:
 
     # With presigned addresses a browser that has no credentials can show them.
     text = io.StringIO()
-    client.export(job.id, "labelstudio", text, presign_hours=1)
+    client.write_results(job.id, "labelstudio", text, presign_hours=1)
     for task in json.loads(text.getvalue()):
         with urllib.request.urlopen(task["data"]["image"], timeout=10) as answer:
             assert answer.read() == camera.get(task["data"]["key"])
@@ -109,4 +109,4 @@ def test_labelstudio(client: Client, job: Status, camera: ObjectStore) -> None:
 
 def test_a_folder_of_images_is_no_text(client: Client, job: Status) -> None:
     with pytest.raises(InvalidInput, match="cannot be written to a terminal or a pipe; name a place with -o"):
-        client.export(job.id, "imagefolder", io.StringIO())
+        client.write_results(job.id, "imagefolder", io.StringIO())

@@ -17,6 +17,7 @@ import pytest
 
 from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, InvalidInput, InvalidSchedule, InvalidSource, UnknownModel, UnknownSchedule
+from contract.jobs.options import ClassifyOptions
 from contract.jobs.schedules import Schedules, job_id, to_iso
 from producer import Client
 from producer.jobs.requests import make_request, make_template
@@ -63,7 +64,7 @@ def imagemill(mill: Mill) -> Imagemill:
 def test_a_tick_is_a_job(client: Client, mill: Mill, today: str, rows: Rows) -> None:
     # Given a schedule of every minute that was made just before this one began, so that nobody has to wait,
     store, due = client.backend.store, datetime.now(UTC).replace(second=0, microsecond=0)
-    template = make_template(make_request("classify", {"source": today, "model": MODEL}, store, mill.settings))
+    template = make_template(make_request(ClassifyOptions(source=today, model=MODEL), store, mill.settings))
     made_at = due - timedelta(seconds=1)
     made = new_schedule("minutely", template, cron="* * * * *", timezone="UTC", missed="run", now=made_at)
     Schedules(store).add(made)
@@ -156,7 +157,9 @@ def test_mistakes_are_one_sentence(client: Client, today: str, folder: Path, tmp
     assert "is no name of a schedule" in refused(client, InvalidSchedule, name="Every Night")
     assert "schedule one of classify, train, evaluate" in refused(client, InvalidInput, command="label")
     assert "did you mean" in refused(client, UnknownModel, arguments={"model": "efficientnet-lite"})
-    assert "unexpected keyword argument 'topk'" in refused(client, InvalidInput, arguments={"topk": 3})
+    assert "classify has no option 'topk'; did you mean 'top_k'?" in refused(
+        client, InvalidInput, arguments={"topk": 3}
+    )
     assert "--shard-size" in refused(client, InvalidInput, arguments={"shard_size": 5000})
     assert "--max-errors" in refused(client, InvalidInput, arguments={"max_errors": "a few"})
     assert "There is no bucket 'labls'" in refused(client, InvalidSource, arguments={"to": "s3://labls/"})
@@ -226,8 +229,8 @@ def test_the_same_by_command(imagemill: Imagemill, client: Client, mill: Mill, t
     [
         (("classify", "s3://camera/today/"), "Missing option '--model'"),
         (("classify", "s3://camera/today/", "--model", MODEL, "--topk", "3"), "No such option"),
-        (("classify", "s3://camera/today/", "--model", MODEL, "--detach"), "leave --detach out behind `--`"),
-        (("classify", "s3://camera/today/", "--model", MODEL, "--job", "mine"), "leave --job out behind `--`"),
+        (("classify", "s3://camera/today/", "--model", MODEL, "--detach"), "leave --detach out after `--`"),
+        (("classify", "s3://camera/today/", "--model", MODEL, "--job", "mine"), "leave --job out after `--`"),
         (("jobs",), "'jobs' makes no job that can be scheduled; schedule one of classify, train, evaluate"),
         ((), "Missing argument 'COMMAND...'"),
     ],

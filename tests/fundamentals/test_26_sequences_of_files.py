@@ -237,7 +237,7 @@ def test_an_image_folder_has_no_place_for_a_sequence_of_files(
     mill: Mill, client: Client, trained: Status, walks: Path, tmp_path: Path
 ) -> None:
     job = mill.finished(client.classify(walks / "darker", model="daylight").id)
-    exported = client.export(job.id, "imagefolder", tmp_path / "out")
+    exported = client.write_results(job.id, "imagefolder", tmp_path / "out")
     assert (exported.written, exported.left_out) == (0, 40)
 
 

@@ -113,7 +113,7 @@ class FakeClient:
         if self.error:
             raise self.error
 
-    def classify(self, source: str, **options: Any) -> Status:
+    def submit(self, options: Any, **_: Any) -> Status:
         if self.error and not self.answers:
             raise self.error
         return self.answers[0]
@@ -207,20 +207,6 @@ def test_json_is_one_object_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = run("jobs", "--json").stdout.splitlines()
 
     assert [json.loads(line)["state"] for line in lines] == ["running", "succeeded"]
-
-
-def test_an_option_of_the_job_is_checked_before_anything_is_queued() -> None:
-    from contract.errors import InvalidInput
-    from contract.jobs.specs import Classify, Source
-    from producer.client import make_spec
-
-    source = Source(kind="prefix", uri="s3://camera/", label="camera")
-    fields = {"model": "cnn@1", "weights_sha256": "", "output": "s3://mill/out/"}
-
-    with pytest.raises(InvalidInput, match="--max-errors: '200%' is neither"):
-        make_spec(Classify, id="job", source=source, max_errors="200%", **fields)
-    with pytest.raises(InvalidInput, match="'Not An Id' is no job id"):
-        make_spec(Classify, id="Not An Id", source=source, **fields)
 
 
 @pytest.mark.parametrize(

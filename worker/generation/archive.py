@@ -11,10 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contract.data.image_index import SUFFIX, SYNTHETIC, ImageFormat, sample_key, schema, sha256
+from contract.data.image_index import SUFFIX, SYNTHETIC, sample_key, schema, sha256
 from contract.data.provenance import provenance
 from contract.jobs.specs import ImagesSpec
 from contract.models.registry import Model
+from contract.records import ImageFormat
 from worker.generation import tar_writer
 
 Row = dict[str, Any]

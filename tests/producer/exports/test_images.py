@@ -432,7 +432,7 @@ def test_a_folder_with_other_files_is_refused(store: ObjectStore, rows: Rows, tm
 def test_the_client_tells_how_far_it_is(settings: Settings, rows: Rows, folder: Path) -> None:
     told: list[tuple[int, int]] = []
     with closing(Client(settings)) as client:
-        stats = client.export_images("digits", "imagefolder", folder, progress=lambda *now: told.append(now))
+        stats = client.export("digits", "imagefolder", folder, progress=lambda *now: told.append(now))
 
     assert told == [(n, 20) for n in range(1, 21)]
     assert stats.labels == CLASSES

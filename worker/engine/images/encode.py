@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from contract.data.image_index import SYNTHETIC, ImageFormat
+from contract.data.image_index import SYNTHETIC
+from contract.records import ImageFormat
 from worker.engine.images.png import png, text
 
 _SOFTWARE = "Imagemill"

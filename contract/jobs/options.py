@@ -1,0 +1,336 @@
+"""What a user asks for: one model per command that makes a job, with every option written once.
+
+A field gives an option its type, its bounds, its default and its help. From these models come the options of the
+command line (`producer.cli.options`), the arguments of `Client`, the arguments of a schedule, and most fields of the
+specs, which inherit the groups below. Names of models and sources are as they were typed; a spec pins them.
+
+Each `…Keywords` repeats the names and types of the options that follow `*` in a method of `Client`, so that editors and
+mypy know them; `tests/contract/jobs/test_options.py` holds the two together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Required, TypedDict, TypeVar
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+
+from contract.errors import InvalidInput
+from contract.records import ImageFormat, Precision, Record
+from contract.suggest import nearest
+
+
+@dataclass(frozen=True)
+class Cli:
+    """How the command line spells a field, where `--field-name` with the field's own help is not enough."""
+
+    flag: str = ""
+    metavar: str = ""
+    help: str = ""
+    argument: bool = False
+    """A positional argument, in the order of the fields."""
+    env: str = ""
+    """The environment variable that replaces the field's default."""
+    suffix: str = ""
+    """Written behind the number, as the `x` of `20x`."""
+    lines_of_file: bool = False
+    """The command line names a file; the option is its lines."""
+
+
+# Groups of options that several commands, or a command and its spec, share
+
+
+class Arithmetic(Record):
+    """Options of jobs that run a model."""
+
+    precision: Precision = Field("auto", description="Arithmetic of the model; auto: the fastest the worker has.")
+
+
+class EarlierLabels(Record):
+    """Options of jobs whose source may be `job:ID`, the labels of an earlier job."""
+
+    min_score: float = Field(0.0, ge=0, le=1, description="With job:ID, use only labels with at least this score.")
+
+
+class ClassifyFields(Arithmetic):
+    model: Annotated[str, Cli(metavar="NAME")] = Field(
+        description="`name`, `name@version` or `name@alias`; `imagemill models list` shows them."
+    )
+    top_k: int = Field(5, ge=1, le=1000, description="Labels per image.")
+    embed: bool = Field(False, description="Add the embedding of each image to its row.")
+    shard_size: Annotated[int, Cli(env="IMAGEMILL_SHARD_SIZE")] = Field(
+        512, ge=1, le=4096, description="Images per shard."
+    )
+    max_errors: str = Field("100%", description="Fail the job when more images fail: a count or a share.")
+
+    @field_validator("max_errors")
+    @classmethod
+    def _budget(cls, value: str) -> str:
+        if not re.fullmatch(r"\d+|\d{1,3}(\.\d+)?%", value) or (value[-1] == "%" and float(value[:-1]) > 100):
+            raise ValueError(f"{value!r} is neither a count such as 50 nor a share such as 1%")
+        return value
+
+
+class TrainFields(EarlierLabels):
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="Name of the model; each training publishes its next version."
+    )
+    labels: Annotated[
+        tuple[str, ...], Cli(lines_of_file=True, help="File with the class names in their order, one per line.")
+    ] = Field((), description="Class names in their order; empty: those of the data.")
+    start: Annotated[str | None, Cli("--from", metavar="NAME@V")] = Field(
+        None, description="Start from the weights of this model, of the same family."
+    )
+    half: bool = Field(False, description="Publish the weights in half precision (fp16), which halves their size.")
+
+
+class EvaluateFields(Arithmetic, EarlierLabels):
+    model: Annotated[str, Cli(argument=True)] = Field(description="`name`, `name@version` or `name@alias`.")
+    features: Annotated[str | None, Cli(metavar="CLASSIFIER")] = Field(
+        None, description="For a generator: the classifier whose features are compared."
+    )
+    count: int = Field(0, ge=0, description="For a generator: images to generate; 0: as many as there are real ones.")
+    cas_epochs: int = Field(
+        0, ge=0, description="For a generator: epochs of the classifiers behind the accuracy score; 0: no score."
+    )
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="For a generator: seed of images and classifiers.")
+
+
+class ImageFields(Arithmetic):
+    """Options of every job that makes images."""
+
+    model: Annotated[str, Cli(metavar="GENERATOR")] = Field(
+        description="Generator: `name`, `name@version` or `name@alias`."
+    )
+    size: int = Field(0, ge=0, le=4096, description="Side of the images in pixels; 0: the generator's own.")
+    image_format: ImageFormat = Field("png", description="File format of the images.")
+    shard_size: int = Field(1024, ge=1, le=16384, description="Images per shard, about.")
+
+
+class SampledFields(ImageFields):
+    """Options of jobs that draw their latents."""
+
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of the latents.")
+    truncation: Annotated[float | None, Cli(metavar="X")] = Field(
+        None, gt=0, description="Keep latents within ±X: better images, less variety. Default: no limit."
+    )
+
+
+class ReconstructFields(Record):
+    count: int | None = Field(
+        None, ge=1, description="Images in all, spread evenly over the classes; with --reconstruct: only the first."
+    )
+
+
+class InterpolateFields(Record):
+    steps: int = Field(10, ge=2, le=10_000, description="With --interpolate: images, both ends included.")
+
+
+class SynthesizeFields(SampledFields):
+    per_class: int = Field(ge=1, description="Images of each class to accept.")
+    gate: Annotated[str, Cli(metavar="CLASSIFIER")] = Field(
+        description="Classifier of the same classes that judges each candidate."
+    )
+    min_score: float = Field(0.9, ge=0, le=1, description="Score that the gate must give the intended class.")
+    dedup: Annotated[float | None, Cli(metavar="D")] = Field(
+        None, gt=0, description="Reject candidates nearer than this to an accepted image, e.g. 0.0005. Default: keep."
+    )
+    copy_distance: float = Field(
+        0.0002, gt=0, description="With --away-from: a candidate nearer than this to one of its images is a copy."
+    )
+    max_attempts: Annotated[int, Cli(suffix="x")] = Field(
+        20, ge=1, description="Candidates to make, at most, per image wanted."
+    )
+
+
+class VerifyFields(Record):
+    sample: int = Field(64, ge=1, description="Images to generate again, spread evenly over those accepted.")
+
+
+# The commands
+
+
+class JobOptions(Record):
+    """The options of one command that makes a job."""
+
+    command: ClassVar[str]
+    schedulable: ClassVar[bool] = True
+
+
+class _Destination(Record):
+    to: Annotated[str | None, Cli(metavar="s3://…")] = Field(
+        None, description="s3:// prefix for the results. Default: the job's own folder in the bucket."
+    )
+
+
+class _ClassNames(Record):
+    classes: Annotated[tuple[str, ...], Cli("--class", metavar="NAME")] = Field(
+        (), description="Class to generate; repeatable. Default: all."
+    )
+
+
+class ClassifyOptions(ClassifyFields, _Destination, JobOptions):
+    command = "classify"
+
+    source: Annotated[str | Path, Cli(argument=True)]
+
+
+class ClassifyKeywords(TypedDict, total=False):
+    model: Required[str]
+    top_k: int
+    embed: bool
+    precision: Precision
+    shard_size: int
+    max_errors: str
+    to: str | None
+
+
+class TrainOptions(TrainFields, JobOptions):
+    command = "train"
+
+    family: Annotated[str, Cli(argument=True)]
+    source: Annotated[str | Path, Cli("--data", metavar="SOURCE")] = Field(description="Labelled images; see above.")
+    epochs: int | None = Field(None, ge=1, description="Passes over the data. Default: the recipe's.")
+    settings: Annotated[tuple[str, ...], Cli("--set", metavar="KEY=VALUE")] = Field(
+        (), description="Change a value of the family's recipe; repeatable."
+    )
+
+
+class TrainKeywords(TypedDict, total=False):
+    name: Required[str]
+    epochs: int | None
+    settings: Sequence[str]
+    labels: Sequence[str]
+    start: str | None
+    min_score: float
+    half: bool
+
+
+class EvaluateOptions(EvaluateFields, JobOptions):
+    command = "evaluate"
+
+    source: Annotated[str | Path, Cli("--data", metavar="SOURCE")] = Field(
+        description="Labelled images, as `imagemill train` takes them."
+    )
+
+
+class EvaluateKeywords(TypedDict, total=False):
+    precision: Precision
+    min_score: float
+    features: str | None
+    count: int
+    cas_epochs: int
+    seed: int
+
+
+class _ImageKeywords(TypedDict, total=False):
+    classes: Sequence[str]
+    seed: int
+    truncation: float | None
+    size: int
+    image_format: ImageFormat
+    precision: Precision
+    shard_size: int
+    to: str | None
+
+
+class GenerateOptions(ReconstructFields, InterpolateFields, _ClassNames, SampledFields, _Destination, JobOptions):
+    command = "generate"
+
+    reconstruct: Annotated[str | Path | None, Cli(metavar="SOURCE")] = Field(
+        None, description="Encode labelled images and decode them again. Takes a VAE."
+    )
+    interpolate: Annotated[tuple[str | Path, str | Path] | None, Cli(metavar="A B")] = Field(
+        None, description="Generate images between two images of the same --class. Takes a VAE."
+    )
+
+
+class GenerateKeywords(_ImageKeywords, total=False):
+    count: int | None
+    reconstruct: str | Path | None
+    interpolate: Sequence[str | Path] | None
+    steps: int
+
+
+class SynthesizeOptions(_ClassNames, SynthesizeFields, _Destination, JobOptions):
+    command = "synthesize"
+
+    away_from: Annotated[str | Path | None, Cli(metavar="SOURCE")] = Field(
+        None, description="Reject copies of these images, e.g. the training data."
+    )
+
+
+class SynthesizeKeywords(_ImageKeywords, total=False):
+    gate: Required[str]
+    per_class: Required[int]
+    min_score: float
+    dedup: float | None
+    away_from: str | Path | None
+    copy_distance: float
+    max_attempts: int
+
+
+class VerifyOptions(VerifyFields, JobOptions):
+    command = "verify"
+    schedulable = False  # it verifies one job, which does not change
+
+    made: Annotated[str, Cli(argument=True, metavar="JOB")]
+
+
+class VerifyKeywords(TypedDict, total=False):
+    sample: int
+
+
+COMMANDS: dict[str, type[JobOptions]] = {
+    model.command: model
+    for model in (ClassifyOptions, TrainOptions, EvaluateOptions, GenerateOptions, SynthesizeOptions, VerifyOptions)
+}
+"""The option model of each command that makes a job."""
+SCHEDULABLE = tuple(name for name, model in COMMANDS.items() if model.schedulable)
+"""The commands that a schedule can repeat."""
+
+_NOT_GIVEN: tuple[Any, ...] = (None, (), [])
+
+Options = TypeVar("Options", bound=JobOptions)
+
+
+def parse_options(model: type[Options], values: Mapping[str, Any]) -> Options:
+    """Return the checked options; None, and an empty list, leave an option at its default.
+
+    Raises InvalidInput for the first option that is missing, unknown or out of bounds, spelled as on the command line.
+    """
+    try:
+        return model.model_validate({name: value for name, value in values.items() if value not in _NOT_GIVEN})
+    except ValidationError as error:
+        raise InvalidInput(_complaint(model, error)) from None
+
+
+def cli_of(field: FieldInfo) -> Cli:
+    """Return how the command line spells a field."""
+    return next((mark for mark in field.metadata if isinstance(mark, Cli)), Cli())
+
+
+def spelling(model: type[Record], name: str) -> str:
+    """Return the field `name` as the command line spells it: `--top-k`, `SOURCE`."""
+    cli = cli_of(model.model_fields[name])
+    if cli.argument:
+        return cli.metavar or name.upper()
+    return cli.flag or f"--{name.replace('_', '-')}"
+
+
+def _complaint(model: type[JobOptions], error: ValidationError) -> str:
+    first = error.errors()[0]
+    name, help = str(first["loc"][0]), f"`imagemill {model.command} --help` lists the options."
+    if first["type"] == "extra_forbidden":
+        near = nearest(name, model.model_fields, cutoff=0.6)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return f"{model.command} has no option {name!r}; {hint}{help}"
+    if first["type"] == "missing":
+        return f"{model.command} needs {spelling(model, name)}; {help}"
+    said = str(first["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    value = "" if first["type"] == "value_error" else f" {first['input']!r}"
+    return f"{spelling(model, name)}{value}: {said}."

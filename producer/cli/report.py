@@ -1,0 +1,41 @@
+"""`imagemill report`: the page of a job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from producer.cli.common import print_json, say, shared_options
+
+
+@click.command()
+@click.argument("job")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="File; without it the page goes to stdout."
+)
+@shared_options
+def report(job: str, output: Path | None, as_json: bool) -> None:
+    """Write the page of JOB: one HTML file that needs nothing else.
+
+    Of an `evaluate` job: figures and plots of the model. Of a `classify` job that has ended: its labels and scores, the
+    images that it is least certain of, and what failed; a worker makes it when it is first asked for.
+
+    \b
+    Examples:
+      imagemill report flowers-test -o flowers.html
+      imagemill report animals -o animals.html
+    """
+    from producer.client import Client
+
+    html = Client().report(job)
+    if output is not None:
+        output.write_text(html, "utf-8")
+        if as_json:
+            print_json({"output": str(output), "bytes": len(html.encode())})
+        else:
+            say(f"The page is in {output}.")
+    elif as_json:
+        print_json({"html": html})
+    else:
+        click.echo(html)

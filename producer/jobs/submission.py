@@ -1,0 +1,194 @@
+"""Submits jobs, and takes up jobs that ended: pins the spec, brings local images to the store, and queues the job.
+
+`patient` is the backend for uploads, which waits through a restart of a server; `backend` gives up within seconds,
+since somebody waits for the answer.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import cast
+
+from pydantic import ValidationError
+
+from contract.backend.objects import ObjectStore
+from contract.data.items import parse_s3
+from contract.errors import InvalidInput, InvalidSource, JobConflict, ObjectNotFound, UnknownJob
+from contract.jobs import lifecycle, templates
+from contract.jobs.kinds import kind_of
+from contract.jobs.lifecycle import Backend
+from contract.jobs.results import read_commits
+from contract.jobs.sources import source_kind
+from contract.jobs.specs import AnySpec, Classify, Source
+from contract.jobs.status import Retry, Status
+from contract.keys import JobKeys
+from contract.models.registry import Registry
+from producer.jobs.requests import Request, S
+from producer.jobs.status_from_bucket import unfinished
+from producer.sources import images
+from producer.sources.pack import Progress, pack, upload
+
+OnProgress = Callable[[Progress], None]
+
+
+def new_job_id(command: str) -> str:
+    """Return a unique id that sorts by time (UTC) among the jobs of its command."""
+    return f"{command}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def make_spec(request: Request[S], keys: JobKeys, store: ObjectStore) -> S:
+    """Return the spec of a request, with models and source pinned.
+
+    Raises InvalidSource if the bucket for the results does not exist, InvalidInput for an id that cannot be, and what
+    `templates.pin` raises.
+    """
+    if request.to is not None and not store.bucket_exists(parse_s3(request.to)[0]):
+        raise InvalidSource(
+            f"There is no bucket {parse_s3(request.to)[0]!r} at {store.endpoint} for the results; create it."
+        )
+    fields = templates.pin(request.fields, request.name, Registry(store))
+    found = request.found
+    if isinstance(found, images.Packed) and not kind_of(request.name).runs_while_planned:
+        uri = f"s3://{store.bucket}/{keys.input_prefix}"
+        fields[request.place] = Source(kind="uploaded", uri=uri, label=found.label)
+    elif found is not None:
+        fields[request.place] = found.source(keys, store.bucket)
+    try:
+        return request.kind(id=keys.id, output=templates.output(keys, store.bucket, request.to), **fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["loc"] == ("id",):
+            raise InvalidInput(
+                f"{keys.id!r} cannot be a job id; use up to 63 of a-z, 0-9 and -, with a letter or digit first."
+            ) from None
+        raise InvalidInput(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+
+
+def begin(
+    backend: Backend,
+    patient: Backend,
+    spec: AnySpec,
+    found: images.Resolved | None,
+    *,
+    max_bytes: int,
+    progress: OnProgress | None,
+) -> None:
+    """Bring local images to the store, unless the job exists already, and queue the job.
+
+    Raises JobConflict if the id belongs to another job.
+    """
+    keys = JobKeys(spec.id)
+    spec, known = _known(backend.store, spec, another_spelling=isinstance(found, images.Packed))
+    while_planned = kind_of(spec).runs_while_planned
+    if isinstance(found, images.Upload | images.Pair) and not known:
+        _upload(patient.store, found, keys, progress)
+    elif isinstance(found, images.Packed) and not known and not while_planned:
+        upload(patient.store, keys, found, max_bytes=max_bytes, progress=progress or _silent)
+    lifecycle.submit(backend, spec)
+    if isinstance(found, images.Packed) and while_planned and lifecycle.read_end(backend.store, spec.id) is None:
+        _pack(patient, spec, found, max_bytes, progress)
+
+
+def resume(backend: Backend, patient: Backend, job: str, *, max_bytes: int, progress: OnProgress | None) -> None:
+    """Continue a job that was canceled, failed or got stuck, and pack what is left of its local folder.
+
+    Raises JobConflict if the job succeeded or the folder has changed, and InvalidSource if the folder is elsewhere.
+    """
+    spec = lifecycle.read_spec(backend.store, job)
+    end = lifecycle.read_end(backend.store, job)
+    if end is not None and end.state == "succeeded":
+        raise JobConflict(
+            f"The job {job} has succeeded; there is nothing to resume. "
+            f"`imagemill retry {job}` runs failed images again."
+        )
+    rest = _unpacked(backend.store, spec)
+    lifecycle.reopen(backend, job)
+    if rest is not None:
+        _pack(patient, spec, rest, max_bytes, progress)
+
+
+def retry(backend: Backend, job: str) -> Status:
+    """Run the failed images of an ended job again; raises JobConflict if it has not ended or nothing failed."""
+    store = backend.store
+    lifecycle.read_classify(store, job)
+    if lifecycle.read_end(store, job) is None:
+        raise JobConflict(f"The job {job} has not ended; follow it to its end, or cancel it, then retry.")
+    plan = lifecycle.read_plan(store, job)
+    if plan is None:
+        raise JobConflict(f"The job {job} ended before it was planned; use `imagemill resume {job}`.")
+    shards = unfinished(read_commits(store, job), plan.shards)
+    if not shards:
+        raise JobConflict(f"No image of {job} failed; there is nothing to retry.")
+    number = 1 + max((retry.number for retry in lifecycle.read_retries(store, job)), default=0)
+    if not store.put_if_absent(JobKeys(job).retry(number), Retry(number=number, shards=tuple(shards)).to_json()):
+        raise JobConflict(f"Somebody else is retrying {job} right now; follow it with `imagemill follow {job}`.")
+    return lifecycle.reopen(backend, job)
+
+
+def _known(store: ObjectStore, spec: AnySpec, *, another_spelling: bool) -> tuple[AnySpec, bool]:
+    """Return the spec as it was first submitted, and whether it was.
+
+    With `another_spelling`, a different path to the same folder (`photos`, `./photos/`) is the same job; an upload is
+    known by its name alone. Two first calls at the same instant both get False, and `lifecycle.submit` settles them.
+    """
+    try:
+        there = lifecycle.read_spec(store, spec.id)
+    except UnknownJob:
+        return spec, False
+    if another_spelling and "source" in type(spec).model_fields and spec.source.uri == there.source.uri:
+        source = spec.source.model_copy(update={"label": there.source.label})
+        spec = spec.model_copy(update={"source": source})
+    if type(spec) is not type(there) or spec != there:
+        raise JobConflict(
+            f"The job {spec.id!r} exists with {_difference(spec, there)}; choose another --job, or leave it out."
+        )
+    return there, True
+
+
+def _difference(spec: AnySpec, there: AnySpec) -> str:
+    ours, theirs = spec.model_dump(), there.model_dump()
+    if spec.kind != there.kind:
+        return f"another kind, {there.kind}"
+    for name in theirs:
+        if name not in ("source", "ends") and ours[name] != theirs[name]:
+            return f"{name} {theirs[name]}, not {ours[name]}"
+    return f"the source {there.source.label}, not {spec.source.label}"
+
+
+def _upload(store: ObjectStore, found: images.Upload | images.Pair, keys: JobKeys, progress: OnProgress | None) -> None:
+    for done, file in enumerate(found.files, 1):
+        key = found.key(file, keys)
+        try:
+            there = store.size(key) == file.stat().st_size
+        except ObjectNotFound:
+            there = False
+        if not there or found.renamed:
+            store.put_file(key, file)
+        if progress:
+            progress(Progress(done, done, len(found.files), "files"))
+
+
+def _pack(patient: Backend, spec: AnySpec, found: images.Packed, max_bytes: int, progress: OnProgress | None) -> None:
+    pack(patient, cast("Classify", spec), found, max_bytes=max_bytes, progress=progress or _silent)
+
+
+def _unpacked(store: ObjectStore, spec: AnySpec) -> images.Packed | None:
+    """Return the local images of a job that are still to be packed, None if all are."""
+    if not source_kind(spec.source.kind).packed_by_producer or lifecycle.read_plan(store, spec.id) is not None:
+        return None
+    path = images.from_file_uri(spec.source.uri)
+    if not path.exists():
+        raise InvalidSource(
+            f"{path} is not on this machine, and {spec.id} was interrupted while packing it; "
+            "resume it where the folder is."
+        )
+    found = images.resolve(str(path), store, cast("Classify", spec).frames)
+    if not isinstance(found, images.Packed):
+        raise JobConflict(f"{path} has changed since {spec.id} was submitted; start a new job.")
+    return found
+
+
+def _silent(_: Progress) -> None:
+    pass
