@@ -57,15 +57,35 @@ def print_json(value: Any) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:
-    """Columns on stdout, aligned; those named in `right` to the right."""
-    lines = [list(headings), *(list(row) for row in rows)]
-    widths = [max(len(line[n]) for line in lines) for n in range(len(headings))]
-    for line in lines:
+    """Print aligned columns to stdout, those named in `right` flush right.
+
+    On a terminal the table fits its width, and long cells are folded. Elsewhere every row is one line, for `grep` and
+    `cut`.
+    """
+    lines = [list(row) for row in rows]
+    if sys.stdout.isatty():
+        _print_rich(headings, lines, right)
+        return
+    widths = [max(len(line[n]) for line in (headings, *lines)) for n in range(len(headings))]
+    for line in (headings, *lines):
         cells = [
             cell.rjust(width) if name in right else cell.ljust(width)
             for cell, width, name in zip(line, widths, headings, strict=True)
         ]
         click.echo("  ".join(cells).rstrip())
+
+
+def _print_rich(headings: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for n, name in enumerate(headings):
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold", no_wrap=n == 0)
+    for row in rows:
+        table.add_row(*map(Text, row))  # as text: a source may look like markup, `[red]`
+    Console(file=sys.stdout, highlight=False).print(table)
 
 
 def print_fields(fields: Mapping[str, str]) -> None:

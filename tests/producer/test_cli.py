@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from contract.jobs.status import Shards, Status
 from contract.keys import WORKER_QUEUES
 from contract.settings import current
 from producer.cli import COMMANDS, cli
-from producer.cli.common import duration
+from producer.cli.common import duration, print_table
 
 HEAVY = {"torch", "PIL", "celery", "minio", "pydantic", "redis", "pyarrow", "rich", "numpy"}
 
@@ -207,6 +208,40 @@ def test_json_is_one_object_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = run("jobs", "--json").stdout.splitlines()
 
     assert [json.loads(line)["state"] for line in lines] == ["running", "succeeded"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+TABLE = (("JOB", "DONE", "SOURCE"), [("classify-20261124-093215-7f3a", "1,024", "s3://camera/[red]/" + "day/" * 40)])
+
+
+def test_a_table_in_a_pipe_is_one_line_a_row(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(*TABLE, right=("DONE",))
+
+    headings, line = capsys.readouterr().out.splitlines()
+    assert headings.split() == list(TABLE[0])
+    assert line.split() == list(TABLE[1][0])
+
+
+def test_a_table_on_a_terminal_fits_it_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+
+    print_table(*TABLE, right=("DONE",))
+
+    lines = terminal.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) > 2
+    # The id is whole, so that it can be copied, and the folded source is all there, its brackets too.
+    assert TABLE[1][0][0] in lines[1]
+    column = lines[0].index("SOURCE")
+    assert "".join(line[column:].strip() for line in lines[1:]) == TABLE[1][0][2]
 
 
 @pytest.mark.parametrize(
