@@ -6,14 +6,15 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test quick check bench clean
+.PHONY: help install demo test quick check docs bench clean
 
 help:
 	@echo "make demo     label the photos in deploy/photos on a stack of its own"
 	@echo "make test     all tests"
 	@echo "make quick    the same without the slow ones"
 	@echo "make install  the environment in $(VENV), nothing more"
-	@echo "make check    format, lint, types"
+	@echo "make check    format, lint, types, and a strict build of the documentation"
+	@echo "make docs     the documentation, in build/site"
 	@echo "make bench    images a second on this machine"
 	@echo "make clean    remove the environment and what the demo left"
 	@echo "PYTHON=python3.12 chooses the interpreter."
@@ -42,7 +43,7 @@ $(VENV)/.tests: $(VENV)/.installed
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.tests
-	$(PIP) -e '.[worker,local,test,dev]'
+	$(PIP) -e '.[worker,local,test,dev,docs]'
 	@touch $@
 
 demo: $(VENV)/.installed
@@ -58,10 +59,16 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(MAKE) docs
+
+# The reference is generated from the code; a dead link or anchor fails the build.
+docs: $(VENV)/.dev
+	$(BIN)/python docs/generate_reference.py
+	$(BIN)/zensical build --strict
 
 bench: $(VENV)/.installed
 	$(BIN)/imagemill-worker bench
 
 clean:
 	@if [ -d .imagemill-demo ] && [ -x $(BIN)/imagemill ]; then $(BIN)/imagemill down --data .imagemill-demo; fi
-	rm -rf $(VENV) .imagemill-demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .cache .imagemill-demo build dist docs/reference *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -482,7 +482,7 @@ def prose(text: str | None) -> str:
 
 def python_page() -> str:
     parts = [
-        "```python\nfrom imagemill import Client\n```",
+        "```python\nfrom producer import Client\n```",
         prose(Client.__doc__),
         f"```python\n{signature('Client', Client.__init__).replace(' -> None', '')}\n```",
     ]

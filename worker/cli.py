@@ -29,7 +29,7 @@ def cli() -> None:
 @click.option("--threads", type=int, help="Cores to use; 0: all that this process may.")
 @click.option("--name", help="Name of the worker; must differ between workers of one host.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of the embedded stack.")
-@click.option("--loglevel", default="INFO", show_default=True)
+@click.option("--loglevel", default="INFO", show_default=True, help="Least severe messages to log, as in Celery.")
 def run(
     queues: str, device: str | None, threads: int | None, name: str | None, data: Path | None, loglevel: str
 ) -> None:
@@ -55,7 +55,13 @@ def run(
 @click.option("--photos", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of JPEGs.")
 @click.option("--count", default=2000, show_default=True, help="Photos to measure with, made from the given ones.")
 @click.option("--repeat", default=3, show_default=True, help="Runs; medians are printed.")
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    default="auto",
+    show_default=True,
+    help="Arithmetic of the models.",
+)
 @click.option("--only", type=click.Choice(["labelling", "training", "generation"]), help="Measure this part alone.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def bench(photos: Path | None, count: int, repeat: int, precision: str, only: str | None, as_json: bool) -> None:
