@@ -61,7 +61,8 @@ def sentence(text: str) -> str:
     text = " ".join(text.split())
     if not text:
         return ""
-    text = text if text[0] == "`" else text[0].upper() + text[1:]
+    if re.match(r"[a-z]+[ ,]", text):
+        text = text[0].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
@@ -96,7 +97,12 @@ def option_row(param: click.Option, ctx: click.Context) -> list[str]:
         spelled += " " + " \\| ".join(code(choice) for choice in kind.choices)
     elif not param.is_flag and not param.count:
         spelled += f" {code(param.metavar or METAVARS.get(kind.name, kind.name.upper()))}"
-    meaning = sentence(re.sub(r"\s*\[[^\]]*(default|env):[^\]]*\]", "", param.help or ""))
+    text = re.sub(r"\s*\[default:[^\]]*\]", "", param.help or "")
+    text, _, elsewhere = text.partition("  [env: ")
+    meaning = sentence(text)
+    if elsewhere:
+        variable, _, default = elsewhere.rstrip("]").partition("; default: ")
+        meaning += f" Default: {code(variable)}, else {code(default)}."
     if param.required:
         meaning += " Required."
     if param.multiple:
