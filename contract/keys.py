@@ -1,6 +1,6 @@
-"""Every name that both sides must spell alike: Redis keys, object keys, queues and tasks.
+"""Names that producer and worker share: Redis keys, object keys, queues and tasks.
 
-Key stems hold no dots, so that a shard's manifest, output and commit are told apart by suffix alone.
+Key stems contain no dots, so a shard's manifest, output and commit differ by suffix alone.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ QUEUE_CLASSIFY = "classify"
 QUEUE_TRAIN = "train"
 QUEUE_GENERATE = "generate"
 QUEUE_CHECK = "check"
-"""Of models that were pushed: somebody waits for each, and would wait behind all shards of a job on another queue."""
+"""Checks of pushed models. Somebody waits for each, and on another queue would wait behind all shards of a job."""
 WORKER_QUEUES = (QUEUE_CLASSIFY, QUEUE_GENERATE, QUEUE_TRAIN, QUEUE_CHECK)
-"""What a worker takes unless told; Celery takes from each in turn."""
+"""What a worker consumes by default; Celery takes from each in turn."""
 QUEUES = (QUEUE_CONTROL, *WORKER_QUEUES)
 
 TASK_PLAN = "imagemill.plan"
@@ -48,7 +48,7 @@ class JobKeys:
 
     @property
     def spec(self) -> str:
-        """What was asked for, and when; never changed."""
+        """The spec, and when it was submitted; never changed."""
         return f"{self.root}spec.json"
 
     @property
@@ -85,7 +85,7 @@ class JobKeys:
 
     @property
     def input_prefix(self) -> str:
-        """What the producer brought: packed shards, a manifest, or tars under their own names."""
+        """Uploads of the producer: packed shards, a manifest, or tars under their own names."""
         return f"{self.root}in/"
 
     def tar(self, shard: int) -> str:
@@ -93,7 +93,7 @@ class JobKeys:
         return f"{self.input_prefix}shard-{shard:06d}.tar"
 
     def tar_manifest(self, number: int) -> str:
-        """What such a tar holds, with labels, for a training or an evaluation."""
+        """Manifest of such a tar, with labels, for a training or an evaluation."""
         return f"{self.input_prefix}shard-{number:06d}.jsonl"
 
     def source(self, suffix: str) -> str:
@@ -115,7 +115,7 @@ class JobKeys:
 
     @property
     def training_prefix(self) -> str:
-        """What a training leaves on its way."""
+        """Checkpoints, history and pictures of a training."""
         return f"{self.root}train/"
 
     @property
@@ -179,16 +179,15 @@ def shard_stem(shard: int, retry: int = 0) -> str:
 
 
 def parse_shard(key: str) -> tuple[int, int] | None:
-    """The shard and retry number that an object key names, or None."""
+    """Return the shard and retry number in an object key, or None."""
     match = _SHARD.search(key)
     return (int(match[1]), int(match[2] or 0)) if match else None
 
 
 def child_shards(shard: int, planned: int) -> tuple[int, int]:
-    """The two numbers that the halves of a shard get when it is bisected.
+    """Return the numbers of the two halves of a bisected shard.
 
-    Numbers are laid out as a heap above the `planned` shards, so that they are unique and the same
-    whoever splits the shard, however often.
+    They form a heap above the `planned` shards, so they are unique, and the same whichever worker splits the shard.
     """
     return planned + 2 * shard, planned + 2 * shard + 1
 
@@ -204,7 +203,7 @@ def model_file(name: str, version: int, file: str) -> str:
 
 
 def model_claim(name: str, version: int) -> str:
-    """Who may publish the version; kept after the version is removed, so that its number is never reused."""
+    """Names who may publish the version; kept after removal, so that no number is reused."""
     return f"{MODELS}{name}/{version}/claim"
 
 
@@ -214,7 +213,7 @@ def model_draft(name: str, version: int) -> str:
 
 
 def model_verdict(name: str, version: int) -> str:
-    """What that worker found."""
+    """The verdict of that worker."""
     return f"{MODELS}{name}/{version}/check.json"
 
 
@@ -291,7 +290,7 @@ class RedisKeys:
 
     @property
     def clock(self) -> str:
-        """There as long as ticks come."""
+        """Present as long as ticks arrive."""
         return f"{self.namespace}:clock"
 
     def worker(self, name: str) -> str:

@@ -1,6 +1,6 @@
 """The Celery program of workers and controller: `celery -A worker.app worker --queues …`.
 
-Threads, one process a device: a model is loaded once, and decoding leaves the interpreter lock.
+It uses threads, one process per device: a model is loaded once, and decoding releases the interpreter lock.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from worker.engine.cores import cores
 from worker.engine.memory import calm_openmp
 from worker.process import Process
 
-calm_openmp()  # before anything imports torch: its threads spin from the first use on
+calm_openmp()  # before anything imports torch, whose threads spin from their first use
 settings = configuration.current()
 app = make_app(settings)
 app.conf.update(
     worker_pool="threads",
-    # One shard more than there are lanes, so that its reading and writing hide behind the others.
+    # One shard more than there are cores, so that reading and writing overlap with computing.
     worker_concurrency=(settings.threads or cores()) + 1,
     include=["worker.tasks.control", "worker.tasks.work"],
 )
@@ -33,7 +33,7 @@ def _ready(sender: Any, **_: Any) -> None:
     queues = sorted(str(q) for q in sender.app.amqp.queues.consume_from)
     process.start(sender.hostname, queues)
     if keys.QUEUE_CONTROL in queues:
-        # What was lost while nobody looked is not left until the clock's next tick.
+        # Resend at once what was lost while no controller ran.
         app.send_task(keys.TASK_TICK)
 
 

@@ -1,4 +1,4 @@
-"""One worker process: runs what its messages ask for, sends heartbeats, and leaves when it had better.
+"""One worker process: it serves messages, sends heartbeats, and leaves if it cannot work reliably.
 
 It knows no kind of job: `contract.jobs.kinds` says what runs one. The controller uses `backend` alone, so torch is
 never imported there.
@@ -41,7 +41,7 @@ _BEAT_TTL = 15.0
 
 
 class Process:
-    """One worker process: it runs shards, finishes jobs, shows that it is alive, and leaves when it had better."""
+    """One worker process: it runs shards, finishes jobs, sends heartbeats, and leaves if it cannot work reliably."""
 
     def __init__(self, app: Celery, settings: Settings) -> None:
         self.settings = settings
@@ -57,19 +57,19 @@ class Process:
         self.exit_code = 0
 
     def start(self, name: str, queues: list[str]) -> None:
-        """Begin to be seen, and warm up where shards are to be run."""
+        """Start heartbeats, and load the built-in model if this worker runs classify shards."""
         self.resources.name, self._queues = name, queues
         threading.Thread(target=self._live, name="heartbeat", daemon=True).start()
 
     def run(self, job: str, shard: int) -> None:
         """Run a shard of a job.
 
-        If what runs it cannot be loaded, that counts against the shard, so that a job which no worker can run ends;
-        and this worker leaves, because an upgrade in place may have left it with modules of two versions.
+        If the code for it cannot be loaded, that counts as an attempt, so that a job which no worker can run ends; and
+        this worker leaves, since an upgrade in place may have left it with modules of two versions.
         """
         name = self.backend.ledger.kind(job)
         if name is None:
-            log.info("Redis has forgotten %s; the reconciler rebuilds it", job)
+            log.info("Redis has lost %s; the reconciler rebuilds it", job)
             return
         try:
             kind = kind_of(name)
@@ -78,15 +78,15 @@ class Process:
             return
         try:
             work, runner = self._work(kind), self.resources.once(_make_runner)
-        except Exception as error:  # modules that do not fit together fail in any way
-            if self.unfit(error):  # a copy of the message is no second attempt
+        except Exception as error:  # mismatched modules fail in any way
+            if self.unfit(error):  # a redelivery is not a second attempt
                 why = f"what runs a job of kind {name} cannot be loaded ({type(error).__name__}: {error})"
                 self._refuse(name, job, shard, why, "install Imagemill anew")
         else:
             runner.run(kind, work, job, shard)
 
     def finish(self, job: str) -> None:
-        """Do with a whole job what its kind does on a worker: end it, or write its page."""
+        """Run the worker's part of finishing a job: end it, or write its page."""
         try:
             kind = kind_of(read_spec(self.backend.store, job))
             if kind.finish is None:
@@ -95,27 +95,27 @@ class Process:
         except ImagemillError as error:
             log.warning("%s is not finished: %s", job, error)
         except ImportError as error:
-            self.unfit(error)  # the message is sent again, to a worker that can
+            self.unfit(error)  # the message is resent, to a worker that can
         else:
             finish(job)
 
     def unfit(self, error: Exception) -> bool:
-        """Have Celery end this process once running shards have, for it cannot load its code; False where it does so.
+        """Have Celery end this process after its running shards, because it cannot load its code.
 
-        Whoever started it starts it again.
+        Return False if it is leaving already. Whatever started the process starts it again.
         """
         from celery.worker import state
 
         with self._lock:
             known, self.exit_code = bool(self.exit_code), EXIT_UNFIT
         if not known:
-            log.critical("Leaving, for the code of this worker cannot be loaded", exc_info=error)
+            log.critical("Leaving, because the code of this worker cannot be loaded", exc_info=error)
             self.leave()
             state.should_stop = EXIT_UNFIT
         return not known
 
     def leave(self) -> None:
-        """Shards end, but what takes hours is left to another worker."""
+        """Let running shards end, except trainings, which another worker continues."""
         self.resources.leaving.set()
 
     def stop(self) -> None:
@@ -123,11 +123,11 @@ class Process:
         try:
             self.backend.ledger.leave(self.resources.name)
         except ServiceUnavailable:
-            log.info("Redis is away; the heartbeat ends by itself")
+            log.info("Redis does not answer; the heartbeat expires")
         self.resources.close()
 
     def warm_up(self) -> None:
-        """Publish built-in models where they are missing, and load the one that most jobs take: no shard need wait."""
+        """Publish missing built-in models, and load the default one before a shard needs it."""
         from contract.models.registry import Registry
         from worker.zoo import builtin
 
@@ -145,7 +145,7 @@ class Process:
         return work
 
     def _refuse(self, kind: str, job: str, shard: int, why: str, remedy: str) -> None:
-        """Count an attempt of a shard that cannot be begun here; the last one ends the job."""
+        """Count an attempt at a shard that this worker cannot run; the last attempt ends the job."""
         from worker.execution.runner import Runner
 
         name = self.resources.name
@@ -165,7 +165,7 @@ class Process:
             try:
                 self.warm_up()
             except ImagemillError as error:
-                # A shard will meet the same error and report it where the user looks.
+                # A shard will meet the same error and report it to the user.
                 log.error("The built-in model could not be loaded: %s", error)
             except ImportError as error:
                 self.unfit(error)
@@ -195,12 +195,12 @@ class Process:
         return vitals
 
     def _watch(self) -> None:
-        """Leave when a shard has not moved for too long: whoever started this process starts it again."""
+        """Leave if a shard has made no progress for too long; whatever started this process starts it again."""
         renewer = self.resources.renewer_made()
         for lease in renewer.held() if renewer is not None else ():
             idle = time.monotonic() - (lease.progress_at or time.monotonic())
             if idle > self.settings.stall_seconds:
-                log.critical("Shard %d of %s has not moved for %.0f s; leaving", lease.shard, lease.job, idle)
+                log.critical("Shard %d of %s has made no progress for %.0f s; leaving", lease.shard, lease.job, idle)
                 os._exit(EXIT_STALLED)
 
 

@@ -1,7 +1,7 @@
-"""The Celery app that both sides use: queues, routes, JSON only, and a transport that loses nothing.
+"""The Celery app of both sides: queues, routes, JSON only, and a transport that loses no message.
 
-Redis has no acknowledgements; kombu emulates them with a hash `unacked`. Two things in that emulation
-break promises of ours, and `GuardedQoS` mends them, see there.
+Redis has no acknowledgements; kombu emulates them with a hash `unacked`. Two details of that emulation would break our
+guarantees; `GuardedQoS` corrects them. It knows no job kind: each shard goes to the queue in the kind's record.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ log = logging.getLogger(__name__)
 class GuardedQoS(kombu_redis.QoS):
     """Acknowledgements that survive a lost connection.
 
-    kombu restores every unacked message as soon as a connection drops, so the task that is running
-    starts a second time beside itself; and when Redis was restarted the restore itself fails and
-    takes the worker down. Here the messages stay in `unacked`, where the visibility timeout and the
-    reconciler look after them, and a task that ends acks by its tag over whatever connection there is.
+    kombu restores every unacknowledged message as soon as a connection drops, so a running task would start a second
+    time; and after a restart of Redis the restore fails and ends the worker. Here the messages stay in `unacked`, where
+    the visibility timeout and the reconciler take care of them, and a task that ends acknowledges by tag, over a new
+    connection if need be.
     """
 
     def restore_unacked(self, client: Any = None) -> list[Any]:
@@ -40,7 +40,7 @@ class GuardedQoS(kombu_redis.QoS):
     def ack(self, delivery_tag: str) -> None:
         try:
             super().ack(delivery_tag)  # type: ignore[no-untyped-call]
-        except Exception:  # whatever the dead channel raised: the tag is what counts
+        except Exception:  # a dead channel may raise anything
             self._quick_ack(delivery_tag)
             self._ack_by_tag(delivery_tag)
 
@@ -53,8 +53,7 @@ class GuardedQoS(kombu_redis.QoS):
                 self._ack_by_tag(delivery_tag)
 
     def _ack_by_tag(self, delivery_tag: str) -> None:
-        """ZREM and HDEL over a fresh connection; failing that, the message comes back and finds its
-        shard committed."""
+        """Remove the message over a fresh connection; if that fails, a redelivery finds the shard committed."""
         try:
             with self.channel.connection.client.clone() as fresh:
                 channel = fresh.default_channel
@@ -74,7 +73,7 @@ class Transport(kombu_redis.Transport):
 
 
 def make_app(settings: Settings) -> Celery:
-    """The app over `settings.redis_url`; connects lazily."""
+    """Return the app on `settings.redis_url`; it connects lazily."""
     app = Celery("imagemill", set_as_current=False)
     app.conf.update(
         broker_url=settings.redis_url,
@@ -117,7 +116,7 @@ def make_app(settings: Settings) -> Celery:
             "tick": {
                 "task": keys.TASK_TICK,
                 "schedule": settings.reconcile_seconds,
-                # A tick that waited longer than this is stale: the next one does its work.
+                # A tick that waited longer is stale: the next one does its work.
                 "options": {"expires": max(5.0, settings.reconcile_seconds)},
             }
         },
@@ -126,7 +125,7 @@ def make_app(settings: Settings) -> Celery:
 
 
 class Queues:
-    """Puts tasks on their queues. A message carries a job id and a shard number, or a model's name and version."""
+    """Sends tasks. A message carries a job id and a shard number, or a model's name and version, and nothing else."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
@@ -138,16 +137,16 @@ class Queues:
         self._send(keys.TASK_FINALIZE, job)
 
     def run(self, kind: str, job: str, shards: Iterable[int]) -> None:
-        """Queue shards of a job of this kind; raises InvalidInput for an unknown kind."""
+        """Queue shards of a job of `kind`; raises InvalidInput for an unknown kind."""
         for shard in shards:
             self._send(keys.TASK_RUN, job, shard, queue=kind_of(kind).queue)
 
     def finish(self, job: str) -> None:
-        """Have a worker finish a job: choose from what was generated and end it, or write its page."""
+        """Have a worker finish a job: select images and end it, or write its page."""
         self._send(keys.TASK_FINISH, job)
 
     def check(self, name: str, version: int) -> None:
-        """Have a worker run a model that was pushed, and publish it."""
+        """Have a worker check a pushed model, and publish it."""
         self._send(keys.TASK_CHECK, name, version)
 
     def _send(self, task: str, *args: str | int, queue: str | None = None) -> None:
@@ -155,6 +154,6 @@ class Queues:
             self._app.send_task(task, args=list(args), queue=queue, retry=False, ignore_result=True)
         except (OperationalError, RedisError, OSError) as error:
             raise RedisUnavailable(
-                f"The queue in Redis did not take {task} {args} ({type(error).__name__}); the reconciler will "
-                "queue it again, or use `imagemill resume`."
+                f"Redis did not accept the message {task} {args} ({type(error).__name__}); the reconciler sends it "
+                "again once Redis answers, or run `imagemill resume`."
             ) from error

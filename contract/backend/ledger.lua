@@ -1,8 +1,8 @@
 -- The state of one job, changed in single steps. ARGV[1] names the operation.
 -- KEYS: job hash, done bits, leases, attempts, queued.
 --   leases: shard -> "token deadline ok errors"   queued: shard scored by when it was queued
--- Every operation may be sent twice, and a job that Redis has forgotten answers 'unknown':
--- the bucket is the truth, and the ledger is rebuilt from it by replaying 'commit'.
+-- Every operation may arrive twice. For a job that Redis has forgotten the answer is 'unknown': the bucket is the
+-- truth, and the ledger is rebuilt from it by replaying 'commit'.
 local job, done, leases, attempts, queued = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local op = ARGV[1]
 local time = redis.call('TIME')
@@ -39,7 +39,7 @@ local function fill()
   return out
 end
 
--- Moves the job on where it can: over its error budget, or its last shard done.
+-- Moves the job to 'finalizing' once its error budget is exceeded or its last shard is done.
 local function advance()
   if stopped() then return end
   if num('complete') == 1 then
@@ -53,7 +53,7 @@ end
 
 local function state() return redis.call('HGET', job, 'state') or 'unknown' end
 
--- What a step led to: the job's state, shards whose messages the caller sends now, and to which kind of worker.
+-- Outcome of a step: the job's state, the shards whose messages the caller now sends, and the job's kind.
 local function step(queue) return {state(), queue, redis.call('HGET', job, 'kind') or ''} end
 
 if op == 'create' then -- field, value, ...
@@ -111,7 +111,7 @@ elseif op == 'renew' then -- shard, token, lease seconds, ok, errors, figures as
   if stopped() then return {'stopped'} end
   local lease = redis.call('HGET', leases, ARGV[2])
   if redis.call('GETBIT', done, ARGV[2]) == 1 then return {'lost'} end
-  -- A lease that a wiped Redis forgot, or that lapsed and nobody took, goes on.
+  -- A lease that is missing after Redis was wiped, or that expired and nobody took, may be renewed.
   if lease and parse(lease) ~= ARGV[3] then return {'lost'} end
   redis.call('ZREM', queued, ARGV[2])
   redis.call('HSET', leases, ARGV[2],
@@ -130,7 +130,7 @@ elseif op == 'commit' then -- shard, ok, errors, child or -1, child or -1
     redis.call('HINCRBY', job, 'ok', ARGV[3])
     redis.call('HINCRBY', job, 'errors', ARGV[4])
     redis.call('HINCRBY', job, 'shards_done', 1)
-    -- Two points in time, at least ten seconds apart, to read the present rate from.
+    -- Two points in time, at least ten seconds apart, from which the current rate is computed.
     if now - num('rate_t1') > 10 then
       redis.call('HSET', job, 'rate_t0', num('rate_t1'), 'rate_d0', num('rate_d1'),
         'rate_t1', stamp(now), 'rate_d1', num('ok') + num('errors'))
@@ -140,7 +140,7 @@ elseif op == 'commit' then -- shard, ok, errors, child or -1, child or -1
         redis.call('HINCRBY', job, 'shards_total', 1)
         redis.call('HINCRBY', job, 'extra', 1)
         if redis.call('GETBIT', done, ARGV[i]) == 0 then
-          -- Under suspicion: one more killed worker and the half is halved again.
+          -- The half is suspect: after one more killed worker it is bisected again.
           redis.call('HSET', attempts, ARGV[i], num('max_attempts') - 1)
           redis.call('ZADD', queued, stamp(now), ARGV[i])
           table.insert(out, tonumber(ARGV[i]))
@@ -152,7 +152,7 @@ elseif op == 'commit' then -- shard, ok, errors, child or -1, child or -1
   for _, n in ipairs(fill()) do table.insert(out, n) end
   return step(out)
 
-elseif op == 'release' then -- shard, token, attempts that count against it now
+elseif op == 'release' then -- shard, token, attempts that now count against it
   local lease = redis.call('HGET', leases, ARGV[2])
   if lease and parse(lease) == ARGV[3] then
     redis.call('HDEL', leases, ARGV[2])
@@ -179,7 +179,7 @@ elseif op == 'lapsed' then -- frees the leases of dead workers; returns their sh
   for _, n in ipairs(fill()) do table.insert(out, n) end
   return step(out)
 
-elseif op == 'requeue' then -- shards that were queued but whose message is gone
+elseif op == 'requeue' then -- shards whose messages were lost
   local out = {}
   for i = 2, #ARGV do
     if redis.call('ZSCORE', queued, ARGV[i]) then

@@ -1,6 +1,6 @@
-"""Job and shard state in Redis: leases, attempts, counters. The steps themselves are in `ledger.lua`.
+"""State of jobs and shards in Redis: leases, attempts, counters. The atomic steps are in `ledger.lua`.
 
-The ledger is disposable: what it forgets, `contract.jobs.lifecycle` reads from the bucket again.
+The ledger is disposable: `contract.jobs.lifecycle` rebuilds it from the bucket.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Renewed = Literal["renewed", "stopped", "lost", "unknown"]
 
 @dataclass(frozen=True)
 class Step:
-    """What a step led to: the job's state, and shards whose messages the caller must send now."""
+    """Outcome of a step: the job's state, and the shards whose messages the caller must now send."""
 
     state: str
     queue: tuple[int, ...] = ()
@@ -53,8 +53,7 @@ class Worker:
 class Ledger:
     """The ledger in one Redis.
 
-    `patience` is how many seconds a call goes on trying while Redis does not answer; then it raises
-    RedisUnavailable.
+    A call retries for `patience` seconds while Redis does not answer, then raises RedisUnavailable.
     """
 
     def __init__(self, settings: Settings, *, patience: float = 3.0) -> None:
@@ -75,17 +74,17 @@ class Ledger:
                 retry_on_error=[redis.ConnectionError, redis.TimeoutError, BusyLoadingError],
             )
         except ValueError as error:
-            raise InvalidSettings(f"IMAGEMILL_REDIS_URL is no address of a Redis: {error}.") from error
+            raise InvalidSettings(f"IMAGEMILL_REDIS_URL is not a Redis URL: {error}.") from error
         self._script = self.redis.register_script(_SCRIPT)
 
     def close(self) -> None:
-        """Close the idle connections; a call afterwards opens them again."""
+        """Close idle connections; a later call reopens them."""
         self.redis.close()
 
     # Jobs
 
     def create(self, spec: Spec, created_at: float | None = None, *, rebuild: bool = False, retry: int = 0) -> bool:
-        """Begin the books of a job; False where there are some. In a rebuild no shard is queued until `open`."""
+        """Create the ledger entry; return False if it already exists. In a rebuild no shard is queued until `open`."""
         created = time.time() if created_at is None else created_at
         fields: dict[str, Any] = {
             "id": spec.id,
@@ -108,41 +107,41 @@ class Ledger:
         return bool(answer[0] == "created")
 
     def open(self, id: str) -> Step:
-        """End a rebuild: shards may be queued again."""
+        """End a rebuild, and queue shards again."""
         return _step(self._run(id, "open", self._settings.window))
 
     def kind(self, id: str) -> str | None:
-        """The kind of a job, None where the ledger does not know the job."""
+        """Return the kind of a job, or None if the ledger does not know the job."""
         with self._mapped():
             return cast("str | None", self.redis.hget(self.keys.job(id)[0], "kind"))
 
     def retry_number(self, id: str) -> int:
-        """How often the failed items of the job were tried again."""
+        """Return how often the job was retried."""
         with self._mapped():
             return int(cast("str | None", self.redis.hget(self.keys.job(id)[0], "retry")) or 0)
 
     def planned(self, id: str, shard: int, items: int) -> Step:
-        """A shard's manifest is written."""
+        """Record that a shard's manifest is written."""
         return _step(self._run(id, "planned", shard, items))
 
     def complete(self, id: str, *, shards: int, items: int, error_limit: int, skipped: int) -> Step:
-        """Every shard's manifest is written."""
+        """Record that every shard's manifest is written."""
         return _step(self._run(id, "complete", shards, items, error_limit, skipped))
 
     def end(self, id: str, state: State, reason: str = "") -> None:
-        """Close the books; they stay readable for `ledger_days`."""
+        """End a job; its entry stays readable for `ledger_days`."""
         keep = int(self._settings.ledger_days * 86400)
         self._run(id, "end", state, reason, keep)
         with self._mapped():
             self.redis.srem(self.keys.active, id)
 
     def forget(self, id: str) -> None:
-        """Drop the books of a job, to be rebuilt from the bucket."""
+        """Delete the entry of a job, to be rebuilt from the bucket."""
         with self._mapped():
             self.redis.delete(*self.keys.job(id))
 
     def drop(self, id: str) -> None:
-        """Forget a job altogether."""
+        """Delete every trace of a job."""
         self.forget(id)
         with self._mapped():
             self.redis.srem(self.keys.active, id)
@@ -153,23 +152,23 @@ class Ledger:
             return bool(self.redis.exists(self.keys.job(id)[0]))
 
     def state(self, id: str) -> str | None:
-        """The job's state, None where the ledger does not know the job."""
+        """Return the state of a job, or None if the ledger does not know the job."""
         with self._mapped():
             return cast("str | None", self.redis.hget(self.keys.job(id)[0], "state"))
 
     def jobs(self) -> list[tuple[str, float]]:
-        """Ids of all jobs known here with their times of creation, newest first."""
+        """Return the ids of all known jobs with their creation times in seconds, newest first."""
         with self._mapped():
             rows = self.redis.zrevrange(self.keys.jobs, 0, -1, withscores=True)
         return [(str(id), float(created)) for id, created in cast("list[tuple[str, float]]", rows)]
 
     def active(self) -> set[str]:
-        """Ids of the jobs that have not ended."""
+        """Return the ids of the jobs that have not ended."""
         with self._mapped():
             return cast("set[str]", self.redis.smembers(self.keys.active))
 
     def status(self, id: str) -> Status | None:
-        """How far a job is, running shards included; None where the ledger does not know it."""
+        """Return the status of a job, running shards included, or None if the ledger does not know the job."""
         job, _, leases, _, queued = self.keys.job(id)
         with self._mapped():
             pipe = self.redis.pipeline(transaction=True)
@@ -183,39 +182,39 @@ class Ledger:
     # Shards
 
     def take(self, id: str, shard: int, token: str) -> tuple[Taken, int]:
-        """Lease a shard to the holder of `token`; the second value counts the attempts so far."""
+        """Lease a shard to the holder of `token`; also return the number of attempts so far."""
         answer = self._run(id, "take", shard, token, self._settings.lease_seconds)
         return cast("Taken", answer[0]), int(answer[1]) if len(answer) > 1 else 0
 
     def begin(self, id: str, shard: int, token: str, attempt: int) -> bool:
-        """Count an attempt, just before the work begins; False where the lease is gone.
+        """Count an attempt, just before the work begins; return False if the lease is lost.
 
-        Apart from `take`, so that a shard that only waits in a process is not blamed for its death.
+        Separate from `take`, so that a shard which only waits in a process is not blamed when the process dies.
         """
         return bool(self._run(id, "begin", shard, token, attempt)[0] == "begun")
 
     def renew(
         self, id: str, shard: int, token: str, ok: int, errors: int, metrics: Mapping[str, float] | None = None
     ) -> Renewed:
-        """Hold the lease on, and show the progress inside the shard, with figures for people where there are some."""
+        """Renew the lease, and publish progress inside the shard and, if given, metrics for people."""
         lease = self._settings.lease_seconds
         figures = json.dumps(metrics) if metrics else ""
         return cast("Renewed", self._run(id, "renew", shard, token, lease, ok, errors, figures)[0])
 
     def commit(self, id: str, shard: int, ok: int, errors: int, split: tuple[int, int] | None = None) -> Step:
-        """Count a committed shard, once however often this is called."""
+        """Count a committed shard, once however often it is reported."""
         return _step(self._run(id, "commit", shard, ok, errors, *(split or (-1, -1))))
 
     def release(self, id: str, shard: int, token: str, *, attempts: int) -> None:
-        """Give a shard back, with the number of attempts that count against it."""
+        """Give a shard back, and set the number of attempts that count against it."""
         self._run(id, "release", shard, token, attempts)
 
     def lapsed(self, id: str) -> Step:
-        """Free the shards whose worker is gone."""
+        """Free the shards whose leases have expired."""
         return _step(self._run(id, "lapsed"))
 
     def waiting(self, id: str) -> dict[int, float]:
-        """Shards marked as queued, and how many seconds ago."""
+        """Return the shards marked as queued, and how many seconds ago they were."""
         with self._mapped():
             pipe = self.redis.pipeline()
             pipe.zrange(self.keys.job(id)[4], 0, -1, withscores=True)
@@ -224,12 +223,12 @@ class Ledger:
         return {int(shard): seconds + micros / 1e6 - float(at) for shard, at in rows}
 
     def requeue(self, id: str, shards: Iterable[int]) -> Step:
-        """Mark shards as queued anew; those that moved on meanwhile are left out."""
+        """Mark shards as queued anew, except those that have been taken since."""
         wanted = list(shards)
         return _step(self._run(id, "requeue", *wanted)) if wanted else Step("")
 
     def messages(self, queues: Sequence[str], young: float) -> set[tuple[Any, ...]]:
-        """Arguments of every task that waits in these queues, or that a worker took less than `young` seconds ago."""
+        """Return the arguments of every task in these queues, or taken by a worker less than `young` seconds ago."""
         prefix = self.keys.broker_prefix
         with self._mapped():
             pipe = self.redis.pipeline()
@@ -246,14 +245,14 @@ class Ledger:
     # Locks and heartbeats
 
     def lock(self, what: str, id: str, seconds: float) -> AbstractContextManager[Lock | None]:
-        """Hold a lock for the body of a `with` statement; its target is None if somebody else holds it.
+        """Hold a lock for the body of a `with` statement; its target is None if another process holds it.
 
-        It is renewed meanwhile, and ends `seconds` after its holder died.
+        The lock is renewed meanwhile, and expires `seconds` after its holder dies.
         """
         return lock(self.redis, self.keys.lock(what, id), seconds, self._mapped)
 
     def once_in(self, seconds: float, what: str) -> bool:
-        """Return True for one caller in every `seconds`, whoever else calls."""
+        """Return True for one call in every `seconds`, across all processes."""
         with self._mapped():
             return bool(self.redis.set(self.keys.lock(what), "", nx=True, px=int(seconds * 1000)))
 
@@ -262,7 +261,7 @@ class Ledger:
             return bool(self.redis.exists(self.keys.lock(what, id)))
 
     def beat(self, worker: str, seconds: float, **fields: Any) -> None:
-        """A worker's heartbeat, forgotten after `seconds`."""
+        """Record a worker's heartbeat, which expires after `seconds`."""
         with self._mapped():
             pipe = self.redis.pipeline()
             pipe.hset(self.keys.worker(worker), mapping=cast("Mapping[Any, Any]", fields))
@@ -270,27 +269,27 @@ class Ledger:
             pipe.execute()
 
     def last_tick(self, schedule: str) -> float | None:
-        """The last tick of a schedule that is done with, in seconds; None where it is not known here."""
+        """Return the time of a schedule's last processed tick, in seconds, or None if it is not known here."""
         with self._mapped():
             return self.redis.zscore(self.keys.schedules, schedule)
 
     def set_last_tick(self, schedule: str, seconds: float) -> None:
-        """Every tick up to this one is done with. It only moves forward, whoever comes late."""
+        """Record that every tick up to this one is processed; an older time than the recorded one is ignored."""
         with self._mapped():
             self.redis.zadd(self.keys.schedules, {schedule: seconds}, gt=True)
 
     def forget_schedule(self, schedule: str) -> None:
-        """Drop what is known of a schedule."""
+        """Delete what is known of a schedule."""
         with self._mapped():
             self.redis.zrem(self.keys.schedules, schedule)
 
     def ticked(self, seconds: float) -> None:
-        """The clock's heartbeat, forgotten after `seconds`."""
+        """Record the clock's heartbeat, which expires after `seconds`."""
         with self._mapped():
             self.redis.set(self.keys.clock, "", px=int(seconds * 1000))
 
     def ticking(self) -> bool:
-        """Whether a clock runs somewhere."""
+        """Return whether a clock is running."""
         with self._mapped():
             return bool(self.redis.exists(self.keys.clock))
 
@@ -299,7 +298,7 @@ class Ledger:
             self.redis.delete(self.keys.worker(worker))
 
     def workers(self) -> list[Worker]:
-        """Workers alive now, by name."""
+        """Return the workers that are alive, by name."""
         prefix = self.keys.worker("")
         with self._mapped():
             names = sorted(str(k) for k in self.redis.scan_iter(match=f"{prefix}*", count=1000))
@@ -309,7 +308,7 @@ class Ledger:
         ]
 
     def info(self) -> dict[str, Any]:
-        """What Redis says of itself."""
+        """Return the statistics of Redis (`INFO`)."""
         with self._mapped():
             return self.redis.info()
 
@@ -335,7 +334,7 @@ class Ledger:
 
 
 def _arguments(message: dict[str, Any]) -> tuple[Any, ...]:
-    """The positional arguments of a Celery message (protocol 2: the body is [args, kwargs, embed])."""
+    """Return the positional arguments of a Celery message (protocol 2: the body is [args, kwargs, embed])."""
     body = message["body"]
     if message.get("properties", {}).get("body_encoding") == "base64":
         body = base64.b64decode(body)
@@ -343,7 +342,7 @@ def _arguments(message: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _address(url: str) -> str:
-    """The address without its password."""
+    """Return the address without its password."""
     return url.rpartition("@")[2].removeprefix("redis://")
 
 
@@ -355,7 +354,7 @@ def _step(answer: list[Any]) -> Step:
 
 
 def iso(seconds: str | float | None) -> str | None:
-    """UTC, ISO 8601 with milliseconds."""
+    """Format seconds since the epoch as UTC, ISO 8601 with milliseconds."""
     if not seconds:
         return None
     return datetime.fromtimestamp(float(seconds), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -373,7 +372,7 @@ def _status(fields: dict[str, str], held: list[str], waiting: int, now: float) -
     total = number("items") if complete else None
     started, finished = float(fields.get("started_at", 0)), float(fields.get("finished_at", 0))
     rate = eta = None
-    # Rows that an earlier run left are no work of this one.
+    # Rows of an earlier run do not count towards the rate.
     kept = number("kept")
     if started and done > kept:
         since, before = started, kept

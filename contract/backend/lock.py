@@ -1,7 +1,7 @@
-"""A lock in Redis that renews itself while it is held, and that only its holder can release.
+"""A lock in Redis that is renewed while it is held, and that only its holder can release.
 
-A holder that dies, or is cut off from Redis, loses it after its term; whoever works under a lock asks `held` between
-two steps.
+A holder that dies, or is cut off from Redis, loses the lock after its term. Code that works under a lock checks `held`
+between steps.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Lock:
 
     @property
     def held(self) -> bool:
-        """Whether the lock was still ours when it was last renewed, at most a quarter of its term ago."""
+        """Whether the last renewal, at most a quarter of the term ago, still found the lock ours."""
         return not self._lost
 
     def renew(self) -> bool:
-        """Begin the term of the lock again; return False if somebody else may hold it now."""
+        """Restart the term; return False if the lock was lost, so that another process may hold it."""
         try:
             with self._mapped():
                 self._lock.reacquire()
@@ -46,11 +46,11 @@ class Lock:
 def lock(
     redis: Redis, name: str, seconds: float, mapped: Callable[[], AbstractContextManager[None]]
 ) -> Iterator[Lock | None]:
-    """Hold the lock `name` for the body of a `with` statement, or yield None if somebody else holds it.
+    """Hold the lock `name` for the body of a `with` statement, or yield None if another process holds it.
 
-    `seconds` is its term: a thread renews it four times as often. `mapped` translates the errors of redis-py.
+    `seconds` is the term; a thread renews the lock every quarter of it. `mapped` translates the errors of redis-py.
     """
-    # Renewed by another thread than the one that took it.
+    # It is renewed by another thread than the one that acquired it.
     taken = RedisLock(redis, name, timeout=seconds, blocking=False, thread_local=False)
     with mapped():
         acquired = taken.acquire()
@@ -74,6 +74,6 @@ def lock(
     finally:
         done.set()
         thread.join()
-        # Not ours any more, or Redis is away: it is left to its new holder, or to its term.
+        # If it is no longer ours, its new holder keeps it; if Redis is away, it expires.
         with suppress(LockError, RedisUnavailable), mapped():
             taken.release()

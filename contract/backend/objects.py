@@ -1,7 +1,7 @@
 """The object store, on the minio SDK: the only module that speaks S3.
 
-It maps every foreign error to ours, waits out a store that is silent for a while, and writes an
-object only if it is absent where two writers may meet. It knows no key of Imagemill.
+It maps every foreign error to ours, retries while a store does not answer, and can write an object only if it is
+absent. It knows none of Imagemill's keys.
 """
 
 from __future__ import annotations
@@ -38,25 +38,25 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 ObstoreReader = Callable[[str, str, int, "int | None"], "bytes | None"]
 
-# A range behind the end: the object is not what it was when it was listed.
+# InvalidRange, a range beyond the end: the object has changed since it was listed.
 _ABSENT = frozenset({"NoSuchKey", "NoSuchObject", "ResourceNotFound", "InvalidRange"})
 _BUSY = frozenset({"SlowDown", "RequestTimeout", "ServiceUnavailable", "InternalError", "ServerNotInitialized"})
 _DENIED = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AllAccessDisabled"})
-# Of MinIO, Ceph, and others; a quota is room as well.
+# Codes of MinIO, Ceph and others; an exhausted quota counts as full.
 _FULL = frozenset(
     {"InsufficientStorage", "InsufficientCapacity", "QuotaExceeded", "StorageFull", "XMinioStorageFull"}
     | {"XMinioAdminBucketQuotaExceeded", "BucketQuotaExceeded"}
 )
 _HTTP_FULL = 507
-_FAILED = "InternalError"  # all that SeaweedFS says of a full disk
+_FAILED = "InternalError"  # what SeaweedFS answers when its disk is full
 _EXISTS = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
 _PART = 16 * 2**20
-_LINES = 2**20  # cut into lines, a piece takes several times its size
+_LINES = 2**20  # a piece cut into lines takes several times its size
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One object of a listing; `size` in bytes."""
+    """An object in a listing; `size` in bytes."""
 
     key: str
     size: int
@@ -65,10 +65,10 @@ class Entry:
 class ObjectStore:
     """One store and its default bucket.
 
-    `patience` is how many seconds a call goes on trying while the store does not answer; then it
-    raises StoreUnavailable. `obstore_reader` is asked first for the bytes of an object (bucket, key, offset,
-    length or None), and may know nothing. Other errors: ObjectNotFound, StoreRefused, StoreFull, InvalidSource (no such
-    bucket), InvalidSettings (credentials refused).
+    A call retries for `patience` seconds while the store does not answer, then raises StoreUnavailable. Other errors:
+    ObjectNotFound, StoreRefused, StoreFull, InvalidSource (no such bucket), InvalidSettings (credentials refused).
+    `obstore_reader(bucket, key, offset, length or None)` is asked first for an object's bytes; None sends the read to
+    the SDK.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ObjectStore:
         self._fast_get = obstore_reader
         self.endpoint = settings.s3_endpoint
         parts = urlsplit(self.endpoint if "//" in self.endpoint else f"http://{self.endpoint}")
-        # 30 s: a read that stalls longer is better tried again; retries are ours, below.
+        # A read that stalls for 30 s is better retried; retries are ours, below.
         self._http = urllib3.PoolManager(
             maxsize=64, timeout=urllib3.Timeout(connect=5, read=30), retries=False, cert_reqs="CERT_REQUIRED"
         )
@@ -93,14 +93,14 @@ class ObjectStore:
                 http_client=self._http,
             )
         except ValueError as error:
-            raise InvalidSettings(f"IMAGEMILL_S3_ENDPOINT={self.endpoint!r} is no address: {error}.") from error
+            raise InvalidSettings(f"IMAGEMILL_S3_ENDPOINT={self.endpoint!r} is not an address: {error}.") from error
 
     def close(self) -> None:
-        """Close the idle connections; a call afterwards opens them again."""
+        """Close idle connections; a later call reopens them."""
         self._http.clear()
 
     def ensure_bucket(self) -> None:
-        """Create the default bucket where it does not exist."""
+        """Create the default bucket if it does not exist."""
 
         def make() -> None:
             if not self._minio.bucket_exists(bucket_name=self.bucket):
@@ -120,10 +120,10 @@ class ObjectStore:
         length: int | None = None,
         limit: int | None = None,
     ) -> bytes:
-        """The bytes of an object, or `length` of them from `offset`; at most `limit` + 1 are read."""
+        """Return the bytes of an object, or `length` of them from `offset`; read at most `limit` + 1."""
         bucket = bucket or self.bucket
         if self._fast_get is not None:
-            # `limit` as a range: a server gives what there is of it.
+            # The limit is sent as a range; a server returns what exists of it.
             found = self._fast_get(bucket, key, offset, limit + 1 if limit is not None else length)
             if found is not None:
                 return found
@@ -143,7 +143,7 @@ class ObjectStore:
         return self._call(bucket, key, read)
 
     def lines(self, key: str, *, bucket: str = "") -> Iterator[bytes]:
-        """The lines of an object, read a piece at a time and resumed where a connection broke."""
+        """Yield the lines of an object, read piece by piece and resumed after a lost connection."""
         rest = b""
         for piece in self.pieces(key, bucket=bucket, size=_LINES):
             *whole, rest = (rest + piece).split(b"\n")
@@ -152,7 +152,7 @@ class ObjectStore:
             yield rest
 
     def pieces(self, key: str, *, bucket: str = "", size: int = _PART) -> Iterator[bytes]:
-        """The bytes of an object, `size` at a time, each piece a request that is tried again by itself."""
+        """Yield the bytes of an object, `size` at a time; each piece is a request that is retried by itself."""
         offset, total = 0, self.size(key, bucket=bucket)
         while offset < total:
             piece = self.get(key, bucket=bucket, offset=offset, length=min(size, total - offset))
@@ -160,7 +160,7 @@ class ObjectStore:
             yield piece
 
     def size(self, key: str, *, bucket: str = "") -> int:
-        """Bytes of an object."""
+        """Return the size of an object in bytes."""
         bucket = bucket or self.bucket
         stat = self._call(bucket, key, lambda: self._minio.stat_object(bucket_name=bucket, object_name=key))
         return int(stat.size or 0)
@@ -173,7 +173,7 @@ class ObjectStore:
         return True
 
     def put(self, key: str, data: bytes, *, bucket: str = "") -> None:
-        """Write an object, replacing one that is there."""
+        """Write an object, replacing an existing one."""
         bucket = bucket or self.bucket
         self._call(
             bucket,
@@ -189,7 +189,7 @@ class ObjectStore:
         )
 
     def put_file(self, key: str, path: Path, *, bucket: str = "") -> None:
-        """Write an object from a file, in parts where it is large."""
+        """Write an object from a file, in parts if it is large."""
         bucket = bucket or self.bucket
         self._call(
             bucket,
@@ -199,14 +199,14 @@ class ObjectStore:
         )
 
     def put_if_absent(self, key: str, data: bytes, *, bucket: str = "") -> bool:
-        """Write an object only where there is none; whether it was written.
+        """Write an object only if there is none; return whether it was written.
 
-        The SDK has no public way to send `If-None-Match`, so the request is a presigned PUT with the
-        header added. A write whose answer was lost counts as not written: read what is there.
+        The SDK has no public way to send `If-None-Match`, so the request is a presigned PUT with that header. A write
+        whose answer was lost counts as not written: read what is there.
         """
         bucket = bucket or self.bucket
-        # A presigned request says nothing of its body. Without this SeaweedFS keeps an empty object of a writer that is
-        # killed between the head and the body of its request.
+        # A presigned request does not cover its body. Without the digest SeaweedFS keeps an empty object if the writer
+        # is killed between the head and the body of its request.
         digest = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
         headers = {"If-None-Match": "*", "Content-MD5": digest}
 
@@ -224,15 +224,15 @@ class ObjectStore:
         return self._call(bucket, key, write, writes=True)
 
     def delete(self, key: str, *, bucket: str = "") -> None:
-        """Remove an object; one that is not there is no error."""
+        """Delete an object; a missing one is not an error."""
         bucket = bucket or self.bucket
         self._call(bucket, key, lambda: self._minio.remove_object(bucket_name=bucket, object_name=key))
 
     def list(self, prefix: str, *, bucket: str = "", after: str = "", folders: bool = False) -> Iterator[Entry]:
-        """Objects whose key begins with `prefix`, in the order of their keys, page by page.
+        """Yield the objects whose keys start with `prefix`, in key order, page by page.
 
-        Begins behind the key `after`; with `folders` it does not descend and also names the next
-        level's prefixes. A listing that breaks off goes on behind the last key it gave.
+        The listing starts after the key `after`. With `folders` it does not descend, and yields the prefixes of the
+        next level too. A listing that breaks off resumes after the last key it yielded.
         """
         bucket = bucket or self.bucket
         while True:
@@ -240,11 +240,11 @@ class ObjectStore:
             yield from page
             if len(page) < _PAGE:
                 return
-            # A prefix sorts before its own keys: go on behind all of them.
+            # A prefix sorts before its own keys: continue after all of them.
             after = page[-1].key + (chr(0x10FFFF) if page[-1].key.endswith("/") else "")
 
     def presign(self, key: str, *, bucket: str = "", hours: float = 24.0) -> str:
-        """An address that anyone can read the object at, for a while."""
+        """Return a URL at which anyone can read the object for `hours`."""
         url: str = self._minio.presigned_get_object(
             bucket_name=bucket or self.bucket, object_name=key, expires=timedelta(hours=hours)
         )
@@ -263,9 +263,9 @@ class ObjectStore:
         return found
 
     def _call(self, bucket: str, key: str, call: Callable[[], T], *, writes: bool = False) -> T:
-        """Run `call`, again and again while the store is silent, and map what it raises.
+        """Run `call`, retry it while the store does not answer, and map what it raises.
 
-        A store that answers, and whose answer to a write is a failure each time, is taken to be full.
+        A store that answers every attempt at a write with an internal error is taken to be full.
         """
         deadline = time.monotonic() + self._patience
         pause = 0.1
@@ -288,7 +288,7 @@ class ObjectStore:
                 if not mapped.retryable or time.monotonic() + pause > deadline:
                     raise mapped from error
                 log.debug("%s; trying again in %.1f s", mapped, pause)
-                # Not in a test: a store that is down has no event to wait for.
+                # There is no event to wait for while a store is down.
                 time.sleep(pause)
                 pause = min(pause * 2, 2.0)
 
@@ -306,7 +306,7 @@ def _http_error(response: Any, bucket: str, key: str) -> Exception:
 
 
 def _mapped(error: Exception, bucket: str, key: str, endpoint: str) -> ImagemillError | None:
-    """Our error for one of minio's or urllib3's; None for a mistake of our own."""
+    """Return our error for one of minio's or urllib3's, or None for a programming error."""
     if said := _full(error):
         return StoreFull(
             f"The store at {endpoint} has no room for s3://{bucket}/{key} ({said}); make room, then {_GO_ON}."
@@ -334,12 +334,12 @@ def _mapped(error: Exception, bucket: str, key: str, endpoint: str) -> Imagemill
             f"The store at {endpoint} cannot be reached ({reason}); start it, or correct IMAGEMILL_S3_ENDPOINT."
         )
     if isinstance(error, ValueError):
-        return InvalidSource(f"s3://{bucket}/{key} is no address that the store can have: {error}.")
+        return InvalidSource(f"s3://{bucket}/{key} is not an address that the store accepts: {error}.")
     return None
 
 
 def _full(error: Exception) -> str | None:
-    """How the store says that it is full, None where it does not."""
+    """Return how the store says that it is full, or None if it does not."""
     if isinstance(error, S3Error):
         return error.code if error.code in _FULL or error.response.status == _HTTP_FULL else None
     status = error.status_code if isinstance(error, ServerError) else getattr(error, "_code", None)

@@ -1,7 +1,7 @@
-"""How a job begins, ends and comes back: the few steps that keep bucket and ledger together.
+"""How a job begins, ends and is taken up again: the steps that keep bucket and ledger in agreement.
 
-The order inside each step is the promise: the bucket is written first, the ledger follows, and
-whoever dies in between leaves something that `rebuild` puts right.
+Each step writes the bucket first and the ledger second, so a process that dies in between leaves a state that `rebuild`
+repairs. It knows nothing of how a job is planned or run.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from contract.keys import ACTIVE, JobKeys, parse_shard
 
 @dataclass(frozen=True)
 class Backend:
-    """The three things that jobs live in."""
+    """The three servers that hold jobs: object store, ledger and queues."""
 
     store: ObjectStore
     ledger: Ledger
     queues: Queues
 
     def follow_up(self, id: str, step: Step) -> None:
-        """Send the messages that a step of the ledger asks for."""
+        """Send the messages that a ledger step asks for."""
         self.queues.run(step.kind, id, step.queue)
         if step.state == "finalizing":
             self.queues.finalize(id)
 
 
 def submit(backend: Backend, spec: Spec) -> bool:
-    """Begin a job; False where the same job was begun before.
+    """Begin a job; return False if the same job was begun before.
 
-    Raises JobConflict where the id belongs to another spec.
+    Raises JobConflict if the id belongs to a job with another spec.
     """
     keys = JobKeys(spec.id)
     fresh = backend.store.put_if_absent(keys.spec, _envelope(spec))
@@ -62,17 +62,17 @@ def _envelope(spec: Spec) -> bytes:
 
 
 def read_spec(store: ObjectStore, id: str) -> Spec:
-    """The spec of a job; raises UnknownJob, and InvalidInput for a kind that only a newer version knows."""
+    """Return the spec of a job; raises UnknownJob, and InvalidInput for a kind that only a newer version knows."""
     return _read_envelope(store, id)[0]
 
 
 def read_classify(store: ObjectStore, id: str) -> Classify:
-    """The spec of a job that labels images; raises UnknownJob, and JobConflict for a job of another kind."""
+    """Return the spec of a job that labels images; raises UnknownJob, and JobConflict for another kind of job."""
     return cast("Classify", _read_kind(store, id, "labels", "labels no images"))
 
 
 def read_images(store: ObjectStore, id: str) -> ImagesSpec:
-    """The spec of a job that generates images; raises UnknownJob, and JobConflict for a job of another kind."""
+    """Return the spec of a job that generates images; raises UnknownJob, and JobConflict for another kind of job."""
     return cast("ImagesSpec", _read_kind(store, id, "images", "generates no images"))
 
 
@@ -86,7 +86,7 @@ def _read_kind(store: ObjectStore, id: str, makes: str, lacks: str) -> Spec:
 
 
 def read_created(store: ObjectStore, id: str) -> str:
-    """When the job was made, UTC, ISO 8601; raises UnknownJob."""
+    """Return when the job was submitted, in UTC as ISO 8601; raises UnknownJob."""
     return _read_envelope(store, id)[1]
 
 
@@ -100,7 +100,7 @@ def _read_envelope(store: ObjectStore, id: str) -> tuple[Spec, str]:
 
 
 def read_plan(store: ObjectStore, id: str) -> Plan | None:
-    """The finished plan, None while it is being made."""
+    """Return the plan, or None until it is complete."""
     try:
         return Plan.model_validate_json(store.get(JobKeys(id).plan))
     except ObjectNotFound:
@@ -108,7 +108,7 @@ def read_plan(store: ObjectStore, id: str) -> Plan | None:
 
 
 def read_end(store: ObjectStore, id: str) -> Status | None:
-    """How the job ended, None while it has not."""
+    """Return the final status of a job, or None until it has ended."""
     try:
         return Status.model_validate_json(store.get(JobKeys(id).end))
     except ObjectNotFound:
@@ -116,7 +116,7 @@ def read_end(store: ObjectStore, id: str) -> Status | None:
 
 
 def read_history(store: ObjectStore, id: str) -> list[dict[str, Any]]:
-    """The figures of each epoch of a training so far, as `worker.training.loop.EpochRecord` has them."""
+    """Return the records of a training's epochs so far, in the format of `worker.training.loop.EpochRecord`."""
     try:
         history: list[dict[str, Any]] = json.loads(store.get(JobKeys(id).history))
     except ObjectNotFound:
@@ -125,7 +125,7 @@ def read_history(store: ObjectStore, id: str) -> list[dict[str, Any]]:
 
 
 def commit_keys(store: ObjectStore, id: str) -> dict[int, int]:
-    """For each committed shard its newest retry number."""
+    """Return the newest retry number of each committed shard."""
     newest: dict[int, int] = {}
     for entry in store.list(JobKeys(id).commit_prefix):
         found = parse_shard(entry.key)
@@ -136,22 +136,22 @@ def commit_keys(store: ObjectStore, id: str) -> dict[int, int]:
 
 
 def read_commit(store: ObjectStore, id: str, shard: int, retry: int = 0) -> ShardCommit:
-    """The commit of a shard; raises ObjectNotFound."""
+    """Return the commit of a shard; raises ObjectNotFound."""
     return ShardCommit.model_validate_json(store.get(JobKeys(id).commit(shard, retry)))
 
 
 def read_retries(store: ObjectStore, id: str) -> list[Retry]:
-    """Every retry of the job, in order."""
+    """Return the job's retries, oldest first."""
     return [Retry.model_validate_json(store.get(e.key)) for e in store.list(JobKeys(id).retry_prefix)]
 
 
 def required_retries(retries: list[Retry]) -> dict[int, int]:
-    """For each shard that was to be run again, the number of the last retry that names it."""
+    """Return the number of the last retry that names each shard, for the shards that were retried."""
     return {shard: retry.number for retry in retries for shard in retry.shards}
 
 
 def status(backend: Backend, id: str) -> Status:
-    """How far a job is, from the ledger, else from the bucket; raises UnknownJob."""
+    """Return the status of a job, from the ledger if it is there, else from the bucket; raises UnknownJob."""
     live = backend.ledger.status(id)
     if live is not None and not live.ended:
         return live
@@ -159,7 +159,7 @@ def status(backend: Backend, id: str) -> Status:
 
 
 def close(backend: Backend, id: str, state: State, reason: str = "", **details: Any) -> Status:
-    """End a job: its final status, then its entry among the active ones, then the ledger."""
+    """End a job: write its final status, then remove it from the active jobs, then update the ledger."""
     keys = JobKeys(id)
     spec, created_at = _read_envelope(backend.store, id)
     now = backend.ledger.status(id) or Status(id=id, kind=spec.kind, state=state, created_at=created_at)
@@ -184,7 +184,7 @@ def close(backend: Backend, id: str, state: State, reason: str = "", **details: 
 
 
 def settle(backend: Backend, id: str) -> None:
-    """Finish what a closer that died left undone; an unended job is left alone."""
+    """Complete a `close` that was interrupted; do nothing for a job that has not ended."""
     end = read_end(backend.store, id)
     if end is not None:
         backend.store.delete(JobKeys(id).active)
@@ -192,23 +192,23 @@ def settle(backend: Backend, id: str) -> None:
 
 
 def reopen(backend: Backend, id: str) -> Status:
-    """Take up a job that ended, or got stuck, where the bucket says it stands."""
+    """Continue a job that ended or got stuck, from what the bucket holds."""
     keys = JobKeys(id)
     spec = read_spec(backend.store, id)
     backend.store.put(keys.active, b"")
     backend.store.delete(keys.success)
     backend.store.delete(keys.end)
     if kind_of(spec).page == "when asked for":
-        # It shows the rows of before. After the end, because whoever writes the page looks for that last.
+        # It shows outdated rows. Deleted after the end: a worker that writes the page checks for the end last.
         backend.store.delete(keys.report)
     backend.ledger.forget(id)
     return rebuild(backend, id)
 
 
 def rebuild(backend: Backend, id: str) -> Status:
-    """Write a job's books anew from the bucket alone, and queue what is not done.
+    """Rebuild a job's ledger entry from the bucket alone, and queue the shards that are not done.
 
-    Harmless beside running workers: a commit counts once, whoever reports it.
+    It is safe while workers run, because a commit counts once however often it is reported.
     """
     store, ledger, keys = backend.store, backend.ledger, JobKeys(id)
     spec, created_at = _read_envelope(store, id)
@@ -239,7 +239,7 @@ def rebuild(backend: Backend, id: str) -> Status:
     if plan is None and not source_kind(spec.source.kind).packed_by_producer:
         backend.queues.plan(id)
     found_now = ledger.status(id)
-    assert found_now is not None, "the books were just written"
+    assert found_now is not None, "the entry was just written"
     return found_now
 
 
@@ -248,5 +248,5 @@ def _seconds(iso_time: str) -> float:
 
 
 def active_jobs(store: ObjectStore) -> list[str]:
-    """Ids of the jobs that the bucket says have not ended."""
+    """Return the ids of the jobs that have not ended, according to the bucket."""
     return [entry.key.removeprefix(ACTIVE) for entry in store.list(ACTIVE)]

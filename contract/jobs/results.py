@@ -1,6 +1,6 @@
-"""Reads the labelled rows of a job from its committed shards. What is not committed does not exist.
+"""Read the labelled rows of a job from its committed shards. Rows that are not committed do not exist.
 
-It knows where rows are and that they are whole, not what they are turned into: an export, or data to train with.
+It knows where rows are and verifies them; it does not know what they are used for (an export, training data).
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _AHEAD = 256  # commits
 
 
 def read_commits(store: ObjectStore, job: str) -> list[ShardCommit]:
-    """The newest commit of every shard, in the order of the shards; those of bisected shards too."""
+    """Return the newest commit of every shard, bisected ones included, in shard order."""
     return list(iter_commits(store, job))
 
 
 def iter_commits(store: ObjectStore, job: str) -> Iterator[ShardCommit]:
-    """What `read_commits` gives, some at a time: those of two million rows, with their labels, take 100 MB."""
+    """Yield what `read_commits` returns, without holding it all: commits of two million rows take 100 MB."""
     newest = sorted(commit_keys(store, job).items())
     with ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(newest), _AHEAD):
@@ -43,10 +43,10 @@ def iter_commits(store: ObjectStore, job: str) -> Iterator[ShardCommit]:
 
 
 def tables(store: ObjectStore, job: str, *, failed: bool = False) -> Iterator[tuple[ShardCommit, pa.Table]]:
-    """The rows of each committed shard, in the order of the shards, with the commit; one is held at a time.
+    """Yield each committed shard's commit and rows, in shard order, one shard in memory at a time.
 
-    With `failed` only the rows that are errors, from the shards that have any. Raises ObjectDamaged
-    where a shard is not what its commit says.
+    With `failed`, yield only error rows, of the shards that have any. Raises ObjectDamaged for a shard that does not
+    match its commit.
     """
     for commit in iter_commits(store, job):
         if commit.split is None and commit.output is not None and (commit.errors or not failed):
@@ -55,13 +55,13 @@ def tables(store: ObjectStore, job: str, *, failed: bool = False) -> Iterator[tu
 
 
 def rows(store: ObjectStore, job: str, *, failed: bool = False) -> Iterator[Row]:
-    """What `tables` gives, row by row."""
+    """Yield what `tables` yields, row by row."""
     for _, table in tables(store, job, failed=failed):
         yield from table.to_pylist()
 
 
 def with_items(store: ObjectStore, job: str) -> Iterator[list[tuple[Row, Item]]]:
-    """The rows of each committed shard, with the item of its manifest that says where the bytes are."""
+    """Yield each committed shard's rows, each with its manifest item, which says where the image's bytes are."""
     for commit, table in tables(store, job):
         manifest = read_manifest(store.get(JobKeys(job).manifest(commit.shard)))
         items = {(item.key, item.uri): item for item in manifest}
@@ -69,7 +69,7 @@ def with_items(store: ObjectStore, job: str) -> Iterator[list[tuple[Row, Item]]]
 
 
 def committed(store: ObjectStore, commit: ShardCommit) -> pa.Table:
-    """The rows that a commit stands for."""
+    """Return the rows that a commit stands for; raises ObjectDamaged if they do not match its sha256."""
     assert commit.output is not None, "a bisected shard has no rows"
     bucket, key = parse_s3(commit.output)
     data = store.get(key, bucket=bucket)

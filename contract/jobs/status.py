@@ -1,6 +1,6 @@
-"""What was agreed (plans), what was done (commits), and how far a job is (status).
+"""Records of a running job: its plan, the commits of its shards, its retries, its status.
 
-What is asked for is in `contract.jobs.specs`. Everything here is frozen and travels as JSON; nothing talks to a server.
+All are frozen and travel as JSON; nothing here talks to a server. Specs are in `contract.jobs.specs`.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ STATES: dict[State, str] = {
 
 
 class Plan(Record):
-    """`_PLAN.json`: written when every shard manifest is."""
+    """`_PLAN.json`: written once every shard manifest is."""
 
     shards: int
     items: int
-    skipped: int = Field(0, description="Files that are no images by their name.")
+    skipped: int = Field(0, description="Files skipped because their names are not those of images.")
 
 
 class ShardCommit(Record):
-    """The commit of one shard; written after its output. A bisected shard has no output but `split`."""
+    """The commit of one shard, written after its output. A bisected shard has no output, but `split`."""
 
     shard: int
     retry: int = 0
@@ -44,8 +44,10 @@ class ShardCommit(Record):
     error_codes: dict[str, int] = Field(default_factory=dict)
     labels: dict[str, int] = Field(default_factory=dict)
     output: str | None = Field(default=None, description="s3:// address of the rows.")
-    model: str | None = Field(default=None, description="What a training published, or an evaluation judged.")
-    metrics: dict[str, float] = Field(default_factory=dict, description="Of the best epoch, or of an evaluation.")
+    model: str | None = Field(default=None, description="The model that a training published or an evaluation judged.")
+    metrics: dict[str, float] = Field(
+        default_factory=dict, description="Metrics of the best epoch or of an evaluation."
+    )
     sha256: str | None = None
     split: tuple[int, int] | None = None
     worker: str = ""
@@ -55,7 +57,7 @@ class ShardCommit(Record):
 
 
 class Retry(Record):
-    """Which shards a `retry` runs again."""
+    """The shards that one `imagemill retry` runs again."""
 
     number: int
     shards: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Turns results into labelled rows and rows into Parquet."""
+"""Turn results into rows, and rows into Parquet. It knows no store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from worker.engine.pipeline import Failed, Result
 
 @dataclass
 class Rows:
-    """The rows of one shard, as they come."""
+    """The rows of one shard, collected in order."""
 
     model: Model
     embed: bool
@@ -38,7 +38,7 @@ class Rows:
         return self.codes.total()
 
     def add(self, item: Item, result: Result) -> None:
-        """One image's outcome."""
+        """Add the outcome of one image."""
         row: dict[str, Any] = {
             "key": item.key,
             "uri": item.uri,
@@ -62,7 +62,7 @@ class Rows:
         self.rows.append(row)
 
     def keep(self, row: dict[str, Any]) -> None:
-        """A row of an earlier run, as it is."""
+        """Add a row of an earlier run unchanged."""
         if row["status"] == ERROR:
             self.codes[row["error_code"]] += 1
         else:
@@ -70,11 +70,11 @@ class Rows:
         self.rows.append(row)
 
     def fail(self, item: Item, error: ImageError) -> None:
-        """An image that was never decoded."""
+        """Add an error row for an image that was never decoded."""
         self.add(item, Failed(error=error, sha256=None))
 
     def parquet(self) -> bytes:
-        """A Parquet file, zstd."""
+        """Return the rows as a Parquet file, compressed with zstd."""
         table = pa.Table.from_pylist(self.rows, schema=schema(embedding=self.embed))
         sink = io.BytesIO()
         pq.write_table(table, sink, compression="zstd")
@@ -82,13 +82,13 @@ class Rows:
 
 
 def read_rows(data: bytes) -> list[dict[str, Any]]:
-    """The rows of a Parquet shard."""
+    """Return the rows of a Parquet file."""
     rows: list[dict[str, Any]] = read_table(data).to_pylist()
     return rows
 
 
 def tally(rows: Sequence[dict[str, Any]], model: Model) -> Rows:
-    """Counts over rows that are there already."""
+    """Count rows that exist already."""
     found = Rows(model, embed=False)
     for row in rows:
         found.keep(row)

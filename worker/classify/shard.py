@@ -1,4 +1,4 @@
-"""Labels the images of one shard of a classify job.
+"""Label the images of one shard of a classify job.
 
     manifest → fetch ‖ decode ‖ forward → rows → output
 
@@ -34,13 +34,13 @@ from worker.sources.fetch import Fetcher
 
 log = logging.getLogger(__name__)
 
-_SUBMIT = 32  # images handed to the engine at a time; it cuts no finer for a GPU
-_SUBMIT_BYTES, _HELD_BYTES = 64 * 2**20, 512 * 2**20  # of frames; 64 photos of 5 MB are a sequence
+_SUBMIT = 32  # images handed to the engine at a time; a GPU needs no finer division
+_SUBMIT_BYTES, _HELD_BYTES = 64 * 2**20, 512 * 2**20  # bytes of frames; one sequence may be 64 photos of 5 MB
 
 
 @dataclass(frozen=True)
 class ClassifyWork(ShardWork[Classify]):
-    """What a worker needs to label the images of shards."""
+    """Labels the images of shards."""
 
     backend: Backend
     fetcher: Fetcher
@@ -48,8 +48,8 @@ class ClassifyWork(ShardWork[Classify]):
     turns: SharedExclusiveLock
 
     def turn(self, kills: int) -> AbstractContextManager[None]:
-        """A shard that was begun before and not ended is a suspect. It runs alone, so that it takes no
-        other with it, and none is blamed for what a neighbour did."""
+        """Wait to run alone if an earlier attempt did not end: a suspect must neither take other shards down with it,
+        nor be blamed for them."""
         return self.turns.exclusive() if kills else self.turns.shared()
 
     def retry_of(self, job: str, shard: int) -> int:
@@ -71,7 +71,7 @@ class ClassifyWork(ShardWork[Classify]):
         return commit.model_copy(update={"runtime": runtime, "precision": precision})
 
     def give_up(self, spec: Classify, lease: Lease, retry: int, kills: int) -> ShardCommit:
-        """Bisect a shard until the image that ends workers is alone in one, and write an error row for that."""
+        """Bisect the shard, or write an error row if the image that ends workers is alone in it."""
         items, model = self._items(spec, lease), self.models.model(spec.model)
         if len(items) > 1:
             return self._split(spec, lease.shard, items)
@@ -89,7 +89,7 @@ class ClassifyWork(ShardWork[Classify]):
         output = f"{spec.output}{shard_stem(lease.shard, retry)}.parquet"
         bucket, key = parse_s3(output)
         if not self.backend.store.put_if_absent(key, data, bucket=bucket):
-            # A worker that died before its commit, or a twin: what stands is what counts.
+            # Left by a worker that died before its commit, or by a twin: what is written counts.
             data = self.backend.store.get(key, bucket=bucket)
             rows = tally(read_rows(data), model)
         return ShardCommit(
@@ -105,10 +105,10 @@ class ClassifyWork(ShardWork[Classify]):
         )
 
     def _split(self, spec: Classify, shard: int, items: list[Item]) -> ShardCommit:
-        """Write the two halves as shards of their own; nobody counts them before the commit does."""
+        """Write the manifests of two halves; they count only once the commit names them."""
         plan = read_plan(self.backend.store, spec.id)
         if plan is None:
-            raise ServiceUnavailable(f"Shard {shard} of {spec.id} is bisected once the plan is complete.")
+            raise ServiceUnavailable(f"Shard {shard} of {spec.id} can only be bisected once the plan is complete.")
         halves = child_shards(shard, plan.shards)
         middle = len(items) // 2
         log.warning("Shard %d of %s killed its workers and is bisected into %d and %d", shard, spec.id, *halves)
@@ -117,7 +117,7 @@ class ClassifyWork(ShardWork[Classify]):
         return ShardCommit(shard=shard, items=len(items), ok=0, errors=0, split=halves)
 
     def _earlier_rows(self, spec: Classify, shard: int, retry: int) -> dict[int, dict[str, object]]:
-        """Rows by position that need no second run."""
+        """Return the rows of earlier runs that are not errors, by position."""
         for earlier in range(retry - 1, -1, -1):
             try:
                 commit = read_commit(self.backend.store, spec.id, shard, earlier)
@@ -139,7 +139,7 @@ class ClassifyWork(ShardWork[Classify]):
         items: list[Item],
         old: dict[int, dict[str, object]],
     ) -> Rows:
-        """Rows for every item, in the order of the manifest."""
+        """Return a row for every item, in manifest order."""
         todo = [item for n, item in enumerate(items) if n not in old]
         fresh = self._results(spec, lease, loaded, todo)
         rows = Rows(model, spec.embed)
@@ -152,12 +152,12 @@ class ClassifyWork(ShardWork[Classify]):
         return rows
 
     def _results(self, spec: Classify, lease: Lease, loaded: Loaded, items: list[Item]) -> Iterator[Result]:
-        """One result an item. A few batches are under way at a time, so memory stays flat."""
+        """Yield one result per item. Only a few batches are in flight at a time, so memory stays flat."""
         under_way: deque[tuple[Future[list[Result]], int]] = deque()
         batch: list[Encoded] = []
         fresh = held = 0  # bytes of frames: in the batch, and under way
         size = min(loaded.runtime.batch_size, _SUBMIT)
-        # Two for each lane, and two whole batches where the device takes more than that.
+        # Two per lane, or two whole batches if the device takes more.
         most = max(2 * loaded.runtime.lanes, 2 * loaded.runtime.batch_size // size) + 1
         for _, encoded in self.fetcher.read(items):
             batch.append(encoded)
@@ -180,10 +180,10 @@ class ClassifyWork(ShardWork[Classify]):
 
 def _poison(kills: int) -> WorkerKilled:
     return WorkerKilled(
-        f"Alone in its shard, the image ended its worker (attempt {kills}); look at the file, then retry the job."
+        f"Alone in its shard, the image ended its worker {kills} times; look at the file, then retry the job."
     )
 
 
 def make_work(resources: Resources) -> ClassifyWork:
-    """What labels the images of shards in this process."""
+    """Return what labels images in this process."""
     return ClassifyWork(resources.backend, resources.fetcher, resources.models, SharedExclusiveLock())

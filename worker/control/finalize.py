@@ -1,4 +1,7 @@
-"""Ends a job whose shards are done: counts from the commits, summary, label index, `_SUCCESS` last."""
+"""End jobs whose shards are done: counts from the commits, summary, `labels.csv`, and `_SUCCESS` last.
+
+The record of a kind in `contract.jobs.kinds` names its finalizer. What takes torch is handed to a worker.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ _LOCK_SECONDS = 120.0
 
 
 def finalize(backend: Backend, job: str) -> None:
-    """End a job whose shards are done, as its kind does that. Harmless when run twice."""
+    """End a job whose shards are done. It is safe to run twice."""
     with backend.ledger.lock("finalize", job, _LOCK_SECONDS) as lock:
         if lock is None or backend.ledger.state(job) != "finalizing":
             return
@@ -47,9 +50,9 @@ def finalize(backend: Backend, job: str) -> None:
 
 
 def _committed(backend: Backend, spec: Spec) -> tuple[Plan, list[ShardCommit]] | None:
-    """Return the plan and the newest commit of each shard; None if the bucket lacks some, and the job goes on.
+    """Return the plan and each shard's newest commit, or None if the bucket lacks some: then the job is reopened.
 
-    Commits may be missing once more items failed than may: then the job ends with what there is.
+    Commits may be missing if the error budget is exceeded: the job then ends with what there is.
     """
     store, job = backend.store, spec.id
     plan, newest = read_plan(store, job), commit_keys(store, job)
@@ -58,20 +61,20 @@ def _committed(backend: Backend, spec: Spec) -> tuple[Plan, list[ShardCommit]] |
         over_budget = sum(commit.errors for commit in commits) > spec.error_limit(plan.items)
         if over_budget or not _missing(backend, job, plan, commits):
             return plan, commits
-    log.warning("The ledger took %s for done and the bucket knows better: its books are written anew", job)
+    log.warning("The ledger says that %s is done, but the bucket lacks commits; the ledger is rebuilt", job)
     reopen(backend, job)
     return None
 
 
 def hand_over(backend: Backend, spec: ImagesSpec) -> None:
-    """Have a worker end a job that generates, because that takes torch."""
-    # Each tick comes here until the job has ended, and need not read every commit for that.
+    """Have a worker end a job that generates images."""
+    # Every tick comes here until the job has ended, and need not read every commit each time.
     if not _handed_over(backend, spec.id) and _committed(backend, spec) is not None:
         backend.queues.finish(spec.id)
 
 
 def end_labels(backend: Backend, spec: Classify) -> None:
-    """End a job that labels: remove the rows that a retry replaced, write labels.csv and the summary."""
+    """End a job that labels: delete rows that a retry replaced, write `labels.csv` and the summary."""
     found = _committed(backend, spec)
     if found is None:
         return
@@ -119,7 +122,7 @@ def end_labels(backend: Backend, spec: Classify) -> None:
 
 
 def end_single(backend: Backend, spec: Train | Evaluate | Verify) -> None:
-    """End a job of one shard: what it made is there already, what is left is to say so."""
+    """End a job of one shard, whose result is complete already."""
     found = _committed(backend, spec)
     if found is None:
         return
@@ -134,12 +137,12 @@ def end_single(backend: Backend, spec: Train | Evaluate | Verify) -> None:
 
 
 def _handed_over(backend: Backend, job: str) -> bool:
-    """Return whether a worker ends the job now, or the message for one waits."""
+    """Return whether a worker is ending the job, or a message for one is waiting."""
     return backend.ledger.locked("finish", job) or (job,) in backend.ledger.messages((QUEUE_GENERATE,), 0)
 
 
 def _missing(backend: Backend, job: str, plan: Plan, commits: list[ShardCommit]) -> bool:
-    """Whether a shard of the plan, or a half of a bisected one, has no commit, or not its last retry's."""
+    """Return whether a planned shard, or half of a bisected one, lacks a commit, or that of its last retry."""
     newest = {commit.shard: commit.retry for commit in commits}
     wanted = {*range(plan.shards), *(half for commit in commits for half in commit.split or ())}
     required = required_retries(read_retries(backend.store, job))
@@ -147,7 +150,7 @@ def _missing(backend: Backend, job: str, plan: Plan, commits: list[ShardCommit])
 
 
 def _remove_superseded(backend: Backend, job: str, commits: list[ShardCommit]) -> None:
-    """After a retry `out/*.parquet` holds each row once again."""
+    """Delete the outputs that a retry replaced, so that `out/*.parquet` holds each row once."""
     for commit in commits:
         for earlier in range(commit.retry):
             key = JobKeys(job).commit(commit.shard, earlier)

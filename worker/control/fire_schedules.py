@@ -26,7 +26,7 @@ Clock = Callable[[], datetime]
 
 @dataclass(frozen=True)
 class Due:
-    """A tick to be decided about; `missed` ticks before it passed while everything was down."""
+    """A due tick; `missed` earlier ticks passed while everything was down."""
 
     at: datetime
     missed: int = 0
@@ -34,17 +34,17 @@ class Due:
 
 
 def utc_now() -> datetime:
-    """The clock of this machine."""
+    """Return the time by this machine's clock."""
     return datetime.now(UTC)
 
 
 def fire(backend: Backend, settings: Settings, now: datetime) -> None:
-    """Fire every tick up to `now`. What is wrong with one schedule keeps no other from its ticks."""
+    """Fire every tick up to `now`. A faulty schedule does not affect the others."""
     schedules = Schedules(backend.store)
     for name in schedules.names():
         try:
             _fire(backend, schedules, name, now, outage_seconds(settings))
-        except UnknownSchedule:  # it was removed since it was listed
+        except UnknownSchedule:  # removed since it was listed
             backend.ledger.forget_schedule(name)
         except ImagemillError as error:
             log.warning("The schedule %s waits for the next round: %s", name, error)
@@ -53,17 +53,17 @@ def fire(backend: Backend, settings: Settings, now: datetime) -> None:
 
 
 def outage_seconds(settings: Settings) -> float:
-    """A tick that is later than this was missed: longer than a restart, and than a few rounds, takes."""
+    """Return how late a tick must be to count as missed: longer than a restart or a few rounds take."""
     return max(120.0, 3 * settings.reconcile_seconds)
 
 
 def due(schedule: Schedule, last: datetime, now: datetime, outage: float) -> list[Due]:
-    """What to decide about, oldest first, when every tick up to `last` is done with.
+    """Return the due ticks after `last`, oldest first.
 
-    Each tick by itself, unless the first is more than `outage` seconds late. Then everything was down, and one tick
-    stands for all of them, the newest: it runs, or under `skip` only if it is not late itself.
+    If the first is more than `outage` seconds late, everything was down: then the newest tick stands for all of them.
+    It runs, or, under `skip`, runs only if it is not late itself.
     """
-    # A year of minutes is 4 s: no need for more than a list.
+    # A list is enough: a year of minutes takes 4 s.
     found = list(takewhile(lambda at: at <= now, schedule.runs(last)))
     if not found or (now - found[0]).total_seconds() <= outage:
         return [Due(at) for at in found]
@@ -83,7 +83,7 @@ def _fire(backend: Backend, schedules: Schedules, name: str, now: datetime, outa
     for tick in found:
         decided = schedules.decide(name, tick.at, _decision(backend, schedule, tick, now))
         _carry_out(backend, schedules, name, tick.at, decided)
-        # Last: whoever dies before this line finds the same tick due again, and decided.
+        # Last: after a death before this line the same tick is due again, and already decided.
         backend.ledger.set_last_tick(name, tick.at.timestamp())
     if found:
         schedules.prune(name)
@@ -92,7 +92,7 @@ def _fire(backend: Backend, schedules: Schedules, name: str, now: datetime, outa
 
 
 def _recover(backend: Backend, schedules: Schedules, name: str) -> datetime | None:
-    """The last tick by the bucket, which may have been decided and not begun."""
+    """Return the last tick in the bucket, after starting its job, which may have been decided and not begun."""
     newest = schedules.last(name)
     if newest is None:
         return None
@@ -105,13 +105,13 @@ def _decision(backend: Backend, schedule: Schedule, tick: Due, now: datetime) ->
     at = to_iso(tick.at)
     if not tick.run:
         late = round((now - tick.at).total_seconds() / 60)
-        reason = f"It was seen {late:,} min late, after an outage, and the schedule skips what it missed."
+        reason = f"It came due during an outage and was noticed {late:,} min late; the schedule skips missed ticks."
         return Tick(at=at, state="skipped", reason=reason, missed=tick.missed)
     id = job_id(schedule.name, tick.at)
     try:
         spec = fill(schedule.template, id=id, store=backend.store)
     except ServiceUnavailable:
-        raise  # the next round asks again
+        raise  # the next round tries again
     except ImagemillError as error:
         log.warning("The tick %s of %s makes no job: %s", at, schedule.name, error)
         return Tick(at=at, state="failed", reason=str(error), missed=tick.missed)
@@ -119,13 +119,13 @@ def _decision(backend: Backend, schedule: Schedule, tick: Due, now: datetime) ->
 
 
 def _carry_out(backend: Backend, schedules: Schedules, name: str, at: datetime, tick: Tick) -> None:
-    """Begin the job of a tick; harmless where it was begun."""
+    """Submit the job of a tick, unless it was submitted before."""
     if tick.state != "submitted":
         return
     try:
         fresh = submit(backend, parse_spec(tick.spec))
     except JobConflict:
-        reason = f"Somebody else's job has the id {tick.job} already; look at it with `imagemill show {tick.job}`."
+        reason = f"The id {tick.job} belongs to another job; `imagemill show {tick.job}` shows it."
         log.warning("The tick %s of %s makes no job: %s", tick.at, name, reason)
         schedules.correct(name, at, Tick(at=tick.at, state="failed", reason=reason, missed=tick.missed))
     else:

@@ -1,4 +1,8 @@
-"""Cuts a source into shards, page by page, and queues them while it goes on listing."""
+"""Plan jobs: cut a source, or what is to be generated, into shards, and queue them.
+
+The record of a kind in `contract.jobs.kinds` names its planner. A planner knows sources and manifests, not how a shard
+is run.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +25,12 @@ from worker.sources.lister import labelled_items, lister
 
 log = logging.getLogger(__name__)
 
-# A planner that dies is replaced this many seconds after its last shard.
+# A planner that dies is replaced after this many seconds.
 _LOCK_SECONDS = 60.0
 
 
 def plan(backend: Backend, job: str) -> None:
-    """Plan a job, or go on where an earlier planner stopped; a second planner at the same time leaves."""
+    """Plan a job, or continue where an earlier planner stopped; return at once if another planner is at work."""
     with backend.ledger.lock("plan", job, _LOCK_SECONDS) as lock:
         if lock is None:
             return
@@ -37,7 +41,7 @@ def plan(backend: Backend, job: str) -> None:
         except ImagemillError as error:
             close(backend, job, "failed", str(error))
         except Exception as error:
-            # A plan that fails once fails each time: better an end with a reason than a job that never begins.
+            # An unforeseen error would recur: better a job that fails with a reason than one that never starts.
             log.exception("The plan of %s failed", job)
             close(backend, job, "failed", f"The source could not be planned ({error!r}); see the controller's log.")
 
@@ -61,7 +65,7 @@ def single_shard(backend: Backend, spec: Spec, lock: Lock) -> None:
 
 
 def cut_source(backend: Backend, spec: Classify, lock: Lock) -> Plan | None:
-    """Cut the source into shards, behind those that are there; None where somebody ended the job or took over."""
+    """Cut the source into shards, after those that exist; return None if the job ended or another planner took over."""
     job = spec.id
     listing = lister(backend.store, spec.source, frames=spec.frames)
     number, total, last = _written(backend, job)
@@ -81,10 +85,10 @@ def cut_source(backend: Backend, spec: Classify, lock: Lock) -> Plan | None:
 
 
 def cut_blocks(backend: Backend, spec: Reconstruct, lock: Lock) -> Plan | None:
-    """Cut the source into blocks of `shard_size` images, all but the last: a shard knows by its number which they are.
+    """Cut the source into blocks of `shard_size` images; the last may be smaller.
 
-    Nothing runs before the plan is there, so a planner that dies is followed by one that begins again: the blocks of
-    two listings never mix. IDX files need no list of what is in them. None where somebody took over.
+    No shard runs before the plan is complete, so after a planner died the next one starts over, and blocks of two
+    listings never mix. A source that is read as a whole needs no manifests. Return None if another planner took over.
     """
     number = total = 0
     counted = lister(backend.store, spec.source).count("test")
@@ -112,7 +116,7 @@ def _write_plan(backend: Backend, job: str, *, shards: int, items: int, skipped:
 
 
 def cut_candidates(backend: Backend, spec: SampledSpec, lock: Lock) -> Plan:
-    """Write down what is to be generated, for the present: a synthesis asks for more once some is accepted."""
+    """Write down what is to be generated first; a synthesis adds more once it knows how much was accepted."""
     wave = first_wave(spec)
     candidate_plan.write(backend.store, spec.id, wave)
     return _write_plan(backend, spec.id, shards=len(wave), items=sum(map(len, wave)))
@@ -124,7 +128,7 @@ def cut_steps(backend: Backend, spec: Interpolate, lock: Lock) -> Plan:
 
 
 def _written(backend: Backend, job: str) -> tuple[int, int, Item | None]:
-    """What an earlier planner wrote: how many shards, how many items in them, the last item."""
+    """Return what an earlier planner wrote: the number of shards, the number of items, the last item."""
     shards, items, last = 0, 0, None
     for entry in backend.store.list(JobKeys(job).plan_prefix):
         if parse_shard(entry.key):
@@ -134,5 +138,5 @@ def _written(backend: Backend, job: str) -> tuple[int, int, Item | None]:
 
 
 def _nothing(label: str, skipped: int) -> str:
-    others = f" (files that are no images by their name: {skipped:,})" if skipped else ""
+    others = f" (other files: {skipped:,})" if skipped else ""
     return f"{label} holds no images{others}; check the address."

@@ -1,8 +1,7 @@
-"""The tick: fires the schedules, then reconciles. Whatever was lost, by a killed worker, a wiped Redis or a dropped
-message, goes on.
+"""The tick: fire due schedules, then resend whatever a killed worker, a wiped Redis or a lost message left undone.
 
-The reconciler compares three things that should agree, the bucket, the ledger and the queue, and sends again
-what is missing. A message too many is harmless, so it never has to be sure.
+The reconciler compares bucket, ledger and queues, which should agree, and sends what is missing. Duplicate messages are
+harmless, so it need not be certain that one was lost.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ log = logging.getLogger(__name__)
 
 
 def tick(backend: Backend, settings: Settings, now: Clock = utc_now) -> None:
-    """Run one round. Two clocks are harmless: the second one's tick comes too soon after the first one's."""
+    """Run one round, unless the last one was less than half an interval ago: two clocks do the work of one."""
     if not backend.ledger.once_in(settings.reconcile_seconds / 2, "tick"):
         return
     ledger = backend.ledger
     ledger.ticked(5 * settings.reconcile_seconds)
-    # First: a job that cannot be reconciled must not keep schedules from their ticks.
+    # Schedules first: a job that cannot be reconciled must not delay them.
     fire(backend, settings, now())
     lost: dict[str, list[int]] = {}
     for job in sorted({*active_jobs(backend.store), *ledger.active()}):
         try:
             late = _reconcile(backend, settings, job)
-        except InvalidInput as error:  # a newer version made the job; it must not keep the others from going on
+        except InvalidInput as error:  # made by a newer version; it must not block the others
             log.warning("%s waits for a controller of its version: %s", job, error)
             continue
         if late:
@@ -42,14 +41,14 @@ def tick(backend: Backend, settings: Settings, now: Clock = utc_now) -> None:
 
 
 def _reconcile(backend: Backend, settings: Settings, job: str) -> list[int]:
-    """Send again what a job lacks; return the shards whose messages have waited for long and may be lost.
+    """Resend what a job lacks; return the shards that have been queued for long, whose messages may be lost.
 
     Raises InvalidInput for a job of an unknown kind.
     """
     ledger = backend.ledger
     state = ledger.state(job)
     if state is None:
-        log.warning("Redis has forgotten %s; its books are written anew from the bucket", job)
+        log.warning("Redis has lost %s; its ledger entry is rebuilt from the bucket", job)
         _rebuild(backend, job)
         return []
     if state in ENDED:
@@ -66,14 +65,14 @@ def _reconcile(backend: Backend, settings: Settings, job: str) -> list[int]:
     if step.queue:
         log.warning("Shards %s of %s are queued again", list(step.queue), job)
     backend.follow_up(job, step)
-    # A planner holds a lock while it works; without one the plan may be lost.
+    # A planner holds a lock while it works; without the lock its message may be lost.
     if state in ("queued", "planning") and not ledger.locked("plan", job):
         backend.queues.plan(job)
     return [shard for shard, age in ledger.waiting(job).items() if age > settings.reconcile_seconds]
 
 
 def _requeue(backend: Backend, settings: Settings, late: dict[str, list[int]]) -> None:
-    """Send again what should wait in the queue and does not."""
+    """Resend the messages that should be in a queue and are not."""
     waiting = backend.ledger.messages(WORKER_QUEUES, settings.lease_seconds)
     for job, shards in late.items():
         missing = [shard for shard in shards if (job, shard) not in waiting]

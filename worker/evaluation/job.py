@@ -1,4 +1,4 @@
-"""Judges a model for an evaluate job: the judge of the model's task, then figures and a page.
+"""Evaluate a model for an evaluate job: run the judge of the model's task, then write figures and a page.
 
     judge → figures, page
 
@@ -36,14 +36,14 @@ FIGURES = "evaluation.json"
 
 @dataclass(frozen=True)
 class EvaluateWork(ShardWork[Evaluate]):
-    """What a worker needs to judge models; it shares the models that it labels with."""
+    """Evaluates models, with the loaded models of the process."""
 
     backend: Backend
     reader: DatasetReader
     models: Models
     judge_generator: Callable[[Case], Judgement]
     training: threading.Lock
-    """Held by what trains: a generator is judged by training classifiers, and a process trains one thing at a time."""
+    """Held while this process trains. Judging a generator trains classifiers, and only one training runs at a time."""
 
     @contextmanager
     def admit(self, job: str) -> Iterator[bool]:
@@ -61,7 +61,7 @@ class EvaluateWork(ShardWork[Evaluate]):
             model = read_spec(self.backend.store, job).model
             return self.models.model(model).task == "generate"
         except ImagemillError:
-            return False  # it is met again under the lease, where it is reported
+            return False  # the error recurs under the lease, where it is reported
 
     def give_up(self, spec: Evaluate, lease: Lease, retry: int, kills: int) -> ShardCommit:
         raise ModelError(f"The evaluation of {spec.model} ended {kills} workers; see their logs.")
@@ -99,7 +99,7 @@ class EvaluateWork(ShardWork[Evaluate]):
         )
 
     def _write(self, spec: Evaluate, model: Model, found: Judgement) -> None:
-        """The figures as JSON, and the page."""
+        """Write the figures as JSON, and the page."""
         html = page.render(
             f"Evaluation of {model.ref}",
             model=f"{model.ref}, {model.family}",
@@ -113,7 +113,7 @@ class EvaluateWork(ShardWork[Evaluate]):
 
 
 def make_work(resources: Resources) -> EvaluateWork:
-    """What judges models in this process."""
+    """Return what evaluates models in this process."""
     return EvaluateWork(
         backend=resources.backend,
         reader=resources.reader,

@@ -1,9 +1,9 @@
-"""Trains a model for a train job, and publishes it.
+"""Train a model for a train job, and publish it.
 
     data → plan → steps ‖ checkpoints → publish
 
-A worker that dies loses what came after its last checkpoint; another goes on from there, and ends with the same
-weights. It knows nothing of Celery, nor of what a family learns (`worker.training.learners`).
+A worker that dies loses the steps since its last checkpoint; another continues there, and ends with the same weights.
+It knows nothing of Celery, nor of what a family learns (`worker.training.learners`).
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ from worker.training.publish import Trained, publish, training_losses
 log = logging.getLogger(__name__)
 
 _KEPT = 2
-"""Checkpoints in the bucket: should the newest be damaged, the one before it is not."""
+"""Number of checkpoints kept: if the newest is damaged, the one before it is used."""
 
 
 @dataclass(frozen=True)
 class TrainWork(ShardWork[Train]):
-    """What a worker needs to train; one training at a time has the device to itself."""
+    """Trains models, one at a time, so that a training has the device to itself."""
 
     backend: Backend
     reader: DatasetReader
@@ -62,7 +62,7 @@ class TrainWork(ShardWork[Train]):
     checkpoint_seconds: float
     leaving: threading.Event
     training: threading.Lock
-    """Held by whatever trains in this process."""
+    """Held while this process trains."""
 
     def admit(self, job: str) -> AbstractContextManager[bool]:
         return exclusively(self.training)
@@ -77,7 +77,7 @@ class TrainWork(ShardWork[Train]):
         )
 
     def make(self, spec: Train, lease: Lease, retry: int) -> ShardCommit:
-        """Train from the newest checkpoint on, and publish the model."""
+        """Train, from the newest checkpoint if there is one, and publish the model."""
         prepared = self._data(spec, lease)
         learn, held_out = split(prepared.data, spec.recipe.validation, spec.recipe.seed)
         total = len(learn) * spec.recipe.epochs
@@ -119,11 +119,11 @@ class TrainWork(ShardWork[Train]):
         return self.reader.read(spec.source, wanted, seen)
 
     def _plan(self, spec: Train, plan: Plan) -> None:
-        """How much there is to do is written down once; the data must be the same each time."""
+        """Write the plan once; raise InvalidSource if a later attempt finds other data."""
         store = self.backend.store
         if not store.put_if_absent(JobKeys(spec.id).plan, plan.to_json()) and read_plan(store, spec.id) != plan:
             raise InvalidSource(
-                f"{spec.source.label} has changed since {spec.id} was begun; restore it, or start a new job."
+                f"{spec.source.label} has changed since {spec.id} started; restore it, or submit a new job."
             )
         limit = spec.error_limit(plan.items)
         self.backend.ledger.complete(
@@ -131,9 +131,9 @@ class TrainWork(ShardWork[Train]):
         )
 
     def _outcome(self, spec: Train, learn: Dataset, held_out: Dataset, hooks: _Hooks) -> Outcome:
-        """Train from the newest checkpoint that is whole, or from the beginning where there is none.
+        """Train from the newest intact checkpoint, or from the beginning if there is none.
 
-        Raises ObjectDamaged where there are some and all of them are damaged.
+        Raises ObjectDamaged if there are checkpoints and all are damaged.
         """
         damaged: ObjectDamaged | None = None
         for start in [*self._checkpoints(spec.id), None]:
@@ -154,25 +154,25 @@ class TrainWork(ShardWork[Train]):
                     checkpoint_seconds=self.checkpoint_seconds,
                 )
             except ObjectDamaged as error:
-                log.warning("A checkpoint of %s is passed over: %s", spec.id, error)
+                log.warning("A checkpoint of %s is skipped: %s", spec.id, error)
                 damaged = error
             except DeviceOutOfMemory as error:
                 raise ModelError(str(error)) from error
-        raise AssertionError("the last turn returns or raises")
+        raise AssertionError("the last iteration returns or raises")
 
     def _checkpoints(self, job: str) -> Iterator[bytes]:
-        """The bytes of the checkpoints in the bucket, newest first."""
+        """Yield the bytes of the checkpoints, newest first."""
         for key in reversed(_checkpoint_keys(self.backend, job)):
             yield self.backend.store.get(key)
 
 
 def _checkpoint_keys(backend: Backend, job: str) -> list[str]:
-    """Oldest first."""
+    """Return the keys of the checkpoints, oldest first."""
     return sorted(entry.key for entry in backend.store.list(JobKeys(job).checkpoint_prefix))
 
 
 class _Hooks:
-    """Tells the ledger and the bucket how a training goes, and the training when to stop."""
+    """Reports a training's progress to ledger and bucket, and tells the training when to stop."""
 
     def __init__(self, backend: Backend, spec: Train, lease: Lease, leaving: threading.Event, an_epoch: int) -> None:
         self._backend, self._spec, self._lease, self._leaving = backend, spec, lease, leaving
@@ -188,11 +188,11 @@ class _Hooks:
         _leave(self._leaving, self._spec.id)
 
     def checkpoint(self, images: int, data: bytes) -> None:
-        self._lease.check()  # who has lost it leaves the bucket to the next
+        self._lease.check()  # after losing the lease the bucket belongs to the next worker
         self._backend.store.put(self._keys.checkpoint(images), data)
         for key in _checkpoint_keys(self._backend, self._spec.id)[:-_KEPT]:
             self._backend.store.delete(key)
-        # Whatever ends the worker from here on is no fault of what came before.
+        # What ends the worker from here on is not blamed on the steps before.
         self._backend.ledger.begin(self._spec.id, self._lease.shard, self._lease.token, 0)
 
     def epoch(self, record: EpochRecord, picture: Image.Image | None) -> None:
@@ -206,7 +206,7 @@ class _Hooks:
         self._backend.store.put(self._keys.history, history)
 
     def picture_of(self, epoch: int) -> bytes | None:
-        """The picture of an epoch as PNG, None where it has none."""
+        """Return the picture of an epoch as PNG, or None."""
         try:
             return self._backend.store.get(self._keys.picture(epoch))
         except ObjectNotFound:
@@ -215,11 +215,11 @@ class _Hooks:
 
 def _leave(leaving: threading.Event, job: str) -> None:
     if leaving.is_set():
-        raise WorkerLeaving(f"This worker ends; another goes on with {job} from its last checkpoint.")
+        raise WorkerLeaving(f"This worker is leaving; another continues {job} from its last checkpoint.")
 
 
 def make_work(resources: Resources) -> TrainWork:
-    """What trains in this process."""
+    """Return what trains in this process."""
     tune_allocator()
     calm_openmp()
     return TrainWork(

@@ -331,7 +331,10 @@ def test_what_was_missed_in_hours_runs_once_or_not_at_all(
     newest = Schedules(backend.store).history("nightly", 1)[0]
     assert (newest.at[:16], newest.state, newest.missed) == ("2026-11-24T04:00", "submitted" if ran else "skipped", 2)
     if not ran:
-        assert newest.reason == "It was seen 30 min late, after an outage, and the schedule skips what it missed."
+        assert (
+            newest.reason
+            == "It came due during an outage and was noticed 30 min late; the schedule skips missed ticks."
+        )
     fire(backend, settings, NIGHT + 4 * HOUR)
     assert jobs(backend.store) == ["nightly-20261124t0100", *caught_up, "nightly-20261124t0500"]
 
@@ -489,8 +492,7 @@ def test_an_id_that_is_somebody_elses(backend: Backend, settings: Settings, regi
     found = Schedules(backend.store).history("nightly", 2)
     assert [tick.state for tick in found] == ["failed"]
     assert found[0].reason == (
-        "Somebody else's job has the id nightly-20261124t0100 already; look at it with "
-        "`imagemill show nightly-20261124t0100`."
+        "The id nightly-20261124t0100 belongs to another job; `imagemill show nightly-20261124t0100` shows it."
     )
 
 

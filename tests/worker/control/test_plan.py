@@ -83,7 +83,7 @@ def test_a_source_that_is_empty_by_now_ends_the_job(backend: Backend) -> None:
     end = read_end(backend.store, "job")
     assert end is not None
     assert end.state == "failed"
-    assert end.reason == "in holds no images (files that are no images by their name: 1); check the address."
+    assert end.reason == "in holds no images (other files: 1); check the address."
 
 
 def test_two_planners_make_one_plan(backend: Backend) -> None:
