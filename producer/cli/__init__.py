@@ -1,6 +1,6 @@
 """The `imagemill` command. Starting it imports click and nothing else; a command imports what it needs.
 
-Exit codes: 0 done, 1 the job failed, was canceled or passed its error budget, 2 usage,
+Exit codes: 0 done, 1 the job failed, was canceled or exceeded its error budget, 2 usage,
 3 a service cannot be reached, 130 interrupted. Results go to stdout, everything else to stderr.
 """
 
@@ -21,36 +21,36 @@ EXIT_INTERRUPTED = 130
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("deploy.cli:up", "Start the embedded stack: Redis, an S3 store, a controller, workers."),
-    "down": ("deploy.cli:down", "Stop the embedded stack; the data stays."),
-    "doctor": ("producer.cli.doctor:doctor", "Check every part, and say what to do."),
+    "down": ("deploy.cli:down", "Stop the embedded stack, and keep its data."),
+    "doctor": ("producer.cli.doctor:doctor", "Check every part, and say how to fix it."),
     "models": ("producer.cli.models:models", "List, show, push, pull, alias and remove models."),
     "classify": ("producer.cli.submit:classify", "Label every image of a folder, bucket or manifest."),
     "train": ("producer.cli.submit:train", "Train a model on labelled images, and publish it."),
-    "evaluate": ("producer.cli.submit:evaluate", "Judge a model by labelled images."),
-    "generate": ("producer.cli.submit:generate", "Generate images, as they come."),
+    "evaluate": ("producer.cli.submit:evaluate", "Evaluate a model on labelled images."),
+    "generate": ("producer.cli.submit:generate", "Generate images without a quality gate."),
     "synthesize": (
         "producer.cli.submit:synthesize",
-        "Generate a dataset: images of each class that pass every test.",
+        "Generate a dataset of images that pass a quality gate.",
     ),
     "verify": ("producer.cli.submit:verify", "Generate images of a job again, and compare."),
-    "schedule": ("producer.cli.schedule:schedule", "Have jobs made by the clock, and see what came of them."),
+    "schedule": ("producer.cli.schedule:schedule", "Submit jobs on a schedule, and see how they went."),
     "jobs": ("producer.cli.jobs:jobs", "List jobs, newest first."),
     "show": ("producer.cli.jobs:show", "Show one job."),
     "follow": ("producer.cli.follow:follow", "Follow a job to its end."),
-    "cancel": ("producer.cli.jobs:cancel", "Stop a job; what is labelled stays."),
-    "resume": ("producer.cli.jobs:resume", "Go on with a job that stopped."),
+    "cancel": ("producer.cli.jobs:cancel", "Stop a job, and keep what it has done."),
+    "resume": ("producer.cli.jobs:resume", "Continue a job that stopped."),
     "retry": ("producer.cli.jobs:retry", "Run the failed images of a job again."),
-    "errors": ("producer.cli.results:errors", "List the images of a job that failed, and why."),
-    "results": ("producer.cli.results:results", "Write the labels of a job, in a format of your choice."),
-    "export": ("producer.cli.export:export", "Write the images of a job that generated some, as a data set."),
-    "report": ("producer.cli.report:report", "Write the page of a job."),
-    "rebuild": ("producer.cli.jobs:rebuild", "Write the ledger anew from the bucket."),
+    "errors": ("producer.cli.results:errors", "List the failed images of a job, and why they failed."),
+    "results": ("producer.cli.results:results", "Write the labels of a job as JSONL, CSV, Parquet, …"),
+    "export": ("producer.cli.export:export", "Write the generated images of a job as a dataset."),
+    "report": ("producer.cli.report:report", "Write the HTML page of a job."),
+    "rebuild": ("producer.cli.jobs:rebuild", "Rewrite the ledger from the bucket."),
 }
-"""Each command, in the order of `--help`: where it is, and its line there."""
+"""Each command in the order of `--help`: where it is defined, and its line of help."""
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command when it is called, and ends errors as one line and an exit code."""
+    """A group that imports a command when it is called, and turns an error into one line and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -63,7 +63,7 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The table of commands, from their lines above: nothing is imported for it."""
+        """Write the table of commands without importing any of them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
@@ -78,7 +78,7 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt:
             ctx.exit(EXIT_INTERRUPTED)
         except BrokenPipeError:
-            # Whoever read us has enough. The interpreter flushes stdout once more when it ends.
+            # The reader of the pipe has gone. The interpreter flushes stdout once more at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(0)
         except OSError as error:
@@ -91,10 +91,10 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Run `imagemill COMMAND --help` for an example of each.",
+    epilog="`imagemill COMMAND --help` shows examples of a command.",
 )
 def cli() -> None:
-    """Label images in bulk, and generate them in bulk.
+    """Label and generate images in bulk.
 
     \b
     Example:

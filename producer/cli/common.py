@@ -1,4 +1,4 @@
-"""What all commands share: their options, and how they print."""
+"""What all commands share: common options, and printing."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def shared_options(function: F) -> F:
-    """`--json` (the argument `as_json`) and `--data`, which every command takes."""
+    """Add `--json` (as the argument `as_json`) and `--data`, which every command takes."""
     return stack_option("--data")(json_option(function))
 
 
 def json_option(function: F) -> F:
-    """`--json`, as the argument `as_json`."""
-    return click.option("--json", "as_json", is_flag=True, help="JSON: one object; lists, one a line.")(function)
+    """Add `--json`, as the argument `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON: one object, or one per line for a list.")(
+        function
+    )
 
 
 def stack_option(name: str) -> Callable[[F], F]:
-    """The folder of the embedded stack; `--stack` where `--data` is what a model learns from."""
+    """Add the option for the folder of the embedded stack; it is `--stack` where `--data` names the training data."""
     return click.option(
         name,
         type=click.Path(file_okay=False, path_type=Path),
@@ -45,12 +47,12 @@ def _use_data(_: click.Context, __: click.Parameter, folder: Path | None) -> Non
 
 
 def say(text: str) -> None:
-    """A line for people, on stderr."""
+    """Print a line for people to stderr."""
     click.echo(text, err=True)
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on one line of stdout."""
+    """Print one JSON object on one line of stdout."""
     import json
 
     click.echo(json.dumps(value, ensure_ascii=False))
@@ -89,7 +91,7 @@ def _print_rich(headings: Sequence[str], rows: Iterable[Sequence[str]], right: S
 
 
 def print_fields(fields: Mapping[str, str]) -> None:
-    """Names and values on stdout, one a line; empty ones are left out."""
+    """Print names and values to stdout, one per line, without empty ones."""
     width = max((len(name) for name in fields), default=0)
     for name, value in fields.items():
         if value:
@@ -97,7 +99,7 @@ def print_fields(fields: Mapping[str, str]) -> None:
 
 
 def print_status(status: Status, *, as_json: bool) -> None:
-    """One job on stdout."""
+    """Print one job to stdout."""
     if as_json:
         print_json(status.model_dump())
     else:
@@ -105,7 +107,7 @@ def print_status(status: Status, *, as_json: bool) -> None:
 
 
 def status_fields(status: Status) -> dict[str, str]:
-    """A job for people."""
+    """Return what people see of a job: names and values, in order."""
     total = "?" if status.total is None else f"{status.total:,}"
     shards = status.shards
     return {
@@ -130,17 +132,17 @@ def status_fields(status: Status) -> dict[str, str]:
 
 
 def figures(metrics: Mapping[str, float] | None) -> str:
-    """The figures of a training on one line: `epoch 3, train_loss 0.41, accuracy 0.913`."""
+    """Return the figures of a training on one line: `epoch 3, train_loss 0.41, accuracy 0.913`."""
     return ", ".join(f"{name} {_number(value)}" for name, value in (metrics or {}).items() if name != "epochs")
 
 
 def _number(value: float) -> str:
-    """Four digits, and counts in full."""
+    """Format with four significant digits, and whole numbers in full."""
     return f"{value:,.0f}" if value >= 1000 and value == int(value) else f"{value:.4g}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: `42 s`, `3 min 5 s`, `2 h 10 min`."""
+    """Format seconds for people: `42 s`, `3 min 5 s`, `2 h 10 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -150,7 +152,7 @@ def duration(seconds: float) -> str:
 
 
 def on_terminal() -> bool:
-    """Whether stderr is a terminal, where a line may be drawn anew."""
+    """Return whether stderr is a terminal, on which a line can be redrawn."""
     return sys.stderr.isatty()
 
 

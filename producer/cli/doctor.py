@@ -1,4 +1,4 @@
-"""`imagemill doctor`: is everything there that a job needs?"""
+"""`imagemill doctor`: check everything that a job needs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from producer.cli.common import print_json, shared_options
 @click.command()
 @shared_options
 def doctor(as_json: bool) -> None:
-    """Check settings, Redis, the store, models and workers; a ✗ says what to do.
+    """Check settings, Redis, the store, models and workers; each ✗ says what to do.
 
-    Exits with 0 when all is well, 3 when a service cannot be reached, 1 otherwise.
+    The exit code is 0 if all checks pass, 3 if a service cannot be reached, and 1 otherwise.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`imagemill export`: generated images as a data set that other programs load."""
+"""`imagemill export`: write generated images as a dataset that other programs load."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     type=click.Choice(["webdataset", "imagefolder", "idx", "parquet"]),
     default="webdataset",
     show_default=True,
-    help="idx is the format of MNIST, for gray images of one size.",
+    help="idx is the MNIST format, for gray images of one size.",
 )
 @click.option(
     "-o",
     "--output",
     required=True,
     type=click.Path(path_type=Path),
-    help="Folder: a new one, or that of the same export, which goes on.",
+    help="Folder: a new one, or that of an interrupted export, which continues.",
 )
 @shared_options
 def export(job: str, layout: Layout, output: Path, as_json: bool) -> None:
-    """Write the images of JOB, which generated them and has ended, as a data set: those that were accepted.
+    """Write the accepted images of JOB, a finished generate or synthesize job, as a dataset.
 
-    Beside them are README.md, a dataset card, and croissant.json, which says the same to machines.
+    The folder also gets README.md, a dataset card, and croissant.json, the same metadata for machines.
 
     \b
     Examples:
@@ -53,7 +53,4 @@ def export(job: str, layout: Layout, output: Path, as_json: bool) -> None:
             classes[one.label] += one.accepted
         print_json({"output": str(output), "format": layout, "images": found.accepted, "classes": classes})
     else:
-        say(
-            f"{found.accepted:,} images of {len(found.classes):,} classes are in {output}; README.md there describes "
-            "them."
-        )
+        say(f"Wrote {found.accepted:,} images of {len(found.classes):,} classes to {output}; see its README.md.")

@@ -1,4 +1,4 @@
-"""`imagemill follow`, and how the commands that begin a job watch it to its end."""
+"""`imagemill follow`, and how the commands that submit a job follow it to its end."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def run_job(
     detach: bool,
     as_json: bool,
 ) -> None:
-    """Submit a job, with a bar for uploads; then follow it to its end, or say that it is queued."""
+    """Submit a job, with a bar for uploads; then follow it to its end or, with `detach`, say that it is queued."""
     try:
         with packing_bar() as progress:
             status = submit(progress)
     except KeyboardInterrupt:
-        say(f"Interrupted before everything was queued. The same command with --job {id} goes on.")
+        say(f"Interrupted before everything was queued. The same command with --job {id} continues.")
         raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
     if detach:
         print_queued(status, as_json)
@@ -54,7 +54,7 @@ def run_job(
 
 
 def print_queued(status: Status, as_json: bool) -> None:
-    """What `--detach` prints: the id alone on stdout, for `$(…)`, or the status as JSON."""
+    """Print the id alone to stdout, for `$(…)`, or the status as JSON."""
     say(f"{status.id} is {status.state}; follow it with `imagemill follow {status.id}`.")
     if as_json:
         print_status(status, as_json=True)
@@ -63,13 +63,13 @@ def print_queued(status: Status, as_json: bool) -> None:
 
 
 def follow_to_end(client: Client, job: str, as_json: bool) -> None:
-    """Show how a job goes until it ends; Ctrl-C leaves it running."""
+    """Show the progress of a job until it ends; Ctrl-C leaves it running."""
     from contract.jobs.kinds import kind_of
 
     try:
         status = _watch(client, job)
     except KeyboardInterrupt:
-        say(f"{job} goes on. Follow it with `imagemill follow {job}`, stop it with `imagemill cancel {job}`.")
+        say(f"{job} keeps running. Follow it with `imagemill follow {job}`, stop it with `imagemill cancel {job}`.")
         raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
     print_status(status, as_json=as_json)
     say(kind_of(status.kind).next_step(status))
@@ -91,7 +91,7 @@ def _watch(client: Client, job: str) -> Status:
 
 
 def _hint(client: Client, queue: str) -> None:
-    """Say once that nobody is there to do the work, rather than wait without a word."""
+    """Say that no worker is there for the job, so that nobody waits without knowing."""
     from contract.errors import RedisUnavailable
 
     try:
@@ -100,6 +100,6 @@ def _hint(client: Client, queue: str) -> None:
         return
     if not any(queue in worker.fields.get("queues", "").split(",") for worker in workers):
         say(
-            "No worker is alive yet for this; start one with `imagemill up` or "
+            "No worker is alive for this job yet; start one with `imagemill up` or "
             f"`imagemill-worker run --queues {queue}`. The job waits."
         )

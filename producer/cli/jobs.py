@@ -1,4 +1,4 @@
-"""The commands about jobs that exist: list, show, cancel, resume, retry, rebuild."""
+"""The commands for existing jobs: jobs, show, cancel, resume, retry and rebuild."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def jobs(as_json: bool) -> None:
             right=("DONE", "TOTAL", "FAILED"),
         )
     else:
-        say("There are no jobs yet; `imagemill classify --help` shows how to begin one.")
+        say("There are no jobs yet; `imagemill classify --help` shows how to submit one.")
 
 
 @click.command()
 @click.argument("job")
 @shared_options
 def show(job: str, as_json: bool) -> None:
-    """Show how far JOB is; of a training, the figures of each epoch too.
+    """Show the state and progress of JOB; for a training, also the figures of each epoch.
 
     \b
     Example:
@@ -77,7 +77,7 @@ def show(job: str, as_json: bool) -> None:
 
 
 def history_table(history: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[list[str]]]:
-    """Headings and one row an epoch: its losses, its metrics, its seconds."""
+    """Return the headings, and one row per epoch with its losses, metrics and seconds."""
     losses, metrics = list(history[0]["losses"]), list(history[0]["metrics"])
     headings = ("EPOCH", *(f"TRAIN {name.upper()}" for name in losses), *map(str.upper, metrics), "SECONDS")
     rows = [
@@ -96,7 +96,7 @@ def history_table(history: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[
 @click.argument("job")
 @shared_options
 def cancel(job: str, as_json: bool) -> None:
-    """Stop JOB within a batch. What is labelled stays, and `resume` goes on with the rest.
+    """Stop JOB within a batch. Committed results stay, and `imagemill resume` continues with the rest.
 
     \b
     Example:
@@ -111,9 +111,9 @@ def cancel(job: str, as_json: bool) -> None:
 @click.argument("job")
 @shared_options
 def resume(job: str, as_json: bool) -> None:
-    """Go on with JOB after it was canceled, failed, or got stuck.
+    """Continue JOB after it was canceled, failed, or got stuck.
 
-    A local folder that was packed in part is packed to its end, on the machine that has it.
+    If a local folder was being packed, run this on the machine that has the folder; the rest is packed.
 
     \b
     Example:
@@ -125,7 +125,7 @@ def resume(job: str, as_json: bool) -> None:
         with packing_bar() as progress:
             status = Client().resume(job, progress=progress)
     except KeyboardInterrupt:
-        say(f"Interrupted. The same command goes on from here: `imagemill resume {job}`.")
+        say(f"Interrupted. The same command continues: `imagemill resume {job}`.")
         raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
     print_status(status, as_json=as_json)
     say(f"Follow it with `imagemill follow {job}`.")
@@ -135,7 +135,7 @@ def resume(job: str, as_json: bool) -> None:
 @click.argument("job")
 @shared_options
 def retry(job: str, as_json: bool) -> None:
-    """Run the failed images of JOB again, and nothing but those. The job must have ended.
+    """Run only the failed images of JOB again. The job must have ended.
 
     \b
     Example:
@@ -152,9 +152,9 @@ def retry(job: str, as_json: bool) -> None:
 @click.argument("job", nargs=-1)
 @shared_options
 def rebuild(job: tuple[str, ...], as_json: bool) -> None:
-    """Write the ledger of each JOB, or of all jobs, anew from the bucket alone.
+    """Rewrite the ledger entry of each JOB, or of all jobs, from the bucket alone.
 
-    The reconciler does so by itself when it finds Redis empty. Harmless while workers run.
+    The controller does this by itself when it finds Redis empty. It is safe while workers run.
 
     \b
     Example:

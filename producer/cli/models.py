@@ -1,4 +1,4 @@
-"""`imagemill models`: the registry. List, show, push, pull, alias and remove."""
+"""`imagemill models`: list, show, push, pull, alias and remove the models of the registry."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def list_models(as_json: bool) -> None:
             right=("LABELS", "INPUT", "WEIGHTS"),
         )
     else:
-        say("The registry is empty; a worker publishes the built-in models when it starts.")
+        say("The registry is empty; start a worker, which publishes the built-in models.")
 
 
 @models.command()
@@ -83,12 +83,16 @@ def show(name: str, as_json: bool) -> None:
 @click.option(
     "--labels",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Text file, one label a line, in the order of the model's outputs; a generator may do without.",
+    help="Text file with one label per line, in the order of the model's outputs. Optional for a generator.",
 )
 @click.option("--size", type=click.IntRange(1, 4096), required=True, help="Side of the input in pixels.")
-@click.option("--mean", type=float, default=127.5, show_default=True, help="Subtracted from pixel values of 0 to 255.")
-@click.option("--std", type=float, default=127.5, show_default=True, help="What the difference is divided by.")
-@click.option("--crop", type=float, default=1.0, show_default=True, help="Centre crop, as a share of the short side.")
+@click.option(
+    "--mean", type=float, default=127.5, show_default=True, help="Subtracted from the pixel values, which are 0 to 255."
+)
+@click.option("--std", type=float, default=127.5, show_default=True, help="Divisor after the mean is subtracted.")
+@click.option(
+    "--crop", type=float, default=1.0, show_default=True, help="Centre crop, as a fraction of the short side."
+)
 @click.option(
     "--interpolation",
     type=click.Choice(["bicubic", "bilinear"]),
@@ -101,13 +105,24 @@ def show(name: str, as_json: bool) -> None:
     type=click.Choice(["1", "3"]),
     default="3",
     show_default=True,
-    help="3: red, green, blue; 1: luma.",
+    help="3: RGB; 1: luma.",
 )
-@click.option("--family", help="Of .safetensors: the architecture they are the weights of.")
-@click.option("--config", multiple=True, metavar="KEY=VALUE", help="Of .safetensors: how the family is built.")
-@click.option("--license", default="", help="Under which the weights may be used.")
-@click.option("--source", default="", help="Where the weights are from.")
-@click.option("--timeout", type=float, default=600.0, show_default=True, help="Seconds to wait for a worker's verdict.")
+@click.option("--family", help="With .safetensors: the architecture.")
+@click.option(
+    "--config",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="With .safetensors: an argument of the architecture; repeatable.",
+)
+@click.option("--license", default="", help="Licence of the weights.")
+@click.option("--source", default="", help="Where the weights come from.")
+@click.option(
+    "--timeout",
+    type=float,
+    default=600.0,
+    show_default=True,
+    help="Seconds to wait until a worker has tried the model.",
+)
 @shared_options
 def push(
     name: str,
@@ -128,9 +143,9 @@ def push(
 ) -> None:
     """Publish FILE as the next version of NAME, once a worker has run it on noise.
 
-    A .pt2 needs no code on the worker: torch.export.save writes it, of a program with a batch of any size,
-    from normalised float32 [n, channels, size, size] to logits or a tuple of logits and features.
-    A .safetensors holds the weights of a --family.
+    A .pt2, written by torch.export.save, needs no code on the worker. The program takes a batch of any size, normalised
+    float32 [n, channels, size, size], and returns logits or a tuple of logits and features. A .safetensors holds the
+    weights of a --family.
 
     \b
     Examples:
@@ -142,7 +157,7 @@ def push(
     from producer.models import read_config, read_labels
 
     client = Client()
-    say(f"{file} goes up, and a worker runs it once; it is published when that went well.")
+    say(f"Uploading {file}; it is published once a worker has run it successfully.")
     model = client.push_model(
         name,
         file,
@@ -171,11 +186,11 @@ def push(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
     required=True,
-    help="Folder for the record and the files; it is made where it is missing.",
+    help="Folder for the record and the files; created if missing.",
 )
 @shared_options
 def pull(ref: str, output: Path, as_json: bool) -> None:
-    """Write the record and the files of the model REF into a folder, each verified by its sha256.
+    """Write the record and the files of the model REF into a folder, verified by their sha256.
 
     \b
     Example:
@@ -187,18 +202,18 @@ def pull(ref: str, output: Path, as_json: bool) -> None:
     if as_json:
         print_json({"output": str(output), "files": [path.name for path in written]})
     else:
-        say(f"{len(written):,} files are in {output}.")
+        say(f"Wrote {len(written):,} files to {output}.")
 
 
 @models.command()
 @click.argument("ref")
 @click.argument("alias", required=False)
-@click.option("--remove", is_flag=True, help="Forget the alias that REF, `name@alias`, names.")
+@click.option("--remove", is_flag=True, help="Remove the alias; REF is `name@alias`.")
 @shared_options
 def alias(ref: str, alias: str | None, remove: bool, as_json: bool) -> None:
-    """Let `name@ALIAS` stand for the version REF from now on; print the aliases of the model.
+    """Point `name@ALIAS` to the version REF, and print the aliases of the model.
 
-    A job pins the version that the alias stands for when it is made; it does not follow.
+    A job pins the version when it is submitted; moving the alias later does not change it.
 
     \b
     Examples:
@@ -226,7 +241,7 @@ def alias(ref: str, alias: str | None, remove: bool, as_json: bool) -> None:
 @click.argument("ref")
 @shared_options
 def remove(ref: str, as_json: bool) -> None:
-    """Remove the version REF, `name@version`, and its files. Its number never comes back.
+    """Remove the version REF, `name@version`, and its files. Its number is never used again.
 
     \b
     Example:
@@ -238,7 +253,7 @@ def remove(ref: str, as_json: bool) -> None:
     if as_json:
         print_json({"removed": model.ref})
     else:
-        say(f"{model.ref} is removed.")
+        say(f"Removed {model.ref}.")
 
 
 def _print(model: Model, aliases: dict[str, int], as_json: bool) -> None:
@@ -275,5 +290,5 @@ def _fields(model: Model, aliases: dict[str, int]) -> dict[str, Any]:
 
 
 def _pointing(model: Model, aliases: dict[str, int]) -> list[str]:
-    """The aliases that stand for this version."""
+    """Return the aliases that point to this version."""
     return [alias for alias, version in aliases.items() if version == model.version]

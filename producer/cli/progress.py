@@ -1,4 +1,4 @@
-"""Shows on stderr how far a job is: a live bar on a terminal, elsewhere a plain line now and then."""
+"""Shows the progress of a job on stderr: a live bar on a terminal, elsewhere a plain line every few seconds."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _LINE_SECONDS = 5.0
 
 @contextmanager
 def packing_bar() -> Iterator[Callable[[Progress], None]]:
-    """Takes the progress of packing and uploading."""
+    """Yield a function that shows the progress of packing and uploading."""
 
     def what(p: Progress) -> str:
         return "packing" if p.packed < p.total else "uploading"
 
     if on_terminal():
         with _bar("{task.fields[speed]}") as update:
-            # A shard is packed, then uploaded, while the next is packed: the bar is half of both.
+            # A shard is uploaded while the next one is packed: the bar is the mean of both.
             yield lambda p: update(what(p), (p.packed + p.uploaded) / 2, p.total, f"{p.uploaded:,} uploaded")
     else:
         due = _Due()
@@ -39,7 +39,7 @@ def packing_bar() -> Iterator[Callable[[Progress], None]]:
 
 @contextmanager
 def export_bar() -> Iterator[Callable[[int, int], None]]:
-    """Takes how many images are written, and of how many."""
+    """Yield a function that shows how many images of a total are written."""
     if on_terminal():
         with _bar("") as update:
             yield lambda done, total: update("writing", done, total, "")
@@ -55,7 +55,7 @@ def export_bar() -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def job_bar() -> Iterator[Callable[[Status], None]]:
-    """Takes the status of a job."""
+    """Yield a function that shows the status of a job."""
     if on_terminal():
         with _bar("{task.fields[speed]}") as update:
             yield lambda s: update(_what(s), *_part(s), _speed(s))
@@ -73,13 +73,13 @@ def job_bar() -> Iterator[Callable[[Status], None]]:
 
 
 def _what(status: Status) -> str:
-    """The state of a job, or of a training the epoch that it is in."""
+    """Return the state of a job, or the epoch that a training is in."""
     metrics = status.metrics or {}
     return f"epoch {metrics['epoch']:.0f}/{metrics['epochs']:.0f}" if "epochs" in metrics else status.state
 
 
 def _part(status: Status) -> tuple[int, int | None]:
-    """How much is done of how much: of the whole job, or of a training the epoch that it is in."""
+    """Return what is done and the total: of the whole job, or of the epoch that a training is in."""
     metrics = status.metrics or {}
     if status.total is None or "epochs" not in metrics or status.ended:
         return status.done, status.total
@@ -120,7 +120,7 @@ def _bar(extra: str) -> Iterator[Callable[[str, float, int | None, str], None]]:
 
 
 class _Due:
-    """True at the first call, and then once every few seconds."""
+    """Return True at the first call, and then once every few seconds."""
 
     def __init__(self) -> None:
         self._next = 0.0

@@ -11,15 +11,14 @@ from producer.cli.common import print_json, say, shared_options
 
 @click.command()
 @click.argument("job")
-@click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="File; without it the page goes to stdout."
-)
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="File. Default: stdout.")
 @shared_options
 def report(job: str, output: Path | None, as_json: bool) -> None:
-    """Write the page of JOB: one HTML file that needs nothing else.
+    """Write the page of JOB, one self-contained HTML file.
 
-    Of an `evaluate` job: figures and plots of the model. Of a `classify` job that has ended: its labels and scores, the
-    images that it is least certain of, and what failed; a worker makes it when it is first asked for.
+    An evaluate job has figures and plots of the model; a generate or synthesize job, its images and their quality; a
+    classify job that has ended, labels, scores, the least certain images and the failures. A worker makes the page of
+    a classify job on the first call.
 
     \b
     Examples:
@@ -34,7 +33,7 @@ def report(job: str, output: Path | None, as_json: bool) -> None:
         if as_json:
             print_json({"output": str(output), "bytes": len(html.encode())})
         else:
-            say(f"The page is in {output}.")
+            say(f"Wrote {output}.")
     elif as_json:
         print_json({"html": html})
     else:

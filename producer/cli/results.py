@@ -1,4 +1,4 @@
-"""`imagemill results` and `imagemill errors`: what a job made of its images."""
+"""`imagemill results` and `imagemill errors`: the rows of a job, and the images that failed."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
     type=click.Choice(["jsonl", "csv", "parquet", "imagefolder", "labelstudio"]),
     default="jsonl",
     show_default=True,
-    help="imagefolder loads with Hugging Face datasets and holds the images themselves.",
+    help="imagefolder holds the images too, and loads with Hugging Face datasets.",
 )
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="File, or folder for imagefolder; without it text goes to stdout.",
+    help="File, or folder for imagefolder. Default: stdout, for text formats.",
 )
 @click.option(
     "--presign",
     type=click.FloatRange(0, 168),
     default=0,
     metavar="HOURS",
-    help="labelstudio: web addresses good for so long, instead of s3:// ones.",
+    help="With labelstudio: write web addresses valid for HOURS in place of s3:// ones.",
 )
 @shared_options
 def results(job: str, format: Format, output: Path | None, presign: float, as_json: bool) -> None:
-    """Write the labels of JOB: every row that is committed so far.
+    """Write the labels of JOB: all rows committed so far.
 
     \b
     Examples:
@@ -49,7 +49,7 @@ def results(job: str, format: Format, output: Path | None, presign: float, as_js
     from producer.client import Client
 
     if output is None and as_json and format != "jsonl":
-        raise click.UsageError("--json on stdout is --format jsonl; name a file with -o for another format.")
+        raise click.UsageError("--json on stdout requires --format jsonl; for another format, name a file with -o.")
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     done = Client().write_results(job, format, output or sys.stdout, presign_hours=presign)
     if output is not None:
@@ -57,10 +57,10 @@ def results(job: str, format: Format, output: Path | None, presign: float, as_js
             print_json({"output": str(output), "format": format, "rows": done.written, "left_out": done.left_out})
         else:
             what = "images" if format == "imagefolder" else "rows"
-            say(f"{done.written:,} {what} are in {output}.")
+            say(f"Wrote {done.written:,} {what} to {output}.")
     if done.left_out:
         say(
-            f"{done.left_out:,} are left out: they failed, or are not what was labelled any more; see "
+            f"Left out {done.left_out:,} that failed or have changed since they were labelled; see "
             f"`imagemill errors {job}`."
         )
 
@@ -69,7 +69,7 @@ def results(job: str, format: Format, output: Path | None, presign: float, as_js
 @click.argument("job")
 @shared_options
 def errors(job: str, as_json: bool) -> None:
-    """List the images of JOB that failed: key, code, message.
+    """List the failed images of JOB: key, error code and message, separated by tabs.
 
     \b
     Example:
@@ -84,7 +84,7 @@ def errors(job: str, as_json: bool) -> None:
             wanted = ("key", "uri", "sha256", "error_code", "error_message")
             print_json({name: row[name] for name in wanted})
         else:
-            # Tabs, not aligned columns: there may be a million.
+            # Tabs rather than aligned columns: there may be a million rows.
             click.echo("\t".join((row["key"], row["error_code"], row["error_message"])))
     if not found:
         say(f"No image of {job} has failed so far.")

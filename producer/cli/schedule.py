@@ -1,4 +1,4 @@
-"""`imagemill schedule`: jobs that are made by the clock. Add, list, pause, unpause, run, remove, history."""
+"""`imagemill schedule`: submit jobs on a schedule. Add, list, pause, unpause, run, remove, history."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from producer.cli.follow import print_queued
 if TYPE_CHECKING:
     from producer.jobs.schedules import Run, Scheduled
 
-# What a command says of its one job; the jobs of a schedule are named by their ticks, and nobody waits for them.
+# These options concern one job. The jobs of a schedule are named after their ticks, and nobody waits for them.
 _OF_ONE_JOB = {"job": "--job", "detach": "--detach", "as_json": "--json"}
 
 
 @click.group()
 def schedule() -> None:
-    """Have jobs made by the clock: add, list, pause, unpause, run, remove, and see the history."""
+    """Submit jobs on a schedule: add, list, pause, unpause, run, remove, history."""
 
 
 _ADD = f"""Submit a job at each tick of a cron line. `--` separates COMMAND from the options of the schedule.
@@ -45,14 +45,16 @@ Examples:
 @schedule.command(help=_ADD)
 @click.argument("name")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-@click.option("--cron", required=True, help="Minute, hour, day of month, month, day of week: '0 2 * * *'.")
-@click.option("--timezone", default="UTC", show_default=True, help="Whose clock the line is read on: Europe/Paris.")
+@click.option(
+    "--cron", required=True, help="Cron line: minute, hour, day of month, month, day of week; e.g. '0 2 * * *'."
+)
+@click.option("--timezone", default="UTC", show_default=True, help="Time zone of the cron line, e.g. Europe/Paris.")
 @click.option(
     "--missed",
     type=click.Choice(["run", "skip"]),
     default="run",
     show_default=True,
-    help="Ticks that passed while everything was down: run once, or not at all.",
+    help="After an outage: run the missed ticks once, or skip them.",
 )
 @shared_options
 @click.pass_context
@@ -75,7 +77,7 @@ def add(
 @schedule.command("list")
 @shared_options
 def list_schedules(as_json: bool) -> None:
-    """List every schedule by name. It shows the next three ticks and the last one, on a clock of its time zone.
+    """List every schedule by name, with its next three ticks and its last run, in its own time zone.
 
     \b
     Example:
@@ -106,14 +108,14 @@ def list_schedules(as_json: bool) -> None:
             ),
         )
     else:
-        say("There are no schedules yet; `imagemill schedule add --help` shows how to make one.")
+        say("There are no schedules yet; `imagemill schedule add --help` shows how to add one.")
 
 
 @schedule.command()
 @click.argument("name")
 @shared_options
 def pause(name: str, as_json: bool) -> None:
-    """Let the ticks of NAME pass without a job. They are not caught up; a job that runs goes on.
+    """Let the ticks of NAME pass without a job. They are not caught up later; a running job continues.
 
     \b
     Example:
@@ -128,7 +130,7 @@ def pause(name: str, as_json: bool) -> None:
 @click.argument("name")
 @shared_options
 def unpause(name: str, as_json: bool) -> None:
-    """Have the ticks of NAME make jobs again, from now on.
+    """Submit jobs at the ticks of NAME again, from now on.
 
     \b
     Example:
@@ -143,7 +145,7 @@ def unpause(name: str, as_json: bool) -> None:
 @click.argument("name")
 @shared_options
 def run(name: str, as_json: bool) -> None:
-    """Make a job of NAME now, paused or not. Prints its id, which says that it was run by hand.
+    """Submit the job of NAME now, paused or not, and print its id.
 
     \b
     Example:
@@ -158,7 +160,7 @@ def run(name: str, as_json: bool) -> None:
 @click.argument("name")
 @shared_options
 def remove(name: str, as_json: bool) -> None:
-    """Remove NAME and its history. Its jobs stay, and one that runs goes on.
+    """Remove NAME and its history. Its jobs stay, and a running one continues.
 
     \b
     Example:
@@ -170,12 +172,14 @@ def remove(name: str, as_json: bool) -> None:
     if as_json:
         print_json({"removed": name})
     else:
-        say(f"The schedule {name} is removed; its jobs stay.")
+        say(f"Removed the schedule {name}; its jobs stay.")
 
 
 @schedule.command()
 @click.argument("name")
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Ticks, the newest ones.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Number of newest ticks to list."
+)
 @shared_options
 def history(name: str, limit: int, as_json: bool) -> None:
     """List the ticks of NAME and their jobs, newest first. The last 1,000 are kept.
@@ -215,12 +219,14 @@ def _parse(ctx: click.Context, words: Sequence[str]) -> tuple[str, dict[str, Any
         arguments = given(inner, options)
         for argument, option in _OF_ONE_JOB.items():
             if inner.params.get(argument):
-                raise InvalidInput(f"A schedule names its jobs and waits for none; leave {option} out after `--`.")
+                raise InvalidInput(
+                    f"A schedule names its own jobs and does not wait for them; leave {option} out after `--`."
+                )
     return name, arguments
 
 
 def _print(found: Scheduled, as_json: bool) -> None:
-    """One schedule on stdout."""
+    """Print one schedule to stdout."""
     if as_json:
         print_json(found.model_dump())
         return
@@ -241,7 +247,7 @@ def _print(found: Scheduled, as_json: bool) -> None:
 
 
 def _next(found: Scheduled) -> str:
-    """`2026-11-25 02:00, 11-26 02:00, 11-27 02:00`: of each time what the one before it has not said."""
+    """Return the next ticks, each without what the one before already said: `2026-11-25 02:00, 11-26 02:00`."""
     if found.paused:
         return "paused"
     said: list[str] = []
@@ -262,7 +268,7 @@ def _note(one: Run) -> str:
 
 
 def _local(at: str, timezone: str, *, offset: bool = False) -> str:
-    """A time as a clock in a time zone shows it; with its `offset` the two hours of an autumn night are told apart."""
+    """Return the local time in a time zone; its UTC `offset` tells the repeated hour of an autumn night apart."""
     from zoneinfo import ZoneInfo
 
     local = datetime.fromisoformat(at).astimezone(ZoneInfo(timezone))

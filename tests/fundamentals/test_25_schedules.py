@@ -185,7 +185,7 @@ def test_mistakes_are_one_sentence(client: Client, today: str, folder: Path, tmp
 def test_the_same_by_command(imagemill: Imagemill, client: Client, mill: Mill, today: str) -> None:
     assert imagemill("schedule", "list")[1:] == (
         "",
-        "There are no schedules yet; `imagemill schedule add --help` shows how to make one.\n",
+        "There are no schedules yet; `imagemill schedule add --help` shows how to add one.\n",
     )
 
     # What stands behind `--` is a command as ever.

@@ -181,7 +181,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_so(monkeypatch: pytest.MonkeyPat
     result = run("follow", "job")
 
     assert result.exit_code == 130
-    assert "job goes on" in result.stderr
+    assert "job keeps running" in result.stderr
     assert "imagemill cancel job" in result.stderr
 
 
@@ -191,7 +191,7 @@ def test_ctrl_c_while_packing_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch)
     result = run("classify", "photos", "--model", "cnn", "--job", "mine")
 
     assert result.exit_code == 130
-    assert "--job mine goes on" in result.stderr
+    assert "--job mine continues" in result.stderr
 
 
 def test_detached_the_id_is_all_that_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
