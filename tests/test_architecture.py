@@ -37,8 +37,8 @@ FLOORS = [
     {"execution"},
     {"datasets"},
     {"pages", "sources"},
-    {"engine"},
-    {"metrics", "pictures", "zoo"},
+    {"engine", "pictures"},
+    {"metrics", "zoo"},
 ]
 """The packages and modules of `worker`, from the top floor down."""
 

@@ -1,8 +1,8 @@
-"""The page of a job that encoded images: source images beside reconstructions and their errors, or a way between two.
+"""Write the page of a reconstruct or interpolate job: reconstructions and their errors, or the interpolated images.
 
     indices, shard by shard → errors → a few files and their source images → page
 
-Read from what is committed, and from the source images where they still are, so it can be written again.
+It reads only what is committed, and source images that are still there, so a page can be written again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from worker.engine.images.decode import decode
 from worker.execution.model_cache import Models
 from worker.execution.resources import Resources
 from worker.generation.archive import Row
-from worker.generation.report import read_files
+from worker.generation.report_rows import read_files
 from worker.generation.source_images import SourceImages, make_source_images
 from worker.pages import encoded, page
 from worker.pages.encoded import PAIRS, WORST, ClassError, Pairs
@@ -40,7 +40,7 @@ _Found = tuple[ShardCommit, Row]
 
 @dataclass
 class _Errors:
-    """What is gathered of the rows of reconstructions."""
+    """The errors of reconstructions, and the rows to show."""
 
     of_class: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     first: dict[str, list[_Found]] = field(default_factory=lambda: defaultdict(list))
@@ -57,14 +57,14 @@ class _Errors:
         self.worst = heapq.nlargest(WORST, found, key=lambda one: one[1]["mse"])
 
     def first_of_each(self) -> list[_Found]:
-        """As many of each class, class by class."""
+        """Return equally many rows of each class, class by class."""
         each = max(1, PAIRS // max(1, len(self.first)))
         return [one for label in sorted(self.first) for one in self.first[label][:each]][:PAIRS]
 
 
 @dataclass(frozen=True)
 class EncodedReport:
-    """What a worker needs to write pages of jobs that encoded images."""
+    """Writes the pages of reconstruct and interpolate jobs."""
 
     backend: Backend
     models: Models
@@ -72,7 +72,7 @@ class EncodedReport:
     max_pixels: int
 
     def write(self, spec: EncodedSpec, _: DatasetStats) -> dict[str, float]:
-        """Write the page of a job; figures for `show`."""
+        """Write the page of a job; return the figures that `imagemill show` prints."""
         if isinstance(spec, Interpolate):
             sections, figures = self._way(spec), {"steps": float(spec.steps)}
         else:
@@ -103,7 +103,7 @@ class EncodedReport:
         return encoded.reconstruction_sections(pairs, largest, errors, classes, found.left_out), figures
 
     def _read(self, spec: Reconstruct, wanted: Sequence[_Found]) -> dict[int, NDArray[np.uint8]]:
-        """The source images of these rows by their index, as far as they can still be read."""
+        """Return the source images of these rows by index, as far as they can still be read."""
         places: dict[int, set[int]] = defaultdict(set)
         for commit, row in wanted:
             places[commit.shard].add(row["index"] - commit.shard * spec.shard_size)
@@ -113,7 +113,7 @@ class EncodedReport:
             try:
                 block = self.source_images.of_shard(spec, shard, ordered)
             except (InvalidSource, ObjectNotFound):
-                continue  # IDX files that are gone: figures and reconstructions stand without them
+                continue  # the IDX files are gone; the page shows figures and reconstructions without them
             for place, image in zip(block.places, block.images, strict=True):
                 found[shard * spec.shard_size + ordered[place]] = pixels.rgb(image[None])[0]
         return found
@@ -149,12 +149,12 @@ class EncodedReport:
         return encoded.interpolation_sections(ends, way, spec.steps, [end.label for end in spec.ends], name)
 
     def _pixels(self, spec: EncodedSpec, data: bytes) -> NDArray[np.uint8]:
-        """An image that was made, at the size at which the model made it: that of its original here."""
+        """Decode a generated image at the size of the model, which its source image has here too."""
         side = self.models.model(spec.model).preprocess.size
         return decode(data, side, crop=1.0, interpolation="bicubic", max_pixels=self.max_pixels).pixels
 
 
 def make_report(resources: Resources) -> Callable[[EncodedSpec, DatasetStats], dict[str, float]]:
-    """What writes pages of jobs that encoded images, in this process."""
+    """Return the function that writes these pages in this process."""
     images, limit = resources.once(make_source_images), resources.settings.max_image_pixels
     return EncodedReport(resources.backend, resources.models, images, limit).write

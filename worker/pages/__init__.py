@@ -1,1 +1,1 @@
-"""Pages for people: figures and pictures in, one HTML file out. Knows no store."""
+"""Pages for people: figures and pictures in, one HTML file out. Knows no job and no store."""

@@ -1,1 +1,1 @@
-"""Pictures drawn of arrays: grids, contact sheets, confusion matrices. Knows no model."""
+"""Pictures drawn from arrays: plots, grids of images, confusion matrices. Knows no model, no page and no store."""

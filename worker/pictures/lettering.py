@@ -1,4 +1,4 @@
-"""Names on pictures. It knows no picture."""
+"""Fit names into pictures. Knows no picture."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from PIL import ImageFont
 
 
 def shortened(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
-    """What of a name fits into `width` pixels on one line, with … where it was cut."""
+    """Truncate `name` to `width` pixels on one line, with an ellipsis."""
     short = " ".join(name.split())
     while font.getlength(short) > width:
         short = short.removesuffix("…")[:-1] + "…"

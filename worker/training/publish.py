@@ -18,7 +18,7 @@ from contract.jobs.specs import Train
 from contract.models.recipes import make_recipe
 from contract.models.registry import File, Model, Registry, imagemill_version, make_file
 from worker.datasets.reader import Prepared, training_preprocess
-from worker.pages import plots
+from worker.pictures import plots
 from worker.training.loop import EpochRecord, Outcome
 
 WEIGHTS, METRICS, PICTURE, CARD = "weights.safetensors", "metrics.json", "picture.png", "card.md"

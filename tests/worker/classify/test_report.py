@@ -27,7 +27,7 @@ from tests.waiting import wait_until
 from tests.worker.conftest import FakeEngine, FakeModels, Runners
 from tests.worker.pages.test_page import Reader
 from worker.classify import report
-from worker.classify.report import LEAST_CERTAIN, Summary
+from worker.classify.summary import LEAST_CERTAIN, Summary
 from worker.control.finalize import finalize
 from worker.engine.pipeline import Encoded, Labelled, Result
 from worker.sources.fetch import Fetcher

@@ -29,20 +29,20 @@ def test_pairs_come_before_figures_and_the_worst_class_is_first() -> None:
     classes = [ClassError("shirt", 3, 0.01), ClassError("bag", 1, 0.25), ClassError("hat", 1, 0.0)]
     sections = reconstruction_sections(PAIRS, PAIRS, np.array([0.01, 0.01, 0.01, 0.25, 0.0]), classes, 2)
     assert [one.heading for one in sections] == [
-        "SourceImages and reconstructions",
+        "Source images and reconstructions",
         "Largest errors",
         "Errors",
         "Classes",
     ]
-    assert "5 images" in sections[0].text and "could not be read: 2." in sections[0].text
+    assert "5 images" in sections[0].text and "2 more could not be read" in sections[0].text
     (table,) = sections[-1].tables
     assert [row[0] for row in table.rows] == ["bag", "shirt", "hat"]
     assert table.rows[-1][-1] is None, "nothing is infinite"
 
 
-def test_without_its_originals_it_still_tells_the_errors() -> None:
+def test_without_its_source_images_it_still_tells_the_errors() -> None:
     sections = reconstruction_sections(None, None, np.array([0.0]), [ClassError("hat", 1, 0.0)], 0)
-    assert "None of the source images can be read any more" in sections[0].text and not sections[0].pictures
+    assert "source images can no longer be read" in sections[0].text and not sections[0].pictures
 
 
 def test_a_long_way_is_thinned_evenly() -> None:
@@ -51,9 +51,9 @@ def test_a_long_way_is_thinned_evenly() -> None:
     assert (len(found), found[0], found[-1]) == (STRIP, 0, 999)
     assert len(set(found)) == STRIP
     (section,) = interpolation_sections(IMAGES, np.repeat(IMAGES, 35, axis=0), 1000, ("a.png", "b.png"), "hat")
-    assert "70 of them are shown" in section.text and "the latent of a.png" in section.text
+    assert "70 of them are shown" in section.text and "the latents of a.png and b.png" in section.text
 
 
-def test_a_way_without_its_originals() -> None:
+def test_a_way_without_its_source_images() -> None:
     (section,) = interpolation_sections(None, IMAGES, 2, ("a.png", "b.png"), "hat")
-    assert "cannot be read any more" in section.pictures[0].caption
+    assert "can no longer be read" in section.pictures[0].caption

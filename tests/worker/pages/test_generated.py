@@ -61,7 +61,7 @@ def test_pictures_come_before_figures() -> None:
         "Distances to real images",
     ]
     reader = read(*sections(found))
-    assert reader.alts[:2] == [f"cat: {SHEET} of 100", "<dog>: 20 of 20; 80 are missing of 100"]
+    assert reader.alts[:2] == [f"cat: {SHEET} of 100", "<dog>: 20 of 20; 80 of 100 wanted are missing"]
     assert reader.tags.count("img") == 5
     # and the figures of each class, the one that most is missing of first.
     why, counts, rejects, distances = reader.tables
@@ -92,13 +92,13 @@ def test_without_a_gate_there_are_images_and_counts() -> None:
             ["cat", "10", "10", "0", "10", "100.00\xa0%"],
         ]
     ]
-    assert "of 1 class." in reader.text
+    assert "in 1 class." in reader.text
 
 
 def test_a_class_without_an_image_is_named() -> None:
     found = Synthesis((CAT, ClassCount("unicorn", 10, 0, 0), ClassCount("yeti", 5, 0, 9, {"class": 9})), {1: images(0)})
     text = read(*sections(found)).text
-    assert "Without any image: unicorn, yeti." in text
+    assert "Classes without any image: unicorn, yeti." in text
 
 
 def test_of_a_thousand_classes_the_worst_have_a_sheet() -> None:
@@ -111,7 +111,7 @@ def test_of_a_thousand_classes_the_worst_have_a_sheet() -> None:
     reader: Reader = read(*sections(Synthesis(classes, {at: images(10) for at in range(1000)})))
     assert reader.tags.count("img") == SHEETS + 1
     assert len(reader.tables[1]) == 1001
-    assert f"The {SHEETS} classes with the lowest acceptance are shown." in reader.text
+    assert f"Only the {SHEETS} classes with the lowest acceptance are shown." in reader.text
 
 
 def test_few_classes_are_all_shown_in_their_order() -> None:

@@ -1,26 +1,28 @@
-"""The page of an evaluation is one file, shows what it was given, and lets nobody write HTML into it."""
+"""A page is one file, shows what it was given, and lets nobody write HTML, styles or templates into it."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import re
 from datetime import datetime, timedelta, timezone
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from worker.metrics import classification
-from worker.metrics.distances import measure
-from worker.metrics.neighbours import closest, memorisation, nearest
-from worker.pages import page, plots
 from worker.pages.page import Picture, Section, Table, Tile, render
+from worker.pictures import plots
 
 PNG = plots.curves("t", "y", {"a": [1.0]})
-NASTY = "<script>alert(\"1\")</script> & '{x}'"
+ATTACKS = (
+    "<script>alert(\"1\")</script> & '{x}'",
+    '" onerror="alert(1)" x=\'',
+    "</style></title><img src=x onerror=alert(1)>",
+    "{{ 7*7 }} {% for x in y %} {{ self.__init__.__globals__ }} {# gone #}",
+)
+HARMLESS = Table(("a", "b"), (("c", "d"),), caption="e")
 VOID = {"meta", "img"}
 
 
@@ -35,12 +37,14 @@ class Reader(HTMLParser):
         self.tables: list[list[list[str]]] = []
         self.sources: list[str] = []
         self.alts: list[str] = []
+        self.attributes: list[str] = []
         self.feed(html)
         self.close()
         assert not self.open
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        self.attributes += [name for name, _ in attrs]
         self.sources += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
         self.alts += [value or "" for name, value in attrs if name == "alt"]
         if tag not in VOID:
@@ -59,7 +63,8 @@ class Reader(HTMLParser):
         if self.open and self.open[-1] in ("td", "th"):
             self.tables[-1][-1][-1] += data
         if "style" not in self.open:
-            self.text += data
+            # Indented lines of a template are no text of its page.
+            self.text += data if data.strip() else ""
 
 
 def read(*sections: Section, title: str = "A page", model: str = "m@1", data: str = "d") -> Reader:
@@ -90,16 +95,35 @@ def test_it_needs_nothing_else() -> None:
     assert "prefers-color-scheme: dark" in html
 
 
-def test_every_text_is_escaped() -> None:
-    # Given a text that would be a script wherever text can be,
-    table = Table((NASTY, NASTY), ((NASTY, NASTY),), caption=NASTY)
-    tiles = (Tile(PNG, (NASTY, NASTY)), Tile(None, (NASTY,), NASTY))
-    section = Section(NASTY, NASTY, (Picture(PNG, NASTY),), tiles, (table,))
-    reader = read(section, title=NASTY, model=NASTY, data=NASTY)
-    # I expect it to be text at each of these places.
-    assert "script" not in reader.tags
-    assert reader.text.count(NASTY) == 2 + 2 + 2 + 1 + 4 + 5
-    assert reader.alts == [NASTY, NASTY]
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_every_text_is_shown_as_it_is(attack: str) -> None:
+    # Given a text that would be a tag, an attribute or a template wherever text can be,
+    table = Table((attack, attack), ((attack, attack),), caption=attack)
+    tiles = (Tile(PNG, (attack, attack)), Tile(None, (attack,), attack))
+    section = Section(attack, attack, (Picture(PNG, attack),), tiles, (table,))
+    reader = read(section, title=attack, model=attack, data=attack)
+    # I expect it as text at each of these places, and no tag or attribute more than without it.
+    harmless = read(
+        Section("s", "t", (Picture(PNG, "c"),), (Tile(PNG, ("a", "b")), Tile(None, ("c",), "d")), (HARMLESS,)),
+    )
+    assert reader.text.count(attack) == 2 + 2 + 2 + 1 + 4 + 5
+    assert reader.alts == [attack, attack]
+    assert (reader.tags, reader.attributes) == (harmless.tags, harmless.attributes)
+
+
+def test_the_policy_allows_the_style_of_the_page_and_nothing_else() -> None:
+    html = render("t", model="m", data="d", date=datetime.now().astimezone(), sections=[])
+    (style,) = re.findall("<style>(.*?)</style>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    (policy,) = re.findall('Content-Security-Policy" content="([^"]*)"', html)
+    assert policy.split("; ") == [
+        "default-src 'none'",
+        "img-src data:",
+        f"style-src 'sha256-{digest}'",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
+    assert not re.search(r"<[^>]+ style=", html), "such a style would be refused"
 
 
 def test_a_photo_is_told_from_a_drawing_and_a_gap_says_why() -> None:
@@ -118,75 +142,17 @@ def test_cells_are_written_by_their_kind() -> None:
 
 
 def test_a_row_that_does_not_fit_its_columns_is_a_mistake() -> None:
-    with pytest.raises(ValueError, match="argument"):
+    with pytest.raises(ValueError, match="1 cells for 2 columns"):
         read(Section("s", tables=(Table(("a", "b"), (("x",),)),)))
 
 
-def result(n: int = 3) -> tuple[classification.Classification, torch.Tensor, torch.Tensor]:
-    """A model that takes a third of the last class for the first, among n classes, the second without examples."""
-    labels = torch.tensor([0] * 30 + [n - 1] * 30)
-    predicted = labels.clone()
-    predicted[50:] = 0
-    logits = 4.0 * torch.nn.functional.one_hot(predicted, n).float()
-    names = [f"<class {c}>" for c in range(n)]
-    return classification.measure(logits, labels, names), *classification.top_scores(logits, labels)
-
-
-def test_the_page_of_a_classifier_has_figures_plots_and_classes_worst_first() -> None:
-    reader = read(*page.classifier(*result()))
-    headline, mistakes, classes = reader.tables
-    assert headline[1] == ["top-1 accuracy", "the label has the highest score", "83.33\xa0%"]
-    assert not any(row[0].startswith("top-3") for row in headline), "of three classes, that is always 100 %"
-    assert mistakes[1] == ["<class 2>", "<class 0>", "10", "33.33\xa0%"]
-    assert len(mistakes) == 2
-    assert [row[0] for row in classes] == ["class", "<class 2>", "<class 0>", "<class 1>"]
-    assert classes[3] == ["<class 1>", "0", "0", "–", "–", "–"]
-    assert reader.tags.count("img") == 4
-
-
-def test_with_more_than_five_classes_top_5_is_told() -> None:
-    headline = read(*page.classifier(*result(7))).tables[0]
-    assert headline[2][0] == "top-5 accuracy"
-
-
-def test_a_model_without_mistakes_has_none_listed() -> None:
-    labels = torch.arange(2).repeat(10)
-    logits = 3.0 * torch.nn.functional.one_hot(labels, 2).float()
-    found = classification.measure(logits, labels, ["a", "b"])
-    reader = read(*page.classifier(found, *classification.top_scores(logits, labels)))
-    assert len(reader.tables[1]) == 1
-    assert "There are no mistakes." in reader.text
-
-
-def test_the_page_of_a_generator_has_distances_samples_and_neighbours() -> None:
-    # Given features and images of a generator, a third of whose images are copies,
-    generator = torch.Generator().manual_seed(0)
-    training, held_out, fresh = (torch.randn(n, 4, generator=generator) for n in (300, 200, 100))
-    made = torch.cat([fresh, training[:50]])
-    near, rows = nearest(made, training)
-    others, _ = nearest(held_out, training)
-    copies = memorisation(near, others)
-    images = np.zeros((8, 4, 4, 1), np.uint8)
-    pairs = plots.pairs(images, images, [one.distance for one in closest(near, rows, 8)])
-    grid = io.BytesIO()
-    Image.new("L", (40, 20)).save(grid, "PNG")
-    # if I make its page,
-    reader = read(
-        *page.generator(
-            measure(held_out, made),
-            copies,
-            features="the network <n@1>",
-            samples=grid.getvalue(),
-            pairs=pairs,
-            generated=near,
-            held_out=others,
-        )
+def test_facts_have_column_heads_that_only_a_screen_reader_needs() -> None:
+    html = render(
+        "t",
+        model="m",
+        data="d",
+        date=datetime.now().astimezone(),
+        sections=[Section("s", tables=(Table(("fact", "value"), (("state", "done"),), facts=True),))],
     )
-    # I expect what was measured, the pictures that I gave and the spread of the distances.
-    figures = {row[0]: row[2] for row in reader.tables[0][1:]}
-    assert list(figures)[:6] == ["Fréchet distance", "kernel distance", "precision", "recall", "density", "coverage"]
-    assert (figures["real images"], figures["generated images"]) == ("200", "150")
-    assert "features of the network <n@1>" in reader.text
-    assert f"{100 * copies.share:.2f}\xa0% of the generated images" in reader.text and copies.share > 0.3
-    given = [base64.b64decode(source[22:]) for source in reader.sources]
-    assert given[:2] == [grid.getvalue(), pairs] and len(given) == 3
+    assert '<table class="facts">' in html
+    assert Reader(html).tables == [[["fact", "value"], ["state", "done"]]]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
-from worker.pictures.grid import COLUMNS, ROWS, Panel, draw
+from worker.pictures.grid import COLUMNS, PAIR_COLUMNS, ROWS, Panel, contact_sheet, draw, pairs
 
 
 def row(*levels: int, c: int = 1, size: int = 28) -> Tensor:
@@ -70,3 +72,51 @@ def test_of_a_thousand_classes_the_first_are_shown() -> None:
     rows = [row(*[place % 200] * COLUMNS) for place in range(1000)]
     image = draw([Panel("generated", rows)], [f"class {place}" for place in range(1000)])
     assert image.height < (ROWS + 1) * 60 and image.width < 1000
+
+
+# Contact sheets and pairs
+
+
+def opened(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data))
+
+
+def test_images_of_a_sheet_lie_in_rows_of_twelve_pixel_by_pixel() -> None:
+    # Given thirteen images of one gray each,
+    images = np.broadcast_to(np.arange(10, 140, 10, np.uint8)[:, None, None, None], (13, 28, 28, 1))
+    # I expect them enlarged four times, the last in a second row.
+    sheet = np.asarray(opened(contact_sheet(images)))
+    assert sheet.shape == (2 * 112 + 4, 12 * 112 + 11 * 4)
+    for at in range(13):
+        top, left = at // 12 * 116, at % 12 * 116
+        assert (sheet[top : top + 112, left : left + 112] == 10 * (at + 1)).all()
+    assert (sheet[116:, 116:] == 255).all()
+
+
+@pytest.mark.parametrize("size", [1, 32, 128, 129, 1000])
+def test_no_sheet_is_wider_than_a_page_needs(size: int) -> None:
+    image = opened(contact_sheet(np.full((3, size, size, 3), (200, 100, 30), np.uint8)))
+    assert image.format == ("PNG" if size <= 128 else "JPEG")
+    assert 1100 <= image.width <= 1600
+    assert np.allclose(np.asarray(image)[8, 8], (200, 100, 30), atol=3)
+
+
+@pytest.mark.parametrize(("n", "channels"), [(1, 1), (4, 3), (13, 1)])
+def test_the_images_of_a_pair_lie_side_by_side(n: int, channels: int) -> None:
+    # Given black generated images and light training images,
+    generated, training = np.zeros((n, 8, 8, channels), np.uint8), np.full((n, 8, 8, channels), 200, np.uint8)
+    image = np.asarray(opened(pairs(generated, training, ["distance 0.5"] * n)).convert("RGB"))
+    # I expect both at the same size, a black one first, in as many rows of four as are needed.
+    light = (image == 200).all(axis=2)
+    side = int(light.sum() / n) ** 0.5
+    assert side == int(side) and side % 8 == 0
+    assert (image[: int(side), : int(side)] == 0).all()
+    assert light.any(axis=1).sum() == side * -(-n // PAIR_COLUMNS)
+
+
+@pytest.mark.parametrize("size", [8, 28, 64, 256, 1000])
+def test_pairs_are_as_wide_as_a_page_needs_and_have_captions(size: int) -> None:
+    images = np.full((5, size, size, 3), 200, np.uint8)
+    plain, lettered = (np.asarray(opened(pairs(images, images, [text] * 5)).convert("L")) for text in ("", "MSE 0.1"))
+    assert 1000 <= plain.shape[1] <= 1600
+    assert plain.shape == lettered.shape and (lettered < 100).sum() > (plain < 100).sum() + 100

@@ -1,4 +1,4 @@
-"""Judges a classifier of images or of sequences, as it is served: accuracy, figures of each class, calibration."""
+"""Judge a classifier of images or sequences by its served form: accuracy, figures of each class, calibration."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from worker.datasets.reader import Wanted
 from worker.evaluation.judges import Case, Judgement, forward
 from worker.metrics import classification
-from worker.pages import page
+from worker.pages import classifier as pages
 
 
 def judge(case: Case) -> Judgement:
-    """The figures of the model on the labelled images of the spec, of IDX files on their test part."""
+    """Judge the model by the labelled images of the spec; of IDX files only the test part is used."""
     spec, model, lease = case.spec, case.model, case.lease
     pre = model.preprocess
     wanted = Wanted(
@@ -45,14 +45,14 @@ def judge(case: Case) -> Judgement:
         figures=figures.to_json(),
         metrics=headline(figures),
         data=f"{spec.source.label}, {len(data):,} images",
-        sections=page.classifier(figures, scores.numpy(), right.numpy()),
+        sections=pages.sections(figures, scores.numpy(), right.numpy()),
         runtime=runtime,
         precision=precision,
     )
 
 
 def headline(figures: classification.Classification) -> dict[str, float]:
-    """What `show` prints of them."""
+    """Return the figures that `imagemill show` prints."""
     return {
         "top1": figures.top1,
         f"top{figures.k}": figures.top_k,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from worker.metrics.classification import Bin
-from worker.pages import plots
+from worker.pictures import plots
 
 STRANGE = ("猫 and $x^{2$", "a\nb\tc", "\x07", "🙂", "x" * 300, "_hidden", "\\alpha {", "Zürich")
 
@@ -42,13 +42,10 @@ def bins(*full: tuple[int, float, float]) -> list[Bin]:
 
 def draw(n: int, names: tuple[str, ...] = ()) -> dict[str, Callable[[], bytes]]:
     names = names or tuple(f"class {c}" for c in range(n))
-    matrix = np.random.default_rng(0).integers(0, 50, (n, n))
-    matrix[0] = 0
     shares: dict[str, float | None] = {name: at / n for at, name in enumerate(names)}
     shares[names[0]] = None
     return {
         "curves": lambda: plots.curves(names[0], names[-1], {name: [1.0, 0.5] for name in names[:4]}, best=2),
-        "confusion": lambda: plots.confusion(matrix, names),
         "reliability": lambda: plots.reliability(bins((6, 0.65, 0.5), (9, 1.0, 1.0)), 0.05),
         "histogram": lambda: plots.histogram(
             names[0], names[-1], {names[0]: np.arange(50.0), names[-1]: np.ones(3)}, mark=(names[0], 7.5)
@@ -68,7 +65,7 @@ def test_a_plot_is_twice_800_pixels_wide_and_not_too_high(kind: str, n: int) -> 
     assert 400 <= height <= 2200
 
 
-@pytest.mark.parametrize("kind", ["curves", "confusion", "histogram", "bars", "counts"])
+@pytest.mark.parametrize("kind", ["curves", "histogram", "bars", "counts"])
 def test_any_name_is_drawn_as_it_is(kind: str) -> None:
     """Neither read as a formula, nor warned about for a sign that the font lacks: warnings are errors here."""
     assert pixels(draw(len(STRANGE), STRANGE)[kind]()).shape[1] == 1600
@@ -93,26 +90,6 @@ def test_labels_are_thinned_out_evenly_above_40(n: int, labels: int) -> None:
     assert len(at) == len(names) == labels
     assert names == [str(c) for c in at]
     assert len(set(np.diff(at).tolist())) <= 1
-
-
-def test_a_confusion_matrix_is_dark_where_examples_are() -> None:
-    # Given four classes that are all found, or all taken for the next one,
-    right, wrong = np.eye(4, dtype=np.int64) * 9, np.roll(np.eye(4, dtype=np.int64) * 9, 1, axis=1)
-    names = ["a", "b", "c", "d"]
-    a, b = pixels(plots.confusion(right, names)), pixels(plots.confusion(wrong, names))
-    # I expect the same amount of dark cells at other places.
-    dark_a, dark_b = (image.sum(axis=2) < 250 for image in (a, b))
-    assert dark_a.sum() == pytest.approx(dark_b.sum(), rel=0.05)
-    assert (dark_a != dark_b).sum() > dark_a.sum()
-
-
-def test_a_small_confusion_is_told_from_none() -> None:
-    def cell(count: int) -> float:
-        matrix = np.eye(20, dtype=np.int64) * 100
-        matrix[0, 19] = count
-        return float(pixels(plots.confusion(matrix, ["n"] * 20)).mean())
-
-    assert cell(2) < cell(0)
 
 
 def test_values_below_the_mark_are_drawn_left_of_it() -> None:
@@ -151,18 +128,6 @@ def test_one_epoch_and_a_thousand_are_drawn() -> None:
         assert pixels(plots.curves("Loss", "loss (nats)", {"training": [1.0 / e for e in range(1, n + 1)]})).any()
 
 
-@pytest.mark.parametrize(("n", "channels"), [(1, 1), (4, 3), (13, 1)])
-def test_pairs_are_shown_next_to_each_other(n: int, channels: int) -> None:
-    # Given black generated images and light training images,
-    generated, training = np.zeros((n, 8, 8, channels), np.uint8), np.full((n, 8, 8, channels), 200, np.uint8)
-    image = pixels(plots.pairs(generated, training, [0.5] * n))
-    # I expect both, the black ones first, in as many rows of four as are needed.
-    black, light = (image == 0).all(axis=2), (image == 200).all(axis=2)
-    assert light.sum() == pytest.approx(32_600 * n, rel=0.05)
-    assert np.nonzero(black)[1].min() < np.nonzero(light)[1].min()
-    assert image.shape[0] == int(200 * (0.5 + 1.25 * -(-n // 4)))
-
-
 def test_threads_draw_at_the_same_time() -> None:
     """No plot goes through pyplot's state; whoever draws beside it changes nothing."""
     expected = draw(6)["bars"]()
@@ -171,6 +136,6 @@ def test_threads_draw_at_the_same_time() -> None:
 
 
 def test_pyplot_is_not_loaded() -> None:
-    code = "import sys, worker.pages.plots; print('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, worker.pictures.plots; print('matplotlib.pyplot' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -1,6 +1,6 @@
-"""The plots of an evaluation, as PNG bytes that are readable at 800 pixels wide. It knows no page and no files.
+"""Draw the plots of trainings and evaluations with Matplotlib, as PNG to be read at 800 pixels wide. Knows no page.
 
-Colours are those of Okabe & Ito 2008 and Matplotlib's Blues, told apart by colour-blind eyes and in grey.
+The colours are from Okabe & Ito 2008: colour-blind readers tell them apart, and so does a grey print.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
     from worker.metrics.classification import Bin
@@ -26,16 +25,15 @@ if TYPE_CHECKING:
 _BLUE, _ORANGE, _GREEN, _PURPLE, _INK, _PALE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#333333", "#DDDDDD"
 _STYLES = ((_BLUE, "-", "o"), (_ORANGE, "--", "s"), (_GREEN, "-.", "^"), (_PURPLE, ":", "D"))
 _WIDTH, _DPI = 8.0, 200  # inches, and pixels an inch: 800 pixels on a page, at twice the density
-_LABELS = 40  # more are not readable side by side
-_COUNTS = 15  # classes up to which each cell of a confusion matrix has its number
+_LABELS = 40  # more cannot be read side by side
 _FONT = FontProperties(family="DejaVu Sans")
 
 BINS = 40
-"""Of a histogram."""
+"""Bins of a histogram."""
 
 
 def curves(title: str, axis: str, series: Mapping[str, Sequence[float]], *, best: int | None = None) -> bytes:
-    """Values over epochs, the first of which is 1; `best` marks an epoch. `axis` names what is drawn, and its unit."""
+    """Draw values over epochs, counted from 1. `best` marks an epoch; `axis` names the quantity and its unit."""
     figure, ax = _axes(title, 4.0)
     longest = max(len(values) for values in series.values())
     for (name, values), (colour, line, marker) in zip(series.items(), cycle(_STYLES), strict=False):
@@ -51,35 +49,8 @@ def curves(title: str, axis: str, series: Mapping[str, Sequence[float]], *, best
     return _png(figure)
 
 
-def confusion(matrix: ArrayLike, classes: Sequence[str]) -> bytes:
-    """Counts [classes, classes], true classes down, predicted ones across, coloured by the share of their row."""
-    counts = np.asarray(matrix, dtype=np.int64)
-    n = len(classes)
-    totals = counts.sum(axis=1, keepdims=True)
-    shares = np.ma.masked_where(np.broadcast_to(totals == 0, counts.shape), counts / np.maximum(totals, 1))
-    figure, ax = _axes("Confusion matrix", min(7.4, 3.0 + 0.4 * n))
-    ax.set_facecolor(_PALE)
-    # On a linear scale a confusion of 2 % is as good as white.
-    image = ax.imshow(shares, cmap="Blues", norm=PowerNorm(0.4, 0, 1))
-    bar = figure.colorbar(image, ax=ax, shrink=0.8, ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1])
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(_hundredths))
-    bar.ax.tick_params(labelsize=8)
-    bar.set_label("share of the true class (%)", size=9)
-    if n <= _COUNTS:
-        for row, column in np.ndindex(n, n):
-            count, total = counts[row, column], totals[row, 0]
-            colour = "#AAAAAA" if count == 0 else "white" if count > 0.3 * total else _INK
-            ax.text(column, row, f"{count:,}", ha="center", va="center", size=8, color=colour)
-    ticks, names = _ticks(classes, 18)
-    size = 9 if len(ticks) <= 20 else 7
-    ax.set_xticks(ticks, names, rotation=90, size=size, parse_math=False)
-    ax.set_yticks(ticks, names, size=size, parse_math=False)
-    _label(ax, "predicted class", "true class")
-    return _png(figure)
-
-
 def reliability(bins: Sequence[Bin], error: float) -> bytes:
-    """The accuracy of each bin of scores against the scores themselves; `error` is the expected calibration error."""
+    """Draw the accuracy in each bin of scores; `error` is the expected calibration error, from 0 to 1."""
     figure = Figure(figsize=(_WIDTH, 6.0), dpi=_DPI, layout="constrained")
     ax, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     ax.set_title(f"Reliability: expected calibration error {error:.2%}".replace("%", " %"), size=12)
@@ -112,9 +83,9 @@ def histogram(
     span: tuple[float, float] | None = None,
     mark: tuple[str, float] | None = None,
 ) -> bytes:
-    """How values [n] of up to four groups spread, each in shares of its group; `mark` is a line with its name.
+    """Draw the distribution of up to four groups of values [n], each in shares of its group.
 
-    `span` are the ends of the axis, those of the values if it is not given.
+    `span` gives the ends of the axis, by default the least and the greatest value; `mark` is a named vertical line.
     """
     arrays = {name: np.asarray(values, dtype=np.float64) for name, values in groups.items()}
     filled = [values for values in arrays.values() if values.size]
@@ -129,7 +100,7 @@ def binned(
     edges: ArrayLike,
     mark: tuple[str, float] | None = None,
 ) -> bytes:
-    """What `histogram` draws, of groups that are counted already: [bins] values between the edges [bins + 1]."""
+    """Draw a histogram of groups that are already counted: counts [bins] between edges [bins + 1]."""
     figure, ax = _axes(title, 4.0)
     ends = np.asarray(edges, dtype=np.float64)
     for (name, found), (colour, line, _) in zip(groups.items(), _STYLES, strict=False):
@@ -150,10 +121,9 @@ def binned(
 
 
 def counts(title: str, axis: str, values: Mapping[str, int], rest: tuple[str, int] | None = None) -> bytes:
-    """How often each class came, in the order given from above, with its share of all.
+    """Draw how many examples each class has and its share of the total, from top to bottom in the given order.
 
-    `rest`, a name and how often, stands below them as a number alone: its bar, often the longest, would be read as
-    that of a class.
+    `rest`, a name and a count, stands below without a bar, which would often be the longest and be read as a class.
     """
     rows = [*values.items(), *([rest] if rest else [])]
     n, total = len(rows), max(1, sum(count for _, count in rows))
@@ -167,7 +137,7 @@ def counts(title: str, axis: str, values: Mapping[str, int], rest: tuple[str, in
             place + 0.006 * longest, at, f"{count:,} ({100 * count / total:.3g} %)", va="center", size=8, color=_INK
         )
     ax.set_ylim(n - 0.4, -0.6)
-    ax.set_xlim(0, 1.22 * longest)  # beside the longest bar stands its number
+    ax.set_xlim(0, 1.22 * longest)  # room for the number beside the longest bar
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
     _label(ax, axis, "")
@@ -177,7 +147,7 @@ def counts(title: str, axis: str, values: Mapping[str, int], rest: tuple[str, in
 
 
 def bars(title: str, axis: str, values: Mapping[str, float | None]) -> bytes:
-    """A share 0 to 1 of each class, in the order given from above; None is written as such and has no bar."""
+    """Draw a share from 0 to 1 for each class, from top to bottom in the given order; None has no bar."""
     n = len(values)
     figure, ax = _axes(title, 1.4 + 0.22 * min(max(n, 4), _LABELS))
     ax.barh(range(n), [value or 0.0 for value in values.values()], 0.8, color=_BLUE)
@@ -194,29 +164,6 @@ def bars(title: str, axis: str, values: Mapping[str, float | None]) -> bytes:
     _label(ax, axis, "")
     ax.grid(axis="x", color=_PALE, linewidth=0.6)
     ax.set_axisbelow(True)
-    return _png(figure)
-
-
-def pairs(
-    left: NDArray[np.uint8],
-    right: NDArray[np.uint8],
-    values: Sequence[float],
-    title: str = "Generated, left, and the nearest training image, right",
-    what: str = "distance",
-) -> bytes:
-    """Images uint8 [n, h, w, c], each left of one of the same shape, a value under both: `what` names it."""
-    columns = 4
-    rows = math.ceil(len(values) / columns)
-    figure = Figure(figsize=(_WIDTH, 0.5 + 1.25 * rows), dpi=_DPI, layout="constrained")
-    figure.suptitle(title, size=12)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for ax, at in zip(grid.flat, range(rows * columns), strict=True):
-        ax.set_axis_off()
-        if at < len(values):
-            gap = np.full((len(left[at]), 1, left.shape[3]), 255, np.uint8)
-            both = np.concatenate([left[at], gap, right[at]], axis=1)
-            ax.imshow(both.squeeze(2) if both.shape[2] == 1 else both, cmap="gray", vmin=0, vmax=255)
-            ax.text(0.5, -0.04, f"{what} {values[at]:.3g}", transform=ax.transAxes, ha="center", va="top", size=9)
     return _png(figure)
 
 
@@ -239,13 +186,13 @@ def _legend(ax: Axes, place: Literal["best", "upper left"] = "best") -> None:
 
 
 def _ticks(names: Sequence[str], width: int) -> tuple[list[int], list[str]]:
-    """Where the labels stand, evenly thinned to at most `_LABELS`, and what they say."""
+    """Return the places and texts of the labels, evenly thinned to at most `_LABELS`."""
     at = list(range(0, len(names), math.ceil(len(names) / _LABELS)))
     return at, [_text(names[one], width) for one in at]
 
 
 def _text(text: str, width: int = 40) -> str:
-    """On one line, with its middle left out where it is too long, and a box for what the font cannot draw."""
+    """Put the text on one line, cut its middle if it is too long, and replace what the font lacks with a box."""
     text = " ".join(text.split())
     if len(text) > width:
         text = f"{text[: (width - 1) // 2 + (width - 1) % 2]}…{text[-((width - 1) // 2) :]}"

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from worker.datasets.dataset import Dataset
 from worker.engine.generators.sampler import Sampler
-from worker.evaluation.judges.generator import make, numbered
+from worker.evaluation.judges.images import make, numbered
 
 
 def test_images_of_a_class_are_numbered_in_their_order() -> None:
