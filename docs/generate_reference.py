@@ -29,6 +29,7 @@ if str(ROOT) not in sys.path:
 
 from contract import errors, keys  # noqa: E402
 from contract.data import image_index, label_rows  # noqa: E402
+from contract.jobs import options  # noqa: E402
 from contract.jobs.status import STATES, Status  # noqa: E402
 from contract.models.recipes import RECIPES  # noqa: E402
 from contract.settings import Settings  # noqa: E402
@@ -157,6 +158,8 @@ def default_of(field: FieldInfo) -> str:
         value = value.get_secret_value()
     if isinstance(value, BaseModel):
         return ""
+    if value == () or value == "":
+        return ""
     if isinstance(value, bool):
         return code(str(value).lower())
     return code(f"{value:.12g}" if isinstance(value, float) else str(value))
@@ -168,9 +171,9 @@ def type_name(annotation: Any) -> str:
         return "null"
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Literal:
-        return " \\| ".join(code(value) for value in args)
+        return " | ".join(code(value) for value in args)
     if origin is types.UnionType or str(origin) == "typing.Union":
-        return " \\| ".join(dict.fromkeys(type_name(arg) for arg in args))
+        return " | ".join(dict.fromkeys(type_name(arg) for arg in args))
     if origin in (tuple, list):
         return f"list of {type_name(args[0])}"
     if origin is dict:
@@ -186,7 +189,7 @@ def type_name(annotation: Any) -> str:
 def fields_table(record: type[BaseModel], *, defaults: bool = False) -> str:
     rows = []
     for name, field in record.model_fields.items():
-        row = [code(name), type_name(field.annotation).replace("\\|", "|")]
+        row = [code(name), type_name(field.annotation)]
         rows.append([*row, *([default_of(field)] if defaults else []), sentence(field.description or "")])
     return table(["Field", "Type", *(["Default"] if defaults else []), "Meaning"], rows)
 
@@ -462,6 +465,7 @@ def signature(name: str, function: Any) -> str:
     """A signature, one parameter per line if it is long."""
     found = inspect.signature(function)
     params = [param for param in found.parameters.values() if param.name != "self"]
+    params = [one.replace(annotation=one.empty) if one.kind is one.VAR_KEYWORD else one for one in params]
     short = str(found.replace(parameters=params)).replace("'", "")
     line = f"{name}{short}"
     if len(line) <= 88:
@@ -486,6 +490,24 @@ def prose(text: str | None) -> str:
     return inspect.cleandoc(text or "")
 
 
+def method_options(method: Any) -> list[tuple[str, FieldInfo]]:
+    """The keyword options of a method that makes a job, which are fields of its options model."""
+    given = inspect.signature(method).parameters.get("options")
+    if given is None or given.kind is not inspect.Parameter.VAR_KEYWORD:
+        return []
+    keywords = re.sub(r"^Unpack\[(\w+)Keywords\]$", r"\1", str(given.annotation))
+    fields = getattr(options, f"{keywords}Options").model_fields
+    return [(name, fields[name]) for name in getattr(options, f"{keywords}Keywords").__annotations__]
+
+
+def keyword_row(name: str, field: FieldInfo) -> list[str]:
+    """Name, type, default and meaning of an option, with its bounds."""
+    meaning = sentence(field.description or "") + (f" ({bounds(field)})" if bounds(field) else "")
+    if field.is_required():
+        meaning += " Required."
+    return [code(name), type_name(field.annotation), default_of(field), meaning]
+
+
 def python_page() -> str:
     parts = [
         "```python\nfrom producer import Client\n```",
@@ -495,6 +517,9 @@ def python_page() -> str:
     for name in method_names():
         method = getattr(Client, name)
         parts += [f"## {name}", f"```python\n{signature(name, method)}\n```", prose(method.__doc__)]
+        taken = method_options(method)
+        if taken:
+            parts.append(table(["Option", "Type", "Default", "Meaning"], map(keyword_row, *zip(*taken, strict=True))))
     return page("Python client", *parts)
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from contract import errors, keys
 from contract.data import image_index, label_rows
+from contract.jobs import options
 from contract.jobs.status import STATES, State, Status
 from contract.models.recipes import RECIPES
 from contract.settings import Settings
@@ -116,6 +117,14 @@ def test_every_public_method_of_the_client_is_there(pages: dict[str, str]) -> No
     for name in GENERATOR.method_names():
         assert f"\n## {name}\n" in pages["python.md"], name
         assert getattr(Client, name).__doc__, name
+
+
+@pytest.mark.parametrize("name", ["classify", "train", "evaluate", "generate", "synthesize", "verify"])
+def test_every_keyword_of_a_method_that_makes_a_job_is_explained(pages: dict[str, str], name: str) -> None:
+    section = pages["python.md"].partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+    keywords = getattr(options, f"{name.capitalize()}Keywords").__annotations__
+    assert keywords
+    explained(section, list(keywords))
 
 
 def test_every_model_that_ships_is_there(pages: dict[str, str]) -> None:
