@@ -18,7 +18,6 @@ from typing import Any, Literal, TextIO, Unpack
 from contract.backend.broker import Queues, make_app
 from contract.backend.ledger import Ledger, Worker
 from contract.backend.objects import ObjectStore
-from contract.data.dataset_card import Layout
 from contract.data.dataset_stats import DatasetStats
 from contract.errors import InvalidSettings, JobConflict, RedisUnavailable, UnknownJob
 from contract.jobs import lifecycle, results
@@ -46,9 +45,11 @@ from contract.keys import JOBS, JobKeys
 from contract.models.registry import Model, Registry, Scalar, Task
 from contract.settings import Settings, current
 from producer import models as own_models
-from producer.exports.images import export
 from producer.exports.images.export import OnImages
-from producer.exports.results import Format, Written, write_results
+from producer.exports.images.export import export as export_images
+from producer.exports.labels.export import Written
+from producer.exports.labels.export import export as export_labels
+from producer.exports.labels.source import labels_of
 from producer.jobs import reports, submission
 from producer.jobs import schedules as own_schedules
 from producer.jobs.requests import check_command, make_request, make_template
@@ -301,24 +302,27 @@ class Client:
         lifecycle.read_classify(self.backend.store, job)
         return results.rows(self.backend.store, job, failed=True)
 
-    def write_results(self, job: str, format: Format, output: Path | TextIO, *, presign_hours: float = 0) -> Written:
-        """Write the rows committed so far to a file, to a folder for `imagefolder`, or as text to an open stream.
+    def write_results(self, job: str, format: str, output: Path | TextIO, *, presign_hours: float = 0) -> Written:
+        """Write the rows committed so far, in a format of `producer.exports.formats.LABELS`.
 
+        `output` is a file, a folder for formats that hold the images too, or an open stream for text formats.
         A file appears when it is complete. With `presign_hours`, up to 168, Label Studio gets web addresses that are
         valid for that long in place of `s3://` ones. Raises InvalidInput if the format cannot be written to `output`.
         """
         spec = lifecycle.read_classify(self.backend.store, job)
         images = Images(self._patient.store, self.settings.max_image_bytes)
-        return write_results(self.backend.store, images, spec, format, output, presign_hours=presign_hours)
+        labels = labels_of(self.backend.store, spec, images.read, presign_hours=presign_hours)
+        return export_labels(labels, format, output)
 
-    def export(self, job: str, layout: Layout, folder: str | Path, *, progress: OnImages | None = None) -> DatasetStats:
+    def export(self, job: str, format: str, folder: str | Path, *, progress: OnImages | None = None) -> DatasetStats:
         """Write the accepted images of a job as a dataset, with a card and Croissant metadata; return its counts.
 
+        `format` is one of `producer.exports.formats.IMAGES`.
         The same call again continues, or replaces what is there. `progress` gets the number of images written and
         their total. Raises JobConflict for a job without images or one that has not ended, InvalidInput if `folder`
-        holds other files or `layout` cannot hold the images, and ObjectDamaged if a file is not what was committed.
+        holds other files or `format` cannot hold the images, and ObjectDamaged if a file is not what was committed.
         """
-        return export.export(self._patient.store, job, layout, Path(folder), progress)
+        return export_images(self._patient.store, job, format, Path(folder), progress)
 
     def report(self, job: str, *, timeout: float = 60.0) -> str:
         """Return the page of a job as HTML; that of a classify job is made on the first call.

@@ -6,22 +6,56 @@ Pure text of a spec and statistics; it knows no store; machines read `producer.e
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from contract.data.dataset_stats import DatasetStats
-from contract.data.image_index import SUFFIX, SYNTHETIC, schema
+from contract.data.image_index import SUFFIX, SYNTHETIC
 from contract.data.provenance import option, provenance
 from contract.jobs.specs import ImagesSpec
 from contract.jobs.status import Status
 
-CARD, CROISSANT = "README.md", "croissant.json"
-Layout = Literal["webdataset", "imagefolder", "idx", "parquet"]
+CARD = "README.md"
 
-IDX_IMAGES, IDX_LABELS, IDX_NAMES = "train-images-idx3-ubyte", "train-labels-idx1-ubyte", "labels.txt"
-IDX_METADATA = "train-metadata.jsonl"
-FOLDER_METADATA = "train/metadata.jsonl"
-PARQUET, CANDIDATES = "train.parquet", "candidates.parquet"
+
+@dataclass(frozen=True)
+class Layout:
+    """How the files of a dataset are laid out, as far as its card says so."""
+
+    name: str
+    """The name that `imagemill export --format` has for it."""
+    load: str
+    """Markdown: how to load the dataset."""
+    columns: str
+    """Markdown: in which file the columns are."""
+    data_files: str | None
+    """Glob of the files that Hugging Face loads; None if it has no loader for them."""
+    tags: tuple[str, ...] = ()
+    dataset_info: Callable[[ImagesSpec, DatasetStats], Mapping[str, Any]] | None = None
+    """What `dataset_info` says of the columns, for files that hold the images themselves."""
+
+
+def python(code: str) -> str:
+    """Return a Markdown block of Python."""
+    return f"```python\n{code}\n```"
+
+
+WEBDATASET = Layout(
+    name="webdataset",
+    load=python(
+        'import webdataset\n\nimages = webdataset.WebDataset("DIR/shard-000000.tar", shardshuffle=False)\n'
+        'for sample in images.decode("pil"):\n    print(sample["__key__"], sample["json"]["label"])'
+    ),
+    columns=(
+        "They are in the index of a tar, the `.parquet` of the same stem, which has a row for each candidate, rejected "
+        "ones too, and says where in the tar the bytes of an image are. The `.json` beside an image has what makes it "
+        "again."
+    ),
+    data_files="shard-*.tar",
+    tags=("webdataset",),
+)
+"""The layout of every job in the bucket. The others are those of `producer.exports.images`."""
 
 COLUMNS = {
     "key": "Name of the image in its shard: class and index.",
@@ -81,7 +115,7 @@ def card(spec: ImagesSpec, stats: DatasetStats, layout: Layout, *, end: Status |
 
 ```sh
 {command(spec, stats)}
-imagemill export {spec.id} --format {layout} -o DIR
+imagemill export {spec.id} --format {layout.name} -o DIR
 ```
 
 {_table(("what", "value"), _facts(spec, stats).items())}
@@ -95,13 +129,13 @@ command makes the same images again.
 {_rejected(stats)}
 ## Load it
 
-{_LOAD[layout]}
+{layout.load}
 
 ## Columns
 
 {_table(("column", "meaning"), ((f"`{name}`", COLUMNS[name]) for name in columns(spec)))}
 
-{_NOTES[layout]}
+{layout.columns}
 
 ## Limits
 
@@ -112,37 +146,25 @@ follows from those of the generator and of that data.
 
 def front_matter(spec: ImagesSpec, stats: DatasetStats, layout: Layout) -> str:
     """The YAML at the top of the card, https://huggingface.co/docs/hub/datasets-cards."""
-    tags = ["synthetic", "imagemill", *(["webdataset"] if layout == "webdataset" else [])]
     values: dict[str, Any] = {
         "pretty_name": title(spec, stats),
         "task_categories": ["image-classification"],
         "size_categories": [size_category(stats.accepted)],
         "annotations_creators": ["machine-generated"],
         "source_datasets": ["original"],
-        "tags": tags,
+        "tags": ["synthetic", "imagemill", *layout.tags],
     }
-    path = {"webdataset": "shard-*.tar", "imagefolder": "train/**", "parquet": PARQUET}.get(layout)
-    if path is None:
-        values["viewer"] = False  # IDX has no loader there
+    if layout.data_files is None:
+        values["viewer"] = False
     else:
-        values["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": path}]}]
+        files = [{"split": "train", "path": layout.data_files}]
+        values["configs"] = [{"config_name": "default", "data_files": files}]
     values["class_names"] = list(stats.labels)
-    if layout == "parquet":
-        values["dataset_info"] = {"features": features(spec, stats)}
+    if layout.dataset_info is not None:
+        values["dataset_info"] = layout.dataset_info(spec, stats)
     # A JSON value is a YAML value: nothing that a class is called needs quotes of its own.
     lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()]
     return "\n".join(["---", *lines, "---"])
-
-
-def features(spec: ImagesSpec, stats: DatasetStats) -> list[dict[str, Any]]:
-    """The columns of the Parquet layout as Hugging Face has them in a card."""
-    types = {column.name: str(column.type).replace("float", "float32") for column in schema(spec.kind)}
-    names = {str(number): label for number, label in enumerate(stats.labels)}
-    return [
-        {"name": "image", "dtype": "image"},
-        {"name": "label", "dtype": {"class_label": {"names": names}}},
-        *({"name": name, "dtype": types[name]} for name in columns(spec) if name != "label"),
-    ]
 
 
 def size_category(count: int) -> str:
@@ -196,39 +218,6 @@ def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(
         "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in line) + " |" for line in lines
     )
-
-
-def _python(code: str) -> str:
-    return f"```python\n{code}\n```"
-
-
-_LOAD: Mapping[Layout, str] = {
-    "webdataset": _python(
-        'import webdataset\n\nimages = webdataset.WebDataset("DIR/shard-000000.tar", shardshuffle=False)\n'
-        'for sample in images.decode("pil"):\n    print(sample["__key__"], sample["json"]["label"])'
-    ),
-    "imagefolder": _python('from datasets import load_dataset\n\nimages = load_dataset("imagefolder", data_dir="DIR")'),
-    "parquet": _python(
-        f'from datasets import load_dataset\n\nimages = load_dataset("parquet", data_files="DIR/{PARQUET}")'
-    ),
-    "idx": f"Whatever reads MNIST reads it: images are in `{IDX_IMAGES}`, labels in `{IDX_LABELS}`.",
-}
-_NOTES: Mapping[Layout, str] = {
-    "webdataset": (
-        "They are in the index of a tar, the `.parquet` of the same stem, which has a row for each candidate, rejected "
-        "ones too, and says where in the tar the bytes of an image are. The `.json` beside an image has what makes it "
-        "again."
-    ),
-    "imagefolder": f"They are in `{FOLDER_METADATA}`, with `file_name`, the image's path from there.",
-    "parquet": (
-        f"In `{PARQUET}` beside `image`; `label` is a number there, that of the class in the table above. "
-        f"`{CANDIDATES}`, where it is there, has a row for each candidate, rejected ones too."
-    ),
-    "idx": (
-        f"They are in `{IDX_METADATA}`, a line an image in the order of the images. A label is the class in the table "
-        f"above; line n of `{IDX_NAMES}` names class n, from 0."
-    ),
-}
 
 
 def image_suffix(spec: ImagesSpec) -> str:

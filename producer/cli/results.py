@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from producer.cli.common import print_json, say, shared_options
-
-if TYPE_CHECKING:
-    from producer.exports.results import Format
+from producer.exports.formats import LABELS, help_text
 
 
 @click.command()
 @click.argument("job")
 @click.option(
     "--format",
-    type=click.Choice(["jsonl", "csv", "parquet", "imagefolder", "labelstudio"]),
+    type=click.Choice(list(LABELS)),
     default="jsonl",
     show_default=True,
-    help="imagefolder holds the images too, and loads with Hugging Face datasets.",
+    help=help_text(LABELS),
 )
 @click.option(
     "-o",
@@ -37,7 +34,7 @@ if TYPE_CHECKING:
     help="With labelstudio: write web addresses valid for HOURS in place of s3:// ones.",
 )
 @shared_options
-def results(job: str, format: Format, output: Path | None, presign: float, as_json: bool) -> None:
+def results(job: str, format: str, output: Path | None, presign: float, as_json: bool) -> None:
     """Write the labels of JOB: all rows committed so far.
 
     \b
@@ -56,7 +53,7 @@ def results(job: str, format: Format, output: Path | None, presign: float, as_js
         if as_json:
             print_json({"output": str(output), "format": format, "rows": done.written, "left_out": done.left_out})
         else:
-            what = "images" if format == "imagefolder" else "rows"
+            what = "images" if LABELS[format].writes == "folder" else "rows"
             say(f"Wrote {done.written:,} {what} to {output}.")
     if done.left_out:
         say(

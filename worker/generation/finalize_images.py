@@ -23,7 +23,7 @@ import pyarrow as pa
 from contract.backend.lock import Lock
 from contract.backend.objects import ObjectStore
 from contract.data import image_index
-from contract.data.dataset_card import CARD, card
+from contract.data.dataset_card import CARD, WEBDATASET, card
 from contract.data.dataset_stats import DatasetStats, count
 from contract.data.image_index import SUFFIX
 from contract.data.items import parse_s3
@@ -180,7 +180,7 @@ class ImagesFinalizer:
         if self.backend.ledger.state(spec.id) != "finalizing":
             raise _LockLostError
         store.put(f"{prefix}summary.json", json.dumps(summary, indent=1, ensure_ascii=False).encode(), bucket=bucket)
-        store.put(f"{prefix}{CARD}", card(spec, stats, "webdataset").encode(), bucket=bucket)
+        store.put(f"{prefix}{CARD}", card(spec, stats, WEBDATASET).encode(), bucket=bucket)
         metrics = self.report(spec)(spec, stats)
         details: dict[str, Any] = {
             "total": stats.candidates + left_out.total(),

@@ -1,41 +1,58 @@
-"""Reads the accepted images of a job again, each verified by its sha256, a few megabytes of a tar at a time."""
+"""Reads the accepted images of a job, each verified by its sha256, a few megabytes of a tar at a time."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from contract.backend.objects import ObjectStore
 from contract.data.dataset_card import columns
+from contract.data.dataset_stats import DatasetStats
 from contract.data.image_index import shards, tar_of
 from contract.data.items import parse_s3
 from contract.errors import ObjectDamaged
 from contract.jobs.results import Row
 from contract.jobs.specs import ImagesSpec
 from contract.jobs.status import ShardCommit
-from producer.exports.labels import rounded
+from producer.exports.labels.source import rounded
 
 
 def accepted(index: pa.Table) -> list[Row]:
-    """The rows of accepted images, in the order of their bytes in the tar."""
+    """Return the rows of the accepted images, in the order of their bytes in the tar."""
     rows: list[Row] = index.filter(index["accepted"]).to_pylist()
     return sorted(rows, key=lambda row: row["offset"])
 
 
-def read(store: ObjectStore, spec: ImagesSpec) -> Iterator[tuple[Row, bytes]]:
-    """Each accepted image of a job, shard by shard: its row, and the bytes of its file.
+@dataclass(frozen=True)
+class ImageSet:
+    """The images of one ended job as an exporter sees them."""
 
-    Raises ObjectDamaged where an index or an image is not what was committed.
-    """
-    for commit, index in shards(store, spec):
-        yield from of_shard(store, commit, index)
+    store: ObjectStore
+    spec: ImagesSpec
+    stats: DatasetStats
+
+    def shards(self) -> Iterator[tuple[ShardCommit, pa.Table]]:
+        """Return each committed shard with its index, which has a row for each candidate.
+
+        Raises ObjectDamaged if an index is not what was committed.
+        """
+        return shards(self.store, self.spec)
+
+    def accepted(self) -> Iterator[tuple[Row, bytes]]:
+        """Return each accepted image, shard by shard: its row, and the bytes of its file.
+
+        Raises ObjectDamaged if an index or an image is not what was committed.
+        """
+        for commit, index in self.shards():
+            yield from of_shard(self.store, commit, index)
 
 
 def of_shard(store: ObjectStore, commit: ShardCommit, index: pa.Table) -> Iterator[tuple[Row, bytes]]:
-    """The same of one shard."""
+    """Return the accepted images of one shard."""
     assert commit.output is not None, "a committed shard of images has an index"
     address = tar_of(commit.output)
     bucket, key = parse_s3(address)
@@ -47,7 +64,7 @@ def of_shard(store: ObjectStore, commit: ShardCommit, index: pa.Table) -> Iterat
 
 
 def check(row: Row, data: bytes, address: str) -> None:
-    """Raises ObjectDamaged where these are not the bytes of the image that was committed."""
+    """Raise ObjectDamaged unless `data` is the image that was committed."""
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
         raise ObjectDamaged(
             f"{row['key']} in {address} is not what was committed (its sha256 differs); restore the tar from a backup, "
@@ -56,19 +73,19 @@ def check(row: Row, data: bytes, address: str) -> None:
 
 
 def metadata(spec: ImagesSpec, row: Row) -> dict[str, Any]:
-    """What is told of an image in every layout, by `contract.data.dataset_card.COLUMNS`."""
+    """Return the columns that every format has for an image; see `contract.data.dataset_card.COLUMNS`."""
     return {name: rounded(row[name]) for name in columns(spec)}
 
 
 class Window:
-    """Ranges of a stream, asked for in ascending order; what lies before the last is forgotten."""
+    """Reads ranges of a stream in ascending order, and forgets what lies before the last one."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces = iter(pieces)
         self._start, self._data = 0, b""
 
     def read(self, offset: int, size: int) -> bytes:
-        """`size` bytes from `offset`; fewer where the stream ends."""
+        """Return `size` bytes from `offset`, or fewer at the end of the stream."""
         while self._start + len(self._data) < offset + size and (piece := next(self._pieces, None)) is not None:
             kept = self._data[max(0, offset - self._start) :]
             self._start += len(self._data) - len(kept)

@@ -11,22 +11,14 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from contract.data.dataset_card import (
-    CANDIDATES,
-    FOLDER_METADATA,
-    IDX_METADATA,
-    PARQUET,
-    Layout,
-    columns,
-    image_suffix,
-    title,
-)
+from contract.data.dataset_card import columns, title
 from contract.data.dataset_stats import DatasetStats
 from contract.data.image_index import schema
 from contract.data.provenance import provenance
 from contract.jobs.kinds import kind_of
 from contract.jobs.specs import ImagesSpec
 
+CROISSANT = "croissant.json"
 Node = dict[str, Any]
 
 CONTEXT: Node = {
@@ -101,33 +93,32 @@ class DataFile:
     size: int
 
 
+@dataclass(frozen=True)
+class Records:
+    """Where a format keeps its records: file sets, the fields of an image, and the source of candidates, if any."""
+
+    images: Sequence[Node]
+    sets: Sequence[Node] = ()
+    candidates: Node | None = None
+
+
 def data_file(name: str, data: bytes) -> DataFile:
     """The entry of these bytes."""
     return DataFile(name, hashlib.sha256(data).hexdigest(), len(data))
 
 
 def croissant(
-    spec: ImagesSpec, stats: DatasetStats, layout: Layout, files: Sequence[DataFile], *, created_at: str
+    spec: ImagesSpec, stats: DatasetStats, records: Records, files: Sequence[DataFile], *, created_at: str
 ) -> Node:
-    """The metadata of a data set of these files, ready for JSON; `created_at` is when the job was made, ISO 8601.
+    """Return the metadata of a dataset of these files, ready for JSON; `created_at` is the job's creation, ISO 8601.
 
-    The record set `images` has a record an image, with the pixels where a reader can get at them (not in IDX),
-    `classes` one a class, and `candidates`, where rejected ones are told of, one a candidate.
+    The record set `images` has a record for each image, `classes` one for each class, and `candidates`, if the format
+    lists them, one for each candidate, rejected ones included.
     """
     distribution = [_file_object(file) for file in files]
-    if layout == "webdataset":
-        sets, images = _webdataset(spec, files)
-    elif layout == "imagefolder":
-        sets, images = _imagefolder(spec)
-    elif layout == "parquet":
-        sets, images = [], _parquet(spec)
-    else:
-        sets, images = [], _fields(spec, {"fileObject": {"@id": IDX_METADATA}})
-    records = [_record_set("images", "images/key", images), _classes(stats)]
-    if any(file.name == CANDIDATES for file in files):
-        records.append(_candidates(spec, {"fileObject": {"@id": CANDIDATES}}))
-    elif layout == "webdataset":
-        records.append(_candidates(spec, {"fileSet": {"@id": "indices"}}))
+    record_sets = [_record_set("images", "images/key", records.images), _classes(stats)]
+    if records.candidates is not None:
+        record_sets.append(_candidates(spec, records.candidates))
     rai = {
         "rai:dataCollection": provenance(spec).description(),
         "rai:dataLimitations": "The images show what the generator has learnt, with its errors and biases.",
@@ -147,47 +138,19 @@ def croissant(
         "citeAs": f"@misc{{{spec.id}, title = {{{title(spec, stats)}}}, year = {{{created_at[:4]}}}}}",
         "keywords": ["synthetic", "imagemill", *stats.labels],
         **rai,
-        "distribution": [*distribution, *sets],
-        "recordSet": records,
+        "distribution": [*distribution, *records.sets],
+        "recordSet": record_sets,
     }
 
 
-def _webdataset(spec: ImagesSpec, files: Sequence[DataFile]) -> tuple[list[Node], list[Node]]:
-    suffix = image_suffix(spec)
-    tars = [{"@id": file.name} for file in files if file.name.endswith(".tar")]
-    sets = [
-        _file_set("image-files", f"*{suffix}", suffix, "The images in the tars.", containedIn=tars),
-        _file_set("indices", "shard-*.parquet", ".parquet", "A row for each candidate, of each shard."),
-    ]
-    return sets, _joined(spec, suffix, {"fileSet": {"@id": "indices"}})
-
-
-def _imagefolder(spec: ImagesSpec) -> tuple[list[Node], list[Node]]:
-    suffix = image_suffix(spec)
-    sets = [_file_set("image-files", f"train/*/*{suffix}", suffix, "The images, a folder a class.")]
-    metadata = {"fileObject": {"@id": FOLDER_METADATA}}
-    name = _field("images/file_name", "sc:Text", _column(metadata, "file_name"))
-    return sets, [*_joined(spec, suffix, metadata), name]
-
-
-def _joined(spec: ImagesSpec, suffix: str, told: Mapping[str, Any]) -> list[Node]:
-    """The fields where images are files, and what is told of them is elsewhere, under their keys."""
+def joined(spec: ImagesSpec, suffix: str, told: Mapping[str, Any]) -> list[Node]:
+    """Return the fields where images are files of the set `image-files`, joined by key to their columns in `told`."""
     files = {"fileSet": {"@id": "image-files"}}
-    # The suffix may be gone: mlcroissant applies a transform when it joins, and once more when it reads.
+    # The suffix is optional: mlcroissant applies a transform when it joins, and once more when it reads.
     stem = {"extract": {"fileProperty": "filename"}, "transform": {"regex": rf"^([^/.]+)(?:\{suffix})?$"}}
-    key = _field("images/key", "sc:Text", {**files, **stem}) | {"references": _column(told, "key")}
-    pixels = _field("images/image", "sc:ImageObject", {**files, "extract": {"fileProperty": "content"}})
-    return [pixels, key, *(field for field in _fields(spec, told) if field["@id"] != key["@id"])]
-
-
-def _parquet(spec: ImagesSpec) -> list[Node]:
-    file = {"fileObject": {"@id": PARQUET}}
-    source = _column(file, "image") | {"transform": {"jsonPath": "bytes"}}
-    label = _field("images/label", "cr:Int64", _column(file, "label")) | {
-        "references": {"field": {"@id": "classes/label"}}
-    }
-    others = [field for field in _fields(spec, file) if field["@id"] != "images/label"]
-    return [_field("images/image", "sc:ImageObject", source), label, *others]
+    key = field("images/key", "sc:Text", {**files, **stem}) | {"references": column(told, "key")}
+    pixels = field("images/image", "sc:ImageObject", {**files, "extract": {"fileProperty": "content"}})
+    return [pixels, key, *(found for found in fields(spec, told) if found["@id"] != key["@id"])]
 
 
 def _classes(stats: DatasetStats) -> Node:
@@ -196,35 +159,36 @@ def _classes(stats: DatasetStats) -> Node:
         {"classes/label": number, "classes/name": found.label, "classes/images": found.accepted}
         for number, found in enumerate(stats.classes)
     ]
-    fields = [
-        _field("classes/label", "cr:Int64"),
-        _field("classes/name", "sc:Text"),
-        _field("classes/images", "cr:Int64"),
+    columns = [
+        field("classes/label", "cr:Int64"),
+        field("classes/name", "sc:Text"),
+        field("classes/images", "cr:Int64"),
     ]
-    return _record_set("classes", "classes/label", fields) | {"dataType": "sc:Enumeration", "data": data}
+    return _record_set("classes", "classes/label", columns) | {"dataType": "sc:Enumeration", "data": data}
 
 
 def _candidates(spec: ImagesSpec, source: Mapping[str, Any]) -> Node:
-    fields = [
-        _field(f"candidates/{column.name}", _TYPES[str(column.type)], _column(source, column.name))
-        for column in schema(spec.kind)
+    found = [
+        field(f"candidates/{one.name}", _TYPES[str(one.type)], column(source, one.name)) for one in schema(spec.kind)
     ]
-    return _record_set("candidates", "candidates/key", fields)
+    return _record_set("candidates", "candidates/key", found)
 
 
-def _fields(spec: ImagesSpec, source: Mapping[str, Any]) -> list[Node]:
-    """A field for each of `contract.data.dataset_card.columns`."""
-    types = {column.name: _TYPES[str(column.type)] for column in schema(spec.kind)}
-    return [_field(f"images/{name}", types[name], _column(source, name)) for name in columns(spec)]
+def fields(spec: ImagesSpec, source: Mapping[str, Any]) -> list[Node]:
+    """Return a field for each of `contract.data.dataset_card.columns`, read from `source`."""
+    types = {one.name: _TYPES[str(one.type)] for one in schema(spec.kind)}
+    return [field(f"images/{name}", types[name], column(source, name)) for name in columns(spec)]
 
 
-def _column(source: Mapping[str, Any], name: str) -> Node:
+def column(source: Mapping[str, Any], name: str) -> Node:
+    """Return the source of a field: a column of a file or of a file set."""
     return {**source, "extract": {"column": name}}
 
 
-def _field(id: str, data_type: str, source: Node | None = None) -> Node:
-    field = {"@type": "cr:Field", "@id": id, "name": id.partition("/")[2], "dataType": data_type}
-    return field if source is None else {**field, "source": source}
+def field(id: str, data_type: str, source: Node | None = None) -> Node:
+    """Return a field `<record set>/<name>`."""
+    found = {"@type": "cr:Field", "@id": id, "name": id.partition("/")[2], "dataType": data_type}
+    return found if source is None else {**found, "source": source}
 
 
 def _record_set(id: str, key: str, fields: Sequence[Node]) -> Node:
@@ -243,7 +207,8 @@ def _file_object(file: DataFile) -> Node:
     }
 
 
-def _file_set(id: str, includes: str, suffix: str, description: str, **fields: Any) -> Node:
+def file_set(id: str, includes: str, suffix: str, description: str, **more: Any) -> Node:
+    """Return a set of files that match the glob `includes`."""
     return {
         "@type": "cr:FileSet",
         "@id": id,
@@ -251,5 +216,5 @@ def _file_set(id: str, includes: str, suffix: str, description: str, **fields: A
         "description": description,
         "encodingFormat": _FORMATS[suffix],
         "includes": includes,
-        **fields,
+        **more,
     }

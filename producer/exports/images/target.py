@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from contract.data.dataset_card import Layout
 from contract.errors import InvalidInput
 from producer.exports.images.croissant import DataFile
 
@@ -25,9 +24,9 @@ class Target:
     Raises InvalidInput where the folder has files that are not of this export: they would be taken for generated.
     """
 
-    def __init__(self, folder: Path, job: str, layout: Layout) -> None:
+    def __init__(self, folder: Path, job: str, format: str) -> None:
         self.folder = folder
-        self._owner = json.dumps({"job": job, "format": layout}) + "\n"
+        self._owner = json.dumps({"job": job, "format": format}) + "\n"
         if folder.exists() and not folder.is_dir():
             raise InvalidInput(f"{folder} is a file; name a folder with -o.")
         mark = folder / OWNER
@@ -35,7 +34,7 @@ class Target:
         used = folder.exists() and any(path != mark for path in folder.iterdir())
         if used and not self._owns(mark):
             raise InvalidInput(
-                f"{folder} is not empty and holds no export of {job} as {layout}; name a new folder, so that no other "
+                f"{folder} is not empty and holds no export of {job} as {format}; name a new folder, so that no other "
                 "file is taken for one of this data set."
             )
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,39 +1,55 @@
-"""The tars of a job and their indices as files: a WebDataset, as it is in the bucket, each verified."""
+"""Generated images as a WebDataset: a copy of the tars of the job and their indices, each verified."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from contract.backend.objects import ObjectStore
-from contract.data.image_index import shards, tar_of
+from contract.data.dataset_card import WEBDATASET, image_suffix
+from contract.data.image_index import tar_of
 from contract.data.items import parse_s3
 from contract.errors import ObjectDamaged
 from contract.jobs.results import Row
 from contract.jobs.specs import ImagesSpec
-from producer.exports.images.accepted import accepted, check
+from producer.exports.images.accepted import ImageSet, accepted, check
+from producer.exports.images.croissant import DataFile, Records, file_set, joined
 from producer.exports.images.target import Target
 
+LAYOUT = WEBDATASET
 
-def write(store: ObjectStore, spec: ImagesSpec, target: Target, done: Callable[[int], None]) -> list[str]:
-    """Write every shard; returns the names of the files. `done` is told how many images each has.
 
-    A tar that is there already, of the right length and with the right images, is kept.
+def write(images: ImageSet, target: Target, done: Callable[[int], None]) -> list[str]:
+    """Write every shard and return the names of the files; `done` gets the number of images in each.
+
+    Keeps a tar that already exists with the right length and the right images.
     """
+    store = images.store
     names = []
-    for commit, index in shards(store, spec):
+    for commit, index in images.shards():
         assert commit.output is not None and commit.sha256 is not None, "a committed shard of images has an index"
         rows = accepted(index)
         tar, name = tar_of(commit.output), PurePosixPath(commit.output).name
-        if rows:  # readers take a tar of nothing for a mistake
+        if rows:  # readers refuse an empty tar
             _fetch_tar(store, tar, rows, target)
             names.append(PurePosixPath(tar).name)
         _fetch_index(store, commit.output, commit.sha256, target)
         names.append(name)
         done(len(rows))
     return names
+
+
+def records(spec: ImagesSpec, files: Sequence[DataFile]) -> Records:
+    """Say where Croissant finds images, their columns and the candidates."""
+    suffix, indices = image_suffix(spec), {"fileSet": {"@id": "indices"}}
+    tars = [{"@id": file.name} for file in files if file.name.endswith(".tar")]
+    sets = [
+        file_set("image-files", f"*{suffix}", suffix, "The images in the tars.", containedIn=tars),
+        file_set("indices", "shard-*.parquet", ".parquet", "A row for each candidate, of each shard."),
+    ]
+    return Records(joined(spec, suffix, indices), sets, candidates=indices)
 
 
 def _fetch_tar(store: ObjectStore, address: str, rows: list[Row], target: Target) -> None:
@@ -50,7 +66,7 @@ def _fetch_tar(store: ObjectStore, address: str, rows: list[Row], target: Target
 
 
 def _is_whole(path: Path, size: int, rows: list[Row], address: str) -> bool:
-    """Whether an earlier export left the file as it should be."""
+    """Whether an earlier export left the complete file."""
     if not path.is_file() or path.stat().st_size != size:
         return False
     try:

@@ -12,6 +12,7 @@ from contract.data.dataset_stats import ClassCount, DatasetStats, count
 from contract.data.image_index import schema
 from contract.jobs.specs import Generate, Source, Synthesize
 from contract.jobs.status import Status
+from producer.exports.images import parquet
 from producer.exports.images.croissant import croissant, data_file
 
 COMMON: dict[str, Any] = {
@@ -87,7 +88,7 @@ def test_the_command_that_makes_them_again_leaves_nothing_out() -> None:
 
 
 def test_a_card_tells_of_model_gate_thresholds_and_counts() -> None:
-    text = dataset_card.card(SYNTHESIZE, stats(), "parquet")
+    text = dataset_card.card(SYNTHESIZE, stats(), parquet.LAYOUT)
 
     for fact in (
         "a" * 64,
@@ -107,7 +108,7 @@ def test_a_card_without_a_gate_tells_of_none() -> None:
     text = dataset_card.card(
         GENERATE,
         stats(rejected={}),
-        "webdataset",
+        dataset_card.WEBDATASET,
         end=Status(id="digits", kind="generate", state="failed", reason="No room."),
     )
 
@@ -118,7 +119,7 @@ def test_a_card_without_a_gate_tells_of_none() -> None:
 def test_croissant_has_the_fields_that_there_are() -> None:
     files = [data_file("train.parquet", b"images")]
 
-    told = croissant(GENERATE, stats(), "parquet", files, created_at="2026-11-24T04:39:25.523Z")
+    told = croissant(GENERATE, stats(), parquet.records(GENERATE, files), files, created_at="2026-11-24T04:39:25.523Z")
 
     (file,) = told["distribution"]
     assert (file["contentSize"], file["encodingFormat"]) == ("6 B", "application/x-parquet")

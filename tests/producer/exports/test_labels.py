@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,7 +17,10 @@ from contract.data.items import Item
 from contract.data.label_rows import schema
 from contract.errors import ImageNotFound, InvalidInput
 from contract.jobs.results import Row
-from producer.exports import labels, labels_imagefolder
+from producer.exports.folder_names import FolderNames, safe
+from producer.exports.labels import csv as csv_format
+from producer.exports.labels import imagefolder, jsonl, labelstudio, parquet
+from producer.exports.labels.source import Labels
 
 
 def row(key: str = "a.jpg", label: str = "tabby cat", index: int = 281, data: bytes = b"bytes") -> Row:
@@ -51,10 +55,26 @@ def failure(key: str = "bad.jpg") -> Row:
     }
 
 
+def labels_in(
+    rows: list[Row],
+    *,
+    columns: pa.Schema | None = None,
+    read: Callable[[Item], bytes] = lambda item: b"bytes",
+    link: Callable[[str], str] = str,
+) -> Labels:
+    columns = schema() if columns is None else columns
+    tables = [pa.Table.from_pylist([one], schema=columns) for one in rows]
+    return Labels(columns, lambda: tables, lambda: [[(one, item(one)) for one in rows]], read, link)
+
+
+def item(row: Row) -> Item:
+    return Item(key=row["key"], uri=row["uri"])
+
+
 def test_jsonl_is_one_row_a_line_with_short_floats() -> None:
     out = io.StringIO()
 
-    assert labels.write_jsonl([row("ü.jpg"), failure()], out) == 2
+    assert jsonl.write(labels_in([row("ü.jpg"), failure()]), out) == (2, 0)
     first, second = out.getvalue().splitlines()
     assert '"key": "ü.jpg"' in first
     assert json.loads(first)["top_k"][0]["score"] == json.loads(first)["score"] == 0.123457
@@ -63,7 +83,7 @@ def test_jsonl_is_one_row_a_line_with_short_floats() -> None:
 
 def test_csv_keeps_lists_as_json() -> None:
     out = io.StringIO()
-    labels.write_csv([row(), failure()], out, schema().names)
+    csv_format.write(labels_in([row(), failure()]), out)
 
     first, second = csv.DictReader(io.StringIO(out.getvalue()))
     assert json.loads(first["top_k"]) == [{"label": "tabby cat", "label_index": 281, "score": 0.123457}]
@@ -72,19 +92,16 @@ def test_csv_keeps_lists_as_json() -> None:
 
 def test_parquet_keeps_the_embeddings(tmp_path: Path) -> None:
     columns = schema(embedding=True)
-    labelled = pa.Table.from_pylist([{**row(), "embedding": [1.0, 2.0]}], schema=columns)
-    failed = pa.Table.from_pylist([failure()], schema=columns)
+    labelled = {**row(), "embedding": [1.0, 2.0]}
 
-    count = labels.write_parquet([failed, labelled], columns, tmp_path / "out.parquet")
-
-    assert count == 2
+    assert parquet.write(labels_in([failure(), labelled], columns=columns), tmp_path / "out.parquet") == (2, 0)
     assert pq.read_table(tmp_path / "out.parquet")["embedding"].to_pylist() == [None, [1.0, 2.0]]
 
 
 def test_labelstudio_is_a_list_of_tasks_with_predictions() -> None:
     out = io.StringIO()
 
-    counts = labels.write_labelstudio([failure(), row("a.jpg"), row("b.jpg")], out, str.upper)
+    counts = labelstudio.write(labels_in([failure(), row("a.jpg"), row("b.jpg")], link=str.upper), out)
 
     first, _ = json.loads(out.getvalue())
     assert counts == (2, 1)
@@ -96,7 +113,7 @@ def test_labelstudio_is_a_list_of_tasks_with_predictions() -> None:
 
 def test_labelstudio_without_rows_is_an_empty_list() -> None:
     out = io.StringIO()
-    labels.write_labelstudio([], out, str)
+    labelstudio.write(labels_in([]), out)
 
     assert json.loads(out.getvalue()) == []
 
@@ -104,18 +121,10 @@ def test_labelstudio_without_rows_is_an_empty_list() -> None:
 # The image folder
 
 
-def item(row: Row) -> Item:
-    return Item(key=row["key"], uri=row["uri"])
-
-
-def read_bytes(_: Item) -> bytes:
-    return b"bytes"
-
-
 def test_an_image_folder_has_a_folder_a_label_and_metadata(tmp_path: Path) -> None:
     rows = [row("x/a.jpg"), row("y/a.jpg"), failure()]
 
-    counts = labels_imagefolder.write([[(r, item(r)) for r in rows]], tmp_path / "out", read_bytes)
+    counts = imagefolder.write(labels_in(rows), tmp_path / "out")
 
     lines = [json.loads(line) for line in (tmp_path / "out" / "metadata.jsonl").read_text().splitlines()]
     assert counts == (2, 1)
@@ -135,18 +144,18 @@ def test_an_image_that_is_gone_or_another_one_now_is_left_out(tmp_path: Path) ->
             raise ImageNotFound("gone")
         return b"as it is"
 
-    assert labels_imagefolder.write([[(gone, item(gone)), (changed, item(changed))]], tmp_path, read) == (0, 2)
+    assert imagefolder.write(labels_in([gone, changed], read=read), tmp_path) == (0, 2)
 
 
 def test_a_folder_with_files_in_it_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.jpg").touch()
 
     with pytest.raises(InvalidInput, match="is not empty"):
-        labels_imagefolder.write([], tmp_path, read_bytes)
+        imagefolder.write(labels_in([]), tmp_path)
 
 
 def test_two_labels_that_are_spelled_alike_have_two_folders() -> None:
-    names = labels_imagefolder.FolderNames()
+    names = FolderNames()
 
     assert names.of("crane", 134) == "crane"
     assert names.of("crane", 517) == "crane-517"
@@ -155,7 +164,7 @@ def test_two_labels_that_are_spelled_alike_have_two_folders() -> None:
 
 
 def test_labels_that_become_alike_when_they_are_made_safe_have_folders_of_their_own() -> None:
-    names = labels_imagefolder.FolderNames()
+    names = FolderNames()
     labels = ["T-shirt/top", "T-shirt_top", "t-shirt:top", "T-shirt_top-1"]
 
     folders = [names.of(label, index) for index, label in enumerate(labels)]
@@ -166,11 +175,11 @@ def test_labels_that_become_alike_when_they_are_made_safe_have_folders_of_their_
 
 
 @pytest.mark.parametrize(
-    ("name", "safe"),
+    ("name", "expected"),
     [("tabby, cat", "tabby_ cat"), ("../up", "up"), ("a/b", "a_b"), ("...", "unnamed"), ("éclair", "éclair")],
 )
-def test_names_are_safe_for_every_file_system(name: str, safe: str) -> None:
-    assert labels_imagefolder.safe(name) == safe
+def test_names_are_safe_for_every_file_system(name: str, expected: str) -> None:
+    assert safe(name) == expected
 
 
 @pytest.mark.parametrize(
@@ -178,4 +187,4 @@ def test_names_are_safe_for_every_file_system(name: str, safe: str) -> None:
     [("a.JPG", b"", ".jpg"), ("object", b"\x89PNG\r\n\x1a\n", ".png"), ("v1.5", b"\xff\xd8\xff", ".jpg")],
 )
 def test_a_file_has_the_suffix_of_an_image(key: str, data: bytes, suffix: str) -> None:
-    assert Path(labels_imagefolder.file_name(row(key), data)).suffix == suffix
+    assert Path(imagefolder.file_name(row(key), data)).suffix == suffix
