@@ -30,6 +30,8 @@ if str(ROOT) not in sys.path:
 from contract import errors, keys  # noqa: E402
 from contract.data import image_index, label_rows  # noqa: E402
 from contract.jobs import options  # noqa: E402
+from contract.jobs.kinds import KINDS  # noqa: E402
+from contract.jobs.sources import SOURCES  # noqa: E402
 from contract.jobs.status import STATES, Status  # noqa: E402
 from contract.models.recipes import RECIPES  # noqa: E402
 from contract.settings import Settings  # noqa: E402
@@ -62,7 +64,7 @@ def sentence(text: str) -> str:
     text = " ".join(text.split())
     if not text:
         return ""
-    if re.match(r"[a-z]+[ ,]", text):
+    if re.match(r"[a-z]+([ ,]|: )", text):
         text = text[0].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
@@ -427,6 +429,35 @@ def bucket_page() -> str:
     )
 
 
+# Registries
+
+
+def kinds_page() -> str:
+    kinds_rows = [
+        [
+            code(name),
+            first_paragraph(kind.spec.__doc__),
+            kind.makes,
+            code(kind.queue),
+            ", ".join(code(task) for task in kind.model_tasks),
+            kind.page or "none",
+        ]
+        for name, kind in KINDS.items()
+    ]
+    return page(
+        "Kinds of jobs and sources",
+        "What the registries hold; [Extend Imagemill](../howto/extend.md) says how to add to them.",
+        "## Job kinds",
+        "`queue` is what `imagemill-worker run --queues` takes. A model must do one of the tasks.",
+        table(["Kind", "What it does", "Makes", "Queue", "Model tasks", "Page"], kinds_rows),
+        "## Source kinds",
+        "The kind is found from what you type; see [Choose a source](../howto/sources.md).",
+        table(
+            ["Kind", "What its images and its address are"], ([code(n), sentence(k.means)] for n, k in SOURCES.items())
+        ),
+    )
+
+
 # Models that ship
 
 
@@ -531,6 +562,7 @@ PAGES = {
     "rows.md": rows_page,
     "records.md": records_page,
     "bucket.md": bucket_page,
+    "kinds.md": kinds_page,
     "recipes.md": recipes_page,
     "models.md": models_page,
     "python.md": python_page,

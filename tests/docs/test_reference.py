@@ -15,6 +15,8 @@ import pytest
 from contract import errors, keys
 from contract.data import image_index, label_rows
 from contract.jobs import options
+from contract.jobs.kinds import KINDS
+from contract.jobs.sources import SOURCES
 from contract.jobs.status import STATES, State, Status
 from contract.models.recipes import RECIPES
 from contract.settings import Settings
@@ -105,6 +107,10 @@ def test_every_number_of_every_recipe_is_explained(pages: dict[str, str]) -> Non
     for family, recipe in RECIPES.items():
         section = pages["recipes.md"].partition(f"\n## {family}\n")[2].partition("\n## ")[0]
         explained(section, [name for name in recipe.model_fields if name != "family"])
+
+
+def test_every_kind_of_job_and_source_is_explained(pages: dict[str, str]) -> None:
+    explained(pages["kinds.md"], [*KINDS, *SOURCES])
 
 
 def test_every_object_key_is_explained(pages: dict[str, str]) -> None:
