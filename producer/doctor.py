@@ -1,6 +1,6 @@
-"""The checks behind `imagemill doctor`: each looks at one part, says how it is and what to do.
+"""The checks behind `imagemill doctor`: each looks at one part, reports its state, and says how to fix it.
 
-A check that cannot be made because an earlier one failed is not made.
+A check that depends on an earlier one that failed is left out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OLDEST_REDIS = (6, 2)
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the doctor; `unreachable` where a service did not answer at all."""
+    """One line of the doctor; `unreachable` if a service did not answer at all."""
 
     name: str
     ok: bool
@@ -32,7 +32,7 @@ class Check:
 
 
 def run_checks() -> Iterator[Check]:
-    """Every check, as soon as it is made."""
+    """Yield every check as soon as it is made."""
     try:
         settings = current()
     except ImagemillError as error:
@@ -58,7 +58,7 @@ def run_checks() -> Iterator[Check]:
 
 
 def settings_source(settings: Settings) -> str:
-    """Where the addresses of the servers come from."""
+    """Return where the addresses of the servers come from."""
     given = addresses_given()
     stack = stack_file(settings.data)
     if stack.is_file() and len(given) < 2:
@@ -67,17 +67,21 @@ def settings_source(settings: Settings) -> str:
 
 
 def check_redis(info: Mapping[str, Any]) -> Iterator[Check]:
-    """Version and durability, from what Redis says in `INFO`."""
+    """Check version and durability, from the reply of Redis to `INFO`."""
     version = str(info.get("redis_version", "0"))
     new_enough = tuple(int(part) for part in version.split(".")[:2]) >= OLDEST_REDIS
     wanted = ".".join(map(str, OLDEST_REDIS))
     yield Check("redis", new_enough, f"Redis {version}" + ("" if new_enough else f"; install {wanted} or newer"))
     policy = str(info.get("maxmemory_policy", "unknown"))
     keeps = policy == "noeviction"
-    advice = "" if keeps else "; under memory pressure it drops jobs: CONFIG SET maxmemory-policy noeviction"
+    advice = "" if keeps else "; it drops jobs when memory runs out: run CONFIG SET maxmemory-policy noeviction"
     yield Check("redis memory", keeps, f"maxmemory-policy {policy}{advice}")
     durable = str(info.get("aof_enabled", "0")) == "1"
-    advice = "" if durable else "; a restart forgets what runs, and the bucket has to tell: CONFIG SET appendonly yes"
+    advice = (
+        ""
+        if durable
+        else "; a restart forgets running jobs until they are rebuilt from the bucket: run CONFIG SET appendonly yes"
+    )
     yield Check("redis on disk", durable, f"appendonly {'yes' if durable else 'no'}{advice}")
 
 
@@ -85,7 +89,7 @@ def _check_store(store: ObjectStore) -> Iterator[Check]:
     exists = store.bucket_exists(store.bucket)
     yield Check("store", True, store.endpoint)
     if not exists:
-        yield Check("bucket", False, f"{store.bucket} does not exist; `imagemill up` creates it, or create it there")
+        yield Check("bucket", False, f"{store.bucket} does not exist; run `imagemill up`, or create it in the store")
         return
     yield Check("bucket", True, store.bucket)
     key = probe(secrets.token_hex(8))
@@ -93,38 +97,42 @@ def _check_store(store: ObjectStore) -> Iterator[Check]:
         honoured = store.put_if_absent(key, b"first") and not store.put_if_absent(key, b"second")
     finally:
         store.delete(key)
-    advice = "" if honoured else "; two writers could overwrite each other: use a store that knows If-None-Match"
+    advice = "" if honoured else "; two writers could overwrite each other: use a store that supports If-None-Match"
     yield Check("conditional put", honoured, f"{'honoured' if honoured else 'ignored'}{advice}")
     models = [f"{name}@{version}" for name, version in Registry(store).versions()]
-    yield Check("models", bool(models), ", ".join(models) or "none; start a worker, which publishes the built-in ones")
+    yield Check(
+        "models", bool(models), ", ".join(models) or "none; start a worker, which publishes the built-in models"
+    )
 
 
 def check_workers(alive: Sequence[Worker]) -> Iterator[Check]:
-    """Whether somebody plans, and somebody labels."""
+    """Check that a controller plans jobs, and that a worker labels images."""
     controllers = [w for w in alive if QUEUE_CONTROL in _queues(w)]
     yield Check(
         "controller",
         bool(controllers),
         ", ".join(w.name for w in controllers)
-        or f"none, so nothing is planned: `imagemill up` or `imagemill-worker run --queues {QUEUE_CONTROL}`",
+        or f"none, so no job is planned: run `imagemill up` or `imagemill-worker run --queues {QUEUE_CONTROL}`",
     )
     workers = [w for w in alive if QUEUE_CLASSIFY in _queues(w)]
     yield Check(
         "workers",
         bool(workers),
         ", ".join(_describe(w) for w in workers)
-        or "none, so nothing is labelled: `imagemill up` or `imagemill-worker run`",
+        or "none, so no image is labelled: run `imagemill up` or `imagemill-worker run`",
     )
 
 
 def check_clock(ticking: bool) -> Check:
-    """Whether what is lost is missed."""
-    advice = "no tick came lately, so what is lost stays lost: `imagemill up` or `celery -A worker.app beat`"
+    """Check that the clock ticks, so that lost work is queued again."""
+    advice = (
+        "no recent tick, so lost work stays lost and schedules wait: run `imagemill up` or `celery -A worker.app beat`"
+    )
     return Check("clock", ticking, "ticks" if ticking else advice)
 
 
 def exit_code(checks: Sequence[Check]) -> int:
-    """0 where all is well, 3 where a service cannot be reached, else 1."""
+    """Return 0 if all checks pass, 3 if a service cannot be reached, and 1 otherwise."""
     if any(check.unreachable for check in checks):
         return 3
     return 0 if all(check.ok for check in checks) else 1

@@ -1,7 +1,6 @@
-"""Brings models of one's own to the registry, and takes models out of it, as files.
+"""Pushes models to the registry and pulls them out of it, as files.
 
-Whether a model runs is for a worker to say: here is no torch. What a laptop can check is checked before anything is
-uploaded.
+It knows no torch, so a worker has to say whether a model runs. What a laptop can check is checked before the upload.
 """
 
 from __future__ import annotations
@@ -51,17 +50,17 @@ def describe(
     license: str,
     source: str,
 ) -> Model:
-    """The record of a file, all but its version. Raises InvalidInput naming what cannot be, and OSError."""
+    """Return the record of a model file, without its version; raises InvalidInput naming the option, and OSError."""
     suffix = path.suffix.lower()
     if suffix not in _KINDS:
         raise InvalidInput(
-            f"{path.name} is neither a .pt2 of torch.export.save nor .safetensors; other files of weights can hold "
+            f"{path.name} is neither a .pt2 file of torch.export.save nor a .safetensors file; other formats can hold "
             "code, so export the model."
         )
     if suffix == ".pt2" and (family or config):
-        raise InvalidInput(f"{path.name} brings its own graph; leave --family and --config to .safetensors.")
+        raise InvalidInput(f"{path.name} has its own graph; --family and --config are for .safetensors files only.")
     if suffix != ".pt2" and not family:
-        raise InvalidInput(f"{path.name} holds weights alone; name their --family, or export the model as .pt2.")
+        raise InvalidInput(f"{path.name} holds only weights; name their --family, or export the model as .pt2.")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     try:
@@ -93,10 +92,10 @@ def push(
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> Model:
-    """Stage a model under a version of its own and have a worker try it; its record, once it is published.
+    """Upload a model under a new version, wait until a worker has tried it, and return its published record.
 
-    Raises InvalidInput where the worker refuses it, and ServiceUnavailable where none decides within `timeout`
-    seconds. Then, and when it is interrupted, nothing is left but the number.
+    Raises InvalidInput if the worker refuses it, and ServiceUnavailable if none decides within `timeout` seconds. Then,
+    and after an interrupt, only the version number is used up.
     """
     version = Registry(backend.store).claim(draft.name, secrets.token_hex(16))
     draft = draft.model_copy(update={"version": version, "created_at": iso(time.time())})
@@ -112,9 +111,9 @@ def push(
 
 
 def pull(registry: Registry, model: Model, into: Path) -> list[Path]:
-    """Write the record and every file of a model into a folder; a file appears when it is whole and verified.
+    """Write the record and every file of a model into a folder; a file appears once it is complete and verified.
 
-    Raises ModelError where a file is not what the record says.
+    Raises ModelError if a file does not match its record.
     """
     into.mkdir(parents=True, exist_ok=True)
     written = []
@@ -132,29 +131,29 @@ def pull(registry: Registry, model: Model, into: Path) -> list[Path]:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """The class names of a text file, one a line, in the order of the model's outputs.
+    """Return the class names in a text file, one per line, in the order of the model's outputs.
 
-    Raises InvalidInput for an empty file, and for a line that is empty or there twice.
+    Raises InvalidInput for an empty file, and for a line that is empty or repeated.
     """
     try:
         lines = path.read_text("utf-8-sig").rstrip().splitlines()
     except UnicodeDecodeError:
-        raise InvalidInput(f"{path} is no UTF-8 text; write one label a line.") from None
+        raise InvalidInput(f"{path} is not UTF-8 text; write one label per line.") from None
     seen: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         label = line.strip()
         if not label:
-            raise InvalidInput(f"Line {number} of {path} is empty; write one label a line.")
+            raise InvalidInput(f"Line {number} of {path} is empty; write one label per line.")
         if label in seen:
-            raise InvalidInput(f"{label!r} is in lines {seen[label]} and {number} of {path}; tell the two apart.")
+            raise InvalidInput(f"{label!r} is on lines {seen[label]} and {number} of {path}; rename one of them.")
         seen[label] = number
     if not seen:
-        raise InvalidInput(f"{path} holds no labels; write one a line, in the order of the model's outputs.")
+        raise InvalidInput(f"{path} holds no labels; write one per line, in the order of the model's outputs.")
     return tuple(seen)
 
 
 def read_config(settings: Sequence[str]) -> dict[str, Scalar]:
-    """`key=value` settings; a value is a number, true, false or text. Raises InvalidInput."""
+    """Parse `key=value` settings, whose values are numbers, true, false or text; raises InvalidInput."""
     found: dict[str, Scalar] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -185,7 +184,7 @@ def _decided(
     clock: Callable[[], float],
     pause: Callable[[float], None],
 ) -> Model:
-    """Ask for a trial, again where the message may be lost, until there is a verdict."""
+    """Ask for a trial until there is a verdict, and ask again in case a message was lost."""
     begun = seen = clock()
     asked: float | None = None
     while True:
@@ -203,11 +202,11 @@ def _decided(
             verdict = review.settle(_GAVE_UP)
             if verdict == _GAVE_UP:
                 raise ServiceUnavailable(_gave_up(review.ref, lonely, timeout))
-            break  # a worker was faster by a moment
+            break  # a worker decided at the last moment
         pause(_POLL_SECONDS)
     if not verdict.ok:
-        raise InvalidInput(f"{review.ref} is refused. {verdict.reason}")
-    # Its worker does the same, if it lives.
+        raise InvalidInput(f"The worker refused {review.ref}. {verdict.reason}")
+    # The worker publishes it too, unless it has died.
     review.publish(draft)
     return Registry(backend.store).get(review.ref)
 
@@ -217,7 +216,7 @@ def _ask(backend: Backend, review: Review) -> None:
         backend.queues.check(review.name, review.version)
     except RedisUnavailable as error:
         raise RedisUnavailable(
-            f"Redis did not take the message that has {review.ref} tried; start it, then push again."
+            f"Redis did not accept the request to try {review.ref}; start Redis, then push again."
         ) from error
 
 
@@ -230,7 +229,7 @@ def _somebody_works(backend: Backend) -> bool:
 
 
 def _withdraw(review: Review) -> None:
-    """Let no worker begin with it any more, and remove what was staged unless one has said yes."""
+    """Stop workers from trying it, and remove the upload unless one has accepted it."""
     if not review.settle(_GAVE_UP).ok:
         review.discard()
 
@@ -242,6 +241,6 @@ def _gave_up(ref: str, lonely: bool, timeout: float) -> str:
             "`imagemill-worker run`, then push again."
         )
     return (
-        f"No worker has tried {ref} within {timeout:.0f} s, so it is not published; they are at their jobs, or their "
+        f"No worker has tried {ref} within {timeout:.0f} s, so it is not published; the workers are busy, or their "
         "logs say why. Push again with a longer --timeout."
     )

@@ -1,8 +1,7 @@
-"""A job before it has an id: what was asked for, with its models as they were typed.
+"""A job before it has an id: the fields of its spec, with models as they were typed.
 
-A command makes one and has a job made of it at once; a schedule keeps one and has a job made of it at each tick. So a
-nightly job that names `flowers` or `flowers@stable` takes the version that this is on the night, and one that names
-`flowers@3` stays with it.
+A schedule keeps a template and makes a job of it at each tick. A nightly job that names `flowers` or `flowers@stable`
+uses the version that the name stands for that night; one that names `flowers@3` always uses that.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from contract.suggest import did_you_mean
 
 
 class Template(Record):
-    """A spec without what follows from its id and from its models."""
+    """A spec without its id, its output, and what is read from its models."""
 
     spec: dict[str, Any] = Field(description="The fields of the spec; `model` and `start` as they were typed.")
     to: str | None = Field(default=None, description="s3:// prefix for results; None: the folder of the job.")
@@ -35,12 +34,12 @@ class Template(Record):
 
     @property
     def model(self) -> str:
-        """The model that is run, or the name that is trained."""
+        """The model that the job runs, or the name that it trains."""
         return str(self.spec.get("model") or self.spec.get("name") or "")
 
     @property
     def source(self) -> str:
-        """As it was typed."""
+        """The source, as typed."""
         if "ends" in self.spec:
             return " to ".join(end["label"] for end in self.spec["ends"])
         source = self.spec.get("source") or self.spec.get("away_from")
@@ -48,9 +47,9 @@ class Template(Record):
 
 
 def pin(fields: Mapping[str, Any], kind: str, registry: Registry) -> dict[str, Any]:
-    """The fields of a spec with each model as the version that it stands for now.
+    """Return the fields of a spec with each model pinned to its current version.
 
-    Raises UnknownModel, and InvalidInput for a model that does something else than the job needs.
+    Raises UnknownModel, and InvalidInput for a model that does not do what the job needs.
     """
     pinned = dict(fields)
     record = kind_of(kind)
@@ -86,7 +85,7 @@ def encoder(model: Model, kind: JobKind) -> Model:
 
 
 def _numbers(model: Model, names: Sequence[str]) -> tuple[int, ...]:
-    """The classes of a generator by these names, or all, by index in their order; raises InvalidInput for another."""
+    """Return the indices of these classes of a generator, or of all; raises InvalidInput for an unknown name."""
     for name in names:
         if name not in model.labels:
             raise InvalidInput(f"{model.ref} has no class {name!r}; {did_you_mean(name, model.labels, quoted=True)}")
@@ -94,16 +93,15 @@ def _numbers(model: Model, names: Sequence[str]) -> tuple[int, ...]:
 
 
 def _judge(model: Model, fields: Mapping[str, Any], place: str, registry: Registry) -> dict[str, Any]:
-    """The classifier that judges a generator, pinned; nothing where `model` is no generator."""
+    """Return the pinned classifier that judges a generator; nothing if `model` is a classifier itself."""
     option, ref = f"--{place}", fields.get(place)
     if model.task != "generate":
         if ref is not None:
-            raise InvalidInput(f"{model.ref} is a classifier and judged by labels alone; leave {option} out.")
+            raise InvalidInput(f"{model.ref} is a classifier, which is evaluated by labels alone; leave {option} out.")
         return {}
     if ref is None:
         raise InvalidInput(
-            f"{model.ref} generates images, and is judged with a classifier of the same classes; name one with "
-            f"{option}."
+            f"{model.ref} is a generator, which is judged by a classifier of the same classes; name one with {option}."
         )
     judge = registry.get(ref, tasks=("classify",))
     if missing := [label for label in model.labels if label not in judge.labels]:
@@ -115,7 +113,7 @@ def _judge(model: Model, fields: Mapping[str, Any], place: str, registry: Regist
 
 
 def output(keys: JobKeys, bucket: str, to: str | None) -> str:
-    """The s3:// prefix of a job's results, with a slash at its end: below `to`, else in the job's own folder."""
+    """Return the s3:// prefix of a job's results, with a trailing slash: below `to`, or in the job's own folder."""
     if to is None:
         return f"s3://{bucket}/{keys.root}out/"
     bucket, prefix = parse_s3(to)
@@ -123,7 +121,7 @@ def output(keys: JobKeys, bucket: str, to: str | None) -> str:
 
 
 def fill(template: Template, *, id: str, store: ObjectStore) -> Spec:
-    """The spec of the job `id`, with the models of now; raises what `pin` raises."""
+    """Return the spec of the job `id`, with the current versions of its models; raises what `pin` raises."""
     fields = pin(template.spec, template.kind, Registry(store))
     try:
         return parse_spec({**fields, "id": id, "output": output(JobKeys(id), store.bucket, template.to)})

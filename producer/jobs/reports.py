@@ -1,4 +1,4 @@
-"""The page of a job, as it lies in the bucket; that of a classify job is made when it is first asked for."""
+"""Fetches the page of a job from the bucket, and has the page of a classify job made on the first call."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def fetch(
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> str:
-    """The page of a job, HTML. That of a classify job that has ended is waited for, `timeout` seconds at most.
+    """Return the page of a job as HTML; wait up to `timeout` seconds for a page that is made when asked for.
 
-    Raises UnknownJob, JobConflict where the job has no page, or none yet, and ServiceUnavailable where no worker has
-    made it in time.
+    Raises UnknownJob, JobConflict if the job has no page, or none yet, and ServiceUnavailable if no worker has made it
+    in time.
     """
     spec = read_spec(backend.store, job)
     begun, asked = clock(), None
@@ -35,7 +35,7 @@ def fetch(
         now = clock()
         if now - begun >= timeout:
             raise ServiceUnavailable(_gave_up(backend, job, timeout))
-        if asked is None or now - asked >= _ASK_SECONDS:  # a message is lost where Redis was wiped
+        if asked is None or now - asked >= _ASK_SECONDS:  # a message is lost if Redis was wiped
             _ask(backend, job)
             asked = now
         pause(_POLL_SECONDS)
@@ -50,7 +50,7 @@ def _read(backend: Backend, job: str) -> str | None:
 
 
 def _check(backend: Backend, spec: Spec) -> None:
-    """Raises JobConflict where no page will come, however long one waits."""
+    """Raise JobConflict if no page will come, no matter how long the wait."""
     kind = kind_of(spec)
     if kind.page is None:
         why = f"a {kind.name} job makes none"
@@ -68,7 +68,7 @@ def _ask(backend: Backend, job: str) -> None:
         backend.queues.finish(job)
     except RedisUnavailable as error:
         raise RedisUnavailable(
-            f"Redis did not take the message that has the page of {job} made; start it, then ask again."
+            f"Redis did not accept the request for the page of {job}; start Redis, then ask again."
         ) from error
 
 
@@ -76,8 +76,8 @@ def _gave_up(backend: Backend, job: str, timeout: float) -> str:
     queue = keys.QUEUE_GENERATE
     if any(queue in worker.fields.get("queues", "").split(",") for worker in backend.ledger.workers()):
         return (
-            f"No worker has made the page of {job} within {timeout:.0f} s; those of the queue {queue} are at their "
-            "jobs, or their logs say why. Ask again later."
+            f"No worker has made the page of {job} within {timeout:.0f} s; the workers on the queue {queue} are busy, "
+            "or their logs say why. Ask again later."
         )
     return (
         f"No worker is alive on the queue {queue} to make the page of {job}; start one with `imagemill up` or "

@@ -1,6 +1,6 @@
-"""Schedules as a user sees them: makes them, pauses them, runs them by hand, and says what came of each tick.
+"""Schedules as a user sees them: adds, pauses and runs them, and reports on each tick.
 
-It fires nothing: `worker.control.fire_schedules` does, on the controller.
+It fires no tick; `worker.control.fire_schedules` does, on the controller.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ StatusOf = Callable[[str], Status]
 
 
 class Run(Record):
-    """A tick and its job; what `imagemill schedule history --json` prints. Times are UTC, ISO 8601."""
+    """A tick and its job, as `imagemill schedule history --json` prints it. Times are UTC, ISO 8601."""
 
     tick: str = Field(description="When the run was due, or when somebody asked for it.")
     job: str | None = Field(default=None, description="Its job; null if none was made.")
@@ -52,7 +52,7 @@ class Run(Record):
 
 
 class Scheduled(Record):
-    """A schedule, what comes next, and what came last; what `imagemill schedule list --json` prints."""
+    """A schedule with its next ticks and its last run, as `imagemill schedule list --json` prints it."""
 
     name: str = Field(description="Name of the schedule, up to 32 characters.")
     cron: str = Field(description="The cron line.")
@@ -70,7 +70,7 @@ class Scheduled(Record):
 def new_schedule(
     name: str, template: Template, *, cron: str, timezone: str, missed: Missed, now: datetime | None = None
 ) -> Schedule:
-    """A schedule whose ticks begin `now`; raises InvalidSchedule for a name, a cron line or a zone that cannot be."""
+    """Return a schedule that starts `now`; raises InvalidSchedule for an invalid name, cron line or time zone."""
     begins = to_iso(now or datetime.now(UTC))
     return Schedule(
         name=check_name(name),
@@ -84,27 +84,27 @@ def new_schedule(
 
 
 def pause(backend: Backend, name: str) -> Schedule:
-    """Let ticks pass without a run; raises UnknownSchedule."""
+    """Let ticks pass without a job; raises UnknownSchedule."""
     return _put(backend, Schedules(backend.store).get(name), paused=True)
 
 
 def unpause(backend: Backend, name: str) -> Schedule:
-    """Run ticks again from now on; those that passed meanwhile are not caught up. Raises UnknownSchedule."""
+    """Submit jobs at ticks again, without catching up on the missed ones; raises UnknownSchedule."""
     schedule = Schedules(backend.store).get(name)
-    # Not of one that runs: a tick that is due just now would be forgotten.
+    # A schedule that is not paused stays as it is: a tick due right now would be forgotten.
     return _put(backend, schedule, paused=False, since=to_iso(datetime.now(UTC))) if schedule.paused else schedule
 
 
 def remove(backend: Backend, name: str) -> None:
-    """Remove a schedule and its history; its jobs stay, and go on. Raises UnknownSchedule."""
+    """Remove a schedule and its history; its jobs stay. Raises UnknownSchedule."""
     Schedules(backend.store).remove(name)
-    # What Redis knows means nothing without the object, and a new schedule of the name begins after it.
+    # The entry in Redis means nothing without the object, and a new schedule of this name replaces it.
     with suppress(RedisUnavailable):
         backend.ledger.forget_schedule(name)
 
 
 def run(backend: Backend, name: str) -> str:
-    """Make a job of a schedule at once, paused or not; its id. Raises UnknownSchedule and what `fill` raises."""
+    """Submit the job of a schedule now, paused or not, return its id. Raises UnknownSchedule, and what `fill` does."""
     schedules, now = Schedules(backend.store), datetime.now(UTC)
     schedule = schedules.get(name)
     id = f"{name}-manual-{now:%Y%m%dt%H%M%S}-{secrets.token_hex(2)}"
@@ -115,13 +115,13 @@ def run(backend: Backend, name: str) -> str:
 
 
 def overview(backend: Backend, names: list[str], status_of: StatusOf) -> list[Scheduled]:
-    """These schedules, with what comes next and what came last."""
+    """Return these schedules with their next ticks and their last run."""
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(lambda name: _overview(backend, name, status_of), names))
 
 
 def history(backend: Backend, name: str, limit: int, status_of: StatusOf) -> list[Run]:
-    """The newest runs of a schedule, newest first; raises UnknownSchedule."""
+    """Return the newest runs of a schedule, newest first; raises UnknownSchedule."""
     schedules = Schedules(backend.store)
     schedules.get(name)
     with ThreadPoolExecutor(_THREADS) as pool:

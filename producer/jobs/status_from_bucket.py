@@ -1,6 +1,6 @@
-"""What the bucket alone says of a job: its committed shards, and so its counts and its failures.
+"""Works out the status of a job from the bucket alone, by its committed shards.
 
-It knows nothing of the ledger, so that it holds when Redis does not answer or has forgotten.
+It knows nothing of the ledger, so it works when Redis does not answer or has lost its data.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from contract.jobs.status import ShardCommit, Shards, State, Status
 
 
 def unfinished(commits: Iterable[ShardCommit], planned: int) -> list[int]:
-    """The shards that a retry runs again: those with failed items, and those never committed."""
+    """Return the shards that a retry runs again: shards with failed items, and shards never committed."""
     by_shard = {commit.shard: commit for commit in commits}
     expected = set(range(planned)) | {child for m in by_shard.values() for child in m.split or ()}
     return sorted(shard for shard in expected if shard not in by_shard or by_shard[shard].errors)
 
 
 def status_from_bucket(store: ObjectStore, job: str) -> Status:
-    """How far a job is by its commits; raises UnknownJob.
+    """Return how far a job is by its commits; raises UnknownJob.
 
-    Shards that run or wait are not known here.
+    Which shards are running or queued is not known here.
     """
     spec = read_spec(store, job)
     end = read_end(store, job)

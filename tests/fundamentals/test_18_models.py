@@ -90,7 +90,9 @@ def test_a_version_never_changes_and_an_alias_moves(client: Client, model: Model
 def test_a_model_that_does_not_do_what_its_record_says_is_not_published(
     client: Client, file: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InvalidInput, match=r"wrong@1 is refused.*tells 2 classes apart, its record names 3 labels"):
+    with pytest.raises(
+        InvalidInput, match=r"The worker refused wrong@1.*tells 2 classes apart, its record names 3 labels"
+    ):
         client.push_model("wrong", file, labels=("a", "b", "c"), size=8)
     torch.save(Redness(), tmp_path / "pickle.pt2")
     with pytest.raises(InvalidInput, match="holds no exported program"):

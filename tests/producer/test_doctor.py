@@ -30,7 +30,7 @@ def test_a_worker_is_shown_with_its_device_and_a_missing_controller_is_named() -
 
     assert (controller.ok, workers.ok) == (False, True)
     assert workers.detail == "w1 (cpu, openvino/bf16)"
-    assert "nothing is planned" in controller.detail
+    assert "no job is planned" in controller.detail
 
 
 def test_exit_codes_tell_what_cannot_be_reached_from_what_is_wrong() -> None:

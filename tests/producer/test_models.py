@@ -52,8 +52,8 @@ def test_weights_have_the_task_of_their_family(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "match"),
     [
-        ("x.pth", {}, r"neither a \.pt2 .* nor \.safetensors"),
-        ("x.pt2", {"family": "cnn"}, "brings its own graph"),
+        ("x.pth", {}, r"neither a \.pt2 .* nor a \.safetensors"),
+        ("x.pt2", {"family": "cnn"}, "has its own graph"),
         ("x.safetensors", {}, "name their --family"),
         ("x.pt2", {"labels": ()}, "birds: a model of task classify needs labels"),
         ("x.pt2", {"preprocess": {**SHAPE, "std": 0}}, "--std: "),
@@ -73,13 +73,13 @@ def test_labels_are_lines(tmp_path: Path) -> None:
     path.write_text("\ufeffjay\n  blue tit \r\nrobin\n\n\n", "utf-8")
     assert read_labels(path) == ("jay", "blue tit", "robin")
 
-    wrong = {"jay\n\ntit": "Line 2 of", "jay\ntit\njay": "'jay' is in lines 1 and 3", "\n": "no labels"}
+    wrong = {"jay\n\ntit": "Line 2 of", "jay\ntit\njay": "'jay' is on lines 1 and 3", "\n": "no labels"}
     for text, match in wrong.items():
         path.write_text(text)
         with pytest.raises(InvalidInput, match=match):
             read_labels(path)
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InvalidInput, match="no UTF-8"):
+    with pytest.raises(InvalidInput, match="not UTF-8"):
         read_labels(path)
 
 
@@ -154,7 +154,7 @@ def test_a_worker_that_says_yes_publishes(workers: Workers, tmp_path: Path) -> N
 def test_a_worker_that_says_no_is_quoted(workers: Workers, tmp_path: Path) -> None:
     workers.answer = lambda review: (review.settle(Verdict(ok=False, reason="Its batch is fixed to 2.")), None)[1]
 
-    with pytest.raises(InvalidInput, match=r"birds@1 is refused\. Its batch is fixed to 2\."):
+    with pytest.raises(InvalidInput, match=r"The worker refused birds@1\. Its batch is fixed to 2\."):
         push_it(workers, tmp_path)
 
     assert Registry(workers.store).versions() == []
@@ -208,7 +208,7 @@ def test_interrupted_it_leaves_nothing_but_the_number(workers: Workers, tmp_path
 def test_a_queue_that_is_away_is_told(workers: Workers, tmp_path: Path) -> None:
     workers.queue_error = RedisUnavailable("away")
 
-    with pytest.raises(RedisUnavailable, match="start it, then push again"):
+    with pytest.raises(RedisUnavailable, match="start Redis, then push again"):
         push_it(workers, tmp_path)
 
     assert Registry(workers.store).versions() == []
