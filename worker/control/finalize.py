@@ -128,7 +128,7 @@ def end_single(backend: Backend, spec: Train | Evaluate | Verify) -> None:
         return
     (commit,) = found[1]
     bucket, prefix = parse_s3(spec.output)
-    figures: dict[str, Any] = {"model": commit.model, "metrics": commit.metrics}
+    figures: dict[str, Any] = {"model": commit.model or spec.model, "metrics": commit.metrics}
     summary = {"id": spec.id, "source": spec.source.label, **figures}
     backend.store.put(
         f"{prefix}summary.json", json.dumps(summary, indent=1, ensure_ascii=False).encode(), bucket=bucket
