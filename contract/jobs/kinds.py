@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from contract.errors import InvalidInput
-from contract.jobs.paths import Path
+from contract.jobs.paths import ImportPath
 from contract.jobs.specs import (
     AnySpec,
     Classify,
@@ -37,19 +37,19 @@ class JobKind:
     """What a finished job leaves: rows of labels, images with their index, a version of a model, or figures."""
     queue: str
     """The queue that workers take its shards from."""
-    plan: Path
+    plan: ImportPath
     """`(Backend, spec, Lock) -> Plan | None`, on the controller: write the plan; None if there is nothing to complete
     now."""
-    run: Path
+    run: ImportPath
     """`(Resources) -> ShardWork`, on a worker: what runs a shard."""
-    finalize: Path
+    finalize: ImportPath
     """`(Backend, spec) -> None`, on the controller: end a job whose shards are all committed, or leave that to
     `finish`."""
-    finish: Path | None = None
+    finish: ImportPath | None = None
     """`(Resources) -> Callable[[str], None]`, on a worker: what is done with a whole job that takes torch or Pillow."""
-    provenance: Path | None = None
+    provenance: ImportPath | None = None
     """`(spec) -> Provenance`: describes the images that it makes."""
-    report: Path | None = None
+    report: ImportPath | None = None
     """`(Resources) -> Callable[[spec, DatasetStats], dict[str, float]]`, on a worker: write the page of what was
     generated, and return figures for `show`."""
     seeded: bool = False

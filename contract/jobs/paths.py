@@ -6,11 +6,11 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, TypeAlias
 
-Path: TypeAlias = str
+ImportPath: TypeAlias = str
 """Where a function or a class is defined, as `package.module:name`."""
 
 
-def load(path: Path) -> Callable[..., Any]:
+def load(path: ImportPath) -> Callable[..., Any]:
     """Import what is at `package.module:name`; raises ImportError if nothing is."""
     module, _, name = path.partition(":")
     try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from contract.errors import InvalidInput
-from contract.jobs.paths import Path
+from contract.jobs.paths import ImportPath
 
 SourceName: TypeAlias = Literal["job", "idx", "prefix", "tars", "manifest", "packed", "uploaded", "seed", "pair"]
 
@@ -22,14 +22,14 @@ class SourceKind:
     name: SourceName
     means: str
     """What the images are and what its `uri` is, as a phrase."""
-    resolve: Path | None = None
+    resolve: ImportPath | None = None
     """`(text, store, frames) -> Resolved | None`, on the producer: find what the user typed, or None if it is no such
     source. Records are asked in their order. None: nobody types it, or another record's function finds it too."""
     labelled_only: bool = False
     """Whether it is only for jobs that need labels: classify cannot take it."""
-    lister: Path | None = None
+    lister: ImportPath | None = None
     """A `Lister`, on the controller and the workers. None: there is nothing to list."""
-    arrays: Path | None = None
+    arrays: ImportPath | None = None
     """`(store, source, part) -> (images, labels)`, on a worker, for a source that is read as a whole."""
     packed_by_producer: bool = False
     """Whether the producer cuts it into shards while it uploads them, in place of the controller."""
