@@ -37,6 +37,7 @@ from contract.models.recipes import RECIPES  # noqa: E402
 from contract.settings import Settings  # noqa: E402
 from producer import cli as producer_cli  # noqa: E402
 from producer.client import Client  # noqa: E402
+from producer.exports import formats  # noqa: E402
 from producer.jobs.schedules import Run, Scheduled  # noqa: E402
 from worker import cli as worker_cli  # noqa: E402
 
@@ -432,6 +433,10 @@ def bucket_page() -> str:
 # Registries
 
 
+def format_row(one: formats.Format) -> list[str]:
+    return [code(one.name), one.writes, sentence(one.about)]
+
+
 def kinds_page() -> str:
     kinds_rows = [
         [
@@ -445,7 +450,7 @@ def kinds_page() -> str:
         for name, kind in KINDS.items()
     ]
     return page(
-        "Kinds of jobs and sources",
+        "Kinds of jobs, sources and formats",
         "What the registries hold; [Extend Imagemill](../howto/extend.md) says how to add to them.",
         "## Job kinds",
         "`queue` is what `imagemill-worker run --queues` takes. A model must do one of the tasks.",
@@ -455,6 +460,13 @@ def kinds_page() -> str:
         table(
             ["Kind", "What its images and its address are"], ([code(n), sentence(k.means)] for n, k in SOURCES.items())
         ),
+        "## Result formats",
+        "`imagemill results --format` and `Client.write_results` write rows of labels.",
+        table(["Format", "Written as", "What it is"], map(format_row, formats.LABELS.values())),
+        "## Export formats",
+        "`imagemill export --format` and `Client.export` write generated images; see [what each folder "
+        "holds](../howto/results.md#generated-images).",
+        table(["Format", "Written as", "What it is"], map(format_row, formats.IMAGES.values())),
     )
 
 

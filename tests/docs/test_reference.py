@@ -21,6 +21,7 @@ from contract.jobs.status import STATES, State, Status
 from contract.models.recipes import RECIPES
 from contract.settings import Settings
 from producer.client import Client
+from producer.exports import formats
 from producer.jobs.schedules import Run, Scheduled
 from tests.docs.pages import DOCS, ROOT, load_generator
 
@@ -109,8 +110,8 @@ def test_every_number_of_every_recipe_is_explained(pages: dict[str, str]) -> Non
         explained(section, [name for name in recipe.model_fields if name != "family"])
 
 
-def test_every_kind_of_job_and_source_is_explained(pages: dict[str, str]) -> None:
-    explained(pages["kinds.md"], [*KINDS, *SOURCES])
+def test_every_kind_of_job_source_and_format_is_explained(pages: dict[str, str]) -> None:
+    explained(pages["kinds.md"], [*KINDS, *SOURCES, *formats.LABELS, *formats.IMAGES])
 
 
 def test_every_object_key_is_explained(pages: dict[str, str]) -> None:
