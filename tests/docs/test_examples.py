@@ -40,7 +40,11 @@ def ran(mill: Mill, tmp_path_factory: pytest.TempPathFactory, photos: dict[str, 
     (folder / "photos").mkdir()
     for name in PHOTOS:
         shutil.copy(photos[name], folder / "photos")
-    environment = {**os.environ, **variables(mill.settings), "PYTHONPATH": str(ROOT)}
+    environment = {
+        **os.environ,
+        **variables(mill.settings),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "producer" / "face")]),
+    }
     found: dict[str, str] = {}
     for name, block in EXAMPLES.items():
         done = subprocess.run(
