@@ -11,9 +11,12 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -28,6 +31,8 @@ from deploy.local.supervisor import Service
 REDIS, S3 = "redis", "s3"
 SERVERS_FILE = "servers.json"
 OLDEST_REDIS = (6, 2)
+SOCKETS = Path("/tmp")
+"""Where SeaweedFS makes its Unix sockets; the path is compiled into it."""
 
 
 class Servers(BaseModel):
@@ -62,6 +67,9 @@ class Servers(BaseModel):
         """
         path = data / SERVERS_FILE
         known = json.loads(path.read_text()) if path.is_file() else {}
+        if known:
+            # A supervisor that was killed could not clean up, and the ports may change now.
+            remove_sockets(cls(**known))
         names = [name for name in cls.model_fields if name.endswith("_port")]
         chosen = ports.choose([known.get(name) for name in names])
         made = {
@@ -152,7 +160,22 @@ def s3_service(servers: Servers, data: Path, ready: Callable[[], bool]) -> Servi
         # It would wait for every idle connection of every client, and it is safe to kill.
         stop_seconds=5.0,
         stop_order=3,
+        clean_up=partial(remove_sockets, servers),
     )
+
+
+def remove_sockets(servers: Servers) -> None:
+    """Remove the Unix sockets that a SeaweedFS on these ports left behind.
+
+    It makes one for each of its servers in `/tmp`, whatever TMPDIR says, and removes none. A socket that is still
+    answered belongs to another SeaweedFS, which took the port since, and stays.
+    """
+    for port in (servers.master_port, servers.volume_port, servers.filer_port, servers.s3_port, servers.admin_port):
+        for name in (f"seaweedfs-*-{port}.sock", f"seaweedfs-*-grpc-{port + ports.GRPC_OFFSET}.sock"):
+            for path in SOCKETS.glob(name):
+                with suppress(OSError):
+                    if not _is_answered(path):
+                        path.unlink()
 
 
 def probe(store: ObjectStore) -> None:
@@ -166,6 +189,15 @@ def probe(store: ObjectStore) -> None:
         store.get(key)
     except ObjectNotFound:
         store.put(key, b"ready")
+
+
+def _is_answered(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+        return True
 
 
 def _redis_binary() -> str:

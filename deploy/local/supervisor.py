@@ -52,6 +52,8 @@ class Service:
     """Time between SIGTERM and SIGKILL."""
     stop_order: int = 0
     """Lower ones stop first, equal ones together."""
+    clean_up: Callable[[], None] | None = None
+    """Called after it was stopped; removes what the process leaves behind."""
 
 
 @dataclass
@@ -131,6 +133,8 @@ class Supervisor:
                 self._kill_group(child)
                 while not self._gone(child):
                     time.sleep(_POLL)
+            if child.service.clean_up is not None:
+                child.service.clean_up()
 
     def stop(self, patience: float | None = None) -> None:
         """Stop all services in their order; afterwards no process that came from them is left."""

@@ -20,7 +20,7 @@ from contract.settings import load, stack_file
 from deploy import cli
 from deploy.local import daemon, orphans, ports
 from deploy.local.lock import holder
-from deploy.local.servers import REDIS, S3, Servers
+from deploy.local.servers import REDIS, S3, SERVERS_FILE, SOCKETS, Servers
 from deploy.local.stack import Stack
 from deploy.local.supervisor import mark_of
 from tests.waiting import wait_until
@@ -75,6 +75,37 @@ def test_the_s3_server_comes_back_from_sigkill_on_its_port_with_its_data(stack: 
     assert store.get("a/small") == b"kept"
     assert store.get("a/large") == b"x" * 20_000_000
     store.put("a/after", b"writes too")
+
+
+def test_the_s3_server_leaves_no_sockets_behind(tmp_path: Path) -> None:
+    # Given an S3 server that made its sockets,
+    stack = Stack(tmp_path / "data", 0, control=False)
+    with stack:
+        made = Servers.model_validate_json((stack.data / SERVERS_FILE).read_text())
+        assert sockets(made)
+
+    # if it is stopped, I expect none of them to be left;
+    assert sockets(made) == []
+
+    # and the next start to remove what a killed one left, but not what is answered.
+    left, answered = (SOCKETS / f"seaweedfs-test-{port}.sock" for port in (made.s3_port, made.admin_port))
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(left))
+    with socket.socket(socket.AF_UNIX) as alive:
+        alive.bind(str(answered))
+        alive.listen()
+        try:
+            Servers.of(stack.data)
+            assert sockets(made) == [answered]
+        finally:
+            answered.unlink()
+
+
+def sockets(servers: Servers) -> list[Path]:
+    """The sockets of a SeaweedFS on these ports."""
+    found = servers.model_dump()
+    numbers = {str(port + more) for name, port in found.items() if name.endswith("_port") for more in (0, 10_000)}
+    return sorted(path for path in SOCKETS.glob("seaweedfs-*.sock") if path.stem.rpartition("-")[2] in numbers)
 
 
 def test_both_servers_can_be_away_for_a_while(stack: Stack) -> None:
