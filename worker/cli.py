@@ -62,9 +62,26 @@ def run(
     show_default=True,
     help="Arithmetic of the models.",
 )
-@click.option("--only", type=click.Choice(["labelling", "training", "generation"]), help="Measure this part alone.")
+@click.option(
+    "--only",
+    type=click.Choice(["labelling", "training", "generation", "filtered"]),
+    help="Measure this part alone. filtered: whether filtering generated images pays; runs only when asked for.",
+)
+@click.option(
+    "--data-set",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="With --only filtered: folder with the IDX files of Fashion-MNIST.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def bench(photos: Path | None, count: int, repeat: int, precision: str, only: str | None, as_json: bool) -> None:
+def bench(
+    photos: Path | None,
+    count: int,
+    repeat: int,
+    precision: str,
+    only: str | None,
+    data_set: Path | None,
+    as_json: bool,
+) -> None:
     """Measure this machine, and the product against it.
 
     \b
@@ -73,7 +90,14 @@ def bench(photos: Path | None, count: int, repeat: int, precision: str, only: st
     """
     from worker.bench import run as benchmark
 
-    figures = benchmark.run(photos, count=count, repeat=repeat, precision=precision, only=only)  # type: ignore[arg-type]
+    figures = benchmark.run(
+        photos,
+        count=count,
+        repeat=repeat,
+        precision=precision,  # type: ignore[arg-type]
+        only=only,  # type: ignore[arg-type]
+        data_set=data_set,
+    )
     if as_json:
         print(json.dumps(figures))
     else:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -37,10 +39,11 @@ from worker.engine.runtime import ModelSpec, Runtime, torch_device
 from worker.execution.model_cache import load_runtime
 from worker.zoo import builtin
 
-Part: TypeAlias = Literal["labelling", "training", "generation"]
+Part: TypeAlias = Literal["labelling", "training", "generation", "filtered"]
 
 _PHOTOS = Path(__file__).parents[2] / "deploy" / "photos"
 _SIZE = (500, 375)
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _EXAMPLES, _EPOCHS = 10_000, 2
 """Of a training: an epoch of seconds, a tenth of the images held out. With 2,000 it took less than one, and what is
 done once an epoch weighed as in no training that people wait for."""
@@ -75,12 +78,20 @@ def crops(photos: Path, count: int, into: Path) -> list[Path]:
 
 
 def run(
-    photos: Path | None, *, count: int, repeat: int, precision: Precision, only: Part | None = None
+    photos: Path | None,
+    *,
+    count: int,
+    repeat: int,
+    precision: Precision,
+    only: Part | None = None,
+    data_set: Path | None = None,
 ) -> dict[str, Any]:
     """All figures or those of a part, images/s, medians of `repeat` runs.
 
     Ratios are to the ideal loop of the part, of a training to its bare steps.
     """
+    if only == "filtered":
+        return _filtered(data_set)
     tune_allocator()
     calm_openmp()
     images = {"labelling": count, "training": _EXAMPLES, "generation": _GENERATED}
@@ -227,6 +238,17 @@ def _generation(base: Path, precision: Precision, repeat: int) -> dict[str, list
         )
 
 
+def _filtered(data_set: Path | None) -> dict[str, Any]:
+    """Return accuracies, not speeds; it takes half an hour, so it is measured only when asked for."""
+    from worker.bench import filtered
+
+    if data_set is None:
+        raise InvalidSource("--only filtered needs Fashion-MNIST; name its folder with --data-set.")
+    with tempfile.TemporaryDirectory(prefix="imagemill-bench-") as folder, _stack(Path(folder)) as imagemill:
+        found = filtered.measure(imagemill, data_set, Path(folder))
+    return {"accuracy": {name: round(share, 4) for name, share in found.items()}}
+
+
 def _gan() -> tuple[Model, bytes]:
     """A generator nobody trained, which takes as long as one that was: its record and its weights."""
     import torch
@@ -255,6 +277,10 @@ def report(figures: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    if "accuracy" in figures:
+        for name, share in figures["accuracy"].items():
+            print(f"{share:7.2%}  learnt from {name} images")
+        return
     title = f"{figures['cores']} cores"
     if "runtime" in figures:
         title += f", photos on {figures['device']} by {figures['runtime']} in {figures['precision']}"
@@ -326,11 +352,30 @@ def _stack(base: Path) -> Iterator[Callable[..., dict[str, Any]]]:
         return found
 
     _say("starting a stack …")
-    imagemill("up", "--detach")
+    with _signals_raise():
+        try:
+            imagemill("up", "--detach")
+            yield imagemill
+        finally:
+            # A second Ctrl-C must not keep it from stopping.
+            if threading.current_thread() is threading.main_thread():
+                for number in _ENDING:
+                    signal.signal(number, signal.SIG_IGN)
+            imagemill("down")
+
+
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    """Let a signal that asks to end raise KeyboardInterrupt, so that the stack is stopped on the way out."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers, and only there they raise
+        return
+    before = {number: signal.signal(number, signal.default_int_handler) for number in _ENDING}
     try:
-        yield imagemill
+        yield
     finally:
-        imagemill("down")
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _upload(store: ObjectStore, files: list[Path], base: Path) -> None:
