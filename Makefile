@@ -6,12 +6,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test quick check docs bench clean
+.PHONY: help install demo test drill check docs bench clean
 
 help:
 	@echo "make demo     label the photos in deploy/photos on a stack of its own"
-	@echo "make test     all tests"
-	@echo "make quick    the same without the slow ones"
+	@echo "make test     the tests, unit tests first, two at a time"
+	@echo "make drill    faults, whole stacks, memory, and installations from the wheel"
 	@echo "make install  the environment in $(VENV), nothing more"
 	@echo "make check    format, lint, types, and a strict build of the documentation"
 	@echo "make docs     the documentation, in build/site"
@@ -49,11 +49,13 @@ $(VENV)/.dev: $(VENV)/.tests
 demo: $(VENV)/.installed
 	$(BIN)/python -m deploy.demo
 
+# Each of the parallel processes has servers of its own; more than two only wait for each other's torch.
 test: $(VENV)/.tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not drill" -n 2 --dist loadfile --no-loadscope-reorder
 
-quick: $(VENV)/.tests
-	$(BIN)/python -m pytest -m "not slow"
+# One at a time: what is killed, filled up or measured here must not compete with other tests.
+drill: $(VENV)/.tests
+	$(BIN)/python -m pytest -m drill
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

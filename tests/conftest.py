@@ -1,4 +1,7 @@
-"""Real servers for every test: one Redis and one S3 server a session, a namespace and a bucket a test."""
+"""Real servers for every test: a Redis and an S3 server for each session, a namespace and a bucket for each test.
+
+Under pytest-xdist each process is a session, so that tests in parallel share nothing.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,25 @@ for _name in [name for name in os.environ if name.startswith("IMAGEMILL_")]:
     del os.environ[_name]
 
 _numbers = itertools.count(1)
+
+_DRILLS = ("acceptance", "faults", "packaging")
+"""The folders of `make drill`."""
+_ORDER = ("contract", "producer", "worker", "deploy", "docs", "gpu", "fundamentals", *_DRILLS)
+"""Unit tests come first, so that a plain mistake shows within seconds."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the drills, and put the tests in the order of `_ORDER`; single files come before all folders."""
+    tests = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        folder = item.path.relative_to(tests).parts[0]
+        return _ORDER.index(folder) if folder in _ORDER else -1
+
+    for item in items:
+        if item.path.relative_to(tests).parts[0] in _DRILLS:
+            item.add_marker(pytest.mark.drill)
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

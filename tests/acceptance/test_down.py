@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.acceptance.conftest import MODEL, Shell, processes
 
 
-@pytest.mark.slow
 def test_down_leaves_no_process_and_keeps_the_data(tmp_path: Path, mixed: Path) -> None:
     # Given a stack with a job,
     shell = Shell(tmp_path / "data", tmp_path)

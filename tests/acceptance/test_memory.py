@@ -42,7 +42,6 @@ def held(ledger: Ledger) -> int:
     return sum(size or 0 for size in sizes.execute())
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_memory_is_flat(mill: Mill, photo_folder: Callable[[int], Path]) -> None:
     # Given what a worker and Redis need for 2,000 images,

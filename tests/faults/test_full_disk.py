@@ -20,8 +20,6 @@ from tests import proxy
 from tests.mill import Mill, make_servers
 from tests.proxy import Refusal
 
-pytestmark = pytest.mark.slow
-
 RECIPE = ["epochs=2", "variant=classic", "batch_size=32", "precision=fp32", "size=16", "learning_rate=0.02"]
 ROOM = 48 * 2**20
 

@@ -162,7 +162,6 @@ def test_the_controller_is_killed(mill: Mill, folder: Path, keys: list[str]) -> 
     check_complete(mill.client, job, keys)
 
 
-@pytest.mark.slow
 def test_the_store_is_away_for_twenty_seconds(mill: Mill, folder: Path, keys: list[str]) -> None:
     """The workers wait; nothing counts against a shard."""
     job = begin(mill, folder)
@@ -192,7 +191,6 @@ def test_a_job_is_canceled_and_resumed(mill: Mill, folder: Path, keys: list[str]
     assert check_complete(mill.client, job, keys).state == "succeeded"
 
 
-@pytest.mark.slow
 def test_a_shard_outlasts_the_visibility_timeout(
     tmp_path_factory: pytest.TempPathFactory, folder: Path, keys: list[str]
 ) -> None:
@@ -205,7 +203,6 @@ def test_a_shard_outlasts_the_visibility_timeout(
         assert max(received(mill).values()) > 1, "a message did come again"
 
 
-@pytest.mark.slow
 def test_an_image_that_kills_its_worker_stands_alone_in_the_end(
     tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,8 +15,6 @@ from producer import Client
 from tests.mill import Mill
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.slow
-
 ASKED: dict[str, Any] = {"gate": "fashion-cnn", "per_class": 60, "min_score": 0.8, "dedup": 0.001, "shard_size": 64}
 Accepted = set[tuple[str, str]]
 

@@ -13,8 +13,6 @@ from tests.mill import Mill
 from tests.waiting import wait_until
 from worker.process import EXIT_UNFIT
 
-pytestmark = pytest.mark.slow
-
 MIXED = "mixed"  # as in tests.faults.mixed, which only a worker can import
 RECIPE = ["epochs=1", "variant=classic", "batch_size=32", "precision=fp32", "size=16"]
 
