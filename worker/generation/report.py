@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import numpy as np
 import torch
@@ -18,21 +17,22 @@ from numpy.typing import NDArray
 from contract.data import dataset_stats, image_index
 from contract.data.provenance import provenance
 from contract.errors import ObjectNotFound
-from contract.jobs.lifecycle import Backend, read_commit, read_created
+from contract.jobs.lifecycle import Backend, read_commit
 from contract.jobs.results import committed
 from contract.jobs.specs import Generate, SampledSpec, Synthesize
-from contract.keys import JobKeys
 from worker.datasets.dataset import evenly
 from worker.engine.images.decode import decode
 from worker.execution.model_cache import Models
 from worker.execution.resources import Resources
 from worker.generation.reference_features import Reference, ReferenceFeatures, make_reference_features
+from worker.generation.report_page import write_page
 from worker.generation.report_rows import Gathered, read_files
 from worker.generation.selection import normalized
 from worker.generation.shard import FEATURES
 from worker.metrics import distances
-from worker.pages import generated, page
-from worker.pages.generated import ClassCount, GateScores, Nearest, Synthesis
+from worker.pages import generated
+from worker.pages.acceptance import ClassCount
+from worker.pages.generated import GateScores, Nearest, Synthesis
 
 _COMPARED = 10_000
 """The most images of either set that distances are measured between."""
@@ -88,14 +88,8 @@ class GeneratedReport:
                 features=f"{spec.gate}, normalized to length 1" if isinstance(spec, Synthesize) else "",
             )
         )
-        html = page.render(
-            f"{provenance(spec).title} of {spec.model}",
-            model=spec.model,
-            data=f"job {spec.id}, seed {spec.seed}",
-            date=datetime.fromisoformat(read_created(self.backend.store, spec.id)).astimezone(UTC),
-            sections=sections,
-        )
-        self.backend.store.put(JobKeys(spec.id).report, html.encode())
+        title = f"{provenance(spec).title} of {spec.model}"
+        write_page(self.backend.store, spec, title, f"seed {spec.seed}", sections)
         return _headline(compared)
 
     def _nearest(self, spec: Synthesize, found: Gathered, files: Mapping[str, bytes]) -> Nearest | None:

@@ -11,7 +11,6 @@ import heapq
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,18 +19,18 @@ from contract.data import image_index
 from contract.data.dataset_stats import DatasetStats
 from contract.data.provenance import provenance
 from contract.errors import InvalidSource, ObjectNotFound
-from contract.jobs.lifecycle import Backend, read_created
+from contract.jobs.lifecycle import Backend
 from contract.jobs.specs import EncodedSpec, Interpolate, Reconstruct
 from contract.jobs.status import ShardCommit
-from contract.keys import JobKeys
 from worker.engine.images import pixels
 from worker.engine.images.decode import decode
 from worker.execution.model_cache import Models
 from worker.execution.resources import Resources
 from worker.generation.archive import Row
+from worker.generation.report_page import write_page
 from worker.generation.report_rows import read_files
 from worker.generation.source_images import SourceImages, make_source_images
-from worker.pages import encoded, page
+from worker.pages import encoded
 from worker.pages.encoded import PAIRS, WORST, ClassError, Pairs
 from worker.pages.page import Section
 
@@ -77,14 +76,8 @@ class EncodedReport:
             sections, figures = self._way(spec), {"steps": float(spec.steps)}
         else:
             sections, figures = self._reconstructions(spec)
-        html = page.render(
-            f"{provenance(spec).title} by {spec.model}",
-            model=spec.model,
-            data=f"job {spec.id}, {spec.source.label}",
-            date=datetime.fromisoformat(read_created(self.backend.store, spec.id)).astimezone(UTC),
-            sections=sections,
-        )
-        self.backend.store.put(JobKeys(spec.id).report, html.encode())
+        title = f"{provenance(spec).title} by {spec.model}"
+        write_page(self.backend.store, spec, title, spec.source.label, sections)
         return figures
 
     def _reconstructions(self, spec: Reconstruct) -> tuple[tuple[Section, ...], dict[str, float]]:

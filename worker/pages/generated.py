@@ -1,21 +1,20 @@
-"""The sections of a generated data set: contact sheets, acceptance by class, nearest training images, distances.
+"""The sections of a generated data set: contact sheets, nearest training images, acceptance, scores, distances.
 
 Knows no job, only the figures and images that it is given.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.data.image_index import REJECTS
 from worker.metrics.distances import Distances
-from worker.pages import distances
-from worker.pages.page import Cell, Picture, Section, Table, percent
+from worker.pages import acceptance, distances
+from worker.pages.acceptance import ClassCount, worst_first
+from worker.pages.page import Picture, Section
 from worker.pictures import grid, plots
 
 SHEETS = 24
@@ -23,36 +22,6 @@ SHEETS = 24
 SHEET = 36
 """The most images on the contact sheet of a class: three rows."""
 PAIRS = 20
-_BARS = 40  # more cannot be read
-_MEANING = {
-    "class": "the gate predicts another class",
-    "score": "the gate's score is too low",
-    "copy": "too near to a training image",
-    "duplicate": "too near to an image accepted before it",
-    "surplus": "not needed: the class was complete",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class ClassCount:
-    """How many images of a class were wanted, generated and accepted, and why the others were rejected."""
-
-    name: str
-    wanted: int
-    accepted: int
-    candidates: int
-    rejects: Mapping[str, int] = field(default_factory=dict)
-    """Rejected candidates by reason (`contract.data.image_index.REJECTS`); a missing reason counts as 0."""
-
-    @property
-    def shortfall(self) -> int:
-        return max(0, self.wanted - self.accepted)
-
-    @property
-    def acceptance(self) -> float | None:
-        """The share of the candidates that were accepted, from 0 to 1, excluding surplus candidates."""
-        judged = self.candidates - self.rejects.get("surplus", 0)
-        return self.accepted / judged if judged else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,7 +70,7 @@ def pictured(classes: Sequence[ClassCount]) -> tuple[int, ...]:
     """Return the places of the classes with a contact sheet: all, or the `SHEETS` with the lowest acceptance."""
     if len(classes) <= SHEETS:
         return tuple(range(len(classes)))
-    return tuple(sorted(_worst_first(classes)[:SHEETS]))
+    return tuple(sorted(worst_first(classes)[:SHEETS]))
 
 
 def sections(found: Synthesis) -> tuple[Section, ...]:
@@ -110,10 +79,10 @@ def sections(found: Synthesis) -> tuple[Section, ...]:
     if found.nearest is not None and len(found.nearest.distances):
         shown.append(_pairs(found.nearest))
     if any(one.candidates > one.accepted or one.shortfall for one in found.classes):
-        shown.append(_acceptance(found.classes))
+        shown.append(acceptance.section(found.classes))
     if found.scores is not None:
         shown.append(_scores(found.scores))
-    shown.append(Section("Classes", tables=_class_tables(found.classes)))
+    shown.append(Section("Classes", tables=acceptance.class_tables(found.classes)))
     if found.distances is not None:
         network = f"Measured between features of {found.features}. " if found.features else ""
         shown.append(
@@ -124,11 +93,6 @@ def sections(found: Synthesis) -> tuple[Section, ...]:
             )
         )
     return tuple(shown)
-
-
-def _worst_first(classes: Sequence[ClassCount]) -> list[int]:
-    """Places by rising acceptance; classes without candidates come first."""
-    return sorted(range(len(classes)), key=lambda at: -1.0 if (a := classes[at].acceptance) is None else a)
 
 
 def _sheets(found: Synthesis) -> Section:
@@ -170,41 +134,6 @@ def _pairs(nearest: Nearest) -> Section:
     )
 
 
-def _acceptance(classes: Sequence[ClassCount]) -> Section:
-    worst = [classes[at] for at in _worst_first(classes)]
-    which = f"the {_BARS} lowest of {len(worst):,} classes" if len(worst) > _BARS else "lowest first"
-    bars = plots.bars("", "acceptance (%)", {one.name: one.acceptance for one in worst[:_BARS]})
-    rejects = sum((Counter(one.rejects) for one in classes), Counter[str]())
-    candidates = sum(one.candidates for one in classes)
-    rows: tuple[tuple[Cell, ...], ...] = (
-        (
-            "accepted",
-            "",
-            sum(one.accepted for one in classes),
-            _share(sum(one.accepted for one in classes), candidates),
-        ),
-        *(
-            (reason, _MEANING.get(reason, ""), rejects[reason], _share(rejects[reason], candidates))
-            for reason in _reasons(rejects)
-        ),
-        ("candidates", "", candidates, None),
-    )
-    return Section(
-        "Acceptance",
-        "The share of the candidates that passed every test"
-        + (", excluding surplus candidates." if rejects["surplus"] else "."),
-        pictures=(Picture(bars, f"Acceptance by class, {which}."),),
-        tables=(
-            Table(
-                ("candidates", "why", "images", "of all"),
-                rows,
-                words=2,
-                caption="The tests in their order; a candidate counts for the first test that it fails.",
-            ),
-        ),
-    )
-
-
 def _scores(scores: GateScores) -> Section:
     spread = plots.histogram(
         "",
@@ -217,28 +146,3 @@ def _scores(scores: GateScores) -> Section:
         "Scores of the gate",
         pictures=(Picture(spread, "The score that the gate gives an image for the class it was generated as."),),
     )
-
-
-def _class_tables(classes: Sequence[ClassCount]) -> tuple[Table, ...]:
-    """The counts of each class, largest shortfall first, and the rejects in a table of their own, which needs room."""
-    ordered = sorted(classes, key=lambda one: -one.shortfall)
-    counts = tuple(
-        (one.name, one.wanted, one.accepted, one.shortfall, one.candidates, percent(one.acceptance)) for one in ordered
-    )
-    columns = ("class", "wanted", "accepted", "missing", "candidates", "acceptance")
-    reasons = _reasons(sum((Counter(one.rejects) for one in classes), Counter[str]()))
-    if not reasons:
-        return (Table(columns, counts),)
-    rejects: tuple[tuple[Cell, ...], ...] = tuple(
-        (one.name, *(one.rejects.get(reason, 0) for reason in reasons)) for one in ordered
-    )
-    return Table(columns, counts), Table(("class", *reasons), rejects, caption="Rejected candidates by reason.")
-
-
-def _reasons(rejects: Mapping[str, int]) -> list[str]:
-    """Return the reasons that occur, in the order of the tests."""
-    return [reason for reason in (*REJECTS, *sorted(set(rejects) - set(REJECTS))) if rejects.get(reason)]
-
-
-def _share(part: int, total: int) -> str | None:
-    return percent(part / total) if total else None

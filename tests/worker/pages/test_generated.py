@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 from contract.data.image_index import REJECTS
 from tests.worker.pages.test_page import Reader, read
 from worker.metrics.distances import Distances, Kid, Manifold
+from worker.pages.acceptance import MEANING, ClassCount
 from worker.pages.generated import (
-    _MEANING,
     SHEET,
     SHEETS,
-    ClassCount,
     GateScores,
     Nearest,
     Synthesis,
@@ -132,4 +131,4 @@ def test_acceptance_and_shortfall_of_a_class(one: ClassCount, acceptance: float 
 
 
 def test_every_reason_has_its_meaning() -> None:
-    assert tuple(_MEANING) == REJECTS
+    assert tuple(MEANING) == REJECTS
