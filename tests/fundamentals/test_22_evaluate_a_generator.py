@@ -51,7 +51,7 @@ def test_the_same_evaluation_finds_the_same(mill: Mill, client: Client, judged: 
 
 def test_a_page_shows_samples_and_the_nearest_training_images(client: Client, judged: Status) -> None:
     page = client.report(judged.id)
-    for said in ("Fréchet distance", "Nearest training images", "What can be learnt from it", "critic@1"):
+    for said in ("Fréchet distance", "Nearest training images", "What a classifier learns from it", "critic@1"):
         assert said in page, said
     assert page.count('src="data:image/png') == 3
     assert "http://" not in page and "https://" not in page

@@ -1,4 +1,4 @@
-"""How well a classifier does, from its logits: accuracy, figures of each class, confusion, calibration.
+"""Measure a classifier by its logits: accuracy, figures of each class, confusion matrix, calibration.
 
 It does not know where the logits come from.
 """
@@ -19,7 +19,7 @@ _TOP = 5
 
 
 class ClassScore(Record):
-    """One class. A share whose denominator is 0 is None: precision without a prediction, recall without an example."""
+    """The figures of one class. Precision is None without predictions, recall without examples, F1 without either."""
 
     name: str
     examples: int
@@ -30,7 +30,7 @@ class ClassScore(Record):
 
 
 class Bin(Record):
-    """Examples with a score in (low, high]: their mean score and the share that is right, None if there are none."""
+    """The examples with a score in (low, high]: their mean score and accuracy, both None if the bin is empty."""
 
     low: float
     high: float
@@ -40,12 +40,12 @@ class Bin(Record):
 
 
 class Classification(Record):
-    """What `measure` found; shares are 0 to 1.
+    """The result of `measure`; shares are from 0 to 1.
 
-    `top_k` counts an example as right when its label is among the `k` best. `precision`, `recall` and
-    `f1` are macro averages: means over the classes that have examples, a precision without a
-    prediction counted as 0, so that `recall` is the balanced accuracy. `confusion` counts examples
-    with the true class as row and the predicted one as column, both in the order of `classes`.
+    `top_k` counts an example as right if its label is among the `k` highest logits. `precision`, `recall` and `f1` are
+    macro averages, means over the classes with examples. An undefined precision counts as 0, and `recall` is the
+    balanced accuracy. `confusion` counts examples by true class (row) and predicted class (column), in the order of
+    `classes`.
     """
 
     examples: int
@@ -61,19 +61,20 @@ class Classification(Record):
     bins: tuple[Bin, ...]
 
     def worst_first(self) -> tuple[ClassScore, ...]:
-        """The classes by rising F1, then by name; those without F1 last."""
+        """Return the classes by rising F1, then by name; classes without F1 come last."""
         return tuple(sorted(self.classes, key=lambda one: (2.0 if one.f1 is None else one.f1, one.name)))
 
 
 def measure(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Classification:
-    """The figures of logits float [n, classes] against labels int64 [n], 0 ≤ label < classes.
+    """Measure logits float [n, classes] against labels int64 [n], with 0 ≤ label < classes.
 
-    Raises InvalidInput without an example or with fewer than two classes, ModelError where a logit is
-    not finite.
+    Raises InvalidInput if there are no examples or fewer than two classes, and ModelError if a logit is not finite.
     """
     n, count = len(logits), len(classes)
     if n == 0 or count < 2:
-        raise InvalidInput(f"{n} examples of {count} classes cannot be evaluated; give at least 1 and 2.")
+        raise InvalidInput(
+            f"{n} examples of {count} classes cannot be evaluated; give at least 1 example and 2 classes."
+        )
     if logits.shape != (n, count) or labels.shape != (n,):
         raise ValueError(f"Logits {list(logits.shape)} and labels {list(labels.shape)} do not fit {count} classes.")
     if int(labels.min()) < 0 or int(labels.max()) >= count:
@@ -82,7 +83,7 @@ def measure(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Classific
     if broken := n - int(logits.isfinite().all(dim=1).sum()):
         raise ModelError(f"The logits of {broken} of {n} examples are not finite; train the model again.")
     k = min(_TOP, count)
-    # Counts, not shares, of torchmetrics: its float32 makes 9,999 of 10,000 read 0.9998999834.
+    # Take counts from torchmetrics and divide here: its float32 shares turn 9,999 of 10,000 into 0.9998999834.
     top_k = multiclass_stat_scores(logits, labels, count, average="micro", top_k=k).tolist()[0] / n
     confusion = multiclass_confusion_matrix(logits, labels, count)
     scores = _classes(multiclass_stat_scores(logits, labels, count, average=None).tolist(), classes)
@@ -104,17 +105,17 @@ def measure(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Classific
 
 
 def top_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The softmax score float32 [n] of the predicted class, and whether that is the label, bool [n]."""
+    """Return the softmax score float32 [n] of the predicted class, and whether it is the label, bool [n]."""
     scores, predicted = logits.float().softmax(dim=1).max(dim=1)
     return scores, predicted == labels
 
 
 def calibration(scores: Tensor, right: Tensor, bins: int = _BINS) -> tuple[Bin, ...]:
-    """Scores [n] in 0..1 and whether they are right, bool [n], in bins ((m−1)/M, m/M] of equal width.
+    """Sort scores [n] from 0 to 1, each right or not (bool [n]), into bins ((m−1)/M, m/M] of equal width.
 
-    Guo et al. 2017, arXiv:1706.04599, section 2; the expected calibration error (equation 3) is the mean
-    of |accuracy − score| over the bins, weighted by their examples. Not that of torchmetrics 1.9: it
-    closes bins on the left, gives scores of exactly 1 a bin of their own, and tells no bins to draw.
+    Guo et al. 2017, arXiv:1706.04599, section 2. The expected calibration error (equation 3) is the mean of
+    |accuracy − score| over the bins, weighted by their examples. torchmetrics 1.9 is not used: it closes bins on the
+    left, gives scores of exactly 1 their own bin, and does not return the bins to draw.
     """
     edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64, device=scores.device)
     at = torch.bucketize(scores.double(), edges[1:-1])
@@ -135,7 +136,7 @@ def calibration(scores: Tensor, right: Tensor, bins: int = _BINS) -> tuple[Bin, 
 
 
 def _classes(counts: list[list[int]], names: Sequence[str]) -> tuple[ClassScore, ...]:
-    """From true positives, false positives, true negatives, false negatives and examples of each class."""
+    """Score each class from its true positives, false positives, true negatives, false negatives and examples."""
     return tuple(
         ClassScore(
             name=name,

@@ -1,6 +1,6 @@
-"""How far generated images lie from real ones, in feature space: Fréchet distance, KID, precision, recall and so on.
+"""Measure how far generated images are from real ones in feature space: Fréchet distance, KID, precision, recall.
 
-It knows features only; figures of different networks, or of different numbers of images, are not comparable.
+It knows only features. Figures from different networks or different numbers of images are not comparable.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from worker.metrics.neighbours import blocks
 
 
 class Manifold(Record):
-    """What k-nearest-neighbour balls tell; `density` may exceed 1, the others are 0 to 1."""
+    """Figures from balls around the k nearest neighbours; `density` may exceed 1, the others are from 0 to 1."""
 
     precision: float
     recall: float
@@ -26,7 +26,7 @@ class Manifold(Record):
 
 
 class Kid(Record):
-    """Kernel distance: `mean` and `std` over random subsets of `size` images."""
+    """The kernel inception distance: `mean` and `std` over `subsets` random subsets of `size` images."""
 
     mean: float
     std: float
@@ -35,7 +35,7 @@ class Kid(Record):
 
 
 class Distances(Record):
-    """All that `measure` found between `real` and `generated` images with `dimensions` features."""
+    """The result of `measure` for a number of `real` and `generated` images with `dimensions` features each."""
 
     frechet: float
     kid: Kid
@@ -46,13 +46,13 @@ class Distances(Record):
 
 
 def measure(real: Tensor, generated: Tensor, *, k: int = 5, seed: int = 0) -> Distances:
-    """The distances between features float [n, d] and [m, d].
+    """Measure all distances between features float [n, d] and [m, d].
 
-    Raises InvalidInput when one side has no more than `k` rows, ModelError where a feature is not finite.
+    Raises InvalidInput if either side has `k` rows or fewer, and ModelError if a feature is not finite.
     """
     for name, features in (("real", real), ("generated", generated)):
         if len(features) <= k:
-            raise InvalidInput(f"There are {len(features)} {name} images to compare; give at least {k + 1}.")
+            raise InvalidInput(f"There are only {len(features)} {name} images to compare; give at least {k + 1}.")
         if broken := len(features) - int(features.isfinite().all(dim=1).sum()):
             raise ModelError(f"The features of {broken} {name} images are not finite; evaluate with another model.")
     return Distances(
@@ -66,12 +66,12 @@ def measure(real: Tensor, generated: Tensor, *, k: int = 5, seed: int = 0) -> Di
 
 
 def frechet(real: Tensor, generated: Tensor) -> float:
-    """The squared Fréchet distance of the Gaussians fitted to features [n, d] and [m, d], n and m at least 2.
+    """Return the squared Fréchet distance between Gaussians fitted to features [n, d] and [m, d], n and m at least 2.
 
-    |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½), equation 6 of Heusel et al. 2017, arXiv:1706.08500, in
-    float64 with unbiased covariances. With Σ = RᵀR the last trace is the sum of the singular values of
-    R₁R₂ᵀ: no root of a matrix that is singular for n < d. There, 300 rows of 2,048, it takes 0.05 s where
-    the eigenvalues of Σ₁Σ₂, as in torchmetrics, take 3.6 s and differ in the 7th digit.
+    |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½), equation 6 of Heusel et al. 2017, arXiv:1706.08500, in float64 with unbiased
+    covariances. With Σ = RᵀR the last trace is the sum of the singular values of R₁R₂ᵀ, which avoids the root of a
+    matrix that is singular for n < d. For 300 rows of 2,048 features this takes 0.05 s; the eigenvalues of Σ₁Σ₂, which
+    torchmetrics uses, take 3.6 s and differ in the 7th digit.
     """
     ours, theirs = _factor(real), _factor(generated)
     apart = (real.double().mean(dim=0) - generated.double().mean(dim=0)).square().sum()
@@ -80,11 +80,11 @@ def frechet(real: Tensor, generated: Tensor) -> float:
 
 
 def kid(real: Tensor, generated: Tensor, *, subsets: int = 100, size: int = 1000, seed: int = 0) -> Kid:
-    """The unbiased squared MMD of features [n, d] and [m, d] under the kernel (x·y / d + 1)³, in float64.
+    """Return the unbiased squared MMD of features [n, d] and [m, d] under the kernel (x·y / d + 1)³, in float64.
 
-    The kernel inception distance of Bińkowski et al. 2018, arXiv:1801.01401, section 4: mean and
-    standard deviation over `subsets` pairs of subsets of `size` rows, or of half the smaller set where
-    that is fewer, drawn without replacement; n and m at least 4. It can be below 0.
+    This is the kernel inception distance of Bińkowski et al. 2018, arXiv:1801.01401, section 4: mean and standard
+    deviation over `subsets` pairs of subsets, drawn without replacement. A subset has `size` rows, or half the smaller
+    set if that is fewer; n and m must be at least 4. The distance can be negative.
     """
     size = min(size, len(real) // 2, len(generated) // 2)
     generator = torch.Generator().manual_seed(seed)
@@ -95,14 +95,14 @@ def kid(real: Tensor, generated: Tensor, *, subsets: int = 100, size: int = 1000
 
 
 def manifold(real: Tensor, generated: Tensor, *, k: int = 5) -> Manifold:
-    """Precision, recall, density and coverage of features [n, d] and [m, d], n and m above `k`.
+    """Return precision, recall, density and coverage of features [n, d] and [m, d], with n and m above `k`.
 
-    Each row has a ball that reaches to its k-th nearest neighbour in its own set. Precision is the share
-    of generated rows in any ball of a real one, recall the reverse, balls closed (Kynkäänniemi et al.
-    2019, arXiv:1904.06991, section 2). Density is the mean number of real balls around a generated row,
-    divided by k, coverage the share of real balls that hold a generated row, balls open as in the
-    authors' code, so that a set has density 1 against itself (Naeem et al. 2020, arXiv:2002.09797,
-    section 3). Never more than a block of distances is held.
+    Each row has a ball that reaches to its k-th nearest neighbour in its own set. Precision is the share of generated
+    rows inside any real ball, and recall the share of real rows inside any generated ball; these balls are closed
+    (Kynkäänniemi et al. 2019, arXiv:1904.06991, section 2). Density is the mean number of real balls around a generated
+    row, divided by k, and coverage the share of real balls that hold a generated row; these balls are open, as in the
+    authors' code, so that a set has density 1 against itself (Naeem et al. 2020, arXiv:2002.09797, section 3). Only
+    one block of distances is in memory at a time.
     """
     radii, generated_radii = _radii(real, k), _radii(generated, k)
     precise = torch.zeros(len(generated), dtype=torch.bool, device=generated.device)
@@ -124,7 +124,7 @@ def manifold(real: Tensor, generated: Tensor, *, k: int = 5) -> Manifold:
 
 
 def _factor(features: Tensor) -> Tensor:
-    """R [≤ d, d] with RᵀR the covariance: QR of the centred rows, a few thousand at a time."""
+    """Return R [≤ d, d] with RᵀR the covariance, by QR of the centred rows, a few thousand at a time."""
     centre = features.double().mean(dim=0)
     factor = features.new_zeros((0, features.shape[1]), dtype=torch.float64)
     for rows in features.split(8192):
@@ -133,7 +133,7 @@ def _factor(features: Tensor) -> Tensor:
 
 
 def _mmd(x: Tensor, y: Tensor) -> Tensor:
-    """The U-statistic of two float64 [size, d]; pairs of one row with itself are left out within a set."""
+    """Return the U-statistic of two sets float64 [size, d], without the pairs of a row with itself."""
     size = len(x)
     xx, yy, xy = _kernel(x, x), _kernel(y, y), _kernel(x, y)
     within = xx.sum() - xx.trace() + yy.sum() - yy.trace()
@@ -151,7 +151,7 @@ def _draw(features: Tensor, size: int, generator: torch.Generator) -> Tensor:
 
 
 def _radii(features: Tensor, k: int) -> Tensor:
-    """The distance float32 [n] of each row to its k-th nearest among the others."""
+    """Return the distance float32 [n] from each row to its k-th nearest neighbour."""
     radii = torch.empty(len(features), device=features.device)
     for part, distances in blocks(features, features):
         distances[:, part].fill_diagonal_(torch.inf)

@@ -1,4 +1,4 @@
-"""The page of a classify job, made of what is in the bucket: what was labelled, how surely, and what was not."""
+"""The page of a classify job, made from the bucket: labels, scores, least certain images, errors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Jobs = Callable[..., Classify]
 
 
 class ScoringEngine(FakeEngine):
-    """An image is as certain as its first frame is light, and `odd` where its level is."""
+    """Scores an image by the lightness of its first frame, and labels it `odd` or `even` by its level."""
 
     @staticmethod
     def _label(item: Encoded) -> Result:
@@ -67,7 +67,7 @@ def animation(*levels: int) -> bytes:
 
 @pytest.fixture
 def label(backend: Backend, job: Jobs, runner_of: Runners) -> Callable[..., Classify]:
-    """Labels contents in shards of four, to the end of the job."""
+    """Return a function that labels contents in shards of four, to the end of the job."""
 
     def run(*contents: bytes) -> Classify:
         spec = job(*contents)
@@ -92,7 +92,7 @@ def page_of(backend: Backend, fetcher: Fetcher, job: str = "job") -> Reader:
 
 
 def thumbnails(reader: Reader) -> list[int]:
-    """The lightness of each."""
+    """Return the lightness of each thumbnail."""
     photos = [source for source in reader.sources if source.startswith("data:image/jpeg")]
     return [lightness(base64.b64decode(photo.partition(",")[2])) for photo in photos]
 
@@ -100,7 +100,7 @@ def thumbnails(reader: Reader) -> list[int]:
 def test_it_shows_labels_scores_doubts_errors_and_speed(
     backend: Backend, fetcher: Fetcher, label: Callable[..., Classify]
 ) -> None:
-    # Given images in three shards, two of which are broken, and one of which is there twice,
+    # Given images in three shards, two of them broken, and one of them there twice,
     levels = [250, 201, 30, 200, 100, 199, 30, 52, 151]
     label(*[picture(level) for level in levels], b"!", b"! too")
 
@@ -113,13 +113,13 @@ def test_it_shows_labels_scores_doubts_errors_and_speed(
     assert errors == {"not_an_image": ["9", "It is none.", "2"]}
     assert workers["worker"][:3] == ["fake/fp32", "3", "11"]
     assert rate["rate"][0].endswith("images/s")
-    # and the images from the least certain on, each once.
+    # and the images in the order of certainty, least certain first, each once.
     assert thumbnails(reader) == pytest.approx([30, 52, 100, 151, 199, 200, 201, 250], abs=2)
     assert "even, 11.8\xa0%or odd, 88.2\xa0%2" in reader.text
     assert len([source for source in reader.sources if source.startswith("data:image/png")]) == 2
 
 
-def test_an_image_that_is_gone_changed_or_broken_by_now_is_a_gray_tile(
+def test_an_image_that_is_gone_or_has_changed_is_a_gray_tile(
     backend: Backend, fetcher: Fetcher, label: Callable[..., Classify]
 ) -> None:
     label(*[picture(level) for level in (10, 20, 30, 40)])
@@ -139,7 +139,7 @@ def test_a_sequence_is_shown_by_its_first_frame(
     assert thumbnails(page_of(backend, fetcher)) == pytest.approx([10, 90], abs=2)
 
 
-def test_a_job_that_ended_without_a_row_has_its_facts(backend: Backend, fetcher: Fetcher, job: Jobs) -> None:
+def test_a_job_that_ended_without_rows_has_its_facts(backend: Backend, fetcher: Fetcher, job: Jobs) -> None:
     job(b"\x02")
     close(backend, "job", "failed", "The source is <gone>.")
     reader = page_of(backend, fetcher)
@@ -147,7 +147,7 @@ def test_a_job_that_ended_without_a_row_has_its_facts(backend: Backend, fetcher:
     assert len(reader.tables) == 1
 
 
-def test_a_job_that_goes_on_has_no_page(backend: Backend, fetcher: Fetcher, label: Callable[..., Classify]) -> None:
+def test_a_resumed_job_has_no_page(backend: Backend, fetcher: Fetcher, label: Callable[..., Classify]) -> None:
     label(picture(10), b"!")
     page_of(backend, fetcher)
 
@@ -159,7 +159,7 @@ def test_a_job_that_goes_on_has_no_page(backend: Backend, fetcher: Fetcher, labe
     assert not backend.store.exists(JobKeys("job").report)
 
 
-def test_a_page_that_comes_too_late_is_taken_back(
+def test_an_outdated_page_is_removed(
     backend: Backend, fetcher: Fetcher, label: Callable[..., Classify], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a retry that begins while the page is drawn,
@@ -176,9 +176,7 @@ def test_a_page_that_comes_too_late_is_taken_back(
     assert not backend.store.exists(JobKeys("job").report)
 
 
-def test_only_a_job_that_labels_has_this_page(
-    backend: Backend, fetcher: Fetcher, label: Callable[..., Classify]
-) -> None:
+def test_only_a_classify_job_has_this_page(backend: Backend, fetcher: Fetcher, label: Callable[..., Classify]) -> None:
     label(picture(10))
     spec = backend.store.get(JobKeys("job").spec).decode()
     evaluate = spec.replace('"classify"', '"evaluate"')
@@ -189,10 +187,10 @@ def test_only_a_job_that_labels_has_this_page(
         report.write(backend, fetcher, "job", max_pixels=1_000_000)
 
 
-def test_a_client_waits_until_a_worker_has_made_it(
+def test_a_client_waits_until_a_worker_has_made_the_page(
     backend: Backend, fetcher: Fetcher, settings: Settings, label: Callable[..., Classify]
 ) -> None:
-    # Given a job that has ended, and a worker that makes its page once it is asked to,
+    # Given a job that has ended, and a worker that makes its page when asked,
     label(picture(10), picture(20))
     queue = f"{backend.ledger.keys.broker_prefix}generate"
 
@@ -202,11 +200,11 @@ def test_a_client_waits_until_a_worker_has_made_it(
 
     worker = threading.Thread(target=work)
     worker.start()
-    # if somebody asks for it, twice,
+    # if a client asks for it twice,
     with closing(Client(settings)) as client:
         first, second = client.report("job", timeout=20), client.report("job", timeout=0)
     worker.join()
-    # I expect one page, which nobody made a second time.
+    # I expect one page, made only once.
     assert first == second
     assert "Labels of job" in first
     assert backend.ledger.redis.llen(queue) == 1

@@ -1,4 +1,4 @@
-"""What is said of a classifier, against counting by hand and against torchmetrics' own shares."""
+"""The figures of a classifier agree with counting by hand and with torchmetrics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES = tuple(f"class {c}" for c in range(7))
 
 
 def noisy(n: int, classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Logits that are right about half of the time."""
+    """Return logits that are right about half of the time."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(classes, (n,), generator=generator)
     logits = torch.randn(n, classes, generator=generator)
@@ -31,13 +31,13 @@ def noisy(n: int, classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def of(predicted: list[int], labels: list[int], classes: int) -> Classification:
-    """A model that is sure of these predictions."""
+    """Return the logits of a model that is certain of these predictions."""
     logits = 9.0 * torch.nn.functional.one_hot(torch.tensor(predicted), classes).float()
     return measure(logits, torch.tensor(labels), NAMES[:classes])
 
 
-def test_the_figures_are_those_of_counting_by_hand() -> None:
-    # Given three cats, one of which is taken for a dog, and one dog, which is found,
+def test_figures_agree_with_counting_by_hand() -> None:
+    # Given three cats, one of them predicted as a dog, and one dog that is found,
     result = of([0, 0, 1, 1], [0, 0, 0, 1], 2)
     # I expect
     assert result.confusion == ((2, 1), (0, 1)), "true classes down, predicted ones across"
@@ -49,7 +49,7 @@ def test_the_figures_are_those_of_counting_by_hand() -> None:
     assert result.f1 == pytest.approx((0.8 + 2 / 3) / 2)
 
 
-def test_the_figures_are_those_of_torchmetrics() -> None:
+def test_figures_agree_with_torchmetrics() -> None:
     logits, labels = noisy(900, 7)
     result = measure(logits, labels, NAMES)
     average = {"num_classes": 7, "average": "macro"}
@@ -64,7 +64,7 @@ def test_the_figures_are_those_of_torchmetrics() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 4, 5, 7])
-def test_top_5_is_of_as_many_classes_as_there_are(classes: int) -> None:
+def test_top_5_is_capped_at_the_number_of_classes(classes: int) -> None:
     logits, labels = noisy(400, classes)
     result = measure(logits, labels, NAMES[:classes])
     ranks = [int((row > row[label]).sum()) for row, label in zip(logits, labels, strict=True)]
@@ -73,10 +73,10 @@ def test_top_5_is_of_as_many_classes_as_there_are(classes: int) -> None:
     assert result.top1 == sum(rank == 0 for rank in ranks) / 400
 
 
-def test_a_class_without_examples_has_no_recall_and_does_not_touch_the_means() -> None:
+def test_a_class_without_examples_has_no_recall_and_does_not_change_the_means() -> None:
     # Given a class that never occurs but is predicted, and one that neither occurs nor is predicted,
     result = of([0, 1, 2], [0, 1, 1], 4)
-    # I expect None in place of each share of nothing, in JSON too,
+    # I expect None for each undefined share, in JSON too,
     _, _, predicted, absent = json.loads(result.to_json())["classes"]
     assert (predicted["examples"], predicted["recall"], predicted["precision"], predicted["f1"]) == (0, None, 0.0, 0.0)
     assert (absent["examples"], absent["recall"], absent["precision"], absent["f1"]) == (0, None, None, None)
@@ -90,7 +90,7 @@ def test_a_class_that_is_never_predicted_has_no_precision_but_counts_as_0() -> N
     assert result.precision == 0.25
 
 
-def test_classes_are_sorted_worst_first_and_those_without_f1_last() -> None:
+def test_classes_are_sorted_worst_first_and_without_f1_last() -> None:
     result = of([0, 0, 2, 1], [0, 1, 2, 1], 5)
     assert [one.name for one in result.worst_first()] == ["class 0", "class 1", "class 2", "class 3", "class 4"]
     result = of([2, 2, 2, 1], [2, 1, 2, 1], 3)
@@ -102,19 +102,19 @@ def test_a_record_survives_json() -> None:
     assert Classification.model_validate_json(result.to_json()) == result
 
 
-def test_a_model_that_is_as_sure_as_it_is_right_has_no_calibration_error() -> None:
+def test_a_model_as_confident_as_it_is_accurate_has_no_calibration_error() -> None:
     # Given ten examples with score 0.7, seven of which are right,
     scores = torch.full((10,), 0.7, dtype=torch.float64)
     bins = calibration(scores, torch.arange(10) < 7)
-    # I expect one full bin, in which both agree.
+    # I expect one bin with examples, whose score and accuracy agree.
     (full,) = [one for one in bins if one.examples]
     assert full.low < 0.7 <= full.high
     assert (full.examples, full.score, full.accuracy) == (10, pytest.approx(0.7), 0.7)
     assert [one.score for one in bins].count(None) == 14
 
 
-def test_an_overconfident_model_is_off_by_its_excess() -> None:
-    # Given a model that says 0.9 of two classes and is right in half of the cases,
+def test_an_overconfident_model_has_its_excess_as_calibration_error() -> None:
+    # Given a model that gives a score of 0.9 for one of two classes and is right half of the time,
     logits = torch.tensor([[0.9, 0.1]]).log().repeat(10, 1)
     result = measure(logits, torch.arange(10) % 2, NAMES[:2])
     assert result.calibration_error == pytest.approx(0.4)
@@ -127,7 +127,7 @@ def test_bins_are_closed_above_and_a_score_of_1_has_no_bin_of_its_own() -> None:
     assert bins[3].accuracy == 0.5 and bins[3].score == pytest.approx(0.995)
 
 
-def test_top_scores_are_softmax_scores_of_what_is_predicted() -> None:
+def test_top_scores_are_softmax_scores_of_the_predicted_class() -> None:
     scores, right = top_scores(torch.tensor([[0.0, 0.0, -torch.inf], [5.0, 0.0, 0.0]]), torch.tensor([1, 0]))
     assert scores.tolist() == pytest.approx([0.5, 1 / (1 + 2 * torch.exp(torch.tensor(-5.0)).item())])
     assert right.tolist() == [False, True], "of equal scores the first is predicted"

@@ -1,4 +1,4 @@
-"""Distances in feature space, against closed forms and against every pair, one by one."""
+"""Distances in feature space agree with closed forms and with a loop over all pairs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def normal(n: int, d: int, seed: int) -> Tensor:
 
 
 def whitened(n: int, d: int, seed: int) -> Tensor:
-    """Points whose mean is exactly 0 and whose covariance is exactly the identity."""
+    """Return points with mean exactly 0 and covariance exactly the identity."""
     points = normal(n, d, seed)
     points -= points.mean(dim=0)
     return torch.linalg.qr(points).Q * (n - 1) ** 0.5
@@ -44,26 +44,26 @@ def test_the_frechet_distance_of_covariances_that_do_not_commute() -> None:
 
 
 @pytest.mark.parametrize(("n", "d"), [(200, 16), (10, 64), (2, 5)])
-def test_a_set_has_no_frechet_distance_to_itself_even_where_its_covariance_is_singular(n: int, d: int) -> None:
+def test_a_set_has_no_frechet_distance_to_itself_even_with_a_singular_covariance(n: int, d: int) -> None:
     points = 10 + normal(n, d, 0)
     assert frechet(points, points) == pytest.approx(0, abs=1e-11)
     assert frechet(points, points.flip(0)) == pytest.approx(0, abs=1e-11)
 
 
-def test_fewer_images_than_features_give_what_zeros_beside_them_give() -> None:
-    # Given 30 points in 8 dimensions, and the same points turned into 100 dimensions, where n < d,
+def test_fewer_images_than_features_give_the_same_distance() -> None:
+    # Given 30 points in 8 dimensions, and the same points rotated into 100 dimensions, where n < d,
     turn = torch.linalg.qr(normal(100, 8, 9)).Q.T
     real, generated = normal(30, 8, 0) * 2 + 1, normal(25, 8, 1)
-    # I expect one distance, for it does not see a rotation.
+    # I expect equal distances, because a rotation does not change them.
     assert frechet(real @ turn, generated @ turn) == pytest.approx(frechet(real, generated), rel=1e-10)
 
 
-def test_a_far_off_mean_costs_no_digits() -> None:
+def test_a_large_mean_costs_no_precision() -> None:
     real, generated = normal(300, 6, 0), normal(300, 6, 1) * 1.1
     assert frechet(real + 1e6, generated + 1e6) == pytest.approx(frechet(real, generated), rel=1e-6)
 
 
-def test_many_rows_are_factored_piece_by_piece() -> None:
+def test_many_rows_are_factored_in_pieces() -> None:
     # More rows than are factored at once: the textbook's formula of one dimension.
     real, generated = normal(9000, 1, 0), 3 * normal(8500, 1, 1)
     expected = (real.mean() - generated.mean()) ** 2 + (real.std() - generated.std()) ** 2
@@ -73,9 +73,9 @@ def test_many_rows_are_factored_piece_by_piece() -> None:
 # KID
 
 
-def test_the_kernel_distance_is_that_of_every_pair_one_by_one() -> None:
+def test_the_kernel_distance_agrees_with_a_loop_over_pairs() -> None:
     real, generated = normal(12, 4, 0), normal(12, 4, 1) + 0.5
-    # Given one subset that is all of six rows,
+    # Given one subset that holds all six rows,
     found = kid(real, generated, subsets=1, seed=3)
     generator = torch.Generator().manual_seed(3)
     x = [real[i] for i in torch.randperm(12, generator=generator)[:6]]
@@ -91,8 +91,8 @@ def test_the_kernel_distance_is_that_of_every_pair_one_by_one() -> None:
     assert (found.size, found.subsets, found.std) == (6, 1, 0)
 
 
-def test_the_kernel_distance_of_one_dimension_is_that_of_the_moments() -> None:
-    # Given N(0, 1) and N(1, 1): (xy + 1)³ sees three moments, 0, 1, 0 and 1, 2, 4. I expect, within sampling error,
+def test_the_kernel_distance_in_one_dimension_follows_from_the_moments() -> None:
+    # Given N(0, 1) and N(1, 1), whose first three moments are 0, 1, 0 and 1, 2, 4, I expect, within sampling error,
     # (0 − 4)² + 3 (1 − 2)² + 3 (0 − 1)² = 22.
     found = kid(normal(40_000, 1, 0), normal(40_000, 1, 1) + 1, subsets=20)
     assert found.mean == pytest.approx(22, abs=3 * found.std / 20**0.5)
@@ -119,7 +119,7 @@ def test_the_seed_alone_decides_the_subsets() -> None:
 
 
 def brute(real: Tensor, generated: Tensor, k: int) -> tuple[float, float, float, float]:
-    """As the papers write it, one pair after the other."""
+    """Compute the figures as the papers write them, pair by pair."""
 
     def radii(points: Tensor) -> list[float]:
         return [sorted(float((p - q).norm()) for q in points)[k] for p in points]
@@ -137,7 +137,7 @@ def brute(real: Tensor, generated: Tensor, k: int) -> tuple[float, float, float,
 
 @pytest.mark.parametrize("k", [1, 3, 5])
 @pytest.mark.parametrize("cells", [1, 37 * 7, 2**20])
-def test_the_balls_are_those_of_every_pair_whatever_is_held_at_once(
+def test_balls_agree_with_a_loop_over_pairs_for_any_block_size(
     k: int, cells: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given sets of different sizes, far from the origin, and blocks of one row, of a few, and of all,
@@ -157,24 +157,24 @@ def test_a_set_fits_itself() -> None:
     assert (shape.precision, shape.recall, shape.density, shape.coverage) == (1, 1, 1, 1)
 
 
-def test_sets_that_are_apart_share_nothing() -> None:
+def test_distant_sets_share_nothing() -> None:
     found = manifold(normal(100, 4, 0), normal(80, 4, 1) + 1000)
     assert (found.precision, found.recall, found.density, found.coverage) == (0, 0, 0, 0)
 
 
 def test_a_generator_of_one_mode_is_precise_and_covers_half() -> None:
-    # Given real images of two kinds and generated ones of one of them,
+    # Given real images of two kinds and generated images of one of them,
     real = torch.cat([normal(100, 4, 0), normal(100, 4, 1) + 1000])
     found = manifold(real, normal(200, 4, 2))
-    # I expect what both papers promise: precision stays, recall and coverage fall to half.
+    # I expect, as both papers promise, full precision, and half the recall and coverage.
     assert found.precision > 0.9
     assert 0.4 < found.recall <= 0.5 and 0.4 < found.coverage <= 0.5
 
 
-def test_a_ball_of_no_size_holds_its_centre() -> None:
-    # Given one image of five over and over, so that its balls have radius 0,
+def test_a_ball_of_radius_0_holds_its_centre() -> None:
+    # Given one of five images many times, so that its balls have radius 0,
     five, one = torch.tensor([[0.0], [8], [-8], [16], [-16]]), torch.zeros(4, 1)
-    # I expect it to be recalled where it is generated, and to be precise where it is real.
+    # I expect full recall if it is generated, and full precision if it is real.
     assert manifold(five, one, k=3).recall == 0.2
     assert manifold(one, five, k=3).precision == 0.2
 
@@ -187,7 +187,7 @@ def test_equal_distributions_have_density_1() -> None:
 # All of it
 
 
-def test_the_record_says_what_was_compared_and_survives_json() -> None:
+def test_the_record_names_what_was_compared_and_survives_json() -> None:
     found = measure(normal(60, 7, 0), normal(40, 7, 1), k=3)
     assert (found.real, found.generated, found.dimensions, found.manifold.k, found.kid.size) == (60, 40, 7, 3, 20)
     assert Distances.model_validate_json(found.to_json()) == found

@@ -34,7 +34,7 @@ def test_the_whole_matrix_never_exists() -> None:
 
 
 @pytest.mark.parametrize("cells", [1, 700, 2**20])
-def test_the_nearest_is_that_of_every_pair(cells: int) -> None:
+def test_the_nearest_agrees_with_a_loop_over_pairs(cells: int) -> None:
     queries, training = normal(60, 6, 0), normal(200, 6, 1)
     distances, rows = nearest(queries, training, cells)
     expected = (queries[:, None] - training[None]).norm(dim=2).min(dim=1)
@@ -42,7 +42,7 @@ def test_the_nearest_is_that_of_every_pair(cells: int) -> None:
     torch.testing.assert_close(distances, expected.values)
 
 
-def test_a_copy_has_distance_0_to_the_digit() -> None:
+def test_a_copy_has_distance_exactly_0() -> None:
     training = normal(500, 64, 0) * 30 + 1000
     distances, rows = nearest(training[[7, 400]], training)
     assert rows.tolist() == [7, 400]
@@ -50,23 +50,23 @@ def test_a_copy_has_distance_0_to_the_digit() -> None:
 
 
 def test_new_images_are_not_taken_for_copies() -> None:
-    # Given generated images from the very distribution of the data,
+    # Given generated images from the distribution of the data,
     training = normal(2000, 4, 0)
     held_out, _ = nearest(normal(2000, 4, 1), training)
     generated, _ = nearest(normal(2000, 4, 2), training)
-    # I expect a share near the quantile: 100 of 2,000, give or take 4 standard errors of both samples.
+    # I expect a share near the quantile: 100 of 2,000, within 4 standard errors of both samples.
     found = memorisation(generated, held_out, quantile=0.05)
     assert found.share == pytest.approx(0.05, abs=4 * (2 * 0.05 * 0.95 / 2000) ** 0.5)
 
 
 def test_copies_are_counted() -> None:
-    # Given a generator that repeats training images, all but unchanged, three times in ten,
+    # Given a generator three tenths of whose images are training images, almost unchanged,
     training = normal(2000, 8, 0)
     fresh = normal(700, 8, 2)
     copied = training[:300] + 0.01 * normal(300, 8, 3)
     generated, rows = nearest(torch.cat([fresh, copied]), training)
     held_out, _ = nearest(normal(1000, 8, 1), training)
-    # I expect these three tenths, and one in a hundred of the others,
+    # I expect those three tenths, and one in a hundred of the others,
     found = memorisation(generated, held_out)
     assert found.share == pytest.approx(0.307, abs=0.01)
     # and the closest pairs to be copies next to their source images.
@@ -83,7 +83,7 @@ def test_held_out_images_against_themselves_give_the_quantile_exactly() -> None:
     assert Memorisation.model_validate_json(found.to_json()) == found
 
 
-def test_the_closest_come_first_and_equals_in_their_order() -> None:
+def test_the_closest_come_first_and_ties_keep_their_order() -> None:
     found = closest(torch.tensor([3.0, 1.0, 2.0, 1.0]), torch.tensor([10, 11, 12, 13]), 3)
     assert found == (
         Pair(generated=1, training=11, distance=1),
@@ -93,8 +93,8 @@ def test_the_closest_come_first_and_equals_in_their_order() -> None:
     assert len(closest(torch.ones(2), torch.zeros(2, dtype=torch.int64), 5)) == 2
 
 
-def test_a_quantile_that_the_held_out_images_do_not_have_is_refused() -> None:
-    with pytest.raises(InvalidInput, match=r"99 held-out images have no 0\.01 quantile; give at least 100"):
+def test_too_few_held_out_images_for_a_quantile_are_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"99 held-out images are too few for the 0\.01 quantile; give at least 100"):
         memorisation(torch.ones(10), torch.ones(99))
     assert memorisation(torch.ones(10), torch.ones(100)).share == 0
     with pytest.raises(InvalidInput, match="no generated images"):

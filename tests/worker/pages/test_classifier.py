@@ -1,4 +1,4 @@
-"""The page of a classifier's evaluation: figures, confusion, calibration, and its classes from the worst on."""
+"""The page of a classifier's evaluation: figures, confusion, calibration, and classes, worst first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from worker.pages.classifier import sections
 
 
 def result(n: int = 3) -> tuple[classification.Classification, torch.Tensor, torch.Tensor]:
-    """A model that takes a third of the last class for the first, among n classes, the second without examples."""
+    """Return figures of a model with n classes: a third of the last class is predicted as the first one."""
     labels = torch.tensor([0] * 30 + [n - 1] * 30)
     predicted = labels.clone()
     predicted[50:] = 0
@@ -23,7 +23,7 @@ def test_the_page_of_a_classifier_has_figures_plots_and_classes_worst_first() ->
     reader = read(*sections(*result()))
     headline, mistakes, classes = reader.tables
     assert headline[1] == ["top-1 accuracy", "the label has the highest score", "83.33\xa0%"]
-    assert not any(row[0].startswith("top-3") for row in headline), "of three classes, that is always 100 %"
+    assert not any(row[0].startswith("top-3") for row in headline), "with three classes it is always 100 %"
     assert mistakes[1] == ["<class 2>", "<class 0>", "10", "33.33\xa0%"]
     assert len(mistakes) == 2
     assert [row[0] for row in classes] == ["class", "<class 2>", "<class 0>", "<class 1>"]
@@ -31,7 +31,7 @@ def test_the_page_of_a_classifier_has_figures_plots_and_classes_worst_first() ->
     assert reader.tags.count("img") == 4
 
 
-def test_with_more_than_five_classes_top_5_is_told() -> None:
+def test_top_5_is_shown_for_more_than_five_classes() -> None:
     headline = read(*sections(*result(7))).tables[0]
     assert headline[2][0] == "top-5 accuracy"
 

@@ -1,4 +1,4 @@
-"""The page of a generated data set: images first, then how they were chosen; what was not measured is not there."""
+"""The page of a generated data set: images first, then how they were chosen, without what was not measured."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def headings(found: Synthesis) -> list[str]:
 
 
 def test_pictures_come_before_figures() -> None:
-    # Given a data set of which everything is known,
+    # Given a data set with all its figures,
     found = Synthesis(
         (CAT, DOG),
         {0: images(50), 1: images(20)},
@@ -50,7 +50,7 @@ def test_pictures_come_before_figures() -> None:
         DISTANCES,
         "judge@1",
     )
-    # I expect what there is to look at before what there is to read,
+    # I expect pictures before figures,
     assert headings(found) == [
         "Images",
         "Nearest training images",
@@ -62,7 +62,7 @@ def test_pictures_come_before_figures() -> None:
     reader = read(*sections(found))
     assert reader.alts[:2] == [f"cat: {SHEET} of 100", "<dog>: 20 of 20; 80 of 100 wanted are missing"]
     assert reader.tags.count("img") == 5
-    # and the figures of each class, the one that most is missing of first.
+    # and the figures of each class, largest shortfall first.
     why, counts, rejects, distances = reader.tables
     assert [row[0] for row in why] == ["candidates", "accepted", "class", "score", "duplicate", "surplus", "candidates"]
     assert why[2][2:] == ["2,050", "85.42\xa0%"]
@@ -100,11 +100,11 @@ def test_a_class_without_an_image_is_named() -> None:
     assert "Classes without any image: unicorn, yeti." in text
 
 
-def test_of_a_thousand_classes_the_worst_have_a_sheet() -> None:
-    # Given a thousand classes, of which those in the middle are accepted least,
+def test_only_the_worst_of_a_thousand_classes_have_a_sheet() -> None:
+    # Given a thousand classes with the lowest acceptance in the middle,
     classes = tuple(ClassCount(f"class {n}", 10, 10, 20 + 500 - abs(n - 500)) for n in range(1000))
     shown = pictured(classes)
-    # I expect sheets of these alone, in the order of the classes, and all of them in the table.
+    # I expect sheets of the middle classes in their order, and every class in the table.
     assert len(shown) == SHEETS and list(shown) == sorted(shown)
     assert all(abs(at - 500) <= SHEETS // 2 for at in shown)
     reader: Reader = read(*sections(Synthesis(classes, {at: images(10) for at in range(1000)})))

@@ -1,4 +1,4 @@
-"""The page of a generator's evaluation: distances, samples, copies of training images, what is learnt from it."""
+"""The page of a generator's evaluation: distances, samples, copies of training images, what a classifier learns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from worker.pages.generator import Evaluation, learning, sections
 
 
 def test_the_page_of_a_generator_has_distances_samples_and_neighbours() -> None:
-    # Given features and images of a generator, a third of whose images are copies,
+    # Given features and images of a generator that copies a third of its images,
     generator = torch.Generator().manual_seed(0)
     training, held_out, fresh = (torch.randn(n, 4, generator=generator) for n in (300, 200, 100))
     made = torch.cat([fresh, training[:50]])
@@ -41,7 +41,7 @@ def test_the_page_of_a_generator_has_distances_samples_and_neighbours() -> None:
             )
         )
     )
-    # I expect what was measured, the pictures that I gave and the spread of the distances.
+    # I expect the figures, the samples, the pairs, and a histogram of the distances.
     figures = {row[0]: row[2] for row in reader.tables[0][1:]}
     assert list(figures)[:6] == ["Fréchet distance", "kernel distance", "precision", "recall", "density", "coverage"]
     assert (figures["real images"], figures["generated images"]) == ("200", "150")
@@ -51,7 +51,7 @@ def test_the_page_of_a_generator_has_distances_samples_and_neighbours() -> None:
     assert given[0] == grid.getvalue() and len(given) == 3
 
 
-def test_what_a_classifier_learns_is_told_in_percentage_points() -> None:
+def test_what_a_classifier_learns_is_shown_in_percentage_points() -> None:
     reader = read(learning("classic", 3, 600, 100, generated=0.75, real=0.8))
     assert "differs by 5.00 percentage points" in reader.text
     assert reader.tables[0][1:] == [

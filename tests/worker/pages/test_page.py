@@ -27,7 +27,7 @@ VOID = {"meta", "img"}
 
 
 class Reader(HTMLParser):
-    """Holds the page to be well formed, and keeps its tags, its text, its tables and what it would load."""
+    """Check that a page is well formed, and collect its tags, text, tables, and what it would load."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -72,13 +72,13 @@ def read(*sections: Section, title: str = "A page", model: str = "m@1", data: st
     return Reader(render(title, model=model, data=data, date=when, sections=sections))
 
 
-def test_it_says_of_what_and_when() -> None:
+def test_the_head_names_model_data_and_date() -> None:
     text = read(title="Evaluation of m@1", model="m@1 (cnn)", data="s3://b/test").text
     for fact in ("Evaluation of m@1", "m@1 (cnn)", "s3://b/test", "2026-02-28 22:30 UTC"):
         assert fact in text
 
 
-def test_it_needs_nothing_else() -> None:
+def test_a_page_needs_nothing_else() -> None:
     html = render(
         "t",
         model="m",
@@ -126,7 +126,7 @@ def test_the_policy_allows_the_style_of_the_page_and_nothing_else() -> None:
     assert not re.search(r"<[^>]+ style=", html), "such a style would be refused"
 
 
-def test_a_photo_is_told_from_a_drawing_and_a_gap_says_why() -> None:
+def test_jpeg_and_png_have_their_types_and_a_missing_image_says_why() -> None:
     photo = io.BytesIO()
     Image.new("RGB", (4, 4)).save(photo, "JPEG")
     tiles = (Tile(photo.getvalue(), ("cat", "a.jpg")), Tile(PNG, ()), Tile(None, ("dog", "b.jpg"), "not_found"))
@@ -141,7 +141,7 @@ def test_cells_are_written_by_their_kind() -> None:
     assert reader.tables == [[["a", "b", "c", "d"], ["x", "12,345", "0.01235", "–"]]]
 
 
-def test_a_row_that_does_not_fit_its_columns_is_a_mistake() -> None:
+def test_a_row_with_too_few_cells_is_refused() -> None:
     with pytest.raises(ValueError, match="1 cells for 2 columns"):
         read(Section("s", tables=(Table(("a", "b"), (("x",),)),)))
 

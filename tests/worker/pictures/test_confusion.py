@@ -10,7 +10,7 @@ from worker.pictures.confusion import draw
 
 
 def found(image: Image.Image, classes: int) -> tuple[int, int, int]:
-    """Left and upper edge of the matrix, by its frame, and the side of a cell."""
+    """Return the left and upper edge of the matrix, found by its frame, and the side of a cell."""
     frame = (np.asarray(image) == 192).all(axis=2)
     cell = min(640 // classes, 56)
     top, left = (int(np.flatnonzero(frame.sum(axis=axis) >= classes * cell)[0]) + 1 for axis in (1, 0))
@@ -18,10 +18,10 @@ def found(image: Image.Image, classes: int) -> tuple[int, int, int]:
 
 
 def test_a_cell_is_the_darker_the_larger_its_share_of_the_row() -> None:
-    # Given a matrix whose first row is all in one cell and whose second is shared 1 to 3,
+    # Given a matrix with the first row all in one cell and the second row split 1 to 3,
     image = draw(np.array([[0, 7], [20, 60]]), ("cat", "dog"))
 
-    # I expect white, full, light and darker cells; read beside the counts, which are in the middle.
+    # I expect white, full, light and darker cells, sampled beside the counts in the middle.
     left, top, cell = found(image, 2)
     shade = [[sum(image.getpixel((left + x * cell + 4, top + y * cell + 4))) for x in (0, 1)] for y in (0, 1)]  # type: ignore[arg-type]
     assert shade[0][0] == 3 * 255
@@ -51,11 +51,11 @@ def test_a_matrix_of_many_classes_stays_a_picture(classes: int) -> None:
     assert max(image.size) <= max(950, classes + 300)
 
 
-def test_names_of_no_length_and_rows_of_no_examples_are_drawn() -> None:
+def test_empty_names_and_rows_without_examples_are_drawn() -> None:
     assert draw(np.zeros((2, 2), np.int64), ("", "ß")).mode == "RGB"
 
 
-def test_a_rare_mistake_is_told_from_none() -> None:
+def test_a_rare_mistake_is_visible() -> None:
     def darkness(count: int) -> float:
         counts = np.eye(20, dtype=np.int64) * 100
         counts[0, 19] = count

@@ -1,4 +1,4 @@
-"""A grid of samples: every image where its class and its number say, pixel by pixel."""
+"""Grids show every image at its place, pixel by pixel: samples by class, contact sheets, pairs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from worker.pictures.grid import COLUMNS, PAIR_COLUMNS, ROWS, Panel, contact_she
 
 
 def row(*levels: int, c: int = 1, size: int = 28) -> Tensor:
-    """An image of one level each, its first pixel white."""
+    """Return an image of each level, with a white first pixel."""
     images = torch.tensor(levels, dtype=torch.uint8)[:, None, None, None].repeat(1, c, size, size)
     images[:, :, 0, 0] = 255
     return images
 
 
 def found(image: Image.Image, level: int) -> tuple[int, int, int, int]:
-    """Left, upper, right and lower edge of the square of this level; the edge of a letter is not one."""
+    """Return the left, upper, right and lower edge of the square of this level, ignoring edges of letters."""
     there = (np.asarray(image) == level).all(axis=2)
     rows, columns = (np.flatnonzero(there.sum(axis=axis) > 20) for axis in (1, 0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
@@ -33,7 +33,7 @@ def test_a_row_is_a_class_and_a_panel_lies_beside_the_other() -> None:
     second = Panel("real", [row(100, 110), row(120)])
     image = draw([first, second], ("cat", "dog"))
 
-    # I expect each image twice as large, those of a row at one height, those of a column below each other.
+    # I expect each image twice as large, aligned in rows and columns.
     boxes = {level: found(image, level) for level in (40, 50, 60, 70, 80, 90, 100, 110, 120)}
     assert all((right - left, bottom - top) == (56, 56) for left, top, right, bottom in boxes.values())
     assert len({boxes[level][1] for level in (40, 50, 60, 100, 110)}) == 1
@@ -68,7 +68,7 @@ def test_any_name_finds_its_place(name: str) -> None:
     assert right < image.width and bottom < image.height
 
 
-def test_of_a_thousand_classes_the_first_are_shown() -> None:
+def test_only_the_first_of_a_thousand_classes_are_shown() -> None:
     rows = [row(*[place % 200] * COLUMNS) for place in range(1000)]
     image = draw([Panel("generated", rows)], [f"class {place}" for place in range(1000)])
     assert image.height < (ROWS + 1) * 60 and image.width < 1000

@@ -1,4 +1,4 @@
-"""Every plot is drawn of few and of many classes, with names of any kind, and shows what it was given."""
+"""Every plot takes few and many classes and any name, and shows what it is given."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def pixels(png: bytes) -> NDArray[np.uint8]:
 
 
 def bins(*full: tuple[int, float, float]) -> list[Bin]:
-    """Ten bins, of which some have (number, score, accuracy)."""
+    """Return ten bins, some of them with (number, score, accuracy)."""
     found = {at: (score, accuracy) for at, score, accuracy in full}
     return [
         Bin(
@@ -67,14 +67,14 @@ def test_a_plot_is_twice_800_pixels_wide_and_not_too_high(kind: str, n: int) -> 
 
 @pytest.mark.parametrize("kind", ["curves", "histogram", "bars", "counts"])
 def test_any_name_is_drawn_as_it_is(kind: str) -> None:
-    """Neither read as a formula, nor warned about for a sign that the font lacks: warnings are errors here."""
+    """No name is read as a formula, or causes a warning for a missing glyph: warnings are errors here."""
     assert pixels(draw(len(STRANGE), STRANGE)[kind]()).shape[1] == 1600
 
 
 def test_equal_figures_are_equal_bytes() -> None:
     png = draw(5)["bars"]()
     assert png == draw(5)["bars"]()
-    assert b"Software" not in png, "a version is not a figure"
+    assert b"Software" not in png, "the picture must not depend on the version of Matplotlib"
 
 
 def test_a_long_name_keeps_both_ends() -> None:
@@ -113,7 +113,7 @@ def test_values_that_are_counted_already_are_drawn_alike() -> None:
     assert plots.binned("t", "x", {"a": counts}, edges) == plots.histogram("t", "x", {"a": values}, span=(0, 1))
 
 
-def test_the_rest_of_the_classes_has_a_number_and_no_bar() -> None:
+def test_the_other_classes_have_a_number_and_no_bar() -> None:
     def blue(png: bytes) -> int:
         image = pixels(png).astype(int)
         return int((image[:, :, 2] - image[:, :, 0] > 100).sum())
@@ -129,7 +129,7 @@ def test_one_epoch_and_a_thousand_are_drawn() -> None:
 
 
 def test_threads_draw_at_the_same_time() -> None:
-    """No plot goes through pyplot's state; whoever draws beside it changes nothing."""
+    """No plot uses pyplot's global state, so threads cannot disturb each other."""
     expected = draw(6)["bars"]()
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(lambda _: draw(6)["bars"](), range(3))) == [expected] * 3

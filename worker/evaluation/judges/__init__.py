@@ -1,4 +1,4 @@
-"""Judge a model by labelled images: a judge a task. What they share is here; none of them knows a job's books."""
+"""Judge a model by labelled images, with one judge for each task. Judges know neither ledger nor store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from worker.pages.page import Section
 
 @dataclass(frozen=True)
 class Case:
-    """What is to be judged, and what there is to do it with."""
+    """The model to judge, and what a judge needs to do it."""
 
     spec: Evaluate
     model: Model
@@ -30,17 +30,17 @@ class Case:
     reader: DatasetReader
     models: Models
     plan: Callable[[int, Counter[str]], None]
-    """To be told once the data is read how many images there are to do, and what was left out, by error code."""
+    """Call once the data is read, with the number of images to process and the unreadable ones by error code."""
 
     def seen(self, images: int) -> None:
-        """Tell that so many images are read. Raises JobStopped or LeaseLost."""
+        """Report that `images` images are read. Raises JobStopped or LeaseLost."""
         self.lease.progress(0, 0, {"read": images})
         self.lease.check()
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a judge found: all figures as JSON, those that `show` prints, and the sections of the page."""
+    """The result of a judge: all figures as JSON, the ones for `imagemill show`, and the sections of the page."""
 
     figures: bytes
     metrics: dict[str, float]
@@ -56,9 +56,9 @@ def forward(
     advance: Callable[[int], None],
     prepare: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = lambda pixels: pixels,
 ) -> Iterator[Output]:
-    """What a model says of the images of `data`, batch by batch, as many at a time as keep the runtime busy.
+    """Yield the model's output for the images of `data`, batch by batch, with enough batches in flight for the runtime.
 
-    `prepare` makes pixels of the data what the runtime takes; `advance` is told of how many images each batch was.
+    `prepare` turns pixels of the data into what the runtime takes. `advance` is called with the size of each batch.
     """
     starts = range(0, len(data), runtime.batch_size)
 

@@ -1,6 +1,6 @@
-"""The classification accuracy score: how well a classifier does on real images that has seen none but generated ones.
+"""The classification accuracy score: how well a classifier trained only on generated images labels real ones.
 
-It knows no generator: what is learnt from is a dataset.
+It knows no generator, only the datasets to learn from.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 
 class Score(Record):
-    """Accuracies on the same real images that nothing learnt from, of the same classifier trained twice.
+    """The accuracies of one classifier trained twice, on the same real images, which neither training saw.
 
-    Ravuri & Vinyals 2019, arXiv:1905.10887. `gap` is what training on generated images costs, in shares of 1.
+    Ravuri & Vinyals 2019, arXiv:1905.10887. `gap` is the accuracy lost by training on generated images, from 0 to 1.
     """
 
     generated: float
-    """Trained on generated images alone: the classification accuracy score."""
+    """The accuracy after training only on generated images: the classification accuracy score."""
     real: float
-    """Trained on as many real images, of the same classes."""
+    """The accuracy after training on the same number of real images of each class."""
     images: int
-    """Learnt from, each time."""
+    """Images in either training."""
     tested: int
     recipe: CnnRecipe
 
@@ -41,24 +41,24 @@ class Score(Record):
 
 
 def recipe(epochs: int, seed: int) -> CnnRecipe:
-    """What both classifiers are trained by: the classic one, which is quick, with the defaults of its family."""
+    """Return the recipe of both classifiers: the classic variant, which trains fast, with its family's defaults."""
     return CnnRecipe.model_validate({"variant": "classic", "epochs": epochs, "seed": seed})
 
 
 def accuracy(
     learn: Dataset, test: Dataset, how: CnnRecipe, device: torch.device, advance: Callable[[int], None]
 ) -> float:
-    """The share of `test` that a classifier has right which was trained on `learn`.
+    """Train a classifier on `learn`, and return its accuracy on `test` after the last epoch.
 
-    After the last epoch: to take the best by `test` would choose by what it is tested on. `advance` is told as images
-    are learnt from.
+    Taking the best epoch instead would select on the test images. `advance` is called with the number of images learnt
+    from since the last call.
     """
     outcome = train(make(how, learn, test, device), learn, how, _Progress(advance), start=None)
     return outcome.history[-1].metrics["accuracy"]
 
 
 class _Progress:
-    """Hooks that tell how many images came since the last time."""
+    """Hooks that report how many images were learnt from since the last call."""
 
     def __init__(self, advance: Callable[[int], None]) -> None:
         self._advance = advance
@@ -69,7 +69,7 @@ class _Progress:
         self._told = images
 
     def checkpoint(self, images: int, data: bytes) -> None:
-        """An evaluation that is cut off begins anew: it takes minutes."""
+        """Keep nothing: an interrupted evaluation takes minutes, and starts again."""
 
     def epoch(self, record: EpochRecord, picture: Image.Image | None) -> None:
         self._advance(0)

@@ -1,4 +1,4 @@
-"""What a generator is compared with: as many images of each class, each by its number."""
+"""Generated images for an evaluation: as many of each class as there are real ones."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def test_images_of_a_class_are_numbered_in_their_order() -> None:
     assert numbered(torch.tensor([3])).tolist() == [0]
 
 
-def test_as_many_of_each_class_are_made_and_the_first_of_each() -> None:
-    # Given real images of two classes in no order, more than are decoded at once,
+def test_the_first_images_of_each_class_are_made_as_many_as_are_real() -> None:
+    # Given real images of two classes in mixed order, more than one decoded batch,
     labels = np.arange(150) % 3 // 2
     real = Dataset(np.zeros((150, 4, 4, 1), np.uint8), labels, ("a", "b"))
 
@@ -27,7 +27,7 @@ def test_as_many_of_each_class_are_made_and_the_first_of_each() -> None:
     sampler = Sampler(decode, 4, 7, torch.device("cpu"), "fp32")
     told: list[int] = []
 
-    # I expect a dataset of the same labels, whose images are the first of each class.
+    # I expect a dataset with the same labels, made of the first images of each class.
     made = make(sampler, real, told.append)
     assert np.array_equal(made.labels, labels) and made.images.shape == (150, 4, 4, 1)
     assert sum(told) == 150
