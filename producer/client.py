@@ -6,12 +6,8 @@ Whatever can be wrong with a job is found before anything is queued.
 
 from __future__ import annotations
 
-import logging
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TextIO, Unpack
 
@@ -19,7 +15,7 @@ from contract.backend.broker import Queues, make_app
 from contract.backend.ledger import Ledger, Worker
 from contract.backend.objects import ObjectStore
 from contract.data.dataset_stats import DatasetStats
-from contract.errors import InvalidSettings, JobConflict, RedisUnavailable, UnknownJob
+from contract.errors import InvalidSettings, JobConflict
 from contract.jobs import lifecycle, results
 from contract.jobs.lifecycle import Backend
 from contract.jobs.options import (
@@ -50,18 +46,12 @@ from producer.exports.images.export import export as export_images
 from producer.exports.labels.export import Written
 from producer.exports.labels.export import export as export_labels
 from producer.exports.labels.source import labels_of
-from producer.jobs import reports, submission
+from producer.jobs import following, reports, submission
 from producer.jobs import schedules as own_schedules
 from producer.jobs.requests import check_command, make_request, make_template
 from producer.jobs.schedules import Run, Scheduled
-from producer.jobs.status_from_bucket import status_from_bucket
 from producer.jobs.submission import OnProgress, new_job_id
 from producer.sources.read import Images
-
-log = logging.getLogger(__name__)
-
-_POLL_SECONDS = 0.5
-_THREADS = 8
 
 
 class Client:
@@ -208,51 +198,19 @@ class Client:
 
     def status(self, job: str) -> Status:
         """Return how far a job is, from the ledger, or from the bucket if Redis does not answer."""
-        try:
-            return lifecycle.status(self.backend, job)
-        except RedisUnavailable:
-            return status_from_bucket(self.backend.store, job)
+        return following.status(self.backend, job)
 
     def jobs(self) -> list[Status]:
         """Return every job that the ledger or the bucket knows, newest first."""
-        ids, status_of = set(self._in_bucket()), self.status
-        try:
-            ids.update(id for id, _ in self.backend.ledger.jobs())
-        except RedisUnavailable as error:
-            log.info("The list is from the bucket alone: %s", error)
-            # Otherwise every job would wait for Redis again.
-            status_of = partial(status_from_bucket, self.backend.store)
-
-        def look(id: str) -> Status | None:
-            try:
-                return status_of(id)
-            except UnknownJob:  # uploads of a job that was never submitted, or a ledger entry of a deleted one
-                return None
-
-        with ThreadPoolExecutor(_THREADS) as pool:
-            found = [status for status in pool.map(look, ids) if status is not None]
-        return sorted(found, key=lambda status: (status.created_at, status.id), reverse=True)
+        return following.list_jobs(self.backend, self._in_bucket())
 
     def follow(self, job: str, stop: threading.Event | None = None) -> Iterator[Status]:
         """Yield the status of a job twice a second, until it has ended or `stop` is set.
 
         Reads the bucket while Redis is away; raises RedisUnavailable after `store_patience_seconds` without it.
         """
-        stop = stop or threading.Event()
         backend = Backend(self._patient.store, self.backend.ledger, self.backend.queues)
-        heard = time.monotonic()
-        while not stop.is_set():
-            try:
-                status = lifecycle.status(backend, job)
-                heard = time.monotonic()
-            except RedisUnavailable:
-                if time.monotonic() - heard > self.settings.store_patience_seconds:
-                    raise
-                status = status_from_bucket(backend.store, job)
-            yield status
-            if status.ended:
-                return
-            stop.wait(_POLL_SECONDS)
+        return following.follow(backend, job, patience=self.settings.store_patience_seconds, stop=stop)
 
     def history(self, job: str) -> list[dict[str, Any]]:
         """Return the figures of each epoch of a training so far: losses, metrics, learning_rate, seconds, …"""
