@@ -65,8 +65,8 @@ class JobKeys:
         return f"{self.plan_prefix}shard-{shard:06d}.jsonl"
 
     @property
-    def portions(self) -> str:
-        """Which classes and indices each shard of a generating job makes."""
+    def candidate_plan(self) -> str:
+        """Which classes and indices each shard of a generating job makes, a line a shard."""
         return f"{self.plan_prefix}portions.jsonl"
 
     @property
@@ -107,6 +107,14 @@ class JobKeys:
     def commit(self, shard: int, retry: int = 0) -> str:
         """The commit of a shard, written last: counts, hash of its rows, worker, runtime, seconds."""
         return f"{self.commit_prefix}{shard_stem(shard, retry)}.json"
+
+    @property
+    def selected_prefix(self) -> str:
+        return f"{self.root}selected/"
+
+    def selected(self, shard: int) -> str:
+        """The commit of what a synthesis selected from a shard of candidates: counts, address and hash of its index."""
+        return f"{self.selected_prefix}{shard_stem(shard)}.json"
 
     @property
     def report(self) -> str:

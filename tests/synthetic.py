@@ -71,11 +71,18 @@ def generate_spec(store: ObjectStore, id: str = "sheet", **fields: Any) -> Gener
 
 
 def fabricate(
-    store: ObjectStore, spec: ImagesSpec, *, shards: int = 2, draw: Draw = gray, state: State | None = "succeeded"
+    store: ObjectStore,
+    spec: ImagesSpec,
+    *,
+    shards: int = 2,
+    draw: Draw = gray,
+    state: State | None = "succeeded",
+    old_layout: bool = False,
 ) -> list[dict[str, Any]]:
-    """Write the job as its workers would have: five accepted images a class; of a synthesis two more are rejected.
+    """Write a job as its workers would have: five accepted images a class, and two rejected ones for a synthesis.
 
-    The rows of accepted images are returned. Without `state` the job has not ended.
+    Return the rows of accepted images. Without `state` the job has not ended. In the `old_layout` a synthesis commits
+    what it selected as the first retry of a shard.
     """
     keys = JobKeys(spec.id)
     envelope = {"created_at": "2026-11-24T04:39:25.523Z", "spec": spec.model_dump()}
@@ -91,7 +98,8 @@ def fabricate(
         store.put(f"{stem}.tar", tar)
         store.put(f"{stem}.parquet", index.getvalue())
         kept = [row for row in rows if row["accepted"]]
-        retry = 1 if isinstance(spec, Synthesize) else 0  # of a synthesis 0 is the commit of the candidates
+        selected = isinstance(spec, Synthesize)
+        retry = 1 if selected and old_layout else 0
         commit = ShardCommit(
             shard=shard,
             retry=retry,
@@ -101,7 +109,8 @@ def fabricate(
             output=f"s3://{store.bucket}/{stem}.parquet",
             sha256=hashlib.sha256(index.getvalue()).hexdigest(),
         )
-        store.put(keys.commit(shard, retry), commit.to_json())
+        key = keys.selected(shard) if selected and not old_layout else keys.commit(shard, retry)
+        store.put(key, commit.to_json())
         accepted += kept
     if state is not None:
         store.put(keys.end, Status(id=spec.id, kind=spec.kind, state=state).to_json())
@@ -109,15 +118,15 @@ def fabricate(
 
 
 def fabricate_candidates(store: ObjectStore, spec: Synthesize) -> None:
-    """A synthesis that was canceled before anything was chosen."""
+    """Write a synthesis that was canceled before anything was selected."""
     fabricate(store, spec, state="canceled")
     keys = JobKeys(spec.id)
     for shard in range(2):
-        chosen = ShardCommit.model_validate_json(store.get(keys.commit(shard, 1)))
-        output = f"s3://{store.bucket}/{keys.candidate_prefix}{shard_stem(shard)}.parquet"
-        store.put(f"{keys.candidate_prefix}{shard_stem(shard)}.parquet", b"with features")
-        store.put(keys.commit(shard), chosen.model_copy(update={"retry": 0, "output": output}).to_json())
-        store.delete(keys.commit(shard, 1))
+        selected = ShardCommit.model_validate_json(store.get(keys.selected(shard)))
+        output = f"s3://{store.bucket}/{keys.candidates(shard)}"
+        store.put(keys.candidates(shard), b"with features")
+        store.put(keys.commit(shard), selected.model_copy(update={"output": output}).to_json())
+        store.delete(keys.selected(shard))
 
 
 def _shard(spec: ImagesSpec, portion: Sequence[tuple[int, int]], draw: Draw) -> tuple[bytes, list[dict[str, Any]]]:

@@ -82,6 +82,12 @@ elseif op == 'complete' then -- shards, items, error limit, skipped
   advance()
   return step(fill())
 
+elseif op == 'extend' then -- shards, items, error limit; all of the plan, which grew while the job was finalizing
+  if state() ~= 'finalizing' or num('over_budget') == 1 or tonumber(ARGV[2]) <= num('planned') then return step({}) end
+  redis.call('HSET', job, 'planned', ARGV[2], 'shards_total', ARGV[2] + num('extra'), 'items', ARGV[3],
+    'error_limit', ARGV[4], 'state', 'running')
+  return step(fill())
+
 elseif op == 'open' then -- window; ends a rebuild, during which no shard was queued
   redis.call('HSET', job, 'window', ARGV[2], 'kept', num('ok') + num('errors'), 'rate_t1', 0)
   advance()

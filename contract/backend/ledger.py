@@ -128,6 +128,13 @@ class Ledger:
         """Record that every shard's manifest is written."""
         return _step(self._run(id, "complete", shards, items, error_limit, skipped))
 
+    def extend(self, id: str, *, shards: int, items: int, error_limit: int) -> Step:
+        """Plan more shards for a job whose shards are all done: it runs again, with `shards` and `items` in all.
+
+        It does nothing if the job is not finalizing or has that many shards already, so it may be called twice.
+        """
+        return _step(self._run(id, "extend", shards, items, error_limit))
+
     def end(self, id: str, state: State, reason: str = "") -> None:
         """End a job; its entry stays readable for `ledger_days`."""
         keep = int(self._settings.ledger_days * 86400)

@@ -16,6 +16,7 @@ from contract.data.items import parse_s3
 from contract.jobs.results import committed, iter_commits
 from contract.jobs.specs import ImagesSpec
 from contract.jobs.status import ShardCommit
+from contract.keys import JobKeys, parse_shard
 from contract.records import ImageFormat
 
 SUFFIX: dict[ImageFormat, str] = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
@@ -96,14 +97,27 @@ def tar_of(output: str) -> str:
 
 
 def shards(store: ObjectStore, spec: ImagesSpec) -> Iterator[tuple[ShardCommit, pa.Table]]:
-    """The index of each shard that is part of the outcome, in their order, with its commit.
+    """Yield the index of each shard of the outcome, in the order of the shards, with its commit.
 
-    The commits of a synthesis that did not get to its end are of candidates, from which nothing is chosen yet; they lie
-    elsewhere. Raises ObjectDamaged where an index is not what was committed.
+    For a synthesis these are the selected shards; candidates from which nothing is selected yet are not part of the
+    outcome. Raises ObjectDamaged if an index is not what was committed.
     """
+    for commit in _outcome(store, spec):
+        yield commit, committed(store, commit)
+
+
+def _outcome(store: ObjectStore, spec: ImagesSpec) -> Iterator[ShardCommit]:
+    keys = JobKeys(spec.id)
+    selected = sorted(found[0] for entry in store.list(keys.selected_prefix) if (found := parse_shard(entry.key)))
+    if selected:
+        for shard in selected:
+            yield ShardCommit.model_validate_json(store.get(keys.selected(shard)))
+        return
+    # Every other kind commits its outcome shard by shard. So did a synthesis before it had a prefix for what it
+    # selected: that was the second commit of a shard (`-r1`), told from the candidates' by where its index is.
     for commit in iter_commits(store, spec.id):
         if commit.output is not None and commit.output.startswith(spec.output):
-            yield commit, committed(store, commit)
+            yield commit
 
 
 def read_tar(store: ObjectStore, commit: ShardCommit) -> bytes:

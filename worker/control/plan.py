@@ -20,7 +20,7 @@ from contract.jobs.specs import Classify, Interpolate, Reconstruct, SampledSpec,
 from contract.jobs.status import ENDED, Plan
 from contract.keys import JobKeys, parse_shard
 from worker.generation import candidate_plan
-from worker.generation.candidate_plan import first_wave
+from worker.generation.candidate_plan import initial_plan
 from worker.sources.lister import labelled_items, lister
 
 log = logging.getLogger(__name__)
@@ -117,9 +117,9 @@ def _write_plan(backend: Backend, job: str, *, shards: int, items: int, skipped:
 
 def cut_candidates(backend: Backend, spec: SampledSpec, lock: Lock) -> Plan:
     """Write down what is to be generated first; a synthesis adds more once it knows how much was accepted."""
-    wave = first_wave(spec)
-    candidate_plan.write(backend.store, spec.id, wave)
-    return _write_plan(backend, spec.id, shards=len(wave), items=sum(map(len, wave)))
+    blocks = initial_plan(spec)
+    candidate_plan.write(backend.store, spec.id, blocks)
+    return _write_plan(backend, spec.id, shards=len(blocks), items=sum(map(len, blocks)))
 
 
 def cut_steps(backend: Backend, spec: Interpolate, lock: Lock) -> Plan:

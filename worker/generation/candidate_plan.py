@@ -1,7 +1,8 @@
-"""What a shard of a job that generates is to make: a block of indices of some classes. A line a shard.
+"""The candidate plan: which images each shard of a generating job makes, as blocks of indices of some classes.
 
-All of them are one object, `plan/portions.jsonl`, since a plan is known at once, or a wave at a time. Waves depend on
-what was accepted, never on who made it when, so any number of workers makes the same candidates.
+A plan is one object with a line a shard. `generate` accepts every candidate and knows its plan at once; `synthesize`
+starts with a guess and extends the plan until enough candidates pass. An extension depends on how many were accepted,
+never on who made which one when, so any number of workers makes the same candidates.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from contract.keys import JobKeys
 from contract.records import Record
 
 _GUESS = 0.8
-"""Acceptance before anything is known."""
+"""Assumed acceptance rate before anything is known."""
 _LEAST_RATE, _LEAST = 1 / 50, 64
 _MORE = 1.1
 
 
-class Portion(Record):
-    """The images `start` to `stop` − 1 of each of these classes, index by index: all classes of one before the next."""
+class CandidateBlock(Record):
+    """The images `start` to `stop` − 1 of each of some classes, ordered by index and then by class."""
 
     labels: tuple[int, ...]
     start: int
@@ -32,54 +33,67 @@ class Portion(Record):
         return len(self.labels) * (self.stop - self.start)
 
     def images(self) -> Iterator[tuple[int, int]]:
-        """Class and index of each, in order."""
+        """Yield class and index of each image, in order."""
         return ((label, index) for index in range(self.start, self.stop) for label in self.labels)
 
 
-def cut(labels: Sequence[int], start: int, stop: int, size: int) -> Iterator[Portion]:
-    """The images `start` to `stop` − 1 of each class, in portions of about `size`, each with all the classes."""
+def cut(labels: Sequence[int], start: int, stop: int, size: int) -> Iterator[CandidateBlock]:
+    """Cut the images `start` to `stop` − 1 of each class into blocks of about `size`, each with all the classes."""
     step = max(1, size // len(labels))
     for first in range(start, stop, step):
-        yield Portion(labels=tuple(labels), start=first, stop=min(first + step, stop))
+        yield CandidateBlock(labels=tuple(labels), start=first, stop=min(first + step, stop))
 
 
-def write(store: ObjectStore, job: str, portions: Iterable[Portion]) -> None:
-    """Write down what every shard of a job is."""
-    lines = "".join(f"{portion.model_dump_json()}\n" for portion in portions)
-    store.put(JobKeys(job).portions, lines.encode())
+def write(store: ObjectStore, job: str, blocks: Iterable[CandidateBlock]) -> None:
+    """Write the block of every shard of a job."""
+    lines = "".join(f"{block.model_dump_json()}\n" for block in blocks)
+    store.put(JobKeys(job).candidate_plan, lines.encode())
 
 
-def read(store: ObjectStore, job: str) -> list[Portion]:
-    """What the shards of a job are, none before it is planned."""
+def read(store: ObjectStore, job: str) -> list[CandidateBlock]:
+    """Return the block of every shard of a job, or nothing if it is not planned."""
+    return [CandidateBlock.model_validate_json(line) for line in _lines(store, job)]
+
+
+def read_block(store: ObjectStore, job: str, shard: int) -> CandidateBlock:
+    """Return the block of one shard; only its line is parsed."""
+    return CandidateBlock.model_validate_json(_lines(store, job)[shard])
+
+
+def _lines(store: ObjectStore, job: str) -> list[bytes]:
     try:
-        lines = store.get(JobKeys(job).portions).splitlines()
+        return store.get(JobKeys(job).candidate_plan).splitlines()
     except ObjectNotFound:
         return []
-    return [Portion.model_validate_json(line) for line in lines]
 
 
-def first_wave(spec: SampledSpec) -> list[Portion]:
-    """The portions that a job begins with: all of them where nothing is rejected."""
+def initial_plan(spec: SampledSpec) -> list[CandidateBlock]:
+    """Return the blocks that a job starts with: all of them for `generate`, a guess for each class for `synthesize`."""
     if isinstance(spec, Generate):
         rows, rest = divmod(spec.count, len(spec.classes))
         whole = list(cut(spec.classes, 0, rows, spec.shard_size))
-        return [*whole, *([Portion(labels=spec.classes[:rest], start=rows, stop=rows + 1)] if rest else [])]
+        return [*whole, *([CandidateBlock(labels=spec.classes[:rest], start=rows, stop=rows + 1)] if rest else [])]
     stop = _stop(spec, accepted=0, made=0)
-    return [portion for label in spec.classes for portion in cut([label], 0, stop, spec.shard_size)]
+    return [block for label in spec.classes for block in cut([label], 0, stop, spec.shard_size)]
 
 
-def next_wave(spec: Synthesize, shards: Sequence[Portion], accepted: Mapping[int, int]) -> list[Portion]:
-    """The portions still to be made, none where every class has enough, or as many candidates as it may have."""
-    found: list[Portion] = []
+def next_candidates(
+    spec: Synthesize, blocks: Sequence[CandidateBlock], accepted: Mapping[int, int]
+) -> list[CandidateBlock]:
+    """Return the blocks still to be made: none for a class that has enough images or has used up its candidates.
+
+    `blocks` are those made so far, and `accepted` counts what was accepted of each class.
+    """
+    found: list[CandidateBlock] = []
     for label, count in accepted.items():
-        made = max(portion.stop for portion in shards if portion.labels == (label,))
+        made = max(block.stop for block in blocks if block.labels == (label,))
         if count < spec.per_class:
             found += cut([label], made, _stop(spec, accepted=count, made=made), spec.shard_size)
     return found
 
 
 def _stop(spec: Synthesize, *, accepted: int, made: int) -> int:
-    """Up to which index a class goes next: a tenth beyond what its rate asks for, 64 more at least."""
+    """Return the index before which a class stops next: a tenth more than its acceptance rate asks for, at least 64."""
     rate = max(accepted / made, _LEAST_RATE) if made else _GUESS
     more = max(_LEAST, math.ceil(_MORE * (spec.per_class - accepted) / rate))
     return min(spec.per_class * spec.max_attempts, made + more)

@@ -1,9 +1,10 @@
-"""Concludes a job that generates, once every shard of its plan is done: chooses, and writes that, or asks for more.
+"""Finalizes a job that generates images, once every shard of its plan is done.
 
-    indices of candidates → selection → next wave, or: tars, indices, summary → end
+    synthesize:   indices of candidates → selection → more candidates, or: selected tars and indices → end
+    other kinds:  summary and page → end
 
-It runs on a worker, under a lock of the job. Killed anywhere, it is sent again by the reconciler and comes to the
-same: the choice depends on the candidates alone.
+It runs on a worker, under a lock of the job. Whenever it is killed, the reconciler sends it again, and the outcome is
+the same: the selection depends on the candidates alone, and every object has a fixed key.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from contract.data.items import parse_s3
 from contract.data.provenance import provenance
 from contract.errors import ImagemillError, ServiceUnavailable
 from contract.jobs.kinds import kind_of
-from contract.jobs.lifecycle import Backend, close, read_commit, read_images, reopen
+from contract.jobs.lifecycle import Backend, close, read_commit, read_images
 from contract.jobs.paths import load
 from contract.jobs.results import committed, read_commits
 from contract.jobs.specs import ImagesSpec, Synthesize
@@ -41,29 +42,26 @@ from worker.execution.model_cache import Models
 from worker.execution.resources import Resources
 from worker.generation import candidate_plan
 from worker.generation.archive import Archive, facts, index
-from worker.generation.candidate_plan import Portion, next_wave
+from worker.generation.candidate_plan import CandidateBlock, next_candidates
 from worker.generation.selection import Selection
 from worker.generation.shard import FEATURES
 
 log = logging.getLogger(__name__)
 
-FINAL = 1
-"""The retry number of the commits of what was chosen; those of the candidates have 0."""
-
 
 @dataclass(frozen=True)
 class ImagesFinalizer:
-    """What a worker needs to finalize jobs that generate."""
+    """Finalizes jobs that generate images; one a process."""
 
     backend: Backend
     models: Models
     report: Callable[[ImagesSpec], Callable[[ImagesSpec, DatasetStats], dict[str, float]]]
-    """Returns what writes the page of such a job, which returns what it measured for that."""
+    """Return the function that writes the page of such a job and returns the figures it measured."""
     lock_seconds: float
-    """After so long another goes on for a worker that died."""
+    """Seconds after which another worker takes over from one that died."""
 
     def run(self, job: str) -> None:
-        """Conclude a job whose shards are done, if nobody does. Harmless when run twice."""
+        """Finalize a job whose shards are all done, unless another worker does. It is safe to run twice."""
         ledger = self.backend.ledger
         with ledger.lock("finish", job, self.lock_seconds) as lock:
             if lock is None:
@@ -72,18 +70,18 @@ class ImagesFinalizer:
                 if ledger.state(job) == "finalizing":
                     self._finalize_images(job, lock)
             except _LockLostError:
-                log.info("Another worker concludes %s, or it was canceled", job)
+                log.info("Another worker finalizes %s, or it was canceled", job)
             except ServiceUnavailable as error:
-                log.warning("The conclusion of %s waits: %s", job, error)  # the reconciler sends it again
+                log.warning("Finalizing %s is put off: %s", job, error)  # the reconciler sends it again
             except ImagemillError as error:
                 self._fail(job, str(error))
             except Exception as error:
-                # What fails once fails each time: better an end with a reason than a job that never ends.
-                log.exception("The conclusion of %s failed", job)
+                # A deterministic failure would repeat for ever; end the job with a reason instead.
+                log.exception("Finalizing %s failed", job)
                 self._fail(job, f"The images could not be put together ({error!r}); see the worker's log.")
 
     def _fail(self, job: str, reason: str) -> None:
-        """End the job, unless somebody else has: what one finds missing another may have put away at the end."""
+        """End the job, unless it has ended: an object may be missing because another worker cleaned up at the end."""
         if self.backend.ledger.state(job) == "finalizing":
             close(self.backend, job, "failed", reason)
 
@@ -92,26 +90,37 @@ class ImagesFinalizer:
         if not isinstance(spec, Synthesize):
             self._end(spec, [])
             return
-        shards = candidate_plan.read(self.backend.store, job)
+        blocks = candidate_plan.read(self.backend.store, job)
+        status = self.backend.ledger.status(job)
+        if status is not None and status.shards.total < len(blocks):
+            # An earlier run was killed after it had written a longer plan and before the ledger knew.
+            self._extend(spec, blocks)
+            return
         tables = []
-        for number in range(len(shards)):
+        for number in range(len(blocks)):
             _check(lock)
             tables.append(committed(self.backend.store, read_commit(self.backend.store, job, number)))
-        chosen = select(spec, shards, tables)
-        more = next_wave(spec, shards, {label: one.accepted for label, one in chosen.items()})
+        selected = select(spec, blocks, tables)
+        more = next_candidates(spec, blocks, {label: one.accepted for label, one in selected.items()})
         if more:
             log.info("%s: %d more shards of candidates", job, len(more))
-            candidate_plan.write(self.backend.store, job, [*shards, *more])
-            plan = Plan(shards=len(shards) + len(more), items=sum(map(len, [*shards, *more])), skipped=0)
-            self.backend.store.put(JobKeys(job).plan, plan.to_json())
-            reopen(self.backend, job)
+            candidate_plan.write(self.backend.store, job, [*blocks, *more])
+            self._extend(spec, [*blocks, *more])
             return
         model = self.models.model(spec.model)
-        verdicts = {label: iter(zip(one.reasons, one.distances, strict=True)) for label, one in chosen.items()}
+        verdicts = {label: iter(zip(one.reasons, one.distances, strict=True)) for label, one in selected.items()}
         for number, table in enumerate(tables):
             _check(lock)
             self._keep(spec, number, table, verdicts)
-        self._end(spec, _short(spec, model, chosen))
+        self._end(spec, _short(spec, model, selected))
+
+    def _extend(self, spec: Synthesize, blocks: Sequence[CandidateBlock]) -> None:
+        """Let a job run again with a longer plan: in the bucket first, then in the ledger."""
+        plan = Plan(shards=len(blocks), items=sum(map(len, blocks)), skipped=0)
+        self.backend.store.put(JobKeys(spec.id).plan, plan.to_json())
+        limit = spec.error_limit(plan.items)
+        step = self.backend.ledger.extend(spec.id, shards=plan.shards, items=plan.items, error_limit=limit)
+        self.backend.queues.run(step.kind, spec.id, step.queue)
 
     def _keep(
         self,
@@ -120,7 +129,7 @@ class ImagesFinalizer:
         table: pa.Table,
         verdicts: dict[int, zip[tuple[str | None, float | None]]],
     ) -> None:
-        """Write what is chosen of a shard of candidates, and commit it."""
+        """Write what is selected from a shard of candidates, and commit it."""
         store, keys = self.backend.store, JobKeys(spec.id)
         rows = table.drop_columns([FEATURES]).to_pylist()
         candidates = read_commit(store, spec.id, number)
@@ -142,7 +151,6 @@ class ImagesFinalizer:
         accepted = [row["label"] for row in archive.rows if row["accepted"]]
         commit = candidates.model_copy(
             update={
-                "retry": FINAL,
                 "ok": len(accepted),
                 "items": len(rows),
                 "labels": dict(Counter(accepted)),
@@ -150,10 +158,10 @@ class ImagesFinalizer:
                 "sha256": hashlib.sha256(data).hexdigest(),
             }
         )
-        store.put_if_absent(keys.commit(number, FINAL), commit.to_json())
+        store.put(keys.selected(number), commit.to_json())
 
     def _end(self, spec: ImagesSpec, short: Sequence[str]) -> None:
-        """Write summary and page, and end the job; `short` says of which classes how much is missing."""
+        """Write summary and page, and end the job; `short` names the classes that lack images."""
         store = self.backend.store
         stats = count(table for _, table in image_index.shards(store, spec))
         accepted = {one.label: one.accepted for one in stats.classes}
@@ -192,7 +200,7 @@ class ImagesFinalizer:
             "metrics": {"accepted": float(stats.accepted), **metrics},
         }
         if short:
-            reason = f"After {stats.candidates:,} candidates {'; '.join(short)}; what there is is kept."
+            reason = f"After {stats.candidates:,} candidates {'; '.join(short)}; these images are kept."
             close(self.backend, spec.id, "failed", reason, **details)
             return
         store.put(f"{prefix}_SUCCESS", b"", bucket=bucket)
@@ -202,14 +210,14 @@ class ImagesFinalizer:
 
 
 def _left_out(store: ObjectStore, spec: ImagesSpec) -> Counter[str]:
-    """How many source images could not be read, by error code; what comes of a seed has none."""
+    """Count the source images that could not be read, by error code; images drawn from a seed have none."""
     if kind_of(spec).seeded:
         return Counter()
     return sum((Counter(commit.error_codes) for commit in read_commits(store, spec.id)), Counter[str]())
 
 
 class _LockLostError(Exception):
-    """Somebody else has the lock now, or the job was canceled."""
+    """Another worker has taken the lock, or the job was canceled."""
 
 
 def _check(lock: Lock) -> None:
@@ -217,36 +225,36 @@ def _check(lock: Lock) -> None:
         raise _LockLostError
 
 
-def select(spec: Synthesize, shards: Sequence[Portion], tables: Sequence[pa.Table]) -> dict[int, Selection]:
-    """What becomes of each candidate, class by class. Portions of a class lie in the order of its indices."""
-    chosen = {label: Selection(spec.per_class, spec.dedup) for label in spec.classes}
-    for portion, table in zip(shards, tables, strict=True):
-        (label,) = portion.labels
+def select(spec: Synthesize, blocks: Sequence[CandidateBlock], tables: Sequence[pa.Table]) -> dict[int, Selection]:
+    """Select among the candidates of each class; the blocks of a class must be in the order of their indices."""
+    selected = {label: Selection(spec.per_class, spec.dedup) for label in spec.classes}
+    for block, table in zip(blocks, tables, strict=True):
+        (label,) = block.labels
         column = table[FEATURES].combine_chunks()
         passing = column.is_valid().to_numpy(zero_copy_only=False)
         features = column.flatten().to_numpy().reshape(int(passing.sum()), -1) if passing.any() else None
-        chosen[label].add(table["reject_reason"].to_pylist(), features)
-    return chosen
+        selected[label].add(table["reject_reason"].to_pylist(), features)
+    return selected
 
 
 def _files(data: bytes, spec: Synthesize) -> dict[str, bytes]:
-    """The images of a tar by key."""
+    """Return the images of a tar by key."""
     suffix = SUFFIX[spec.image_format]
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         found = ((member, tar.extractfile(member)) for member in tar if member.name.endswith(suffix))
         return {member.name.removesuffix(suffix): file.read() for member, file in found if file is not None}
 
 
-def _short(spec: Synthesize, model: Model, chosen: dict[int, Selection]) -> list[str]:
+def _short(spec: Synthesize, model: Model, selected: dict[int, Selection]) -> list[str]:
     return [
         f"{model.labels[label]} has {one.accepted:,} of {spec.per_class:,}"
-        for label, one in chosen.items()
+        for label, one in selected.items()
         if one.accepted < spec.per_class
     ]
 
 
 def make_finalizer(resources: Resources) -> Callable[[str], None]:
-    """What ends jobs that generate, in this process."""
+    """Return the function that finalizes a job in this process."""
 
     def report(spec: ImagesSpec) -> Callable[[ImagesSpec, DatasetStats], dict[str, float]]:
         write: Callable[[ImagesSpec, DatasetStats], dict[str, float]]

@@ -1,6 +1,6 @@
-"""Makes one shard of a job that generates: a portion of images, judged where there is a gate, and encoded.
+"""Makes one shard of a job that generates: a block of images, judged where there is a gate, and encoded.
 
-    portion → latents → images → gate → encode → tar, index
+    block → latents → images → gate → encode → tar, index
 
 Images leave the device in groups while those before them are encoded on other threads; the tar and the index of a
 shard are written and uploaded while the device is at the next one. It knows nothing of Celery, nor of which candidates
@@ -41,7 +41,7 @@ from worker.execution.model_cache import Models
 from worker.execution.resources import Resources
 from worker.generation import candidate_plan
 from worker.generation.archive import Archive, Row, facts, index, new_row
-from worker.generation.candidate_plan import Portion
+from worker.generation.candidate_plan import CandidateBlock
 from worker.generation.reference_features import Reference, ReferenceFeatures, make_reference_features
 from worker.generation.selection import normalized
 
@@ -132,17 +132,17 @@ D = TypeVar("D", Generate, Synthesize)
 
 @dataclass(frozen=True)
 class SampledWork(ImagesWork[D]):
-    """Makes images of latents that are drawn from a seed: a portion of them a shard."""
+    """Makes images of latents that are drawn from a seed: a block of them a shard."""
 
-    def portion(self, spec: D, lease: Lease) -> Portion:
+    def block(self, spec: D, lease: Lease) -> CandidateBlock:
         """Return what a shard is to make."""
-        return candidate_plan.read(self.backend.store, spec.id)[lease.shard]
+        return candidate_plan.read_block(self.backend.store, spec.id, lease.shard)
 
     def images(
-        self, spec: D, portion: Portion, lease: Lease
+        self, spec: D, block: CandidateBlock, lease: Lease
     ) -> Iterator[tuple[list[tuple[int, int]], NDArray[np.uint8]]]:
         """Yield class and index of the images of a group, and the images, uint8 [n, h, w, c], group by group."""
-        keys = list(portion.images())
+        keys = list(block.images())
         labels, numbers = torch.tensor(keys).T
         sampler = self.models.generator(spec.model, spec.precision).sampler(spec.seed, spec.truncation)
         groups = sampler.groups(labels, numbers)
@@ -154,20 +154,20 @@ class SampledWork(ImagesWork[D]):
 
 @dataclass(frozen=True)
 class GeneratedWork(SampledWork[Generate]):
-    """Makes every image of a portion."""
+    """Makes every image of a block."""
 
     def fill(self, spec: Generate, lease: Lease, archive: Archive) -> Filled:
-        self.draw(spec, self.portion(spec, lease), lease, archive)
+        self.draw(spec, self.block(spec, lease), lease, archive)
         return Filled()
 
-    def draw(self, spec: Generate, portion: Portion, lease: Lease, archive: Archive) -> None:
-        """Put every image of a portion into an archive."""
+    def draw(self, spec: Generate, block: CandidateBlock, lease: Lease, archive: Archive) -> None:
+        """Put every image of a block into an archive."""
         model = self.models.model(spec.model)
         made: list[tuple[list[Row], Future[list[bytes]]]] = []
         # The lane is kept for all of them: shards that took turns, group by group, would end at the same time, and
         # leave the device idle together.
         with self.turn_on_device(lease):
-            for keys, images in self.images(spec, portion, lease):
+            for keys, images in self.images(spec, block, lease):
                 rows = [new_row(spec, model, label, number, spec.size or images.shape[1]) for label, number in keys]
                 made.append((rows, self.encoders.submit(_encoded, spec, images)))
                 if len(made) > _UNDER_WAY:
@@ -181,25 +181,25 @@ class GeneratedWork(SampledWork[Generate]):
 
 @dataclass(frozen=True)
 class CandidateWork(SampledWork[Synthesize]):
-    """Makes every candidate of a portion, and keeps those that pass the gate."""
+    """Makes every candidate of a block, and keeps those that pass the gate."""
 
     reference_features: ReferenceFeatures
 
     def fill(self, spec: Synthesize, lease: Lease, archive: Archive) -> Filled:
-        return Filled(columns={FEATURES: self._judge(spec, self.portion(spec, lease), lease, archive)})
+        return Filled(columns={FEATURES: self._judge(spec, self.block(spec, lease), lease, archive)})
 
     def output(self, spec: Synthesize, shard: int) -> str:
         """Return the address of an index of candidates, which `worker.generation.selection` chooses from."""
         return f"s3://{self.backend.store.bucket}/{JobKeys(spec.id).candidates(shard)}"
 
-    def _judge(self, spec: Synthesize, portion: Portion, lease: Lease, archive: Archive) -> pa.Array:
-        """Every candidate of the portion into the archive, those that pass as images; their features."""
+    def _judge(self, spec: Synthesize, block: CandidateBlock, lease: Lease, archive: Archive) -> pa.Array:
+        """Every candidate of the block into the archive, those that pass as images; their features."""
         model, gate = self.models.model(spec.model), self.models.model(spec.gate)
         reference = self.reference_features.of(spec, lease)
         features: list[NDArray[np.float32] | None] = []
         made: list[tuple[list[Row], NDArray[np.float32], Future[list[bytes]]]] = []
         with self.models.use(spec.gate, "fp32") as loaded:
-            for keys, images in self.images(spec, portion, lease):
+            for keys, images in self.images(spec, block, lease):
                 given = pixels.rgb(pixels.resized(images, gate.preprocess.size))
                 size = loaded.runtime.batch_size
                 outputs = [loaded.runtime.submit(given[at : at + size]).result() for at in range(0, len(given), size)]

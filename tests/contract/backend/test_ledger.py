@@ -47,6 +47,33 @@ def test_a_planned_shard_is_to_be_queued_once(ledger: Ledger) -> None:
     assert ledger.complete("a", shards=1, items=10, error_limit=10, skipped=0).state == "running"
 
 
+def test_a_plan_is_extended_once_and_only_when_all_of_it_is_done(ledger: Ledger) -> None:
+    begin(ledger, "a", 1)
+    more = {"shards": 3, "items": 30, "error_limit": 30}
+    assert ledger.extend("a", **more).queue == (), "its shard is not done"
+
+    # Given a job whose shards are done, if its plan grows, I expect the new shards to be queued.
+    ledger.take("a", 0, "w:1")
+    assert ledger.commit("a", 0, 10, 0).state == "finalizing"
+    step = ledger.extend("a", **more)
+    assert (step.state, step.queue, step.kind) == ("running", (1, 2), "classify")
+
+    # The same again changes nothing, even after the new shards are done.
+    assert ledger.extend("a", **more).queue == ()
+    for shard in (1, 2):
+        ledger.take("a", shard, "w:1")
+        ledger.commit("a", shard, 10, 0)
+    assert ledger.extend("a", **more).state == "finalizing"
+    status = ledger.status("a")
+    assert status is not None
+    assert (status.total, status.done, status.shards.done) == (30, 30, 3)
+
+    # A job that ended stays ended.
+    ledger.end("a", "canceled")
+    assert ledger.extend("a", shards=9, items=90, error_limit=90).state == "canceled"
+    assert ledger.extend("unknown", **more).state == "unknown"
+
+
 def test_no_more_than_the_window_waits(settings: Settings, request: pytest.FixtureRequest) -> None:
     ledger = Ledger(settings.model_copy(update={"window": 2}))
     request.addfinalizer(ledger.close)

@@ -413,6 +413,16 @@ def test_of_a_job_that_was_canceled_there_is_what_it_had_made_and_the_card_says_
     assert "The job was canceled: this is what it had made until then." in (folder / "README.md").read_text("utf-8")
 
 
+def test_a_synthesis_of_an_earlier_version_is_exported(store: ObjectStore, folder: Path, tmp_path: Path) -> None:
+    fabricate(store, synthesize_spec(store))
+    fabricate(store, synthesize_spec(store, "earlier"), old_layout=True)
+
+    export(store, "digits", "imagefolder", folder)
+    export(store, "earlier", "imagefolder", tmp_path / "earlier")
+
+    assert lines(tmp_path / "earlier" / "train" / "metadata.jsonl") == lines(folder / "train" / "metadata.jsonl")
+
+
 def test_a_folder_with_other_files_is_refused(store: ObjectStore, rows: Rows, tmp_path: Path) -> None:
     (tmp_path / "mine.png").touch()
     with pytest.raises(InvalidInput, match="is not empty and holds no export of digits as idx; name a new folder"):
@@ -456,7 +466,7 @@ def test_the_command_writes_json(settings: Settings, rows: Rows, folder: Path, m
         "classes": dict.fromkeys(CLASSES, 5),
     }
     assert again.exit_code == 0
-    assert "20 images of 4 classes are in" in again.stderr
+    assert "Wrote 20 images of 4 classes to" in again.stderr
     with pq.ParquetFile(folder / "train.parquet") as file:
         image = next(file.iter_batches(1)).to_pylist()[0]["image"]
     assert Image.open(io.BytesIO(image["bytes"])).size == (8, 8)

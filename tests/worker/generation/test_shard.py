@@ -20,7 +20,7 @@ from worker.engine.generators.sampler import GROUP, Sampler
 from worker.execution.device_slots import DeviceSlots
 from worker.execution.leases import Lease
 from worker.generation.archive import Archive
-from worker.generation.candidate_plan import Portion
+from worker.generation.candidate_plan import CandidateBlock
 from worker.generation.shard import GeneratedWork
 
 CPU = torch.device("cpu")
@@ -68,11 +68,11 @@ def runner(models: Easel, encoders: ThreadPoolExecutor) -> GeneratedWork:
 def test_the_device_goes_on_while_nothing_is_encoded() -> None:
     # Given a worker whose only encoder is busy with something else,
     easel, archive, free = Easel(), Archive("png"), threading.Event()
-    portion = Portion(labels=(0, 1), start=0, stop=GROUPS * GROUP // 2)
+    block = CandidateBlock(labels=(0, 1), start=0, stop=GROUPS * GROUP // 2)
     with ThreadPoolExecutor(1) as encoders, ThreadPoolExecutor(1) as threads:
         encoders.submit(free.wait)
         made = threads.submit(
-            runner(easel, encoders).draw, cast(Generate, SPEC), portion, Lease("painted", 0, "token"), archive
+            runner(easel, encoders).draw, cast(Generate, SPEC), block, Lease("painted", 0, "token"), archive
         )
         try:
             # I expect its device to make all of these groups,
@@ -85,7 +85,7 @@ def test_the_device_goes_on_while_nothing_is_encoded() -> None:
     with tarfile.open(fileobj=io.BytesIO(archive.close())) as tar:
         names = [name for name in tar.getnames() if name.endswith(".png")]
     assert names == [f"{row['key']}.png" for row in archive.rows]
-    assert [(row["label_index"], row["index"]) for row in archive.rows] == list(portion.images())
+    assert [(row["label_index"], row["index"]) for row in archive.rows] == list(block.images())
 
 
 def test_who_waits_for_the_device_is_alive_and_may_be_stopped() -> None:
