@@ -1,8 +1,8 @@
-"""Schedules: what is to run when, and what became of each tick. Both are objects in the bucket.
+"""Schedules and the records of their ticks, both objects in the bucket.
 
-A tick is decided once: its record is written only where there is none, with the whole spec of its job, and the job is
-begun after it. So two controllers, a message that comes twice and a restart all find the same decision. It knows no
-clock: whoever asks says what time it is.
+A tick is decided once: its record, which holds the whole spec of its job, is written only if absent, and the job is
+submitted afterwards. Two controllers, a message delivered twice and a restart all find the same decision. It knows no
+clock: callers pass the time.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from contract.suggest import did_you_mean
 Missed: TypeAlias = Literal["run", "skip"]
 
 KEPT = 1000
-"""Records of ticks that stay, of each schedule."""
+"""Number of tick records to keep for each schedule."""
 
-# With what stands behind it, `-manual-20261124t101502-7f3a`, a job id stays within its 63 characters.
+# Short enough that a job id, with a suffix such as `-manual-20261124t101502-7f3a`, stays within 63 characters.
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _STAMP = "%Y%m%dt%H%M"
 
 
 class Schedule(Record):
-    """`schedules/<name>.json`. Ticks up to `since` do not count: it was made, or unpaused, then."""
+    """`schedules/<name>.json`. Ticks up to `since`, when it was added or unpaused, do not count."""
 
     name: str
     cron: str = Field(description="Minute, hour, day of month, month, day of week.")
-    timezone: str = Field(description="Of the IANA database; the cron line is read on a clock there.")
+    timezone: str = Field(description="IANA time zone in which the cron line is read.")
     missed: Missed = "run"
     paused: bool = False
     created_at: str
@@ -47,7 +47,7 @@ class Schedule(Record):
     template: Template
 
     def runs(self, after: datetime) -> Iterator[datetime]:
-        """Its ticks after a time."""
+        """Yield its ticks after a time."""
         return ticks(self.cron, self.timezone, after)
 
 
@@ -57,11 +57,11 @@ class Tick(Record):
     at: str = Field(description="UTC, ISO 8601.")
     state: Literal["submitted", "skipped", "failed"]
     job: str | None = None
-    reason: str | None = Field(default=None, description="Why no job was made.")
-    missed: int = Field(default=0, description="Ticks before it that passed while everything was down.")
+    reason: str | None = Field(default=None, description="Why no job was submitted.")
+    missed: int = Field(default=0, description="Earlier ticks that passed during an outage.")
     manual: bool = False
     spec: dict[str, Any] | None = Field(
-        default=None, description="Of the job, so that whoever begins it begins the same."
+        default=None, description="Spec of the job, so that whoever submits it submits the same one."
     )
 
 
@@ -69,49 +69,49 @@ class Tick(Record):
 
 
 def ticks(cron: str, timezone: str, after: datetime) -> Iterator[datetime]:
-    """The instants, UTC, that a cron line names after a time, as Debian's cron has them.
+    """Yield the instants (UTC) at which a cron line fires after a time, with the rules of Debian's cron.
 
-    Where clocks go forward, a time of day that is left out runs once, right after the gap; where they go back, it
-    runs the first time only. A line with `*` or `*/n` as its minute or its hour goes by elapsed time through both.
+    When clocks go forward, a skipped time of day fires once, right after the gap; when they go back, a repeated one
+    fires the first time only. A line with `*` or `*/n` as its minute or hour follows elapsed time through both.
     """
     last = after.astimezone(UTC)
     for found in CronSim(cron, last.astimezone(ZoneInfo(timezone))):
         at = found.astimezone(UTC)
-        # Between the two 02:30 of an autumn night the library gives the first one, which is over.
+        # Between the two 02:30 of an autumn night the library yields the first one, which is past.
         if at > last:
             last = at
             yield at
 
 
 def check_name(name: str) -> str:
-    """The name, where a schedule can have it; raises InvalidSchedule."""
+    """Return the name if a schedule can have it; raises InvalidSchedule."""
     if not _NAME.fullmatch(name):
         raise InvalidSchedule(
-            f"{name!r} is no name of a schedule; use up to 32 of a-z, 0-9 and -, a letter or digit first."
+            f"{name!r} cannot be a schedule name; use up to 32 of a-z, 0-9 and -, with a letter or digit first."
         )
     return name
 
 
 def check_cron(cron: str) -> str:
-    """The cron line with single spaces; raises InvalidSchedule."""
+    """Return the cron line with single spaces; raises InvalidSchedule."""
     line = " ".join(cron.split())
     try:
         if len(line.split()) != 5:
-            raise CronSimError("It has not five fields")
+            raise CronSimError("It does not have five fields")
         next(CronSim(line, datetime.now(UTC)))
     except CronSimError as error:
         why = str(error)[0].lower() + str(error)[1:]
         raise InvalidSchedule(
-            f"{cron!r} is no cron line ({why}); write minute, hour, day of month, month, day of week, "
+            f"{cron!r} is not a cron line ({why}); write minute, hour, day of month, month, day of week, "
             "such as '0 2 * * *'."
         ) from None
     except StopIteration:
-        raise InvalidSchedule(f"{cron!r} names no day within 50 years; correct it.") from None
+        raise InvalidSchedule(f"{cron!r} never fires within 50 years; correct it.") from None
     return line
 
 
 def check_timezone(name: str) -> str:
-    """The name of a time zone; raises InvalidSchedule with the nearest names."""
+    """Return the name of a time zone; raises InvalidSchedule with the nearest names."""
     try:
         ZoneInfo(name)
     except (LookupError, ValueError, OSError):  # a folder of zones, such as `Europe`, is an OSError
@@ -124,12 +124,12 @@ def check_timezone(name: str) -> str:
 
 
 def stamp(at: datetime) -> str:
-    """A tick as part of a key: UTC, to the minute."""
+    """Return a tick as part of a key: UTC, to the minute."""
     return at.astimezone(UTC).strftime(_STAMP)
 
 
 def job_id(name: str, at: datetime) -> str:
-    """The id of the job of a tick; there is one, whoever makes it."""
+    """Return the id of the job of a tick, the same for whoever submits it."""
     return f"{name}-{stamp(at)}"
 
 
@@ -140,12 +140,12 @@ class Schedules:
         self._store = store
 
     def names(self) -> list[str]:
-        """Of every schedule, sorted."""
+        """Return the names of all schedules, sorted."""
         entries = self._store.list(keys.SCHEDULES, folders=True)
         return sorted(found for found in (keys.parse_schedule(entry.key) for entry in entries) if found)
 
     def get(self, name: str) -> Schedule:
-        """A schedule; raises UnknownSchedule with the nearest names, InvalidSchedule where it cannot be read."""
+        """Return a schedule; raises UnknownSchedule with the nearest names, and InvalidSchedule if unreadable."""
         try:
             data = self._store.get(keys.schedule_record(check_name(name)))
         except (InvalidSchedule, ObjectNotFound):
@@ -158,9 +158,9 @@ class Schedules:
             ) from error
 
     def add(self, schedule: Schedule) -> None:
-        """Write a new schedule; raises InvalidSchedule where the name is taken."""
+        """Write a new schedule; raises InvalidSchedule if the name is taken."""
         key, data = keys.schedule_record(schedule.name), schedule.to_json()
-        # A write whose answer was lost is ours all the same.
+        # If the response to our write was lost, the object is ours all the same.
         if not self._store.put_if_absent(key, data) and self._store.get(key) != data:
             raise InvalidSchedule(
                 f"There is a schedule {schedule.name!r} already; choose another name, or "
@@ -168,7 +168,7 @@ class Schedules:
             )
 
     def put(self, schedule: Schedule) -> None:
-        """Write a schedule anew."""
+        """Overwrite a schedule."""
         self._store.put(keys.schedule_record(schedule.name), schedule.to_json())
 
     def remove(self, name: str) -> None:
@@ -182,22 +182,22 @@ class Schedules:
     # Ticks
 
     def decide(self, name: str, at: datetime, tick: Tick) -> Tick:
-        """Write what becomes of a tick; what was decided already, where somebody was faster."""
+        """Write the decision about a tick; return the earlier one if somebody else was faster."""
         key = keys.schedule_tick(name, stamp(at))
         if self._store.put_if_absent(key, tick.to_json()):
             return tick
         return Tick.model_validate_json(self._store.get(key))
 
     def correct(self, name: str, at: datetime, tick: Tick) -> None:
-        """Write anew what became of a tick."""
+        """Overwrite the decision about a tick."""
         self._store.put(keys.schedule_tick(name, stamp(at)), tick.to_json())
 
     def by_hand(self, name: str, id: str, now: datetime, tick: Tick) -> None:
-        """Write down a run by hand, between the ticks that it came between."""
+        """Record a run by hand, in its place among the ticks."""
         self._store.put(keys.schedule_tick(name, id.removeprefix(f"{name}-manual-") + "-manual"), tick.to_json())
 
     def last(self, name: str) -> tuple[datetime, Tick] | None:
-        """The newest tick that was decided; None where none was."""
+        """Return the newest decided tick, None if there is none."""
         for key in reversed(self._tick_keys(name)):
             found = keys.parse_tick(key)
             tick = self._read(key) if found else None
@@ -206,7 +206,7 @@ class Schedules:
         return None
 
     def history(self, name: str, limit: int) -> list[Tick]:
-        """The newest ticks and runs by hand, newest first."""
+        """Return the newest ticks and runs by hand, newest first."""
         newest = (self._read(key) for key in reversed(self._tick_keys(name)[-limit:]))
         return [tick for tick in newest if tick]
 
@@ -216,7 +216,7 @@ class Schedules:
             self._store.delete(key)
 
     def _read(self, key: str) -> Tick | None:
-        """What was decided; None where it went meanwhile."""
+        """Return a tick, None if it was removed meanwhile."""
         try:
             return Tick.model_validate_json(self._store.get(key))
         except ObjectNotFound:
@@ -229,16 +229,16 @@ class Schedules:
         known = self.names()
         if not known:
             return (
-                f"There is no schedule {name!r}, nor any other; `imagemill schedule add --help` shows how to make one."
+                f"There is no schedule {name!r}, nor any other; `imagemill schedule add --help` shows how to add one."
             )
         return f"There is no schedule {name!r}; {did_you_mean(name, known)} `imagemill schedule list` shows all."
 
 
 def to_time(text: str) -> datetime:
-    """A time from its ISO 8601."""
+    """Parse a time in ISO 8601."""
     return datetime.fromisoformat(text)
 
 
 def to_iso(at: datetime) -> str:
-    """UTC, ISO 8601 with milliseconds."""
+    """Format a time as UTC, ISO 8601 with milliseconds."""
     return iso(at.timestamp()) or ""

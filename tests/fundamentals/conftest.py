@@ -20,7 +20,7 @@ from tests.mill import Mill
 MODEL = "efficientnet-lite0"
 MAX_BYTES = 4 * 2**20
 
-# What nobody would dispute; the rest of the photos have no class of their own, see SOURCES.md.
+# Labels beyond dispute; the other photos show no ImageNet class, see SOURCES.md.
 EVIDENT = {
     "alpaca": "llama",
     "camels": "arabian camel",

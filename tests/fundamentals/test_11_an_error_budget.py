@@ -36,7 +36,7 @@ def test_a_job_over_its_budget_is_repaired_and_retried(
         camera.put(f"budget/{name}.jpg", photos[name].read_bytes())
     camera.put("budget/alpaca.jpg", b"broken")
 
-    # Given a job that failed, for more than 1 % of its images did,
+    # Given a job that failed because more than 1 % of its images did,
     failed = label("s3://camera/budget/", max_errors="1%", shard_size=2)
     assert failed.state == "failed"
     assert failed.reason == "1 of 6 images failed, more than --max-errors 1% allows."

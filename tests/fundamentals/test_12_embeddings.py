@@ -23,7 +23,7 @@ def test_alike_is_near(label: Label, rows: Rows, photos: dict[str, Path], tmp_pa
     # if I ask for embeddings,
     found = rows(label(tmp_path, embed=True))
 
-    # I expect vectors of 1,280 whose directions tell what is alike.
+    # I expect vectors of 1,280 numbers, with similar directions for similar images.
     vectors = {key.removesuffix(".jpg"): np.array(row["embedding"]) for key, row in found.items()}
     assert {vector.shape for vector in vectors.values()} == {(1280,)}
 

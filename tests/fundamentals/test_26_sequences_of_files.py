@@ -91,7 +91,7 @@ def test_an_animation_of_the_same_frames_has_the_same_label(
 
     found = rows(mill.finished(client.classify(tmp_path, model="daylight").id))
 
-    # I expect the same labels, as sure as they were, whoever was padded beside whom.
+    # I expect the same labels with the same scores, no matter which sequences were padded together.
     assert len(found) == 8
     for key, row in found.items():
         same = labels[key.replace(".webp", "/").replace("more", "09")]

@@ -1,4 +1,4 @@
-"""Of a model that has an encoder: make images again through their latents, and go from one image to another."""
+"""A model with an encoder reconstructs images through their latents, and interpolates between two of them."""
 
 from __future__ import annotations
 
@@ -212,12 +212,12 @@ def test_what_is_lost_is_made_again_from_the_bucket_alone(
     mill: Mill, client: Client, reconstructed: Status, way: Status
 ) -> None:
     for job in (reconstructed, way):
-        # Given a job without its end and one of its commits, as if all had been killed before them,
+        # Given a job without its end and without one of its commits, as if killed before it wrote them,
         before = rows_of(client, job)
         keys = JobKeys(job.id)
         for key in (keys.end, keys.success, keys.commit(1)):
             client.backend.store.delete(key)
-        # if its books are written anew, I expect that shard to be made again, and nothing to differ.
+        # if its ledger entry is rebuilt, I expect that shard to be generated again, and nothing to differ.
         (found,) = client.rebuild([job.id])
         assert not found.ended
         found = mill.finished(job.id)

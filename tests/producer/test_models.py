@@ -1,4 +1,4 @@
-"""Bringing a model: what a laptop finds wrong, and how it waits for a worker. The worker here is a function."""
+"""Pushing a model: which mistakes a laptop finds, and how it waits for a worker, which is a function here."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_settings_are_numbers_truths_or_text() -> None:
 
 @dataclass
 class Workers:
-    """A queue, heartbeats and a clock: what goes on while a producer waits. `answer` is called at each message."""
+    """A queue, heartbeats and a clock, for a producer that waits. `answer` is called at each message."""
 
     store: ObjectStore
     alive: bool = True

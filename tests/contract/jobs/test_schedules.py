@@ -109,6 +109,6 @@ def test_a_time_zone_that_is_none(zone: str, hint: str) -> None:
 
 @pytest.mark.parametrize("name", ["Nightly", "a b", "-x", "", "x" * 33, "ü", "a/b", "a\n"])
 def test_a_name_leaves_room_for_the_tick(name: str) -> None:
-    with pytest.raises(InvalidSchedule, match="is no name of a schedule; use up to 32 of a-z, 0-9 and -"):
+    with pytest.raises(InvalidSchedule, match="cannot be a schedule name; use up to 32 of a-z, 0-9 and -"):
         check_name(name)
     assert check_name("x" * 32)

@@ -1,4 +1,4 @@
-"""How a client comes by the page of a job: it is there, it is waited for, or there is none. The clock is a number."""
+"""A client fetches the page of a job: it exists, it is waited for, or there is none. The clock is a number."""
 
 from __future__ import annotations
 
