@@ -553,7 +553,7 @@ def keyword_row(name: str, field: FieldInfo) -> list[str]:
 
 def python_page() -> str:
     parts = [
-        "```python\nfrom producer import Client\n```",
+        "```python\nfrom imagemill import Client\n```",
         prose(Client.__doc__),
         f"```python\n{signature('Client', Client.__init__).replace(' -> None', '')}\n```",
     ]
