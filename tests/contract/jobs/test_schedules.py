@@ -77,7 +77,7 @@ def test_the_id_of_a_tick_is_its_minute_in_utc() -> None:
         ("0 0 2 * * *", "five fields"),
         ("@daily", "five fields"),
         ("0 0 31 2 *", "bad day-of-month"),
-        ("* * */20 * 1L", "no day within 50 years"),
+        ("* * */20 * 1L", "never fires within 50 years"),
         ("", "five fields"),
     ],
 )
