@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
-import urllib3
-
 from contract.backend.objects import ObjectStore
+from contract.data.image_bytes import ImageBytes
 from contract.data.items import Item, parse_s3
-from contract.errors import ImagemillError, ImageNotFound, InvalidSource
+from contract.errors import ImagemillError, ImageNotFound
 from producer.sources.images import from_file_uri
 
 
 class Images:
-    """Safe to use from several threads; `max_bytes` is the size that an image may have."""
+    """Reads labelled images of at most `max_bytes`. Safe to use from several threads."""
 
     def __init__(self, store: ObjectStore, max_bytes: int) -> None:
-        self._store, self._max_bytes = store, max_bytes
-        self._web = urllib3.PoolManager(
-            timeout=urllib3.Timeout(connect=5, read=20), retries=urllib3.Retry(3, backoff_factor=0.3)
-        )
+        self._store, self._bytes = store, ImageBytes(store, max_bytes)
 
     def read(self, item: Item) -> bytes:
-        """The bytes of an image; raises ImageNotFound where they cannot be had, StoreUnavailable."""
+        """Return the bytes of an image; raises ImageNotFound if it cannot be read, and StoreUnavailable."""
         if item.length is not None:
-            raise ImageNotFound(f"{item.uri} is a sequence of {item.length:,} files, and no single image.")
+            raise ImageNotFound(f"{item.uri} is a sequence of {item.length:,} files, not a single image.")
         if item.size == 0:
             return b""  # a range of no bytes would be the whole tar
         try:
             if item.tar is not None:
                 bucket, key = parse_s3(item.tar)
                 return self._store.get(key, bucket=bucket, offset=item.offset or 0, length=item.size)
-            if item.uri.startswith("s3://"):
-                bucket, key = parse_s3(item.uri)
-                return self._store.get(key, bucket=bucket, limit=self._max_bytes)
             if item.uri.startswith("file://"):
                 return from_file_uri(item.uri).read_bytes()
-            response = self._web.request("GET", item.uri, preload_content=False)
-            try:
-                if response.status != 200:
-                    raise ImageNotFound(f"{item.uri} answered {response.status}.")
-                return response.read(self._max_bytes + 1)
-            finally:
-                response.release_conn()
-        except (OSError, urllib3.exceptions.HTTPError, InvalidSource) as error:
+            return self._bytes.read(item.uri)
+        except OSError as error:
             raise ImageNotFound(f"{item.uri} cannot be read: {error}.") from error
         except ImagemillError as error:
             if error.retryable:

@@ -12,9 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-import urllib3
-
 from contract.backend.objects import ObjectStore
+from contract.data.image_bytes import ImageBytes, too_many_bytes
 from contract.data.items import Item, parse_s3
 from contract.data.sequences import MAX_IMAGES
 from contract.errors import (
@@ -59,12 +58,7 @@ class Fetcher:
         self._store = store
         self._max_bytes = max_bytes
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="fetch")
-        self._web = urllib3.PoolManager(
-            maxsize=threads,
-            timeout=urllib3.Timeout(connect=5, read=20),
-            retries=urllib3.Retry(3, backoff_factor=0.3, status_forcelist=(429, 500, 502, 503, 504)),
-            headers={"User-Agent": "imagemill"},
-        )
+        self._bytes = ImageBytes(store, max_bytes, threads)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -161,17 +155,11 @@ class Fetcher:
         first = span.items[0]
         try:
             if (first.size or 0) > self._max_bytes:
-                raise _too_large(first.size or 0, self._max_bytes)
+                raise too_many_bytes(first.size or 0, self._max_bytes)
             if first.tar is not None and span.end is not None:
                 return self._members(span)
-            if first.uri.startswith(("http://", "https://")):
-                return [self._download(first.uri)]
-            if first.uri.startswith("s3://"):
-                bucket, key = parse_s3(first.uri)
-                data = self._store.get(key, bucket=bucket, limit=self._max_bytes)
-                if len(data) > self._max_bytes:
-                    raise _too_large(None, self._max_bytes)
-                return [data]
+            if first.uri.startswith(("http://", "https://", "s3://")):
+                return [self._bytes.read(first.uri)]
             raise ImageNotFound(f"{first.uri} could not be read when the folder was packed; run the job again.")
         except ImageError as error:
             return [error] * len(span.items)
@@ -194,32 +182,6 @@ class Fetcher:
             start = (item.offset or 0) - span.start
             found.append(data[start : start + (item.size or 0)])
         return found
-
-    def _download(self, url: str) -> bytes:
-        try:
-            response = self._web.request("GET", url, preload_content=False)
-        except urllib3.exceptions.HTTPError as error:
-            raise FetchFailed(f"{url} did not answer ({type(error).__name__}); retry the job later.") from error
-        try:
-            if response.status in (404, 410):
-                raise ImageNotFound(f"{url} answered {response.status}; the image is not there.")
-            if response.status in (401, 403):
-                raise ImageDenied(f"{url} answered {response.status}; it needs a permission that workers lack.")
-            if response.status != 200:
-                raise FetchFailed(f"{url} answered {response.status}; retry the job later.")
-            data = response.read(self._max_bytes + 1)
-        except urllib3.exceptions.HTTPError as error:
-            raise FetchFailed(f"{url} broke off ({type(error).__name__}); retry the job later.") from error
-        finally:
-            response.release_conn()
-        if len(data) > self._max_bytes:
-            raise _too_large(None, self._max_bytes)
-        return data
-
-
-def _too_large(size: int | None, limit: int) -> TooManyBytes:
-    what = f"The file has {size:,} bytes, more than" if size else "The file has more than"
-    return TooManyBytes(f"{what} the {limit:,} allowed; raise IMAGEMILL_MAX_IMAGE_BYTES to read it.")
 
 
 def _long_sequence(limit: int) -> TooManyBytes:
