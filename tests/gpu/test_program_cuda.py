@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from tests.programs import Redness, export
-from worker.engine import runtime as runtimes
+from worker.engine import select as runtimes
 from worker.engine.programs.graph import build
-from worker.engine.runtime import ModelSpec
+from worker.engine.select import ModelSpec
 
 pytestmark = [
     pytest.mark.gpu,

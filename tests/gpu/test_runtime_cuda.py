@@ -11,9 +11,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from worker.engine import runtime as runtimes
+from worker.engine import select as runtimes
 from worker.engine.programs.graph import build
-from worker.engine.runtime import ModelSpec, Runtime
+from worker.engine.select import ModelSpec, Runtime
 from worker.engine.runtimes.batcher import Batcher
 from worker.engine.runtimes.torch_runtime import CudaLaunch
 from worker.zoo import builtin

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from worker.engine.runtime import Precision, resolve_precision
+from worker.engine.select import Precision, resolve_precision
 
 
 def native_bf16(device: torch.device) -> bool:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from contract.models.registry import Preprocess
-from worker.engine import runtime as runtimes
-from worker.engine.runtime import ModelSpec, Runtime
+from worker.engine import select as runtimes
+from worker.engine.select import ModelSpec, Runtime
 from worker.zoo import builtin
 
 Load = Callable[[str, str], Runtime]

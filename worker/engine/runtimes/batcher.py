@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import DeviceOutOfMemory
-from worker.engine.runtime import Output
+from worker.engine.select import Output
 
 Pixels = NDArray[np.uint8]
 Wait = Callable[[], Output]

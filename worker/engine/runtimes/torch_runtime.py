@@ -17,7 +17,7 @@ from torch import Tensor
 from contract.errors import DeviceOutOfMemory
 from worker.engine.precision import precision_on
 from worker.engine.programs.graph import build
-from worker.engine.runtime import ModelSpec, Output, Precision
+from worker.engine.select import ModelSpec, Output, Precision
 from worker.engine.runtimes.batcher import Batcher, Launch, Pixels, Wait, buckets
 
 # On two cores bf16 does 198 images/s at a batch of 8 and 188 at 64; a GPU wants its multiprocessors full.

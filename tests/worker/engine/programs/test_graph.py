@@ -18,9 +18,9 @@ from contract.errors import ModelError
 from contract.models.registry import PROGRAM
 from tests.programs import Redness, export
 from worker import zoo
-from worker.engine import runtime as runtimes
+from worker.engine import select as runtimes
 from worker.engine.programs.graph import Graph, build
-from worker.engine.runtime import ModelSpec
+from worker.engine.select import ModelSpec
 
 DIGITS: dict[str, int | float | str | bool] = {"classes": 4, "channels": 1, "size": 16, "variant": "classic"}
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from contract.errors import DeviceOutOfMemory
-from worker.engine.runtime import Output
+from worker.engine.select import Output
 from worker.engine.runtimes.batcher import Batcher, Pixels, Wait, buckets
 
 

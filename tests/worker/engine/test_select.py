@@ -18,11 +18,11 @@ from safetensors.torch import save_file
 from contract.errors import DeviceOutOfMemory, InvalidSettings, ModelError
 from contract.models.registry import Preprocess
 from worker.bench.labelling import decode_only, forward_only, ideal_loop
-from worker.engine import runtime as runtimes
+from worker.engine import select as runtimes
 from worker.engine.images.decode import decode
 from worker.engine.precision import native_bf16
 from worker.engine.programs.graph import build
-from worker.engine.runtime import ModelSpec, Runtime, choose, resolve_precision
+from worker.engine.select import ModelSpec, Runtime, choose, resolve_precision
 from worker.engine.runtimes.torch_runtime import CpuLaunch
 
 Load = Callable[[str, str], Runtime]
@@ -103,7 +103,7 @@ def test_a_second_start_reads_the_compiled_model_without_torch(spec: ModelSpec, 
     code = f"""
 import sys
 from pathlib import Path
-from worker.engine.runtime import ModelSpec, load
+from worker.engine.select import ModelSpec, load
 spec = ModelSpec(family={spec.family!r}, weights=Path({str(spec.weights)!r}), size=224, mean=127.0, std=128.0,
                  weights_sha256={spec.weights_sha256!r}, classes=1000)
 load(spec, device="cpu", runtime="openvino", threads=1, cache_dir=Path({str(cache)!r})).close()
