@@ -12,7 +12,7 @@ import torch
 from tests.programs import Redness, export
 from worker.engine import select as runtimes
 from worker.engine.programs.graph import build
-from worker.engine.select import ModelSpec
+from worker.engine.types import ModelSpec
 
 pytestmark = [
     pytest.mark.gpu,

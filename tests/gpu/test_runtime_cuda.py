@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from worker.engine import select as runtimes
 from worker.engine.programs.graph import build
-from worker.engine.select import ModelSpec, Runtime
 from worker.engine.runtimes.batcher import Batcher
 from worker.engine.runtimes.torch_runtime import CudaLaunch
+from worker.engine.types import ModelSpec, Runtime
 from worker.zoo import builtin
 
 pytestmark = [

@@ -20,7 +20,7 @@ from torch import Tensor
 from worker.engine.generators.sampler import Decode, Sampler
 from worker.engine.images.encode import encode
 from worker.engine.precision import autocast
-from worker.engine.select import Precision
+from worker.engine.types import Precision
 
 _BATCH = 256
 """Of the ideal loop, which is free to choose the fastest."""

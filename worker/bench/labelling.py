@@ -19,7 +19,7 @@ import numpy as np
 from contract.models.registry import Preprocess
 from worker.engine.images.decode import Decoded, decode
 from worker.engine.pipeline import top_k
-from worker.engine.select import Runtime
+from worker.engine.types import Runtime
 
 _NO_LIMIT = 2**62
 

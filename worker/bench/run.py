@@ -35,7 +35,8 @@ from worker.bench import labelling as engine_measure
 from worker.datasets.reader import training_preprocess
 from worker.engine.cores import cores
 from worker.engine.memory import calm_openmp, tune_allocator
-from worker.engine.select import ModelSpec, Runtime, torch_device
+from worker.engine.select import torch_device
+from worker.engine.types import ModelSpec, Runtime
 from worker.execution.model_cache import load_runtime
 from worker.zoo import builtin
 

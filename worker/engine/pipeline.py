@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from contract.errors import DecodeFailed, ImageError
 from contract.models.registry import Preprocess
 from worker.engine.images.decode import Decoded, Frame, open_item
-from worker.engine.select import Output, Runtime
+from worker.engine.types import Output, Runtime
 
 Encoded: TypeAlias = bytes | tuple[Frame, ...] | ImageError
 """The bytes of a file, or of the files that are the frames of a sequence, or why there are none."""

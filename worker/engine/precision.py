@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from worker.engine.select import Precision, resolve_precision
+from worker.engine.select import resolve_precision
+from worker.engine.types import Precision
 
 
 def native_bf16(device: torch.device) -> bool:

@@ -19,7 +19,8 @@ from contract.models.registry import Model, Registry
 from contract.records import Precision
 from contract.settings import Settings
 from worker.engine.pipeline import Engine
-from worker.engine.select import ModelSpec, Runtime, load, verify
+from worker.engine.select import load, verify
+from worker.engine.types import ModelSpec, Runtime
 
 if TYPE_CHECKING:
     from worker.engine.generators.generator import Generator

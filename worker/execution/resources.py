@@ -127,6 +127,6 @@ def _make_reader(resources: Resources) -> DatasetReader:
 def _find_device(resources: Resources) -> torch.device:
     import torch
 
-    from worker.engine.runtime import torch_device
+    from worker.engine.select import torch_device
 
     return torch.device(torch_device(resources.settings.device))

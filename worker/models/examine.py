@@ -19,7 +19,7 @@ from contract.models.registry import PROGRAM, Model
 from worker import zoo
 from worker.engine.programs.graph import build, load_family
 from worker.engine.programs.program import HOW_TO_EXPORT
-from worker.engine.select import ModelSpec
+from worker.engine.types import ModelSpec
 from worker.models.trial import REFUSED
 
 _BATCH, _FRAMES = 8, 3

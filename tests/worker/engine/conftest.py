@@ -10,7 +10,7 @@ import pytest
 
 from contract.models.registry import Preprocess
 from worker.engine import select as runtimes
-from worker.engine.select import ModelSpec, Runtime
+from worker.engine.types import ModelSpec, Runtime
 from worker.zoo import builtin
 
 Load = Callable[[str, str], Runtime]

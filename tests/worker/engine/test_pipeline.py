@@ -17,7 +17,7 @@ from contract.errors import DeviceOutOfMemory, ImageNotFound, TooManyBytes
 from contract.models.registry import Preprocess
 from worker.engine import pipeline
 from worker.engine.pipeline import Encoded, Engine, Failed, Labelled, Result, top_k
-from worker.engine.select import Output, Precision
+from worker.engine.types import Output, Precision
 
 PREPROCESS = Preprocess(size=8, crop=1.0, mean=0.0, std=1.0)
 

@@ -22,8 +22,9 @@ from worker.engine import select as runtimes
 from worker.engine.images.decode import decode
 from worker.engine.precision import native_bf16
 from worker.engine.programs.graph import build
-from worker.engine.select import ModelSpec, Runtime, choose, resolve_precision
 from worker.engine.runtimes.torch_runtime import CpuLaunch
+from worker.engine.select import choose, resolve_precision
+from worker.engine.types import ModelSpec, Runtime
 
 Load = Callable[[str, str], Runtime]
 HAS_BF16 = native_bf16(torch.device("cpu"))
@@ -103,7 +104,8 @@ def test_a_second_start_reads_the_compiled_model_without_torch(spec: ModelSpec, 
     code = f"""
 import sys
 from pathlib import Path
-from worker.engine.select import ModelSpec, load
+from worker.engine.select import load
+from worker.engine.types import ModelSpec
 spec = ModelSpec(family={spec.family!r}, weights=Path({str(spec.weights)!r}), size=224, mean=127.0, std=128.0,
                  weights_sha256={spec.weights_sha256!r}, classes=1000)
 load(spec, device="cpu", runtime="openvino", threads=1, cache_dir=Path({str(cache)!r})).close()

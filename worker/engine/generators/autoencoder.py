@@ -15,7 +15,7 @@ from torch.nn import functional
 from contract.errors import ModelError
 from worker.engine.generators.sampler import GROUP, Decode, checked
 from worker.engine.precision import autocast
-from worker.engine.select import Precision
+from worker.engine.types import Precision
 
 Encode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Images [n, c, size, size] in −1..1 and classes, int64 [n], to mean and log-variance, each [n, latent]."""

@@ -18,7 +18,8 @@ from worker.engine.generators.sampler import Sampler
 from worker.engine.memory import calm_openmp, tune_allocator
 from worker.engine.precision import precision_on
 from worker.engine.programs.graph import load_family
-from worker.engine.select import ModelSpec, Precision, torch_device
+from worker.engine.select import torch_device
+from worker.engine.types import ModelSpec, Precision
 
 _ROUNDED = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 """The layers that autocast computes in bf16; norms and embeddings stay in fp32."""

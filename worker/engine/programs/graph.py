@@ -14,7 +14,7 @@ from contract.errors import ModelError
 from contract.models.registry import PROGRAM
 from worker import zoo
 from worker.engine.programs.program import Program, load_program
-from worker.engine.select import ModelSpec, Precision
+from worker.engine.types import ModelSpec, Precision
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _LUMA = (0.299, 0.587, 0.114)

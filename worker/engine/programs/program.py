@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from contract.errors import ModelError
 from worker.engine.precision import autocast
 from worker.engine.programs.archive import DTYPES, Archive, Json, read_archive
-from worker.engine.select import Precision
+from worker.engine.types import Precision
 
 HOW_TO_EXPORT = (
     "export it as torch.export.export(model.eval(), (torch.zeros(2, {channels}, {size}, {size}),), "

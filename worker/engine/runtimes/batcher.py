@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import DeviceOutOfMemory
-from worker.engine.select import Output
+from worker.engine.types import Output
 
 Pixels = NDArray[np.uint8]
 Wait = Callable[[], Output]

@@ -20,7 +20,8 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from contract.errors import DeviceOutOfMemory, InvalidSettings, ModelError
-from worker.engine.select import ModelSpec, Output, Precision, resolve_precision
+from worker.engine.select import resolve_precision
+from worker.engine.types import ModelSpec, Output, Precision
 
 _FORMAT = 1  # of the IR on disk: raise it when what `_convert` makes changes
 

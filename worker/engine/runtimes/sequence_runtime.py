@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from worker.engine.precision import precision_on
 from worker.engine.programs.graph import SequenceGraph, load_family
-from worker.engine.select import ModelSpec, Output, Precision
+from worker.engine.types import ModelSpec, Output, Precision
 
 _CPU_BATCH, _CUDA_BATCH = 8, 64
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from contract.errors import DeviceOutOfMemory
 from worker.engine.precision import precision_on
 from worker.engine.programs.graph import build
-from worker.engine.select import ModelSpec, Output, Precision
 from worker.engine.runtimes.batcher import Batcher, Launch, Pixels, Wait, buckets
+from worker.engine.types import ModelSpec, Output, Precision
 
 # On two cores bf16 does 198 images/s at a batch of 8 and 188 at 64; a GPU wants its multiprocessors full.
 _CPU_BATCH, _CUDA_BATCH = 8, 256

@@ -14,7 +14,7 @@ from contract.jobs.specs import Evaluate
 from contract.models.registry import Model
 from worker.datasets.dataset import Dataset
 from worker.datasets.reader import DatasetReader
-from worker.engine.select import Output, Runtime
+from worker.engine.types import Output, Runtime
 from worker.execution.leases import Lease
 from worker.execution.model_cache import Models
 from worker.pages.page import Section

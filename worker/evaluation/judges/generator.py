@@ -18,7 +18,7 @@ from contract.records import Record
 from worker.datasets.dataset import Dataset, evenly
 from worker.engine.generators.sampler import Sampler
 from worker.engine.images import pixels
-from worker.engine.select import Runtime
+from worker.engine.types import Runtime
 from worker.evaluation.judges import Case, Judgement, forward
 from worker.evaluation.judges.images import make, read_real
 from worker.evaluation.judges.score import Score, accuracy, recipe

@@ -12,7 +12,7 @@ from contract.models.registry import Scalar
 from worker import zoo
 from worker.engine.generators.generator import Generator
 from worker.engine.generators.sampler import Sampler
-from worker.engine.select import ModelSpec, Precision
+from worker.engine.types import ModelSpec, Precision
 
 LABELS, INDEX = torch.arange(70) % 3, torch.arange(70) // 3
 

@@ -20,7 +20,7 @@ from tests.programs import Redness, export
 from worker import zoo
 from worker.engine import select as runtimes
 from worker.engine.programs.graph import Graph, build
-from worker.engine.select import ModelSpec
+from worker.engine.types import ModelSpec
 
 DIGITS: dict[str, int | float | str | bool] = {"classes": 4, "channels": 1, "size": 16, "variant": "classic"}
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from contract.errors import DeviceOutOfMemory
-from worker.engine.select import Output
 from worker.engine.runtimes.batcher import Batcher, Pixels, Wait, buckets
+from worker.engine.types import Output
 
 
 class Device:
