@@ -7,6 +7,7 @@ is run.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from itertools import islice, repeat
 
 from contract.backend.lock import Lock
@@ -16,11 +17,11 @@ from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend, close, read_plan, read_spec
 from contract.jobs.paths import load
 from contract.jobs.sources import source_kind
-from contract.jobs.specs import Classify, Interpolate, Reconstruct, SampledSpec, Spec
+from contract.jobs.specs import Classify, Generate, Interpolate, Reconstruct, Spec, Synthesize
 from contract.jobs.status import ENDED, Plan
 from contract.keys import JobKeys, parse_shard
 from worker.generation import candidate_plan
-from worker.generation.candidate_plan import initial_plan
+from worker.generation.candidate_plan import CandidateBlock
 from worker.sources.lister import labelled_items, lister
 
 log = logging.getLogger(__name__)
@@ -115,11 +116,19 @@ def _write_plan(backend: Backend, job: str, *, shards: int, items: int, skipped:
     return plan
 
 
-def cut_candidates(backend: Backend, spec: SampledSpec, lock: Lock) -> Plan:
-    """Write down what is to be generated first; a synthesis adds more once it knows how much was accepted."""
-    blocks = initial_plan(spec)
-    candidate_plan.write(backend.store, spec.id, blocks)
-    return _write_plan(backend, spec.id, shards=len(blocks), items=sum(map(len, blocks)))
+def cut_images(backend: Backend, spec: Generate, lock: Lock) -> Plan:
+    """Plan every image of a generation."""
+    return _write_blocks(backend, spec.id, candidate_plan.whole_plan(spec))
+
+
+def cut_candidates(backend: Backend, spec: Synthesize, lock: Lock) -> Plan:
+    """Plan the first candidates of a synthesis; it adds more once it knows how many were accepted."""
+    return _write_blocks(backend, spec.id, candidate_plan.initial_plan(spec))
+
+
+def _write_blocks(backend: Backend, job: str, blocks: Sequence[CandidateBlock]) -> Plan:
+    candidate_plan.write(backend.store, job, blocks)
+    return _write_plan(backend, job, shards=len(blocks), items=sum(map(len, blocks)))
 
 
 def cut_steps(backend: Backend, spec: Interpolate, lock: Lock) -> Plan:

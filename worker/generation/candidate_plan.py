@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from contract.backend.objects import ObjectStore
 from contract.errors import ObjectNotFound
-from contract.jobs.specs import Generate, SampledSpec, Synthesize
+from contract.jobs.specs import Generate, Synthesize
 from contract.keys import JobKeys
 from contract.records import Record
 
@@ -67,12 +67,15 @@ def _lines(store: ObjectStore, job: str) -> list[bytes]:
         return []
 
 
-def initial_plan(spec: SampledSpec) -> list[CandidateBlock]:
-    """Return the blocks that a job starts with: all of them for `generate`, a guess for each class for `synthesize`."""
-    if isinstance(spec, Generate):
-        rows, rest = divmod(spec.count, len(spec.classes))
-        whole = list(cut(spec.classes, 0, rows, spec.shard_size))
-        return [*whole, *([CandidateBlock(labels=spec.classes[:rest], start=rows, stop=rows + 1)] if rest else [])]
+def whole_plan(spec: Generate) -> list[CandidateBlock]:
+    """Return the blocks of a generation: equally many images of each class, and one more of the first for the rest."""
+    rows, rest = divmod(spec.count, len(spec.classes))
+    whole = list(cut(spec.classes, 0, rows, spec.shard_size))
+    return [*whole, *([CandidateBlock(labels=spec.classes[:rest], start=rows, stop=rows + 1)] if rest else [])]
+
+
+def initial_plan(spec: Synthesize) -> list[CandidateBlock]:
+    """Return the blocks that a synthesis starts with, as many of each class as a guess of its acceptance asks for."""
     stop = _stop(spec, accepted=0, made=0)
     return [block for label in spec.classes for block in cut([label], 0, stop, spec.shard_size)]
 

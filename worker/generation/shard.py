@@ -4,7 +4,7 @@
 
 Images leave the device in groups while those before them are encoded on other threads; the tar and the index of a
 shard are written and uploaded while the device is at the next one. It knows nothing of Celery, nor of which candidates
-are chosen in the end (`worker.generation.finalize_images`).
+are chosen in the end (`worker.generation.select_images`).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contract.jobs.specs import Generate, Synthesize
-from worker.generation.candidate_plan import CandidateBlock, initial_plan, next_candidates
+from worker.generation.candidate_plan import CandidateBlock, initial_plan, next_candidates, whole_plan
 
 COMMON = {"id": "a", "model": "g@1", "weights_sha256": "", "output": "s3://b/a/", "shard_size": 100}
 
@@ -18,12 +18,12 @@ def images(blocks: list[CandidateBlock]) -> list[tuple[int, int]]:
 
 def test_a_generation_makes_as_many_of_each_class_and_of_the_first_the_rest() -> None:
     spec = Generate.model_validate({**COMMON, "classes": (1, 4, 5), "count": 200})
-    made = images(initial_plan(spec))
+    made = images(whole_plan(spec))
     assert len(made) == len(set(made)) == 200
     assert [sum(label == one for label, _ in made) for one in (1, 4, 5)] == [67, 67, 66]
-    assert all(len(block) <= 100 for block in initial_plan(spec))
+    assert all(len(block) <= 100 for block in whole_plan(spec))
     few = Generate.model_validate({**COMMON, "classes": (1, 4, 5), "count": 2})
-    assert images(initial_plan(few)) == [(1, 0), (4, 0)]
+    assert images(whole_plan(few)) == [(1, 0), (4, 0)]
 
 
 def test_a_synthesis_begins_with_a_guess_and_goes_on_as_its_acceptance_asks() -> None:

@@ -20,7 +20,7 @@ from tests.synthetic import LABELS, synthesize_spec
 from worker.control.plan import plan
 from worker.generation import candidate_plan
 from worker.generation.archive import Archive, index
-from worker.generation.finalize_images import ImagesFinalizer
+from worker.generation.select_images import SynthesisFinalizer
 from worker.generation.shard import FEATURES
 
 JOB = "digits"
@@ -44,8 +44,8 @@ class NamedModels:
         return Named()
 
 
-def finalizer(backend: Backend) -> ImagesFinalizer:
-    return ImagesFinalizer(backend, cast("Any", NamedModels()), lambda spec: lambda spec, stats: {}, lock_seconds=30)
+def finalizer(backend: Backend) -> SynthesisFinalizer:
+    return SynthesisFinalizer(backend, cast("Any", NamedModels()), lambda spec: lambda spec, stats: {}, lock_seconds=30)
 
 
 def begin(backend: Backend, **more: object) -> Synthesize:
@@ -140,7 +140,7 @@ def die_at_put(backend: Backend, monkeypatch: pytest.MonkeyPatch, key: str) -> N
 
     with monkeypatch.context() as patch:
         patch.setattr(ObjectStore, "put", stop)
-        patch.setattr(ImagesFinalizer, "_fail", lambda *_: None)  # who is killed ends nothing
+        patch.setattr(SynthesisFinalizer, "_fail", lambda *_: None)  # who is killed ends nothing
         finalizer(backend).run(JOB)
 
 

@@ -1,0 +1,155 @@
+"""Selects the images of a synthesis among its candidates, or asks for more candidates; then ends the job.
+
+    indices of candidates → selection → a longer plan, or: selected tars and indices → end
+
+The selection depends on the candidates alone and every object has a fixed key, so a second worker, or a second run
+after a kill, selects the same images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import tarfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from contract.backend.lock import Lock
+from contract.data import image_index
+from contract.data.image_index import SUFFIX
+from contract.data.items import parse_s3
+from contract.jobs.lifecycle import read_commit
+from contract.jobs.results import committed
+from contract.jobs.specs import Synthesize
+from contract.jobs.status import Plan
+from contract.keys import JobKeys, shard_stem
+from contract.models.registry import Model
+from worker.execution.resources import Resources
+from worker.generation import candidate_plan
+from worker.generation.archive import Archive, facts, index
+from worker.generation.candidate_plan import CandidateBlock, next_candidates
+from worker.generation.finalize_images import ImagesFinalizer, LockLostError, finalizer_of
+from worker.generation.selection import Selection
+from worker.generation.shard import FEATURES
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SynthesisFinalizer(ImagesFinalizer):
+    """Finalizes jobs of kind `synthesize`."""
+
+    def finalize(self, spec: Synthesize, lock: Lock) -> None:
+        """Select and end the job, or let it run again for more candidates."""
+        blocks = candidate_plan.read(self.backend.store, spec.id)
+        status = self.backend.ledger.status(spec.id)
+        if status is not None and status.shards.total < len(blocks):
+            # An earlier run was killed after it had written a longer plan and before the ledger knew.
+            self._extend(spec, blocks)
+            return
+        tables = []
+        for number in range(len(blocks)):
+            check(lock)
+            tables.append(committed(self.backend.store, read_commit(self.backend.store, spec.id, number)))
+        selected = select(spec, blocks, tables)
+        more = next_candidates(spec, blocks, {label: one.accepted for label, one in selected.items()})
+        if more:
+            log.info("%s: %d more shards of candidates", spec.id, len(more))
+            candidate_plan.write(self.backend.store, spec.id, [*blocks, *more])
+            self._extend(spec, [*blocks, *more])
+            return
+        model = self.models.model(spec.model)
+        verdicts = {label: iter(zip(one.reasons, one.distances, strict=True)) for label, one in selected.items()}
+        for number, table in enumerate(tables):
+            check(lock)
+            self._keep(spec, number, table, verdicts)
+        self.end(spec, _short(spec, model, selected))
+
+    def _extend(self, spec: Synthesize, blocks: Sequence[CandidateBlock]) -> None:
+        """Let a job run again with a longer plan: in the bucket first, then in the ledger."""
+        plan = Plan(shards=len(blocks), items=sum(map(len, blocks)), skipped=0)
+        self.backend.store.put(JobKeys(spec.id).plan, plan.to_json())
+        limit = spec.error_limit(plan.items)
+        step = self.backend.ledger.extend(spec.id, shards=plan.shards, items=plan.items, error_limit=limit)
+        self.backend.queues.run(step.kind, spec.id, step.queue)
+
+    def _keep(
+        self,
+        spec: Synthesize,
+        number: int,
+        table: pa.Table,
+        verdicts: dict[int, zip[tuple[str | None, float | None]]],
+    ) -> None:
+        """Write what is selected from a shard of candidates, and commit it."""
+        store, keys = self.backend.store, JobKeys(spec.id)
+        rows = table.drop_columns([FEATURES]).to_pylist()
+        candidates = read_commit(store, spec.id, number)
+        files = _files(image_index.read_tar(store, candidates), spec)
+        archive = Archive(spec.image_format)
+        for row in rows:
+            reason, distance = next(verdicts[row["label_index"]])
+            row |= {"reject_reason": reason, "accepted": reason is None, "duplicate_distance": distance}
+            row |= {"sha256": None, "size": None, "offset": None}
+            if reason is None:
+                archive.add(row, files[row["key"]], facts(spec, row))
+            else:
+                archive.reject(row)
+        data = index(archive.rows, spec.kind)
+        output = f"{spec.output}{shard_stem(number)}.parquet"
+        for address, content in ((image_index.tar_of(output), archive.close()), (output, data)):
+            bucket, key = parse_s3(address)
+            store.put(key, content, bucket=bucket)
+        accepted = [row["label"] for row in archive.rows if row["accepted"]]
+        commit = candidates.model_copy(
+            update={
+                "ok": len(accepted),
+                "items": len(rows),
+                "labels": dict(Counter(accepted)),
+                "output": output,
+                "sha256": hashlib.sha256(data).hexdigest(),
+            }
+        )
+        store.put(keys.selected(number), commit.to_json())
+
+
+def check(lock: Lock) -> None:
+    """Raise LockLostError unless the lock is held."""
+    if not lock.held:
+        raise LockLostError
+
+
+def select(spec: Synthesize, blocks: Sequence[CandidateBlock], tables: Sequence[pa.Table]) -> dict[int, Selection]:
+    """Select among the candidates of each class; the blocks of a class must be in the order of their indices."""
+    selected = {label: Selection(spec.per_class, spec.dedup) for label in spec.classes}
+    for block, table in zip(blocks, tables, strict=True):
+        (label,) = block.labels
+        column = table[FEATURES].combine_chunks()
+        passing = column.is_valid().to_numpy(zero_copy_only=False)
+        features = column.flatten().to_numpy().reshape(int(passing.sum()), -1) if passing.any() else None
+        selected[label].add(table["reject_reason"].to_pylist(), features)
+    return selected
+
+
+def _files(data: bytes, spec: Synthesize) -> dict[str, bytes]:
+    """Return the images of a tar by key."""
+    suffix = SUFFIX[spec.image_format]
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        found = ((member, tar.extractfile(member)) for member in tar if member.name.endswith(suffix))
+        return {member.name.removesuffix(suffix): file.read() for member, file in found if file is not None}
+
+
+def _short(spec: Synthesize, model: Model, selected: dict[int, Selection]) -> list[str]:
+    return [
+        f"{model.labels[label]} has {one.accepted:,} of {spec.per_class:,}"
+        for label, one in selected.items()
+        if one.accepted < spec.per_class
+    ]
+
+
+def make_finalizer(resources: Resources) -> Callable[[str], None]:
+    """Return the function that finalizes a synthesis in this process."""
+    return finalizer_of(resources, SynthesisFinalizer).run
