@@ -1,4 +1,4 @@
-"""The sections of a generator's evaluation: distances, samples, nearest training images, what can be learnt from it.
+"""The sections of a generator's evaluation: distances, samples, nearest training images, what a classifier learns.
 
 Knows no model and no data set, only the figures and images that it is given.
 """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _JPEG = b"\xff\xd8\xff"
@@ -63,7 +64,10 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading, and below it a paragraph, pictures, tiles and tables, in this order."""
+    """A heading, and below it a paragraph, pictures, tiles and tables, in this order.
+
+    What stands between backticks in the paragraph is shown as code.
+    """
 
     heading: str
     text: str = ""
@@ -96,7 +100,7 @@ def _environment() -> Environment:
     # By its hash, so that a style that somebody manages to inject is refused too.
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     made.globals |= {"style": Markup(style), "style_hash": Markup(f"sha256-{digest}")}
-    made.filters |= {"cell": _cell, "data_uri": _data_uri}
+    made.filters |= {"cell": _cell, "data_uri": _data_uri, "prose": _prose}
     return made
 
 
@@ -106,6 +110,10 @@ def _cell(cell: Cell) -> str:
     if isinstance(cell, str):
         return cell
     return f"{cell:,}" if isinstance(cell, int) else f"{cell:.4g}"
+
+
+def _prose(text: str) -> Markup:
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _data_uri(image: bytes) -> str:

@@ -114,9 +114,11 @@ def binned(
     ax.yaxis.set_major_formatter(FuncFormatter(_hundredths))
     ax.set_xlim(ends[0], ends[-1])
     ax.set_ylim(bottom=0)
-    _label(ax, axis, "share of the group (%)")
+    alone = len(groups) == 1 and not mark
+    _label(ax, axis, "share (%)" if alone else "share of the group (%)")
     ax.grid(color=_PALE, linewidth=0.6)
-    _legend(ax)
+    if not alone:
+        _legend(ax)
     return _png(figure)
 
 

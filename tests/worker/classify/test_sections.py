@@ -64,5 +64,6 @@ def test_errors_name_the_commands_that_help() -> None:
     found = Summary()
     found.codes["truncated"] = 2
     found.examples["truncated"] = ("a.jpg", "The file ends before the image does; upload it again.")
-    text = read(*sections(SPEC, end(), found, [])).text
-    assert "`imagemill errors animals`" in text and "`imagemill retry animals`" in text
+    reader = read(*sections(SPEC, end(), found, []))
+    assert "imagemill errors animals lists all" in reader.text and "imagemill retry animals runs" in reader.text
+    assert reader.tags.count("code") == 2

@@ -111,6 +111,13 @@ def test_every_text_is_shown_as_it_is(attack: str) -> None:
     assert (reader.tags, reader.attributes) == (harmless.tags, harmless.attributes)
 
 
+def test_code_in_a_paragraph_is_escaped_too() -> None:
+    reader = read(Section("`s`", "Run `imagemill <b onclick='x'>`, or ` alone."))
+    assert reader.tags.count("code") == 1 and "b" not in reader.tags
+    assert "Run imagemill <b onclick='x'>, or ` alone." in reader.text
+    assert "`s`" in reader.text, "a heading is shown as it is"
+
+
 def test_the_policy_allows_the_style_of_the_page_and_nothing_else() -> None:
     html = render("t", model="m", data="d", date=datetime.now().astimezone(), sections=[])
     (style,) = re.findall("<style>(.*?)</style>", html, re.DOTALL)
