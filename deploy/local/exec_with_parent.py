@@ -1,6 +1,6 @@
 """Runs a command that must not outlive the process that started it.
 
-Started as `python -I -S tether.py PARENT_PID COMMAND…`, it asks the kernel for a SIGKILL on the death of
+Started as `python -I -S exec_with_parent.py PARENT_PID COMMAND…`, it asks the kernel for a SIGKILL on the death of
 its parent and becomes the command, so that the pid is the command's own. It is a program because the
 same call in `preexec_fn` would run Python between fork and exec of a threaded process, which can
 deadlock. Only Linux has such a request; elsewhere the command runs untied.

@@ -101,7 +101,7 @@ def redis_service(servers: Servers, data: Path, ready: Callable[[], bool]) -> Se
         "appendfsync everysec\n"
         'save ""\n'  # the append-only file has it all; snapshots would fork for nothing
         "maxmemory-policy noeviction\n"
-        # A title is written over arguments and environment, where `ps` and `strays` look for the folder.
+        # A title is written over arguments and environment, where `ps` and `orphans` look for the folder.
         "set-proc-title no\n",
     )
     return Service(

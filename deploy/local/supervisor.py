@@ -2,7 +2,7 @@
 
 It knows commands, logs and time, and nothing of what the processes do. Each child has a session of its
 own, so that Ctrl-C in the terminal reaches the supervisor alone, and is tied to the supervisor's life
-(see `tether`).
+(see `exec_with_parent`).
 """
 
 from __future__ import annotations
