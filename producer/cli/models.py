@@ -64,7 +64,7 @@ def list_models(as_json: bool) -> None:
 @click.argument("name")
 @shared_options
 def show(name: str, as_json: bool) -> None:
-    """Show the record of a model, `name`, `name@version` or `name@alias`.
+    """Show the record of a model: `name`, `name@version` or `name@alias`.
 
     \b
     Example:
@@ -141,7 +141,7 @@ def push(
     timeout: float,
     as_json: bool,
 ) -> None:
-    """Publish FILE as the next version of NAME, once a worker has run it on noise.
+    """Publish FILE as the next version of NAME. A worker must run it on noise first.
 
     A .pt2, written by torch.export.save, needs no code on the worker. The program takes a batch of any size, normalised
     float32 [n, channels, size, size], and returns logits or a tuple of logits and features. A .safetensors holds the
@@ -190,7 +190,7 @@ def push(
 )
 @shared_options
 def pull(ref: str, output: Path, as_json: bool) -> None:
-    """Write the record and the files of the model REF into a folder, verified by their sha256.
+    """Write the record and files of REF into a folder. Each file is verified by its sha256.
 
     \b
     Example:
@@ -211,7 +211,7 @@ def pull(ref: str, output: Path, as_json: bool) -> None:
 @click.option("--remove", is_flag=True, help="Remove the alias; REF is `name@alias`.")
 @shared_options
 def alias(ref: str, alias: str | None, remove: bool, as_json: bool) -> None:
-    """Point `name@ALIAS` to the version REF, and print the aliases of the model.
+    """Point `name@ALIAS` to the version REF. Prints the aliases of the model.
 
     A job pins the version when it is submitted; moving the alias later does not change it.
 

@@ -77,7 +77,7 @@ def add(
 @schedule.command("list")
 @shared_options
 def list_schedules(as_json: bool) -> None:
-    """List every schedule by name, with its next three ticks and its last run, in its own time zone.
+    """List every schedule by name. Shows its next three ticks and its last run, in its own time zone.
 
     \b
     Example:

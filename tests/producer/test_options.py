@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from contract.jobs.options import COMMANDS, SCHEDULABLE, GenerateOptions, SynthesizeOptions, TrainOptions, spelling
 from producer.cli import cli
@@ -84,3 +85,10 @@ def test_the_help_of_schedule_add_names_every_command_that_can_be_scheduled() ->
     assert set(SCHEDULABLE) == {"classify", "train", "evaluate", "generate", "synthesize"}
     for name in SCHEDULABLE:
         assert name in text.partition("Examples")[0]
+
+
+@pytest.mark.parametrize("name", ["models", "schedule"])
+def test_the_help_of_a_group_cuts_no_line_short(name: str) -> None:
+    text = CliRunner().invoke(cli, [name, "--help"], prog_name="imagemill").output
+
+    assert "..." not in text.partition("Commands:")[2]
