@@ -75,7 +75,7 @@ def pin(fields: Mapping[str, Any], kind: str, registry: Registry) -> dict[str, A
 
 
 def encoder(model: Model, kind: JobKind) -> Model:
-    """The model, where it has the encoder that jobs of this kind need; raises InvalidInput."""
+    """Return the model if it has the encoder that jobs of this kind need; raises InvalidInput."""
     if model.family not in ENCODERS:
         raise InvalidInput(
             f"{model.ref} is a {model.family} and has no encoder, which {kind.encoder_option} needs; name a model of "
