@@ -72,25 +72,25 @@ COLUMNS = {
     "model": "The generator, `name@version`.",
     "weights_sha256": "Of the generator's weights.",
 }
-"""What is told of each image in every layout, and what it means."""
+"""The columns that every format has for an image, and what they mean."""
 _SOME = frozenset({"seed", "original", "mse", "position", "predicted", "score"})
-"""Columns that not every kind of job has; its `Provenance` says which it does."""
+"""Columns that only some kinds of jobs have; the `Provenance` of a kind says which."""
 
 
 def columns(spec: ImagesSpec) -> list[str]:
-    """The names in `COLUMNS` that the images of a job have."""
+    """Return the names in `COLUMNS` that the images of a job have."""
     own = provenance(spec).columns
     return [name for name in COLUMNS if name not in _SOME or name in own]
 
 
 def title(spec: ImagesSpec, stats: DatasetStats) -> str:
-    """`digits@1: 600 synthetic images of 10 classes`."""
+    """Return a title such as `digits@1: 600 synthetic images of 10 classes`."""
     classes = len(stats.classes)
     return f"{spec.model}: {stats.accepted:,} synthetic images of {classes:,} class{'es' if classes != 1 else ''}"
 
 
 def command(spec: ImagesSpec, stats: DatasetStats) -> str:
-    """The command that makes these images again."""
+    """Return the command that makes these images again."""
     of = provenance(spec)
     words = [f"imagemill {of.command}", f"--model {spec.model}", *of.options(stats.labels)]
     words += option("size", spec.size or None)
@@ -101,7 +101,7 @@ def command(spec: ImagesSpec, stats: DatasetStats) -> str:
 
 
 def card(spec: ImagesSpec, stats: DatasetStats, layout: Layout, *, end: Status | None = None) -> str:
-    """The dataset card, Markdown; `end` is how the job ended, told of where it was not well."""
+    """Return the dataset card as Markdown; it mentions the `end` of a job that did not succeed."""
     unfinished = ""
     if end is not None and end.state != "succeeded":
         why = end.reason or "this is what it had made until then."
@@ -145,7 +145,7 @@ follows from those of the generator and of that data.
 
 
 def front_matter(spec: ImagesSpec, stats: DatasetStats, layout: Layout) -> str:
-    """The YAML at the top of the card, https://huggingface.co/docs/hub/datasets-cards."""
+    """Return the YAML at the top of the card, https://huggingface.co/docs/hub/datasets-cards."""
     values: dict[str, Any] = {
         "pretty_name": title(spec, stats),
         "task_categories": ["image-classification"],
@@ -168,7 +168,7 @@ def front_matter(spec: ImagesSpec, stats: DatasetStats, layout: Layout) -> str:
 
 
 def size_category(count: int) -> str:
-    """How Hugging Face calls a set of so many examples: `1K<n<10K`."""
+    """Return the size category of Hugging Face, such as `1K<n<10K`."""
     bounds = ((10**3, "1K"), (10**4, "10K"), (10**5, "100K"), (10**6, "1M"), (10**7, "10M"), (10**8, "100M"))
     below = "n"
     for bound, name in bounds:
@@ -221,5 +221,5 @@ def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def image_suffix(spec: ImagesSpec) -> str:
-    """The suffix of every image's file, with its dot."""
+    """Return the suffix of every image file, with its dot."""
     return SUFFIX[spec.image_format]

@@ -1,6 +1,6 @@
-"""Counts what a job that generates has made: candidates and accepted images of each class, and why others were not.
+"""Counts the images of a job: candidates and accepted images of each class, and the reasons for rejection.
 
-It reads indices (`contract.data.image_index`), one at a time; it knows neither where they are nor what becomes.
+It reads indices (`contract.data.image_index`) one at a time, and does not know where they are stored.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 @dataclass(frozen=True, kw_only=True)
 class ClassCount:
-    """One class: `index` is the generator's, `mean_score` the gate's over the accepted ones, None without a gate."""
+    """Counts of one class: `index` is that of the generator, `mean_score` the gate's over accepted images, if any."""
 
     index: int
     label: str
@@ -26,11 +26,11 @@ class ClassCount:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetStats:
-    """What is in the indices of a job.
+    """What the indices of a job hold.
 
-    `classes` are those that have candidates, by the generator's index; their places in it number the classes of a data
-    set. `rejected` counts candidates by reason, `sizes` are (width, height) of accepted images, `bytes` those of
-    their files.
+    `classes` are the classes that have candidates, ordered by the generator's index; their positions are the class
+    numbers of the dataset. `rejected` counts candidates by reason, `sizes` are the (width, height) of accepted images,
+    and `bytes` is the size of their files.
     """
 
     classes: tuple[ClassCount, ...]
@@ -40,12 +40,12 @@ class DatasetStats:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes of a data set, in their order."""
+        """Class names of the dataset, by number."""
         return tuple(found.label for found in self.classes)
 
     @property
     def numbers(self) -> dict[int, int]:
-        """The class of a data set for each index of the generator: 0, 1, 2 … though not all classes were asked for."""
+        """Class number of the dataset for each index of the generator: 0, 1, 2, … even if classes were left out."""
         return {found.index: number for number, found in enumerate(self.classes)}
 
     @property
@@ -58,7 +58,7 @@ class DatasetStats:
 
 
 def count(indices: Iterable[pa.Table]) -> DatasetStats:
-    """The stats of these indices."""
+    """Count the rows of `indices`."""
     labels: dict[int, str] = {}
     candidates: Counter[int] = Counter()
     accepted: Counter[int] = Counter()
@@ -97,7 +97,7 @@ def count(indices: Iterable[pa.Table]) -> DatasetStats:
 
 
 def _grouped(table: pa.Table, keys: list[str], wanted: list[tuple[str, str]]) -> list[tuple]:  # type: ignore[type-arg]
-    """The groups of a table: their keys, then what is wanted of each."""
+    """Group a table; return the keys of each group, then its `wanted` aggregates."""
     # On this thread alone, as in `contract.data.parquet`.
     groups = table.group_by(keys, use_threads=False).aggregate(wanted)
     names = [*keys, *(f"{column}_{what}" for column, what in wanted)]

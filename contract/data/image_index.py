@@ -82,17 +82,17 @@ def schema(kind: str = "generate") -> pa.Schema:
 
 
 def sha256(data: bytes) -> str:
-    """What an index says of a file's bytes."""
+    """Return the sha256 of a file as an index has it."""
     return hashlib.sha256(data).hexdigest()
 
 
 def sample_key(label: int, index: int) -> str:
-    """The stem of an image's members in a tar, without dots, sorted by class and index."""
+    """Return the stem of an image's members in a tar: without dots, and sorting by class and index."""
     return f"{label:05d}-{index:09d}"
 
 
 def tar_of(output: str) -> str:
-    """The address of the tar that belongs to an index."""
+    """Return the address of the tar that belongs to an index."""
     return output.removesuffix(".parquet") + ".tar"
 
 
@@ -121,7 +121,7 @@ def _outcome(store: ObjectStore, spec: ImagesSpec) -> Iterator[ShardCommit]:
 
 
 def read_tar(store: ObjectStore, commit: ShardCommit) -> bytes:
-    """The images of a committed shard, as a tar."""
+    """Return the images of a committed shard as a tar."""
     assert commit.output is not None, "a committed shard of images has an index"
     bucket, key = parse_s3(tar_of(commit.output))
     return store.get(key, bucket=bucket)

@@ -1,7 +1,7 @@
-"""One image or sequence to be labelled, as a line of a manifest, and which names count as images.
+"""Defines an item, the image or sequence that a manifest lists on a line, and which file names count as images.
 
-It knows nothing of where items come from (`producer.sources.images`, `worker.sources.lister`) nor how
-their bytes are read (`worker.sources.fetch`).
+Listing items is left to `producer.sources.images` and `worker.sources.lister`, reading their bytes to
+`worker.sources.fetch`.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ URI_COLUMNS = ("uri", "source-ref")
 FRAMES_COLUMN = "frames"
 
 SHARD_FRAMES = 2**16
-"""Frames in a shard of sequences, at most: it is they that fill memory, and that a lost worker has read in vain."""
+"""The most frames in a shard of sequences; they bound its memory, and the work that is lost with a worker."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """One image, or one sequence of images.
 
-    `key` names it for people, `uri` says where it lives. An item packed in a tar has `tar`, the
-    `s3://` address of the archive, and the `offset` in bytes of its data there. `label` is the class that
-    the source says it has, where somebody wants to know.
+    `key` names it for people, and `uri` is its address. An item packed in a tar also has `tar`, the `s3://` address of
+    the archive, and `offset`, the position of its data there in bytes. `label` is the class that the source gives it,
+    if the job uses labels.
 
-    A sequence of several files has `length`, how many frames there are, and of these in `frames` the ones that are
-    looked at, none where there are too many. It has the address of its folder, with a slash at the end, or of the row
-    that lists it; its `size` is that of `frames` together.
+    A sequence of several files has `length`, the number of its frames, and `frames`, those that the model sees; none if
+    there are too many. Its `uri` is its folder, with a slash at the end, or the row that lists it, and its `size` is
+    the sum over `frames`.
     """
 
     key: str
@@ -72,7 +72,7 @@ class Item:
 
     @staticmethod
     def of_frames(key: str, uri: str, frames: Iterable[Item], *, length: int, label: str | None = None) -> Item:
-        """The sequence of `length` frames of which these are looked at. Those that are packed are in one tar."""
+        """Return a sequence of `length` frames of which the model sees `frames`. Packed frames lie in one tar."""
         found = tuple(frames)
         sizes = [frame.size for frame in found if frame.size is not None]
         return Item(
@@ -86,7 +86,7 @@ class Item:
         )
 
     def thinned(self, most: int) -> Item:
-        """The same, looking at no more than so many frames."""
+        """Return the same sequence with at most `most` of its `frames`, evenly spread."""
         if self.length is None or len(self.frames) <= most:
             return self
         frames = [self.frames[n] for n in spread(len(self.frames), most)]
@@ -94,14 +94,14 @@ class Item:
 
     @property
     def order(self) -> bytes:
-        """What sorts the items of a prefix as they are listed: a folder comes behind everything that is in it."""
+        """The sort key that gives the order of a listing, with a folder after everything in it."""
         return self.uri.encode() + (b"\xff" if self.uri.endswith("/") else b"")
 
     def to_line(self, *, label: bool = False) -> str:
-        """The manifest line, without its line feed, and without the label unless it is wanted.
+        """Return the manifest line without its line feed; with `label`, include the label.
 
-        A frame is its address behind `base`, which is what the addresses have in common, with its size, and with its
-        offset where it is packed.
+        A frame is a list: its address relative to `base`, the common prefix of all frames, then its size and, if it is
+        packed, its offset.
         """
         fields: dict[str, Any] = {
             "key": self.key,
@@ -113,7 +113,7 @@ class Item:
             "length": self.length,
         }
         if self.frames:
-            # By character, then back to a slash: to `commonpath` s3:// is a path, and loses one of its slashes.
+            # By character, then back to a slash: `commonpath` would take s3:// for a path and drop one of its slashes.
             base = os.path.commonprefix([frame.uri for frame in self.frames])  # noqa: RUF071
             base = base[: base.rfind("/") + 1]
             fields["base"] = base
@@ -122,7 +122,7 @@ class Item:
 
     @staticmethod
     def from_line(line: bytes) -> Item:
-        """The item of a manifest line."""
+        """Parse a manifest line."""
         fields = json.loads(line)
         base = fields.pop("base", "")
         if "frames" in fields:
@@ -141,19 +141,19 @@ def _long(frame: list[Any], base: str, tar: str | None) -> Item:
 
 
 def write_manifest(items: Iterable[Item], *, labels: bool = False) -> bytes:
-    """A shard manifest: JSON lines, UTF-8."""
+    """Return a shard manifest as JSON Lines, UTF-8."""
     return "".join(f"{item.to_line(label=labels)}\n" for item in items).encode()
 
 
 def read_manifest(data: bytes) -> list[Item]:
-    """The items of a shard manifest."""
+    """Parse a shard manifest."""
     return [Item.from_line(line) for line in data.split(b"\n") if line]
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file of this name is taken for an image: a known suffix, or none at all.
+    """Return whether a file name counts as an image: a known suffix, or none at all.
 
-    Object stores are full of keys without a suffix, so those are tried; hidden files are not.
+    Keys without a suffix are common in object stores, so they count; hidden files do not.
     """
     path = PurePosixPath(name)
     if path.name.startswith(".") or not path.name or name.endswith("/"):  # the last marks an empty folder
@@ -162,20 +162,20 @@ def is_image_name(name: str) -> bool:
 
 
 def parse_s3(uri: str) -> tuple[str, str]:
-    """Bucket and key of an `s3://bucket/key` address; the key is taken as it stands, `%` and `#` too.
+    """Split an `s3://bucket/key` address into bucket and key; `%` and `#` in the key are literal.
 
-    Raises InvalidSource where there is no bucket.
+    Raises InvalidSource if there is no bucket.
     """
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     if not uri.startswith("s3://") or not bucket:
-        raise InvalidSource(f"{uri!r} is no address in an object store; write it as s3://bucket/prefix.")
+        raise InvalidSource(f"{uri!r} is not an object store address; write it as s3://bucket/prefix.")
     return bucket, key
 
 
 def row_uri(row: dict[str, object], where: str) -> str:
-    """The address that a manifest row carries under `uri` or `source-ref`.
+    """Return the address in the column `uri` or `source-ref` of a manifest row.
 
-    Raises InvalidSource naming the row where it has neither.
+    `where` names the row in the InvalidSource that is raised if it has neither.
     """
     for column in URI_COLUMNS:
         value = row.get(column)
@@ -185,9 +185,10 @@ def row_uri(row: dict[str, object], where: str) -> str:
 
 
 def row_frames(row: dict[str, object], where: str) -> list[str] | None:
-    """The addresses that a manifest row lists under `frames`, in CSV as JSON; None where it has one of its own.
+    """Return the addresses that a manifest row lists in `frames` (in CSV, as JSON), or None if the row has an address.
 
-    Raises InvalidSource naming the row where it has neither, or both, or frames that are no list of addresses.
+    Raises InvalidSource, which names the row as `where`, if it has neither or both, or if `frames` is not a list of
+    addresses.
     """
     addressed = any(isinstance(row.get(column), str) and row[column] for column in URI_COLUMNS)
     frames = row.get(FRAMES_COLUMN)
@@ -195,8 +196,8 @@ def row_frames(row: dict[str, object], where: str) -> list[str] | None:
         try:
             frames = json.loads(frames)
         except ValueError as error:
-            raise InvalidSource(f"{where} has `frames` that are no JSON list: {error}; correct the row.") from error
-    if not isinstance(frames, list):  # with an address, it may be anything: how many there are, say
+            raise InvalidSource(f"{where} has `frames` that are not a JSON list: {error}; correct the row.") from error
+    if not isinstance(frames, list):  # beside an address the column may hold anything, such as a count
         if addressed:
             return None
         raise InvalidSource(
@@ -204,19 +205,21 @@ def row_frames(row: dict[str, object], where: str) -> list[str] | None:
             "them."
         )
     if addressed:
-        raise InvalidSource(f"{where} has an address and a list of `frames`; a row is one or the other.")
+        raise InvalidSource(f"{where} has both an address and a list of `frames`; remove one of them.")
     if not frames or not all(isinstance(frame, str) and frame for frame in frames):
-        raise InvalidSource(f"{where} has `frames` that are no list of addresses; list one or more, each as a text.")
+        raise InvalidSource(
+            f"{where} has `frames` that are not a list of addresses; list one or more, each as a string."
+        )
     return frames
 
 
 def folder_label(path: str) -> str | None:
-    """The class that the path of an image or of a folder of frames says: the folder it is in; None where in none."""
+    """Return the class that a path implies: the name of the folder that holds it, or None at the top."""
     return PurePosixPath(path.lstrip("/")).parent.name or None
 
 
 def item_of(uri: str) -> Item:
-    """The item behind an `s3://`, `http(s)://` or `file://` address."""
+    """Return the item at an `s3://`, `http(s)://` or `file://` address."""
     if uri.startswith("s3://"):
         return Item(key=parse_s3(uri)[1], uri=uri)
     parts = urlsplit(uri)
@@ -224,10 +227,10 @@ def item_of(uri: str) -> Item:
 
 
 def shard_sizes(size: int) -> Iterator[int]:
-    """Items of the first shard, the second and so on: up to `size`, and small ones first.
+    """Yield the number of items of each shard: 64 at first, doubling up to `size`.
 
-    Labelling begins when the first shard is planned: 64 items take 30 ms to list or to pack, 512 take
-    250 ms, which is 3 % of a job of 2,000 photos.
+    Small shards come first because labelling starts with the first one: 64 items take 30 ms to list or pack, 512 take
+    250 ms, 3 % of a job of 2,000 photos.
     """
     first = 64
     while first < size:
@@ -237,9 +240,9 @@ def shard_sizes(size: int) -> Iterator[int]:
 
 
 def sharded(items: Iterable[Item], sizes: Iterator[int], *, max_frames: int = SHARD_FRAMES) -> Iterator[list[Item]]:
-    """Lists of as many items as `sizes` says, the last one shorter.
+    """Yield lists of as many items as `sizes` says; the last may be shorter.
 
-    One is shorter too where another sequence would make more than `max_frames`.
+    A shard also ends early if the next sequence would take it beyond `max_frames`.
     """
     shard: list[Item] = []
     frames, size = 0, next(sizes)

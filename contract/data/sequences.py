@@ -1,6 +1,6 @@
-"""Image sequences: which files are one, in which order, and which of its frames are looked at.
+"""Groups files into image sequences, orders their frames, and chooses which frames a model sees.
 
-It knows names alone, neither where the files are nor what is in them.
+It works on names alone, and knows neither where the files are nor what they hold.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ from typing import Generic, TypeVar
 F = TypeVar("F")
 
 MAX_FRAMES = 100_000
-"""Frames that a sequence may have, looked at or not: an hour at 25 a second is 90,000. While a source is listed, the
-names of a folder are held until it ends, and a bucket may have a million images in one."""
+"""The most frames in a sequence: an hour at 25 frames a second has 90,000. Listing holds the names of a folder until it
+ends, and a bucket may have a million images in one folder."""
 
 MAX_IMAGES = 10
-"""A frame may be as large as an image may, in bytes and in pixels, all frames together so many times as large."""
+"""All frames of a sequence together may be this many times as large as one image, in bytes and in pixels."""
 
 ANIMATIONS = frozenset([".gif", ".webp", ".apng"])
-"""What holds a sequence by itself. A suffix has to tell: to look into a million files is to read them."""
+"""Suffixes of files that hold a sequence. The suffix decides, because looking into a million files would read them."""
 
 
 def spread(count: int, most: int) -> list[int]:
-    """Which of `count` frames are taken where at most `most` are: evenly spread, the first and the last among them."""
+    """Choose at most `most` of `count` frames, evenly spread, with the first and the last; return their numbers."""
     if count <= most:
         return list(range(count))
     return [round(n * (count - 1) / max(1, most - 1)) for n in range(most)]
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
-    """What names are sorted by, so that people agree: `frame-2` before `frame-10`."""
-    parts = re.split("([0-9]+)", name)  # words and numbers by turns, a word first
+    """Return the sort key for natural order: `frame-2` before `frame-10`."""
+    parts = re.split("([0-9]+)", name)  # words and numbers alternate, starting with a word
     return [int(part) if n % 2 else part for n, part in enumerate(parts)], name
 
 
 @dataclass
 class Folder(Generic[F]):
-    """The still images that lie in one folder, the frames of a sequence.
+    """The still images in one folder, which are the frames of a sequence.
 
-    `path` is the folder with a slash at its end, empty for the top; `length` is how many frames there are. Beyond
-    MAX_FRAMES they are counted and not kept.
+    `path` is the folder with a trailing slash, empty for the top; `length` counts the frames. Beyond MAX_FRAMES they
+    are counted but not kept.
     """
 
     path: str
@@ -57,16 +57,16 @@ class Folder(Generic[F]):
             self._frames.clear()
 
     def frames(self, most: int) -> Sequence[F]:
-        """The frames that are looked at, at most so many, in their order; none where there are too many."""
+        """Return at most `most` frames in natural order, evenly spread; none if the folder has more than MAX_FRAMES."""
         ordered = sorted(self._frames, key=lambda found: natural(found[0]))
         return [ordered[n][1] for n in spread(len(ordered), most)]
 
 
 def by_folder(files: Iterable[F], path: Callable[[F], str]) -> Iterator[F | Folder[F]]:
-    """Image files as sequences: an animation as it comes, the stills of a folder when the folder has ended.
+    """Group image files into sequences: yield an animation at once, and the stills of a folder when the folder ends.
 
-    `files` come in the order of their paths, or in any other that keeps what is below a folder together. So no more is
-    held than the folders on the way to the present one.
+    `files` must come in an order that keeps everything below a folder together, such as that of their paths. Then only
+    the folders above the current file are held.
     """
     open: list[Folder[F]] = []
     for file in files:

@@ -1,4 +1,4 @@
-"""Generated images as the two objects of a shard: a tar of files and their JSON, and the index. It knows no store."""
+"""Builds the two objects of a shard of generated images in memory: the tar of files with their JSON, and the index."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Row = dict[str, Any]
 """A row of the index, see `contract.data.image_index.schema`."""
 
 
-_json = json.JSONEncoder(ensure_ascii=False).encode  # made once; `json.dumps` makes one a call
+_json = json.JSONEncoder(ensure_ascii=False).encode  # `json.dumps` would make an encoder a call
 
 
 class Archive:
-    """Collects the images of a shard, in memory: some thousand of them, which the size of a shard bounds."""
+    """Collects the images of a shard in memory: a few thousand, as the shard size bounds them."""
 
     def __init__(self, image_format: ImageFormat) -> None:
         self._suffix = SUFFIX[image_format]
@@ -35,18 +35,18 @@ class Archive:
         self.rows: list[Row] = []
 
     def add(self, row: Row, image: bytes, facts: Mapping[str, object]) -> None:
-        """Keep an image under its key with facts beside it; its hash and its place go into the row."""
+        """Add an image under its key with a JSON of `facts`, and its row with the hash and place of the file."""
         offset = self._size + tarfile.BLOCKSIZE
         self._keep(f"{row['key']}{self._suffix}", image)
         self._keep(f"{row['key']}.json", _json(facts).encode())
         self.rows.append({**row, "sha256": sha256(image), "size": len(image), "offset": offset})
 
     def reject(self, row: Row) -> None:
-        """Keep nothing but the row."""
+        """Add the row of a rejected image, without a file."""
         self.rows.append(row)
 
     def close(self) -> bytes:
-        """The tar."""
+        """Return the tar."""
         return b"".join((*self._members, tar_writer.end(self._size)))
 
     def _keep(self, name: str, data: bytes) -> None:
@@ -57,7 +57,7 @@ class Archive:
 
 
 def index(rows: list[Row], kind: str, extra: Mapping[str, pa.Array] | None = None) -> bytes:
-    """The index of these rows of a job of a kind as Parquet, zstd; `extra` columns behind those of the schema."""
+    """Return the index of `rows` as Parquet (zstd), with `extra` columns after those of the kind's schema."""
     table = pa.Table.from_pylist(rows, schema=schema(kind))
     for name, column in (extra or {}).items():
         table = table.append_column(name, column)
@@ -67,7 +67,7 @@ def index(rows: list[Row], kind: str, extra: Mapping[str, pa.Array] | None = Non
 
 
 def facts(spec: ImagesSpec, row: Row) -> dict[str, object]:
-    """The JSON beside an image in its tar: all that is needed to make it again, and that it is synthetic."""
+    """Return the JSON beside an image in its tar: what it takes to make it again, and that it is synthetic."""
     told = ("label", "label_index", "seed", "index", "predicted", "score", "model", "weights_sha256")
     own = ("original", "mse", "position")
     found: dict[str, object] = {name: row[name] for name in (*told, *own) if row.get(name) is not None}
@@ -76,7 +76,7 @@ def facts(spec: ImagesSpec, row: Row) -> dict[str, object]:
 
 
 def new_row(spec: ImagesSpec, model: Model, label: int, number: int, side: int) -> Row:
-    """The row of an image before it is judged and kept."""
+    """Return the row of an image that is neither judged nor stored yet."""
     return {
         "key": sample_key(label, number),
         "label": model.labels[label],

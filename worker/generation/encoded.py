@@ -1,8 +1,8 @@
-"""Fills a shard with what the encoder and the decoder of a model make of images: reconstructions, interpolations.
+"""Fills a shard with images that a model encodes and decodes: reconstructions and interpolations.
 
     source_images → encoder → means → (points between them) → decoder → images → archive
 
-It knows neither how leases end nor commits: `worker.generation.shard` writes tar and index.
+Writing tar and index is left to `worker.generation.shard`.
 """
 
 from __future__ import annotations
@@ -93,17 +93,20 @@ def written(
 
 
 def mean_squared_errors(source_images: NDArray[np.uint8], images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """The mean squared error of each image [n, h, w, c], float64 [n]; pixels count as 0 to 1."""
+    """Return the mean squared error of each image, float64 [n], with pixels scaled to 0 to 1.
+
+    Both arrays are uint8 [n, h, w, c].
+    """
     apart = (source_images.astype(np.float64) - images) / 255
     found: NDArray[np.float64] = np.square(apart).mean(axis=(1, 2, 3))
     return found
 
 
 def make_reconstructor(resources: Resources) -> ReconstructWork:
-    """What makes reconstructions in this process."""
+    """Return what makes reconstructions in this process."""
     return ReconstructWork(*shared(resources), resources.once(make_source_images))
 
 
 def make_interpolator(resources: Resources) -> InterpolateWork:
-    """What makes interpolations in this process."""
+    """Return what makes interpolations in this process."""
     return InterpolateWork(*shared(resources), resources.once(make_source_images))

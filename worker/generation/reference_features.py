@@ -1,6 +1,6 @@
-"""The real images that generated ones must not copy: their features, as the gate of a synthesis sees them.
+"""Features of the real images that a synthesis must not copy, computed by its gate.
 
-They are computed once a job and kept in the bucket beside the candidates, so that a second worker reads them.
+They are computed once per job and stored in the bucket beside the candidates, where the other workers read them.
 """
 
 from __future__ import annotations
@@ -29,17 +29,20 @@ from worker.generation.selection import normalized
 
 _HELD = 2
 _BLOCK = 1 << 22
-"""Products that are held at a time: 16 MiB."""
+"""Dot products held at a time: 16 MiB of float32."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Features of real images, rows of length 1, float32 [n, d], in the order in which their source is read."""
+    """Features of real images, float32 [n, d] with rows of length 1, in the order of their source."""
 
     unit: NDArray[np.float32]
 
     def nearest(self, unit: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The cosine distance float32 [m] of rows of length 1 [m, d] to the nearest of these, and which, int64 [m]."""
+        """Return the cosine distance of each row to the nearest real image, float32 [m], and its number, int64 [m].
+
+        `unit` is float32 [m, d] with rows of length 1.
+        """
         step = max(1, _BLOCK // max(1, len(self.unit)))
         found = [(unit[at : at + step] @ self.unit.T) for at in range(0, len(unit), step)]
         rows = np.concatenate([part.argmax(axis=1) for part in found])
@@ -49,7 +52,7 @@ class Reference:
 
 @dataclass
 class ReferenceFeatures:
-    """Those of the jobs that this process works on."""
+    """Holds the reference features of the jobs that this process works on."""
 
     store: ObjectStore
     reader: DatasetReader
@@ -58,10 +61,10 @@ class ReferenceFeatures:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def of(self, spec: Synthesize, lease: Lease) -> Reference | None:
-        """The reference of a job, None where it has none to keep away from."""
+        """Return the reference of a job, computing it if no worker has; None if the job has no `--away-from`."""
         if spec.away_from is None:
             return None
-        while not self._lock.acquire(timeout=1.0):  # one thread computes, the others wait for it, and are not stuck
+        while not self._lock.acquire(timeout=1.0):  # one thread computes; the others report progress while they wait
             lease.progress(0, 0)
             lease.check()
         try:
@@ -74,11 +77,11 @@ class ReferenceFeatures:
             self._lock.release()
 
     def known(self, spec: Synthesize) -> Reference | None:
-        """That of a job whose candidates were made, None where it has none, or its candidates are gone."""
+        """Return the stored reference of a job, or None if it has none or its candidates were deleted."""
         return None if spec.away_from is None else self._found.get(spec.id) or self._stored(spec)
 
     def images(self, spec: Synthesize, lease: Lease | None = None) -> Dataset:
-        """The real images themselves, as the generator makes its own: [n, size, size, c]."""
+        """Return the real images in the shape of generated ones, uint8 [n, size, size, c]."""
         assert spec.away_from is not None, "there is a reference"
         pre = self.models.model(spec.model).preprocess
 
@@ -113,5 +116,5 @@ class ReferenceFeatures:
 
 
 def make_reference_features(resources: Resources) -> ReferenceFeatures:
-    """The one that every job of this process shares."""
+    """Return the reference features that all jobs of this process share."""
     return ReferenceFeatures(resources.backend.store, resources.reader, resources.models)

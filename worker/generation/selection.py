@@ -1,6 +1,6 @@
-"""Which candidates of a class are accepted: the first that pass, by index, and are no duplicates of each other.
+"""Selects candidates of one class: the first by index that pass the gate and are not duplicates of each other.
 
-Pure: it depends on features and tests alone, not on who made which candidate when.
+The result depends only on features and verdicts, not on which worker made which candidate when.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ _BLOCK = 256
 
 @dataclass
 class Selection:
-    """What became of the candidates of one class, in the order of their indices."""
+    """The verdict on each candidate of one class, in the order of their indices."""
 
     wanted: int
     dedup: float | None
-    """A candidate that is nearer than this to an accepted one is a duplicate; None: there are none."""
+    """Cosine distance below which a candidate duplicates an accepted one; None to accept duplicates."""
     reasons: list[str | None] = field(default_factory=list)
-    """Why each was rejected; None: accepted."""
+    """Why each candidate was rejected, or None if it was accepted."""
     distances: list[float | None] = field(default_factory=list)
-    """Of each the cosine distance to the nearest accepted one before it; None where it was not measured."""
+    """Cosine distance from each candidate to the nearest accepted one before it, or None if it was not measured."""
     accepted: int = 0
     _kept: NDArray[np.float32] | None = None
 
     def add(self, reasons: Sequence[str | None], features: NDArray[np.float32] | None) -> None:
-        """The next candidates: why the gate rejects each, None where it does not, and features [passing, d] of those.
+        """Add the next candidates.
 
-        None stands for the features where none passes.
+        `reasons` says why the gate rejects each one, None if it passes; `features`, float32 [passing, d], are those of
+        the passing candidates, None if there are none.
         """
         passing = [place for place, reason in enumerate(reasons) if reason is None]
         verdicts: list[str | None] = list(reasons)
@@ -53,7 +54,7 @@ class Selection:
     ) -> None:
         kept = np.empty((0, unit.shape[1]), np.float32) if self._kept is None else self._kept
         close = (unit @ kept.T).max(axis=1, initial=-1)
-        new: list[int] = []  # of this block, which the product did not see
+        new: list[int] = []  # accepted in this block, so not yet in `kept`
         for n, place in enumerate(places):
             if self.accepted == self.wanted:
                 verdicts[place] = "surplus"
@@ -70,7 +71,7 @@ class Selection:
 
 
 def normalized(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows of length 1, so that a product of two is the cosine of their angle."""
+    """Scale rows to length 1, so that the dot product of two is their cosine similarity."""
     norms = np.linalg.norm(features, axis=1, keepdims=True)
     unit: NDArray[np.float32] = (features / np.maximum(norms, 1e-12)).astype(np.float32)
     return unit

@@ -46,10 +46,10 @@ from worker.generation.reference_features import Reference, ReferenceFeatures, m
 from worker.generation.selection import normalized
 
 FEATURES = "features"
-"""The column that an index of candidates has behind the others: those of the gate, float32, null where it rejects."""
+"""The last column of an index of candidates: features of the gate, list of float32, null for a rejected candidate."""
 
 _UNDER_WAY = 8
-"""Groups that wait for their files, so that memory stays flat."""
+"""Groups that may wait to be encoded; bounds the memory."""
 
 
 S = TypeVar("S", bound=ImagesSpec)
@@ -57,17 +57,17 @@ S = TypeVar("S", bound=ImagesSpec)
 
 @dataclass(frozen=True)
 class Filled:
-    """What there is to say of a shard besides the images in its archive."""
+    """What `fill` returns besides the images in the archive."""
 
     left_out: Counter[str] = field(default_factory=Counter)
     """How many source images could not be read, by error code."""
     columns: dict[str, pa.Array] = field(default_factory=dict)
-    """Columns of its index behind the usual ones."""
+    """Columns of the index after those of the schema."""
 
 
 @dataclass(frozen=True)
 class ImagesWork(ShardWork[S]):
-    """What a worker needs to make images; `fill` is what differs from kind to kind."""
+    """Makes shards of images; `fill` differs from kind to kind."""
 
     backend: Backend
     models: Models
@@ -114,7 +114,7 @@ class ImagesWork(ShardWork[S]):
         )
 
     def turn_on_device(self, lease: Lease) -> AbstractContextManager[None]:
-        """A lane of the device. Who waits for it is not stuck, and may be stopped: raises JobStopped or LeaseLost."""
+        """Hold a slot of the device in a `with` block. Raises JobStopped or LeaseLost while it waits for one."""
 
         def waits() -> None:
             lease.progress(lease.ok, lease.errors)
@@ -132,7 +132,7 @@ D = TypeVar("D", Generate, Synthesize)
 
 @dataclass(frozen=True)
 class SampledWork(ImagesWork[D]):
-    """Makes images of latents that are drawn from a seed: a block of them a shard."""
+    """Makes images from latents drawn from a seed: a block of them per shard."""
 
     def block(self, spec: D, lease: Lease) -> CandidateBlock:
         """Return what a shard is to make."""
@@ -164,8 +164,8 @@ class GeneratedWork(SampledWork[Generate]):
         """Put every image of a block into an archive."""
         model = self.models.model(spec.model)
         made: list[tuple[list[Row], Future[list[bytes]]]] = []
-        # The lane is kept for all of them: shards that took turns, group by group, would end at the same time, and
-        # leave the device idle together.
+        # Hold the slot for all groups: shards that took turns would finish at the same time and leave the device idle
+        # together.
         with self.turn_on_device(lease):
             for keys, images in self.images(spec, block, lease):
                 rows = [new_row(spec, model, label, number, spec.size or images.shape[1]) for label, number in keys]
@@ -193,7 +193,7 @@ class CandidateWork(SampledWork[Synthesize]):
         return f"s3://{self.backend.store.bucket}/{JobKeys(spec.id).candidates(shard)}"
 
     def _judge(self, spec: Synthesize, block: CandidateBlock, lease: Lease, archive: Archive) -> pa.Array:
-        """Every candidate of the block into the archive, those that pass as images; their features."""
+        """Put every candidate of a block into the archive, with a file if it passes the gate; return the features."""
         model, gate = self.models.model(spec.model), self.models.model(spec.gate)
         reference = self.reference_features.of(spec, lease)
         features: list[NDArray[np.float32] | None] = []
@@ -233,7 +233,7 @@ def _verdicts(
     features: NDArray[np.float32],
     reference: Reference | None,
 ) -> None:
-    """Write into the rows what the gate says of their images, and why it rejects them."""
+    """Write what the gate finds into the rows: predicted class, score, copy distance, reason for rejection."""
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     scores = odds / odds.sum(axis=1, keepdims=True)
     best = logits.argmax(axis=1)
@@ -253,24 +253,24 @@ def _verdicts(
 
 
 def _encoded(spec: ImagesSpec, images: NDArray[np.uint8]) -> list[bytes]:
-    """The file of each image, at the size that was asked for."""
+    """Return the file of each image, at the size that was asked for."""
     if spec.size and len(images):
         images = pixels.resized(images, spec.size)
     return [encode(image, spec.image_format) for image in images]
 
 
 def make_generator(resources: Resources) -> GeneratedWork:
-    """What makes images for `generate` in this process."""
+    """Return what makes images for `generate` in this process."""
     return GeneratedWork(*shared(resources))
 
 
 def make_candidates(resources: Resources) -> CandidateWork:
-    """What makes candidates for `synthesize` in this process."""
+    """Return what makes candidates for `synthesize` in this process."""
     return CandidateWork(*shared(resources), resources.once(make_reference_features))
 
 
 def shared(resources: Resources) -> tuple[Backend, Models, ThreadPoolExecutor, DeviceSlots]:
-    """The fields of `ImagesWork`; threads and device are those of the process, whatever the kinds of its jobs."""
+    """Return the fields of `ImagesWork`; all kinds of jobs share the threads and the device of the process."""
     return resources.backend, resources.models, resources.once(_make_encoders), resources.once(_make_device_slots)
 
 

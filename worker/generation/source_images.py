@@ -1,4 +1,4 @@
-"""The images that a job encodes, as pixels of the size of its model: those of a shard, or some of them for its page."""
+"""Reads the images that a job encodes, as pixels of the size that its model takes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from worker.execution.resources import Resources
 
 @dataclass(frozen=True)
 class SourceImages:
-    """Reads them again whenever they are asked for: they are the user's, and the tars hold no copy."""
+    """Reads source images on every call: they belong to the user, and the tars of a job hold no copy."""
 
     store: ObjectStore
     reader: DatasetReader
@@ -35,9 +35,9 @@ class SourceImages:
         places: Sequence[int] | None = None,
         seen: Callable[[int], None] = lambda _: None,
     ) -> Block:
-        """Those of a shard of a planned job, or the ones at these places in it, which `Block.places` count then.
+        """Return the source images of one shard, or only those at `places`, to which `Block.places` then refers.
 
-        Raises InvalidSource for a class that the model does not know.
+        `seen` gets the number of images read so far. Raises InvalidSource for a class that the model does not know.
         """
         wanted = self._wanted(spec)
         if source_kind(spec.source.kind).arrays is not None:
@@ -53,7 +53,7 @@ class SourceImages:
         return self.reader.block(spec.source, chosen, wanted, seen)
 
     def ends(self, spec: Interpolate) -> NDArray[np.uint8]:
-        """The two images of an interpolation, [2, size, size, c]; raises InvalidSource where one cannot be read."""
+        """Return the ends of an interpolation, uint8 [2, size, size, c]; raises InvalidSource if one is unreadable."""
         wanted, found = self._wanted(spec), []
         for end in spec.ends:
             item = replace(item_of(end.uri), label=wanted.classes[spec.classes[0]])
@@ -67,10 +67,10 @@ class SourceImages:
     def _wanted(self, spec: EncodedSpec) -> Wanted:
         model = self.models.model(spec.model)
         pre = model.preprocess
-        # What was not learnt from is what a reconstruction is judged by.
+        # The test part: a reconstruction is judged by images that the model did not learn from.
         return Wanted(size=pre.size, channels=pre.channels, classes=model.labels, part="test")
 
 
 def make_source_images(resources: Resources) -> SourceImages:
-    """The one that every job of this process shares."""
+    """Return the reader that all jobs of this process share."""
     return SourceImages(resources.backend.store, resources.reader, resources.models)

@@ -1,6 +1,8 @@
-"""Runs a verify job: images of an earlier job, generated again from their records and compared with their files.
+"""Verifies a job: generates a sample of its images again from their records, and compares them with their files.
 
-lease → records → images → files → pixels, side by side → commit → ledger
+    records → images → files → pixels, side by side → figures
+
+An image is identical (the same bytes), within the tolerance (pixels differ by at most 1 of 255 levels), or different.
 """
 
 from __future__ import annotations
@@ -34,12 +36,12 @@ from worker.execution.resources import Resources
 from worker.generation.archive import Row
 
 _TOLERANCE = 1
-"""Levels of 255: what another size of batch, or another kind of processor, may change in a pixel."""
+"""Levels of 255 by which another batch size or another kind of processor may change a pixel."""
 
 
 @dataclass(frozen=True)
 class VerifyWork(ShardWork[Verify]):
-    """What a worker needs to verify."""
+    """Verifies jobs; one a process."""
 
     backend: Backend
     models: Models
@@ -55,7 +57,9 @@ class VerifyWork(ShardWork[Verify]):
         """Generate a sample of the images again, and compare."""
         made = read_images(self.backend.store, spec.job)
         if not kind_of(made).seeded:
-            raise JobConflict(f"{spec.job} was made of other images, which its records do not hold.")
+            raise JobConflict(
+                f"{spec.job} was made of other images, which its records do not hold, so it cannot be verified."
+            )
         made = cast("SampledSpec", made)
         chosen = list(self._chosen(spec, made))
         plan = Plan(shards=1, items=len(chosen), skipped=0)
@@ -74,7 +78,7 @@ class VerifyWork(ShardWork[Verify]):
             new = encode(image, made.image_format)
             apart = 0 if new == file else self._apart(new, file, row["width"])
             worst = max(worst, apart)
-            found["identical" if new == file else "near"] += apart <= _TOLERANCE
+            found["identical" if new == file else "within_tolerance"] += apart <= _TOLERANCE
             if apart > _TOLERANCE:
                 differing.append(row["key"])
             lease.progress(sum(found.values()), 0)
@@ -82,7 +86,8 @@ class VerifyWork(ShardWork[Verify]):
         if differing:
             raise ModelError(
                 f"{len(differing)} of {len(chosen)} images of {spec.job} differ from what {spec.model} makes now, by "
-                f"up to {worst} of 255 levels; the first is {differing[0]}, so they or the weights were changed."
+                f"up to {worst} of 255 levels ({found['identical']} are identical, {found['within_tolerance']} within "
+                f"{_TOLERANCE} level); the first is {differing[0]}, so the images or the weights were changed."
             )
         return ShardCommit(
             shard=lease.shard,
@@ -93,6 +98,7 @@ class VerifyWork(ShardWork[Verify]):
             metrics={
                 "compared": float(len(chosen)),
                 "identical": float(found["identical"]),
+                "within_tolerance": float(found["within_tolerance"]),
                 "max_difference": float(worst),
             },
             runtime=generator.name,
@@ -100,9 +106,9 @@ class VerifyWork(ShardWork[Verify]):
         )
 
     def _chosen(self, spec: Verify, made: ImagesSpec) -> Iterator[tuple[Row, bytes]]:
-        """Records of the sample, spread evenly over all accepted images, with their files.
+        """Yield the records of the sample, spread evenly over all accepted images, with their files.
 
-        Raises ObjectDamaged where a file is not what its record says.
+        Raises ObjectDamaged if a file is not what its record says.
         """
         shards = list(image_index.shards(self.backend.store, made))
         total = sum(sum(table["accepted"].to_pylist()) for _, table in shards)
@@ -128,7 +134,7 @@ class VerifyWork(ShardWork[Verify]):
                     yield row, data
 
     def _apart(self, one: bytes, other: bytes, side: int) -> int:
-        """The largest difference of two images in a channel of a pixel, in levels."""
+        """Return the largest difference of two images in a channel of a pixel, in levels."""
         first, second = (
             decode(data, side, crop=1.0, interpolation="bicubic", max_pixels=self.max_pixels).pixels.astype(np.int16)
             for data in (one, other)
@@ -137,5 +143,5 @@ class VerifyWork(ShardWork[Verify]):
 
 
 def make_work(resources: Resources) -> VerifyWork:
-    """What verifies in this process."""
+    """Return what verifies in this process."""
     return VerifyWork(resources.backend, resources.models, resources.settings.max_image_pixels)

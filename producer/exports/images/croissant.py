@@ -64,7 +64,7 @@ CONTEXT: Node = {
     "subField": "cr:subField",
     "transform": "cr:transform",
 }
-"""The context of the specification, word for word: readers warn of any other."""
+"""The context of the specification, verbatim: readers warn about any other."""
 
 _FORMATS = {
     ".tar": "application/x-tar",
@@ -86,7 +86,7 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file of a data set: its path from the folder of the metadata, sha256 and bytes."""
+    """A file of a dataset: its path relative to the metadata, its sha256 and its size in bytes."""
 
     name: str
     sha256: str
@@ -103,7 +103,7 @@ class Records:
 
 
 def data_file(name: str, data: bytes) -> DataFile:
-    """The entry of these bytes."""
+    """Return the entry of a file that holds `data`."""
     return DataFile(name, hashlib.sha256(data).hexdigest(), len(data))
 
 
@@ -154,7 +154,7 @@ def joined(spec: ImagesSpec, suffix: str, told: Mapping[str, Any]) -> list[Node]
 
 
 def _classes(stats: DatasetStats) -> Node:
-    """The classes by their numbers in the data set."""
+    """Return the record set of the classes, by their numbers in the dataset."""
     data = [
         {"classes/label": number, "classes/name": found.label, "classes/images": found.accepted}
         for number, found in enumerate(stats.classes)

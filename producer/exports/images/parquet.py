@@ -72,7 +72,7 @@ def has_candidates(spec: ImagesSpec) -> bool:
 
 
 def schema(spec: ImagesSpec, stats: DatasetStats) -> pa.Schema:
-    """The columns of the file, with what `datasets` makes of them."""
+    """Return the columns of the file, with the features that `datasets` reads from their metadata."""
     types = {column.name: column.type for column in image_index.schema(spec.kind)}
     told = {name: types[name] for name in columns(spec) if name != "label"}
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

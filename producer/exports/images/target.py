@@ -1,7 +1,4 @@
-"""The folder that a data set is written to: whose it is, and files that appear when they are whole.
-
-It knows no format.
-"""
+"""The folder that a dataset is written to. Its files appear once they are complete. It knows no format."""
 
 from __future__ import annotations
 
@@ -19,9 +16,9 @@ OWNER = ".imagemill-export"
 
 
 class Target:
-    """A folder of one export. What is written into it again replaces what was there.
+    """The folder of one export; writing a file again replaces it.
 
-    Raises InvalidInput where the folder has files that are not of this export: they would be taken for generated.
+    Raises InvalidInput if the folder has files of anything else, which could be mistaken for generated images.
     """
 
     def __init__(self, folder: Path, job: str, format: str) -> None:
@@ -30,12 +27,12 @@ class Target:
         if folder.exists() and not folder.is_dir():
             raise InvalidInput(f"{folder} is a file; name a folder with -o.")
         mark = folder / OWNER
-        # The mark alone is what an export leaves that was refused.
+        # An export that was refused leaves the mark alone.
         used = folder.exists() and any(path != mark for path in folder.iterdir())
         if used and not self._owns(mark):
             raise InvalidInput(
                 f"{folder} is not empty and holds no export of {job} as {format}; name a new folder, so that no other "
-                "file is taken for one of this data set."
+                "file is mistaken for part of this dataset."
             )
         folder.mkdir(parents=True, exist_ok=True)
         mark.write_text(self._owner, "utf-8")
@@ -48,7 +45,7 @@ class Target:
 
     @contextmanager
     def writing(self, *names: str) -> Iterator[list[BinaryIO]]:
-        """Open files; they get their names together when all are whole, and leave nothing behind otherwise."""
+        """Open files that get their names together once all are complete; on an error none of them remains."""
         parts = [self.part(name) for name in names]
         try:
             with ExitStack() as stack:
@@ -65,13 +62,13 @@ class Target:
             file.write(data)
 
     def part(self, name: str) -> Path:
-        """Where a file is until it is whole; its folder is made."""
+        """Return the temporary path of a file, and make its folder."""
         path = self.path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.with_name(f".{path.name}.part")
 
     def entry(self, name: str) -> DataFile:
-        """A file that is there, for the metadata."""
+        """Return the metadata entry of a written file."""
         path = self.path(name)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

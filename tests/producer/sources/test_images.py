@@ -213,10 +213,10 @@ def test_a_column_of_frames_is_enough(tmp_path: Path, suffix: str) -> None:
     ("row", "says"),
     [
         ('{"frames": []}', "list one or more"),
-        ('{"frames": ["a.png", 2]}', "each as a text"),
+        ('{"frames": ["a.png", 2]}', "each as a string"),
         ('{"frames": "a.png"}', "nor a list of `frames`"),
-        ('{"frames": "[a.png]"}', "no JSON list"),
-        ('{"uri": "a.gif", "frames": ["a.png"]}', "a row is one or the other"),
+        ('{"frames": "[a.png]"}', "not a JSON list"),
+        ('{"uri": "a.gif", "frames": ["a.png"]}', "both an address and a list of `frames`"),
         ('{"frames": ["a.png", "s3://b/1.png"]}', "put local paths and remote"),
     ],
 )
