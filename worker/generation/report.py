@@ -7,8 +7,10 @@ It reads only what is committed, so a page can be written again.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -19,11 +21,13 @@ from contract.data.provenance import provenance
 from contract.errors import ObjectNotFound
 from contract.jobs.lifecycle import Backend, read_commit
 from contract.jobs.results import committed
-from contract.jobs.specs import Generate, SampledSpec, Synthesize
+from contract.jobs.specs import Generate, Synthesize
+from contract.jobs.status import ShardCommit
 from worker.datasets.dataset import evenly
 from worker.engine.images.decode import decode
 from worker.execution.model_cache import Models
 from worker.execution.resources import Resources
+from worker.generation.archive import Row
 from worker.generation.reference_features import Reference, ReferenceFeatures, make_reference_features
 from worker.generation.report_page import write_page
 from worker.generation.report_rows import Gathered, read_files
@@ -41,56 +45,110 @@ _LEAST = 6
 
 
 @dataclass(frozen=True)
-class GeneratedReport:
-    """Writes the pages of generate and synthesize jobs."""
+class Judged:
+    """What the page of a synthesis says besides what the page of every sampled job does."""
+
+    scores: GateScores | None = None
+    nearest: Nearest | None = None
+    compared: distances.Distances | None = None
+    features: str = ""
+
+
+S = TypeVar("S", Generate, Synthesize)
+
+
+@dataclass(frozen=True)
+class SampledReport(ABC, Generic[S]):
+    """Writes the pages of jobs that draw images from a seed."""
 
     backend: Backend
     models: Models
-    reference_features: ReferenceFeatures
     max_pixels: int
 
-    def write(self, spec: SampledSpec, counted: dataset_stats.DatasetStats) -> dict[str, float]:
+    @abstractmethod
+    def enough(self, found: Gathered, counted: dataset_stats.DatasetStats) -> bool:
+        """Return whether the rows gathered so far are all that the page needs."""
+
+    @abstractmethod
+    def wanted(self, spec: S, candidates: int) -> int:
+        """Return how many images of a class were asked for, of which `candidates` were made."""
+
+    def judge(self, spec: S, found: Gathered, files: Mapping[str, bytes]) -> Judged:
+        """Return what the gate and the training images say of the images."""
+        return Judged()
+
+    def write(self, spec: S, counted: dataset_stats.DatasetStats) -> dict[str, float]:
         """Write the page of a job that made `counted`; return the figures that `imagemill show` prints."""
-        found = Gathered()
+        found: Gathered = Gathered()
         for commit, table in image_index.shards(self.backend.store, spec):
             found.add(commit, table.to_pylist())
-            if isinstance(spec, Generate) and found.pictured(counted):
-                break  # shards are in the order of the images, and without a gate there is nothing else to count
+            if self.enough(found, counted):
+                break
         model = self.models.model(spec.model)
         counts = {one.index: one for one in counted.classes}
         classes = [
-            _count(spec, model.labels[label], counts.get(label), found.rejects.get(label, {})) for label in spec.classes
+            self._count(spec, model.labels[label], counts.get(label), found.rejects.get(label, {}))
+            for label in spec.classes
         ]
         shown = [spec.classes[place] for place in generated.pictured(classes)]
-        wanted = [one for label in shown for one in found.first.get(label, [])]
-        files = read_files(self.backend.store, [*wanted, *((commit, row) for _, commit, row in found.nearest)])
+        examples: list[tuple[ShardCommit, Row]] = [one for label in shown for one in found.first.get(label, [])]
+        files = read_files(self.backend.store, [*examples, *((commit, row) for _, commit, row in found.nearest)])
         places = {label: place for place, label in enumerate(spec.classes)}
         images = {
             places[label]: np.stack([self._pixels(files[row["key"]], row["width"]) for _, row in found.first[label]])
             for label in shown
             if found.first.get(label)
         }
-        nearest = compared = scores = None
-        if isinstance(spec, Synthesize):
-            accepted, rejected = (np.array(part, np.float32) for part in found.scores)
-            scores = GateScores(accepted, rejected, spec.min_score)
-            reference = self.reference_features.known(spec)
-            if reference is not None:
-                nearest = self._nearest(spec, found, files)
-                compared = self._distances(spec, reference)
+        judged = self.judge(spec, found, files)
         sections = generated.sections(
-            Synthesis(
-                tuple(classes),
-                images,
-                scores,
-                nearest,
-                compared,
-                features=f"{spec.gate}, normalized to length 1" if isinstance(spec, Synthesize) else "",
-            )
+            Synthesis(tuple(classes), images, judged.scores, judged.nearest, judged.compared, features=judged.features)
         )
         title = f"{provenance(spec).title} of {spec.model}"
         write_page(self.backend.store, spec, title, f"seed {spec.seed}", sections)
-        return _headline(compared)
+        return _headline(judged.compared)
+
+    def _count(
+        self, spec: S, name: str, found: dataset_stats.ClassCount | None, rejects: Mapping[str, int]
+    ) -> ClassCount:
+        accepted, candidates = (found.accepted, found.candidates) if found else (0, 0)
+        return ClassCount(name, self.wanted(spec, candidates), accepted, candidates, rejects)
+
+    def _pixels(self, data: bytes, side: int) -> NDArray[np.uint8]:
+        return decode(data, side, crop=1.0, interpolation="bicubic", max_pixels=self.max_pixels).pixels
+
+
+@dataclass(frozen=True)
+class GeneratedReport(SampledReport[Generate]):
+    """Writes the pages of generate jobs."""
+
+    def enough(self, found: Gathered, counted: dataset_stats.DatasetStats) -> bool:
+        # Shards are in the order of the images, and without a gate there is nothing else to count.
+        return found.pictured(counted)
+
+    def wanted(self, spec: Generate, candidates: int) -> int:
+        return candidates
+
+
+@dataclass(frozen=True)
+class SynthesizedReport(SampledReport[Synthesize]):
+    """Writes the pages of synthesize jobs."""
+
+    reference_features: ReferenceFeatures
+
+    def enough(self, found: Gathered, counted: dataset_stats.DatasetStats) -> bool:
+        return False
+
+    def wanted(self, spec: Synthesize, candidates: int) -> int:
+        return spec.per_class
+
+    def judge(self, spec: Synthesize, found: Gathered, files: Mapping[str, bytes]) -> Judged:
+        """Return scores of the gate and, if there are training images, what is nearest to them and how far all are."""
+        accepted, rejected = (np.array(part, np.float32) for part in found.scores)
+        scores, features = GateScores(accepted, rejected, spec.min_score), f"{spec.gate}, normalized to length 1"
+        reference = self.reference_features.known(spec)
+        if reference is None:
+            return Judged(scores, features=features)
+        return Judged(scores, self._nearest(spec, found, files), self._distances(spec, reference), features)
 
     def _nearest(self, spec: Synthesize, found: Gathered, files: Mapping[str, bytes]) -> Nearest | None:
         """Return the accepted images nearest to a training image, with that image, at the generator's size."""
@@ -126,18 +184,6 @@ class GeneratedReport:
                 parts.append(column.flatten().to_numpy().reshape(int(keep.sum()), -1))
         return normalized(np.concatenate(parts)) if parts else np.empty((0, 1), np.float32)
 
-    def _pixels(self, data: bytes, side: int) -> NDArray[np.uint8]:
-        return decode(data, side, crop=1.0, interpolation="bicubic", max_pixels=self.max_pixels).pixels
-
-
-def _count(
-    spec: SampledSpec, name: str, found: dataset_stats.ClassCount | None, rejects: Mapping[str, int]
-) -> ClassCount:
-    accepted, candidates = (found.accepted, found.candidates) if found else (0, 0)
-    return ClassCount(
-        name, spec.per_class if isinstance(spec, Synthesize) else candidates, accepted, candidates, rejects
-    )
-
 
 def _headline(compared: distances.Distances | None) -> dict[str, float]:
     if compared is None:
@@ -152,7 +198,16 @@ def _headline(compared: distances.Distances | None) -> dict[str, float]:
     }
 
 
-def make_report(resources: Resources) -> Callable[[SampledSpec, dataset_stats.DatasetStats], dict[str, float]]:
-    """Return the function that writes these pages in this process."""
-    features, limit = resources.once(make_reference_features), resources.settings.max_image_pixels
-    return GeneratedReport(resources.backend, resources.models, features, limit).write
+def make_generated_report(
+    resources: Resources,
+) -> Callable[[Generate, dataset_stats.DatasetStats], dict[str, float]]:
+    """Return the function that writes the pages of generate jobs in this process."""
+    return GeneratedReport(resources.backend, resources.models, resources.settings.max_image_pixels).write
+
+
+def make_synthesized_report(
+    resources: Resources,
+) -> Callable[[Synthesize, dataset_stats.DatasetStats], dict[str, float]]:
+    """Return the function that writes the pages of synthesize jobs in this process."""
+    limit, features = resources.settings.max_image_pixels, resources.once(make_reference_features)
+    return SynthesizedReport(resources.backend, resources.models, limit, features).write

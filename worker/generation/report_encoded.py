@@ -8,9 +8,11 @@ It reads only what is committed, and source images that are still there, so a pa
 from __future__ import annotations
 
 import heapq
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,26 +63,40 @@ class _Errors:
         return [one for label in sorted(self.first) for one in self.first[label][:each]][:PAIRS]
 
 
+S = TypeVar("S", Reconstruct, Interpolate)
+
+
 @dataclass(frozen=True)
-class EncodedReport:
-    """Writes the pages of reconstruct and interpolate jobs."""
+class EncodedReport(ABC, Generic[S]):
+    """Writes the pages of jobs that encode images."""
 
     backend: Backend
     models: Models
     source_images: SourceImages
     max_pixels: int
 
-    def write(self, spec: EncodedSpec, _: DatasetStats) -> dict[str, float]:
+    @abstractmethod
+    def draw(self, spec: S) -> tuple[tuple[Section, ...], dict[str, float]]:
+        """Return the sections of the page, and the figures that `imagemill show` prints."""
+
+    def write(self, spec: S, _: DatasetStats) -> dict[str, float]:
         """Write the page of a job; return the figures that `imagemill show` prints."""
-        if isinstance(spec, Interpolate):
-            sections, figures = self._way(spec), {"steps": float(spec.steps)}
-        else:
-            sections, figures = self._reconstructions(spec)
+        sections, figures = self.draw(spec)
         title = f"{provenance(spec).title} by {spec.model}"
         write_page(self.backend.store, spec, title, spec.source.label, sections)
         return figures
 
-    def _reconstructions(self, spec: Reconstruct) -> tuple[tuple[Section, ...], dict[str, float]]:
+    def _pixels(self, spec: EncodedSpec, data: bytes) -> NDArray[np.uint8]:
+        """Decode a generated image at the size of the model, which its source image has here too."""
+        side = self.models.model(spec.model).preprocess.size
+        return decode(data, side, crop=1.0, interpolation="bicubic", max_pixels=self.max_pixels).pixels
+
+
+@dataclass(frozen=True)
+class ReconstructedReport(EncodedReport[Reconstruct]):
+    """Writes the pages of reconstruct jobs."""
+
+    def draw(self, spec: Reconstruct) -> tuple[tuple[Section, ...], dict[str, float]]:
         found = _Errors()
         for commit, table in image_index.shards(self.backend.store, spec):
             found.add(commit, table.to_pylist())
@@ -124,7 +140,12 @@ class EncodedReport:
         made = np.stack([self._pixels(spec, files[row["key"]]) for row in rows])
         return Pairs(np.stack([source_images[row["index"]] for row in rows]), made, [row["mse"] for row in rows])
 
-    def _way(self, spec: Interpolate) -> tuple[Section, ...]:
+
+@dataclass(frozen=True)
+class InterpolatedReport(EncodedReport[Interpolate]):
+    """Writes the pages of interpolate jobs."""
+
+    def draw(self, spec: Interpolate) -> tuple[tuple[Section, ...], dict[str, float]]:
         shown = set(encoded.thinned(spec.steps))
         wanted = [
             (commit, row)
@@ -139,15 +160,20 @@ class EncodedReport:
         except InvalidSource:
             ends = None
         name = self.models.model(spec.model).labels[spec.classes[0]]
-        return encoded.interpolation_sections(ends, way, spec.steps, [end.label for end in spec.ends], name)
-
-    def _pixels(self, spec: EncodedSpec, data: bytes) -> NDArray[np.uint8]:
-        """Decode a generated image at the size of the model, which its source image has here too."""
-        side = self.models.model(spec.model).preprocess.size
-        return decode(data, side, crop=1.0, interpolation="bicubic", max_pixels=self.max_pixels).pixels
+        sections = encoded.interpolation_sections(ends, way, spec.steps, [end.label for end in spec.ends], name)
+        return sections, {"steps": float(spec.steps)}
 
 
-def make_report(resources: Resources) -> Callable[[EncodedSpec, DatasetStats], dict[str, float]]:
-    """Return the function that writes these pages in this process."""
+def make_reconstructed_report(resources: Resources) -> Callable[[Reconstruct, DatasetStats], dict[str, float]]:
+    """Return the function that writes the pages of reconstruct jobs in this process."""
+    return ReconstructedReport(*_shared(resources)).write
+
+
+def make_interpolated_report(resources: Resources) -> Callable[[Interpolate, DatasetStats], dict[str, float]]:
+    """Return the function that writes the pages of interpolate jobs in this process."""
+    return InterpolatedReport(*_shared(resources)).write
+
+
+def _shared(resources: Resources) -> tuple[Backend, Models, SourceImages, int]:
     images, limit = resources.once(make_source_images), resources.settings.max_image_pixels
-    return EncodedReport(resources.backend, resources.models, images, limit).write
+    return resources.backend, resources.models, images, limit
