@@ -52,6 +52,11 @@ class JobKeys:
         return f"{self.root}spec.json"
 
     @property
+    def numerics(self) -> str:
+        """Kind of device and precision of every shard; written once, by the first shard that needs it."""
+        return f"{self.root}numerics.json"
+
+    @property
     def plan_prefix(self) -> str:
         return f"{self.root}plan/"
 

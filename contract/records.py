@@ -7,6 +7,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 Precision = Literal["auto", "fp32", "bf16"]
+Computed = Literal["fp32", "bf16"]
+"""What `auto` can come to."""
+Numerics = Literal["one", "any"]
 ImageFormat = Literal["png", "webp", "jpeg"]
 
 

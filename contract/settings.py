@@ -11,7 +11,7 @@ import json
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     reconcile_seconds: float = Field(10.0, gt=0, description="Time between two ticks of the reconciler.")
     max_attempts: int = Field(3, ge=1, description="Workers a shard may kill before it is bisected.")
     checkpoint_seconds: float = Field(60.0, gt=0, description="Time between two checkpoints of a training, at most.")
+    worker_wait_seconds: float = Field(
+        60.0, ge=0, description="Seconds a job waits for a worker with the device and precision it needs, then fails."
+    )
     stall_seconds: float = Field(300.0, gt=0, description="A worker without progress for so long exits.")
     visibility_timeout: int = Field(3600, ge=1, description="Seconds until Redis hands a task out again.")
     store_patience_seconds: float = Field(120.0, ge=0, description="How long a silent store is waited for.")
@@ -50,6 +53,9 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(100_000_000, ge=1, description="Larger images become error rows.")
 
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    native_bf16: Literal["auto", "on", "off"] = Field(
+        "auto", description="Whether the hardware has bf16; on and off pretend, so that tests see other machines."
+    )
     runtime: str = Field("auto", pattern="^(auto|openvino|torch)$", description="What runs the model.")
     threads: int = Field(0, ge=0, description="Cores a worker uses; 0: all that it may.")
     batch_size: int = Field(0, ge=0, description="Images a forward pass; 0: the runtime's best.")

@@ -9,10 +9,11 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from contract.backend.ledger import Ledger
@@ -58,7 +59,17 @@ def make_servers(data: Path, **settings: Any) -> tuple[list[Service], Settings]:
 class Mill:
     """Start with `running`; `client` is a producer's client of it."""
 
-    def __init__(self, data: Path, workers: int, app: str = "worker.app", *, clocks: int = 1, **settings: Any) -> None:
+    def __init__(
+        self,
+        data: Path,
+        workers: int,
+        app: str = "worker.app",
+        *,
+        clocks: int = 1,
+        native_bf16: Sequence[str] = (),
+        **settings: Any,
+    ) -> None:
+        """`native_bf16` is on or off for each worker; else it is what this machine has."""
         servers, self.settings = make_servers(data, **{**TIMES, **settings})
         self.environment = {**os.environ, **variables(self.settings), "IMAGEMILL_THREADS": "1"}
         program = [sys.executable, "-m", "celery", "-A", app]
@@ -84,7 +95,9 @@ class Mill:
             ),
             *(
                 self._service(
-                    f"worker-{n}", [*program, "worker", "-Q", ",".join(WORKER_QUEUES), "-n", f"worker-{n}@%h", *quiet]
+                    f"worker-{n}",
+                    [*program, "worker", "-Q", ",".join(WORKER_QUEUES), "-n", f"worker-{n}@%h", *quiet],
+                    {"IMAGEMILL_NATIVE_BF16": native_bf16[n]} if native_bf16 else {},
                 )
                 for n in range(workers)
             ),
@@ -93,8 +106,8 @@ class Mill:
         self.supervisor = Supervisor(services, data / "logs")
         self.client = Client(self.settings)
 
-    def _service(self, name: str, command: list[str]) -> Service:
-        return Service(name=name, command=command, env=self.environment, cwd=ROOT, stop_seconds=20)
+    def _service(self, name: str, command: list[str], told: Mapping[str, str] = MappingProxyType({})) -> Service:
+        return Service(name=name, command=command, env={**self.environment, **told}, cwd=ROOT, stop_seconds=20)
 
     @contextmanager
     def running(self) -> Iterator[Mill]:

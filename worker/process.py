@@ -20,7 +20,7 @@ from contract.backend.broker import Queues
 from contract.backend.ledger import Ledger, Step
 from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, InvalidInput, JobFailed, ServiceUnavailable, WorkerUnfit
-from contract.jobs.kinds import JobKind, kind_of
+from contract.jobs.kinds import KINDS, JobKind, kind_of
 from contract.jobs.lifecycle import Backend, read_spec
 from contract.jobs.paths import load
 from contract.settings import Settings
@@ -36,6 +36,8 @@ EXIT_STALLED = 70
 """A worker's shard made no progress for `IMAGEMILL_STALL_SECONDS`; start the worker again."""
 EXIT_UNFIT = 72
 """A worker cannot load its own code, as after an upgrade in place; start the worker again."""
+RUNS_MODELS = {kind.queue for kind in KINDS.values()}
+"""The queues of shards."""
 _BEAT_SECONDS = 2.0
 _BEAT_TTL = 15.0
 
@@ -169,15 +171,27 @@ class Process:
                 log.error("The built-in model could not be loaded: %s", error)
             except ImportError as error:
                 self.unfit(error)
-        started = time.time()
+        told = {"started_at": f"{time.time():.3f}", **self._capabilities()}
         while True:
             try:
-                self.backend.ledger.beat(self.resources.name, _BEAT_TTL, started_at=f"{started:.3f}", **self._vitals())
+                self.backend.ledger.beat(self.resources.name, _BEAT_TTL, **told, **self._vitals())
             except ServiceUnavailable as error:
                 log.warning("No heartbeat: %s", error)
             self._watch()
             if self._stop.wait(_BEAT_SECONDS):
                 return
+
+    def _capabilities(self) -> dict[str, str]:
+        """Return what this worker can compute on and in, for its heartbeat; nothing if it runs no models."""
+        if not RUNS_MODELS & set(self._queues):
+            return {}
+        from worker.execution.capabilities import of_this_process
+
+        try:
+            return self.resources.once(of_this_process).heartbeat()
+        except (ImagemillError, ImportError) as error:
+            log.error("What this worker can compute in is not known: %s", error)
+            return {}
 
     def _vitals(self) -> dict[str, str | int]:
         vitals: dict[str, str | int] = {
@@ -205,6 +219,11 @@ class Process:
 
 
 def _make_runner(resources: Resources) -> JobRunner:
+    from worker.execution.capabilities import Fit, of_this_process
     from worker.execution.job_runner import JobRunner
 
-    return JobRunner(resources.name, resources.backend, resources.renewer, resources.settings.max_attempts)
+    settings = resources.settings
+    fit = Fit(
+        resources.backend, resources.once(of_this_process), resources.leaving, wait_seconds=settings.worker_wait_seconds
+    )
+    return JobRunner(resources.name, resources.backend, resources.renewer, fit, settings.max_attempts)

@@ -115,6 +115,21 @@ class Ledger:
         with self._mapped():
             return cast("str | None", self.redis.hget(self.keys.job(id)[0], "kind"))
 
+    def unmet(self, id: str) -> float:
+        """Return the seconds since a worker first found that no live worker can run the job; 0 the first time."""
+        job = self.keys.job(id)[0]
+        with self._mapped():
+            seconds, micros = self.redis.time()
+            now = seconds + micros / 1e6
+            if not self.redis.exists(job) or self.redis.hsetnx(job, "unmet_since", f"{now:.3f}"):
+                return 0.0
+            return now - float(cast("str | None", self.redis.hget(job, "unmet_since")) or now)
+
+    def met(self, id: str) -> None:
+        """Forget what `unmet` counts from: there is a worker that can run the job."""
+        with self._mapped():
+            self.redis.hdel(self.keys.job(id)[0], "unmet_since")
+
     def retry_number(self, id: str) -> int:
         """Return how often the job was retried."""
         with self._mapped():

@@ -52,6 +52,10 @@ class JobKind:
     report: ImportPath | None = None
     """`(Resources) -> Callable[[spec, DatasetStats], dict[str, float]]`, on a worker: write the page of what was
     generated, and return figures for `show`."""
+    bytes_promised: bool = False
+    """Whether its output must not depend on which worker computes it (`contract.jobs.numerics`)."""
+    class_from: str | None = None
+    """The field of the spec that names the job whose numerics class counts; None: its own."""
     seeded: bool = False
     """Whether images are drawn from a seed, so that their records alone make them again."""
     page: Literal["with the job", "when asked for"] | None = None
@@ -111,6 +115,7 @@ _KINDS = (
     ),
     JobKind(
         spec=Train,
+        bytes_promised=True,
         makes="model",
         queue=QUEUE_TRAIN,
         plan="worker.control.plan:single_shard",
@@ -134,6 +139,7 @@ _KINDS = (
     ),
     JobKind(
         spec=Generate,
+        bytes_promised=True,
         makes="images",
         queue=QUEUE_GENERATE,
         plan="worker.control.plan:cut_images",
@@ -150,6 +156,7 @@ _KINDS = (
     ),
     JobKind(
         spec=Synthesize,
+        bytes_promised=True,
         makes="images",
         queue=QUEUE_GENERATE,
         plan="worker.control.plan:cut_candidates",
@@ -167,6 +174,7 @@ _KINDS = (
     ),
     JobKind(
         spec=Reconstruct,
+        bytes_promised=True,
         makes="images",
         queue=QUEUE_GENERATE,
         plan="worker.control.plan:cut_blocks",
@@ -183,6 +191,7 @@ _KINDS = (
     ),
     JobKind(
         spec=Interpolate,
+        bytes_promised=True,
         makes="images",
         queue=QUEUE_GENERATE,
         plan="worker.control.plan:cut_steps",
@@ -199,6 +208,8 @@ _KINDS = (
     ),
     JobKind(
         spec=Verify,
+        bytes_promised=True,
+        class_from="job",
         makes="figures",
         queue=QUEUE_GENERATE,
         plan="worker.control.plan:single_shard",

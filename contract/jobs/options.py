@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from contract.errors import InvalidInput
-from contract.records import ImageFormat, Precision, Record
+from contract.records import ImageFormat, Numerics, Precision, Record
 from contract.suggest import nearest
 
 
@@ -50,6 +50,14 @@ class Arithmetic(Record):
     precision: Precision = Field("auto", description="Arithmetic of the model; auto: the fastest the worker has.")
 
 
+class PromisedBytes(Record):
+    """Options of jobs whose output must not depend on which worker computes it."""
+
+    numerics: Numerics = Field(
+        "one", description="one: all shards on one kind of device, in one precision; any: on whatever worker is free."
+    )
+
+
 class EarlierLabels(Record):
     """Options of jobs whose source may be `job:ID`, the labels of an earlier job."""
 
@@ -75,7 +83,7 @@ class ClassifyFields(Arithmetic):
         return value
 
 
-class TrainFields(EarlierLabels):
+class TrainFields(EarlierLabels, PromisedBytes):
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="Name of the model; each training publishes its next version."
     )
@@ -100,7 +108,7 @@ class EvaluateFields(Arithmetic, EarlierLabels):
     seed: int = Field(0, ge=0, le=2**32 - 1, description="For a generator: seed of images and classifiers.")
 
 
-class ImageFields(Arithmetic):
+class ImageFields(Arithmetic, PromisedBytes):
     """Options of every job that makes images."""
 
     model: Annotated[str, Cli(metavar="GENERATOR")] = Field(
@@ -147,7 +155,7 @@ class SynthesizeFields(SampledFields):
     )
 
 
-class VerifyFields(Record):
+class VerifyFields(PromisedBytes):
     sample: int = Field(64, ge=1, description="Images to generate again, spread evenly over those accepted.")
 
 
@@ -208,6 +216,7 @@ class TrainKeywords(TypedDict, total=False):
     start: str | None
     min_score: float
     half: bool
+    numerics: Numerics
 
 
 class EvaluateOptions(EvaluateFields, JobOptions):
@@ -234,6 +243,7 @@ class _ImageKeywords(TypedDict, total=False):
     size: int
     image_format: ImageFormat
     precision: Precision
+    numerics: Numerics
     shard_size: int
     to: str | None
 
@@ -283,6 +293,7 @@ class VerifyOptions(VerifyFields, JobOptions):
 
 class VerifyKeywords(TypedDict, total=False):
     sample: int
+    numerics: Numerics
 
 
 COMMANDS: dict[str, type[JobOptions]] = {

@@ -19,6 +19,7 @@ from contract.errors import InvalidInput, InvalidSource, JobConflict, ObjectNotF
 from contract.jobs import lifecycle, templates
 from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend
+from contract.jobs.numerics import check_workers
 from contract.jobs.results import read_commits
 from contract.jobs.sources import source_kind
 from contract.jobs.specs import AnySpec, Classify, Source
@@ -77,10 +78,13 @@ def begin(
 ) -> None:
     """Bring local images to the store, unless the job exists already, and queue the job.
 
-    Raises JobConflict if the id belongs to another job.
+    Raises JobConflict if the id belongs to another job, and InvalidInput if no live worker has the precision that it
+    asks for.
     """
     keys = JobKeys(spec.id)
     spec, known = _known(backend.store, spec, another_spelling=isinstance(found, images.Packed))
+    if not known:
+        check_workers(spec, backend.ledger.workers())
     while_planned = kind_of(spec).runs_while_planned
     if isinstance(found, images.Upload | images.Pair) and not known:
         _upload(patient.store, found, keys, progress)

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import pytest
+
+from contract.errors import InvalidInput
+from producer import Client
 from tests.conftest import PHOTOS
 from tests.fundamentals.conftest import Label, Rows
 
 
-def test_bf16_agrees_with_fp32_where_fp32_is_sure(label: Label, rows: Rows) -> None:
+def test_bf16_agrees_with_fp32_where_fp32_is_sure(client: Client, label: Label, rows: Rows) -> None:
+    if not any("bf16" in worker.fields.get("precisions", "") for worker in client.workers()):
+        # On a machine without bf16, asking for it is refused before anything is queued.
+        with pytest.raises(InvalidInput, match="--precision: no live worker computes in bf16"):
+            label(PHOTOS, precision="bf16")
+        return
+
     exact, fast = rows(label(PHOTOS, precision="fp32")), rows(label(PHOTOS, precision="bf16"))
 
     sure = {key: row["label"] for key, row in exact.items() if row["score"] > 0.5}

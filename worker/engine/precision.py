@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from worker.engine.select import resolve_precision
+from worker.engine.select import resolve_precision, told_bf16
 from worker.engine.types import Precision
 
 
 def native_bf16(device: torch.device) -> bool:
     """Whether the device has bf16 in hardware; elsewhere torch emulates it, slower than fp32."""
+    if (told := told_bf16()) is not None:
+        return told
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     found = torch.cpu.get_capabilities()

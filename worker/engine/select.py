@@ -11,6 +11,7 @@ import logging
 from importlib.util import find_spec
 from pathlib import Path
 
+from contract import settings
 from contract.errors import InvalidSettings, ModelError
 from worker.engine.cores import cores
 from worker.engine.memory import calm_openmp, tune_allocator
@@ -96,6 +97,32 @@ def choose(device: str, runtime: str, *, has_cuda: bool, has_openvino: bool) -> 
 def torch_device(device: str) -> str:
     """What torch trains on, CUDA before the CPU; raises InvalidSettings where `device` is not here."""
     return choose(device, "torch", has_cuda=device != "cpu" and _has_cuda(), has_openvino=False)
+
+
+def capabilities(device: str = "auto", runtime: str = "auto") -> tuple[str, tuple[Precision, ...]]:
+    """Return the kind of device that models run on here, `cpu` or `cuda`, and the precisions its hardware has.
+
+    Raises InvalidSettings if the device is not here. Imports torch only if OpenVINO is not what runs classifiers.
+    """
+    has_cuda = device != "cpu" and runtime != "openvino" and _has_cuda()
+    kind = choose(device, runtime, has_cuda=has_cuda, has_openvino=find_spec("openvino") is not None)
+    if kind == "openvino":
+        from worker.engine.runtimes.openvino_runtime import native_bf16 as on_openvino
+
+        bf16 = on_openvino()
+    else:
+        import torch
+
+        from worker.engine.precision import native_bf16 as on_torch
+
+        bf16 = on_torch(torch.device(kind))
+    return "cuda" if kind.startswith("cuda") else "cpu", ("fp32", "bf16") if bf16 else ("fp32",)
+
+
+def told_bf16() -> bool | None:
+    """Return whether to behave as if the hardware had bf16 (`IMAGEMILL_NATIVE_BF16`), or None to ask the hardware."""
+    told = settings.load().native_bf16
+    return None if told == "auto" else told == "on"
 
 
 def resolve_precision(asked: str, *, native_bf16: bool, device: str) -> Precision:

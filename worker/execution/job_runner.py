@@ -17,12 +17,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Generic, TypeVar
 
 from contract.backend.ledger import Step
-from contract.errors import JobFailed, ObjectNotFound
+from contract.errors import ImagemillError, JobFailed, ObjectNotFound
 from contract.jobs.kinds import JobKind
 from contract.jobs.lifecycle import Backend, read_commit, read_spec
+from contract.jobs.numerics import Needs
 from contract.jobs.specs import AnySpec
 from contract.jobs.status import ShardCommit
 from contract.keys import JobKeys
+from worker.execution.capabilities import Fit
 from worker.execution.leases import Lease, LeaseRenewer
 from worker.execution.runner import Runner
 
@@ -82,9 +84,10 @@ def exclusively(lock: threading.Lock) -> Iterator[bool]:
 class JobRunner:
     """Runs shards of jobs of every kind; one a process."""
 
-    def __init__(self, name: str, backend: Backend, renewer: LeaseRenewer, max_attempts: int) -> None:
+    def __init__(self, name: str, backend: Backend, renewer: LeaseRenewer, fit: Fit, max_attempts: int) -> None:
         self._name, self._backend, self._renewer, self._max_attempts = name, backend, renewer, max_attempts
-        self._specs: OrderedDict[str, AnySpec] = OrderedDict()
+        self._fit = fit
+        self._specs: OrderedDict[str, tuple[AnySpec, Needs]] = OrderedDict()
         self._lock = threading.Lock()
 
     def run(self, kind: JobKind, work: ShardWork[Any], job: str, shard: int) -> None:
@@ -93,6 +96,11 @@ class JobRunner:
             if not admitted:
                 # The job stays queued: the reconciler sends the message again, perhaps to an idle worker.
                 log.info("Shard %d of %s waits for a worker that is free", shard, job)
+                return
+
+            needs = self._needs(kind, job)
+            if not self._fit.capabilities.meet(needs):
+                self._fit.pass_on(kind, job, shard, needs)
                 return
 
             def commit(lease: Lease, kills: int) -> Step:
@@ -104,7 +112,7 @@ class JobRunner:
     def _commit(self, kind: JobKind, work: ShardWork[Any], lease: Lease, kills: int) -> Step:
         """Commit a shard by what is made of it, unless it is committed; the first commit counts."""
         store, job, shard = self._backend.store, lease.job, lease.shard
-        spec = self._spec(kind, job)
+        spec, _ = self._spec(kind, job)
         retry = work.retry_of(job, shard)
         try:
             commit = read_commit(store, job, shard, retry)
@@ -120,14 +128,23 @@ class JobRunner:
                 commit = read_commit(store, job, shard, retry)
         return self._backend.ledger.commit(job, shard, commit.ok, commit.errors, commit.split)
 
-    def _spec(self, kind: JobKind, job: str) -> AnySpec:
-        """Read the spec of a job, which never changes, once."""
+    def _needs(self, kind: JobKind, job: str) -> Needs:
+        """Return what the shards of a job need; nothing if that cannot be read, for it is reported under the lease."""
+        try:
+            return self._spec(kind, job)[1]
+        except ImagemillError as error:
+            log.info("What %s needs is not known: %s", job, error)
+            return Needs()
+
+    def _spec(self, kind: JobKind, job: str) -> tuple[AnySpec, Needs]:
+        """Read the spec of a job, in the precision of its numerics class, and what its shards need, once."""
         with self._lock:
             found = self._specs.get(job)
         if found is None:
-            found = read_spec(self._backend.store, job)
-            if found.kind != kind.name:
-                raise JobFailed(f"{job} was queued as {kind.name} and its spec says {found.kind}; submit it again.")
+            spec = read_spec(self._backend.store, job)
+            if spec.kind != kind.name:
+                raise JobFailed(f"{job} was queued as {kind.name} and its spec says {spec.kind}; submit it again.")
+            found = self._fit.pinned(spec)
             with self._lock:
                 self._specs[job] = found
                 if len(self._specs) > _SPECS_AT_MOST:

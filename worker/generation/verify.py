@@ -22,6 +22,7 @@ from contract.data.image_index import SUFFIX
 from contract.errors import JobConflict, ModelError, ObjectDamaged
 from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend, read_images
+from contract.jobs.numerics import read_class
 from contract.jobs.specs import ImagesSpec, SampledSpec, Verify
 from contract.jobs.status import Plan, ShardCommit
 from contract.keys import JobKeys
@@ -65,7 +66,8 @@ class VerifyWork(ShardWork[Verify]):
         plan = Plan(shards=1, items=len(chosen), skipped=0)
         self.backend.store.put(JobKeys(spec.id).plan, plan.to_json())
         self.backend.ledger.complete(spec.id, shards=1, items=plan.items, error_limit=plan.items, skipped=0)
-        generator = self.models.generator(spec.model, made.precision)
+        numerics = read_class(self.backend.store, spec.job)
+        generator = self.models.generator(spec.model, numerics.precision if numerics else made.precision)
         sampler = generator.sampler(made.seed, made.truncation)
         labels = torch.tensor([row["label_index"] for row, _ in chosen])
         numbers = torch.tensor([row["index"] for row, _ in chosen])

@@ -20,10 +20,17 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from contract.errors import DeviceOutOfMemory, InvalidSettings, ModelError
-from worker.engine.select import resolve_precision
+from worker.engine.select import resolve_precision, told_bf16
 from worker.engine.types import ModelSpec, Output, Precision
 
 _FORMAT = 1  # of the IR on disk: raise it when what `_convert` makes changes
+
+
+def native_bf16(core: ov.Core | None = None) -> bool:
+    """Return whether this CPU has bf16 in hardware, as OpenVINO sees it."""
+    if (told := told_bf16()) is not None:
+        return told
+    return "BF16" in (core or ov.Core()).get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class OpenVINORuntime:
@@ -40,8 +47,7 @@ class OpenVINORuntime:
 
     def __init__(self, spec: ModelSpec, *, precision: str, threads: int, batch_size: int, cache_dir: Path) -> None:
         core = ov.Core()
-        native_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        self.precision: Precision = resolve_precision(precision, native_bf16=native_bf16, device="This CPU")
+        self.precision: Precision = resolve_precision(precision, native_bf16=native_bf16(core), device="This CPU")
         self.batch_size = batch_size
         self.lanes = threads
         self._size = spec.size

@@ -20,8 +20,9 @@ LABELS, INDEX = torch.arange(70) % 3, torch.arange(70) // 3
 @pytest.mark.parametrize("family", ["gan", "vae"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_weights_rounded_once_make_the_images_of_weights_rounded_for_each_group(
-    family: str, precision: Precision, tmp_path: Path
+    family: str, precision: Precision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("IMAGEMILL_NATIVE_BF16", "on")  # every CPU computes in it, if slowly
     # Given a generator of the zoo, and more images than a group,
     torch.manual_seed(0)
     config: dict[str, Scalar] = {"classes": 3, "channels": 1, "size": 28, "latent": 8}

@@ -1,0 +1,159 @@
+"""What a shard needs of the worker that computes it, and what a worker can do.
+
+A *numerics class* is a kind of device and a precision, such as `cpu/bf16`: within it, the same inputs give the same
+images up to rounding. Jobs whose bytes are promised run in one class, which the first shard decides and the bucket
+keeps. It knows no device: workers say what they can in their heartbeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import cast
+
+from pydantic import Field
+
+from contract.backend.ledger import Worker
+from contract.backend.objects import ObjectStore
+from contract.errors import InvalidInput, ObjectNotFound
+from contract.jobs.kinds import kind_of
+from contract.jobs.lifecycle import commit_keys, read_commit
+from contract.jobs.specs import AnySpec
+from contract.keys import JobKeys
+from contract.records import Computed, Precision, Record
+
+
+class NumericsClass(Record):
+    """`jobs/<id>/numerics.json`: what every shard of a job computes on and in."""
+
+    device: str = Field(description="cpu or cuda.")
+    precision: Computed
+
+    def __str__(self) -> str:
+        return f"{self.device}/{self.precision}"
+
+
+class Needs(Record):
+    """What a shard needs; None: anything will do."""
+
+    device: str | None = None
+    precision: Computed | None = None
+
+    def __str__(self) -> str:
+        return f"{self.device or 'any device'}/{self.precision or 'any precision'}"
+
+
+class Capabilities(Record):
+    """What a worker computes on, and the precisions that its hardware has."""
+
+    device: str
+    precisions: tuple[Computed, ...]
+
+    def meet(self, needs: Needs) -> bool:
+        """Return whether a shard with these needs can run here."""
+        return needs.device in (None, self.device) and (needs.precision is None or needs.precision in self.precisions)
+
+    def best(self, asked: Precision) -> NumericsClass:
+        """Return the class that a shard would run in here, if it may run here at all."""
+        precision = ("bf16" if "bf16" in self.precisions else "fp32") if asked == "auto" else asked
+        return NumericsClass(device=self.device, precision=precision)
+
+    def heartbeat(self) -> dict[str, str]:
+        """Return the fields that tell others."""
+        return {"device_kind": self.device, "precisions": ",".join(self.precisions)}
+
+
+def advertised(fields: Mapping[str, str]) -> Capabilities | None:
+    """Return what a heartbeat says a worker can do, or None if it does not say."""
+    device, precisions = fields.get("device_kind"), fields.get("precisions")
+    if not device or not precisions:
+        return None
+    return Capabilities(device=device, precisions=cast("tuple[Computed, ...]", tuple(precisions.split(","))))
+
+
+def able(workers: Iterable[Worker], queue: str, needs: Needs) -> list[str]:
+    """Return the names of the live workers on a queue that can run a shard with these needs."""
+    found = ((worker, advertised(worker.fields)) for worker in workers if queue in _queues(worker))
+    return [worker.name for worker, can in found if can is not None and can.meet(needs)]
+
+
+def asked_precision(spec: AnySpec) -> Precision:
+    """Return the precision that a spec asks for; auto if it has no such option."""
+    return cast("Precision", getattr(getattr(spec, "recipe", spec), "precision", "auto"))
+
+
+def in_precision(spec: AnySpec, precision: Computed) -> AnySpec:
+    """Return the spec as one that asks for `precision`, if it has such an option."""
+    recipe = getattr(spec, "recipe", None)
+    if recipe is not None:
+        return spec.model_copy(update={"recipe": recipe.model_copy(update={"precision": precision})})
+    return spec.model_copy(update={"precision": precision}) if hasattr(spec, "precision") else spec
+
+
+def runs_in_one_class(spec: AnySpec) -> bool:
+    """Return whether all shards of a job must run in one class: its bytes are promised, and no mix was asked for."""
+    return kind_of(spec).bytes_promised and getattr(spec, "numerics", "one") == "one"
+
+
+def read_class(store: ObjectStore, job: str) -> NumericsClass | None:
+    """Return the class that a job runs in, or None if none is decided."""
+    try:
+        return NumericsClass.model_validate_json(store.get(JobKeys(job).numerics))
+    except ObjectNotFound:
+        return None
+
+
+def decide_class(store: ObjectStore, spec: AnySpec, capabilities: Capabilities) -> NumericsClass:
+    """Return the class of a job that runs in one, deciding it by what this worker can do if nobody has.
+
+    A job that an earlier version began has commits and no class: their precision is kept. The first decision counts.
+    """
+    job = spec.id if (source := kind_of(spec).class_from) is None else str(getattr(spec, source))
+    found = read_class(store, job)
+    if found is None:
+        asked = asked_precision(spec)
+        for shard, retry in sorted(commit_keys(store, job).items())[:1]:
+            if (before := read_commit(store, job, shard, retry).precision) in ("fp32", "bf16"):
+                asked = cast("Precision", before)
+        decided = capabilities.best(asked)
+        store.put_if_absent(JobKeys(job).numerics, decided.to_json())
+        found = read_class(store, job) or decided
+    return found
+
+
+def check_workers(spec: AnySpec, workers: Iterable[Worker]) -> None:
+    """Raise InvalidInput if the live workers on the queue of a job are known and none has the precision it asks for.
+
+    Nothing is raised while no worker is alive, or one does not say what it can: it may be about to start.
+    """
+    asked, queue = asked_precision(spec), kind_of(spec).queue
+    there = [worker for worker in workers if queue in _queues(worker)]
+    if asked == "auto" or not there or any(advertised(worker.fields) is None for worker in there):
+        return
+    if not able(there, queue, Needs(precision=asked)):
+        option = "--set precision" if hasattr(spec, "recipe") else "--precision"
+        raise InvalidInput(
+            f"{option}: no live worker computes in {asked} ({_list(there)}); use auto or fp32, or start a worker on a "
+            f"machine that has {asked}."
+        )
+
+
+def unmet(job: str, needs: Needs, workers: Iterable[Worker], queue: str) -> str:
+    """Return why a job ended that no worker could run, in one sentence."""
+    there = [worker for worker in workers if queue in _queues(worker)]
+    remedy = "submit it again with " + ("--numerics any" if needs.device else "--precision auto")
+    return (
+        f"No live worker can run {job}, which needs {needs} ({_list(there)}); start one that can and use `imagemill "
+        f"resume {job}`, or {remedy}."
+    )
+
+
+def _queues(worker: Worker) -> list[str]:
+    return worker.fields.get("queues", "").split(",")
+
+
+def _list(workers: Iterable[Worker]) -> str:
+    names = []
+    for worker in workers:
+        can = advertised(worker.fields)
+        names.append(f"{worker.name}: {can.device} {'+'.join(can.precisions)}" if can else f"{worker.name}: unknown")
+    return ", ".join(names) or "there is none"
