@@ -105,7 +105,7 @@ def test_a_family_must_do_what_the_record_says(tmp_path: Path) -> None:
     path.write_bytes(b"")
     with pytest.raises(ModelError, match="family vae, which does generate, and its record says classify"):
         examine(record(path, "vae"), path)
-    with pytest.raises(ModelError, match="nearest are"):
+    with pytest.raises(ModelError, match="There is no family"):
         examine(record(path, "resnet18"), path)
 
 

@@ -189,9 +189,9 @@ def test_what_is_made_for_28_pixels_stays_below_4_mb_at_half_precision(family: s
 
 
 def test_an_unknown_family_is_refused_with_the_nearest() -> None:
-    with pytest.raises(ModelError, match="nearest are efficientnet-lite0"):
+    with pytest.raises(ModelError, match="did you mean efficientnet-lite0"):
         zoo.create("efficientnet-lite")
-    with pytest.raises(ModelError, match="nearest are gan"):
+    with pytest.raises(ModelError, match="did you mean gan"):
         zoo.task("gans")
 
 
