@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from worker.engine.select import resolve_precision, told_bf16
+from worker.engine.bf16 import resolve_precision, told_bf16
 from worker.engine.types import Precision
 
 

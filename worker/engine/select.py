@@ -11,7 +11,6 @@ import logging
 from importlib.util import find_spec
 from pathlib import Path
 
-from contract import settings
 from contract.errors import InvalidSettings, ModelError
 from worker.engine.cores import cores
 from worker.engine.memory import calm_openmp, tune_allocator
@@ -117,23 +116,6 @@ def capabilities(device: str = "auto", runtime: str = "auto") -> tuple[str, tupl
 
         bf16 = on_torch(torch.device(kind))
     return "cuda" if kind.startswith("cuda") else "cpu", ("fp32", "bf16") if bf16 else ("fp32",)
-
-
-def told_bf16() -> bool | None:
-    """Return whether to behave as if the hardware had bf16 (`IMAGEMILL_NATIVE_BF16`), or None to ask the hardware."""
-    told = settings.load().native_bf16
-    return None if told == "auto" else told == "on"
-
-
-def resolve_precision(asked: str, *, native_bf16: bool, device: str) -> Precision:
-    """The precision to compute in; `auto` is bf16 where `device` has it in hardware."""
-    if asked == "auto":
-        return "bf16" if native_bf16 else "fp32"
-    if asked == "bf16" and not native_bf16:
-        raise InvalidSettings(f"{device} does not compute in bf16; take the precision auto or fp32.")
-    if asked not in ("fp32", "bf16"):
-        raise InvalidSettings(f"There is no precision {asked!r}; write auto, fp32 or bf16.")
-    return "bf16" if asked == "bf16" else "fp32"
 
 
 def _has_cuda() -> bool:

@@ -20,7 +20,7 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from contract.errors import DeviceOutOfMemory, InvalidSettings, ModelError
-from worker.engine.select import resolve_precision, told_bf16
+from worker.engine.bf16 import resolve_precision, told_bf16
 from worker.engine.types import ModelSpec, Output, Precision
 
 _FORMAT = 1  # of the IR on disk: raise it when what `_convert` makes changes
