@@ -27,5 +27,5 @@ def test_the_likeliest_first(label: Label, rows: Rows, client: Client, folder: P
 
 
 def test_none_at_all_is_refused(client: Client, folder: Path) -> None:
-    with pytest.raises(InvalidInput, match="--top-k: Input should be greater than or equal to 1"):
+    with pytest.raises(InvalidInput, match="--top-k 0: should be greater than or equal to 1"):
         client.classify(folder, model=MODEL, top_k=0)

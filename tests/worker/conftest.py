@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -17,12 +18,14 @@ from contract.data.items import Item, write_manifest
 from contract.errors import ImageError, NotAnImage
 from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend, submit
+from contract.jobs.numerics import Capabilities
 from contract.jobs.specs import Classify, Source
 from contract.jobs.status import Plan
 from contract.keys import JobKeys
 from contract.models.registry import File, Model, Preprocess
 from worker.classify.shard import ClassifyWork
 from worker.engine.pipeline import Encoded, Failed, Labelled, Result
+from worker.execution.capabilities import Fit
 from worker.execution.exclusive import SharedExclusiveLock
 from worker.execution.job_runner import JobRunner
 from worker.execution.leases import LeaseRenewer
@@ -118,7 +121,8 @@ def runner_of(backend: Backend, request: pytest.FixtureRequest) -> Runners:
         request.addfinalizer(renewer.close)
         request.addfinalizer(fetcher.close)
         work = ClassifyWork(backend, fetcher, models or FakeModels(), SharedExclusiveLock())  # type: ignore[arg-type]
-        return Labels(JobRunner(name, backend, renewer, max_attempts), work)
+        fit = Fit(backend, Capabilities(device="cpu", precisions=("fp32",)), threading.Event(), wait_seconds=60.0)
+        return Labels(JobRunner(name, backend, renewer, fit, max_attempts), work)
 
     return make
 
