@@ -65,6 +65,9 @@ class Model(Record):
     config: dict[str, Scalar] = Field(default_factory=dict)
     task: Task = "classify"
     labels: tuple[str, ...] = Field(description="Class names by index; empty only for a generator without classes.")
+    label_ids: tuple[str, ...] = Field(
+        default=(), description="Stable ids of the labels, in their order, such as WordNet synsets; empty: none given."
+    )
     preprocess: Preprocess
     weights: File
     files: tuple[File, ...] = Field(
@@ -92,6 +95,10 @@ class Model(Record):
     def _consistent(self) -> Model:
         if not self.labels and self.task != "generate":
             raise ValueError(f"a model of task {self.task} needs labels")
+        if self.label_ids and len(self.label_ids) != len(self.labels):
+            raise ValueError(f"{len(self.labels)} labels need as many ids, and there are {len(self.label_ids)}")
+        if len(set(self.label_ids)) != len(self.label_ids):
+            raise ValueError("each label needs an id of its own, and one id is given twice")
         names = [file.name for file in (self.weights, *self.files)]
         if len(set(names)) != len(names) or _OURS & set(names):
             raise ValueError(f"files need names of their own, and none of {', '.join(sorted(_OURS))}; here: {names}")

@@ -37,7 +37,8 @@ def list_models(as_json: bool) -> None:
     aliases = {name: client.aliases(name) for name in names}
     if as_json:
         for model in found:
-            print_json(_fields(model, aliases[model.name]) | {"labels": len(model.labels)})
+            fields = _fields(model.model_copy(update={"label_ids": ()}), aliases[model.name])
+            print_json(fields | {"labels": len(model.labels)})
     elif found:
         print_table(
             ("MODEL", "ALIASES", "TASK", "FAMILY", "LABELS", "INPUT", "WEIGHTS", "LICENSE"),
@@ -269,6 +270,7 @@ def _print(model: Model, aliases: dict[str, int], as_json: bool) -> None:
             "task": model.task,
             "family": " ".join([model.family, *(f"{key}={value}" for key, value in model.config.items())]),
             "labels": f"{len(model.labels):,}: {'; '.join(model.labels[:_FIRST])}{more}" if model.labels else "",
+            "label ids": f"{'; '.join(model.label_ids[:_FIRST])}{more}" if model.label_ids else "",
             "input": f"{how.size} × {how.size} × {how.channels}, centre crop {how.crop}, {how.interpolation}, "
             f"(x − {how.mean:g})/{how.std:g}",
             "weights": f"{model.weights.name}, {model.weights.bytes:,} bytes",
@@ -286,7 +288,9 @@ def _print(model: Model, aliases: dict[str, int], as_json: bool) -> None:
 
 
 def _fields(model: Model, aliases: dict[str, int]) -> dict[str, Any]:
-    return {"ref": model.ref, "aliases": _pointing(model, aliases), **model.model_dump()}
+    """Return the record of a model for `--json`; `label_ids` only if there are some."""
+    hidden = set() if model.label_ids else {"label_ids"}
+    return {"ref": model.ref, "aliases": _pointing(model, aliases), **model.model_dump(exclude=hidden)}
 
 
 def _pointing(model: Model, aliases: dict[str, int]) -> list[str]:

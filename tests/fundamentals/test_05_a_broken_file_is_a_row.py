@@ -74,7 +74,7 @@ def test_each_gets_its_code_and_the_others_their_labels(
 
     # and the good ones to have their labels.
     good = [found[f"{name}.jpg"]["label"] for name in ("espresso", "giant-panda", "koala", "polar-bear")]
-    assert good == ["espresso", "giant panda", "koala", "polar bear"]
+    assert good == ["espresso", "giant panda", "koala", "ice bear"]
 
     # The failures alone are one call away, and their codes are counted.
     assert {row["key"].rpartition("/")[2] for row in client.errors(job.id)} == set(hostile)

@@ -47,7 +47,7 @@ def test_repair_an_object_and_retry(
     # I expect the repaired one to have its label, the other the code of what is wrong with it now,
     after = rows(second)
     assert (second.state, second.ok, second.errors) == ("succeeded", 5, 1)
-    assert after["retried/camels.jpg"]["label"] == "arabian camel"
+    assert after["retried/camels.jpg"]["label"] == "Arabian camel"
     assert after["retried/crab.jpg"]["error_code"] == "not_found"
     assert second.error_codes == {"not_found": 1}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from contract.errors import InvalidInput, ModelError, RedisUnavailable, ServiceU
 from contract.jobs.lifecycle import Backend
 from contract.models.registry import Model, Registry, imagemill_version, make_file
 from contract.models.review import Review, Verdict
+from producer.cli.models import _print
 from producer.models import describe, pull, push, read_config, read_labels
 
 SHAPE = {"size": 28, "mean": 127.5, "std": 127.5}
@@ -249,3 +251,13 @@ def test_a_model_comes_out_as_it_went_in(store: ObjectStore, tmp_path: Path) -> 
     store.put(keys.model_file("birds", 1, "card.md"), b"# Bards")
     with pytest.raises(ModelError, match=r"card\.md of birds@1 hashes to"):
         pull(Registry(store), model, tmp_path / "other")
+
+
+def test_ids_of_labels_are_shown_where_there_are_some(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = described(file(tmp_path, "x.safetensors"), family="cnn", config={"size": 28})
+    with_ids = model.model_copy(update={"label_ids": ("n01580077", "n01592084")})
+    for as_json in (False, True):
+        _print(model, {}, as_json)
+        assert not re.search("label.ids", capsys.readouterr().out)
+        _print(with_ids, {}, as_json)
+        assert re.search("label.ids.*n01580077.*n01592084", capsys.readouterr().out, re.DOTALL)

