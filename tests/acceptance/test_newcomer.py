@@ -122,7 +122,7 @@ def test_ctrl_c_leaves_the_job_running(imagemill: Shell, photo_folder: Callable[
         # I expect it to end and say how to go on, and the job to go on by itself.
         assert command.returncode == 130
         assert out == ""
-        assert "left goes on. Follow it with `imagemill follow left`" in rest
+        assert "left keeps running. Follow it with `imagemill follow left`" in rest
         assert "Traceback" not in rest
         assert imagemill.json("show", "left")[0]["state"] == "running"
     assert imagemill.json("follow", "left")[0]["ok"] == 200
