@@ -170,8 +170,8 @@ def test_results_in_every_format(imagemill: Shell, mixed: Path) -> None:
     assert (said["rows"], pq.read_table(imagemill.folder / "labels.parquet").num_rows) == (5, 5)
     said_too = imagemill("results", "formats", "--format", "imagefolder", "-o", "labelled")
     assert said_too.stdout == ""
-    assert "are in labelled" in said_too.stderr
-    assert "2 are left out" in said_too.stderr
+    assert "Wrote 3 images to labelled" in said_too.stderr
+    assert "Left out 2 that failed" in said_too.stderr
     assert len(list((imagemill.folder / "labelled").glob("*/*.jpg"))) == 3
     # An embedding is no text, but whoever reads half of it must not get a traceback.
     cut = subprocess.run(
