@@ -1,4 +1,4 @@
-"""How many cores this process may use. It knows nothing of what they are used for."""
+"""Counts the cores that this process may use. It does not know what they are used for."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _CGROUP = Path("/sys/fs/cgroup/cpu.max")
 
 
 def cores() -> int:
-    """Cores allowed by the affinity mask and, in a container, by its CPU quota (rounded up); at least 1."""
+    """Return the cores that the affinity mask and a container's CPU quota (rounded up) allow; at least 1."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(allowed, quota(_CGROUP) or allowed))
 
 
 def quota(path: Path) -> int | None:
-    """Whole cores of a cgroup v2 `cpu.max` file ("200000 100000" is 2); None where it sets no limit."""
+    """Return the whole cores that a cgroup v2 `cpu.max` file grants ("200000 100000" is 2), or None without a limit."""
     try:
         limit, period = path.read_text().split()
         return None if limit == "max" else -(-int(limit) // int(period))

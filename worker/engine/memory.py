@@ -1,6 +1,6 @@
-"""Process-wide settings that keep torch on a CPU from wasting its time: the allocator and OpenMP.
+"""Process-wide settings of the allocator and OpenMP that make torch faster on a CPU.
 
-It knows nothing of models. Call it before torch is imported and before the first big allocation.
+It knows no models. Call its functions before torch is imported and before the first big allocation.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 
 
 def tune_allocator() -> bool:
-    """Tell glibc to keep freed memory; False, and nothing done, on another C library.
+    """Make glibc keep freed memory; return False, and change nothing, on another C library.
 
-    As it comes, glibc gives each layer's activations back to the kernel and pays a page fault for each
-    page again. Kept, eager fp32 at batch 8 goes from 34 to 90 images/s on two cores, bf16 from 129 to
-    198 (jemalloc preloaded does as well; huge pages give half). OpenVINO has buffers of its own and
-    gains nothing. Memory once used stays with the process.
+    By default glibc returns each layer's activations to the kernel, and the next layer pays a page fault for every
+    page. Keeping them takes eager fp32 at batch 8 from 34 to 90 images/s on two cores, and bf16 from 129 to 198
+    (preloading jemalloc does the same; huge pages give half). OpenVINO manages its own buffers and gains nothing. The
+    process never returns memory that it has used.
     """
     try:
         libc = ctypes.CDLL(None)
@@ -27,10 +27,10 @@ def tune_allocator() -> bool:
     except (AttributeError, OSError, TypeError):
         return False
     options = (
-        (_M_MMAP_MAX, 0),  # big blocks from the heap, which keeps them, not from mmap, which cannot
+        (_M_MMAP_MAX, 0),  # take big blocks from the heap, which can keep them; mmap cannot
         (_M_TRIM_THRESHOLD, -1),
         (_M_TOP_PAD, 64 * 2**20),
-        (_M_ARENA_MAX, 1),  # the heaps of other threads are trimmed whatever the threshold says
+        (_M_ARENA_MAX, 1),  # other arenas are trimmed regardless of the threshold
     )
     return sum(int(mallopt(option, value)) for option, value in options) == len(options)
 
@@ -38,7 +38,7 @@ def tune_allocator() -> bool:
 def calm_openmp() -> None:
     """Let idle OpenMP threads sleep instead of spin, unless the environment says otherwise.
 
-    A safety net: several threads that each use torch with two OpenMP threads on two cores collapse to 9
-    images/s; with sleeping ones they do 172.
+    This is a safety net: on two cores, several threads that each run torch with two spinning OpenMP threads collapse
+    to 9 images/s; with sleeping ones they reach 172.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,7 +1,7 @@
-"""The engine: encoded images in, a result for each out, with the device kept busy.
+"""The engine turns encoded images into one result each, and keeps the device busy.
 
-It knows neither where the bytes come from nor where the results go. Each of its lanes is a thread that
-takes a chunk of a shard, decodes it, hands it to the runtime and turns the output into results.
+It knows neither where the bytes come from nor where the results go. Each of its lanes is a thread that takes a chunk of
+a shard, decodes it, submits it to the runtime and turns the output into results.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from worker.engine.images.decode import Decoded, Frame, open_item
 from worker.engine.types import Output, Runtime
 
 Encoded: TypeAlias = bytes | tuple[Frame, ...] | ImageError
-"""The bytes of a file, or of the files that are the frames of a sequence, or why there are none."""
+"""The bytes of a file, the files that are the frames of a sequence, or the error that explains why there are none."""
 
-# A GPU takes 256 at a time, but lanes that decoded 256 each would start it late and let go of it late;
-# the runtime coalesces.
+# A GPU runs 256 at a time, but if each lane decoded 256 the device would start late and finish late; the runtime
+# coalesces smaller chunks.
 _CHUNK = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """The `top_k` class indices, surest first, with their softmax probabilities.
+    """The `top_k` class indices, most probable first, with their softmax probabilities.
 
-    `width` and `height` are pixels as shown; `sha256` is of the file, or of the frames one behind the other;
-    `features`, float32 [d], only where they were asked for.
+    `width` and `height` are pixels, after EXIF rotation; `sha256` is the digest of the file, or of the concatenated
+    frames; `features`, float32 [d], is None unless requested.
     """
 
     indices: tuple[int, ...]
@@ -51,7 +51,7 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Why an image has no label; `sha256` is of the file, None where there was none."""
+    """Why an image has no label; `sha256` is the digest of the file, or None without a file."""
 
     error: ImageError
     sha256: str | None
@@ -61,10 +61,10 @@ Result: TypeAlias = Labelled | Failed
 
 
 class Engine:
-    """Serves shards of images in the order of their submission. One a process; thread-safe.
+    """Serves shards of images in submission order. Use one per process; it is thread-safe.
 
-    `lanes` 0 means as many as keep the runtime busy. With `frames` an item is a sequence, of which at most so many
-    are looked at, evenly spread. The runtime stays the caller's to close.
+    `lanes` 0 means as many as keep the runtime busy. With `frames`, each item is a sequence, of which at most that many
+    evenly spaced frames are used. The caller closes the runtime.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Engine:
         self._max_pixels = max_pixels
         self._frames = frames
         lanes = lanes or runtime.lanes
-        # Decoded batches wait for the device, but no more than these: pixels are what fills memory.
+        # Limits the decoded batches that wait for the device: pixels are what fills memory.
         self._in_flight = threading.BoundedSemaphore(2 * lanes)
         self._work = _Work()
         self._open: set[Future[list[Result]]] = set()
@@ -88,15 +88,15 @@ class Engine:
             lane.start()
 
     def submit(self, items: Sequence[Encoded], *, top_k: int = 5, features: bool = False) -> Future[list[Result]]:
-        """A result for each item, in order. A bad image is a Failed among them and harms no other.
+        """Return a future of one result per item, in order; an unreadable image becomes a Failed and affects no other.
 
-        The future fails only with what fails the device, such as DeviceOutOfMemory. Canceling it skips
-        the chunks that no lane has taken yet. Raises RuntimeError after `close`.
+        The future fails only if the device does, for instance with DeviceOutOfMemory. Canceling it skips the chunks
+        that no lane has taken yet. Raises RuntimeError after `close`.
         """
         shard = _Shard(items, top_k, features)
         with self._lock:
             if self._closed:
-                raise RuntimeError("The engine is closed; make another one.")
+                raise RuntimeError("The engine is closed; create another one.")
             self._open.add(shard.future)
         shard.future.add_done_callback(self._forget)
         if not items:
@@ -107,7 +107,7 @@ class Engine:
         return shard.future
 
     def close(self) -> None:
-        """Finish what was submitted, then end the lanes."""
+        """Finish all submitted shards, then end the lanes."""
         with self._lock:
             self._closed = True
             waiting = tuple(self._open)
@@ -126,7 +126,7 @@ class Engine:
             step()
 
     def _take(self, shard: _Shard, start: int, count: int) -> None:
-        """Decode a chunk and hand it to the runtime."""
+        """Decode a chunk and submit it to the runtime."""
         if shard.future.done():
             return
         try:
@@ -144,7 +144,7 @@ class Engine:
         if output.done():
             self._give_back(shard, start, entries, output)
         else:
-            # The device thread only queues this: results are made by a lane, before it decodes more.
+            # The device thread only queues this step; a lane makes the results before it decodes more.
             give_back = partial(self._give_back, shard, start, entries, output)
             output.add_done_callback(lambda _: self._work.now(give_back))
 
@@ -169,7 +169,7 @@ class Engine:
 
 
 def padded(sequences: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Sequences [t_i, h, w, 3] as one array [n, t, h, w, 3] with zeros behind the short ones, and their lengths."""
+    """Stack sequences [t_i, h, w, 3] into [n, t, h, w, 3], zero-padded at the end; return it and the lengths [n]."""
     lengths = np.array([len(frames) for frames in sequences], np.int64)
     pixels = np.zeros((len(sequences), lengths.max(), *sequences[0].shape[1:]), np.uint8)
     for target, frames in zip(pixels, sequences, strict=True):
@@ -178,6 +178,7 @@ def padded(sequences: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], N
 
 
 def sha256_of(item: bytes | tuple[Frame, ...]) -> str:
+    """Return the SHA-256, in hex, of a file or of the concatenated frames."""
     digest = hashlib.sha256()
     for data in (frame.data for frame in item) if isinstance(item, tuple) else (item,):
         digest.update(data)
@@ -185,7 +186,7 @@ def sha256_of(item: bytes | tuple[Frame, ...]) -> str:
 
 
 def _bare(error: ImageError) -> ImageError:
-    """The error without its traceback, whose frames would keep the bytes of every bad image alive."""
+    """Return the error without its traceback, which would keep the bytes of every bad image alive."""
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)
 
@@ -194,7 +195,7 @@ _Entry: TypeAlias = tuple[Decoded, str] | Failed
 
 
 class _Shard:
-    """The results of one submission as they come in, chunk by chunk."""
+    """Collects the results of one submission, chunk by chunk."""
 
     def __init__(self, items: Sequence[Encoded], top_k: int, features: bool) -> None:
         self.items, self.top_k, self.features = items, top_k, features
@@ -220,7 +221,7 @@ class _Shard:
 
 
 class _Work:
-    """A queue of steps in two ranks: results to be made, then chunks to be decoded; each in order."""
+    """A queue of steps with two priorities: making results comes before decoding chunks; each is FIFO."""
 
     def __init__(self) -> None:
         self._steps: queue.PriorityQueue[tuple[int, int, Callable[[], None] | None]] = queue.PriorityQueue()
@@ -233,7 +234,7 @@ class _Work:
         self._steps.put((1, next(self._count), step))
 
     def end(self) -> None:
-        """Let one lane end, after all steps that are queued now."""
+        """End one lane after all steps queued so far."""
         self._steps.put((2, next(self._count), None))
 
     def next(self) -> Callable[[], None] | None:
@@ -241,7 +242,7 @@ class _Work:
 
 
 def _results(entries: Sequence[_Entry], output: Output | None, shard: _Shard) -> list[Result]:
-    """A result for each entry; the rows of `output` belong to those that were decoded, in order."""
+    """Return one result per entry; the rows of `output` belong to the decoded entries, in order."""
     rows: Iterator[tuple[list[int], list[float], NDArray[np.float32]]] = iter(())
     if output is not None:
         indices, scores = top_k(output.logits, shard.top_k)
@@ -267,9 +268,9 @@ def _results(entries: Sequence[_Entry], output: Output | None, shard: _Shard) ->
 
 
 def top_k(logits: NDArray[np.float32], k: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """The k surest classes of each row of `logits` [n, classes]: indices [n, k], probabilities [n, k].
+    """Return the k most probable classes of each row of `logits` [n, classes]: indices [n, k], probabilities [n, k].
 
-    Of equal scores the lower index comes first: bf16 logits tie often. Costs 24 µs a row of 1,000.
+    Equal scores are ordered by index, because bf16 logits tie often. Takes 24 µs a row of 1,000.
     """
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Which precision torch computes in on a device. It knows no models. Imports torch."""
+"""Decides which precision torch computes in on a device. It knows no models. Imports torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from worker.engine.types import Precision
 
 
 def native_bf16(device: torch.device) -> bool:
-    """Whether the device has bf16 in hardware; elsewhere torch emulates it, slower than fp32."""
+    """Return whether the device has bf16 in hardware; otherwise torch emulates it, slower than fp32."""
     if (told := told_bf16()) is not None:
         return told
     if device.type == "cuda":
@@ -19,10 +19,10 @@ def native_bf16(device: torch.device) -> bool:
 
 
 def precision_on(device: torch.device, asked: str) -> Precision:
-    """What `asked` (auto, fp32 or bf16) means on the device; raises InvalidSettings where it cannot be had."""
+    """Resolve `asked` (auto, fp32 or bf16) on a device; raise InvalidSettings if the device lacks it."""
     return resolve_precision(asked, native_bf16=native_bf16(device), device=f"The device {device}")
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """A context of mixed precision: in bf16 matrix products and convolutions; nothing changes in fp32."""
+    """Return a context in which bf16 means mixed precision (matrix products, convolutions); fp32 changes nothing."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

@@ -1,4 +1,4 @@
-"""A seed of its own for each random choice. It knows no generator of random numbers."""
+"""Derives a separate seed for each random choice. It knows no random number generator."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import hashlib
 
 
 def derived(seed: int, purpose: str, number: int) -> int:
-    """A seed of its own for one choice, 0 ≤ it < 2⁶³: the first 63 bits of a SHA-256 over the three parts."""
+    """Return the seed for one choice, below 2⁶³: the first 63 bits of a SHA-256 over the three arguments."""
     digest = hashlib.sha256(f"{seed}/{purpose}/{number}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -29,11 +29,10 @@ def load(
     batch_size: int = 0,
     cache_dir: Path,
 ) -> Runtime:
-    """The model of `spec`, loaded and warm, on the fastest runtime that this machine has.
+    """Load a model on the fastest runtime that this machine has, and warm it up.
 
-    `threads` 0 means all cores that the process may use, `batch_size` 0 the runtime's best. Raises
-    ModelError where the weights are not those of the record, and InvalidSettings where the device,
-    runtime or precision that was asked for is not here.
+    `threads` 0 means all cores that the process may use; `batch_size` 0, the runtime's default. Raises ModelError if
+    the weights do not match the record, and InvalidSettings if the device, runtime or precision is unavailable.
     """
     verify(spec)
     threads = threads or cores()
@@ -58,7 +57,7 @@ def load(
         except ModelError as error:
             if runtime == "openvino":
                 raise
-            log.warning("torch in place of OpenVINO: %s", error)
+            log.warning("Falling back from OpenVINO to torch: %s", error)
             kind = "cpu"
     if kind == "cpu":
         tune_allocator()
@@ -69,39 +68,40 @@ def load(
 
 
 def choose(device: str, runtime: str, *, has_cuda: bool, has_openvino: bool) -> str:
-    """Which runtime to take: "openvino", or torch on the device of the returned name.
+    """Return the runtime to use: "openvino", or the name of the device that torch runs on.
 
-    CUDA, then OpenVINO (EfficientNet-Lite0 in bf16 on two cores: 368 images/s, torch 198), then torch.
+    CUDA comes first, then OpenVINO (EfficientNet-Lite0 in bf16 on two cores: 368 images/s, torch 198), then torch.
+    Raises InvalidSettings for an unknown name, and if what was asked for is unavailable.
     """
     if device not in ("auto", "cpu", "cuda") and not device.removeprefix("cuda:").isdigit():
-        raise InvalidSettings(f"There is no device {device!r}; write auto, cpu, cuda or cuda:N.")
+        raise InvalidSettings(f"There is no device {device!r}; use auto, cpu, cuda or cuda:N.")
     if runtime not in ("auto", "openvino", "torch"):
-        raise InvalidSettings(f"There is no runtime {runtime!r}; write auto, openvino or torch.")
+        raise InvalidSettings(f"There is no runtime {runtime!r}; use auto, openvino or torch.")
     if device.startswith("cuda"):
         if runtime == "openvino":
-            raise InvalidSettings(f"OpenVINO does not run on {device}; take the runtime auto or torch.")
+            raise InvalidSettings(f"OpenVINO does not run on {device}; use the runtime auto or torch.")
         if not has_cuda:
             raise InvalidSettings(
-                f"The device {device} is not here: torch sees no CUDA device; install a CUDA build of torch "
-                "and the driver, or take the device cpu."
+                f"The device {device} is unavailable: torch finds no CUDA device; install a CUDA build of torch "
+                "and the driver, or use the device cpu."
             )
         return device
     if device == "auto" and has_cuda and runtime != "openvino":
         return "cuda"
     if runtime == "openvino" and not has_openvino:
-        raise InvalidSettings("OpenVINO is not installed; `pip install openvino`, or take the runtime torch.")
+        raise InvalidSettings("OpenVINO is not installed; `pip install openvino`, or use the runtime torch.")
     return "openvino" if has_openvino and runtime != "torch" else "cpu"
 
 
 def torch_device(device: str) -> str:
-    """What torch trains on, CUDA before the CPU; raises InvalidSettings where `device` is not here."""
+    """Return the device that torch runs on, CUDA before the CPU; raise InvalidSettings if it is unavailable."""
     return choose(device, "torch", has_cuda=device != "cpu" and _has_cuda(), has_openvino=False)
 
 
 def capabilities(device: str = "auto", runtime: str = "auto") -> tuple[str, tuple[Precision, ...]]:
     """Return the kind of device that models run on here, `cpu` or `cuda`, and the precisions its hardware has.
 
-    Raises InvalidSettings if the device is not here. Imports torch only if OpenVINO is not what runs classifiers.
+    Raises InvalidSettings if the device is unavailable. Imports torch only if OpenVINO is not what runs classifiers.
     """
     has_cuda = device != "cpu" and runtime != "openvino" and _has_cuda()
     kind = choose(device, runtime, has_cuda=has_cuda, has_openvino=find_spec("openvino") is not None)
@@ -120,7 +120,7 @@ def capabilities(device: str = "auto", runtime: str = "auto") -> tuple[str, tupl
 
 def _has_cuda() -> bool:
     try:
-        ctypes.CDLL("libcuda.so.1")  # without a driver, do not pay the 1 s that importing torch takes
+        ctypes.CDLL("libcuda.so.1")  # importing torch takes 1 s, which a machine without a driver need not pay
     except OSError:
         return False
     import torch
@@ -129,7 +129,7 @@ def _has_cuda() -> bool:
 
 
 def verify(spec: ModelSpec) -> None:
-    """Raises ModelError where the file of weights does not hash to what the record says."""
+    """Raise ModelError if the SHA-256 of the weights file is not the one in the record."""
     try:
         with spec.weights.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -137,6 +137,6 @@ def verify(spec: ModelSpec) -> None:
         raise ModelError(f"The weights {spec.weights} cannot be read ({error}); fetch them again.") from error
     if found != spec.weights_sha256:
         raise ModelError(
-            f"The weights {spec.weights} hash to {found[:12]}…, their record says "
+            f"The weights {spec.weights} have the SHA-256 {found[:12]}…, but their record says "
             f"{spec.weights_sha256[:12]}…; delete the file and fetch it again."
         )

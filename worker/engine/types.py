@@ -1,4 +1,4 @@
-"""What a runtime takes and gives: its protocol, the model it loads, the output it returns.
+"""The protocol of a runtime, the model that it loads and the output that it returns.
 
 It knows no runtime, and imports neither torch nor OpenVINO.
 """
@@ -22,7 +22,7 @@ Precision = Literal["fp32", "bf16"]
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a model says of n images: `logits` float32 [n, classes], `features` float32 [n, d]."""
+    """The output of a model for n images: `logits` float32 [n, classes], `features` float32 [n, d]."""
 
     logits: NDArray[np.float32]
     features: NDArray[np.float32]
@@ -30,7 +30,10 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A model as a runtime needs it. Pixels 0 to 255 become (pixel − mean) / std, gray first where `channels` is 1."""
+    """What a runtime needs to know of a model. Pixels, 0 to 255, become (pixel − mean) / std.
+
+    With `channels` 1 they are converted to gray first.
+    """
 
     family: str
     weights: Path
@@ -45,7 +48,7 @@ class ModelSpec:
 
     @classmethod
     def of(cls, model: Model, weights: Path) -> ModelSpec:
-        """A record, and its weights as a file."""
+        """Make a spec from a model's record and its weights file."""
         how = model.preprocess
         return cls(
             family=model.family,
@@ -64,8 +67,8 @@ class ModelSpec:
 class Runtime(Protocol):
     """A loaded model on a device. Any number of threads may submit at the same time.
 
-    `batch_size` is the most images of one `submit` (it shrinks when the device runs out of memory);
-    `lanes` is how many threads that decode and submit keep the device busy.
+    `batch_size` is the maximum number of images in one `submit` (it shrinks when the device runs out of memory);
+    `lanes` is the number of decoding and submitting threads that keep the device busy.
     """
 
     @property
@@ -80,15 +83,15 @@ class Runtime(Protocol):
     def lanes(self) -> int: ...
 
     def submit(self, pixels: NDArray[np.uint8], lengths: NDArray[np.int64] | None = None) -> Future[Output]:
-        """Run n ≤ `batch_size` images, uint8 [n, size, size, 3]; the rows come back in the same order.
+        """Run up to `batch_size` images, uint8 [n, size, size, 3]; the rows of the output are in the same order.
 
-        A runtime of sequences takes [n, t, size, size, 3] and how many frames of each are real, int64 [n].
+        A sequence runtime takes [n, t, size, size, 3] and the number of real frames in each, int64 [n].
 
-        The future fails with DeviceOutOfMemory where not even one image fits. A runtime may compute on
-        the caller's thread and return a future that is done.
+        The future fails with DeviceOutOfMemory if not even one image fits. A runtime may compute on the caller's
+        thread and return a completed future.
         """
         ...
 
     def close(self) -> None:
-        """Finish what was submitted and free the device."""
+        """Finish all submitted batches and free the device."""
         ...
