@@ -26,7 +26,7 @@ from contract.keys import JobKeys
 from producer.sources import manifests
 from producer.sources.folders import Local, images, walk
 
-_LOOK = 1000
+LOOK = 1000
 """Keys of a prefix that decide what it holds: one page of a listing."""
 
 
@@ -194,7 +194,7 @@ def resolve_remote(uri: str, store: ObjectStore, frames: int) -> Remote | None:
 
 def _kind_of_prefix(uri: str, entries: Iterator[Entry]) -> Literal["prefix", "tars"]:
     """Tars only where no image is beside them; where the first page has neither, the rest is searched."""
-    first = [entry.key for entry in islice(entries, _LOOK)]
+    first = [entry.key for entry in islice(entries, LOOK)]
     tars = any(key.endswith(".tar") for key in first)
     # A key without a suffix may be anything: beside tars it is no image.
     if any(_is_image(key) and not (tars and "." not in key.rpartition("/")[2]) for key in first):

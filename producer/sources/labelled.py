@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from contract.backend.objects import ObjectStore
@@ -17,7 +18,7 @@ from contract.errors import InvalidSource
 from contract.jobs import lifecycle
 from contract.jobs.kinds import kind_of
 from producer.sources import images
-from producer.sources.images import Packed, Remote, Resolved, Upload
+from producer.sources.images import LOOK, Packed, Remote, Resolved, Upload
 
 JOB = "job:"
 _IDX = re.compile(r"[-.](images|labels)[-.]idx[13]-ubyte(\.gz)?$")
@@ -52,15 +53,23 @@ def resolve_job(text: str, store: ObjectStore, frames: int) -> Remote | None:
 
 
 def resolve_idx(text: str, store: ObjectStore, frames: int) -> Remote | Upload | None:
-    """Return the IDX files in a folder, or under a prefix."""
+    """Return the IDX files directly in a folder or under a prefix; None if there are none."""
     if text.startswith("s3://"):
         bucket, prefix = parse_s3(text)
-        if store.bucket_exists(bucket) and any(_IDX.search(entry.key) for entry in store.list(prefix, bucket=bucket)):
-            return Remote("idx", text, text)
-        return None
+        return Remote("idx", text, text) if store.bucket_exists(bucket) and _has_idx(store, bucket, prefix) else None
     folder = Path(text).expanduser()
     files = sorted(path.resolve() for path in folder.iterdir() if _IDX.search(path.name)) if folder.is_dir() else []
     return Upload("idx", text, tuple(files)) if files else None
+
+
+def _has_idx(store: ObjectStore, bucket: str, prefix: str) -> bool:
+    """Return whether IDX files are among the first `LOOK` objects under a prefix; other folders are not listed."""
+    folder = f"{prefix}/"
+    for entry in islice(store.list(prefix, bucket=bucket, folders=True), LOOK):
+        # A prefix may be the name of a folder without its slash.
+        if _IDX.search(entry.key) or (entry.key == folder and _has_idx(store, bucket, folder)):
+            return True
+    return False
 
 
 def _check_known(source: Packed, label: str, known: Sequence[str]) -> None:

@@ -21,6 +21,8 @@ class MemoryStore:
 
     objects: dict[str, bytes] = field(default_factory=dict)
     writes: list[str] = field(default_factory=list)
+    listed: int = 0
+    """Entries that listings have yielded."""
     bucket: str = "mill"
     endpoint: str = "memory"
 
@@ -42,10 +44,16 @@ class MemoryStore:
     def put_file(self, key: str, path: Path, *, bucket: str = "") -> None:
         self.put(key, path.read_bytes())
 
-    def list(self, prefix: str, *, bucket: str = "") -> Iterator[Entry]:
+    def list(self, prefix: str, *, bucket: str = "", folders: bool = False) -> Iterator[Entry]:
+        found: dict[str, int] = {}
         for key in sorted(self.objects):
             if key.startswith(prefix):
-                yield Entry(key, len(self.objects[key]))
+                name, slash, _ = key.removeprefix(prefix).partition("/")
+                within = folders and bool(slash)
+                found[f"{prefix}{name}/" if within else key] = 0 if within else len(self.objects[key])
+        for key, size in found.items():
+            self.listed += 1
+            yield Entry(key, size)
 
 
 @dataclass

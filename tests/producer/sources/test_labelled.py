@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSource, UnknownJob
 from producer.sources import labelled
-from producer.sources.images import Packed, Upload
+from producer.sources.images import LOOK, Packed, Remote, Upload
 from tests.producer.fakes import MemoryStore, as_store
 
 STORE = as_store(MemoryStore())
@@ -51,6 +52,35 @@ def test_class_folders_of_sequences_are_packed(tmp_path: Path) -> None:
 def test_folders_of_frames_that_cannot_be_learnt_from(tmp_path: Path, files: list[str], said: str) -> None:
     with pytest.raises(InvalidSource, match=said):
         labelled.resolve(folder(tmp_path, *files), STORE, 8)
+
+
+@pytest.mark.parametrize("prefix", ["sets/mnist/", "sets/mnist", "sets/mnist/train"])
+def test_idx_files_under_a_prefix_are_found(store: ObjectStore, prefix: str) -> None:
+    for name in ("mnist/train-images-idx3-ubyte.gz", "mnist/train-labels-idx1-ubyte.gz", "mnist-photos/1.png"):
+        store.put(f"sets/{name}", b"x")
+    uri = f"s3://{store.bucket}/{prefix}"
+    assert labelled.resolve(uri, store) == Remote("idx", uri, uri)
+
+
+def test_idx_files_in_a_folder_under_a_prefix_are_not_those_of_the_prefix(store: ObjectStore) -> None:
+    for name in ("1.png", "mnist/train-images-idx3-ubyte.gz", "mnist/train-labels-idx1-ubyte.gz"):
+        store.put(f"sets/{name}", b"x")
+    uri = f"s3://{store.bucket}/sets/"
+    assert labelled.resolve(uri, store) == Remote("prefix", uri, uri)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "most"),
+    [("photos/{}/1.png", LOOK), ("photos/a/{}.png", 1), ("photos/{}.png", LOOK)],
+)
+def test_a_large_prefix_is_not_listed_to_the_end(pattern: str, most: int) -> None:
+    # Given a prefix of 3,000 images,
+    memory = MemoryStore({pattern.format(f"{index:04}"): b"x" for index in range(3000)})
+    # if I look for IDX files there,
+    found = labelled.resolve_idx("s3://mill/photos/", as_store(memory), 0)
+    # I expect none, after one page of what lies directly under it.
+    assert found is None
+    assert memory.listed == most
 
 
 def test_idx_files_are_uploaded_as_they_are(tmp_path: Path) -> None:
