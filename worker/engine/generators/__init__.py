@@ -1,1 +1,1 @@
-"""What runs a generator: latents, sampling, encoding and interpolation."""
+"""Runs generators: latents, sampling, encoding and interpolation."""

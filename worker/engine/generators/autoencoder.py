@@ -1,4 +1,4 @@
-"""Images to latents and back, through the encoder and the decoder of a model that has both.
+"""Encodes images to latents and decodes them, with a model that has both an encoder and a decoder.
 
 It knows no family, and draws no noise: the latent of an image is the mean of its posterior.
 """
@@ -23,7 +23,7 @@ Encode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Autoencoder:
-    """An encoder and a decoder. Both work in groups of 64, filled up, for the reason that `Sampler.images` has."""
+    """An encoder and a decoder. Both run in padded groups of 64, for the reason given in `Sampler.images`."""
 
     encode: Encode
     decode: Decode
@@ -32,9 +32,9 @@ class Autoencoder:
 
     @torch.inference_mode()
     def means(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Images uint8 [n, c, size, size], n at most 64, and classes, int64 [n], to float32 [n, latent] on the CPU.
+        """Encode up to 64 images, uint8 [n, c, size, size], of classes int64 [n], to float32 [n, latent] on the CPU.
 
-        Raises ModelError where a number is not finite.
+        Raises ModelError if a number is not finite.
         """
         missing = GROUP - len(labels)
         x = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, missing)).to(self.device).float().div_(127.5).sub_(1)
@@ -50,9 +50,9 @@ class Autoencoder:
 
     @torch.inference_mode()
     def images(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Latents [n, latent], n at most 64, and classes, int64 [n], to uint8 [n, c, size, size] on the CPU.
+        """Decode up to 64 latents [n, latent] of classes int64 [n] to uint8 [n, c, size, size] on the CPU.
 
-        Raises ModelError where a pixel is not a finite number.
+        Raises ModelError if a pixel is not a finite number.
         """
         missing = GROUP - len(labels)
         filled = functional.pad(z, (0, 0, 0, missing)).to(self.device)

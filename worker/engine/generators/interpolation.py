@@ -1,21 +1,21 @@
-"""Points on the way from one latent to another. It knows no model."""
+"""Interpolates between latents. It knows no model."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-_PARALLEL = 1e-6  # of the sine of the angle: below it the way is as good as straight, or has no one direction
+_PARALLEL = 1e-6  # sine of the angle below which the path is practically straight, or its direction undefined
 
 
 def spherical(a: Tensor, b: Tensor, positions: Tensor) -> Tensor:
-    """The latents at `positions` [n], 0 at `a` and 1 at `b`, both [width]: float32 [n, width].
+    """Return the latents at `positions` [n], where 0 is `a` and 1 is `b`, both [width]: float32 [n, width].
 
     Spherical linear interpolation (Shoemake 1985), which White 2016 (arXiv:1609.04468, section 2.1) brought to
-    generative models: the length of Gaussian latents is close to the root of their width, and the straight way
-    between two of them leads through shorter ones, which a decoder has rarely seen. Where the two point the same
-    way, or opposite ways, or one is 0, the straight way is taken. Positions are in the angle between the two; in
-    float64, so that the ends are the latents themselves.
+    generative models: the norm of a Gaussian latent is close to the square root of its width, and the straight line
+    between two of them passes through shorter ones, which a decoder has rarely seen. If the two are parallel, opposite
+    or zero, the interpolation is linear. Positions are fractions of the angle; computing in float64 makes the ends
+    equal the latents themselves.
     """
     first, second, t = a.double(), b.double(), positions.double()[:, None]
     lengths = first.norm() * second.norm()

@@ -1,4 +1,4 @@
-"""The latent of a generated image by its number: its own counter, whatever is drawn beside it. It knows no model."""
+"""Draws the latent of a generated image from its class and number alone. It knows no model."""
 
 from __future__ import annotations
 
@@ -18,24 +18,23 @@ _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 
 def latent(seed: int, label: int, index: int, width: int) -> Tensor:
-    """The latent of image `index` of class `label`: standard normal, float32 [width], on the CPU.
+    """Return the latent of image `index` of class `label`: standard normal, float32 [width], on the CPU.
 
-    It follows from the first three alone, 0 ≤ index < 2⁶⁴; a smaller width is the beginning of a larger one.
+    It depends on seed, label and 0 ≤ index < 2⁶⁴ alone; a narrower latent is a prefix of a wider one.
     """
     return latents(seed, torch.tensor([label]), torch.tensor([index]), width)[0]
 
 
 def latents(seed: int, labels: Tensor, index: Tensor, width: int, truncation: float | None = None) -> Tensor:
-    """Those of many images, float32 [n, width], the same numbers as one by one; labels and index int64 [n].
+    """Return the latents of many images, float32 [n, width], equal to `latent` of each; labels and index int64 [n].
 
-    With `truncation` above 0 no number is farther from 0 than that: the normal distribution given that it is not,
-    from which the truncation trick of Brock et al. 2019 (arXiv:1809.11096, section 3.1) draws again and again; less
-    variety for better images.
+    With `truncation`, numbers follow the normal distribution truncated to ±truncation, which trades variety for
+    quality: the truncation trick of Brock et al. 2019 (arXiv:1809.11096, section 3.1), without its resampling.
 
-    Philox-4x32-10, keyed by seed and class, counts images and, four numbers at a time, the places in a latent. Its
-    words become normal by Box & Muller 1958 in float64, truncated by the inverse of the distribution function, so that
-    nothing but the last rounding to float32 is left to the library of the machine. torch's own generators draw other
-    numbers for other shapes and devices.
+    Philox-4x32-10 is keyed by seed and class; its counter is the image and the position in the latent, in steps of
+    four. Its words become normal by Box & Muller 1958 (truncated ones by the inverse of the distribution function) in
+    float64, so that only the last rounding to float32 can depend on the machine's math library. torch's own generators
+    draw different numbers for different shapes and devices.
     """
     found, which = np.unique(labels.numpy(), return_inverse=True)
     keys = np.array([derived(seed, "latent", label) for label in found.tolist()], np.uint64)[which]
@@ -58,7 +57,7 @@ def philox(
     counter: tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]],
     key: NDArray[np.uint64],
 ) -> tuple[NDArray[np.uint64], ...]:
-    """Four random words for each counter of four words and key of 64 bits; words are 32 bits held in 64.
+    """Return four random words for each counter of four words and 64-bit key; words are 32 bits stored in 64.
 
     Philox-4x32-10 of Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3.3.
     """

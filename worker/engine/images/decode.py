@@ -1,7 +1,7 @@
-"""The one place that opens an image: bytes in, the pixels that a model wants out, as uint8.
+"""Decodes image files to the uint8 pixels that a model takes; no other module opens an image.
 
-It knows neither where the bytes came from nor what the pixels are for. Whatever a decoder does wrong
-with hostile bytes comes out as an ImageError.
+It knows neither where the bytes came from nor what the pixels are for. Every error of a decoder, hostile bytes
+included, becomes an ImageError.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-# Imported by name: Pillow would otherwise import all of its forty plugins at the first file that is
-# none of its five common formats.
+# Imported by name: otherwise Pillow imports all of its forty plugins at the first file that is not in one of its five
+# common formats.
 from PIL import (  # noqa: F401
     AvifImagePlugin,
     BmpImagePlugin,
@@ -47,7 +47,7 @@ from contract.models.registry import Preprocess
 
 Interpolation = Literal["bicubic", "bilinear"]
 
-# Pillow reads forty more, among them EPS, which starts Ghostscript on what it was given.
+# Pillow reads forty more, among them EPS, which would run Ghostscript on untrusted input.
 _FORMATS = tuple(
     name for name in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "MPO", "ICO", "AVIF") if name in Image.OPEN
 )
@@ -63,16 +63,16 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What turns an image of this EXIF orientation upright; EXIF 2.32, table 4, tag 274."""
+"""The transposition that turns an image of each EXIF orientation upright; EXIF 2.32, table 4, tag 274."""
 
-# Pillow warns of odd metadata in files that it reads well; on a worker that is noise, one line a photo.
+# Pillow warns about odd metadata in files that it reads well; on a worker that is one line of noise per photo.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The bytes of a file that is one frame of a sequence, and the address that names it."""
+    """A file that is one frame of a sequence: its address and its bytes."""
 
     uri: str
     data: bytes
@@ -80,9 +80,9 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A decoded image: `pixels` uint8 [size, size, 3], RGB; `width` and `height` of the whole as shown.
+    """A decoded image: `pixels` uint8 [size, size, 3], RGB; `width` and `height` of the whole image, upright.
 
-    Of a sequence `pixels` are [t, size, size, 3], `width` and `height` those of its first frame.
+    For a sequence `pixels` is [t, size, size, 3], and `width` and `height` are those of its first frame.
     """
 
     pixels: NDArray[np.uint8]
@@ -91,11 +91,11 @@ class Decoded:
 
 
 def decode(data: bytes, size: int, *, crop: float, interpolation: Interpolation, max_pixels: int) -> Decoded:
-    """The upright centre square of an image file, `crop` × its short side, resized to `size` × `size`.
+    """Decode the upright centre square of an image, `crop` × its short side, and resize it to `size` × `size`.
 
-    The first frame of an animation; transparency on white; 16 bits scaled to 8. Raises EmptyFile,
-    NotAnImage, TruncatedImage, TooManyPixels (by the header, before a pixel is decoded) or DecodeFailed
-    (whatever else a decoder raises); nothing else.
+    An animation gives its first frame, transparency becomes white, and 16 bits are scaled to 8. Raises only EmptyFile,
+    NotAnImage, TruncatedImage, TooManyPixels (from the header, before any pixel is decoded), or DecodeFailed for any
+    other error of a decoder.
     """
     if not data:
         raise EmptyFile("The file has no bytes; upload it again or leave it out.")
@@ -110,9 +110,9 @@ def decode(data: bytes, size: int, *, crop: float, interpolation: Interpolation,
 
 
 def open_item(data: bytes | tuple[Frame, ...], how: Preprocess, *, max_pixels: int, frames: int) -> Decoded:
-    """What a model with this preprocessing wants: an image, or a sequence of at most so many `frames`.
+    """Decode an image or, with `frames`, a sequence of at most that many frames, as the preprocessing `how` says.
 
-    The frames of a sequence lie in one file, or each in its own.
+    A sequence is either one file, or a tuple with a file for each frame. Raises what `decode` raises.
     """
     if isinstance(data, tuple):
         return decode_frames(data, how.size, crop=how.crop, interpolation=how.interpolation, max_pixels=max_pixels)
@@ -126,9 +126,9 @@ def open_item(data: bytes | tuple[Frame, ...], how: Preprocess, *, max_pixels: i
 def decode_frames(
     files: Sequence[Frame], size: int, *, crop: float, interpolation: Interpolation, max_pixels: int
 ) -> Decoded:
-    """A sequence of files, each as `decode` gives one; their sizes may differ, as they do where somebody is followed.
+    """Decode a sequence of files, each as `decode` does; their sizes may differ.
 
-    `max_pixels` holds for a frame, and ten times as much for all together. Raises what `decode` raises, naming the
+    `max_pixels` limits each frame, and ten times as much the whole sequence. Raises what `decode` raises, naming the
     frame.
     """
     frames: list[Decoded] = []
@@ -151,9 +151,9 @@ def decode_frames(
 def decode_sequence(
     data: bytes, size: int, *, crop: float, interpolation: Interpolation, max_pixels: int, frames: int
 ) -> Decoded:
-    """The frames of an animation, each as `decode` gives one; of more than `frames` that many, evenly spread.
+    """Decode at most `frames` evenly spaced frames of an animation, each as `decode` does.
 
-    A still image is a sequence of one. `max_pixels` holds for a frame, and ten times as much for all together.
+    A still image is a sequence of one. `max_pixels` limits each frame, and ten times as much the whole sequence.
     Raises what `decode` raises.
     """
     if not data:
@@ -188,7 +188,7 @@ def _decode_sequence(
 
 
 def look(data: bytes) -> tuple[int, int, bool]:
-    """Width, height and whether the image is gray, by its header alone. Raises what `decode` raises."""
+    """Return width, height and whether the image is gray, from its header alone. Raises what `decode` raises."""
     if not data:
         raise EmptyFile("The file has no bytes; upload it again or leave it out.")
     try:
@@ -206,8 +206,8 @@ def _is_gray(image: Image.Image) -> bool:
 
 
 def _decode(data: bytes, size: int, crop: float, interpolation: Interpolation, max_pixels: int) -> Decoded:
-    # Pillow's own limit guards what our check below comes too late for: the canvas of a WebP, which is
-    # allocated on opening, and pictures inside pictures (ICO, later frames of a GIF).
+    # Pillow's own limit covers what the check below sees too late: the canvas of a WebP, which is allocated on opening,
+    # and nested images (ICO, later frames of a GIF).
     Image.MAX_IMAGE_PIXELS = max_pixels
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         width, height = image.size
@@ -217,13 +217,13 @@ def _decode(data: bytes, size: int, crop: float, interpolation: Interpolation, m
             _draft(image, 2 * size / crop)
         else:
             image.load()
-            width, height = image.size  # an ICO tells its true size only now
+            width, height = image.size  # an ICO reveals its true size only after loading
             if width * height > max_pixels:
                 raise _too_many_pixels(max_pixels, width, height)
         square = _to_rgb(_resized(image, size, crop, _RESAMPLING[interpolation]))
         orientation = _orientation(image)
     if orientation in _UPRIGHT:
-        # After the resize: turning 224 × 224 pixels is free, and a centre crop does not mind.
+        # After the resize: turning 224 × 224 pixels costs nothing, and a centre crop is unaffected.
         square = square.transpose(_UPRIGHT[orientation])
     if orientation >= 5:
         width, height = height, width
@@ -231,11 +231,11 @@ def _decode(data: bytes, size: int, crop: float, interpolation: Interpolation, m
 
 
 def _draft(image: Image.Image, needed: float) -> None:
-    """Let libjpeg decode at 1/2, 1/4 or 1/8 where the short side keeps `needed` pixels.
+    """Make libjpeg decode at 1/2, 1/4 or 1/8 if the short side keeps `needed` pixels.
 
-    2048 × 1536 decode at 50 a second in full, at 97 with twice the pixels that the resize needs, at 141
-    with just enough. The last changed 7 % of the labels, even of sure ones, twice as many 1 %, none of
-    them sure: hence twice.
+    Images of 2048 × 1536 decode at 50 per second in full, at 97 with twice the pixels that the resize needs, and at 141
+    with just enough. Just enough changed 7 % of the labels, even confident ones; twice as many changed 1 %, none of
+    them confident. Hence twice.
     """
     width, height = image.size
     for scale in (8, 4, 2):
@@ -245,7 +245,7 @@ def _draft(image: Image.Image, needed: float) -> None:
 
 
 def _resized(image: Image.Image, size: int, crop: float, resampling: Image.Resampling) -> Image.Image:
-    """The centre crop at `size` × `size`, in one pass (two passes: 400 images/s a core, one: 560)."""
+    """Crop and resize to `size` × `size` in one pass (560 images/s per core; in two passes, 400)."""
     image = _linear(image)
     width, height = image.size
     side = crop * min(width, height)
@@ -254,22 +254,22 @@ def _resized(image: Image.Image, size: int, crop: float, resampling: Image.Resam
 
 
 def _linear(image: Image.Image) -> Image.Image:
-    """The image in a mode whose pixels can be averaged, of 8 bits a channel, at its full size."""
+    """Convert to a mode of 8 bits per channel whose pixels can be averaged, at full size."""
     if image.mode.startswith("I") or image.mode == "F":
         image.load()
         return Image.fromarray(_to_8_bits(np.asarray(image)))
     if image.has_transparency_data:
-        return image.convert("RGBA")  # resize weighs RGBA by its alpha
+        return image.convert("RGBA")  # resize weights RGBA by its alpha
     if image.mode in ("RGB", "L", "CMYK"):
         return image
     return image.convert("L" if image.mode == "1" else "RGB")
 
 
 def _to_8_bits(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Gray pixels of 16 bits, 32 bits or floating point, [h, w], as uint8.
+    """Scale gray pixels of 16 bits, 32 bits or floating point, [h, w], to uint8.
 
-    White is 65535 for integers, 1 for floats within 0 to 1 and 255 for floats within 0 to 255; any
-    other range is stretched, since such files do not say what is white.
+    White is 65535 for integers, 1 for floats from 0 to 1, and 255 for floats from 0 to 255. Any other range is
+    stretched, because such files do not define white.
     """
     values = np.nan_to_num(pixels.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(values.min()), float(values.max())
@@ -290,7 +290,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 where there is none or it cannot be read."""
+    """Return the EXIF orientation, 1 to 8; 1 if it is missing or unreadable."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # broken metadata is no reason to refuse a good photo
@@ -299,10 +299,8 @@ def _orientation(image: Image.Image) -> int:
 
 
 def too_many_frames(count: int) -> TooManyFrames:
-    """What is wrong with a sequence of so many frames."""
-    return TooManyFrames(
-        f"The sequence has {count:,} frames, more than the {MAX_FRAMES:,} that it may; cut it into shorter ones."
-    )
+    """Return the error for a sequence of `count` frames."""
+    return TooManyFrames(f"The sequence has {count:,} frames; the limit is {MAX_FRAMES:,}. Cut it into shorter ones.")
 
 
 def _too_many_pixels(limit: int, width: int = 0, height: int = 0) -> TooManyPixels:
@@ -313,7 +311,7 @@ def _too_many_pixels(limit: int, width: int = 0, height: int = 0) -> TooManyPixe
 
 
 def _fail(data: bytes, error: Exception) -> NoReturn:
-    """Raise the ImageError that says what `error` means to someone who has only the file."""
+    """Raise the ImageError that explains `error` to someone who has only the file."""
     said = " ".join(str(error).split())[:200] or type(error).__name__
     if isinstance(error, UnidentifiedImageError):
         if not data.startswith(_MAGIC):

@@ -1,4 +1,4 @@
-"""The one place that writes an image: pixels to the bytes of a file that says it is synthetic. It knows no jobs."""
+"""Encodes pixels as an image file that is marked as synthetic; no other module writes an image. It knows no jobs."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" Iptc4xmpExt:Digi
 
 
 def encode(pixels: NDArray[np.uint8], image_format: ImageFormat) -> bytes:
-    """The file of an image [h, w, c], c 1 or 3, with its mark: PNG in a text chunk, JPEG and WebP in XMP and EXIF.
+    """Encode an image, uint8 [h, w, c], c 1 or 3, with its mark: PNG in a text chunk, JPEG and WebP in XMP and EXIF.
 
-    PNG by `worker.engine.images.png`, for Pillow's would cost more than a part of the network that made the image. WebP
-    is lossless at method 0, JPEG of quality 90.
+    PNG is written by `worker.engine.images.png`, because Pillow's encoder costs more time than part of the network that
+    made the image. WebP is lossless at method 0; JPEG has quality 90.
     """
     if image_format == "png":
         return png(pixels, _TEXT)

@@ -1,4 +1,4 @@
-"""Arrays of pixels from one shape to another, for images that are decoded, or were never encoded. It knows no files."""
+"""Converts arrays of pixels from one shape to another. It knows no files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def resized(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Images [n, h, w, c], c 1 or 3, as [n, size, size, c], by Pillow's bicubic filter; as they are where they fit."""
+    """Resize images [n, h, w, c], c 1 or 3, to [n, size, size, c] with Pillow's bicubic filter, unless they fit."""
     if images.shape[1:3] == (size, size):
         return images
     found = [np.asarray(_image(one).resize((size, size), Image.Resampling.BICUBIC)) for one in images]
@@ -16,7 +16,7 @@ def resized(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def rgb(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Images [n, h, w, c], c 1 or 3, as [n, h, w, 3]."""
+    """Convert images [n, h, w, c], c 1 or 3, to [n, h, w, 3]."""
     return images if images.shape[3] == 3 else np.repeat(images, 3, axis=3)
 
 
