@@ -1,6 +1,6 @@
-"""How a model is trained, as data: one recipe a family, every number with its meaning and its default.
+"""Describe how models are trained: one recipe per family, each field with its meaning and default.
 
-It knows no torch. Producers check a recipe before a job is queued, workers follow it, and the record of the
+Knows no torch. Producers check a recipe before a job is queued, workers follow it, and the record of the
 model that comes out keeps it.
 """
 
@@ -17,7 +17,7 @@ from contract.suggest import did_you_mean
 
 
 class Recipe(Record):
-    """What every family's recipe has."""
+    """The fields that the recipes of all families share."""
 
     task: ClassVar[Literal["classify", "classify-sequence", "generate"]]
 
@@ -111,7 +111,7 @@ RECIPES: dict[str, type[CnnRecipe] | type[RnnRecipe] | type[GanRecipe] | type[Va
 
 
 def make_recipe(family: str, settings: Sequence[str]) -> CnnRecipe | RnnRecipe | GanRecipe | VaeRecipe:
-    """The recipe of a family with `key=value` settings in place of its defaults.
+    """Return the recipe of a family, with `key=value` settings in place of its defaults.
 
     Raises InvalidInput naming the family or the setting, with the nearest names.
     """

@@ -23,7 +23,7 @@ from contract.suggest import did_you_mean
 Task: TypeAlias = Literal["classify", "classify-sequence", "generate"]
 Scalar: TypeAlias = int | float | str | bool
 PROGRAM = "program"
-"""The family of a model that brings its own graph, a `torch.export` program, and needs no code of ours."""
+"""The family of models that bring their own graph, a `torch.export` program."""
 ENCODERS = frozenset({"vae"})
 """The families of generators that have an encoder too; here, for who submits a job knows no architectures."""
 
@@ -88,7 +88,7 @@ class Model(Record):
 
     @property
     def frames(self) -> int:
-        """How many frames of a sequence it looks at, as many as it was trained with; 0 where it looks at images."""
+        """The most frames of a sequence that the model reads, as in training; 0 for a model of images."""
         return int(self.recipe.get("frames") or _FRAMES) if self.task == "classify-sequence" else 0
 
     @model_validator(mode="after")
@@ -96,14 +96,14 @@ class Model(Record):
         if not self.labels and self.task != "generate":
             raise ValueError(f"a model of task {self.task} needs labels")
         if self.label_ids and len(self.label_ids) != len(self.labels):
-            raise ValueError(f"{len(self.labels)} labels need as many ids, and there are {len(self.label_ids)}")
+            raise ValueError(f"{len(self.labels)} labels need as many ids, but there are {len(self.label_ids)}")
         if len(set(self.label_ids)) != len(self.label_ids):
-            raise ValueError("each label needs an id of its own, and one id is given twice")
+            raise ValueError("each label needs its own id, but one id is given twice")
         names = [file.name for file in (self.weights, *self.files)]
         if len(set(names)) != len(names) or _OURS & set(names):
             raise ValueError(f"files need names of their own, and none of {', '.join(sorted(_OURS))}; here: {names}")
         if self.card is not None and self.card not in names[1:]:
-            raise ValueError(f"the card {self.card!r} is none of the files")
+            raise ValueError(f"the card {self.card!r} is not among the files")
         return self
 
 
@@ -114,19 +114,19 @@ class Pointer(Record):
 
 
 def make_file(name: str, data: bytes) -> File:
-    """The entry of these bytes in a record."""
+    """Return the entry of a file for the record of a model."""
     return File(name=name, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
 
 
 def imagemill_version() -> str:
-    """The version of this Imagemill, for `Model.code`."""
+    """Return the installed version of Imagemill, for `Model.code`."""
     return installed("imagemill")
 
 
 def check_name(name: str) -> str:
-    """The name, where a model can have it; raises InvalidInput."""
+    """Return `name` if it is a valid model name; raises InvalidInput if not."""
     if not _NAME.fullmatch(name):
-        raise InvalidInput(f"{name!r} is no model name; use up to 63 of a-z, 0-9 and -, a letter or digit first.")
+        raise InvalidInput(f"{name!r} is not a model name; use up to 63 of a-z, 0-9 and -, a letter or digit first.")
     return name
 
 
@@ -164,7 +164,7 @@ class Registry:
         return [model for model in (self._find(name, version) for name, version in self.versions()) if model]
 
     def resolve(self, ref: str) -> tuple[str, int]:
-        """The (name, version) that `name` (its newest version), `name@version` or `name@alias` stands for.
+        """Return the (name, version) that `name` (its newest version), `name@version` or `name@alias` stands for.
 
         Raises UnknownModel with the nearest names.
         """
@@ -172,7 +172,7 @@ class Registry:
         return model.name, model.version
 
     def get(self, ref: str, *, tasks: Sequence[Task] = ()) -> Model:
-        """The model `name` (its newest version), `name@version` or `name@alias`.
+        """Return the model `name` (its newest version), `name@version` or `name@alias`.
 
         Raises UnknownModel with the nearest names; with `tasks`, InvalidInput for a model that does something else.
         """
@@ -190,11 +190,11 @@ class Registry:
         raise UnknownModel(_unknown(ref, self._list().refs()))
 
     def exists(self, name: str, version: int) -> bool:
-        """Whether this version is published."""
+        """Return whether this version is published."""
         return self._store.exists(keys.model_record(name, version))
 
     def read(self, model: Model, file: File) -> bytes:
-        """The bytes of a file of a model; raises ModelError where they are not there or not what its record says."""
+        """Return the bytes of a file of a model; raises ModelError if it is missing or differs from the record."""
         try:
             data = self._store.get(keys.model_file(model.name, model.version, file.name))
         except ObjectNotFound as error:
@@ -210,7 +210,7 @@ class Registry:
     # Aliases
 
     def aliases(self, name: str) -> dict[str, int]:
-        """The aliases of a model and the versions that they stand for, sorted by alias."""
+        """Return the versions of a model by alias, sorted by alias."""
         found = ((alias, self._pointer(name, alias)) for alias in sorted(self._list(name).aliases.get(name, ())))
         return {alias: version for alias, version in found if version is not None}
 
@@ -220,7 +220,7 @@ class Registry:
         Raises InvalidInput for what cannot be an alias, and UnknownModel where the version is not published.
         """
         if not _ALIAS.fullmatch(alias):
-            raise InvalidInput(f"{alias!r} is no alias; use up to 63 of a-z, 0-9 and -, a letter first.")
+            raise InvalidInput(f"{alias!r} is not an alias; use up to 63 of a-z, 0-9 and -, a letter first.")
         self.get(f"{name}@{version}")
         self._store.put(keys.model_alias(name, alias), Pointer(version=version).to_json())
 
@@ -304,7 +304,7 @@ class Registry:
     # Steps
 
     def _list(self, name: str = "") -> _Listing:
-        """What is there, of one model or of all."""
+        """List the versions and aliases of one model, or of all."""
         found = _Listing()
         for entry in self._store.list(f"{keys.MODELS}{name}/" if name else keys.MODELS):
             parts = entry.key.split("/")

@@ -1,7 +1,7 @@
-"""What can be labelled: makes a source of what the user typed, before anything is queued.
+"""Resolve what the user typed to a source that can be labelled, before a job is queued.
 
-It looks — lists, reads manifests, makes sure that there is an image — and writes nothing. What has to
-be brought to the bucket is said in the answer; `producer.sources.pack` and `producer.client` bring it.
+Lists, reads manifests and checks that there is an image; writes nothing. `producer.sources.pack` and
+`producer.client` upload what the resolved source says has to be uploaded.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Remote:
     label: str
 
     def source(self, keys: JobKeys, bucket: str) -> Source:
-        """The source in the spec of a job."""
+        """Return the source for the spec of a job."""
         return Source(kind=self.kind, uri=self.uri, label=self.label)
 
 
@@ -53,16 +53,16 @@ class Upload:
 
     @property
     def renamed(self) -> bool:
-        """Whether a file goes to a key without its name, so that what is there may be another file of the same size."""
+        """Whether keys omit the file name, so that an object of the same size may be another file."""
         return self.kind == "manifest"
 
     def key(self, file: Path, keys: JobKeys) -> str:
-        """Where a file goes."""
+        """Return the key of a file."""
         suffix = file.suffix.lower()
         return keys.source(suffix) if self.renamed else f"{keys.input_prefix}{file.stem}{suffix}"
 
     def source(self, keys: JobKeys, bucket: str) -> Source:
-        """The source in the spec of a job."""
+        """Return the source for the spec of a job."""
         key = self.key(self.files[0], keys) if self.renamed else keys.input_prefix
         return Source(kind=self.kind, uri=f"s3://{bucket}/{key}", label=self.label)
 
@@ -81,7 +81,7 @@ class Packed:
     files: Callable[[], Iterator[Local]]
 
     def source(self, keys: JobKeys, bucket: str) -> Source:
-        """The source in the spec of a job."""
+        """Return the source for the spec of a job."""
         return Source(kind="packed", uri=self.uri, label=self.label)
 
 
@@ -101,15 +101,15 @@ class Pair:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Those that are on this machine."""
+        """The images that are on this machine."""
         return tuple(image for image in self.images if isinstance(image, Path))
 
     def key(self, file: Path, keys: JobKeys) -> str:
-        """Where a file goes: by its place in the pair, for both may have one name."""
+        """Return the key of a file, by its place in the pair: both files may have the same name."""
         return f"{keys.input_prefix}image-{self.images.index(file)}{file.suffix.lower()}"
 
     def source(self, keys: JobKeys, bucket: str) -> tuple[Original, Original]:
-        """The ends in the spec of a job."""
+        """Return the two ends for the spec of a job."""
         a, b = (
             Original(uri=f"s3://{bucket}/{self.key(one, keys)}" if isinstance(one, Path) else one, label=label)
             for one, label in zip(self.images, self.labels, strict=True)
@@ -121,22 +121,24 @@ Resolved = Remote | Upload | Packed | Pair
 
 
 def resolve(text: str, store: ObjectStore, frames: int = 0, *, labelled: bool = False) -> Resolved:
-    """What `text` names: a local folder, manifest or tar, or an `s3://` prefix, manifest or tar.
+    """Resolve `text`: a local folder, manifest or tar, or an `s3://` prefix, manifest or tar.
 
-    Each kind of source in `contract.jobs.sources` is asked in turn; with `labelled`, those too that are only for jobs
-    that need labels. With `frames` it is for a model of sequences, which looks at so many of each at most. Raises
-    InvalidSource where it is not there, cannot be read, or holds no images.
+    Try each kind of source in `contract.jobs.sources` in turn; kinds that only serve jobs that need labels are tried
+    with `labelled`. `frames` is the most frames that a model of sequences reads of each, 0 for a model of images.
+    Raises InvalidSource if the source does not exist, cannot be read, or holds no images.
     """
     for kind in SOURCES.values():
         if kind.resolve is not None and (labelled or not kind.labelled_only):
             found: Resolved | None = load(kind.resolve)(text, store, frames)
             if found is not None:
                 return found
-    raise InvalidSource(f"{text} is no source; it must be a folder, or end in .jsonl, .csv, .parquet or .tar.")
+    raise InvalidSource(
+        f"{text} is not a source; name a folder, or a file that ends in .jsonl, .csv, .parquet or .tar."
+    )
 
 
 def resolve_pair(texts: Sequence[str], store: ObjectStore, max_bytes: int) -> Pair:
-    """Two images by their addresses or paths; raises InvalidSource where one is not there or can be no image."""
+    """Resolve two images by address or path; raises InvalidSource if one is missing, empty or too large."""
     a, b = (_one_image(text, store, max_bytes) for text in texts)
     return Pair((a, b), (texts[0], texts[1]))
 
@@ -154,7 +156,7 @@ def _one_image(text: str, store: ObjectStore, max_bytes: int) -> str | Path:
     else:
         found = Path(os.path.abspath(Path(text).expanduser()))
         if not found.is_file():
-            raise InvalidSource(f"{text} is no file here; name an image, or its s3:// address.")
+            raise InvalidSource(f"There is no file {text} here; name an image, or its s3:// address.")
         size = found.stat().st_size
     if not size:
         raise InvalidSource(f"{text} is empty; name an image.")
@@ -167,7 +169,7 @@ def _one_image(text: str, store: ObjectStore, max_bytes: int) -> str | Path:
 
 
 def from_file_uri(uri: str) -> Path:
-    """The local path of a packed source, to go on with it later."""
+    """Return the local path of a packed source, to resume packing it."""
     return Path(url2pathname(urlsplit(uri).path))
 
 
@@ -233,7 +235,9 @@ def resolve_local(text: str, store: ObjectStore, frames: int) -> Upload | Packed
         return _manifest(path, label, frames)
     if is_image_name(path.name) and suffix:
         raise InvalidSource(f"{text} is one image; name the folder that it is in, or a manifest that lists it.")
-    raise InvalidSource(f"{text} is no source; it must be a folder, or end in .jsonl, .csv, .parquet or .tar.")
+    raise InvalidSource(
+        f"{text} is not a source; name a folder, or a file that ends in .jsonl, .csv, .parquet or .tar."
+    )
 
 
 def _folder(folder: Path, label: str, frames: int) -> Upload | Packed:
@@ -269,7 +273,7 @@ def _tars(paths: tuple[Path, ...], label: str) -> Upload:
             with tarfile.open(path, "r:") as tar:
                 found = found or any(member.isfile() and is_image_name(member.name) for member in tar)
         except (OSError, tarfile.TarError) as error:
-            raise InvalidSource(f"{path} is no tar that can be read: {error}.") from error
+            raise InvalidSource(f"{path} cannot be read as a tar: {error}; write it again.") from error
     if not found:
         raise InvalidSource(f"{label} holds no images, by the names in the archive; check it with `tar -tf`.")
     return Upload("tars", label, paths)

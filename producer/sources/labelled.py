@@ -1,7 +1,7 @@
-"""What can be trained on: makes a source of what the user typed, and finds what is wrong with it before it is queued.
+"""Resolve what the user typed to a source that can be trained on, and check it before a job is queued.
 
-Beside the sources that can be labelled (`producer.sources.images`) are IDX files and the labels of an earlier job.
-It writes nothing.
+Adds IDX files and the labels of an earlier job to the sources that can be labelled (`producer.sources.images`).
+Writes nothing.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _IDX = re.compile(r"[-.](images|labels)[-.]idx[13]-ubyte(\.gz)?$")
 
 
 def resolve(text: str, store: ObjectStore, frames: int = 0, *, known: Sequence[str] = ()) -> Resolved:
-    """What `text` names: `job:ID`, IDX files in a folder or under a prefix, or whatever can be labelled.
+    """Resolve `text`: `job:ID`, IDX files in a folder or under a prefix, or any source that can be labelled.
 
-    With `frames` it is for a model of sequences, which looks at so many of each at most. With `known` it is for a
-    model of these classes that learns no more: a folder may have as few of them, and of their images, as it likes.
-    Raises InvalidSource where it is not there or holds nothing to learn from, UnknownJob for a job that is none.
+    `frames` is the most frames that a model of sequences reads of each, 0 for a model of images. `known` are the
+    classes of a model that is evaluated rather than trained: a folder may then hold any number of them and of their
+    images. Raises InvalidSource if the source does not exist or cannot be learnt from, UnknownJob for an unknown job.
     """
     found = images.resolve(text, store, frames, labelled=True)
     folder = Path(text).expanduser()
@@ -48,7 +48,9 @@ def resolve_job(text: str, store: ObjectStore, frames: int) -> Remote | None:
     id = text.removeprefix(JOB)
     kind = kind_of(lifecycle.read_spec(store, id))
     if kind.makes not in ("labels", "images"):
-        raise InvalidSource(f"{id} neither labels nor generates images, its kind is {kind.name}; name another job.")
+        raise InvalidSource(
+            f"The job {id} is of the kind {kind.name}, without labelled images; name a job that has some."
+        )
     return Remote("job", id, text)
 
 
@@ -73,7 +75,7 @@ def _has_idx(store: ObjectStore, bucket: str, prefix: str) -> bool:
 
 
 def _check_known(source: Packed, label: str, known: Sequence[str]) -> None:
-    """A folder of class folders: every image in one that a model knows."""
+    """Check that every image is in the folder of a known class; raises InvalidSource."""
     for file in source.files():
         if file.label not in known:
             where = f"of the class {file.label!r}" if file.label else "in no class folder"
@@ -84,25 +86,24 @@ def _check_known(source: Packed, label: str, known: Sequence[str]) -> None:
 
 
 def _check_classes(source: Packed, folder: Path, label: str, what: str) -> None:
-    """A folder of class folders: every image or sequence in one, every one with some, two or more of them."""
+    """Check that there are two classes or more, each with two images or sequences; raises InvalidSource."""
     images: Counter[str] = Counter()
     for file in source.files():
         if not file.label:
-            raise InvalidSource(f"{file.key} of {label} is in no class folder; move it into the one of its class.")
+            raise InvalidSource(f"{file.key} of {label} is in no class folder; move it into the folder of its class.")
         images[file.label] += 1
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.name.startswith(".") and not _holds(images, path):
             raise InvalidSource(f"The class folder {path.name!r} of {label} holds no {what}s; fill it or remove it.")
     if len(images) < 2:
-        raise InvalidSource(f"{label} has a single class, {next(iter(images))!r}; a model learns to tell two or more.")
+        raise InvalidSource(f"{label} has a single class, {next(iter(images))!r}; add a folder for a second class.")
     for name, count in sorted(images.items()):
         if count < 2:
             raise InvalidSource(
-                f"The class {name!r} of {label} has one {what}; it needs two at least, one to learn from and one to "
-                "hold out."
+                f"The class {name!r} of {label} has one {what}; add another, so that one can be held out."
             )
 
 
 def _holds(images: Counter[str], path: Path) -> bool:
-    """Whether a folder, or one inside it, is a class that has images."""
+    """Return whether a folder, or one inside it, is a class with images."""
     return path.name in images or any(child.name in images for child in path.rglob("*") if child.is_dir())

@@ -23,7 +23,7 @@ from producer.sources.folders import Local, LocalFile, LocalSequence, local_file
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 _LABEL = "label"
 REMOTE_SCHEMES = ("s3", "http", "https")
-"""What workers can read themselves."""
+"""URI schemes that workers read themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def rows(path: Path, *, sequences: bool = False) -> Iterator[Row]:
         for count, (number, row) in enumerate(read(path, columns), 1):
             where = f"{'Row' if path.suffix.lower() == '.parquet' else 'Line'} {number} of {path}"
             if not isinstance(row, dict):
-                raise InvalidSource(f'{where} is no JSON object; write {{"uri": "…"}} there.')
+                raise InvalidSource(f'{where} is not a JSON object; write {{"uri": "…"}} there.')
             label = None if row.get(_LABEL) is None else str(row[_LABEL])
             frames = row_frames(row, where) if sequences else None
             if frames is None:
@@ -67,7 +67,7 @@ def rows(path: Path, *, sequences: bool = False) -> Iterator[Row]:
 
 
 def is_remote(uri: str, where: str) -> bool:
-    """Whether workers can read an address themselves; False for a path on this machine.
+    """Return whether workers can read an address themselves; False for a path on this machine.
 
     Raises InvalidSource where it is neither.
     """
@@ -83,12 +83,12 @@ def is_remote(uri: str, where: str) -> bool:
         raise InvalidSource(f"{where} has the address {uri!r}; images are read from s3://, https://, http:// or paths.")
     complete = parse_s3(uri)[1] if parts.scheme == "s3" else parts.netloc
     if not complete:
-        raise InvalidSource(f"{where} has the address {uri!r}, which names no image.")
+        raise InvalidSource(f"{where} has the address {uri!r}, which names no image; correct it.")
     return True
 
 
 def row_file(folder: Path, uri: str) -> LocalFile:
-    """The file that a row of a manifest in `folder` names, by `file://` address or path."""
+    """Return the file that a row of a manifest in `folder` names, by `file://` address or path."""
     named = url2pathname(urlsplit(uri).path) if uri.startswith("file://") else uri
     # Not `resolve`: a link has the name that the manifest gives it.
     path = os.path.abspath(folder / named)
@@ -120,7 +120,7 @@ def _jsonl(path: Path, _: Collection[str]) -> Iterator[tuple[int, Any]]:
                 except UnicodeDecodeError:
                     raise
                 except ValueError as error:
-                    raise InvalidSource(f"Line {number} of {path} is no JSON: {error}.") from error
+                    raise InvalidSource(f"Line {number} of {path} is not JSON: {error}; correct the line.") from error
 
 
 def _csv(path: Path, columns: Collection[str]) -> Iterator[tuple[int, Any]]:
@@ -131,7 +131,7 @@ def _csv(path: Path, columns: Collection[str]) -> Iterator[tuple[int, Any]]:
             for row in reader:
                 yield reader.line_num, row
         except csv.Error as error:
-            raise InvalidSource(f"Line {reader.line_num} of {path} is no CSV: {error}.") from error
+            raise InvalidSource(f"Line {reader.line_num} of {path} is not CSV: {error}; correct the line.") from error
 
 
 def _parquet(path: Path, columns: Collection[str]) -> Iterator[tuple[int, Any]]:
@@ -144,7 +144,7 @@ def _parquet(path: Path, columns: Collection[str]) -> Iterator[tuple[int, Any]]:
         _require_column(path, pq.read_schema(path).names, columns)
         yield from enumerate(read_rows(path, (*columns, _LABEL)), 1)
     except pa.ArrowException as error:
-        raise InvalidSource(f"{path} is no Parquet file that can be read: {error}.") from error
+        raise InvalidSource(f"{path} cannot be read as Parquet: {error}; write it again.") from error
 
 
 def _require_column(path: Path, names: Any, columns: Collection[str]) -> None:

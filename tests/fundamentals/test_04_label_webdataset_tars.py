@@ -98,5 +98,5 @@ def test_a_local_file_that_is_no_tar_is_refused_at_once(label: Label, tmp_path: 
     path = tmp_path / "train.tar"
     path.write_bytes(b"no tar at all" * 100)
 
-    with pytest.raises(InvalidSource, match=r"train\.tar is no tar that can be read"):
+    with pytest.raises(InvalidSource, match=r"train\.tar cannot be read as a tar"):
         label(path)

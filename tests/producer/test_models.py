@@ -60,7 +60,7 @@ def test_weights_have_the_task_of_their_family(tmp_path: Path) -> None:
         ("x.pt2", {"labels": ()}, "birds: a model of task classify needs labels"),
         ("x.pt2", {"preprocess": {**SHAPE, "std": 0}}, "--std: "),
         ("x.pt2", {"preprocess": {**SHAPE, "channels": 2}}, "--channels: "),
-        ("x.pt2", {"name": "My Birds"}, "'My Birds' is no model name"),
+        ("x.pt2", {"name": "My Birds"}, "'My Birds' is not a model name"),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_is_uploaded(

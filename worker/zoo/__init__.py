@@ -53,19 +53,19 @@ def register(family: str, *, task: Task) -> Callable[[Build], Build]:
 
 
 def families(task: Task | None = None) -> tuple[str, ...]:
-    """The names of all families, or of those that do `task`, sorted."""
+    """Return the names of all families, or of the families that do `task`, sorted."""
     for module in _MODULES:
         import_module(f"{__name__}.{module}")
     return tuple(sorted(family for family in _BUILDERS if task in (None, _TASKS[family])))
 
 
 def task(family: str) -> Task:
-    """What `family` does. Raises ModelError, with the nearest names, for one that is not there."""
+    """Return the task of `family`; raises ModelError with the nearest names if there is no such family."""
     return _TASKS[_known(family)]
 
 
 def builder(family: str) -> Callable[..., nn.Module]:
-    """What makes `family`: its signature names the config. Raises ModelError as `task` does."""
+    """Return the builder of `family`, whose parameters are the config; raises ModelError as `task` does."""
     return _BUILDERS[_known(family)]
 
 

@@ -31,7 +31,7 @@ _CHECKPOINT = "models/efficientnet-lite0-57934424.pth"
 
 
 def models() -> dict[tuple[str, int], Callable[[], tuple[Model, dict[str, bytes]]]]:
-    """By name and version, what makes a record and its files by name."""
+    """Return, by name and version, a function that makes the record and the files by name."""
     found: dict[tuple[str, int], Callable[[], tuple[Model, dict[str, bytes]]]] = {(NAME, VERSION): efficientnet_lite0}
     for path in sorted(SHIPPED.glob(f"*/{RECORD}")):
         model = Model.model_validate_json(path.read_bytes())
@@ -46,7 +46,7 @@ def imagenet_classes() -> tuple[tuple[str, str], ...]:
 
 
 def weights() -> bytes:
-    """The ImageNet weights of `efficientnet-lite0` as safetensors, the same bytes each time.
+    """Return the ImageNet weights of `efficientnet-lite0` as safetensors, the same bytes each time.
 
     Imports torch. Raises ModelError where the package that holds them is not installed.
     """
@@ -64,7 +64,7 @@ def weights() -> bytes:
 
 
 def efficientnet_lite0() -> tuple[Model, dict[str, bytes]]:
-    """The record of `efficientnet-lite0@1` and its files by name; imports torch, takes 2 s the first time."""
+    """Return the record of `efficientnet-lite0@1` and its files by name; imports torch."""
     data = weights()
     label_ids, names = zip(*imagenet_classes(), strict=True)
     file = make_file("weights.safetensors", data)

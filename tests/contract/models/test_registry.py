@@ -143,9 +143,9 @@ def test_files_that_are_not_those_of_the_record_are_refused_before_anything_is_w
 
 @pytest.mark.parametrize("name", ["Birds", "birds_1", "-birds", "", "a" * 64, "a/b", "birds@1"])
 def test_a_name_that_cannot_be_is_refused(registry: Registry, name: str) -> None:
-    with pytest.raises(InvalidInput, match="is no model name"):
+    with pytest.raises(InvalidInput, match="is not a model name"):
         registry.claim(name, "token")
-    with pytest.raises(InvalidInput, match="is no model name"):
+    with pytest.raises(InvalidInput, match="is not a model name"):
         registry.publish(record(name=name), FILES)
 
 
@@ -157,7 +157,7 @@ def test_a_record_that_contradicts_itself_is_refused() -> None:
         record(files=(make_file("weights.safetensors", b""),))
     with pytest.raises(ValidationError, match="names of their own"):
         record(files=(make_file("model.json", b""),))
-    with pytest.raises(ValidationError, match="none of the files"):
+    with pytest.raises(ValidationError, match="not among the files"):
         record(card="other.md")
     with pytest.raises(ValidationError, match="pattern"):
         File(name="../outside", sha256="", bytes=0)
@@ -166,7 +166,7 @@ def test_a_record_that_contradicts_itself_is_refused() -> None:
 def test_labels_have_ids_in_their_order_or_none() -> None:
     assert record().label_ids == ()
     assert record(label_ids=("n01580077", "n01592084")).label_ids == ("n01580077", "n01592084")
-    with pytest.raises(ValidationError, match="2 labels need as many ids, and there are 1"):
+    with pytest.raises(ValidationError, match="2 labels need as many ids, but there are 1"):
         record(label_ids=("n01580077",))
     with pytest.raises(ValidationError, match="one id is given twice"):
         record(label_ids=("n01580077", "n01580077"))
@@ -236,7 +236,7 @@ def test_an_alias_needs_a_version_and_a_name_that_is_no_number(registry: Registr
     with pytest.raises(UnknownModel, match="birds@2"):
         registry.set_alias("birds", "best", 2)
     for alias in ("1", "1st", "Best", "", "a/b", "model.json"):
-        with pytest.raises(InvalidInput, match="is no alias"):
+        with pytest.raises(InvalidInput, match="is not an alias"):
             registry.set_alias("birds", alias, 1)
     with pytest.raises(UnknownModel, match="birds@best"):
         registry.remove_alias("birds", "best")

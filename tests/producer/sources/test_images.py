@@ -75,7 +75,7 @@ def test_a_tar_without_images_is_refused(tmp_path: Path) -> None:
 def test_a_tar_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_text("not a tar")
 
-    assert "is no tar" in refused(tmp_path / "a.tar")
+    assert "cannot be read as a tar" in refused(tmp_path / "a.tar")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_tar_that_is_none_is_refused(tmp_path: Path) -> None:
     [
         ("nothing-here", "There is no"),
         ("one.jpg", "is one image"),
-        ("notes.txt", "is no source"),
+        ("notes.txt", "is not a source"),
         ("empty", "holds no images"),
     ],
 )
@@ -142,13 +142,13 @@ def test_a_parquet_manifest_names_rows(tmp_path: Path) -> None:
         ("m.jsonl", '{"uri": "a.jpg"}\n{"uri": "s3://camera/a.jpg"}\n', "put local paths and remote"),
         ("m.jsonl", '{"uri": "a.jpg"}\n{nonsense\n', "Line 2 of"),
         ("m.jsonl", '{"path": "a.jpg"}\n', "has neither `uri` nor `source-ref`"),
-        ("m.jsonl", '["a.jpg"]\n', "is no JSON object"),
+        ("m.jsonl", '["a.jpg"]\n', "is not a JSON object"),
         ("m.jsonl", '{"uri": "gs://camera/a.jpg"}\n', "images are read from s3://"),
         ("m.jsonl", '{"uri": "s3://camera"}\n', "names no image"),
         ("m.jsonl", '{"uri": "http://[1/a.jpg"}\n', "cannot be read"),
         ("m.jsonl", "\n", "has no rows"),
         ("m.csv", "path\na.jpg\n", "has neither a column"),
-        ("m.parquet", "text", "is no Parquet file"),
+        ("m.parquet", "text", "cannot be read as Parquet"),
     ],
 )
 def test_a_manifest_is_checked_to_its_end(tmp_path: Path, name: str, text: str, says: str) -> None:
