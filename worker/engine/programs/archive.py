@@ -1,7 +1,7 @@
-"""What a `.pt2` archive holds, as JSON and raw tensors; nothing in it is unpickled or executed.
+"""Reads a `.pt2` archive as JSON and raw tensors, without unpickling or executing anything in it.
 
-It knows the layout that `torch.export.save` writes since its weights are raw bytes (schema 8), not what a
-graph means. Imports torch.
+It knows the layout that `torch.export.save` writes since weights are raw bytes (schema 8), and not what a graph means.
+Imports torch.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ DTYPES: Mapping[int, torch.dtype] = {
     12: torch.bool,
     13: torch.bfloat16,
 }
-"""By the numbers of `torch._export.serde.schema.ScalarType`."""
+"""Keyed by the values of `torch._export.serde.schema.ScalarType`."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class Archive:
 
 
 def read_archive(path: Path) -> Archive:
-    """The program in a file of `torch.export.save`.
+    """Read the program in a file written by `torch.export.save`.
 
-    Raises ModelError where it is none, or holds something that only a pickle or a compiler could give back.
-    KeyError, TypeError, ValueError and RuntimeError are left to the caller: an archive that breaks the schema.
+    Raises ModelError if the file is no such archive, or holds something that only unpickling could restore. An archive
+    that breaks the schema raises KeyError, TypeError, ValueError or RuntimeError, which the caller maps.
     """
     try:
         with zipfile.ZipFile(path) as file:
@@ -107,7 +107,7 @@ def _read(file: zipfile.ZipFile) -> Archive:
 
 
 def _tensor(storage: bytearray, meta: Json) -> Tensor:
-    """A tensor over the bytes of its storage; torch refuses a view that leaves them."""
+    """Return a tensor over the bytes of its storage; torch refuses a view that exceeds them."""
     if meta["layout"] != _STRIDED:
         raise ModelError("One of its tensors is sparse; make it dense.")
     dtype = DTYPES[meta["dtype"]]

@@ -1,6 +1,6 @@
-"""The torch module that every runtime starts from: uint8 pixels in, logits and features out.
+"""Builds the torch module that every runtime starts from: uint8 pixels in, logits and features out.
 
-It knows no batch. Imports torch.
+It knows no batching. Imports torch.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from worker.engine.types import ModelSpec, Precision
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _LUMA = (0.299, 0.587, 0.114)
-"""Red, green and blue in the luma of ITU-R BT.601, which is what Pillow makes a photo gray with."""
+"""Red, green and blue in the luma of ITU-R BT.601, which Pillow uses to convert to gray."""
 
 
 class Graph(nn.Module):
-    """A model of the zoo, or a program, behind its normalisation."""
+    """A model of the zoo or a program, preceded by its normalisation."""
 
     def __init__(self, model: nn.Module, *, mean: float, std: float, channels: int = 3) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Graph(nn.Module):
         self._mean, self._std, self._gray = mean, std, channels == 1
 
     def on(self, device: torch.device, precision: Precision) -> Graph:
-        """Itself on a device, computing in a precision, with weights in the layout that is fastest there."""
+        """Move to a device and precision, with weights in the fastest layout, and return itself."""
         if isinstance(self.model, Program):
             self.model.on(device, precision)
             return self
@@ -46,20 +46,20 @@ class Graph(nn.Module):
         return logits.float(), features.float()
 
     def prepared(self, pixels: Tensor) -> Tensor:
-        """uint8 [n, h, w, 3] to the input of the model, [n, channels, h, w], in its precision.
+        """Convert uint8 [n, h, w, 3] to the input of the model, [n, channels, h, w], in its precision.
 
-        NHWC seen as NCHW is what torch calls channels-last: the layout that convolutions like, for free.
+        NHWC viewed as NCHW is torch's channels-last, the fastest layout for convolutions, at no cost.
         """
         x = pixels.permute(0, 3, 1, 2).float()
         if self._gray:
-            # No weights in a buffer, which a cast to bf16 would round.
+            # The weights are not in a buffer, because a cast to bf16 would round them.
             x = x[:, 0:1] * _LUMA[0] + x[:, 1:2] * _LUMA[1] + x[:, 2:3] * _LUMA[2]
         x = (x - self._mean) / self._std
         return x.to(next(self.model.parameters(), x).dtype)
 
 
 class SequenceGraph(Graph):
-    """A model of sequences behind the same normalisation."""
+    """A sequence model, preceded by the same normalisation."""
 
     def forward(self, pixels: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """uint8 [n, t, h, w, 3] and int64 [n] to logits [n, classes] and features [n, d], float32."""
@@ -69,7 +69,7 @@ class SequenceGraph(Graph):
 
 
 def build(spec: ModelSpec) -> Graph:
-    """The model of `spec` with its weights, in float32 whatever they were stored in, ready for inference.
+    """Build the model of `spec` for inference, with its weights converted to float32.
 
     Raises ModelError for an unknown family and for weights or labels that do not fit it.
     """
@@ -85,13 +85,13 @@ def build(spec: ModelSpec) -> Graph:
 
 
 def load_family(spec: ModelSpec) -> nn.Module:
-    """The module of a family of the zoo with the weights of `spec`, in float32 whatever they were stored in.
+    """Build the module of a family of the zoo, with the weights of `spec` converted to float32.
 
     Raises ModelError for an unknown family and for weights that do not fit it.
     """
     model = zoo.create(spec.family, **spec.config)
     try:
-        # Copied into parameters that are float32: halves become what they stand for.
+        # Copying into float32 parameters converts half-precision weights.
         model.load_state_dict(load_file(spec.weights))
     except (SafetensorError, RuntimeError) as error:
         said = " ".join(str(error).split())[:300].rstrip(".")

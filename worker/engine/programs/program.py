@@ -1,4 +1,4 @@
-"""A `torch.export` program as a module: its graph built anew, from operators of torch that only compute.
+"""Loads a `torch.export` program as a module, by rebuilding its graph from torch operators that only compute.
 
 It does not use `torch.export.load`, which executes what an archive says: of torch 2.13 it unpickles sample inputs and
 constants, evaluates shapes (by sympy) and guards as Python, and looks up what a node calls anywhere below `torch`.
@@ -27,17 +27,17 @@ HOW_TO_EXPORT = (
 )
 """What to do, in the words of an error; to be formatted with `channels` and `size`."""
 
-_BATCH = 256  # images that the largest default batch of a runtime holds
+_BATCH = 256  # the largest default batch of a runtime
 
 _OPERATOR = re.compile(r"torch\.ops\.aten\.([A-Za-z_]\w*)\.(\w+)")
 _SYMBOL = re.compile(r"Symbol\('(\w+)'[^()]*\)")
 _INLINED = "torch.ops.higher_order.wrap_with_set_grad_enabled"
-# What an export notes about sizes and dtypes that it saw; it computes nothing.
+# Assertions about sizes and dtypes that an export records; they compute nothing.
 _NOTES = frozenset(
     f"torch.ops.aten.{name}.default"
     for name in ("_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range", "sym_constrain_range_for_size")
 )
-# What computes with sizes, on Python's own integers.
+# Arithmetic on sizes, with Python integers.
 _SYMBOLIC: Mapping[str, Callable[..., Any]] = {
     **{
         f"_operator.{name}": getattr(operator, name)
@@ -76,7 +76,7 @@ class Program(nn.Module):
         return self.to(device)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        # Exported views hold for the layout of the example, which was contiguous: no channels-last in here.
+        # Exported views assume the layout of the example, which was contiguous, so channels-last cannot be used here.
         x = x.contiguous()
         if self._precision == "fp32":
             return cast("tuple[Tensor, Tensor]", self.body(x))
@@ -104,7 +104,7 @@ def load_program(path: Path, *, channels: int, size: int) -> Program:
 
 
 def _check_input(program: Json, channels: int, size: int) -> None:
-    """Raises ModelError where the one input is not a float batch of any size with images of this shape."""
+    """Raise ModelError unless the only input is a float32 batch of any size with images of this shape."""
     how = HOW_TO_EXPORT.format(channels=channels, size=size)
     module = program["graph_module"]
     inputs = [spec["user_input"]["arg"] for spec in module["signature"]["input_specs"] if "user_input" in spec]
@@ -129,7 +129,7 @@ def _check_input(program: Json, channels: int, size: int) -> None:
 
 
 class _Builder:
-    """Turns the JSON of a graph into a graph of torch.fx, node by node."""
+    """Converts the JSON of a graph to a torch.fx graph, node by node."""
 
     def __init__(self, archive: Archive) -> None:
         self._module: Json = archive.program["graph_module"]
@@ -142,7 +142,7 @@ class _Builder:
         graph, signature = self._module["graph"], self._module["signature"]
         values: dict[str, Any] = {}
         x = self._graph.placeholder("x")
-        # The exporter wrote its own device where tensors are made; here they are made where the input is.
+        # The exporter recorded its own device for new tensors; here they are created on the device of the input.
         self._device = self._graph.call_function(getattr, (x, "device"))
         for spec in signature["input_specs"]:
             kind, what = _single(spec)
@@ -158,7 +158,7 @@ class _Builder:
 
     def _weight(self, name: str) -> fx.Node:
         tensor = self._tensors[name]
-        # Names of our own: those of the archive would become Python source.
+        # Fresh names, because names from the archive would become Python source.
         own = f"w{sum(1 for _ in self._root.buffers()) + sum(1 for _ in self._root.parameters())}"
         if tensor.is_floating_point():
             self._root.register_parameter(own, nn.Parameter(tensor, requires_grad=False))
@@ -205,7 +205,7 @@ class _Builder:
         self._bind(self._graph.call_function(target, tuple(args), named), node["outputs"], values)
 
     def _inline(self, node: Json, values: dict[str, Any]) -> None:
-        """A part that was exported under `torch.no_grad()`: nothing here has gradients, so it is just a part."""
+        """Inline a subgraph exported under `torch.no_grad()`; nothing here has gradients."""
         _, part, *operands = (item["arg"] for item in node["inputs"])
         graph = part["as_graph"]["graph"]
         inner = {
@@ -217,7 +217,7 @@ class _Builder:
             values[_named(output)] = self._value(result, inner)
 
     def _bind(self, made: fx.Node, outputs: list[Json], values: dict[str, Any]) -> None:
-        """Enter what a node gives under the names that later nodes have for it."""
+        """Bind the outputs of a node to the names by which later nodes refer to them."""
         several = len(outputs) > 1
         for n, output in enumerate(outputs):
             kind, what = _single(output)
@@ -231,7 +231,7 @@ class _Builder:
                 values[_named(output)] = part
 
     def _value(self, argument: Json, values: dict[str, Any]) -> Any:
-        """An argument of a node: another node, or a plain value of the type that it is said to have."""
+        """Return an argument of a node: another node, or a plain value of its declared type."""
         kind, what = _single(argument)
         if kind == "as_none":
             return None
@@ -261,7 +261,7 @@ class _Builder:
 
 
 def _function(target: str) -> Callable[..., Any]:
-    """What a node may call: arithmetic on sizes, and operators that turn tensors into tensors.
+    """Return a function that a node may call: arithmetic on sizes, or an operator that turns tensors into tensors.
 
     Raises ModelError for anything else: other names below `torch` (`torch.load` among them), operators that read or
     write files, and torch's private ones.
@@ -284,13 +284,13 @@ def _function(target: str) -> Callable[..., Any]:
 
 
 def _single(union: Json) -> tuple[str, Any]:
-    """The one entry of a tagged union."""
+    """Return the only entry of a tagged union."""
     ((kind, what),) = union.items()
     return kind, what
 
 
 def _named(argument: Json) -> str:
-    """The name in `{"as_tensor": {"name": …}}` or `{"as_sym_int": {"as_name": …}}`."""
+    """Return the name in `{"as_tensor": {"name": …}}` or `{"as_sym_int": {"as_name": …}}`."""
     kind, what = _single(argument)
     name = what["name" if kind == "as_tensor" else "as_name"]
     if not isinstance(name, str):
@@ -299,7 +299,7 @@ def _named(argument: Json) -> str:
 
 
 def _whole(kind: str, item: Json) -> Json:
-    """An item of a list in the form that it has by itself."""
+    """Return an item of a list in the form of a single argument."""
     if kind == "as_tensors":
         return {"as_tensor": item}
     return item if kind == "as_optional_tensors" else {kind[:-1]: item}

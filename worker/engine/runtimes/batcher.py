@@ -1,7 +1,7 @@
-"""One device thread: coalesces what many lanes submit, keeps two batches in flight, halves when memory ends.
+"""One device thread that coalesces submissions, keeps two batches in flight and halves batches when memory runs out.
 
-It knows neither torch nor images; the device is a function that starts a batch and returns another one
-that waits for its output.
+It knows neither torch nor images; the device is a function that starts a batch and returns a function that waits for
+its output.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from worker.engine.types import Output
 Pixels = NDArray[np.uint8]
 Wait = Callable[[], Output]
 Launch = Callable[[Sequence[Pixels]], Wait]
-"""Starts a batch, given as parts [n_i, h, w, 3]; the returned function waits and gives its Σ n_i rows.
+"""Starts a batch, given as parts [n_i, h, w, 3]; the returned function waits for it and returns its Σ n_i rows.
 
-Either may raise DeviceOutOfMemory. At most `depth` batches are started and not yet waited for.
+Both may raise DeviceOutOfMemory. At most `depth` batches are started and not yet waited for.
 """
 
 
 def buckets(batch_size: int) -> tuple[int, ...]:
-    """The few sizes that batches are padded to, so that no kernel is built for each remainder."""
+    """Return the few sizes that batches are padded to, so that kernels are not built for every remainder."""
     return tuple(sorted({max(1, batch_size >> shift) for shift in range(4)}))
 
 
@@ -41,7 +41,7 @@ class _Flight:
 
 
 class Batcher:
-    """Serves submissions in their order. With `depth` 2 a batch is started before the last one is done."""
+    """Serves submissions in order. With `depth` 2 a batch starts before the previous one is done."""
 
     def __init__(self, launch: Launch, *, batch_size: int, depth: int) -> None:
         self.batch_size = batch_size
@@ -55,13 +55,13 @@ class Batcher:
         self._thread.start()
 
     def submit(self, pixels: Pixels) -> Future[Output]:
-        """The output of these rows, uint8 [n, h, w, 3], whatever batch they travel in."""
+        """Return a future of the output for these rows, uint8 [n, h, w, 3]."""
         future: Future[Output] = Future()
         self._queue.put((pixels, future))
         return future
 
     def close(self) -> None:
-        """Serve what was submitted, then end the thread."""
+        """Finish all submissions, then end the thread."""
         self._queue.put(None)
         self._thread.join()
 
@@ -74,7 +74,7 @@ class Batcher:
                 self._finish(self._flights.popleft())
 
     def _take(self) -> list[tuple[Pixels, Future[Output]]]:
-        """What is waiting, up to `batch_size` rows; blocks only where the device has nothing to do."""
+        """Take up to `batch_size` waiting rows; block only while the device is idle."""
         group: list[tuple[Pixels, Future[Output]]] = []
         rows = 0
         while self._open:
@@ -123,7 +123,7 @@ class Batcher:
             start = end
 
     def _smaller(self, parts: list[Pixels]) -> Wait:
-        """Run `parts` in halves until they fit, and keep that size for all that comes later."""
+        """Halve the batch size until `parts` fit, and keep that size from then on."""
         while self.batch_size > 1:
             self.batch_size //= 2
             try:
@@ -134,17 +134,17 @@ class Batcher:
                 return _raises(error)
         return _raises(
             DeviceOutOfMemory(
-                "The device has no memory for a single image; end what else uses it, or take a smaller model."
+                "The device has no memory for a single image; stop other processes that use it, or use a smaller model."
             )
         )
 
     def _drain(self) -> None:
-        """Finish the batches in flight: they hold memory that is short, and buffers that are few."""
+        """Finish the batches in flight, which hold scarce memory and buffers."""
         while self._flights:
             self._finish(self._flights.popleft())
 
     def _piecewise(self, parts: list[Pixels]) -> Wait:
-        """Run `parts` one `batch_size` after the other, each waited for, with nothing else in flight."""
+        """Run `parts` in batches of `batch_size`, one at a time, with nothing else in flight."""
         self._drain()
         rows = np.concatenate(parts)
         outputs = [

@@ -1,7 +1,7 @@
-"""OpenVINO on the CPU: the model is converted once, kept as IR on disk, and run on the caller's thread.
+"""Runs models with OpenVINO on the CPU, on the caller's thread; the converted model is cached on disk as IR.
 
-It knows nothing of images or lanes. Only a conversion imports torch: later starts read the IR, and a
-worker is ready in about a second.
+It knows no files of images and no lanes. Only the conversion imports torch: later starts read the IR, and a worker is
+ready in about a second.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from contract.errors import DeviceOutOfMemory, InvalidSettings, ModelError
 from worker.engine.bf16 import resolve_precision, told_bf16
 from worker.engine.types import ModelSpec, Output, Precision
 
-_FORMAT = 1  # of the IR on disk: raise it when what `_convert` makes changes
+_FORMAT = 1  # of the IR on disk; increase it when the output of `_convert` changes
 
 
 def native_bf16(core: ov.Core | None = None) -> bool:
@@ -36,11 +36,11 @@ def native_bf16(core: ov.Core | None = None) -> bool:
 class OpenVINORuntime:
     """A Runtime whose `submit` computes before it returns.
 
-    One stream of one thread a core: each lane decodes and infers on its own core, which beats a
-    hand-over between a decoding and an inferring thread (257 against 220 images/s on two cores).
+    There is one stream with one thread per core: each lane decodes and infers on its own core, which is faster than
+    separate threads for decoding and inference (257 images/s on two cores, 220).
     """
 
-    BATCH_SIZE = 8  # 399 images/s on two cores; 32 and 64 give the same and keep cancel waiting longer
+    BATCH_SIZE = 8  # 399 images/s on two cores; 32 and 64 are as fast, and delay a cancel
 
     name = "openvino"
     device = "cpu"
@@ -55,11 +55,11 @@ class OpenVINORuntime:
             _read(core, spec, batch_size, cache_dir),
             "CPU",
             {
-                # Unless told, the plugin takes bf16 wherever the CPU has it.
+                # By default the plugin uses bf16 if the CPU has it.
                 "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[self.precision],
                 "NUM_STREAMS": threads,
                 "INFERENCE_NUM_THREADS": threads,
-                # Pinned, two processes share the first core and do 184 images/s together.
+                # With pinning, two processes share the first core and reach only 184 images/s together.
                 "ENABLE_CPU_PINNING": False,
             },
         )
@@ -83,7 +83,7 @@ class OpenVINORuntime:
     def _infer(self, pixels: NDArray[np.uint8]) -> Output:
         n = len(pixels)
         request = self._request()
-        # The batch is static, so that nothing recompiles; rows from n on hold an older batch, unread.
+        # The batch is static, so that nothing recompiles; rows after n hold an older batch and are not read.
         request.get_input_tensor().data[:n] = pixels
         request.infer()
         return Output(
@@ -99,13 +99,13 @@ class OpenVINORuntime:
 
 
 def _read(core: ov.Core, spec: ModelSpec, batch_size: int, cache_dir: Path) -> ov.Model:
-    """The model as IR from `cache_dir`, converted into it first where it is not there or broken."""
+    """Read the model's IR from `cache_dir`; convert the model first if the IR is missing or broken."""
     folder = cache_dir / "openvino" / _key(spec, batch_size)
     try:
         if (folder / "model.xml").is_file():
             try:
                 return core.read_model(folder / "model.xml")
-            except RuntimeError:  # a disk that was full, a file that was cut
+            except RuntimeError:  # a full disk or a truncated file
                 shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as scratch:
@@ -113,18 +113,17 @@ def _read(core: ov.Core, spec: ModelSpec, batch_size: int, cache_dir: Path) -> o
             try:
                 Path(scratch, "ir").rename(folder)
             except OSError:
-                if not (folder / "model.xml").is_file():  # else another worker was first
+                if not (folder / "model.xml").is_file():  # otherwise another worker was first
                     raise
         return core.read_model(folder / "model.xml")
     except OSError as error:
         raise InvalidSettings(
-            f"The compiled model cannot be kept in {cache_dir} ({error}); "
-            "set IMAGEMILL_CACHE_DIR to a folder that can be written."
+            f"The compiled model cannot be kept in {cache_dir} ({error}); set IMAGEMILL_CACHE_DIR to a writable folder."
         ) from error
 
 
 def _key(spec: ModelSpec, batch_size: int) -> str:
-    """Names all that the IR depends on, so that a stale one is never read."""
+    """Return a folder name with a digest of everything that the IR depends on, so that a stale one is never read."""
     config = json.dumps(dict(spec.config), sort_keys=True)
     facts = (spec.weights_sha256, spec.family, config, spec.size, spec.channels, spec.mean, spec.std, batch_size)
     digest = hashlib.sha256(repr((*facts, ov.__version__, _FORMAT)).encode()).hexdigest()
@@ -132,10 +131,10 @@ def _key(spec: ModelSpec, batch_size: int) -> str:
 
 
 def _convert(spec: ModelSpec, batch_size: int) -> ov.Model:
-    """The torch module of `spec` as an OpenVINO model of a static batch; takes 4 s, torch included.
+    """Convert the torch module of `spec` to an OpenVINO model with a static batch; takes 4 s, importing torch included.
 
-    By the front end itself: `openvino.convert_model` does the same and reports each use to Google
-    Analytics, with no switch but a file in the user's home.
+    It calls the front end directly: `openvino.convert_model` does the same but reports each use to Google Analytics,
+    which only a file in the user's home can turn off. Raises ModelError if OpenVINO cannot convert it.
     """
     import torch
     from openvino.frontend import (
@@ -151,7 +150,7 @@ def _convert(spec: ModelSpec, batch_size: int) -> ov.Model:
 
     shape = (batch_size, spec.size, spec.size, 3)
     with warnings.catch_warnings(), torch.inference_mode():
-        # torch.jit.trace is deprecated for torch.export, which OpenVINO 2026.4 reads with complaints.
+        # torch.jit.trace is deprecated in favour of torch.export, which OpenVINO 2026.4 reads with warnings.
         warnings.simplefilter("ignore")
         graph = build(spec)
         try:

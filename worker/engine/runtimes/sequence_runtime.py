@@ -1,6 +1,6 @@
-"""Runs a model of image sequences, on torch: sequences of one batch are padded, and their lengths go along.
+"""Runs sequence models on torch; the sequences of a batch are padded, and their lengths passed along.
 
-It knows nothing of images or lanes. Imports torch.
+It knows no files and no lanes. Imports torch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CPU_BATCH, _CUDA_BATCH = 8, 64
 
 
 class SequenceRuntime:
-    """A Runtime of sequences. One device thread computes; whoever decodes does not wait for it."""
+    """A Runtime of sequences. One device thread computes, so that decoding threads need not wait."""
 
     name = "torch"
 
@@ -28,7 +28,7 @@ class SequenceRuntime:
         self.device = device
         self.lanes = threads
         self.batch_size = batch_size or (_CPU_BATCH if place.type == "cpu" else _CUDA_BATCH)
-        # On a CPU bf16 is slower here: 434 sequences of 16 small frames a second against 543.
+        # On a CPU bf16 is slower here: 434 sequences/s of 16 small frames; fp32 does 543.
         asked = "fp32" if precision == "auto" and place.type == "cpu" else precision
         self.precision: Precision = precision_on(place, asked)
         self._place = place

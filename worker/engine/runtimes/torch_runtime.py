@@ -1,6 +1,6 @@
 """Torch on a CPU or on CUDA: channels-last, bf16 where the device has it, one device thread.
 
-It knows nothing of images or lanes. Imports torch.
+It knows no files and no lanes. Imports torch.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from worker.engine.programs.graph import build
 from worker.engine.runtimes.batcher import Batcher, Launch, Pixels, Wait, buckets
 from worker.engine.types import ModelSpec, Output, Precision
 
-# On two cores bf16 does 198 images/s at a batch of 8 and 188 at 64; a GPU wants its multiprocessors full.
+# On two cores bf16 does 198 images/s at a batch of 8 and 188 at 64; a GPU needs more to fill its multiprocessors.
 _CPU_BATCH, _CUDA_BATCH = 8, 256
 
 Model = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""uint8 [n, h, w, 3] on the device to logits [n, classes] and features [n, d], float32, there."""
+"""uint8 [n, h, w, 3] on the device to logits [n, classes] and features [n, d], float32, on the same device."""
 
 
 class TorchRuntime:
-    """A Runtime that hands what is submitted to its device thread."""
+    """A Runtime that computes on one device thread."""
 
     name = "torch"
 
@@ -42,11 +42,11 @@ class TorchRuntime:
         batch_size = batch_size or (_CUDA_BATCH if cuda else _CPU_BATCH)
         shape = (batch_size, spec.size, spec.size, 3)
         if cuda:
-            torch.backends.cudnn.benchmark = True  # batches have four sizes, each is tuned once
-            torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; bf16 is there for who wants speed
+            torch.backends.cudnn.benchmark = True  # batches have four sizes, and each is tuned once
+            torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; bf16 is the fast precision
             launch: Launch = CudaLaunch(graph, place, shape)
         else:
-            # The device thread alone computes, so it may have all cores; two such threads would collapse.
+            # Only the device thread computes, so it may use all cores; two such threads would collapse.
             torch.set_num_threads(threads)
             launch = CpuLaunch(graph, batch_size)
         self._batcher = Batcher(launch, batch_size=batch_size, depth=2 if cuda else 1)
@@ -67,7 +67,7 @@ class TorchRuntime:
 
 
 class CpuLaunch:
-    """Computes at once; its wait has nothing left to do."""
+    """Computes immediately; the returned function only returns the output."""
 
     def __init__(self, model: Model, batch_size: int) -> None:
         self._model = model
@@ -84,10 +84,10 @@ class CpuLaunch:
 
 
 class CudaLaunch:
-    """Starts a batch and returns: copy in, compute and copy out are queued on streams of the device.
+    """Queues copy in, computation and copy out on CUDA streams, and returns.
 
-    Two slots of pinned memory take turns, so that one batch is copied in while the other computes;
-    whoever calls waits for a batch before starting the second one after it.
+    Two slots of pinned memory alternate, so that one batch is copied in while the other computes. The caller must wait
+    for batch n before it starts batch n + 2.
     """
 
     def __init__(self, model: Model, device: torch.device, shape: tuple[int, int, int, int]) -> None:
@@ -95,7 +95,7 @@ class CudaLaunch:
         self._device = device
         self._buckets = buckets(shape[0])
         self._copies, self._computes = torch.cuda.Stream(device), torch.cuda.Stream(device)
-        # Cleared once: the rows that pad a batch hold older pixels, and their outputs are not read.
+        # Zeroed once: padding rows hold pixels of older batches, and their outputs are not read.
         self._inputs = [torch.zeros(shape, dtype=torch.uint8, pin_memory=True) for _ in range(2)]
         self._outputs: list[tuple[Tensor, Tensor] | None] = [None, None]
         self._turn = 0
@@ -128,7 +128,7 @@ class CudaLaunch:
         return wait
 
     def _pinned(self, slot: int, *like: Tensor) -> tuple[Tensor, Tensor]:
-        """The pinned outputs of a slot, made at its first batch, when their widths are known."""
+        """Return the pinned outputs of a slot, allocated at its first batch, when their widths are known."""
         found = self._outputs[slot]
         if found is None:
             logits, features = (
@@ -145,12 +145,12 @@ def _bucket(n: int, sizes: tuple[int, ...]) -> int:
 
 @contextmanager
 def _out_of_memory() -> Iterator[None]:
-    """Turn what torch raises when memory ends into DeviceOutOfMemory, and give back what it hoards."""
+    """Map torch's out-of-memory errors to DeviceOutOfMemory, and release its cached memory."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         named = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-        if not named and "not enough memory" not in str(error):  # what torch's CPU allocator says
+        if not named and "not enough memory" not in str(error):  # the message of torch's CPU allocator
             raise
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
