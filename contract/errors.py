@@ -1,30 +1,30 @@
-"""Every error of Imagemill, as one tree; foreign errors are mapped onto it at the edge.
+"""The tree of errors. Errors of other libraries are mapped to it where they occur.
 
     ImagemillError
     ├── InvalidInput            the caller must change something            exit 2
-    │   ├── InvalidSource       nothing to label, or no such folder, bucket, manifest
-    │   ├── InvalidSettings     a setting, or the credentials, cannot be right
+    │   ├── InvalidSource       no images, or no such folder, bucket or manifest
+    │   ├── InvalidSettings     a setting or a credential is invalid
     │   ├── UnknownModel        with the nearest names
     │   ├── UnknownJob
-    │   ├── InvalidSchedule     a cron line, a time zone or a name that cannot be, or is taken
+    │   ├── InvalidSchedule     an invalid cron line or time zone, or a name that is taken
     │   ├── UnknownSchedule     with the nearest names
-    │   └── JobConflict         one id, two specs; or a state that forbids the action
-    ├── JobFailed               the job ended, but not well                 exit 1
+    │   └── JobConflict         one id for two specs, or a state that forbids the action
+    ├── JobFailed               the job did not succeed                     exit 1
     ├── ServiceUnavailable      a retry can help                            exit 3
     │   ├── RedisUnavailable
     │   └── StoreUnavailable
-    ├── StoreRefused            the store understands a request and refuses it
-    │   └── StoreFull           it has no room; once it has, what was asked for goes on
-    ├── ModelError              weights that do not match their record, an unknown family
-    ├── TrainingDiverged        a loss that is not finite; nothing is published
+    ├── StoreRefused            the store refuses a request
+    │   └── StoreFull           the store is full; resume once it has room
+    ├── ModelError              a model that cannot be loaded
+    ├── TrainingDiverged        the loss is not finite; nothing is published
     ├── DeviceOutOfMemory       a smaller batch can help
     ├── LeaseLost               another worker holds the shard now
-    ├── WorkerLeaving           a worker was asked to end; another goes on
-    ├── WorkerUnfit             a worker cannot load its own code; it leaves
+    ├── WorkerLeaving           a worker was asked to end; another continues
+    ├── WorkerUnfit             a worker cannot load its own code and leaves
     ├── JobStopped              the job was canceled, or failed, while a shard was running
-    ├── ObjectNotFound          an object that should be there is not
-    ├── ObjectDamaged           an object is not what its commit says
-    └── ImageError              one bad image, one bad row; `code` is stable, see below
+    ├── ObjectNotFound          an object is missing
+    ├── ObjectDamaged           an object differs from what was committed
+    └── ImageError              one bad image, one bad row; `code` is stable
         ├── EmptyFile           empty_file
         ├── NotAnImage          not_an_image
         ├── TruncatedImage      truncated
@@ -37,47 +37,47 @@
         ├── DecodeFailed        decode_failed
         └── WorkerKilled        worker_killed
 
-A message names what, which object, why, and what to do, in one sentence.
+A message is one sentence: what happened, to which object, why, and what to do.
 """
 
 from __future__ import annotations
 
 
 class ImagemillError(Exception):
-    """The root. `retryable` says whether the same call can succeed later; `exit_code` is the command's."""
+    """Base class. `retryable`: the same call can succeed later. `exit_code`: what the command line exits with."""
 
     retryable = False
     exit_code = 1
 
 
 class InvalidInput(ImagemillError):
-    """The caller must change something."""
+    """The request is invalid; change it and try again."""
 
     exit_code = 2
 
 
 class InvalidSource(InvalidInput):
-    """A source that is not there, cannot be read, or holds no images."""
+    """The source does not exist, cannot be read, or holds no images."""
 
 
 class InvalidSettings(InvalidInput):
-    """A setting or a credential that cannot be right."""
+    """A setting or a credential is invalid."""
 
 
 class UnknownModel(InvalidInput):
-    """A model that the registry does not list."""
+    """The registry has no such model."""
 
 
 class UnknownJob(InvalidInput):
-    """A job that neither the ledger nor the bucket knows."""
+    """There is no such job, in the ledger or in the bucket."""
 
 
 class InvalidSchedule(InvalidInput):
-    """A cron line, a time zone or a name that a schedule cannot have."""
+    """The cron line, time zone or name of a schedule is invalid, or the name is taken."""
 
 
 class UnknownSchedule(InvalidInput):
-    """A schedule that is not in the bucket."""
+    """There is no such schedule."""
 
 
 class JobConflict(InvalidInput):
@@ -89,7 +89,7 @@ class JobFailed(ImagemillError):
 
 
 class ServiceUnavailable(ImagemillError):
-    """A service cannot be reached; nothing was lost, try again."""
+    """A service cannot be reached. Nothing was lost; try again."""
 
     retryable = True
     exit_code = 3
@@ -104,33 +104,33 @@ class StoreUnavailable(ServiceUnavailable):
 
 
 class StoreRefused(ImagemillError):
-    """The store answers, and its answer is no; the same request will not do better."""
+    """The object store refuses the request; repeating it will not help."""
 
 
 class StoreFull(StoreRefused):
-    """The store has no room for an object, or fails each write of it for as long as we are patient."""
+    """The object store has no room, or kept failing to write an object. Free space, then resume the job."""
 
 
 class ModelError(ImagemillError):
-    """A model that cannot be loaded: wrong sha256, unknown family, labels that do not fit."""
+    """The model cannot be loaded: wrong sha256, unknown family, or labels that do not fit."""
 
 
 class TrainingDiverged(ImagemillError):
-    """A training whose loss is not a finite number any more; nothing of it is published."""
+    """The loss of a training is no longer finite. Nothing is published; lower the learning rate."""
 
 
 class DeviceOutOfMemory(ImagemillError):
-    """The device has no memory for this batch; a smaller one can work."""
+    """The device has no memory for this batch; a smaller one may fit."""
 
     retryable = True
 
 
 class LeaseLost(ImagemillError):
-    """The lease on the shard ran out and another worker may hold it."""
+    """The lease on the shard expired, and another worker may hold it."""
 
 
 class WorkerUnfit(ImagemillError):
-    """This worker cannot load what runs a job; whoever started it starts it again, with code of one version."""
+    """This worker cannot load the code that runs a job. It exits, to be started again with code of one version."""
 
 
 class JobStopped(ImagemillError):
@@ -138,24 +138,24 @@ class JobStopped(ImagemillError):
 
 
 class WorkerLeaving(ImagemillError):
-    """This worker was asked to end while it was at something long; another goes on with it."""
+    """This worker was asked to end during a long task; another worker continues it."""
 
 
 class ObjectNotFound(ImagemillError):
-    """An object that should be in the store is not."""
+    """An object is missing from the store."""
 
 
 class ObjectDamaged(ImagemillError):
-    """The bytes of an object do not have the sha256 that was written down for them."""
+    """An object does not have the sha256 that was recorded for it."""
 
 
 class ImageError(ImagemillError):
-    """One bad image: it becomes one row with `status=error` and this `code`."""
+    """A bad image. It becomes a row with `status=error` and this `code`."""
 
     code = "decode_failed"
 
     def of_frame(self, uri: str) -> ImageError:
-        """The same error of a sequence whose frame `uri` is bad, with a message that names it."""
+        """Return this error for the sequence that contains the bad frame `uri`, with a message that names the frame."""
         said = str(self)
         return self if uri in said else type(self)(f"The frame {uri}: {said}")
 
@@ -167,7 +167,7 @@ class EmptyFile(ImageError):
 
 
 class NotAnImage(ImageError):
-    """The bytes are of no image format that is read here."""
+    """The bytes are not in a supported image format."""
 
     code = "not_an_image"
 
@@ -185,43 +185,43 @@ class TooManyPixels(ImageError):
 
 
 class TooManyBytes(ImageError):
-    """The file is larger than `max_image_bytes`; it was not read to its end."""
+    """The file is larger than `max_image_bytes`, and was not read to its end."""
 
     code = "too_many_bytes"
 
 
 class TooManyFrames(ImageError):
-    """The sequence has more frames than any may; none was read."""
+    """The sequence has too many frames; none was read."""
 
     code = "too_many_frames"
 
 
 class ImageNotFound(ImageError):
-    """The object was gone when the worker asked for it."""
+    """The image was gone when a worker read it."""
 
     code = "not_found"
 
 
 class ImageDenied(ImageError):
-    """The store refused to hand the object out."""
+    """The store denied access to the image."""
 
     code = "access_denied"
 
 
 class FetchFailed(ImageError):
-    """A web address did not deliver, after retries."""
+    """A web address did not deliver the image, after retries."""
 
     code = "fetch_failed"
 
 
 class DecodeFailed(ImageError):
-    """The decoder raised something of its own."""
+    """The decoder failed."""
 
     code = "decode_failed"
 
 
 class WorkerKilled(ImageError):
-    """The image killed every worker that touched it, alone in its shard."""
+    """The image ended every worker that tried it, alone in its shard."""
 
     code = "worker_killed"
 
