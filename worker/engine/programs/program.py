@@ -1,8 +1,8 @@
 """Loads a `torch.export` program as a module, by rebuilding its graph from torch operators that only compute.
 
-It does not use `torch.export.load`, which executes what an archive says: of torch 2.13 it unpickles sample inputs and
-constants, evaluates shapes (by sympy) and guards as Python, and looks up what a node calls anywhere below `torch`.
-Here a node may call what `_function` lets through, and its arguments are plain values. Imports torch.
+It does not use `torch.export.load`, which executes the content of an archive: in torch 2.13 it unpickles sample inputs
+and constants, evaluates shapes (with sympy) and guards as Python, and resolves a node's target anywhere below `torch`.
+Here a node may call only what `_function` allows, and its arguments are plain values. Imports torch.
 """
 
 from __future__ import annotations
@@ -70,8 +70,11 @@ class Program(nn.Module):
         self._precision: Precision = "fp32"
 
     def on(self, device: torch.device, precision: Precision) -> Program:
-        """Itself on a device. In bf16 its weights stay float32 and its graph is computed in mixed precision:
-        dtypes are written into it, and cast weights would meet float32 activations."""
+        """Move to a device and precision, and return itself.
+
+        In bf16 the weights stay float32 and the graph runs in mixed precision, because its dtypes are fixed: cast
+        weights would meet float32 activations.
+        """
         self._precision = precision
         return self.to(device)
 
@@ -85,11 +88,10 @@ class Program(nn.Module):
 
 
 def load_program(path: Path, *, channels: int, size: int) -> Program:
-    """The program in a file of `torch.export.save`, ready for images of this shape in batches of any size.
+    """Load a program written by `torch.export.save`, for images of this shape in batches of any size.
 
-    Raises ModelError, whose sentence begins with what is wrong with it, for a file that is no program, that would
-    have to be unpickled, that calls something else than operators on tensors, that changes its own weights, or
-    whose input is another.
+    Raises ModelError if the file is no program, needs unpickling, calls anything but operators on tensors, changes its
+    own weights, or takes another input; the error's sentence begins with what is wrong.
     """
     try:
         archive = read_archive(path)
