@@ -140,7 +140,7 @@ def check_workers(spec: AnySpec, workers: Iterable[Worker]) -> None:
 def unmet(job: str, needs: Needs, workers: Iterable[Worker], queue: str) -> str:
     """Return why a job ended that no worker could run, in one sentence."""
     there = [worker for worker in workers if queue in _queues(worker)]
-    remedy = "submit it again with " + ("--numerics any" if needs.device else "--precision auto")
+    remedy = "submit it again with --precision auto" + (" --numerics any" if needs.device else "")
     return (
         f"No live worker can run {job}, which needs {needs} ({_list(there)}); start one that can and use `imagemill "
         f"resume {job}`, or {remedy}."

@@ -141,7 +141,7 @@ def test_a_job_that_no_worker_can_run_says_what_to_do() -> None:
     # Given a job in one class, I expect the class, who is there, and how to let it mix;
     assert unmet("g", Needs(device="cpu", precision="bf16"), workers, queue) == (
         "No live worker can run g, which needs cpu/bf16 (a: cpu fp32, b: unknown); start one that can and use "
-        "`imagemill resume g`, or submit it again with --numerics any."
+        "`imagemill resume g`, or submit it again with --precision auto --numerics any."
     )
     # given one that asks for a precision, another remedy.
     assert unmet("g", Needs(precision="bf16"), [], queue) == (
