@@ -33,7 +33,7 @@ from contract.jobs import options  # noqa: E402
 from contract.jobs.kinds import KINDS  # noqa: E402
 from contract.jobs.sources import SOURCES  # noqa: E402
 from contract.jobs.status import STATES, Status  # noqa: E402
-from contract.models.recipes import RECIPES  # noqa: E402
+from contract.models.families import RECIPES  # noqa: E402
 from contract.settings import Settings  # noqa: E402
 from producer import cli as producer_cli  # noqa: E402
 from producer.client import Client  # noqa: E402

@@ -18,7 +18,7 @@ from contract import keys
 from contract.backend.ledger import iso
 from contract.errors import ImagemillError, InvalidInput, RedisUnavailable, ServiceUnavailable
 from contract.jobs.lifecycle import Backend
-from contract.models.recipes import RECIPES
+from contract.models.families import FAMILIES
 from contract.models.registry import (
     PROGRAM,
     File,
@@ -173,7 +173,7 @@ def _scalar(value: str) -> Scalar:
 
 
 def _task(family: str | None) -> Task:
-    return RECIPES[family].task if family in RECIPES else "classify"
+    return FAMILIES[family].task if family in FAMILIES else "classify"
 
 
 def _decided(

@@ -20,9 +20,9 @@ from contract.backend.broker import Queues
 from contract.backend.ledger import Ledger, Step
 from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, InvalidInput, JobFailed, ServiceUnavailable, WorkerUnfit
+from contract.import_paths import load
 from contract.jobs.kinds import KINDS, JobKind, kind_of
 from contract.jobs.lifecycle import Backend, read_spec
-from contract.jobs.paths import load
 from contract.settings import Settings
 from worker.execution.resources import Resources
 

@@ -10,8 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
+from contract.import_paths import load
 from contract.jobs.kinds import kind_of
-from contract.jobs.paths import load
 from contract.jobs.specs import Generate, ImagesSpec, Interpolate, Reconstruct, Synthesize
 
 S = TypeVar("S", bound=ImagesSpec)

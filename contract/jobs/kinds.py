@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from contract.errors import InvalidInput
-from contract.jobs.paths import ImportPath
+from contract.import_paths import ImportPath
 from contract.jobs.specs import (
     AnySpec,
     Classify,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from contract.errors import InvalidInput
-from contract.jobs.paths import ImportPath
+from contract.import_paths import ImportPath
 
 SourceName: TypeAlias = Literal["job", "idx", "prefix", "tars", "manifest", "packed", "uploaded", "seed", "pair"]
 

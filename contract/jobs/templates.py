@@ -17,7 +17,8 @@ from contract.errors import InvalidInput
 from contract.jobs.kinds import JobKind, kind_of
 from contract.jobs.specs import Spec, parse_spec
 from contract.keys import JobKeys
-from contract.models.registry import ENCODERS, Model, Registry
+from contract.models.families import ENCODERS
+from contract.models.registry import Model, Registry
 from contract.records import Record
 from contract.suggest import did_you_mean
 

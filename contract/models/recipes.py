@@ -6,14 +6,11 @@ model that comes out keeps it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from contract.errors import InvalidInput
 from contract.records import Precision, Record
-from contract.suggest import did_you_mean
 
 
 class Recipe(Record):
@@ -101,36 +98,3 @@ class VaeRecipe(Recipe):
 
 
 AnyRecipe = Annotated[CnnRecipe | RnnRecipe | GanRecipe | VaeRecipe, Field(discriminator="family")]
-RECIPES: dict[str, type[CnnRecipe] | type[RnnRecipe] | type[GanRecipe] | type[VaeRecipe]] = {
-    "cnn": CnnRecipe,
-    "rnn": RnnRecipe,
-    "gan": GanRecipe,
-    "vae": VaeRecipe,
-}
-"""Every family that can be trained."""
-
-
-def make_recipe(family: str, settings: Sequence[str]) -> CnnRecipe | RnnRecipe | GanRecipe | VaeRecipe:
-    """Return the recipe of a family, with `key=value` settings in place of its defaults.
-
-    Raises InvalidInput naming the family or the setting, with the nearest names.
-    """
-    if family not in RECIPES:
-        raise InvalidInput(f"There is no family {family!r} to train; {did_you_mean(family, RECIPES, cutoff=0.5)}")
-    recipe = RECIPES[family]
-    given: dict[str, str] = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise InvalidInput(f"--set {setting}: write it as key=value.")
-        if key not in recipe.model_fields or key == "family":
-            names = [name for name in recipe.model_fields if name != "family"]
-            hint = did_you_mean(key, names, cutoff=0.5, otherwise=f"there are: {', '.join(names)}.")
-            raise InvalidInput(f"--set {setting}: {family} has no {key!r}; {hint}")
-        given[key] = value
-    try:
-        return recipe.model_validate(given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = first["loc"][0]
-        raise InvalidInput(f"--set {name}={given[str(name)]}: {first['msg'].removeprefix('Value error, ')}.") from None

@@ -24,8 +24,6 @@ Task: TypeAlias = Literal["classify", "classify-sequence", "generate"]
 Scalar: TypeAlias = int | float | str | bool
 PROGRAM = "program"
 """The family of models that bring their own graph, a `torch.export` program."""
-ENCODERS = frozenset({"vae"})
-"""The families of generators that have an encoder too; here, for who submits a job knows no architectures."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _ALIAS = re.compile(r"[a-z][a-z0-9-]{0,62}")

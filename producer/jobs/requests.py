@@ -40,7 +40,8 @@ from contract.jobs.specs import (
     Verify,
 )
 from contract.jobs.templates import Template, encoder
-from contract.models.recipes import RnnRecipe, make_recipe
+from contract.models.families import make_recipe
+from contract.models.recipes import RnnRecipe
 from contract.models.registry import Model, Registry
 from contract.settings import Settings
 from producer.sources import images, labelled

@@ -19,7 +19,7 @@ from urllib.request import url2pathname
 from contract.backend.objects import Entry, ObjectStore
 from contract.data.items import is_image_name, parse_s3
 from contract.errors import InvalidSource, ObjectNotFound
-from contract.jobs.paths import load
+from contract.import_paths import load
 from contract.jobs.sources import SOURCES, SourceName
 from contract.jobs.specs import Original, Source
 from contract.keys import JobKeys

@@ -18,7 +18,7 @@ from contract.jobs import options
 from contract.jobs.kinds import KINDS
 from contract.jobs.sources import SOURCES
 from contract.jobs.status import STATES, State, Status
-from contract.models.recipes import RECIPES
+from contract.models.families import RECIPES
 from contract.settings import Settings
 from producer.client import Client
 from producer.exports import formats

@@ -28,7 +28,7 @@ from PIL import Image
 from contract import settings as configuration
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSource
-from contract.models.recipes import make_recipe
+from contract.models.families import make_recipe
 from contract.models.registry import Model, Registry, make_file
 from contract.records import Precision
 from worker.bench import labelling as engine_measure

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from contract.models.recipes import Recipe
+from contract.models.families import TrainingRecipe
 from worker.datasets.dataset import Dataset, split
 from worker.training.data.batches import batches, steps_an_epoch
 from worker.training.learners.protocol import At
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-def bare(data: Dataset, recipe: Recipe, device: torch.device) -> float:
+def bare(data: Dataset, recipe: TrainingRecipe, device: torch.device) -> float:
     """The steps of the recipe, one after the other, and nothing else: no losses read, nothing validated or saved."""
     learn, held_out = split(data, recipe.validation, recipe.seed)
     learner = make(recipe, learn, held_out, device)
@@ -38,7 +38,7 @@ def bare(data: Dataset, recipe: Recipe, device: torch.device) -> float:
     return len(learn) * recipe.epochs / (time.perf_counter() - began)
 
 
-def looped(data: Dataset, recipe: Recipe, device: torch.device) -> float:
+def looped(data: Dataset, recipe: TrainingRecipe, device: torch.device) -> float:
     """The same training as a worker runs it: batches ahead, losses, validation, checkpoints made and dropped."""
     learn, held_out = split(data, recipe.validation, recipe.seed)
     learner = make(recipe, learn, held_out, device)

@@ -13,6 +13,7 @@ from collections import Counter
 from typing import Any
 
 from contract.data.items import parse_s3
+from contract.import_paths import load
 from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import (
     Backend,
@@ -27,7 +28,6 @@ from contract.jobs.lifecycle import (
     required_retries,
     settle,
 )
-from contract.jobs.paths import load
 from contract.jobs.specs import Classify, Evaluate, ImagesSpec, Spec, Train, Verify
 from contract.jobs.status import Plan, ShardCommit
 from contract.keys import QUEUE_GENERATE, JobKeys

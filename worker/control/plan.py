@@ -13,9 +13,9 @@ from itertools import islice, repeat
 from contract.backend.lock import Lock
 from contract.data.items import Item, read_manifest, shard_sizes, sharded, write_manifest
 from contract.errors import ImagemillError, ServiceUnavailable
+from contract.import_paths import load
 from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend, close, read_plan, read_spec
-from contract.jobs.paths import load
 from contract.jobs.sources import source_kind
 from contract.jobs.specs import Classify, Generate, Interpolate, Reconstruct, Spec, Synthesize
 from contract.jobs.status import ENDED, Plan

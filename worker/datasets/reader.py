@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from contract.backend.objects import ObjectStore
 from contract.data.items import Item, sharded
 from contract.errors import ImageError, InvalidSource
-from contract.jobs.paths import load
+from contract.import_paths import load
 from contract.jobs.sources import source_kind
 from contract.jobs.specs import Source
 from contract.models.registry import Preprocess

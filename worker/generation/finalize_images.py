@@ -21,9 +21,9 @@ from contract.data.dataset_stats import DatasetStats, count
 from contract.data.items import parse_s3
 from contract.data.provenance import provenance
 from contract.errors import ImagemillError, ServiceUnavailable
+from contract.import_paths import load
 from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend, close, read_images
-from contract.jobs.paths import load
 from contract.jobs.results import read_commits
 from contract.jobs.specs import ImagesSpec
 from contract.keys import JobKeys

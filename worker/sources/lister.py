@@ -14,7 +14,7 @@ from typing import Literal
 from contract.backend.objects import ObjectStore
 from contract.data.items import Item
 from contract.errors import InvalidSource
-from contract.jobs.paths import load
+from contract.import_paths import load
 from contract.jobs.sources import source_kind
 from contract.jobs.specs import Source
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from contract.backend.ledger import iso
 from contract.jobs.specs import Train
-from contract.models.recipes import make_recipe
+from contract.models.families import make_recipe
 from contract.models.registry import File, Model, Registry, imagemill_version, make_file
 from worker.datasets.reader import Prepared, training_preprocess
 from worker.pictures import plots

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contract.errors import ModelError
-from worker.zoo import initial, register
+from worker.zoo import initial
 
 _RESIDUAL_WIDTHS = (32, 48, 96, 192)
 _CLASSIC_WIDTHS = (32, 64, 128)
@@ -102,7 +102,6 @@ class Classic(nn.Module):
 _VARIANTS: dict[str, type[Residual] | type[Classic]] = {"residual": Residual, "classic": Classic}
 
 
-@register("cnn", task="classify")
 def cnn(
     classes: int, channels: int = 1, size: int = 28, variant: str = "residual", dropout: float = 0.3
 ) -> Residual | Classic:

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from worker.zoo import register
-
 # (repeats, kernel, stride of the first, expansion, output channels), one row a stage: table 1 of the paper.
 _STAGES = (
     (1, 3, 1, 1, 16),
@@ -73,7 +71,6 @@ class _Block(nn.Module):
         return x + y if self._adds else y
 
 
-@register("efficientnet-lite0", task="classify")
 class EfficientNetLite0(nn.Module):
     """4.7 million parameters, 0.4 billion multiply-adds at 224 × 224; made for that size, takes others."""
 

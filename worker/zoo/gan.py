@@ -15,7 +15,6 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm as spectral
 
 from contract.errors import ModelError
-from worker.zoo import register
 
 _GRID = 7
 _STD = 0.02
@@ -66,7 +65,6 @@ class _ConditionalNorm(nn.Module):
         return functional.relu(torch.addcmul(shift, x, 1 + gain), inplace=True)
 
 
-@register("gan", task="generate")
 class Generator(nn.Module):
     """At 28×28×1 from a latent of 100: 1.78 million parameters, 43 million multiply-adds.
 

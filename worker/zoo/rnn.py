@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from contract.errors import ModelError
-from worker.zoo import initial, register
+from worker.zoo import initial
 
 _CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
 _WIDTHS = (32, 64)  # of the first halving, and of all that follow
@@ -49,7 +49,6 @@ class _FrameEncoder(nn.Sequential):
         super().__init__(*layers)
 
 
-@register("rnn", task="classify-sequence")
 class Rnn(nn.Module):
     """At 28×28×1 with a GRU of 128: 0.52 million parameters, 1.5 million multiply-adds a frame.
 

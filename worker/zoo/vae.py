@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contract.errors import ModelError
-from worker.zoo import initial, register
+from worker.zoo import initial
 
 _GRID = 8  # images are halved twice, and then on to this side or less, as long as the side is even
 _WIDTHS = (64, 64, 32, 16)  # channels of the smallest map, of the one twice its side, and so on; then the last
@@ -30,7 +30,6 @@ def _sides(size: int) -> tuple[int, ...]:
     return tuple(sides)
 
 
-@register("vae", task="generate")
 class Vae(nn.Module):
     """At 28×28×1 with a latent of 32: 1.84 million parameters, 11 million multiply-adds a direction.
 

@@ -7,8 +7,8 @@ from typing import get_args
 import pytest
 
 from contract.errors import InvalidInput
+from contract.import_paths import load
 from contract.jobs.kinds import KINDS, JobKind, kind_of
-from contract.jobs.paths import load
 from contract.jobs.specs import AnySpec
 from contract.jobs.status import Status
 from contract.keys import WORKER_QUEUES

@@ -8,7 +8,7 @@ import pytest
 
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, InvalidSource
-from contract.jobs.paths import load
+from contract.import_paths import load
 from contract.jobs.sources import SOURCES, SourceKind, SourceName, source_kind
 from contract.jobs.specs import Source
 from worker.sources.lister import Lister, lister

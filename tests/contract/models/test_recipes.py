@@ -6,7 +6,7 @@ import pytest
 
 from contract.errors import InvalidInput
 from contract.jobs.specs import Train, parse_spec
-from contract.models.recipes import RECIPES, make_recipe
+from contract.models.families import RECIPES, make_recipe
 
 
 @pytest.mark.parametrize("family", RECIPES)

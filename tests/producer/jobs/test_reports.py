@@ -12,7 +12,7 @@ from contract.jobs.lifecycle import Backend, close, submit
 from contract.jobs.specs import Classify, Evaluate, Source, Spec, Train
 from contract.jobs.status import State
 from contract.keys import JobKeys
-from contract.models.recipes import make_recipe
+from contract.models.families import make_recipe
 from producer.jobs.reports import fetch
 
 SOURCE = Source(kind="prefix", uri="s3://b/in/", label="in")

@@ -217,11 +217,6 @@ def test_families_are_found_by_their_task() -> None:
     assert all(zoo.task(family) == "generate" for family in GENERATORS)
 
 
-def test_a_family_is_entered_once() -> None:
-    with pytest.raises(ValueError, match="registered twice"):
-        zoo.register("efficientnet-lite0", task="classify")(torch.nn.Identity)
-
-
 def test_labels_cost_no_torch() -> None:
     code = "import sys; from worker.zoo import builtin; builtin.imagenet_classes(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

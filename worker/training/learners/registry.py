@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 
 from contract.errors import InvalidSource
-from contract.models.recipes import CnnRecipe, GanRecipe, Recipe, RnnRecipe, VaeRecipe
+from contract.import_paths import load
+from contract.models.families import FAMILIES, TrainingRecipe
+from contract.models.recipes import RnnRecipe
 from worker.datasets.dataset import Dataset
 from worker.training.learners.protocol import Learner
 
 
-def make(recipe: Recipe, train: Dataset, held_out: Dataset, device: torch.device) -> Learner:
+def make(recipe: TrainingRecipe, train: Dataset, held_out: Dataset, device: torch.device) -> Learner:
     """A learner with fresh weights on a device.
 
     Raises InvalidSource where the data is not what the family learns from, and InvalidSettings where the device does
@@ -26,16 +28,7 @@ def make(recipe: Recipe, train: Dataset, held_out: Dataset, device: torch.device
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; bf16 is there for who wants speed
         # Each shape is tuned once: batches of images have two, those of sequences one for each length.
         torch.backends.cudnn.benchmark = not isinstance(recipe, RnnRecipe)
-    if isinstance(recipe, CnnRecipe | RnnRecipe):
-        from worker.training.learners.classifier import ClassifierLearner
-
-        return ClassifierLearner(recipe, train, held_out, device)
-    if isinstance(recipe, GanRecipe):
-        from worker.training.learners.gan import GanLearner
-
-        return GanLearner(recipe, train, held_out, device)
-    if isinstance(recipe, VaeRecipe):
-        from worker.training.learners.vae import VaeLearner
-
-        return VaeLearner(recipe, train, held_out, device)
-    raise TypeError(f"There is no learner for {type(recipe).__name__}.")
+    learner = FAMILIES[recipe.family].learner
+    assert learner is not None, f"{recipe.family} has a recipe and no learner"
+    made: Learner = load(learner)(recipe, train, held_out, device)
+    return made

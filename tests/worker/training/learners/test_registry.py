@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from contract.errors import InvalidSource
-from contract.models.recipes import RECIPES, CnnRecipe, make_recipe
+from contract.models.families import RECIPES, make_recipe
+from contract.models.recipes import CnnRecipe
 from tests.worker.training.toys import images, sequences
 from worker import zoo
 from worker.datasets.dataset import Dataset, split

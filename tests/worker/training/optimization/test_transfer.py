@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from contract.errors import ModelError
-from contract.models.recipes import make_recipe
+from contract.models.families import make_recipe
 from worker.datasets.dataset import Dataset, split
 from worker.training.learners.protocol import Learner
 from worker.training.learners.registry import make
