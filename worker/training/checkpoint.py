@@ -41,7 +41,7 @@ def snapshot(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `pack` was given; raises ObjectDamaged where the bytes are not as it wrote them."""
+    """Return what `pack` was given; raises ObjectDamaged if the bytes are not as it wrote them."""
     try:
         tensors = load(data)  # first: it bounds the header, which Python's own JSON reader would follow to any depth
         metadata = _metadata(data)
@@ -57,7 +57,7 @@ def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _metadata(data: bytes) -> dict[str, str]:
-    """The metadata in the header: 8 bytes of its length, little-endian, then JSON (safetensors, "Format")."""
+    """Return the metadata in the header: 8 bytes of its length, little-endian, then JSON (safetensors, "Format")."""
     length = int.from_bytes(data[:8], "little")
     found: dict[str, str] = json.loads(data[8 : 8 + length])["__metadata__"]
     return found

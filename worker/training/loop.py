@@ -1,4 +1,4 @@
-"""The loop of a training: steps, epochs, checkpoints, and which epoch was the best. It knows no family.
+"""The training loop: steps, epochs, checkpoints, and the choice of the best epoch. It knows no family.
 
 All that it is told comes from the learner and all that it tells goes to the hooks. Killed anywhere and started again
 from its last checkpoint, it ends with the weights that it would have had undisturbed.
@@ -35,49 +35,49 @@ _READ_SECONDS = 0.25  # between two looks at the losses; each lets a GPU run dry
 
 
 class EpochRecord(Record):
-    """What came of one epoch."""
+    """The figures of one epoch."""
 
     epoch: int
     """1-based."""
     step: int
-    """Steps since the beginning of the training."""
+    """Steps since the start of the training."""
     losses: dict[str, float]
     """Means over the examples of the epoch."""
     metrics: dict[str, float]
-    """Of the held-out part, by the averaged weights."""
+    """Metrics of the averaged weights on the held-out part."""
     learning_rate: float
-    """Of the last step."""
+    """Learning rate of the last step."""
     seconds: float
-    """Spent on it, validation included; what was lost to an interruption is left out."""
+    """Time spent on the epoch, validation included; work lost to an interruption is not counted."""
 
 
 class Hooks(Protocol):
-    """What the outside wants to know. Each may raise, which stops the training; the error comes out of `train`."""
+    """Callbacks of a training. Each may raise to stop the training; `train` raises the same error."""
 
     def progress(self, images: int, losses: Mapping[str, float]) -> None:
-        """A few times a second at most: images learnt from since the beginning, and mean losses since the last time."""
+        """Report images trained on since the start, and mean losses since the last call, a few times a second."""
         ...
 
     def checkpoint(self, images: int, data: bytes) -> None:
-        """A checkpoint to keep in place of the one before, made after so many images.
+        """Store a checkpoint, made after `images` images, in place of the one before.
 
-        It is called on a thread of its own while the steps go on, and what it raises stops the training at the next.
+        Called on a thread of its own while the steps continue; an error stops the training at its next step.
         """
         ...
 
     def epoch(self, record: EpochRecord, picture: Image.Image | None) -> None:
-        """An epoch has ended. It comes before the checkpoint that knows of it, so it may come again, the same."""
+        """Report the end of an epoch. It precedes the checkpoint that contains the epoch, so it may be repeated."""
         ...
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a training ends with."""
+    """The result of a training."""
 
     weights: dict[str, Tensor]
-    """Of the best epoch: averaged, float32, on the CPU."""
+    """Weights of the best epoch: averaged, float32, on the CPU."""
     config: dict[str, int | float | str | bool]
-    """What `zoo.create` needs to build their module."""
+    """Arguments of `zoo.create` for their module."""
     history: tuple[EpochRecord, ...]
     best: EpochRecord
 
@@ -93,13 +93,13 @@ def train(
     clock: Callable[[], float] = time.monotonic,
     beside: Executor | None = None,
 ) -> Outcome:
-    """Train for all epochs of the recipe, from the beginning or from the checkpoint `start`.
+    """Train for all epochs of the recipe, from the start or from the checkpoint `start`.
 
-    `data` is what to train on; what is held out, the learner has. A checkpoint is made at the end and at most
-    `checkpoint_seconds` after the one before, but for a step, a validation or a write that takes longer; it is written
-    on `beside`, a thread of its own where none is given, and nothing is left there when this returns or raises. Raises
-    TrainingDiverged where a loss or metric is not finite, ObjectDamaged where `start` is no checkpoint of this
-    training, and DeviceOutOfMemory where a batch is too large.
+    `data` is the part to train on; the learner has the held-out part. A checkpoint is made at the end and at most
+    `checkpoint_seconds` after the last one, unless a step, a validation or a write takes longer. Checkpoints are
+    written on `beside`, by default a thread of its own, and all are written when this returns or raises. Raises
+    TrainingDiverged if a loss or metric is not finite, ObjectDamaged if `start` is not a checkpoint of this training,
+    and DeviceOutOfMemory if a batch is too large.
     """
     with beside or ThreadPoolExecutor(1, "checkpoints") as thread:
         writer = Writer(hooks.checkpoint, thread)
@@ -110,7 +110,7 @@ def train(
 
 
 class _Training:
-    """Where a training stands. The number of epochs that ended is the length of its history."""
+    """The state of a training. The length of its history is the number of finished epochs."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class _Training:
         self._writer = writer
         self._checkpoint_seconds = checkpoint_seconds
         self._clock = clock
-        # What must be the same for a checkpoint to be gone on from.
+        # A checkpoint can be continued only if all of this is the same.
         self._identity = {"recipe": recipe.model_dump(mode="json"), "data": data.fingerprint}
         self._an_epoch = steps_an_epoch(len(data), recipe.batch_size)
         self._steps = self._an_epoch * recipe.epochs
@@ -168,7 +168,7 @@ class _Training:
         return Outcome(self._weights, self._learner.config(), tuple(self._history), self._best)
 
     def _learn(self) -> None:
-        """The steps of the running epoch that are not done; none where only its validation is left."""
+        """Run the remaining steps of the current epoch; there are none if only its validation is left."""
         epoch = len(self._history)
         order = batches(
             self._data,
@@ -185,7 +185,7 @@ class _Training:
                 self._step += 1
                 self._writer.check()
                 now = self._clock()
-                # As long as this step took the next one will: it would come too late for the checkpoint.
+                # The next step will take about as long as this one, and would end too late for the checkpoint.
                 due = self._due(now + (now - last))
                 if due or now - self._read >= _READ_SECONDS:
                     self._hooks.progress(self._images(), self._losses.read(self._recipe.learning_rate))
@@ -205,7 +205,7 @@ class _Training:
             ) from error
 
     def _validate(self) -> None:
-        """The end of an epoch: its metrics, its record, and whether it is the best so far."""
+        """End the epoch: compute its metrics, record it, and keep its weights if it is the best so far."""
         last = At(self._step - 1, self._steps, len(self._history))
         metrics = self._learner.validate()
         for name, value in metrics.items():
@@ -225,12 +225,12 @@ class _Training:
         self._losses.start()
         self._seconds, self._began = 0.0, self._clock()
         self._hooks.epoch(record, self._learner.picture())
-        # An epoch of a second is not worth one; what comes after the last epoch may fail, and must not cost a training.
+        # Not after each short epoch; but publishing follows the last one, and its failure must not cost a training.
         if len(self._history) == self._recipe.epochs or self._due(self._clock()):
             self._checkpoint()
 
     def _is_better(self, record: EpochRecord, best: EpochRecord) -> bool:
-        """Whether it is better than the best, not only as good: of two equals the earlier is kept."""
+        """Return whether `record` is better than `best`; of two equals the earlier is kept."""
         one, other = (found.metrics[self._learner.best_by] for found in (record, best))
         return one > other if self._learner.higher_is_better else one < other
 
@@ -242,11 +242,11 @@ class _Training:
         return self._seconds + self._clock() - self._began
 
     def _due(self, now: float) -> bool:
-        """Whether the last checkpoint is old; while one is being written, none is: there is one at a time."""
+        """Return whether a checkpoint is due; never while another is being written."""
         return now - self._saved > self._checkpoint_seconds and not self._writer.busy
 
     def _checkpoint(self) -> None:
-        """Hand out all that the rest depends on. The losses that led here have been read, and are finite."""
+        """Hand the whole state to the writer. The losses so far have been read, and are finite."""
         self._saved = self._clock()  # the age of a checkpoint is that of its weights
         tensors = joined({"learner": self._learner.state(), "best": self._weights})
         meta = {

@@ -26,7 +26,7 @@ WEIGHTS, METRICS, PICTURE, CARD = "weights.safetensors", "metrics.json", "pictur
 
 @dataclass(frozen=True)
 class Trained:
-    """What is published: the spec, its data, how much of it was learnt from and held out, and what came of it."""
+    """A finished training: its spec, its data, how much was trained on and held out, and its outcome."""
 
     spec: Train
     prepared: Prepared
@@ -46,7 +46,7 @@ def publish(registry: Registry, trained: Trained) -> Model:
 
 
 def record(trained: Trained, version: int) -> tuple[Model, dict[str, bytes]]:
-    """The record of this version, and its files by name."""
+    """Return the record of this version, and its files by name."""
     spec, data, outcome = trained.spec, trained.prepared.data, trained.outcome
     weights = save({name: _stored(tensor, spec.half) for name, tensor in outcome.weights.items()})
     history = [epoch.model_dump() for epoch in outcome.history]
@@ -86,7 +86,7 @@ def record(trained: Trained, version: int) -> tuple[Model, dict[str, bytes]]:
 
 
 def curves(history: Sequence[EpochRecord], best: int) -> dict[str, bytes]:
-    """A plot for each figure over the epochs, as PNG by file name: `loss.png` has both sides where both have a loss."""
+    """Return a plot of each figure over the epochs, as PNG by file name; `loss.png` shows both parts."""
     first = history[0]
     drawn = {}
     for name in dict.fromkeys((*first.metrics, *first.losses)):
@@ -106,7 +106,7 @@ def training_losses(losses: Mapping[str, float]) -> dict[str, float]:
 
 
 def command(spec: Train) -> str:
-    """The command that makes this model again."""
+    """Return the command that trains this model again."""
     recipe = spec.recipe
     defaults = make_recipe(recipe.family, ())
     changed = {
@@ -133,7 +133,7 @@ def _stored(tensor: Tensor, half: bool) -> Tensor:
 
 
 def card(model: Model, made_by: str) -> str:
-    """The model card, Markdown: what it is, how it is made again, what was measured."""
+    """Return the model card, Markdown: what it is, how to train it again, what was measured."""
     pre = model.preprocess
     return f"""# {model.ref}
 

@@ -12,7 +12,7 @@ from worker.engine.seeds import derived
 
 
 def seeded(seed: int, purpose: str, number: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A fresh generator for one choice, as `seeded(recipe.seed, "augment", step)`.
+    """Return a fresh generator for one choice, as `seeded(recipe.seed, "augment", step)`.
 
     On `device`, so that what it draws need not be copied there; each kind of device draws its own numbers.
     """
@@ -20,7 +20,7 @@ def seeded(seed: int, purpose: str, number: int, device: torch.device | str = "c
 
 
 def reseed(seed: int, purpose: str, number: int) -> None:
-    """The same for what draws from torch's global generators, of all devices: initial weights and dropout.
+    """Seed torch's global generators of all devices, which initial weights and dropout draw from.
 
     They belong to the process, so a process runs one training at a time.
     """

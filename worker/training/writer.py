@@ -24,7 +24,7 @@ class Writer:
 
     @property
     def busy(self) -> bool:
-        """Whether a checkpoint is still on its way."""
+        """Return whether a checkpoint is still being written."""
         return self._write is not None and not self._write.done()
 
     def check(self) -> None:

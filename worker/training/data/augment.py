@@ -34,7 +34,7 @@ def crop(pixels: Tensor, margin: int, generator: Generator) -> Tensor:
 
 
 def erase(pixels: Tensor, share: float, generator: Generator, *, value: float) -> Tensor:
-    """A random rectangle of `share` of the images set to `value` (Zhong et al. 2017, arXiv:1708.04896).
+    """Set a random rectangle in `share` of the images to `value` (Zhong et al. 2017, arXiv:1708.04896).
 
     Its area is 2 to 33 % of the image and its aspect 0.3 to 3.3, as in the paper; where it would reach beyond an
     edge, it ends there.
@@ -61,7 +61,7 @@ def _reflected(shifts: Tensor, length: int) -> Tensor:
 
 
 def _within(length: int, extent: Tensor, start: Tensor) -> Tensor:
-    """Which pixels of an axis a stretch covers, bool [b, length]; `start` 0 to 1 is the share before it."""
+    """Return the pixels of an axis that a stretch covers, bool [b, length]; `start` 0 to 1 is the share before it."""
     extent = extent.round().clamp(1, length)
     first = (start * (length - extent + 1)).floor()
     places = torch.arange(length, device=extent.device)

@@ -37,7 +37,7 @@ class Batch:
         return len(self.labels)
 
     def to(self, device: torch.device) -> Batch:
-        """The same on a device. A copy to a GPU is made from pinned memory, so that nobody waits for it."""
+        """Return this batch on a device. A copy to a GPU is made from pinned memory, so that no thread waits for it."""
         if device.type == "cpu":
             return self
         lengths = None if self.lengths is None else _send(self.lengths, device)
@@ -55,12 +55,12 @@ def steps_an_epoch(examples: int, batch_size: int) -> int:
 
 
 def cut(examples: int, steps: int, step: int) -> int:
-    """How many examples of an epoch come before its step `step`."""
+    """Return the number of examples of an epoch that come before its step `step`."""
     return step * examples // steps
 
 
 def batches(data: Dataset, *, batch_size: int, seed: int, epoch: int, first: int = 0) -> Iterator[Batch]:
-    """The batches of an epoch from its step `first` on; every example once, shuffled by (seed, epoch)."""
+    """Yield the batches of an epoch from its step `first`; every example once, shuffled by (seed, epoch)."""
     order = torch.randperm(len(data), generator=seeded(seed, "order", epoch)).numpy()
     steps = steps_an_epoch(len(data), batch_size)
     for step in range(first, steps):
@@ -68,7 +68,7 @@ def batches(data: Dataset, *, batch_size: int, seed: int, epoch: int, first: int
 
 
 def take(data: Dataset, index: NDArray[np.int64]) -> Batch:
-    """The examples of these numbers, copied out of the data."""
+    """Return the examples with these numbers, copied out of the data."""
     pixels = torch.from_numpy(data.images[index])
     return Batch(
         pixels=pixels.movedim(-1, -3),
@@ -79,13 +79,13 @@ def take(data: Dataset, index: NDArray[np.int64]) -> Batch:
 
 
 def in_order(data: Dataset, batch_size: int) -> Iterator[Batch]:
-    """All examples in the order of the data, `batch_size` at a time: to validate, where order says nothing."""
+    """Yield all examples in the order of the data, `batch_size` at a time, for validation."""
     for start in range(0, len(data), batch_size):
         yield take(data, np.arange(start, min(start + batch_size, len(data))))
 
 
 def ahead(source: Iterable[Batch], depth: int = 2) -> Generator[Batch, None, None]:
-    """The same batches, of which up to `depth` are made on a thread while the device is busy with one.
+    """Yield the same batches, making up to `depth` of them on a thread while the device is busy with one.
 
     A page of a memory-mapped file that has to come from the disk is then not waited for. Close the iterator to end
     the thread before the source is used up.

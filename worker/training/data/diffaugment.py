@@ -18,7 +18,7 @@ _HOLE = 2  # the side by this is that of the square
 
 
 def policies(text: str) -> tuple[str, ...]:
-    """The names in `translation,cutout`; raises InvalidSettings for one that is not there."""
+    """Return the names in `translation,cutout`; raises InvalidSettings for an unknown one."""
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     for name in names:
         if name not in _POLICIES:
@@ -27,7 +27,7 @@ def policies(text: str) -> tuple[str, ...]:
 
 
 def augmented(images: Tensor, names: tuple[str, ...], generator: Generator) -> Tensor:
-    """The images after each policy, in the order of the names."""
+    """Return the images after each policy, in the order of the names."""
     for name in names:
         images = _POLICIES[name](images, generator)
     return images
@@ -57,7 +57,7 @@ def translation(images: Tensor, generator: Generator) -> Tensor:
 
 
 def cutout(images: Tensor, generator: Generator) -> Tensor:
-    """A square of half the side, its middle anywhere in the image, set to 0; beyond an edge it ends there."""
+    """Set a square of half the side to 0, its middle anywhere in the image, clipped at the edges."""
     b, _, height, width = images.shape
     rows, columns = _stretch(height, b, generator), _stretch(width, b, generator)
     return images * ~(rows[:, :, None] & columns[:, None, :])[:, None]
@@ -72,7 +72,7 @@ def _shifted(length: int, b: int, generator: Generator) -> tuple[Tensor, Tensor]
 
 
 def _stretch(length: int, b: int, generator: Generator) -> Tensor:
-    """Which pixels of an axis the hole covers, bool [b, length]."""
+    """Return the pixels of an axis that the hole covers, bool [b, length]."""
     extent = length // _HOLE
     middle = torch.randint(0, length + 1 - extent % 2, (b, 1), generator=generator, device=generator.device)
     place = torch.arange(length, device=generator.device) - (middle - extent // 2)

@@ -34,7 +34,7 @@ _GRAY = 128  # what an erased rectangle is filled with
 
 
 class ClassifierLearner:
-    """A Learner of `CnnRecipe` (SGD with Nesterov momentum) or `RnnRecipe` (AdamW).
+    """Learns by `CnnRecipe` (SGD with Nesterov momentum) or `RnnRecipe` (AdamW).
 
     The loss is the cross-entropy with smoothed labels (Szegedy et al. 2016, arXiv:1512.00567). A step reseeds
     torch's global generators. Raises InvalidSource where the data has fewer than two classes, or sequences where
@@ -137,7 +137,7 @@ class ClassifierLearner:
         return {**shape, **own, "dropout": recipe.dropout}
 
     def picture(self) -> Image.Image | None:
-        """The confusion matrix of the last `validate`."""
+        """Return the confusion matrix of the last `validate`."""
         return None if self._confusion is None else confusion.draw(self._confusion, self._classes)
 
     def _measure_norms(self) -> None:
@@ -161,7 +161,7 @@ class ClassifierLearner:
         return batch.to(self._device)
 
     def _logits(self, module: nn.Module, pixels: Tensor, lengths: Tensor | None) -> Tensor:
-        """Of pixels uint8, float32 [b, k], computed in the precision of the training."""
+        """Return the logits of uint8 pixels, float32 [b, k], computed in the precision of the training."""
         x = normalized(pixels)
         with autocast(self._device, self._precision):
             logits, _ = module(x) if lengths is None else module(x, lengths)

@@ -1,4 +1,4 @@
-"""How far generated images are from real ones that were held out, by the features of a small classifier of its own.
+"""Measures the distance of generated images from held-out real ones, in the features of a small classifier.
 
 It knows no family: what generates is a function of latents and labels. Its distances compare the epochs of one
 training, not two trainings and not with an FID, whose features are another network's.
@@ -77,7 +77,7 @@ class Fidelity:
         }
 
     def state(self) -> dict[str, Tensor]:
-        """The weights of the judge; empty before the first `measure`."""
+        """Return the weights of the judge; empty before the first `measure`."""
         return {} if self._network is None else dict(self._network.state_dict())
 
     def restore(self, state: Mapping[str, Tensor]) -> None:

@@ -29,7 +29,7 @@ from worker.zoo.gan import Generator, discriminator
 
 
 class GanLearner:
-    """A Learner of `GanRecipe`: hinge loss (Lim & Ye 2017, arXiv:1705.02894) or binary cross-entropy, AdamW.
+    """Learns by `GanRecipe`: hinge loss (Lim & Ye 2017, arXiv:1705.02894) or binary cross-entropy, AdamW.
 
     A step is `discriminator_steps` steps of the discriminator, each on the whole batch, augmented anew, against as
     many new images of its classes, and then one step of the generator by the images that the discriminator saw last,
@@ -68,7 +68,7 @@ class GanLearner:
         self._pictured: list[Tensor] | None = None
 
     def learning_rate(self, at: At) -> float:
-        """That of the generator."""
+        """Return the learning rate of the generator."""
         return self._recipe.learning_rate * _share(at, self._recipe.warmup)
 
     def step(self, batch: Batch, at: At) -> dict[str, Tensor]:
@@ -131,7 +131,7 @@ class GanLearner:
         return images.float()
 
     def _scores(self, images: Tensor, labels: Tensor, draws: torch.Generator, sets: int = 1) -> Tensor:
-        """What the discriminator says to the augmented images of several sets, float32 [b]."""
+        """Return the discriminator's scores of the augmented images of several sets, float32 [b]."""
         images = diffaugment.augmented(images, self._augment, draws)
         with autocast(self._device, self._precision):
             scores: Tensor = self._discriminator(images, labels, sets)
@@ -153,11 +153,11 @@ class GanLearner:
 @dataclass(frozen=True)
 class _Loss:
     apart: Callable[[Tensor, Tensor], Tensor]
-    """The discriminator's, of scores of real and of generated images."""
+    """The discriminator's loss of scores of real and of generated images."""
     fooled: Callable[[Tensor], Tensor]
-    """The generator's, of scores of its images."""
+    """The generator's loss of the scores of its images."""
     betas: tuple[float, float]
-    """Of Adam."""
+    """The betas of Adam."""
 
 
 _LOSSES = {
@@ -183,7 +183,7 @@ def _adam(module: nn.Module, recipe: GanRecipe) -> torch.optim.Optimizer:
 
 
 def _descended(loss: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
-    """The loss, detached, after a step down its gradient."""
+    """Take a step down the gradient of a loss; return the loss, detached."""
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
@@ -191,8 +191,9 @@ def _descended(loss: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
 
 
 def _share(at: At, warmup: float) -> float:
-    """Which share of its peak a learning rate has: it rises over `warmup` of the steps, is constant, and falls to 0
-    over the last half. No step has 0.
+    """Return the share of its peak that the learning rate has.
+
+    It rises over `warmup` of the steps, is constant, and falls to 0 over the last half. No step has 0.
     """
     rising = round(warmup * at.steps)
     return min(1.0, (at.step + 1) / max(rising, 1), 2 * (at.steps - at.step) / at.steps)

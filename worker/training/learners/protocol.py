@@ -1,4 +1,4 @@
-"""What the loop needs of whatever learns: the protocol of a learner. It knows no family and no model."""
+"""The protocol of a learner: what the training loop needs of a model that learns. It knows no family."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Learner(Protocol):
     higher_is_better: bool
 
     def step(self, batch: Batch, at: At) -> dict[str, Tensor]:
-        """One step of the optimiser; its losses by name, each a scalar, detached, and not waited for."""
+        """Take one optimiser step; return its losses by name, each a detached scalar that is not waited for."""
         ...
 
     def learning_rate(self, at: At) -> float:
-        """What `step` learns with there."""
+        """Return the learning rate of `step` there."""
         ...
 
     def validate(self) -> dict[str, float]:
@@ -45,7 +45,7 @@ class Learner(Protocol):
         ...
 
     def state(self) -> dict[str, Tensor]:
-        """All that the next step depends on, by flat names; the tensors may be the live ones."""
+        """Return everything that the next step depends on, by flat names; the tensors may be the live ones."""
         ...
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -53,13 +53,13 @@ class Learner(Protocol):
         ...
 
     def export(self) -> dict[str, Tensor]:
-        """A copy of the weights to publish: averaged, float32, on the CPU, contiguous."""
+        """Return a copy of the weights to publish: averaged, float32, on the CPU, contiguous."""
         ...
 
     def config(self) -> dict[str, int | float | str | bool]:
-        """What `zoo.create` needs to build the module of these weights."""
+        """Return the arguments of `zoo.create` for the module of these weights."""
         ...
 
     def picture(self) -> Image.Image | None:
-        """What the last `validate` looks like: a confusion matrix, a grid of samples; None before it."""
+        """Return a picture of the last `validate`, a confusion matrix or a grid of samples; None before it."""
         ...

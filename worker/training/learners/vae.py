@@ -32,7 +32,7 @@ _ROUNDED = _LEVEL**2 / 12  # the variance of what rounding to a level hides
 
 
 class VaeLearner:
-    """A Learner of `VaeRecipe`: the evidence lower bound (Kingma & Welling 2014, arXiv:1312.6114), AdamW.
+    """Learns by `VaeRecipe`: the evidence lower bound (Kingma & Welling 2014, arXiv:1312.6114), AdamW.
 
     Pixels are Gaussian around the decoder's image, with one variance for all, which is at each step the one that fits
     the batch best (Rybkin et al. 2021, arXiv:2006.13202, section 3.2, "optimal sigma-VAE"): as images get better it
@@ -122,7 +122,7 @@ class VaeLearner:
         return None if self._pictured is None else grid.draw(self._pictured, self._classes)
 
     def _run(self, module: Vae, batch: Batch, purpose: str, number: int) -> tuple[Tensor, Tensor]:
-        """The mean squared error and the KL divergence of each image, float32 [b]."""
+        """Return the mean squared error and the KL divergence of each image, float32 [b]."""
         batch = batch.to(self._device)
         pixels = normalized(batch.pixels)
         draws = seeded(self._recipe.seed, purpose, number, self._device)
@@ -131,7 +131,7 @@ class VaeLearner:
             found, mean, log_variance = module(pixels, batch.labels, noise)
         errors = (found.float() - pixels).square().mean(dim=(1, 2, 3))
         mean, log_variance = mean.float(), log_variance.float()
-        # Of N(mean, variance) from N(0, 1): Kingma & Welling 2014, appendix B.
+        # KL divergence of N(mean, variance) from N(0, 1): Kingma & Welling 2014, appendix B.
         return errors, 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1)
 
     @torch.inference_mode()
@@ -166,8 +166,6 @@ class VaeLearner:
 
 
 def _weight(at: At, recipe: VaeRecipe) -> float:
-    """That of the KL term: it rises by equal amounts over the first `kl_warmup` of the steps, the last of which has
-    `beta`.
-    """
+    """Return the weight of the KL term, which rises linearly to `beta` over the first `kl_warmup` of the steps."""
     rising = round(recipe.kl_warmup * at.steps)
     return recipe.beta * min(1.0, (at.step + 1) / max(rising, 1))

@@ -27,7 +27,7 @@ class Average:
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
-        """What to validate and to publish; in eval mode, on the device of the original."""
+        """The averaged module, to validate and to publish; in eval mode, on the device of the original."""
         self._decay = decay
         self._updates = 0
         pairs = list(zip(_tensors(self.module), _tensors(module), strict=True))
@@ -46,7 +46,7 @@ class Average:
             mine.copy_(source)
 
     def state(self) -> dict[str, Tensor]:
-        """The averages by their names in the module, and `updates`, int64 []."""
+        """Return the averages by their names in the module, and `updates`, int64 []."""
         return {**self.module.state_dict(), _UPDATES: torch.tensor(self._updates)}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -55,7 +55,7 @@ class Average:
         self.module.load_state_dict({name: tensor for name, tensor in state.items() if name != _UPDATES})
 
     def export(self) -> dict[str, Tensor]:
-        """A copy of the averages, on the CPU, contiguous, floats as float32: what is published."""
+        """Return a copy of the averages to publish, on the CPU, contiguous, floats as float32."""
         return {
             name: tensor.detach()
             .to("cpu", torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)

@@ -52,11 +52,11 @@ class Losses:
         return _means(fresh)
 
     def means(self) -> dict[str, float]:
-        """The means of all that was read since the start."""
+        """Return the means of everything read since the start."""
         return _means(self._sums)
 
     def state(self) -> dict[str, Any]:
-        """What was read since the start, as JSON."""
+        """Return what was read since the start, as JSON."""
         return {name: list(entry) for name, entry in self._sums.items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -65,7 +65,7 @@ class Losses:
 
 
 def diverged(what: str, at: At, learning_rate: float) -> TrainingDiverged:
-    """The error that tells where it happened and what to do."""
+    """Return the error, which says where it happened and what to do."""
     return TrainingDiverged(
         f"The training diverged at step {at.step + 1:,} of {at.steps:,}, in epoch {at.epoch + 1}: {what}; nothing is "
         f"published, so train again with a lower learning rate, such as --set learning_rate={learning_rate / 3:.2g}."

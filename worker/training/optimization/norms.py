@@ -1,4 +1,4 @@
-"""The statistics of batch norms, measured anew for weights that no step ever ran with. It knows no data."""
+"""Measures the statistics of batch norms for weights that no step ran with, such as averages. It knows no data."""
 
 from __future__ import annotations
 

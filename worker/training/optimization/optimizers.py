@@ -1,4 +1,4 @@
-"""What the learners share of their optimisers: which weights decay, and their state as tensors by flat names."""
+"""Helpers for optimisers: which weights decay, and their state as tensors by flat names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 
 def decaying(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    """The parameters that weight decay is for, and the others: biases, and the scales and shifts of norms.
+    """Return the parameters that weight decay applies to, and the others: biases, and the scales and shifts of norms.
 
     The others are those with one dimension, as in "Bag of Tricks" (He et al. 2019, arXiv:1812.01187).
     """
@@ -25,7 +25,7 @@ def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
 
 
 def optimizer_state(optimizer: Optimizer) -> dict[str, Tensor]:
-    """The state of each parameter as `<number>.<name>`, numbered over the groups; the tensors are the live ones.
+    """Return the state of each parameter as `<number>.<name>`, numbered over the groups; the tensors are the live ones.
 
     Settings such as the learning rate are left out: they follow from the recipe and the step.
     """

@@ -6,7 +6,7 @@ import math
 
 
 def warm_cosine(step: int, steps: int, *, peak: float, warmup: float) -> float:
-    """The learning rate of step `step` (0-based) of `steps`.
+    """Return the learning rate of step `step` (0-based) of `steps`.
 
     It rises by equal amounts over the first `warmup` × `steps` steps, the last of which has the peak (Goyal et al.
     2017, arXiv:1706.02677), then falls along half a cosine that would reach 0 at step `steps` (Loshchilov & Hutter

@@ -10,7 +10,7 @@ from contract.errors import ModelError
 from worker.training.learners.protocol import Learner
 
 _PARTS = ("module", "generator", "average")
-"""The parts of a learner's state that hold what is published, by the names that it is published under."""
+"""The parts of a learner's state that hold the published weights, by their published names."""
 
 
 def begin_with(learner: Learner, weights: Mapping[str, Tensor]) -> int:
