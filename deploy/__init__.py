@@ -1,1 +1,1 @@
-"""How Imagemill is started: the embedded stack, containers, the demo. Nothing here knows images."""
+"""Starts Imagemill: the embedded stack, containers, the demo. Knows no images."""

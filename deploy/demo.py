@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def call(*arguments: str) -> str:
-    """The stdout of an `imagemill` command; its stderr goes where ours goes."""
+    """Return the stdout of an `imagemill` command; its stderr goes to ours."""
     # The demo is about its own stack, whatever servers the user has told Imagemill of.
     env = {name: value for name, value in os.environ.items() if not name.startswith("IMAGEMILL_")}
     env["IMAGEMILL_DATA"] = str(DATA)
@@ -58,7 +58,7 @@ def call(*arguments: str) -> str:
 
 
 def table(rows: Sequence[dict[str, object]]) -> Table:
-    """One line a photo: file, label and score, or the code of its error."""
+    """Return one line per photo: file, label and score, or its error code."""
     drawn = Table("file", "label", "score")
     drawn.columns[2].justify = "right"
     for row in sorted(rows, key=lambda row: str(row["key"])):

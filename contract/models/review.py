@@ -1,4 +1,4 @@
-"""Where a producer that pushes a model and the worker that tries it meet: a draft, a verdict, then the record.
+"""The review of a pushed model, between the producer and a worker: a draft, a verdict, then the record.
 
     producer: claim → files → draft → message          worker: draft → trial → verdict → record, draft away
 
@@ -29,7 +29,7 @@ class Verdict(Record):
 
 @dataclass(frozen=True)
 class Review:
-    """What is staged of one version."""
+    """The review of one version."""
 
     store: ObjectStore
     name: str

@@ -1,4 +1,4 @@
-"""How many cores a stack may share out among its workers."""
+"""Counts the cores that a stack may divide among its workers."""
 
 from __future__ import annotations
 

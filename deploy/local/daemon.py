@@ -154,7 +154,7 @@ def main(data: str, workers: str, control: str) -> None:
 
 
 def _until(true: Callable[[], bool], seconds: float) -> bool:
-    """Whether it became true in time."""
+    """Return whether it became true in time."""
     deadline = time.monotonic() + seconds
     while not true():
         if time.monotonic() > deadline:

@@ -53,7 +53,7 @@ class DataLock:
 
 
 def holder(data: Path) -> int | None:
-    """The pid of the supervisor that runs on this folder, or None."""
+    """Return the pid of the supervisor that runs on this folder, or None."""
     try:
         file = (data / LOCK_FILE).open()
     except FileNotFoundError:

@@ -31,7 +31,7 @@ def marked(value: str) -> list[int]:
 
 
 def exists(pid: int) -> bool:
-    """Whether a process is there; one that has ended and waits for its parent to notice is not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         os.kill(pid, 0)
         return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"

@@ -16,14 +16,14 @@ _RANGE = range(11_000, 22_000)
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on the port and on its gRPC port now."""
+    """Return whether a server could listen on the port and on its gRPC port now."""
     return all(_can_bind(p) for p in (port, port + GRPC_OFFSET))
 
 
 def choose(preferred: Sequence[int | None]) -> list[int]:
-    """A free port for each entry: the preferred one where it is still free, else another.
+    """Return a free port for each entry: the preferred one if it is still free, else another.
 
-    Raises OSError where the whole range is taken.
+    Raises OSError if the whole range is taken.
     """
     kept = [port if port is not None and is_free(port) else None for port in preferred]
     fresh = (port for port in random.sample(_RANGE, len(_RANGE)) if port not in kept and is_free(port))

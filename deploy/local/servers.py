@@ -1,4 +1,4 @@
-"""How the two servers of the embedded stack are started: Redis, and SeaweedFS as the S3 server.
+"""Starts the two servers of the embedded stack: Redis, and SeaweedFS as the S3 server.
 
 Both listen on loopback only, ask for credentials that were made at their first start, and keep their
 data in the data folder. Who keeps them running is not known here.
@@ -60,7 +60,7 @@ class Servers(BaseModel):
 
     @classmethod
     def of(cls, data: Path) -> Servers:
-        """Those of the folder, made and written down (0600) at the first call.
+        """Return the servers of a data folder, chosen and written down (0600) at the first call.
 
         Clients of a stack that restarts keep working, since a port changes only when another program
         took it meanwhile.

@@ -192,7 +192,7 @@ def make_folder(data: Path) -> None:
 
 
 def _quiet(call: Callable[[], object]) -> Callable[[], bool]:
-    """Whether the call succeeds; any error of ours means: not yet."""
+    """Return whether the call succeeds; an ImagemillError means not yet."""
 
     def succeeds() -> bool:
         try:
@@ -205,7 +205,7 @@ def _quiet(call: Callable[[], object]) -> Callable[[], bool]:
 
 
 def _beats(ledger: Ledger, node: str) -> Callable[[], bool]:
-    """Whether a worker has sent a heartbeat since now."""
+    """Return whether a worker has sent a heartbeat since now."""
     forgotten = False
 
     def beats() -> bool:

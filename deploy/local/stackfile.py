@@ -16,7 +16,7 @@ from deploy.local.private import write_private
 
 
 class StackInfo(BaseModel):
-    """What `stack.json` says. An address is missing where the server is not ours."""
+    """The content of `stack.json`. An address is missing if the server is not ours."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

@@ -46,7 +46,7 @@ class Service:
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     cwd: Path | None = None
     ready: Callable[[], bool] | None = None
-    """Whether it answers; asked from the thread that starts it, must return within seconds."""
+    """Return whether it answers. Called from the thread that starts it; must return within seconds."""
     ready_seconds: float = 30.0
     stop_seconds: float = 10.0
     """Time between SIGTERM and SIGKILL."""
@@ -85,7 +85,7 @@ class Supervisor:
 
     @property
     def mark(self) -> str:
-        """What `orphans.MARK` says in the environment of every child."""
+        """The value of `orphans.MARK` in the environment of every child."""
         return mark_of(self._logs)
 
     def start(self, *names: str) -> None:
@@ -150,7 +150,7 @@ class Supervisor:
             log.warning("ended %d processes that services left behind", len(left))
 
     def pid(self, name: str) -> int | None:
-        """The pid of a service, or None while it is down."""
+        """Return the pid of a service, or None while it is down."""
         with self._changed:
             process = self._children[name].process
             return process.pid if process is not None and process.poll() is None else None
@@ -254,12 +254,12 @@ class Supervisor:
 
 
 def mark_of(logs: Path) -> str:
-    """The mark of the supervisor whose logs are in this folder."""
+    """Return the mark of the supervisor whose logs are in this folder."""
     return str(logs.resolve())
 
 
 def last_line(path: Path) -> str:
-    """The last line of a log that is not empty, or an empty string."""
+    """Return the last non-empty line of a log, or an empty string."""
     with contextlib.suppress(OSError), path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 4096))
         lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]

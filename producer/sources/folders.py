@@ -138,5 +138,5 @@ def _inode(found: os.stat_result) -> _Inode:
 
 
 def _text(name: str) -> str:
-    """A file name as valid Unicode; bytes that are no UTF-8 become U+FFFD."""
+    """Return a file name as valid Unicode; bytes that are not UTF-8 become U+FFFD."""
     return os.fsencode(name).decode("utf-8", "replace")

@@ -41,7 +41,7 @@ _TAR_IMAGES = 4096
 
 @dataclass(frozen=True)
 class Progress:
-    """How much of a source is on its way: what is packed, and what is uploaded, of `total`.
+    """The progress of a source: how much is packed and uploaded, of `total`.
 
     Counts images, but `files` where a manifest or tars are uploaded as they are.
     """

@@ -1,4 +1,4 @@
-"""The speed of the parts of a generation, in images/s: what the whole product is measured against.
+"""Measures the parts of a generation in images/s, to compare the whole product with.
 
 It knows neither queue nor store, and `ideal_loop` not the engine either: it is what one would write by hand for this
 machine, with one file an image and nothing beside it. Imports torch.
@@ -23,7 +23,7 @@ from worker.engine.precision import autocast
 from worker.engine.types import Precision
 
 _BATCH = 256
-"""Of the ideal loop, which is free to choose the fastest."""
+"""The precision of the ideal loop, which may choose the fastest."""
 _ENCODED = 4096
 
 
@@ -46,7 +46,7 @@ def encode_only(images: NDArray[np.uint8], threads: int) -> float:
 
 
 def some_images(sampler: Sampler, classes: int) -> NDArray[np.uint8]:
-    """What `encode_only` is given: a few thousand of the model, uint8 [n, h, w, c]."""
+    """Return a few thousand images of the model for `encode_only`, uint8 [n, h, w, c]."""
     images = sampler.images(torch.arange(_ENCODED) % classes, torch.arange(_ENCODED) // classes)
     return images.movedim(1, -1).contiguous().numpy()
 

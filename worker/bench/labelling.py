@@ -1,4 +1,4 @@
-"""The speed of the parts, in images/s: what the whole product is measured against.
+"""Measures the parts of labelling in images/s, to compare the whole product with.
 
 It knows neither queue nor store, and not the engine either: `ideal_loop` is what one would write by
 hand for this machine.

@@ -87,7 +87,7 @@ def run(
     only: Part | None = None,
     data_set: Path | None = None,
 ) -> dict[str, Any]:
-    """All figures or those of a part, images/s, medians of `repeat` runs.
+    """Return the figures of everything or of one part, in images/s, medians of `repeat` runs.
 
     Ratios are to the ideal loop of the part, of a training to its bare steps.
     """
@@ -158,7 +158,7 @@ def _labelling(
 
 
 def _in_turn(steps: Mapping[str, Callable[[], float]], repeat: int) -> dict[str, list[float]]:
-    """What each step measured, `repeat` times after one that does not count; in turn, for the machine drifts."""
+    """Run each step `repeat` times after a warm-up, in turn because the machine drifts; return what they measured."""
     runs: dict[str, list[float]] = {name: [] for name in steps}
     for name, step in steps.items():
         _say(f"warming up: {name}")
@@ -171,7 +171,7 @@ def _in_turn(steps: Mapping[str, Callable[[], float]], repeat: int) -> dict[str,
 
 
 def _ratios(runs: Mapping[str, list[float]], ideal: str) -> dict[str, float]:
-    """The median of each to `ideal`, run by run."""
+    """Return the median ratio of each figure to `ideal`, run by run."""
     return {
         name: round(statistics.median(v / i for v, i in zip(values, runs[ideal], strict=True)), 3)
         for name, values in runs.items()
@@ -251,7 +251,7 @@ def _filtered(data_set: Path | None) -> dict[str, Any]:
 
 
 def _gan() -> tuple[Model, bytes]:
-    """A generator nobody trained, which takes as long as one that was: its record and its weights."""
+    """Return the record and the weights of a randomly initialised generator, which is as fast as a trained one."""
     import torch
     from safetensors.torch import save
 
@@ -339,7 +339,7 @@ def _runtime(base: Path, precision: Precision) -> tuple[Runtime, Model]:
 
 @contextmanager
 def _stack(base: Path) -> Iterator[Callable[..., dict[str, Any]]]:
-    """A stack of its own; yields a function that runs an `imagemill` command and reads its JSON."""
+    """Run a stack; yield a function that runs an `imagemill` command and returns its JSON."""
     base.mkdir(exist_ok=True)
     program = Path(sys.executable).with_name("imagemill")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("IMAGEMILL_REDIS", "IMAGEMILL_S3"))}

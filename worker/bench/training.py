@@ -1,4 +1,4 @@
-"""The speed of a training, in images/s: the loop with all that it promises, against its steps alone.
+"""Measures a training in images/s: the whole loop against its steps alone.
 
 It knows neither queue nor store.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def bare(data: Dataset, recipe: TrainingRecipe, device: torch.device) -> float:
-    """The steps of the recipe, one after the other, and nothing else: no losses read, nothing validated or saved."""
+    """Run the steps of the recipe and nothing else: no losses are read, nothing is validated or saved."""
     learn, held_out = split(data, recipe.validation, recipe.seed)
     learner = make(recipe, learn, held_out, device)
     steps = steps_an_epoch(len(learn), recipe.batch_size)

@@ -124,7 +124,7 @@ class Dataset:
         return digest.hexdigest()
 
     def rows(self, index: NDArray[np.int64]) -> Dataset:
-        """The examples of these numbers, in their order; the pixels stay where they are."""
+        """Return the examples with these numbers, in their order, without copying pixels."""
         images = self.images.rows(index) if isinstance(self.images, Rows) else Rows(self.images, index)
         lengths = None if self.lengths is None else self.lengths[index]
         return Dataset(images, self.labels[index], self.classes, lengths)

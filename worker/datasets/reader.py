@@ -41,7 +41,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 @dataclass(frozen=True)
 class Wanted:
-    """How the arrays are to be.
+    """The form of the arrays that a caller needs.
 
     `size` 0 is that of the images, which must then all agree; `channels` 0 is 1 where the first is gray, else 3;
     `preprocess` is that of a model in use, None that of a training; `frames` 0 are images, else sequences of at most so
@@ -75,9 +75,9 @@ class Block:
     labels: NDArray[np.int64]
     """[n]."""
     keys: tuple[str, ...]
-    """What people call each of them."""
+    """The key of each image."""
     places: tuple[int, ...]
-    """Which of those that were asked for each of them is: one that cannot be read is left out."""
+    """The place of each image among those that were asked for; an unreadable one is left out."""
     left_out: Counter[str] = field(default_factory=Counter)
 
 
@@ -92,7 +92,7 @@ class DatasetReader:
     threads: int
 
     def read(self, source: Source, wanted: Wanted, seen: Callable[[int], None] = lambda _: None) -> Prepared:
-        """The arrays of a source; `seen` is told now and then how many images are read.
+        """Return the arrays of a source; `seen` is called now and then with the number of images read.
 
         Raises InvalidSource where it holds no images, an image has no label, or sizes differ that may not.
         """
@@ -142,7 +142,7 @@ class DatasetReader:
         return Prepared(data, left_out)
 
     def _classes(self, source: Source, labels: list[str]) -> tuple[str, ...]:
-        """The names of the classes: of what was generated in the order of the generator, else sorted."""
+        """Return the class names: of generated images in the order of the generator, else sorted."""
         found = set(labels)
         return lister(self.store, source).class_order(found) or _sorted(found)
 
@@ -193,7 +193,7 @@ class DatasetReader:
     # Sources that are read as a whole
 
     def has_test_part(self, source: Source) -> bool:
-        """Whether a source keeps images apart to test with, as IDX folders of several pairs of files do."""
+        """Return whether a source has a test part, as IDX folders with several pairs of files do."""
         return lister(self.store, source).has_test_part()
 
     def _arrays(self, source: Source, part: Part) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -246,7 +246,7 @@ class _How:
 
 
 def _how(fetched: Sequence[tuple[Item, Encoded]], wanted: Wanted, max_pixels: int) -> _How | None:
-    """How to decode, by the first image that can be read; None where none can."""
+    """Return how to decode, from the first readable image; None if none is readable."""
     for item, encoded in fetched:
         if isinstance(encoded, ImageError):
             continue
@@ -281,7 +281,7 @@ def _first(encoded: bytes | tuple[Frame, ...]) -> bytes:
 
 
 def training_preprocess(size: int, channels: int) -> Preprocess:
-    """What turns an image into input, the same in training and in use: the whole centre square, to −1..1."""
+    """Return the preprocessing of training and inference: the whole centre square, scaled to −1..1."""
     return Preprocess(
         size=size, crop=1.0, interpolation="bicubic", mean=127.5, std=127.5, channels=1 if channels == 1 else 3
     )

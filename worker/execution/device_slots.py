@@ -1,4 +1,4 @@
-"""Who computes on the device of a process: on an accelerator one at a time, on a CPU as many as it has cores.
+"""Shares the device of a process: one shard at a time on an accelerator, one per core on a CPU.
 
 Those on a CPU share its cores. Two shards of one thread each make 22 % more images of 28 × 28 a second than one after
 the other with two threads, since no thread waits for a slower one at the end of each layer; see docs/log.md.
@@ -17,7 +17,7 @@ _LOOK = 0.5
 
 
 class DeviceSlots:
-    """As many as `threads` on a CPU, one on an accelerator. A thread that has one may take it again."""
+    """Slots to compute in: `threads` on a CPU, one on an accelerator. A thread that has a slot may take it again."""
 
     def __init__(self, device: torch.device, threads: int) -> None:
         self._threads = threads
@@ -28,7 +28,7 @@ class DeviceSlots:
 
     @contextmanager
     def turn(self, waits: Callable[[], None]) -> Iterator[None]:
-        """A lane, once one is free, and a fair share of the cores for what torch computes in it.
+        """Hold a slot, once one is free, with a fair share of the cores for torch.
 
         `waits` is called twice a second until then; what it raises ends the wait.
         """

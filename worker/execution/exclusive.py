@@ -18,7 +18,7 @@ class SharedExclusiveLock:
 
     @property
     def waiting(self) -> int:
-        """How many wait to hold the lock alone."""
+        """Number of threads that wait to hold the lock alone."""
         return self._waiting_exclusive
 
     @contextmanager

@@ -36,7 +36,7 @@ _SPECS_AT_MOST = 256
 
 
 class ShardWork(ABC, Generic[S]):
-    """What a kind of job makes of one shard. One object serves all shards of a process."""
+    """The work of one kind of job on a shard. One object serves all shards of a process."""
 
     @abstractmethod
     def make(self, spec: S, lease: Lease, retry: int) -> ShardCommit:

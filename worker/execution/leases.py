@@ -1,4 +1,4 @@
-"""Holds the leases of the shards that this process works on, and sees when they are to stop.
+"""Holds the leases of the shards that this process works on, and notices when they must stop.
 
 One thread renews them all, so that a busy task never forgets to.
 """
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Lease:
-    """One shard, held. The task reports progress; `check` raises where it should stop."""
+    """The lease on one shard. The task reports progress; `check` raises if it must stop."""
 
     def __init__(self, job: str, shard: int, token: str) -> None:
         self.job, self.shard, self.token = job, shard, token

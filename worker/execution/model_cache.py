@@ -34,7 +34,7 @@ _RECORD_SECONDS = 60.0  # a version that was removed is served for so long at mo
 
 @dataclass
 class Loaded:
-    """A model ready to run, and how many shards are using it."""
+    """A model ready to run, with the number of shards that use it."""
 
     engine: Engine
     runtime: Runtime
@@ -58,7 +58,7 @@ class Models:
         self._records: OrderedDict[str, tuple[float, Model]] = OrderedDict()
 
     def model(self, ref: str) -> Model:
-        """The record of `name@version`, read once a minute; raises UnknownModel where it is not published."""
+        """Return the record of `name@version`, read once a minute; raises UnknownModel if it is not published."""
         read_at, model = self._records.get(ref, (-_RECORD_SECONDS, None))
         now = self._clock()
         if model is None or now - read_at >= _RECORD_SECONDS:
@@ -106,12 +106,12 @@ class Models:
             return self._generators[ref, precision]
 
     def runtimes(self) -> dict[str, Runtime]:
-        """What is loaded now, by `name@version`."""
+        """Return the runtimes that are loaded now, by `name@version`."""
         with self._lock:
             return {ref: loaded.runtime for (ref, _), loaded in self._loaded.items()}
 
     def on_accelerator(self) -> bool:
-        """Whether a model is loaded that does not run on the CPU."""
+        """Return whether a model is loaded on an accelerator."""
         return any(runtime.device != "cpu" for runtime in self.runtimes().values())
 
     def close(self) -> None:
@@ -157,7 +157,7 @@ class Models:
 
 
 def fetch_weights(store: ObjectStore, model: Model, cache: Path) -> Path:
-    """The weights of a model on this machine, named by their sha256, downloaded where they are missing.
+    """Return the file of a model's weights on this machine, named by their sha256; download it if it is missing.
 
     Raises ModelError where they are not what the record says.
     """

@@ -1,4 +1,4 @@
-"""What the jobs of one worker process share: connections, threads that read, loaded models, locks.
+"""The parts that all jobs of a worker process share: connections, readers, loaded models, locks.
 
 Each part is made when it is first needed. It knows no kind of job: a kind's module makes its own parts with `once`,
 which everything else in the process then shares.
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class Resources:
-    """The shared parts of a process; `name` is the worker's, unique among those that live."""
+    """The shared parts of a process; `name` is the worker's, unique among live workers."""
 
     def __init__(self, backend: Backend, settings: Settings, name: str) -> None:
         self.backend, self.settings, self.name = backend, settings, name

@@ -99,7 +99,7 @@ def _check_logits(model: Model, answer: tuple[Tensor, Tensor], n: int) -> None:
 
 
 def _answer(n: int, run: Callable[[], T]) -> T:
-    """What a model says to n inputs; an error of torch's becomes a sentence."""
+    """Return the outputs of a model for n inputs; an error of torch becomes a sentence."""
     try:
         return run()
     except (RuntimeError, LookupError, TypeError, ValueError) as error:
@@ -108,7 +108,7 @@ def _answer(n: int, run: Callable[[], T]) -> T:
 
 
 def _close(one: Tensor, other: Tensor) -> bool:
-    """Whether two answers differ by no more than the order of additions explains."""
+    """Return whether two outputs differ by no more than the order of additions explains."""
     return bool(torch.allclose(one, other, rtol=1e-3, atol=1e-3 * max(float(other.abs().max()), 1e-3)))
 
 

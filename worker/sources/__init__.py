@@ -1,1 +1,1 @@
-"""What lies outside, listed and read: prefixes, tars, manifests, IDX files, the web. Decodes no image."""
+"""Lists and reads sources: prefixes, tars, manifests, IDX files, the web. Decodes no image."""

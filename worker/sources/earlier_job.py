@@ -20,7 +20,7 @@ from worker.sources.lister import Lister
 
 
 class EarlierJob(Lister):
-    """What an earlier job labelled, or generated and accepted, with at least `min_score`."""
+    """The images that an earlier job labelled, or generated and accepted, with at least `min_score`."""
 
     def items(self) -> Iterator[Item]:
         generated = self._generated()

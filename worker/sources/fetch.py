@@ -40,7 +40,7 @@ _UNKNOWN_SIZE = 2**20
 
 @dataclass(frozen=True)
 class _Span:
-    """A run of neighbours in one tar, or one object (`end` is None)."""
+    """Adjacent members of one tar, or one object (`end` is None), read with one request."""
 
     items: tuple[Item, ...]
     start: int = 0
@@ -76,13 +76,13 @@ class Fetcher:
                 yield item, self._sequence(item, files)
 
     def _files(self, item: Item) -> Sequence[Item]:
-        """What has to be read of an item: itself, or its frames, but of a sequence that is too large nothing."""
+        """Return the files to read for an item: itself or its frames; nothing for a sequence that is too large."""
         if item.length is None:
             return (item,)
         return item.frames if (item.size or 0) <= MAX_IMAGES * self._max_bytes else ()
 
     def _sequence(self, item: Item, files: Iterator[bytes | ImageError]) -> Encoded:
-        """The frames of a sequence, taken from `files`; the first that cannot be read speaks for it."""
+        """Return the frames of a sequence from `files`; the first unreadable frame becomes the sequence's error."""
         wanted = self._files(item)
         if not wanted:
             too_large = (item.size or 0) > MAX_IMAGES * self._max_bytes
@@ -106,7 +106,7 @@ class Fetcher:
         return bad or tuple(frames)
 
     def _read(self, items: Iterable[Item]) -> Iterator[bytes | ImageError]:
-        """What each file holds, in order, read ahead within the budget."""
+        """Yield the bytes of each file in order, read ahead within the budget."""
         spans = deque(self._spans(items))
         ahead: deque[tuple[_Span, Future[list[bytes | ImageError]]]] = deque()
         budget = _AHEAD_BYTES

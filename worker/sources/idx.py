@@ -33,7 +33,7 @@ _NAME = re.compile(r"(?P<stem>.+)[-.](?P<kind>images|labels)[-.]idx[13]-ubyte(?:
 
 @dataclass(frozen=True)
 class Pair:
-    """The names of an images file and the labels file that belongs to it."""
+    """The names of an images file and of its labels file."""
 
     images: str
     labels: str

@@ -1,4 +1,4 @@
-"""What lists a source: its images or sequences, one by one, in an order that is the same each time.
+"""The protocol that lists a source: its images or sequences, one by one, always in the same order.
 
 Each kind of source has a class of its own, named in `contract.jobs.sources`. It reads the object store only: local
 folders are the producer's.

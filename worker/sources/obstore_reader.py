@@ -1,4 +1,4 @@
-"""A faster road to small objects: obstore, which reads in Rust without the interpreter lock.
+"""Reads small objects faster: obstore reads in Rust, without the interpreter lock.
 
 A GET of 100 KB costs the minio SDK 0.55 ms of CPU and obstore 0.19 ms; labelling objects of a bucket on
 two cores went from 0.85 to 0.92 of the ideal loop. It answers or says nothing: every error is left to

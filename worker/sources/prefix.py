@@ -42,7 +42,7 @@ class Prefix(Lister):
 
 
 class Uploaded(Lister):
-    """What a producer packed before the job began: the manifests beside its tars."""
+    """The images that a producer packed before the job began, from the manifests beside its tars."""
 
     def items(self) -> Iterator[Item]:
         bucket, prefix = parse_s3(self.source.uri)

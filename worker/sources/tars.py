@@ -55,7 +55,7 @@ class Tars(Lister):
 
 
 def _samples(tar: tarfile.TarFile) -> Iterator[list[tarfile.TarInfo]]:
-    """The files of a WebDataset, sample by sample: neighbours of one name up to its first dot."""
+    """Yield the files of a WebDataset by sample: adjacent members whose names agree up to the first dot."""
     for _, members in groupby((m for m in tar if m.isfile()), lambda member: _stem(member.name)):
         yield list(members)
 
@@ -66,7 +66,7 @@ def _stem(name: str) -> str:
 
 
 def _label_of(tar: tarfile.TarFile, sample: list[tarfile.TarInfo]) -> str | None:
-    """What the `.cls` of a sample says, or `label` in its `.json`, or the folder that it is in."""
+    """Return the label of a sample: its `.cls`, else `label` in its `.json`, else its folder."""
     for member in sample:
         suffix = PurePosixPath(member.name).suffix
         if suffix in (".cls", ".json") and (file := tar.extractfile(member)) is not None:

@@ -167,7 +167,7 @@ class Discriminator(nn.Module):
 def discriminator(
     classes: int, channels: int = 1, size: int = 28, spectral_norm: bool = True, minibatch_stddev: bool = True
 ) -> Discriminator:
-    """What the generator of the same config is trained against; it is never published.
+    """The discriminator that the generator of the same config is trained against; never published.
 
     The generator's mirror: 3×3 at full size, then 4×4 convolutions of stride 2 (taps that the stride
     divides weigh all pixels alike) down to 7×7, leaky ReLU of 0.2, the sum over the grid, and for the

@@ -1,4 +1,4 @@
-"""Where weights begin: normal, with the variance that lets a layer hand on the variance it gets.
+"""Initialises weights: normal, with the variance that preserves the variance of a layer's input.
 
 It knows no architecture. He et al. 2015 (arXiv:1502.01852) for layers with a ReLU behind them, LeCun et
 al. 1998 (Efficient BackProp, section 4.6) for those without.
@@ -31,7 +31,7 @@ def _normal(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, *, gain: float) -
 
 
 def _fan_in(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> float:
-    """How many inputs add up to one output."""
+    """Return the number of inputs that add up to one output."""
     weight: Tensor = layer.weight
     if isinstance(layer, nn.ConvTranspose2d):
         # [in, out, k, k]: torch's own fan-in takes `out` for `in`. A stride spreads the k² taps over that many outputs.
