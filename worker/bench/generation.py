@@ -76,7 +76,7 @@ def ideal_loop(
             z, y = torch.randn(n, width, device=device), (torch.arange(at, at + n) % classes).to(device)
             with autocast(device, precision):
                 made = decode(z, y)
-            _write(tar, at, ((made.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu())
+            write_shard(tar, at, ((made.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu())
         tar.close()
 
     start = time.perf_counter()
@@ -85,7 +85,8 @@ def ideal_loop(
     return count / (time.perf_counter() - start)
 
 
-def _write(tar: tarfile.TarFile, first: int, images: Tensor) -> None:
+def write_shard(tar: tarfile.TarFile, first: int, images: Tensor) -> None:
+    """Write images, uint8 [n, c, h, w], to a tar as PNG files numbered from `first`."""
     for n, pixels in enumerate(images.movedim(1, -1).numpy(), first):
         file = io.BytesIO()
         Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG", compress_level=1)

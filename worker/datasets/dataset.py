@@ -25,7 +25,7 @@ class Rows:
     """
 
     def __init__(self, images: NDArray[np.uint8], index: NDArray[np.int64]) -> None:
-        self._images = images
+        self.images = images
         self._index = index
         self.shape: tuple[int, ...] = (len(index), *images.shape[1:])
         self.ndim = images.ndim
@@ -35,7 +35,7 @@ class Rows:
         return len(self._index)
 
     def __getitem__(self, rows: int | slice | NDArray[np.int64]) -> NDArray[np.uint8]:
-        found: NDArray[np.uint8] = self._images[self._index[rows]]
+        found: NDArray[np.uint8] = self.images[self._index[rows]]
         return found
 
     def __array__(self, dtype: np.dtype[np.generic] | None = None, copy: bool | None = None) -> NDArray[np.generic]:
@@ -43,7 +43,7 @@ class Rows:
 
     def rows(self, index: NDArray[np.int64]) -> Rows:
         """Rows of these rows, of the same array."""
-        return Rows(self._images, self._index[index])
+        return Rows(self.images, self._index[index])
 
 
 @dataclass(frozen=True, eq=False)

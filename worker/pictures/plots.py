@@ -38,7 +38,9 @@ def curves(title: str, axis: str, series: Mapping[str, Sequence[float]], *, best
     longest = max(len(values) for values in series.values())
     for (name, values), (colour, line, marker) in zip(series.items(), cycle(_STYLES), strict=False):
         shape = marker if longest <= 40 else None
-        ax.plot(range(1, len(values) + 1), values, color=colour, linestyle=line, marker=shape, ms=4, label=_text(name))
+        ax.plot(
+            range(1, len(values) + 1), values, color=colour, linestyle=line, marker=shape, ms=4, label=shorten(name)
+        )
     if best is not None:
         ax.axvline(best, color=_INK, linewidth=1, linestyle=(0, (1, 2)), label=f"best epoch, {best}")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -106,11 +108,11 @@ def binned(
     for (name, found), (colour, line, _) in zip(groups.items(), _STYLES, strict=False):
         counts = np.asarray(found, dtype=np.int64)
         shares = counts / max(counts.sum(), 1)
-        label = f"{_text(name)} ({counts.sum():,})"
+        label = f"{shorten(name)} ({counts.sum():,})"
         ax.stairs(shares, ends, fill=True, color=colour, alpha=0.2)
         ax.stairs(shares, ends, color=colour, linestyle=line, linewidth=1.6, label=label)
     if mark:
-        ax.axvline(mark[1], color=_INK, linewidth=1, linestyle=(0, (1, 2)), label=f"{_text(mark[0])}, {mark[1]:.3g}")
+        ax.axvline(mark[1], color=_INK, linewidth=1, linestyle=(0, (1, 2)), label=f"{shorten(mark[0])}, {mark[1]:.3g}")
     ax.yaxis.set_major_formatter(FuncFormatter(_hundredths))
     ax.set_xlim(ends[0], ends[-1])
     ax.set_ylim(bottom=0)
@@ -131,7 +133,7 @@ def counts(title: str, axis: str, values: Mapping[str, int], rest: tuple[str, in
     n, total = len(rows), max(1, sum(count for _, count in rows))
     figure, ax = _axes(title, 1.4 + 0.22 * max(n, 4))
     ax.barh(range(len(values)), list(values.values()), 0.8, color=_BLUE)
-    ax.set_yticks(range(n), [_text(name, 28) for name, _ in rows], size=8, parse_math=False)
+    ax.set_yticks(range(n), [shorten(name, 28) for name, _ in rows], size=8, parse_math=False)
     longest = max(values.values(), default=1)
     for at, (_, count) in enumerate(rows):
         place = count if at < len(values) else 0
@@ -153,7 +155,7 @@ def bars(title: str, axis: str, values: Mapping[str, float | None]) -> bytes:
     n = len(values)
     figure, ax = _axes(title, 1.4 + 0.22 * min(max(n, 4), _LABELS))
     ax.barh(range(n), [value or 0.0 for value in values.values()], 0.8, color=_BLUE)
-    ticks, names = _ticks(list(values), 28)
+    ticks, names = sparse_ticks(list(values), 28)
     ax.set_yticks(ticks, names, size=8, parse_math=False)
     for at, value in enumerate(values.values()):
         if n <= _LABELS or value is None:
@@ -172,14 +174,14 @@ def bars(title: str, axis: str, values: Mapping[str, float | None]) -> bytes:
 def _axes(title: str, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained")
     ax = figure.add_subplot()
-    ax.set_title(_text(title, 80), size=12, parse_math=False)
+    ax.set_title(shorten(title, 80), size=12, parse_math=False)
     ax.tick_params(labelsize=9)
     return figure, ax
 
 
 def _label(ax: Axes, x: str, y: str) -> None:
-    ax.set_xlabel(_text(x, 80), size=10, parse_math=False)
-    ax.set_ylabel(_text(y, 80), size=10, parse_math=False)
+    ax.set_xlabel(shorten(x, 80), size=10, parse_math=False)
+    ax.set_ylabel(shorten(y, 80), size=10, parse_math=False)
 
 
 def _legend(ax: Axes, place: Literal["best", "upper left"] = "best") -> None:
@@ -187,13 +189,13 @@ def _legend(ax: Axes, place: Literal["best", "upper left"] = "best") -> None:
         text.set_parse_math(False)
 
 
-def _ticks(names: Sequence[str], width: int) -> tuple[list[int], list[str]]:
+def sparse_ticks(names: Sequence[str], width: int) -> tuple[list[int], list[str]]:
     """Return the places and texts of the labels, evenly thinned to at most `_LABELS`."""
     at = list(range(0, len(names), math.ceil(len(names) / _LABELS)))
-    return at, [_text(names[one], width) for one in at]
+    return at, [shorten(names[one], width) for one in at]
 
 
-def _text(text: str, width: int = 40) -> str:
+def shorten(text: str, width: int = 40) -> str:
     """Put the text on one line, cut its middle if it is too long, and replace what the font lacks with a box."""
     text = " ".join(text.split())
     if len(text) > width:

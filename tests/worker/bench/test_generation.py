@@ -49,7 +49,7 @@ def test_what_is_encoded_are_images_of_the_model() -> None:
 def test_the_tar_of_the_ideal_loop_holds_images() -> None:
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w") as tar:
-        measure._write(tar, 7, torch.full((2, 1, 3, 3), 9, dtype=torch.uint8))
+        measure.write_shard(tar, 7, torch.full((2, 1, 3, 3), 9, dtype=torch.uint8))
     with tarfile.open(fileobj=io.BytesIO(target.getvalue())) as tar:
         assert tar.getnames() == ["000000007.png", "000000008.png"]
         file = tar.extractfile("000000008.png")

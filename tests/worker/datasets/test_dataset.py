@@ -122,7 +122,7 @@ def test_a_file_that_is_mapped_is_read_by_rows(tmp_path: Path) -> None:
     # if I split it twice, I expect rows of that very file,
     inner, _ = split(split(data, 0.2, seed=0)[0], 0.2, seed=0)
     assert isinstance(inner.images, Rows)
-    assert inner.images._images is mapped
+    assert inner.images.images is mapped
 
     # which read like an array.
     read = np.asarray(inner.images)

@@ -78,15 +78,15 @@ def test_equal_figures_are_equal_bytes() -> None:
 
 
 def test_a_long_name_keeps_both_ends() -> None:
-    assert plots._text("a rather long name of a class, number 7", 20) == "a rather l… number 7"
-    assert len(plots._text("x" * 300, 18)) == 18
-    assert plots._text("short", 18) == "short"
-    assert plots._text("two\nlines 猫", 18) == "two lines □"
+    assert plots.shorten("a rather long name of a class, number 7", 20) == "a rather l… number 7"
+    assert len(plots.shorten("x" * 300, 18)) == 18
+    assert plots.shorten("short", 18) == "short"
+    assert plots.shorten("two\nlines 猫", 18) == "two lines □"
 
 
 @pytest.mark.parametrize(("n", "labels"), [(2, 2), (40, 40), (41, 21), (100, 34), (1000, 40)])
 def test_labels_are_thinned_out_evenly_above_40(n: int, labels: int) -> None:
-    at, names = plots._ticks([str(c) for c in range(n)], 10)
+    at, names = plots.sparse_ticks([str(c) for c in range(n)], 10)
     assert len(at) == len(names) == labels
     assert names == [str(c) for c in at]
     assert len(set(np.diff(at).tolist())) <= 1

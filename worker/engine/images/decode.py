@@ -214,7 +214,7 @@ def _decode(data: bytes, size: int, crop: float, interpolation: Interpolation, m
         if width * height > max_pixels:
             raise _too_many_pixels(max_pixels, width, height)
         if image.format in ("JPEG", "MPO"):
-            _draft(image, 2 * size / crop)
+            reduce_at_decoding(image, 2 * size / crop)
         else:
             image.load()
             width, height = image.size  # an ICO reveals its true size only after loading
@@ -230,7 +230,7 @@ def _decode(data: bytes, size: int, crop: float, interpolation: Interpolation, m
     return Decoded(np.asarray(square), width, height)
 
 
-def _draft(image: Image.Image, needed: float) -> None:
+def reduce_at_decoding(image: Image.Image, needed: float) -> None:
     """Make libjpeg decode at 1/2, 1/4 or 1/8 if the short side keeps `needed` pixels.
 
     Images of 2048 × 1536 decode at 50 per second in full, at 97 with twice the pixels that the resize needs, and at 141

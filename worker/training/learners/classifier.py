@@ -53,24 +53,24 @@ class ClassifierLearner:
         self._device = device
         self._precision = precision_on(device, recipe.precision)
         reseed(recipe.seed, "weights", 0)
-        self._module = zoo.create(recipe.family, **self.config()).to(device)
-        for weight in self._module.parameters():
+        self.module = zoo.create(recipe.family, **self.config()).to(device)
+        for weight in self.module.parameters():
             if weight.dim() == 4:
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-        self._average = Average(self._module, recipe.ema)
-        self._decaying, others = decaying(self._module)
+        self.average = Average(self.module, recipe.ema)
+        self._decaying, others = decaying(self.module)
         # Both optimisers leave the decay to `step`.
         if isinstance(recipe, CnnRecipe):
-            self._optimizer: torch.optim.Optimizer = torch.optim.SGD(
+            self.optimizer: torch.optim.Optimizer = torch.optim.SGD(
                 [*self._decaying, *others], recipe.learning_rate, momentum=_MOMENTUM, nesterov=True
             )
             # What is decoupled skips the momentum, which multiplies the decay of plain SGD by 1 / (1 − 0.9). With
             # this factor a weight decay is as strong as the same number is in the literature on SGD.
             self._decay = recipe.weight_decay / (1.0 - _MOMENTUM)
         else:
-            self._optimizer = torch.optim.AdamW([*self._decaying, *others], recipe.learning_rate, weight_decay=0.0)
+            self.optimizer = torch.optim.AdamW([*self._decaying, *others], recipe.learning_rate, weight_decay=0.0)
             self._decay = recipe.weight_decay
-        self._confusion: NDArray[np.int64] | None = None
+        self.confusion: NDArray[np.int64] | None = None
 
     def learning_rate(self, at: At) -> float:
         return warm_cosine(at.step, at.steps, peak=self._recipe.learning_rate, warmup=self._recipe.warmup)
@@ -82,15 +82,15 @@ class ClassifierLearner:
         pixels = batch.pixels
         if isinstance(self._recipe, CnnRecipe):
             pixels = _augmented(pixels, self._recipe, at.step)
-        logits = self._logits(self._module, pixels, batch.lengths)
+        logits = self._logits(self.module, pixels, batch.lengths)
         loss = functional.cross_entropy(logits, batch.labels, label_smoothing=self._recipe.label_smoothing)
-        self._optimizer.zero_grad()
+        self.optimizer.zero_grad()
         loss.backward()
         with torch.no_grad():
             torch._foreach_mul_(self._decaying, 1.0 - learning_rate * self._decay)
-        set_learning_rate(self._optimizer, learning_rate)
-        self._optimizer.step()
-        self._average.update()
+        set_learning_rate(self.optimizer, learning_rate)
+        self.optimizer.step()
+        self.average.update()
         return {"loss": loss.detach()}
 
     @torch.inference_mode()
@@ -102,29 +102,29 @@ class ClassifierLearner:
         total = torch.zeros((), dtype=torch.float64, device=self._device)
         for batch in ahead(in_order(self._held_out, self._recipe.batch_size)):
             batch = self._moved(batch)
-            logits = self._logits(self._average.module, batch.pixels, batch.lengths)
+            logits = self._logits(self.average.module, batch.pixels, batch.lengths)
             total += functional.cross_entropy(logits, batch.labels, reduction="sum")
             counts += torch.bincount(batch.labels * k + logits.argmax(1), minlength=k * k)
-        self._confusion = counts.view(k, k).cpu().numpy()
+        self.confusion = counts.view(k, k).cpu().numpy()
         n = len(self._held_out)
-        return {"accuracy": int(self._confusion.trace()) / n, "loss": float(total) / n}
+        return {"accuracy": int(self.confusion.trace()) / n, "loss": float(total) / n}
 
     def state(self) -> dict[str, Tensor]:
         return joined(
             {
-                "module": self._module.state_dict(),
-                "average": self._average.state(),
-                "optimizer": optimizer_state(self._optimizer),
+                "module": self.module.state_dict(),
+                "average": self.average.state(),
+                "optimizer": optimizer_state(self.optimizer),
             }
         )
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        self._module.load_state_dict(part(state, "module"))
-        self._average.restore(part(state, "average"))
-        restore_optimizer(self._optimizer, part(state, "optimizer"))
+        self.module.load_state_dict(part(state, "module"))
+        self.average.restore(part(state, "average"))
+        restore_optimizer(self.optimizer, part(state, "optimizer"))
 
     def export(self) -> dict[str, Tensor]:
-        return self._average.export()
+        return self.average.export()
 
     def config(self) -> dict[str, int | float | str | bool]:
         recipe = self._recipe
@@ -138,7 +138,7 @@ class ClassifierLearner:
 
     def picture(self) -> Image.Image | None:
         """Return the confusion matrix of the last `validate`."""
-        return None if self._confusion is None else confusion.draw(self._confusion, self._classes)
+        return None if self.confusion is None else confusion.draw(self.confusion, self._classes)
 
     def _measure_norms(self) -> None:
         """Measure the batch norms of the averaged weights, on images as they are.
@@ -149,11 +149,11 @@ class ClassifierLearner:
         """
         images = min(max(len(self._train) // 16, _AT_LEAST), _AT_MOST)
         shuffled = batches(self._train, batch_size=self._recipe.batch_size, seed=self._recipe.seed, epoch=0)
-        with measuring(self._average.module) as there_are_some:
+        with measuring(self.average.module) as there_are_some:
             if there_are_some:
                 for batch in ahead(islice(shuffled, -(-images // self._recipe.batch_size))):
                     batch = self._moved(batch)
-                    self._logits(self._average.module, batch.pixels, batch.lengths)
+                    self._logits(self.average.module, batch.pixels, batch.lengths)
 
     def _moved(self, batch: Batch) -> Batch:
         if isinstance(self._recipe, RnnRecipe):

@@ -195,7 +195,7 @@ def test_a_large_jpeg_is_drafted_but_looks_the_same_and_keeps_its_size(
     data = encode(scene(2400, 1800), "JPEG", quality=90)
     drafted = run(data)
     assert (drafted.width, drafted.height) == (2400, 1800)
-    monkeypatch.setattr(module, "_draft", lambda image, needed: None)
+    monkeypatch.setattr(module, "reduce_at_decoding", lambda image, needed: None)
     whole = run(data)
     assert np.abs(drafted.pixels.astype(int) - whole.pixels.astype(int)).max() <= 6
 
@@ -203,7 +203,7 @@ def test_a_large_jpeg_is_drafted_but_looks_the_same_and_keeps_its_size(
 def test_a_jpeg_keeps_twice_the_pixels_that_the_resize_needs() -> None:
     for short, expected in ((511, 511), (1023, 1023), (1024, 512), (2100, 525), (6000, 750)):
         with Image.open(io.BytesIO(encode(Image.new("RGB", (short + 8, short)), "JPEG"))) as image:
-            module._draft(image, 2 * 224 / 0.875)
+            module.reduce_at_decoding(image, 2 * 224 / 0.875)
             assert image.height == expected
 
 

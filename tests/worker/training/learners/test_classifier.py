@@ -89,7 +89,7 @@ def test_the_seed_decides() -> None:
 def stepped(recipe: CnnRecipe | RnnRecipe, data: Dataset, at: At) -> tuple[ClassifierLearner, torch.nn.Module]:
     """A learner after one step, and its module as it was before."""
     made = ClassifierLearner(recipe, data, data, CPU)
-    before = copy.deepcopy(made._module)
+    before = copy.deepcopy(made.module)
     made.step(take(data, np.arange(8)), at)
     return made, before
 
@@ -108,7 +108,7 @@ def test_weights_decay_and_biases_do_not(recipe: CnnRecipe | RnnRecipe, data: Da
     # I expect them to differ by rate × decay × weight, as much as plain SGD's momentum would make of it.
     names = [name for name, _ in before.named_parameters()]
     for name in names:
-        was, one, other = (dict(m.named_parameters())[name] for m in (before, plain._module, decayed._module))
+        was, one, other = (dict(m.named_parameters())[name] for m in (before, plain.module, decayed.module))
         expected = one - factor * was if was.ndim > 1 else one
         torch.testing.assert_close(other, expected, rtol=1e-4, atol=1e-6)
     assert {"head.weight", "head.bias"} < set(names)
@@ -119,7 +119,7 @@ def test_it_learns_at_the_rate_that_it_tells() -> None:
     rates = []
     for step in range(0, 20, 5):
         made.step(take(images(), np.arange(8)), At(step, 20, 0))
-        rates.append(made._optimizer.param_groups[0]["lr"])
+        rates.append(made.optimizer.param_groups[0]["lr"])
     assert rates == [made.learning_rate(At(step, 20, 0)) for step in range(0, 20, 5)]
     assert rates[0] < rates[1] > rates[2] > rates[3] > 0
 
@@ -129,15 +129,15 @@ def test_labels_are_smoothed_in_training_and_not_in_validation() -> None:
     data = images(n=6)
     recipe = CNN.model_copy(update={"label_smoothing": 0.3, "dropout": 0.0})
     made = ClassifierLearner(recipe, data, data, CPU)
-    for module in (made._module, made._average.module):
+    for module in (made.module, made.average.module):
         torch.nn.init.zeros_(module.head.weight)
         module.head.bias.data = torch.tensor([30.0, 0.0, 0.0])
 
     # if it is validated on two images of each of three classes, I expect a third to cost nothing, the others 30, and
     # a confusion matrix whose rows are the true classes.
     assert made.validate() == pytest.approx({"accuracy": 1 / 3, "loss": 20.0})
-    assert made._confusion is not None
-    assert made._confusion.tolist() == [[2, 0, 0], [2, 0, 0], [2, 0, 0]]
+    assert made.confusion is not None
+    assert made.confusion.tolist() == [[2, 0, 0], [2, 0, 0], [2, 0, 0]]
 
     # If it learns from images of that class, I expect a loss of two thirds of 0.3, times 30.
     sure = replace(take(data, np.array([0, 3])), labels=torch.tensor([0, 0]))
@@ -150,7 +150,7 @@ def test_norms_are_measured_for_the_averaged_weights() -> None:
     recipe = CNN.model_copy(update={"variant": "residual", "batch_size": 30})
     made = ClassifierLearner(recipe, data, data, CPU)
     made.step(take(data, np.arange(30)), At(0, 10, 0))
-    averaged = made._average.module
+    averaged = made.average.module
     first = averaged.body[0][1]
     first.running_mean.fill_(100.0)
 
@@ -163,10 +163,10 @@ def test_norms_are_measured_for_the_averaged_weights() -> None:
 
 
 def test_the_optimizers_are_those_of_the_recipes() -> None:
-    sgd = ClassifierLearner(CNN, images(), images(), CPU)._optimizer
+    sgd = ClassifierLearner(CNN, images(), images(), CPU).optimizer
     assert isinstance(sgd, torch.optim.SGD)
     assert (sgd.defaults["momentum"], sgd.defaults["nesterov"], sgd.defaults["weight_decay"]) == (0.9, True, 0)
-    assert isinstance(ClassifierLearner(RNN, sequences(), sequences(), CPU)._optimizer, torch.optim.AdamW)
+    assert isinstance(ClassifierLearner(RNN, sequences(), sequences(), CPU).optimizer, torch.optim.AdamW)
 
 
 def test_long_sequences_are_thinned_out() -> None:
