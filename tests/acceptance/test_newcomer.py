@@ -117,7 +117,7 @@ def test_ctrl_c_leaves_the_job_running(imagemill: Shell, photo_folder: Callable[
 
         # if I press Ctrl-C,
         command.send_signal(signal.SIGINT)
-        out, rest = command.communicate(timeout=10)
+        out, rest = command.communicate(timeout=60)
 
         # I expect it to end and say how to go on, and the job to go on by itself.
         assert command.returncode == 130
@@ -181,7 +181,7 @@ def test_results_in_every_format(imagemill: Shell, mixed: Path) -> None:
         env=imagemill.environment,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=True,
     )
     assert "Traceback" not in cut.stderr
@@ -272,7 +272,7 @@ def test_the_workers_are_plain_celery(imagemill: Shell) -> None:
         env=imagemill.environment,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
 

@@ -36,12 +36,12 @@ def test_as_many_compute_as_there_are_lanes(device: torch.device, threads: int, 
 
     def compute() -> None:
         with made.turn(never):
-            inside.wait(10)
-            done.wait(10)
+            inside.wait(60)
+            done.wait(60)
 
     with ThreadPoolExecutor(lanes) as pool:
         computing = [pool.submit(compute) for _ in range(lanes)]
-        inside.wait(10)
+        inside.wait(60)
 
         # I expect one more to wait, and to be let in when they are done.
         with pytest.raises(TimeoutError), made.turn(enough):
@@ -62,16 +62,16 @@ def test_those_inside_share_the_cores() -> None:
         # if a second begins, I expect each to have half from its next group on, and the first all of them afterwards.
         def second() -> int:
             with made.turn(never):
-                inside.wait(10)
-                looked.wait(10)
+                inside.wait(60)
+                looked.wait(60)
                 return torch.get_num_threads()
 
         with ThreadPoolExecutor(1) as pool:
             other = pool.submit(second)
-            inside.wait(10)
+            inside.wait(60)
             with made.turn(never):
                 assert torch.get_num_threads() == 2
-            looked.wait(10)
+            looked.wait(60)
             assert other.result(10) == 2
         with made.turn(never):
             assert torch.get_num_threads() == 4

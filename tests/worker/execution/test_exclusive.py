@@ -14,7 +14,7 @@ def test_who_is_alone_keeps_the_others_out_and_waits_for_those_inside() -> None:
     def together(name: str) -> None:
         with lock.shared():
             inside.append(name)
-            leave.wait(5)
+            leave.wait(60)
 
     def alone() -> None:
         with lock.exclusive():
@@ -32,5 +32,5 @@ def test_who_is_alone_keeps_the_others_out_and_waits_for_those_inside() -> None:
 
     leave.set()
     for thread in (first, suspect, second):
-        thread.join(5)
+        thread.join(60)
     assert inside == ["first", "alone", "second"]
