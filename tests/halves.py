@@ -12,7 +12,7 @@ import pytest
 
 @contextmanager
 def half_written(key: str) -> Iterator[list[str]]:
-    """Of each PUT of the object `key` the store gets the head alone; yields a list that gets one entry for each."""
+    """Send the store only the head of each PUT of the object `key`; yield a list that gains one entry per PUT."""
     cut: list[str] = []
     heads: dict[int, str] = {}
     send = http.client.HTTPConnection.send

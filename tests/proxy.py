@@ -50,7 +50,7 @@ def before(upstream: str) -> Iterator[Proxy]:
             for name, value in answer.getheaders():
                 if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
                     self.send_header(name, value)
-            # Of a HEAD the length is that of the object, and nothing follows.
+            # A HEAD reports the length of the object and has no body.
             length = answer.getheader("Content-Length", "0") if self.command == "HEAD" else str(len(data))
             self.send_header("Content-Length", length)
             self.end_headers()

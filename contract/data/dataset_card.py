@@ -61,16 +61,16 @@ COLUMNS = {
     "key": "Name of the image in its shard: class and index.",
     "label": "Name of its class.",
     "label_index": "Its class, as the generator counts them.",
-    "seed": "Of the job.",
+    "seed": "Seed of the job.",
     "index": "Its number in its class; of what was encoded, its place in the source or on the way, from 0.",
     "original": "Name of the image that was encoded.",
     "mse": "Mean squared error of the reconstruction, pixels being 0 to 1.",
     "position": "0 at the first of the two images, 1 at the second.",
     "predicted": "The class that the gate takes it for.",
     "score": "What the gate gives that class, a softmax probability.",
-    "sha256": "Of the bytes of the image's file.",
+    "sha256": "SHA-256 of the image file.",
     "model": "The generator, `name@version`.",
-    "weights_sha256": "Of the generator's weights.",
+    "weights_sha256": "SHA-256 of the generator's weights.",
 }
 """The columns that every format has for an image, and what they mean."""
 _SOME = frozenset({"seed", "original", "mse", "position", "predicted", "score"})

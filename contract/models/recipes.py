@@ -28,7 +28,7 @@ class Recipe(Record):
     validation: float = Field(0.1, gt=0, lt=1, description="Share of each class held out to choose the best by.")
     ema: float = Field(0.999, ge=0, lt=1, description="Decay of the averaged weights, which are published; 0: none.")
     precision: Precision = Field("auto", description="bf16 is mixed: weights stay fp32; auto: where the device has it.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Of weights, order and augmentation.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the initial weights, the example order and augmentation.")
 
     @field_validator("channels")
     @classmethod
@@ -81,8 +81,12 @@ class GanRecipe(Recipe):
     spectral_norm: bool = Field(True, description="Hold the discriminator's layers to a Lipschitz constant of 1.")
     minibatch_stddev: bool = Field(True, description="Show the discriminator how much images of a class differ.")
     augment: str = Field("translation,cutout", description="DiffAugment: of color, translation, cutout; empty: none.")
-    learning_rate: float = Field(0.0004, gt=0, description="Of the generator; falls to 0 in the last half.")
-    discriminator_learning_rate: float = Field(0.0008, gt=0, description="Of the discriminator, likewise.")
+    learning_rate: float = Field(
+        0.0004, gt=0, description="Learning rate of the generator; falls to 0 in the last half."
+    )
+    discriminator_learning_rate: float = Field(
+        0.0008, gt=0, description="Learning rate of the discriminator; likewise."
+    )
     discriminator_steps: int = Field(1, ge=1, le=16, description="Steps of the discriminator for one of the generator.")
 
 

@@ -46,10 +46,10 @@ _PHOTOS = Path(__file__).parents[2] / "deploy" / "photos"
 _SIZE = (500, 375)
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _EXAMPLES, _EPOCHS = 10_000, 2
-"""Of a training: an epoch of seconds, a tenth of the images held out. With 2,000 it took less than one, and what is
-done once an epoch weighed as in no training that people wait for."""
+"""Examples and epochs of the training bench: an epoch takes seconds, and a tenth of the images are held out. With 2,000
+examples an epoch took under a second, so work done once per epoch weighed more than in real trainings."""
 _GENERATED, _CLASSES, _SHARD = 30_000, 10, 1024
-"""Images of a generation, so that a run takes several seconds, of so many classes, in shards of the default size."""
+"""Images, classes and shard size of the generation bench, so that a run takes several seconds."""
 _GENERATOR = {"classes": _CLASSES, "channels": 1, "size": 28, "latent": 100}
 
 
@@ -395,7 +395,7 @@ def _upload(store: ObjectStore, files: list[Path], base: Path) -> None:
 
 
 def _job(imagemill: Callable[..., dict[str, Any]], *command: str) -> Callable[[], float]:
-    """What runs this command, which makes a job, and tells its items a second from the command to its end."""
+    """Return a function that runs this command and returns its items per second, start to end."""
 
     def measure() -> float:
         job = imagemill(*command)

@@ -133,7 +133,7 @@ class JobRunner:
         try:
             return self._spec(kind, job)[1]
         except ImagemillError as error:
-            log.info("What %s needs is not known: %s", job, error)
+            log.info("Cannot read what %s requires of a worker: %s", job, error)
             return Needs()
 
     def _spec(self, kind: JobKind, job: str) -> tuple[AnySpec, Needs]:

@@ -39,7 +39,7 @@ class Tars(Lister):
                         yield Item(
                             key=f"{name}/{member.name}",
                             uri=f"{uri}#{member.name}",
-                            # Of a member that breaks off what there is, for the decoder to say so.
+                            # A truncated member keeps the bytes it has; the decoder reports it.
                             size=max(0, min(member.size, archive.size - member.offset_data)),
                             tar=uri,
                             offset=member.offset_data,

@@ -192,7 +192,7 @@ class _Hooks:
         self._backend.store.put(self._keys.checkpoint(images), data)
         for key in _checkpoint_keys(self._backend, self._spec.id)[:-_KEPT]:
             self._backend.store.delete(key)
-        # What ends the worker from here on is not blamed on the steps before.
+        # If the worker dies after this point, the steps before it are not blamed.
         self._backend.ledger.begin(self._spec.id, self._lease.shard, self._lease.token, 0)
 
     def epoch(self, record: EpochRecord, picture: Image.Image | None) -> None:

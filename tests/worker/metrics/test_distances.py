@@ -100,7 +100,7 @@ def test_the_kernel_distance_in_one_dimension_follows_from_the_moments() -> None
 
 
 def test_the_kernel_distance_is_unbiased() -> None:
-    # Of equal distributions it is as often below 0 as above.
+    # For equal distributions the estimate is below 0 about as often as above.
     values = [kid(normal(64, 5, seed), normal(64, 5, 1000 + seed), subsets=4).mean for seed in range(40)]
     assert 8 < sum(value < 0 for value in values) < 32
 

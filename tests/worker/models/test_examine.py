@@ -69,7 +69,7 @@ def test_answers_must_be_finite(tmp_path: Path) -> None:
 def test_one_that_guesses_is_found_out(tmp_path: Path) -> None:
     class Guesses(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            # Of the pixels: a choice among two logits would come out twice the same, one time in four.
+            # Drop pixels, not logits: with two logits, two runs would agree one time in four.
             return nn.functional.dropout(x, 0.5, training=True).mean((2, 3))[:, :2]
 
     refuses(Guesses(), tmp_path / "x.pt2", r"differently each time.*model\.eval\(\)")

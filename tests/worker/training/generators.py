@@ -41,7 +41,7 @@ def assert_images_differ(recipe: GanRecipe | VaeRecipe, outcome: Outcome) -> Non
 
 
 def assert_killed_ends_the_same(recipe: GanRecipe | VaeRecipe, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of three steps an epoch: killed after the first, after the epoch's validation, and in the second epoch."""
+    """Kill a training of three steps an epoch after its first step, after the validation, and in the second epoch."""
     monkeypatch.setattr("worker.training.learners.fidelity._STEPS", 20)
     monkeypatch.setattr(precision, "native_bf16", lambda device: True)  # every CPU computes in it, if slowly
     assert_same(killed(recipe, data, (1, 3, 1)), undisturbed(recipe, data))

@@ -26,7 +26,7 @@ from worker.training.data.batches import normalized
     ],
 )
 def test_philox_gives_the_known_answers(counter: tuple[int, ...], key: int, words: tuple[int, ...]) -> None:
-    """Those that Random123, the code of its authors, is tested with."""
+    """Check against the test vectors of Random123, the authors' own code."""
     a, b, c, d = (np.array([word], np.uint64) for word in counter)
     assert tuple(int(word[0]) for word in philox((a, b, c, d), np.array([key], np.uint64))) == words
 
