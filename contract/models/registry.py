@@ -86,7 +86,7 @@ class Model(Record):
 
     @property
     def frames(self) -> int:
-        """The most frames of a sequence that the model reads, as in training; 0 for a model of images."""
+        """The largest number of frames per sequence that the model reads, as in training; 0 for a model of images."""
         return int(self.recipe.get("frames") or _FRAMES) if self.task == "classify-sequence" else 0
 
     @model_validator(mode="after")
@@ -137,7 +137,7 @@ class _Listing:
     aliases: dict[str, list[str]] = field(default_factory=dict)
 
     def refs(self) -> list[str]:
-        """Everything that `get` would find, sorted."""
+        """Return every reference that `get` accepts, sorted."""
         found = set(self.versions)
         found |= {f"{name}@{version}" for name, versions in self.versions.items() for version in versions}
         found |= {f"{name}@{alias}" for name, aliases in self.aliases.items() for alias in aliases}
@@ -153,12 +153,12 @@ class Registry:
     # Finding
 
     def versions(self) -> list[tuple[str, int]]:
-        """Every published (name, version), sorted by name, newest version first."""
+        """Return every published (name, version), sorted by name, newest version first."""
         found = self._list().versions
         return [(name, version) for name in sorted(found) for version in sorted(found[name], reverse=True)]
 
     def models(self) -> list[Model]:
-        """Every record, in the order of `versions`."""
+        """Return every record, in the order of `versions`."""
         return [model for model in (self._find(name, version) for name, version in self.versions()) if model]
 
     def resolve(self, ref: str) -> tuple[str, int]:
@@ -231,9 +231,9 @@ class Registry:
     # Publishing
 
     def claim(self, name: str, token: str) -> int:
-        """A version of `name` that nobody else has or will have: the next one, or the one that `token` has.
+        """Reserve a version of `name`: the one that `token` holds, else the next, which nobody else will get.
 
-        Raises InvalidInput for what cannot be a name.
+        Raises InvalidInput for an invalid name.
         """
         newest = self._list(check_name(name)).taken.get(name, 0)
         mine = token.encode()
@@ -342,7 +342,7 @@ class Registry:
 
 
 def _check(file: File, data: bytes, ref: str) -> None:
-    """Raises ModelError where these are not the bytes that this entry of the model `ref` stands for."""
+    """Raise ModelError if these are not the bytes that `file` of the model `ref` records."""
     found = hashlib.sha256(data).hexdigest()
     if found != file.sha256 or len(data) != file.bytes:
         raise ModelError(

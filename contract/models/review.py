@@ -44,7 +44,7 @@ class Review:
         self.store.put(keys.model_draft(self.name, self.version), draft.to_json())
 
     def draft(self) -> bytes | None:
-        """The record as it is to be, as JSON; None where nothing waits for a verdict."""
+        """Return the draft of the record, as JSON; None if no model waits for a verdict."""
         return self._get(keys.model_draft(self.name, self.version))
 
     def verdict(self) -> Verdict | None:
@@ -52,7 +52,7 @@ class Review:
         return None if found is None else Verdict.model_validate_json(found)
 
     def settle(self, verdict: Verdict) -> Verdict:
-        """Write a verdict where there is none; the one that stands."""
+        """Write the verdict if there is none; return the one that stands."""
         self.store.put_if_absent(keys.model_verdict(self.name, self.version), verdict.to_json())
         return self.verdict() or verdict
 

@@ -28,7 +28,7 @@ _ENCODED = 4096
 
 
 def forward_only(sampler: Sampler, count: int, classes: int) -> float:
-    """Latents and images of the engine, on the device and back, and no files."""
+    """Measure latents and images of the engine, on the device and back, without files."""
     labels, numbers = torch.arange(count) % classes, torch.arange(count) // classes
     start = time.perf_counter()
     for _ in sampler.groups(labels, numbers):
@@ -37,7 +37,7 @@ def forward_only(sampler: Sampler, count: int, classes: int) -> float:
 
 
 def encode_only(images: NDArray[np.uint8], threads: int) -> float:
-    """The engine's PNG of each image [n, h, w, c], on `threads` threads."""
+    """Measure the engine's PNG encoding of images [n, h, w, c], on `threads` threads."""
     chunks = np.array_split(images, max(1, len(images) // _BATCH))
     start = time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:

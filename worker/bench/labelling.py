@@ -40,7 +40,7 @@ def forward_only(runtime: Runtime, n: int, size: int) -> float:
 
 
 def ideal_loop(photos: Sequence[Path], runtime: Runtime, preprocess: Preprocess, lanes: int = 0) -> float:
-    """DeviceSlots that each read files, decode a batch, run it, take the top 5 and write JSON lines.
+    """Run `lanes` threads that each read files, decode a batch, run it, take the top 5 and write JSON lines.
 
     `lanes` 0 means as many as the runtime asks for.
     """

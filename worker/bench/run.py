@@ -54,7 +54,7 @@ _GENERATOR = {"classes": _CLASSES, "channels": 1, "size": 28, "latent": 100}
 
 
 def crops(photos: Path, count: int, into: Path) -> list[Path]:
-    """`count` distinct JPEG crops of 500×375 (quality 90) of the photos in a folder, the same each time."""
+    """Return `count` distinct JPEG crops of 500×375 (quality 90) of the photos in a folder, the same each time."""
     source_images = [Image.open(p).convert("RGB") for p in sorted(photos.glob("*.jpg"))]
     if not source_images:
         raise InvalidSource(f"{photos} holds no .jpg files to measure with; name another folder with --photos.")
@@ -134,7 +134,7 @@ def run(
 def _labelling(
     base: Path, files: list[Path], runtime: Runtime, model: Model, precision: Precision, repeat: int
 ) -> dict[str, list[float]]:
-    """The parts, the ideal loop, and jobs of a stack of its own."""
+    """Measure the parts, the ideal loop, and jobs on a stack of its own."""
     preprocess = model.preprocess
     with _stack(base) as imagemill:
         store = ObjectStore(configuration.load(data=base / "stack"))
@@ -179,7 +179,7 @@ def _ratios(runs: Mapping[str, list[float]], ideal: str) -> dict[str, float]:
 
 
 def _training(files: list[Path]) -> dict[str, Callable[[], float]]:
-    """A training of the residual cnn on the photos at 28 × 28, ten classes: its steps alone, and all of it."""
+    """Measure a training of the residual cnn on the photos at 28 × 28, ten classes: its steps alone, and all of it."""
     import torch
 
     from worker.bench import training as training_measure
@@ -199,7 +199,7 @@ def _training(files: list[Path]) -> dict[str, Callable[[], float]]:
 
 
 def _generation(base: Path, precision: Precision, repeat: int) -> dict[str, list[float]]:
-    """The zoo's gan with weights of chance at 28 × 28: its parts, the ideal loop, and jobs of a stack of its own."""
+    """Measure a randomly initialised GAN at 28 × 28: its parts, the ideal loop, and jobs on a stack of its own."""
     import torch
 
     from worker.bench import generation as measure
@@ -274,7 +274,7 @@ def _gan() -> tuple[Model, bytes]:
 
 
 def report(figures: dict[str, Any]) -> None:
-    """The figures as a table on stdout."""
+    """Print the figures as a table."""
     from rich.console import Console
     from rich.table import Table
 
@@ -380,7 +380,7 @@ def _signals_raise() -> Iterator[None]:
 
 
 def _upload(store: ObjectStore, files: list[Path], base: Path) -> None:
-    """The photos twice: as objects, and in tars of 1,000."""
+    """Upload the photos twice: as objects, and in tars of 1,000."""
     import tarfile
 
     with ThreadPoolExecutor(8) as pool:

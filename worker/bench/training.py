@@ -39,7 +39,7 @@ def bare(data: Dataset, recipe: TrainingRecipe, device: torch.device) -> float:
 
 
 def looped(data: Dataset, recipe: TrainingRecipe, device: torch.device) -> float:
-    """The same training as a worker runs it: batches ahead, losses, validation, checkpoints made and dropped."""
+    """Run the training as a worker does: batches ahead, losses, validation, checkpoints made and dropped."""
     learn, held_out = split(data, recipe.validation, recipe.seed)
     learner = make(recipe, learn, held_out, device)
     began = time.perf_counter()

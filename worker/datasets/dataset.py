@@ -111,7 +111,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The SHA-256 of shapes, pixels, labels, classes and lengths, as hex; reads all of them once."""
+        """Return the SHA-256 of shapes, pixels, labels, classes and lengths, as hex; reads all of them once."""
         digest = hashlib.sha256()
         for part in (self.images.shape, self.classes, self.lengths is not None):
             digest.update(f"{part!r}\n".encode())

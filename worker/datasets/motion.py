@@ -50,9 +50,9 @@ def write(source: Path, target: Path, count: int, *, seed: int = 0) -> list[Path
 
 
 def sequences(stills: NDArray[np.uint8], labels: Tensor, purpose: str, first: int) -> NDArray[np.uint8]:
-    """A sequence for each label int64 [n], uint8 [n, t, h, w], of stills [m, h, w, 1] that are drawn at random.
+    """Return a sequence for each label int64 [n], uint8 [n, t, h, w], of stills [m, h, w, 1] drawn at random.
 
-    What is drawn follows from `purpose` and `first`, the number of the first sequence.
+    The draw depends on `purpose` and `first`, the number of the first sequence.
     """
     n = len(labels)
     draws = torch.Generator().manual_seed(derived(0, f"motion {purpose}", first))

@@ -197,7 +197,7 @@ class DatasetReader:
         return lister(self.store, source).has_test_part()
 
     def _arrays(self, source: Source, part: Part) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """The images, uint8 [n, h, w, c], and labels, int64 [n], of a source."""
+        """Return the images, uint8 [n, h, w, c], and labels, int64 [n], of a source."""
         images, labels = load(str(source_kind(source.kind).arrays))(self.store, source, part)
         return images, labels
 

@@ -29,7 +29,7 @@ class Lease:
         self.over: str | None = None
 
     def begin(self) -> None:
-        """The work begins; from now on it should progress."""
+        """Mark the start of the work; from now on it must make progress."""
         self.progress_at = time.monotonic()
 
     def progress(self, ok: int, errors: int, metrics: Mapping[str, float] | None = None) -> None:

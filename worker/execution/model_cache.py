@@ -46,7 +46,7 @@ class Loaded:
 
 
 class Models:
-    """Engines by model and precision; a model that somebody uses is never let go."""
+    """Keeps engines by model and precision; a model in use is never evicted."""
 
     def __init__(self, store: ObjectStore, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
@@ -70,9 +70,9 @@ class Models:
 
     @contextmanager
     def use(self, ref: str, precision: Precision) -> Iterator[Loaded]:
-        """The model `name@version`; loading it takes seconds, the second time nothing.
+        """Hold the model `name@version`, loading it if necessary, which takes seconds.
 
-        Raises ModelError where the files are not what the record says.
+        Raises ModelError if the files are not what the record says.
         """
         with self._lock:
             loaded = self._loaded.get((ref, precision))
@@ -88,9 +88,9 @@ class Models:
                 loaded.users -= 1
 
     def generator(self, ref: str, precision: Precision) -> Generator:
-        """The model `name@version` that generates; loading it takes a fraction of a second, the second time nothing.
+        """Return the generator `name@version`, loading it if necessary, which takes a fraction of a second.
 
-        Raises ModelError where the files are not what the record says.
+        Raises ModelError if the files are not what the record says.
         """
         from worker.engine.generators.generator import Generator
 
@@ -173,9 +173,9 @@ def fetch_weights(store: ObjectStore, model: Model, cache: Path) -> Path:
 
 
 def load_runtime(model: Model, weights: Path, settings: Settings, precision: Precision) -> Runtime:
-    """The fastest runtime that the settings allow for a model whose weights lie in a file.
+    """Return the fastest runtime that the settings allow for a model, with its weights from a file.
 
-    Raises ModelError where they do not match the record.
+    Raises ModelError if they do not match the record.
     """
     return load(
         ModelSpec.of(model, weights),

@@ -47,7 +47,7 @@ class Resources:
 
     @property
     def threads(self) -> int:
-        """Cores to compute on."""
+        """Number of cores to compute on."""
         return self.settings.threads or cores()
 
     @property

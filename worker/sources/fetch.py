@@ -64,9 +64,9 @@ class Fetcher:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def read(self, items: Sequence[Item]) -> Iterator[tuple[Item, Encoded]]:
-        """Each item with its bytes, or with what is wrong with it, in order.
+        """Yield each item in order with its bytes, or with the error that it becomes.
 
-        Of a sequence no more is read than its `frames`. Raises StoreUnavailable where the store stays silent.
+        Only the `frames` of a sequence are read. Raises StoreUnavailable if the store does not answer.
         """
         files = self._read(file for item in items for file in self._files(item))
         for item in items:

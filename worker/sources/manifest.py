@@ -36,7 +36,7 @@ class Manifest(Lister):
             raise InvalidSource(f"{self.source.label} cannot be read as a manifest: {error}.") from error
 
     def _row(self, number: int, listed: list[str]) -> Item:
-        """The sequence that a row lists, as they stand there."""
+        """Return the sequence of the frames that a row lists, in their order."""
         chosen = spread(len(listed), self.frames) if len(listed) <= MAX_FRAMES else ()
         frames = (item_of(listed[n]) for n in chosen)
         key = f"{PurePosixPath(self.source.label).name}#{number}"

@@ -29,7 +29,7 @@ class Prefix(Lister):
                 yield item if label is None else dataclasses.replace(item, label=label)
 
     def _images(self, bucket: str, prefix: str) -> Iterator[Entry]:
-        """The objects under a prefix that are images by their name."""
+        """Yield the objects under a prefix whose names are those of images."""
         for entry in self.store.list(prefix, bucket=bucket):
             if is_image_name(entry.key):
                 yield entry
