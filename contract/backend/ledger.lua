@@ -105,6 +105,7 @@ elseif op == 'take' then -- shard, token, lease seconds
   redis.call('HSET', leases, shard, token .. ' ' .. stamp(now + tonumber(ARGV[4])) .. ' 0 0')
   redis.call('ZREM', queued, shard)
   redis.call('HSETNX', job, 'started_at', stamp(now))
+  redis.call('HDEL', job, 'unmet_since') -- a worker that can run the job is there
   return {'taken', tonumber(redis.call('HGET', attempts, shard) or '0')}
 
 elseif op == 'begin' then -- shard, token, number of this attempt

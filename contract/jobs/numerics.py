@@ -102,8 +102,10 @@ def read_class(store: ObjectStore, job: str) -> NumericsClass | None:
         return None
 
 
-def decide_class(store: ObjectStore, spec: AnySpec, capabilities: Capabilities) -> NumericsClass:
-    """Return the class of a job that runs in one, deciding it by what this worker can do if nobody has.
+def decide_class(store: ObjectStore, spec: AnySpec, capabilities: Capabilities) -> Needs:
+    """Return what the shards of a job that runs in one class need, deciding the class here if nobody has.
+
+    A worker that cannot run the job decides nothing: its device must not bind the workers that can.
 
     A job that an earlier version began has commits and no class: their precision is kept. The first decision counts.
     """
@@ -115,9 +117,11 @@ def decide_class(store: ObjectStore, spec: AnySpec, capabilities: Capabilities) 
             if (before := read_commit(store, job, shard, retry).precision) in ("fp32", "bf16"):
                 asked = cast("Precision", before)
         decided = capabilities.best(asked)
+        if decided.precision not in capabilities.precisions:
+            return Needs(precision=decided.precision)
         store.put_if_absent(JobKeys(job).numerics, decided.to_json())
         found = read_class(store, job) or decided
-    return found
+    return Needs(device=found.device, precision=found.precision)
 
 
 def check_workers(spec: AnySpec, workers: Iterable[Worker]) -> None:

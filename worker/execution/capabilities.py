@@ -50,8 +50,8 @@ class Fit:
     def pinned(self, spec: AnySpec) -> tuple[AnySpec, Needs]:
         """Return the spec in the precision of its numerics class, if it runs in one, and what its shards need."""
         if runs_in_one_class(spec):
-            found = decide_class(self.backend.store, spec, self.capabilities)
-            return in_precision(spec, found.precision), Needs(device=found.device, precision=found.precision)
+            needs = decide_class(self.backend.store, spec, self.capabilities)
+            return spec if needs.precision is None else in_precision(spec, needs.precision), needs
         asked = asked_precision(spec)
         return spec, Needs(precision=None if asked == "auto" else asked)
 

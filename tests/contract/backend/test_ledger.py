@@ -232,3 +232,14 @@ def test_a_silent_redis_is_one_sentence(settings: Settings) -> None:
         ledger.jobs()
     assert "hush" not in str(caught.value), "passwords stay out of messages"
     assert caught.value.exit_code == 3
+
+
+def test_the_wait_for_an_able_worker_begins_anew_when_one_took_a_shard(ledger: Ledger) -> None:
+    # Given a job that no live worker could run for a moment,
+    begin(ledger, "a", 2)
+    assert ledger.unmet("a") == 0
+    wait_until(lambda: ledger.unmet("a") > 0, 5, "the wait to be counted")
+
+    # if a worker takes a shard of it, I expect a later wait to begin at nothing.
+    assert ledger.take("a", 0, "able")[0] == "taken"
+    assert ledger.unmet("a") == 0

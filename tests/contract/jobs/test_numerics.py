@@ -7,6 +7,7 @@ import re
 import pytest
 
 from contract.backend.ledger import Worker
+from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput
 from contract.jobs.kinds import kind_of
 from contract.jobs.numerics import (
@@ -16,7 +17,9 @@ from contract.jobs.numerics import (
     advertised,
     asked_precision,
     check_workers,
+    decide_class,
     in_precision,
+    read_class,
     runs_in_one_class,
     unmet,
 )
@@ -168,3 +171,16 @@ def test_a_mix_can_be_asked_for() -> None:
     assert runs_in_one_class(generate())
     assert not runs_in_one_class(generate().model_copy(update={"numerics": "any"}))
     assert runs_in_one_class(train())
+
+
+def test_a_worker_decides_the_class_only_of_what_it_can_run(store: ObjectStore) -> None:
+    # Given a job that asks for bf16, if a worker without it sees the job first, I expect it to decide nothing,
+    job = generate("bf16")
+    assert decide_class(store, job, OLD) == Needs(precision="bf16")
+    assert read_class(store, job.id) is None
+
+    # so that a worker on another kind of device can; then its class holds for all.
+    decided = Needs(device="cuda", precision="bf16")
+    assert decide_class(store, job, GPU) == decided
+    assert decide_class(store, job, OLD) == decide_class(store, job, NEW) == decided
+    assert not NEW.meet(decided)
