@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test drill check docs bench clean
+.PHONY: help install demo test drill drill-long check docs bench clean
 
 help:
 	@echo "make demo     label the photos in deploy/photos on a stack of its own"
 	@echo "make test     the tests, unit tests first, two at a time"
 	@echo "make drill    faults, whole stacks, memory, and installations from the wheel"
+	@echo "make drill-long, the drills of tests/drills at the length of the promises: hours"
 	@echo "make install  the environment in $(VENV), nothing more"
 	@echo "make check    format, lint, types, and a strict build of the documentation"
 	@echo "make docs     the documentation, in build/site"
@@ -56,6 +57,9 @@ test: $(VENV)/.tests
 # One at a time: what is killed, filled up or measured here must not compete with other tests.
 drill: $(VENV)/.tests
 	$(BIN)/python -m pytest -m drill
+
+drill-long: $(VENV)/.tests
+	$(BIN)/python -m pytest --long --timeout 7200 tests/drills
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

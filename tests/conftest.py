@@ -32,10 +32,14 @@ for _name in [name for name in os.environ if name.startswith("IMAGEMILL_") and n
 
 _numbers = itertools.count(1)
 
-_DRILLS = ("acceptance", "faults", "packaging")
+_DRILLS = ("acceptance", "faults", "drills", "packaging")
 """The folders of `make drill`."""
-_ORDER = ("contract", "producer", "worker", "deploy", "docs", "gpu", "fundamentals", *_DRILLS)
+_ORDER = ("contract", "producer", "worker", "deploy", "docs", "gpu", "fundamentals", "attacks", *_DRILLS)
 """Unit tests come first, so that a plain mistake shows within seconds."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run tests/drills at the length of the promises")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
