@@ -7,13 +7,16 @@ import torch
 from worker.engine.bf16 import resolve_precision, told_bf16
 from worker.engine.types import Precision
 
+_AMPERE = (8, 0)
+"""The first compute capability whose tensor cores have bf16 (CUDA C++ Programming Guide, "Compute Capabilities")."""
+
 
 def native_bf16(device: torch.device) -> bool:
     """Return whether the device has bf16 in hardware; otherwise torch emulates it, slower than fp32."""
     if (told := told_bf16()) is not None:
         return told
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        return torch.cuda.get_device_capability(device) >= _AMPERE
     found = torch.cpu.get_capabilities()
     return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"))
 

@@ -41,8 +41,8 @@ def load(
 
         place = torch_device(device)
         return SequenceRuntime(spec, device=place, precision=precision, threads=threads, batch_size=batch_size)
-    has_cuda = device != "cpu" and runtime != "openvino" and _has_cuda()
-    kind = choose(device, runtime, has_cuda=has_cuda, has_openvino=find_spec("openvino") is not None)
+    cuda_devices = 0 if device == "cpu" or runtime == "openvino" else _cuda_devices()
+    kind = choose(device, runtime, cuda_devices=cuda_devices, has_openvino=find_spec("openvino") is not None)
     if kind == "openvino":
         from worker.engine.runtimes.openvino_runtime import OpenVINORuntime
 
@@ -67,26 +67,32 @@ def load(
     return TorchRuntime(spec, device=kind, precision=precision, threads=threads, batch_size=batch_size)
 
 
-def choose(device: str, runtime: str, *, has_cuda: bool, has_openvino: bool) -> str:
+def choose(device: str, runtime: str, *, cuda_devices: int, has_openvino: bool) -> str:
     """Return the runtime to use: "openvino", or the name of the device that torch runs on.
 
     CUDA comes first, then OpenVINO (EfficientNet-Lite0 in bf16 on two cores: 368 images/s, torch 198), then torch.
     Raises InvalidSettings for an unknown name, and if what was asked for is unavailable.
     """
-    if device not in ("auto", "cpu", "cuda") and not device.removeprefix("cuda:").isdigit():
+    index = device.removeprefix("cuda:")
+    if device not in ("auto", "cpu", "cuda") and (index == device or not index.isdecimal()):
         raise InvalidSettings(f"There is no device {device!r}; use auto, cpu, cuda or cuda:N.")
     if runtime not in ("auto", "openvino", "torch"):
         raise InvalidSettings(f"There is no runtime {runtime!r}; use auto, openvino or torch.")
     if device.startswith("cuda"):
         if runtime == "openvino":
             raise InvalidSettings(f"OpenVINO does not run on {device}; use the runtime auto or torch.")
-        if not has_cuda:
+        if not cuda_devices:
             raise InvalidSettings(
                 f"The device {device} is unavailable: torch finds no CUDA device; install a CUDA build of torch "
                 "and the driver, or use the device cpu."
             )
+        if index.isdecimal() and int(index) >= cuda_devices:
+            raise InvalidSettings(
+                f"The device {device} is unavailable: torch finds cuda:0 to cuda:{cuda_devices - 1}; use one of them, "
+                "or let CUDA_VISIBLE_DEVICES show more."
+            )
         return device
-    if device == "auto" and has_cuda and runtime != "openvino":
+    if device == "auto" and cuda_devices and runtime != "openvino":
         return "cuda"
     if runtime == "openvino" and not has_openvino:
         raise InvalidSettings("OpenVINO is not installed; `pip install openvino`, or use the runtime torch.")
@@ -95,7 +101,7 @@ def choose(device: str, runtime: str, *, has_cuda: bool, has_openvino: bool) -> 
 
 def torch_device(device: str) -> str:
     """Return the device that torch runs on, CUDA before the CPU; raise InvalidSettings if it is unavailable."""
-    return choose(device, "torch", has_cuda=device != "cpu" and _has_cuda(), has_openvino=False)
+    return choose(device, "torch", cuda_devices=0 if device == "cpu" else _cuda_devices(), has_openvino=False)
 
 
 def capabilities(device: str = "auto", runtime: str = "auto") -> tuple[str, tuple[Precision, ...]]:
@@ -103,8 +109,8 @@ def capabilities(device: str = "auto", runtime: str = "auto") -> tuple[str, tupl
 
     Raises InvalidSettings if the device is unavailable. Imports torch only if OpenVINO is not what runs classifiers.
     """
-    has_cuda = device != "cpu" and runtime != "openvino" and _has_cuda()
-    kind = choose(device, runtime, has_cuda=has_cuda, has_openvino=find_spec("openvino") is not None)
+    cuda_devices = 0 if device == "cpu" or runtime == "openvino" else _cuda_devices()
+    kind = choose(device, runtime, cuda_devices=cuda_devices, has_openvino=find_spec("openvino") is not None)
     if kind == "openvino":
         from worker.engine.runtimes.openvino_runtime import native_bf16 as on_openvino
 
@@ -118,14 +124,14 @@ def capabilities(device: str = "auto", runtime: str = "auto") -> tuple[str, tupl
     return "cuda" if kind.startswith("cuda") else "cpu", ("fp32", "bf16") if bf16 else ("fp32",)
 
 
-def _has_cuda() -> bool:
+def _cuda_devices() -> int:
     try:
         ctypes.CDLL("libcuda.so.1")  # importing torch takes 1 s, which a machine without a driver need not pay
     except OSError:
-        return False
+        return 0
     import torch
 
-    return torch.cuda.is_available()
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def verify(spec: ModelSpec) -> None:

@@ -174,7 +174,7 @@ def test_weights_and_labels_must_fit_the_family(spec: ModelSpec, tmp_path: Path)
 def test_the_fastest_runtime_present_is_taken(
     device: str, runtime: str, has_cuda: bool, has_openvino: bool, expected: str
 ) -> None:
-    assert choose(device, runtime, has_cuda=has_cuda, has_openvino=has_openvino) == expected
+    assert choose(device, runtime, cuda_devices=2 * has_cuda, has_openvino=has_openvino) == expected
 
 
 @pytest.mark.parametrize(
@@ -185,12 +185,18 @@ def test_the_fastest_runtime_present_is_taken(
         ("cpu", "openvino", "not installed"),
         ("tpu", "auto", "no device 'tpu'"),
         ("cuda:x", "auto", "no device 'cuda:x'"),
+        ("1", "auto", "no device '1'"),
         ("cpu", "onnx", "no runtime 'onnx'"),
     ],
 )
 def test_what_is_not_here_is_refused(device: str, runtime: str, says: str) -> None:
     with pytest.raises(InvalidSettings, match=says):
-        choose(device, runtime, has_cuda=False, has_openvino=False)
+        choose(device, runtime, cuda_devices=0, has_openvino=False)
+
+
+def test_a_device_that_torch_does_not_count_is_refused() -> None:
+    with pytest.raises(InvalidSettings, match="cuda:0 to cuda:1"):
+        choose("cuda:9", "auto", cuda_devices=2, has_openvino=True)
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "torch"])

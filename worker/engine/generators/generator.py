@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from contract.errors import ModelError
+from worker.engine.arithmetic import settle
 from worker.engine.cores import cores
 from worker.engine.generators.autoencoder import Autoencoder
 from worker.engine.generators.sampler import Sampler
@@ -51,6 +52,7 @@ class Generator:
             tune_allocator()
             calm_openmp()
             torch.set_num_threads(threads or cores())
+        settle()
         self.precision: Precision = precision_on(place, precision)
         self._place = place
         self._module = load_family(spec).eval().requires_grad_(False).to(place)

@@ -1,13 +1,14 @@
 """One device thread that coalesces submissions, keeps two batches in flight and halves batches when memory runs out.
 
 It knows neither torch nor images; the device is a function that starts a batch and returns a function that waits for
-its output.
+its output. Memory that another process held may come back, so batches grow again after a while.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -28,9 +29,16 @@ Both may raise DeviceOutOfMemory. At most `depth` batches are started and not ye
 """
 
 
+_GROW_SECONDS, _GROW_SECONDS_AT_MOST = 60.0, 3600.0
+"""A halved batch is doubled after this many seconds; each halving doubles them, up to the second number."""
+
+
 def buckets(batch_size: int) -> tuple[int, ...]:
-    """Return the few sizes that batches are padded to, so that kernels are not built for every remainder."""
-    return tuple(sorted({max(1, batch_size >> shift) for shift in range(4)}))
+    """Return the few sizes that batches are padded to, so that kernels are not built for every remainder.
+
+    They are `batch_size` and its halves down to 1, which are also the sizes that are left when memory runs out.
+    """
+    return tuple(sorted({batch_size >> shift for shift in range(batch_size.bit_length())}))
 
 
 @dataclass(frozen=True)
@@ -41,10 +49,25 @@ class _Flight:
 
 
 class Batcher:
-    """Serves submissions in order. With `depth` 2 a batch starts before the previous one is done."""
+    """Serves submissions in order. With `depth` 2 a batch starts before the previous one is done.
 
-    def __init__(self, launch: Launch, *, batch_size: int, depth: int) -> None:
+    `free` gives unused memory back to the device; it is called before a batch that did not fit is tried again.
+    """
+
+    def __init__(
+        self,
+        launch: Launch,
+        *,
+        batch_size: int,
+        depth: int,
+        free: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.batch_size = batch_size
+        self._largest = batch_size
+        self._patience = _GROW_SECONDS / 2  # doubled each time that a batch does not fit
+        self._grow_at = 0.0
+        self._free, self._clock = free, clock
         self._launch = launch
         self._depth = depth
         self._queue: queue.SimpleQueue[tuple[Pixels, Future[Output]] | None] = queue.SimpleQueue()
@@ -97,25 +120,34 @@ class Batcher:
 
     def _start(self, group: list[tuple[Pixels, Future[Output]]]) -> None:
         parts, futures = [pixels for pixels, _ in group], [future for _, future in group]
+        self._grow()
+        full = False
         try:
             fits = sum(map(len, parts)) <= self.batch_size
             wait = self._launch(parts) if fits else self._piecewise(parts)
         except DeviceOutOfMemory:
-            wait = self._smaller(parts)
+            full = True
         except Exception as error:
             wait = _raises(error)
+        if full:  # outside of `except`, where the error would keep the tensors of the failed batch alive
+            wait = self._smaller(parts)
         self._flights.append(_Flight(parts, futures, wait))
 
     def _finish(self, flight: _Flight) -> None:
+        full = False
         try:
-            try:
-                output = flight.wait()
-            except DeviceOutOfMemory:
-                output = self._smaller(flight.parts)()
+            output = flight.wait()
+        except DeviceOutOfMemory:
+            full = True
         except Exception as error:
-            for future in flight.futures:
-                future.set_exception(error)
+            _fail(flight, error)
             return
+        if full:
+            try:
+                output = self._smaller(flight.parts)()
+            except Exception as error:
+                _fail(flight, error)
+                return
         start = 0
         for part, future in zip(flight.parts, flight.futures, strict=True):
             end = start + len(part)
@@ -123,20 +155,31 @@ class Batcher:
             start = end
 
     def _smaller(self, parts: list[Pixels]) -> Wait:
-        """Halve the batch size until `parts` fit, and keep that size from then on."""
-        while self.batch_size > 1:
-            self.batch_size //= 2
+        """Free memory and run `parts` again, in half the batch size until they fit; keep that size for a while."""
+        while True:
+            self._drain()
+            self._free()
             try:
                 return self._piecewise(parts)
             except DeviceOutOfMemory:
-                continue
+                if self.batch_size == 1:
+                    return _raises(
+                        DeviceOutOfMemory(
+                            "The device has no memory for a single image; stop other processes that use it, or use a "
+                            "smaller model."
+                        )
+                    )
             except Exception as error:
                 return _raises(error)
-        return _raises(
-            DeviceOutOfMemory(
-                "The device has no memory for a single image; stop other processes that use it, or use a smaller model."
-            )
-        )
+            self.batch_size //= 2
+            self._patience = min(2 * self._patience, _GROW_SECONDS_AT_MOST)
+            self._grow_at = self._clock() + self._patience
+
+    def _grow(self) -> None:
+        """Double a halved batch size if it has fitted for a while."""
+        if self.batch_size < self._largest and self._clock() >= self._grow_at:
+            self.batch_size = min(2 * self.batch_size, self._largest)
+            self._grow_at = self._clock() + self._patience
 
     def _drain(self) -> None:
         """Finish the batches in flight, which hold scarce memory and buffers."""
@@ -155,6 +198,11 @@ class Batcher:
             np.concatenate([output.features for output in outputs]),
         )
         return lambda: whole
+
+
+def _fail(flight: _Flight, error: Exception) -> None:
+    for future in flight.futures:
+        future.set_exception(error)
 
 
 def _raises(error: Exception) -> Wait:

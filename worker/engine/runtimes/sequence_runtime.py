@@ -1,5 +1,7 @@
 """Runs sequence models on torch; the sequences of a batch are padded, and their lengths passed along.
 
+When memory runs out, the batch is run again in halves.
+
 It knows no files and no lanes. Imports torch.
 """
 
@@ -11,8 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from contract.errors import DeviceOutOfMemory
+from worker.engine.arithmetic import settle
 from worker.engine.precision import precision_on
 from worker.engine.programs.graph import SequenceGraph, load_family
+from worker.engine.runtimes.out_of_memory import free, out_of_memory
 from worker.engine.types import ModelSpec, Output, Precision
 
 _CPU_BATCH, _CUDA_BATCH = 8, 64
@@ -32,6 +37,7 @@ class SequenceRuntime:
         asked = "fp32" if precision == "auto" and place.type == "cpu" else precision
         self.precision: Precision = precision_on(place, asked)
         self._place = place
+        settle()
         self._graph = SequenceGraph(load_family(spec), mean=spec.mean, std=spec.std, channels=spec.channels)
         self._graph.eval().requires_grad_(False).on(place, self.precision)
         self._threads = threads
@@ -50,8 +56,19 @@ class SequenceRuntime:
     def _infer(self, pixels: NDArray[np.uint8], lengths: NDArray[np.int64]) -> Output:
         if self._place.type == "cpu":
             torch.set_num_threads(self._threads)
-        with torch.inference_mode():
-            logits, features = self._graph(
-                torch.from_numpy(pixels).to(self._place), torch.from_numpy(lengths).to(self._place)
-            )
-        return Output(logits.cpu().numpy(), features.cpu().numpy())
+        try:
+            with torch.inference_mode(), out_of_memory():
+                logits, features = self._graph(
+                    torch.from_numpy(pixels).to(self._place), torch.from_numpy(lengths).to(self._place)
+                )
+                return Output(logits.cpu().numpy(), features.cpu().numpy())
+        except DeviceOutOfMemory:
+            if len(pixels) == 1:
+                raise DeviceOutOfMemory(
+                    "The device has no memory for a single sequence; stop other processes that use it, or use a "
+                    "smaller model."
+                ) from None
+        free()
+        middle = len(pixels) // 2
+        first, second = self._infer(pixels[:middle], lengths[:middle]), self._infer(pixels[middle:], lengths[middle:])
+        return Output(np.concatenate([first.logits, second.logits]), np.concatenate([first.features, second.features]))

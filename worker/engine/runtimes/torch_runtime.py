@@ -5,19 +5,19 @@ It knows no files and no lanes. Imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from contract.errors import DeviceOutOfMemory
+from worker.engine.arithmetic import settle
 from worker.engine.precision import precision_on
 from worker.engine.programs.graph import build
 from worker.engine.runtimes.batcher import Batcher, Launch, Pixels, Wait, buckets
+from worker.engine.runtimes.out_of_memory import free, out_of_memory
 from worker.engine.types import ModelSpec, Output, Precision
 
 # On two cores bf16 does 198 images/s at a batch of 8 and 188 at 64; a GPU needs more to fill its multiprocessors.
@@ -38,18 +38,17 @@ class TorchRuntime:
         self.device = device
         self.lanes = threads
         self.precision: Precision = precision_on(place, precision)
+        settle()
         graph = build(spec).on(place, self.precision)
         batch_size = batch_size or (_CUDA_BATCH if cuda else _CPU_BATCH)
         shape = (batch_size, spec.size, spec.size, 3)
         if cuda:
-            torch.backends.cudnn.benchmark = True  # batches have four sizes, and each is tuned once
-            torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; bf16 is the fast precision
             launch: Launch = CudaLaunch(graph, place, shape)
         else:
             # Only the device thread computes, so it may use all cores; two such threads would collapse.
             torch.set_num_threads(threads)
             launch = CpuLaunch(graph, batch_size)
-        self._batcher = Batcher(launch, batch_size=batch_size, depth=2 if cuda else 1)
+        self._batcher = Batcher(launch, batch_size=batch_size, depth=2 if cuda else 1, free=free)
         for size in reversed(buckets(batch_size)):
             if size <= self.batch_size:
                 self.submit(np.zeros((size, *shape[1:]), np.uint8)).result()
@@ -77,7 +76,7 @@ class CpuLaunch:
         n = sum(map(len, parts))
         pixels = np.zeros((_bucket(n, self._buckets), *parts[0].shape[1:]), np.uint8)
         np.concatenate(parts, out=pixels[:n])
-        with torch.inference_mode(), _out_of_memory():
+        with torch.inference_mode(), out_of_memory():
             logits, features = self._model(torch.from_numpy(pixels))
         output = Output(logits[:n].numpy(), features[:n].numpy())
         return lambda: output
@@ -96,7 +95,8 @@ class CudaLaunch:
         self._buckets = buckets(shape[0])
         self._copies, self._computes = torch.cuda.Stream(device), torch.cuda.Stream(device)
         # Zeroed once: padding rows hold pixels of older batches, and their outputs are not read.
-        self._inputs = [torch.zeros(shape, dtype=torch.uint8, pin_memory=True) for _ in range(2)]
+        with torch.cuda.device(device):  # pinning opens a context on the current device
+            self._inputs = [torch.zeros(shape, dtype=torch.uint8, pin_memory=True) for _ in range(2)]
         self._outputs: list[tuple[Tensor, Tensor] | None] = [None, None]
         self._turn = 0
 
@@ -106,7 +106,7 @@ class CudaLaunch:
         slot, self._turn = self._turn, 1 - self._turn
         pinned = self._inputs[slot]
         np.concatenate(parts, out=pinned[:n].numpy())
-        with torch.inference_mode(), _out_of_memory():
+        with torch.inference_mode(), torch.cuda.device(self._device), out_of_memory():
             with torch.cuda.stream(self._copies):
                 pixels = pinned[:size].to(self._device, non_blocking=True)
             self._computes.wait_stream(self._copies)
@@ -116,11 +116,11 @@ class CudaLaunch:
                 targets = self._pinned(slot, logits, features)
                 targets[0][:size].copy_(logits, non_blocking=True)
                 targets[1][:size].copy_(features, non_blocking=True)
-                done = torch.cuda.Event()
+                done = torch.cuda.Event(blocking=True)  # waits without a core, which decodes meanwhile
                 done.record(self._computes)
 
         def wait() -> Output:
-            with _out_of_memory():
+            with out_of_memory():
                 done.synchronize()
             logits, features = self._pinned(slot)
             return Output(logits[:n].numpy().copy(), features[:n].numpy().copy())
@@ -141,17 +141,3 @@ class CudaLaunch:
 
 def _bucket(n: int, sizes: tuple[int, ...]) -> int:
     return next(size for size in sizes if size >= n)
-
-
-@contextmanager
-def _out_of_memory() -> Iterator[None]:
-    """Map torch's out-of-memory errors to DeviceOutOfMemory, and release its cached memory."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        named = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-        if not named and "not enough memory" not in str(error):  # the message of torch's CPU allocator
-            raise
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        raise DeviceOutOfMemory(f"The device has no memory for this batch ({error}).") from error

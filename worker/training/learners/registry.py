@@ -7,8 +7,8 @@ import torch
 from contract.errors import InvalidSource
 from contract.import_paths import load
 from contract.models.families import FAMILIES, TrainingRecipe
-from contract.models.recipes import RnnRecipe
 from worker.datasets.dataset import Dataset
+from worker.engine.arithmetic import settle
 from worker.training.learners.protocol import Learner
 
 
@@ -24,10 +24,7 @@ def make(recipe: TrainingRecipe, train: Dataset, held_out: Dataset, device: torc
             raise InvalidSource(
                 f"The recipe asks for images of {name} {asked}, and the data has {name} {found}; convert it."
             )
-    if device.type == "cuda":
-        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; bf16 is the option for speed
-        # Each shape is tuned once. Batches of images have two shapes, batches of sequences one for each length.
-        torch.backends.cudnn.benchmark = not isinstance(recipe, RnnRecipe)
+    settle()
     learner = FAMILIES[recipe.family].learner
     assert learner is not None, f"{recipe.family} has a recipe and no learner"
     made: Learner = load(learner)(recipe, train, held_out, device)

@@ -28,6 +28,9 @@ class Average:
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
         """The averaged module, to validate and to publish; in eval mode, on the device of the original."""
+        for part in self.module.modules():
+            if isinstance(part, nn.RNNBase):
+                part.flatten_parameters()  # a copy has weights of its own, apart, and cuDNN would join them each time
         self._decay = decay
         self._updates = 0
         pairs = list(zip(_tensors(self.module), _tensors(module), strict=True))

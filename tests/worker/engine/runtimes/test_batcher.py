@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,13 +25,13 @@ class Device:
         self.running = self.most = 0
         self.gate = threading.Event()
         self.gate.set()
-        self._room, self._late = room, late
+        self.room, self._late = room, late
         self._buffers, self._turn = [rows(), rows()], 0
 
     def __call__(self, parts: Sequence[Pixels]) -> Wait:
         pixels = np.concatenate(parts)
         self.batches.append(len(pixels))
-        fits = len(pixels) <= self._room
+        fits = len(pixels) <= self.room
         if not fits and not self._late:
             raise DeviceOutOfMemory("full")
         slot, self._turn = self._turn, 1 - self._turn
@@ -107,7 +108,7 @@ def test_a_full_device_gets_half_and_the_size_is_remembered(late: bool, depth: i
     batcher = Batcher(device, batch_size=16, depth=depth)
     # if I submit sixteen,
     assert numbers(batcher.submit(rows(*range(16))).result(10)) == list(range(16))
-    # I expect all of them back, and no larger batch ever again.
+    # I expect all of them back, and no larger batch soon.
     assert batcher.batch_size == 2
     device.batches.clear()
     futures = [batcher.submit(rows(*range(n, n + 5))) for n in range(0, 50, 5)]
@@ -130,6 +131,61 @@ def test_halving_does_not_spoil_the_batch_that_is_under_way() -> None:
     device.gate.set()
     assert numbers(large.result(10)) == list(range(8))
     assert numbers(small.result(10)) == [50, 51, 52]
+    batcher.close()
+
+
+def test_memory_is_freed_before_a_batch_is_tried_again() -> None:
+    # Given a device whose memory is taken by what the batcher's `free` lets go of,
+    device = Device(3)
+
+    def free() -> None:
+        device.room = 1000
+
+    batcher = Batcher(device, batch_size=16, depth=2, free=free)
+    # if I submit more than there is room for, I expect the same size to work then, and no smaller one to be kept.
+    assert numbers(batcher.submit(rows(*range(16))).result(10)) == list(range(16))
+    assert device.batches == [16, 16]
+    assert batcher.batch_size == 16
+    batcher.close()
+
+
+def test_a_failed_batch_is_let_go_of_before_the_next_try() -> None:
+    """An exception that is being handled keeps its frames, and they keep tensors on the device."""
+    held: list[weakref.ref[Pixels]] = []
+    alive: list[int] = []
+
+    def launch(parts: Sequence[Pixels]) -> Wait:
+        alive.append(sum(ref() is not None for ref in held))
+        tensor = np.concatenate(parts)
+        held.append(weakref.ref(tensor))
+        if len(tensor) > 2:
+            raise DeviceOutOfMemory("full")
+        return lambda: Output(tensor[:, 0, 0].astype(np.float32), tensor[:, 0, 0].astype(np.float32))
+
+    batcher = Batcher(launch, batch_size=8, depth=1)
+    assert numbers(batcher.submit(rows(*range(8))).result(10)) == list(range(8))
+    assert not any(alive)
+    batcher.close()
+
+
+def test_a_halved_batch_grows_again_once_there_is_room() -> None:
+    # Given a device that had room for two at first, and a clock that I turn,
+    device, now = Device(2), [0.0]
+    batcher = Batcher(device, batch_size=8, depth=1, clock=lambda: now[0])
+
+    def submit() -> int:
+        device.batches.clear()
+        assert numbers(batcher.submit(rows(*range(8))).result(10)) == list(range(8))
+        return max(device.batches)
+
+    submit()
+    assert batcher.batch_size == 2
+    device.room = 1000
+    # if no time passes, I expect no larger batch; if enough does, twice the size, then twice again.
+    assert submit() == 2
+    for expected in (4, 8, 8):
+        now[0] += 4000
+        assert submit() == expected
     batcher.close()
 
 
@@ -164,6 +220,7 @@ def test_closing_serves_what_was_submitted() -> None:
 
 
 def test_batches_have_few_sizes() -> None:
-    assert buckets(256) == (32, 64, 128, 256)
+    assert buckets(256) == (1, 2, 4, 8, 16, 32, 64, 128, 256)
     assert buckets(8) == (1, 2, 4, 8)
+    assert buckets(12) == (1, 3, 6, 12)
     assert buckets(1) == (1,)
