@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import statistics
 import subprocess
@@ -32,6 +31,7 @@ from contract.models.families import make_recipe
 from contract.models.registry import Model, Registry, make_file
 from contract.records import Precision
 from worker.bench import labelling as engine_measure
+from worker.bench.crops import crops
 from worker.datasets.reader import training_preprocess
 from worker.engine.cores import cores
 from worker.engine.memory import calm_openmp, tune_allocator
@@ -43,7 +43,6 @@ from worker.zoo import builtin
 Part: TypeAlias = Literal["labelling", "training", "generation", "filtered"]
 
 _PHOTOS = Path(__file__).parents[2] / "deploy" / "photos"
-_SIZE = (500, 375)
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _EXAMPLES, _EPOCHS = 10_000, 2
 """Examples and epochs of the training bench: an epoch takes seconds, and a tenth of the images are held out. With 2,000
@@ -51,31 +50,6 @@ examples an epoch took under a second, so work done once per epoch weighed more 
 _GENERATED, _CLASSES, _SHARD = 30_000, 10, 1024
 """Images, classes and shard size of the generation bench, so that a run takes several seconds."""
 _GENERATOR = {"classes": _CLASSES, "channels": 1, "size": 28, "latent": 100}
-
-
-def crops(photos: Path, count: int, into: Path) -> list[Path]:
-    """Return `count` distinct JPEG crops of 500×375 (quality 90) of the photos in a folder, the same each time."""
-    source_images = [Image.open(p).convert("RGB") for p in sorted(photos.glob("*.jpg"))]
-    if not source_images:
-        raise InvalidSource(f"{photos} holds no .jpg files to measure with; name another folder with --photos.")
-    rng = random.Random(0)
-    plans = []
-    for n in range(count):
-        image = source_images[n % len(source_images)]
-        part = rng.uniform(0.55, 1.0)
-        width = int(min(image.width, image.height * 4 / 3) * part)
-        height = int(width * 3 / 4)
-        left, top = rng.randint(0, image.width - width), rng.randint(0, image.height - height)
-        plans.append((n, image, (left, top, left + width, top + height)))
-
-    def write(plan: tuple[int, Image.Image, tuple[int, int, int, int]]) -> Path:
-        n, image, box = plan
-        path = into / f"photo-{n:05d}.jpg"
-        image.resize(_SIZE, Image.Resampling.BICUBIC, box=box).save(path, quality=90)
-        return path
-
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(write, plans))
 
 
 def run(

@@ -1,0 +1,24 @@
+"""The acceptance program itself, tried on a CPU, where its figures mean nothing: a mistake in it would cost a lease."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.gpu.acceptance.__main__ import main
+
+
+def test_it_leaves_a_report(tmp_path: Path) -> None:
+    assert main(["--device", "cpu", "--images", "16", "--only", "generation", "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert found["checks"] and all(check["passed"] for check in found["checks"])
+    assert set(found["figures"]) == {"ceilings", "generation"}
+    assert "| fashion-gan" in (tmp_path / "gpu.md").read_text()
+
+
+def test_without_a_device_it_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--device", "cuda:99", "--out", str(tmp_path)]) == 2
+    assert "cuda:99" in capsys.readouterr().err
+    assert not (tmp_path / "gpu.json").exists(), "nothing that could be taken for a result"
