@@ -12,10 +12,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contract.errors import InvalidSettings, ServiceUnavailable
+from contract.secret_url import SecretUrl
 
 STACK_FILE = "stack.json"
 
@@ -23,14 +24,24 @@ STACK_FILE = "stack.json"
 class Settings(BaseSettings):
     """One field a setting; the variable is `IMAGEMILL_` and the field's name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix="IMAGEMILL_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="IMAGEMILL_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     data: Path = Field(Path("./.imagemill"), description="Data folder of the embedded stack.")
-    redis_url: str = Field("", description="URL of the Redis that holds queue and ledger; empty: the embedded one.")
-    s3_endpoint: str = Field("", description="`host:port` or URL of the object store; empty: the embedded one.")
-    s3_access_key: str = Field("", description="Access key of the object store.")
+    redis_url: SecretUrl = Field(
+        SecretUrl(""),
+        description="URL of the Redis that holds queue and ledger, `redis://` or `rediss://` for TLS; empty: the "
+        "embedded one.",
+    )
+    s3_endpoint: str = Field(
+        "", description="`host:port` or URL of the object store, `https://` for TLS; empty: the embedded one."
+    )
+    s3_access_key: str = Field("", repr=False, description="Access key of the object store.")
     s3_secret_key: SecretStr = Field(SecretStr(""), description="Secret key of the object store.")
     s3_region: str = Field("us-east-1", description="Region that requests are signed for.")
+    ca_file: Path | None = Field(
+        None,
+        description="PEM file of further certificate authorities that may sign for Redis and the object store.",
+    )
     bucket: str = Field("imagemill", min_length=3, description="Bucket that holds jobs, models and results.")
     namespace: str = Field("imagemill", pattern=r"^[a-z0-9-]+$", description="Prefix of every Redis key.")
 
@@ -76,6 +87,12 @@ class Settings(BaseSettings):
         Path("~/.cache/imagemill"), description="Folder for downloaded weights and compiled models."
     )
 
+    @field_validator("ca_file", mode="before")
+    @classmethod
+    def _no_file(cls, value: Any) -> Any:
+        """Read an empty variable as no file."""
+        return value or None
+
 
 def stack_file(data: Path) -> Path:
     """Return the file to which `imagemill up` writes the addresses and credentials of its servers."""
@@ -94,10 +111,22 @@ def load(**overrides: Any) -> Settings:
             stack = json.loads(path.read_text())
             found = {k: v for k, v in stack.items() if k in _ADDRESSES and k not in settings.model_fields_set}
             settings = Settings(**{**found, **overrides})
+        _check_authorities(settings)
     except ValidationError as error:
         bad = "; ".join(f"IMAGEMILL_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         raise InvalidSettings(f"Settings cannot be read ({bad}); correct the variable and try again.") from error
     return settings
+
+
+def _check_authorities(settings: Settings) -> None:
+    """Refuse authorities that vouch for nothing: whoever names them expects TLS."""
+    given = settings.redis_url and settings.s3_endpoint
+    redis_tls = settings.redis_url.get_secret_value().startswith("rediss://")
+    if settings.ca_file and given and not redis_tls and not settings.s3_endpoint.lower().startswith("https://"):
+        raise InvalidSettings(
+            "IMAGEMILL_CA_FILE is set, but nothing is encrypted; write rediss://… in IMAGEMILL_REDIS_URL or https://… "
+            "in IMAGEMILL_S3_ENDPOINT, or unset it."
+        )
 
 
 _ADDRESSES = frozenset({"redis_url", "s3_endpoint", "s3_access_key", "s3_secret_key"})

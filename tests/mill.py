@@ -16,6 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from pydantic import SecretStr
+
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.errors import ServiceUnavailable
@@ -140,9 +142,11 @@ class Mill:
 
 def variables(settings: Settings) -> dict[str, str]:
     """The environment that gives a process these settings."""
-    plain = settings.model_dump(mode="json")
-    plain["s3_secret_key"] = settings.s3_secret_key.get_secret_value()
-    return {f"IMAGEMILL_{name.upper()}": str(value) for name, value in plain.items()}
+    plain = {
+        name: value.get_secret_value() if isinstance(value, SecretStr) else value
+        for name, value in settings.model_dump().items()
+    }
+    return {f"IMAGEMILL_{name.upper()}": str(value) for name, value in plain.items() if value is not None}
 
 
 def check_complete(client: Client, job: str, keys: list[str]) -> Status:

@@ -17,6 +17,7 @@ from kombu.transport import redis as kombu_redis
 from redis.exceptions import RedisError
 
 from contract import keys
+from contract.backend.wire import redis_address, why_not_secure
 from contract.errors import RedisUnavailable
 from contract.jobs.kinds import kind_of
 from contract.settings import Settings
@@ -73,11 +74,14 @@ class Transport(kombu_redis.Transport):
 
 
 def make_app(settings: Settings) -> Celery:
-    """Return the app on `settings.redis_url`; it connects lazily."""
+    """Return the app on `settings.redis_url`; it connects lazily. Raises InvalidSettings if that is no such URL."""
+    address = redis_address(settings)
     app = Celery("imagemill", set_as_current=False)
     app.conf.update(
-        broker_url=settings.redis_url,
+        broker_url=address.url,
         broker_transport="contract.backend.broker:Transport",
+        # kombu takes TLS from the scheme only if it chooses the transport itself, and then without verifying anything.
+        broker_use_ssl=dict(address.tls) or False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={
@@ -153,7 +157,8 @@ class Queues:
         try:
             self._app.send_task(task, args=list(args), queue=queue, retry=False, ignore_result=True)
         except (OperationalError, RedisError, OSError) as error:
+            why = why_not_secure(error) or type(error).__name__
             raise RedisUnavailable(
-                f"Redis did not accept the message {task} {args} ({type(error).__name__}); the reconciler sends it "
+                f"Redis did not accept the message {task} {args} ({why}); the reconciler sends it "
                 "again once Redis answers, or run `imagemill resume`."
             ) from error

@@ -21,6 +21,7 @@ from redis.exceptions import AuthenticationError, BusyLoadingError
 from redis.retry import Retry as RedisRetry
 
 from contract.backend.lock import Lock, lock
+from contract.backend.wire import redis_address, why_not_secure
 from contract.errors import InvalidSettings, RedisUnavailable
 from contract.jobs.specs import Spec
 from contract.jobs.status import Shards, State, Status
@@ -61,20 +62,19 @@ class Ledger:
         self.keys = RedisKeys(settings.namespace)
         # Pauses of at most a second: about `patience` seconds in all.
         retries = max(1, int(patience / 0.6))
-        try:
-            self.redis = redis.Redis.from_url(
-                settings.redis_url,
-                protocol=2,
-                decode_responses=True,
-                socket_timeout=10,
-                socket_connect_timeout=5,
-                socket_keepalive=True,
-                health_check_interval=25,
-                retry=RedisRetry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), retries),
-                retry_on_error=[redis.ConnectionError, redis.TimeoutError, BusyLoadingError],
-            )
-        except ValueError as error:
-            raise InvalidSettings(f"IMAGEMILL_REDIS_URL is not a Redis URL: {error}.") from error
+        self._address = redis_address(settings)
+        self.redis = redis.Redis.from_url(
+            self._address.url,
+            **self._address.tls,
+            protocol=2,
+            decode_responses=True,
+            socket_timeout=10,
+            socket_connect_timeout=5,
+            socket_keepalive=True,
+            health_check_interval=25,
+            retry=RedisRetry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), retries),
+            retry_on_error=[redis.ConnectionError, redis.TimeoutError, BusyLoadingError],
+        )
         self._script = self.redis.register_script(_SCRIPT)
 
     def close(self) -> None:
@@ -345,10 +345,8 @@ class Ledger:
         except AuthenticationError as error:
             raise InvalidSettings(f"Redis refuses the password in IMAGEMILL_REDIS_URL: {error}.") from error
         except (redis.ConnectionError, redis.TimeoutError, BusyLoadingError) as error:
-            where = _address(self._settings.redis_url)
-            raise RedisUnavailable(
-                f"Redis at {where} cannot be reached; start it, or correct IMAGEMILL_REDIS_URL."
-            ) from error
+            why = why_not_secure(error) or "cannot be reached; start it, or correct IMAGEMILL_REDIS_URL"
+            raise RedisUnavailable(f"Redis at {self._address.shown} {why}.") from error
         except redis.OutOfMemoryError as error:
             raise RedisUnavailable("Redis is out of memory; raise `maxmemory` and try again.") from error
         except redis.ReadOnlyError as error:
@@ -361,11 +359,6 @@ def _arguments(message: dict[str, Any]) -> tuple[Any, ...]:
     if message.get("properties", {}).get("body_encoding") == "base64":
         body = base64.b64decode(body)
     return tuple(json.loads(body)[0])
-
-
-def _address(url: str) -> str:
-    """Return the address without its password."""
-    return url.rpartition("@")[2].removeprefix("redis://")
 
 
 def _step(answer: list[Any]) -> Step:

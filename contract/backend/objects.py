@@ -17,12 +17,12 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import urllib3
 from minio import Minio
 from minio.error import InvalidResponseError, S3Error, ServerError
 
+from contract.backend.wire import store_address, tls_context, why_not_secure
 from contract.errors import (
     ImagemillError,
     InvalidSettings,
@@ -78,17 +78,17 @@ class ObjectStore:
         self._patience = patience
         self._fast_get = obstore_reader
         self.endpoint = settings.s3_endpoint
-        parts = urlsplit(self.endpoint if "//" in self.endpoint else f"http://{self.endpoint}")
+        address = store_address(settings)
         # A read that stalls for 30 s is better retried; retries are ours, below.
         self._http = urllib3.PoolManager(
-            maxsize=64, timeout=urllib3.Timeout(connect=5, read=30), retries=False, cert_reqs="CERT_REQUIRED"
+            maxsize=64, timeout=urllib3.Timeout(connect=5, read=30), retries=False, ssl_context=tls_context(settings)
         )
         try:
             self._minio = Minio(
-                parts.netloc,
+                address.netloc,
                 access_key=settings.s3_access_key or None,
                 secret_key=settings.s3_secret_key.get_secret_value() or None,
-                secure=parts.scheme == "https",
+                secure=address.secure,
                 region=settings.s3_region,
                 http_client=self._http,
             )
@@ -329,10 +329,8 @@ def _mapped(error: Exception, bucket: str, key: str, endpoint: str) -> Imagemill
     if isinstance(error, ServerError | InvalidResponseError):
         return StoreUnavailable(f"The store at {endpoint} is not ready ({error}); try again.")
     if isinstance(error, urllib3.exceptions.HTTPError | OSError):
-        reason = type(error).__name__
-        return StoreUnavailable(
-            f"The store at {endpoint} cannot be reached ({reason}); start it, or correct IMAGEMILL_S3_ENDPOINT."
-        )
+        reached = f"cannot be reached ({type(error).__name__}); start it, or correct IMAGEMILL_S3_ENDPOINT"
+        return StoreUnavailable(f"The store at {endpoint} {why_not_secure(error) or reached}.")
     if isinstance(error, ValueError):
         return InvalidSource(f"s3://{bucket}/{key} is not an address that the store accepts: {error}.")
     return None

@@ -19,7 +19,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from contract import keys
 from contract.backend.objects import ObjectStore
@@ -41,10 +41,10 @@ class Servers(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     redis_port: int
-    redis_password: str
+    redis_password: str = Field(repr=False)
     s3_port: int
-    s3_access_key: str
-    s3_secret_key: str
+    s3_access_key: str = Field(repr=False)
+    s3_secret_key: str = Field(repr=False)
     master_port: int
     volume_port: int
     filer_port: int

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from contract.settings import load, stack_file
 from deploy.local.private import write_private
@@ -26,10 +25,10 @@ class StackInfo(BaseModel):
     pid: int
     workers: int
     bucket: str
-    redis_url: str | None = None
+    redis_url: str | None = Field(default=None, repr=False)
     s3_endpoint: str | None = None
-    s3_access_key: str | None = None
-    s3_secret_key: str | None = None
+    s3_access_key: str | None = Field(default=None, repr=False)
+    s3_secret_key: str | None = Field(default=None, repr=False)
     ports: dict[str, int] = {}
 
     @property
@@ -39,14 +38,12 @@ class StackInfo(BaseModel):
     def public(self) -> dict[str, Any]:
         """Without secrets, for printing; addresses that are not ours come from the settings."""
         settings = load(data=self.data)
-        url = urlsplit(settings.redis_url)
-        shown = url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()
         return {
             "state": self.state,
             "data": str(self.data),
             "pid": self.pid,
             "workers": self.workers,
-            "redis_url": shown,
+            "redis_url": str(settings.redis_url),
             "s3_endpoint": settings.s3_endpoint,
             "bucket": self.bucket,
             "logs": str(self.logs),

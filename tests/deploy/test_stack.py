@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, InvalidSettings, ServiceUnavailable
+from contract.secret_url import SecretUrl
 from contract.settings import load, stack_file
 from deploy import cli
 from deploy.local import daemon, orphans, ports
@@ -124,8 +125,7 @@ def test_both_servers_can_be_away_for_a_while(stack: Stack) -> None:
 
 def test_servers_refuse_whoever_has_no_credentials(stack: Stack) -> None:
     settings = load(data=stack.data)
-    address = settings.redis_url.rpartition("@")[2]
-    update = {"redis_url": f"redis://{address}", "s3_secret_key": SecretStr("guessed")}
+    update = {"redis_url": SecretUrl(str(settings.redis_url)), "s3_secret_key": SecretStr("guessed")}
     stranger = settings.model_copy(update=update)
     with pytest.raises(InvalidSettings):
         Ledger(stranger, patience=0.0).info()
@@ -231,7 +231,7 @@ def test_a_server_that_the_user_names_is_not_started_here(
     stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = load(data=stack.data)
-    monkeypatch.setenv("IMAGEMILL_REDIS_URL", given.redis_url)
+    monkeypatch.setenv("IMAGEMILL_REDIS_URL", given.redis_url.get_secret_value())
     with Stack(tmp_path / "other", workers=0, control=False) as other:
         assert other.supervisor.pid(S3)
         with pytest.raises(KeyError):

@@ -20,6 +20,7 @@ from contract.errors import (
     StoreUnavailable,
     UnknownModel,
 )
+from contract.secret_url import SecretUrl
 from producer import Client
 from tests.fundamentals.conftest import MODEL
 from tests.mill import Mill
@@ -136,9 +137,9 @@ def test_wrong_credentials(client_with: Any, folder: Path, wrong: dict[str, Any]
 
 
 def test_a_wrong_password_of_redis(mill: Mill, client_with: Any, folder: Path) -> None:
-    address = mill.settings.redis_url.rpartition("@")[2]
+    address = str(mill.settings.redis_url).removeprefix("redis://")
     with one_sentence(InvalidSettings, "Redis refuses the password in IMAGEMILL_REDIS_URL"):
-        client_with(redis_url=f"redis://:wrong@{address}").classify(folder, model=MODEL)
+        client_with(redis_url=SecretUrl(f"redis://:wrong@{address}")).classify(folder, model=MODEL)
 
 
 def test_a_home_bucket_that_is_not_there(client_with: Any, folder: Path) -> None:
@@ -148,7 +149,7 @@ def test_a_home_bucket_that_is_not_there(client_with: Any, folder: Path) -> None
 
 def test_no_redis(client_with: Any, folder: Path) -> None:
     with one_sentence(RedisUnavailable, "127.0.0.1:1/0", "IMAGEMILL_REDIS_URL"):
-        client_with(redis_url="redis://127.0.0.1:1/0").classify(folder, model=MODEL)
+        client_with(redis_url=SecretUrl("redis://127.0.0.1:1/0")).classify(folder, model=MODEL)
 
 
 def test_no_store(client_with: Any, folder: Path) -> None:

@@ -14,6 +14,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
+from contract.backend.wire import authorities, store_address
 from contract.settings import Settings
 
 
@@ -35,17 +36,18 @@ class ObstoreReader:
 
     def _open(self, bucket: str) -> S3Store:
         settings = self._settings
-        endpoint = settings.s3_endpoint if "//" in settings.s3_endpoint else f"http://{settings.s3_endpoint}"
+        address, trusted = store_address(settings), authorities(settings)
         return S3Store(
             bucket,
-            endpoint=endpoint,
+            endpoint=address.url,
             access_key_id=settings.s3_access_key,
             secret_access_key=settings.s3_secret_key.get_secret_value(),
             region=settings.s3_region,
             client_options={
-                "allow_http": endpoint.startswith("http://"),
+                "allow_http": not address.secure,
                 "timeout": timedelta(seconds=30),
                 "connect_timeout": timedelta(seconds=5),
+                **({"root_certificate": trusted} if trusted else {}),
             },
             retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=1)},
         )

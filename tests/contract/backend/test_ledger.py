@@ -7,6 +7,7 @@ import pytest
 from contract.backend.ledger import Ledger
 from contract.errors import RedisUnavailable
 from contract.jobs.specs import Classify, Source
+from contract.secret_url import SecretUrl
 from contract.settings import Settings
 from tests.waiting import wait_until
 
@@ -227,7 +228,7 @@ def test_redis_holds_bits_not_images(ledger: Ledger) -> None:
 
 
 def test_a_silent_redis_is_one_sentence(settings: Settings) -> None:
-    ledger = Ledger(settings.model_copy(update={"redis_url": "redis://:hush@127.0.0.1:1/0"}), patience=0.1)
+    ledger = Ledger(settings.model_copy(update={"redis_url": SecretUrl("redis://:hush@127.0.0.1:1/0")}), patience=0.1)
     with pytest.raises(RedisUnavailable, match=r"Redis at 127\.0\.0\.1:1/0 cannot be reached") as caught:
         ledger.jobs()
     assert "hush" not in str(caught.value), "passwords stay out of messages"

@@ -1,0 +1,204 @@
+"""How Redis and the object store are reached: every connection takes its address, credentials and TLS from here.
+
+The scheme of an address decides whether a connection is encrypted: `rediss://` and `https://` are, and nothing falls
+back to plaintext. The certificate must be valid for the host and signed by an authority of the system or of
+`IMAGEMILL_CA_FILE`.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+from contract.errors import InvalidSettings
+from contract.settings import Settings
+
+_REDIS_PORT = 6379
+_SCHEMES = ("redis", "rediss")
+_FILES = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
+"""Options of a Redis URL that name PEM files: authorities, and the certificate and key of the client."""
+_STRICT = {"ssl_cert_reqs": ("required", "CERT_REQUIRED"), "ssl_check_hostname": ("true", "True")}
+"""Options that may only ask for what is done anyway."""
+_FORM = "redis://[USER]:[PASSWORD]@HOST[:PORT][/DB], or rediss://… for TLS"
+
+
+@dataclass(frozen=True)
+class RedisAddress:
+    """A Redis server, as redis-py and kombu take it."""
+
+    host: str
+    port: int
+    db: int
+    username: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+    tls: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments of `redis.SSLConnection`; empty for a plaintext connection."""
+
+    @property
+    def shown(self) -> str:
+        """The address without credentials."""
+        return f"{self._host}:{self.port}/{self.db}"
+
+    @property
+    def url(self) -> str:
+        """The URL without options; user name and password are percent-encoded."""
+        scheme = "rediss" if self.tls else "redis"
+        secret = f"{quote(self.username, safe='')}:{quote(self.password, safe='')}@" if self.password else ""
+        return f"{scheme}://{secret}{self.shown}"
+
+    @property
+    def _host(self) -> str:
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+
+def redis_address(settings: Settings) -> RedisAddress:
+    """Return where and how to connect to Redis.
+
+    Raises InvalidSettings, which never quotes the URL, if it has another scheme, an unknown option, or an option that
+    would weaken TLS.
+    """
+    url = settings.redis_url.get_secret_value()
+    scheme = url.partition("://")[0] if "://" in url else ""
+    if scheme not in _SCHEMES:
+        raise InvalidSettings(_unknown_scheme(scheme))
+    try:
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+        host, port = unquote(parts.hostname or ""), parts.port or _REDIS_PORT
+        db = int(options.pop("db", "") or parts.path.strip("/") or 0)
+        # In a URL that was not encoded, a password with `/`, `?` or `#` ends up in other parts.
+        if not host or parts.fragment or ";" in url or "@" in parts.path + parts.query:
+            raise ValueError
+    except ValueError:
+        raise InvalidSettings(
+            f"IMAGEMILL_REDIS_URL cannot be read; write {_FORM}, with %XX for special characters of the password."
+        ) from None
+    return RedisAddress(
+        host=host,
+        port=port,
+        db=db,
+        username=unquote(parts.username or ""),
+        password=unquote(parts.password or ""),
+        tls=_redis_tls(settings, scheme, options),
+    )
+
+
+@dataclass(frozen=True)
+class StoreAddress:
+    """An S3 endpoint: `host[:port]`, and whether to speak TLS to it."""
+
+    netloc: str
+    secure: bool
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self.secure else 'http'}://{self.netloc}"
+
+
+def store_address(settings: Settings) -> StoreAddress:
+    """Return where and how to reach the object store; a bare `host:port` is plain HTTP.
+
+    Raises InvalidSettings for another scheme, and for credentials in the address.
+    """
+    endpoint = settings.s3_endpoint
+    parts = urlsplit(endpoint if "//" in endpoint else f"http://{endpoint}")
+    if "@" in parts.netloc:
+        raise InvalidSettings(
+            "IMAGEMILL_S3_ENDPOINT holds credentials; move them to IMAGEMILL_S3_ACCESS_KEY and IMAGEMILL_S3_SECRET_KEY."
+        )
+    if parts.scheme not in ("http", "https"):
+        raise InvalidSettings(f"IMAGEMILL_S3_ENDPOINT={endpoint!r} is not an address; write host:port, or https://….")
+    return StoreAddress(parts.netloc, parts.scheme == "https")
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext:
+    """Return a context that trusts the system's authorities and those of `IMAGEMILL_CA_FILE`.
+
+    Raises InvalidSettings if that file cannot be read.
+    """
+    context = ssl.create_default_context()
+    if settings.ca_file is not None:
+        try:
+            context.load_verify_locations(cafile=settings.ca_file.expanduser())
+        except OSError as error:  # ssl.SSLError is one
+            why = "it holds no certificate in PEM format" if isinstance(error, ssl.SSLError) else error.strerror
+            raise InvalidSettings(f"IMAGEMILL_CA_FILE={settings.ca_file} cannot be used: {why}.") from error
+    return context
+
+
+def authorities(settings: Settings) -> str | None:
+    """Return the certificates of `IMAGEMILL_CA_FILE` as PEM text, or None if it is not set.
+
+    Raises InvalidSettings if the file cannot be read.
+    """
+    if settings.ca_file is None:
+        return None
+    tls_context(settings)
+    return settings.ca_file.expanduser().read_text()
+
+
+def why_not_secure(error: BaseException) -> str | None:
+    """Return why a TLS connection was refused, as a predicate of the server, or None if TLS is not the cause."""
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            why = cause.verify_message.rstrip(".")
+            return f"has a certificate that is not trusted ({why}); correct IMAGEMILL_CA_FILE or the certificate"
+        if isinstance(cause, ssl.SSLError):
+            why = (cause.reason or "no reason given").lower().replace("_", " ")
+            return f"does not complete a TLS handshake ({why}); check that it serves TLS on this port"
+        if isinstance(cause, TimeoutError) and "handshake" in str(cause):  # as Redis does, which waits for a line
+            return "does not answer a TLS handshake; check that it serves TLS on this port"
+    return None
+
+
+def _redis_tls(settings: Settings, scheme: str, options: dict[str, str]) -> dict[str, Any]:
+    for name, value in options.items():
+        if name in _STRICT and value not in _STRICT[name]:
+            raise InvalidSettings(
+                f"IMAGEMILL_REDIS_URL asks for {name}={value}, but certificates are always verified; drop the option, "
+                "and name a private authority with IMAGEMILL_CA_FILE."
+            )
+        if name not in _STRICT and name not in _FILES:
+            raise InvalidSettings(f"IMAGEMILL_REDIS_URL has the unknown option {name!r}; known are db and ssl_….")
+    if scheme != "rediss":
+        if options:
+            raise InvalidSettings(
+                f"IMAGEMILL_REDIS_URL has the option {next(iter(options))!r} but no TLS; write rediss:// instead."
+            )
+        return {}
+    tls: dict[str, Any] = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
+    tls |= {name: value for name, value in options.items() if name in _FILES}
+    if settings.ca_file is not None:
+        tls_context(settings)  # one sentence now, rather than a connection that fails without naming the file
+        tls["ssl_ca_certs"] = str(settings.ca_file.expanduser())
+    return tls
+
+
+def _unknown_scheme(scheme: str) -> str:
+    if "sentinel" in scheme:
+        return (
+            f"IMAGEMILL_REDIS_URL has the scheme {scheme}://, but Imagemill does not ask Sentinel; give the address of "
+            "the primary, or of a proxy that follows it, as redis:// or rediss://."
+        )
+    if scheme in ("unix", "redis+socket", "redis+unix", "socket"):
+        return (
+            f"IMAGEMILL_REDIS_URL has the scheme {scheme}://, but queue and ledger need a TCP address; write {_FORM}."
+        )
+    # The text before `://` may be a part of a password.
+    return f"IMAGEMILL_REDIS_URL is not a Redis URL; write {_FORM}."
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and all that led to it; urllib3 keeps a reason, and so do its errors of exhausted retries."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        cause = waiting.pop()
+        if id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        yield cause
+        others = (cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args)
+        waiting.extend(other for other in others if isinstance(other, BaseException))

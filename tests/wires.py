@@ -1,0 +1,83 @@
+"""TCP proxies: one records what passes, one ends TLS before a server that speaks none."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+from deploy.local.ports import LOOPBACK
+
+
+@dataclass
+class Wire:
+    """What clients see of a server, and what passed between them."""
+
+    port: int
+    seen: bytearray = field(default_factory=bytearray)
+    """All bytes of both directions, as they were on the wire."""
+    connections: int = 0
+
+
+@contextmanager
+def tap(upstream: int) -> Iterator[Wire]:
+    """Record what passes to and from a port on loopback."""
+    with _serve(upstream, None) as wire:
+        yield wire
+
+
+@contextmanager
+def tls_before(upstream: int, context: ssl.SSLContext) -> Iterator[Wire]:
+    """Serve TLS before a port on loopback, and record the ciphertext."""
+    with _serve(upstream, context) as plain, tap(plain.port) as wire:
+        yield wire
+
+
+@contextmanager
+def _serve(upstream: int, context: ssl.SSLContext | None) -> Iterator[Wire]:
+    listener = socket.create_server((LOOPBACK, 0))
+    wire = Wire(listener.getsockname()[1])
+    open_sockets: set[socket.socket] = set()
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                wire.seen += data
+                sink.sendall(data)
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def serve(raw: socket.socket) -> None:
+        with suppress(OSError):  # a client that does not like our certificate hangs up
+            client = context.wrap_socket(raw, server_side=True) if context else raw
+            server = socket.create_connection((LOOPBACK, upstream))
+            open_sockets.update((client, server))
+            with client, server:
+                back = threading.Thread(target=pump, args=(server, client), daemon=True)
+                back.start()
+                pump(client, server)
+                back.join()
+        raw.close()
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                wire.connections += 1
+                threading.Thread(target=serve, args=(client,), daemon=True).start()
+
+    thread = threading.Thread(target=accept, name="wire", daemon=True)
+    thread.start()
+    try:
+        yield wire
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+        for end in list(open_sockets):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
