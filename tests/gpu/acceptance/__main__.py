@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     cores, cuda = len(os.sched_getaffinity(0)), device.type == "cuda"
-    report = Report(told.out, said=lambda line: print(line, flush=True))
+    report = Report(told.out)
     wanted = set(told.only or _STAGES)
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,20 +30,24 @@ class Report:
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
     checks: list[Check] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
-    said: Callable[[str], None] = print
+    began: float = field(default_factory=time.perf_counter)
+
+    def say(self, line: str) -> None:
+        """Print a line, with the seconds since the start."""
+        print(f"{time.perf_counter() - self.began:6.1f} {line}", flush=True)
 
     def check(self, name: str, passed: bool, detail: str = "") -> None:
         self.checks.append(Check(name, passed, detail))
-        self.said(f"  {'ok  ' if passed else 'FAIL'} {name}{f': {detail}' if detail else ''}")
+        self.say(f"{'ok  ' if passed else 'FAIL'} {name}{f': {detail}' if detail else ''}")
 
     def figure(self, stage: str, name: str, value: Any) -> None:
         self.figures.setdefault(stage, {})[name] = value
-        self.said(f"       {name}: {value:,.4g}" if isinstance(value, float) else f"       {name}: {value}")
+        self.say(f"     {name}: {value:,.4g}" if isinstance(value, float) else f"     {name}: {value}")
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time a stage; an error in it is a failed check, and the next stage runs."""
-        self.said(f"{name} …")
+        self.say(f"{name} …")
         began = time.perf_counter()
         try:
             yield

@@ -52,7 +52,7 @@ class Generator:
             tune_allocator()
             calm_openmp()
             torch.set_num_threads(threads or cores())
-        settle()
+        settle(place)
         self.precision: Precision = precision_on(place, precision)
         self._place = place
         self._module = load_family(spec).eval().requires_grad_(False).to(place)

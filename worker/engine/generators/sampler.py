@@ -48,14 +48,19 @@ class Sampler:
 
     @torch.inference_mode()
     def groups(self, labels: Tensor, index: Tensor) -> Iterator[Tensor]:
-        """Yield the same images group by group."""
+        """Yield the same images group by group; a device starts on the next one before the last is copied from it."""
+        waiting: Callable[[], Tensor] | None = None
         for y, numbers in zip(labels.split(GROUP), index.split(GROUP), strict=True):
             missing = GROUP - len(y)
             filled = functional.pad(y, (0, missing))
             z = latents(self.seed, filled, functional.pad(numbers, (0, missing)), self.width, self.truncation)
             with autocast(self.device, self.precision):
                 images = self.decode(z.to(self.device), filled.to(self.device))
-            yield checked(images)[: len(y)].cpu()
+            before, waiting = waiting, _read(images, len(y))
+            if before is not None:
+                yield before()
+        if waiting is not None:
+            yield waiting()
 
     def rows(self, classes: int, columns: int) -> list[Tensor]:
         """Generate the first images of the first classes: for each class, uint8 [columns, c, size, size] on the CPU."""
@@ -63,14 +68,35 @@ class Sampler:
         return list(self.images(labels, torch.arange(columns).repeat(classes)).split(columns))
 
 
+def _read(images: Tensor, count: int) -> Callable[[], Tensor]:
+    """Queue the conversion and the copy of the first `count` images; return what waits for them, and checks them."""
+    finite, pixels = images.isfinite().all(), quantized(images[:count])
+    if pixels.device.type != "cuda":
+        return lambda: _checked(finite, pixels)
+    flag = torch.empty_like(finite, device="cpu", pin_memory=True).copy_(finite, non_blocking=True)
+    host = torch.empty_like(pixels, device="cpu", pin_memory=True).copy_(pixels, non_blocking=True)
+    done = torch.cuda.Event(blocking=True)
+    done.record()
+
+    def wait() -> Tensor:
+        done.synchronize()
+        return _checked(flag, host)
+
+    return wait
+
+
 def checked(images: Tensor) -> Tensor:
     """Convert the output of a decoder to uint8; raise ModelError if a pixel is not a finite number."""
-    if not images.isfinite().all():
+    return _checked(images.isfinite().all(), quantized(images))
+
+
+def _checked(finite: Tensor, pixels: Tensor) -> Tensor:
+    if not finite:
         raise ModelError(
             "The images that its weights generate are not finite, so the training has diverged; train the model again "
             "with a lower learning rate."
         )
-    return quantized(images)
+    return pixels
 
 
 def quantized(images: Tensor) -> Tensor:

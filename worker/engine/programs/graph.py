@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from contract.errors import ModelError
 from contract.models.registry import PROGRAM
 from worker import zoo
+from worker.engine.programs.fold import fold_norms
 from worker.engine.programs.program import Program, load_program
 from worker.engine.types import ModelSpec, Precision
 
@@ -34,6 +35,7 @@ class Graph(nn.Module):
         if isinstance(self.model, Program):
             self.model.on(device, precision)
             return self
+        fold_norms(self.model)
         self.to(device, _DTYPES[precision])
         for weight in self.parameters():
             if weight.dim() == 4:

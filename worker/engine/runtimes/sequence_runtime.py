@@ -37,7 +37,7 @@ class SequenceRuntime:
         asked = "fp32" if precision == "auto" and place.type == "cpu" else precision
         self.precision: Precision = precision_on(place, asked)
         self._place = place
-        settle()
+        settle(place)
         self._graph = SequenceGraph(load_family(spec), mean=spec.mean, std=spec.std, channels=spec.channels)
         self._graph.eval().requires_grad_(False).on(place, self.precision)
         self._threads = threads

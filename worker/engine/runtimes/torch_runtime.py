@@ -23,6 +23,9 @@ from worker.engine.types import ModelSpec, Output, Precision
 # On two cores bf16 does 198 images/s at a batch of 8 and 188 at 64; a GPU needs more to fill its multiprocessors.
 _CPU_BATCH, _CUDA_BATCH = 8, 256
 
+_WARM = 4
+"""Sizes that are run when a model is loaded, largest first; smaller batches are rare, and each size takes time."""
+
 Model = Callable[[Tensor], tuple[Tensor, Tensor]]
 """uint8 [n, h, w, 3] on the device to logits [n, classes] and features [n, d], float32, on the same device."""
 
@@ -38,7 +41,7 @@ class TorchRuntime:
         self.device = device
         self.lanes = threads
         self.precision: Precision = precision_on(place, precision)
-        settle()
+        settle(place)
         graph = build(spec).on(place, self.precision)
         batch_size = batch_size or (_CUDA_BATCH if cuda else _CPU_BATCH)
         shape = (batch_size, spec.size, spec.size, 3)
@@ -49,7 +52,7 @@ class TorchRuntime:
             torch.set_num_threads(threads)
             launch = CpuLaunch(graph, batch_size)
         self._batcher = Batcher(launch, batch_size=batch_size, depth=2 if cuda else 1, free=free)
-        for size in reversed(buckets(batch_size)):
+        for size in reversed(buckets(batch_size)[-_WARM:]):
             if size <= self.batch_size:
                 self.submit(np.zeros((size, *shape[1:]), np.uint8)).result()
 
@@ -99,6 +102,7 @@ class CudaLaunch:
             self._inputs = [torch.zeros(shape, dtype=torch.uint8, pin_memory=True) for _ in range(2)]
         self._outputs: list[tuple[Tensor, Tensor] | None] = [None, None]
         self._turn = 0
+        torch.cuda.synchronize(device)  # the weights were laid out on another stream
 
     def __call__(self, parts: Sequence[Pixels]) -> Wait:
         n = sum(map(len, parts))

@@ -24,7 +24,7 @@ def make(recipe: TrainingRecipe, train: Dataset, held_out: Dataset, device: torc
             raise InvalidSource(
                 f"The recipe asks for images of {name} {asked}, and the data has {name} {found}; convert it."
             )
-    settle()
+    settle(device)
     learner = FAMILIES[recipe.family].learner
     assert learner is not None, f"{recipe.family} has a recipe and no learner"
     made: Learner = load(learner)(recipe, train, held_out, device)
