@@ -19,6 +19,7 @@
     ├── TrainingDiverged        the loss is not finite; nothing is published
     ├── DeviceOutOfMemory       a smaller batch can help
     ├── LeaseLost               another worker holds the shard now
+    ├── LockLost                another process may hold the lock now
     ├── WorkerLeaving           a worker was asked to end; another continues
     ├── WorkerUnfit             a worker cannot load its own code and leaves
     ├── JobStopped              the job was canceled, or failed, while a shard was running
@@ -127,6 +128,10 @@ class DeviceOutOfMemory(ImagemillError):
 
 class LeaseLost(ImagemillError):
     """The lease on the shard expired, and another worker may hold it."""
+
+
+class LockLost(ImagemillError):
+    """The lock expired while its holder was stopped or cut off, and another process may hold it."""
 
 
 class WorkerUnfit(ImagemillError):

@@ -33,6 +33,7 @@ MODELS = "models/"
 SCHEDULES = "schedules/"
 
 _TICK = re.compile(r"/ticks/(\d{8}t\d{4})\.json$")
+_RUN = re.compile(r"/runs/(\d+)-(start|end)\.json$")
 _SHARD = re.compile(r"shard-(\d+)(?:-r(\d+))?\.[a-z]+$")
 
 
@@ -149,7 +150,7 @@ class JobKeys:
         return f"{self.training_prefix}epoch-{epoch:04d}.png"
 
     def retry(self, number: int) -> str:
-        """Which shards a `retry` runs again."""
+        """Which shards a `retry` ran again, as versions before runs recorded it."""
         return f"{self.root}retry/retry-{number:03d}.json"
 
     @property
@@ -158,8 +159,20 @@ class JobKeys:
 
     @property
     def end(self) -> str:
-        """The final status, however the job ended; absent while it runs."""
+        """The final status of the first run, however it ended; absent until then, and never changed."""
         return f"{self.root}end.json"
+
+    @property
+    def run_prefix(self) -> str:
+        return f"{self.root}runs/"
+
+    def run_start(self, run: int) -> str:
+        """Opens a later run of the job, after `resume` or `retry`: when, and which shards a retry runs again."""
+        return f"{self.run_prefix}{run:04d}-start.json"
+
+    def run_end(self, run: int) -> str:
+        """The final status of a later run."""
+        return self.end if run == 0 else f"{self.run_prefix}{run:04d}-end.json"
 
     @property
     def success(self) -> str:
@@ -195,6 +208,12 @@ def parse_shard(key: str) -> tuple[int, int] | None:
     """Return the shard and retry number in an object key, or None."""
     match = _SHARD.search(key)
     return (int(match[1]), int(match[2] or 0)) if match else None
+
+
+def parse_run(key: str) -> tuple[int, str] | None:
+    """Return the number of a later run and what the object tells of it, `start` or `end`; None for another key."""
+    match = _RUN.search(key)
+    return (int(match[1]), match[2]) if match else None
 
 
 def child_shards(shard: int, planned: int) -> tuple[int, int]:

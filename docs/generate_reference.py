@@ -384,7 +384,15 @@ def first_paragraph(text: str | None) -> str:
 
 # Bucket keys
 
-SAMPLES: dict[str, Any] = {"shard": 42, "number": 1, "epoch": 1, "images": 42000, "suffix": ".jsonl", "retry": 0}
+SAMPLES: dict[str, Any] = {
+    "shard": 42,
+    "number": 1,
+    "epoch": 1,
+    "images": 42000,
+    "suffix": ".jsonl",
+    "retry": 0,
+    "run": 1,
+}
 STAND_INS: dict[str, Any] = {"name": "<name>", "version": "<version>", "alias": "<alias>", "stamp": "<tick>"}
 
 

@@ -15,7 +15,7 @@ from contract.backend.broker import Queues, make_app
 from contract.backend.ledger import Ledger, Worker
 from contract.backend.objects import ObjectStore
 from contract.data.dataset_stats import DatasetStats
-from contract.errors import InvalidSettings, JobConflict
+from contract.errors import InvalidSettings
 from contract.jobs import lifecycle, results
 from contract.jobs.lifecycle import Backend
 from contract.jobs.options import (
@@ -218,13 +218,11 @@ class Client:
         return lifecycle.read_history(self.backend.store, job)
 
     def cancel(self, job: str) -> Status:
-        """Stop a job, and keep its committed shards; raises JobConflict if it has succeeded or failed."""
-        now = self.status(job)
-        if now.state == "canceled":
-            return now
-        if now.ended:
-            raise JobConflict(f"The job {job} has {now.state} already; there is nothing to cancel.")
-        return lifecycle.close(self.backend, job, "canceled")
+        """Stop a job, keep its committed shards, and return its end.
+
+        Raises JobConflict if it has succeeded or failed, be it while this call was under way.
+        """
+        return lifecycle.cancel(self.backend, job)
 
     def resume(self, job: str, progress: OnProgress | None = None) -> Status:
         """Continue a job that was canceled, failed or got stuck, from what the bucket holds.

@@ -41,7 +41,8 @@ end
 
 -- Moves the job to 'finalizing' once its error budget is exceeded or its last shard is done.
 local function advance()
-  if stopped() then return end
+  -- A rebuild replays commits in any order: its counts mean nothing before it is opened.
+  if stopped() or num('window') == 0 then return end
   if num('complete') == 1 then
     if num('errors') > num('error_limit') then
       redis.call('HSET', job, 'state', 'finalizing', 'over_budget', 1)
@@ -56,9 +57,12 @@ local function state() return redis.call('HGET', job, 'state') or 'unknown' end
 -- Outcome of a step: the job's state, the shards whose messages the caller now sends, and the job's kind.
 local function step(queue) return {state(), queue, redis.call('HGET', job, 'kind') or ''} end
 
-if op == 'create' then -- field, value, ...
-  if redis.call('EXISTS', job) == 1 then return {'exists'} end
-  redis.call('HSET', job, unpack(ARGV, 2))
+if op == 'create' then -- run, field, value, ...; the entry of an earlier run gives way
+  if redis.call('EXISTS', job) == 1 then
+    if num('run') >= tonumber(ARGV[2]) then return {'exists'} end
+    redis.call('DEL', job, done, leases, attempts, queued)
+  end
+  redis.call('HSET', job, 'run', ARGV[2], unpack(ARGV, 3))
   return {'created'}
 end
 
@@ -88,10 +92,13 @@ elseif op == 'extend' then -- shards, items, error limit; all of the plan, which
     'error_limit', ARGV[4], 'state', 'running')
   return step(fill())
 
-elseif op == 'open' then -- window; ends a rebuild, during which no shard was queued
+elseif op == 'open' then -- window; ends a rebuild, during which no message was sent
+  local out = num('window') == 0 and redis.call('ZRANGE', queued, 0, -1) or {}
+  for i, n in ipairs(out) do out[i] = tonumber(n) end
   redis.call('HSET', job, 'window', ARGV[2], 'kept', num('ok') + num('errors'), 'rate_t1', 0)
   advance()
-  return step(fill())
+  for _, n in ipairs(fill()) do table.insert(out, n) end
+  return step(out)
 
 elseif op == 'take' then -- shard, token, lease seconds
   local shard, token = ARGV[2], ARGV[3]
@@ -150,7 +157,8 @@ elseif op == 'commit' then -- shard, ok, errors, child or -1, child or -1
           -- The half is suspect: after one more killed worker it is bisected again.
           redis.call('HSET', attempts, ARGV[i], num('max_attempts') - 1)
           redis.call('ZADD', queued, stamp(now), ARGV[i])
-          table.insert(out, tonumber(ARGV[i]))
+          -- In a rebuild its commit may come next; 'open' sends what is left.
+          if num('window') > 0 then table.insert(out, tonumber(ARGV[i])) end
         end
       end
     end
@@ -196,7 +204,10 @@ elseif op == 'requeue' then -- shards whose messages were lost
   end
   return step(out)
 
-elseif op == 'end' then -- state, reason, seconds to keep
+elseif op == 'end' then -- state, reason, seconds to keep, run or -1; the end of an earlier run is not that of this one
+  local run = tonumber(ARGV[5])
+  if run >= 0 and num('run') > run then return {'stale'} end
+  if run > num('run') then redis.call('HSET', job, 'run', run) end
   redis.call('HSET', job, 'state', ARGV[2], 'finished_at', stamp(now))
   if ARGV[3] ~= '' then redis.call('HSET', job, 'reason', ARGV[3]) end
   redis.call('DEL', queued, attempts, leases)

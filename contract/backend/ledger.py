@@ -83,8 +83,13 @@ class Ledger:
 
     # Jobs
 
-    def create(self, spec: Spec, created_at: float | None = None, *, rebuild: bool = False, retry: int = 0) -> bool:
-        """Create the ledger entry; return False if it already exists. In a rebuild no shard is queued until `open`."""
+    def create(
+        self, spec: Spec, created_at: float | None = None, *, rebuild: bool = False, retry: int = 0, run: int = 0
+    ) -> bool:
+        """Create the ledger entry of a run; return False if it, or a later one, exists. An earlier one is replaced.
+
+        In a rebuild no shard is queued until `open`.
+        """
         created = time.time() if created_at is None else created_at
         fields: dict[str, Any] = {
             "id": spec.id,
@@ -100,7 +105,7 @@ class Ledger:
             "max_attempts": self._settings.max_attempts,
         }
         flat = [str(x) for pair in fields.items() for x in pair]
-        answer = self._run(spec.id, "create", *flat)
+        answer = self._run(spec.id, "create", run, *flat)
         with self._mapped():
             self.redis.zadd(self.keys.jobs, {spec.id: created}, nx=True)
             self.redis.sadd(self.keys.active, spec.id)
@@ -150,12 +155,18 @@ class Ledger:
         """
         return _step(self._run(id, "extend", shards, items, error_limit))
 
-    def end(self, id: str, state: State, reason: str = "") -> None:
-        """End a job; its entry stays readable for `ledger_days`."""
+    def end(self, id: str, state: State, reason: str = "", *, run: int | None = None) -> None:
+        """End a job, unless the entry is of a later run than `run`; it stays readable for `ledger_days`."""
         keep = int(self._settings.ledger_days * 86400)
-        self._run(id, "end", state, reason, keep)
+        answer = self._run(id, "end", state, reason, keep, -1 if run is None else run)
+        if answer[0] != "stale":
+            with self._mapped():
+                self.redis.srem(self.keys.active, id)
+
+    def run(self, id: str) -> int:
+        """Return which run of the job the entry is of; 0 for a job that the ledger does not know."""
         with self._mapped():
-            self.redis.srem(self.keys.active, id)
+            return int(cast("str | None", self.redis.hget(self.keys.job(id)[0], "run")) or 0)
 
     def forget(self, id: str) -> None:
         """Delete the entry of a job, to be rebuilt from the bucket."""

@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
-from contract.jobs.results import committed, iter_commits
+from contract.jobs.commits import iter_commits
+from contract.jobs.results import committed
 from contract.jobs.specs import ImagesSpec
 from contract.jobs.status import ShardCommit
 from contract.keys import JobKeys, parse_shard

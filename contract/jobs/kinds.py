@@ -43,7 +43,7 @@ class JobKind:
     run: ImportPath
     """`(Resources) -> ShardWork`, on a worker: what runs a shard."""
     finalize: ImportPath
-    """`(Backend, spec) -> None`, on the controller: end a job whose shards are all committed, or leave that to
+    """`(Ending, spec) -> None`, on the controller: end a job whose shards are all committed, or leave that to
     `finish`."""
     finish: ImportPath | None = None
     """`(Resources) -> Callable[[str], None]`, on a worker: what is done with a whole job that takes torch or Pillow."""

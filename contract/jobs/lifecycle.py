@@ -1,7 +1,7 @@
 """How a job begins, ends and is taken up again: the steps that keep bucket and ledger in agreement.
 
-Each step writes the bucket first and the ledger second, so a process that dies in between leaves a state that `rebuild`
-repairs. It knows nothing of how a job is planned or run.
+Each step writes the bucket first and the ledger second, so a process that dies in between leaves a state that `settle`
+or `rebuild` repairs. It knows nothing of how a job is planned or run.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from contract.backend.broker import Queues
 from contract.backend.ledger import Ledger, Step, iso
 from contract.backend.objects import ObjectStore
 from contract.errors import JobConflict, ObjectNotFound, UnknownJob
+from contract.jobs import ends
+from contract.jobs.commits import iter_commits, read_retries
+from contract.jobs.ends import Standing, read_end, read_standing
 from contract.jobs.kinds import kind_of
 from contract.jobs.sources import source_kind
 from contract.jobs.specs import Classify, ImagesSpec, Spec, parse_spec
-from contract.jobs.status import Plan, Retry, ShardCommit, State, Status
+from contract.jobs.status import Plan, Retry, State, Status
 from contract.keys import ACTIVE, JobKeys, parse_shard
 
 
@@ -48,12 +51,15 @@ def submit(backend: Backend, spec: Spec) -> bool:
     there, created_at = _read_envelope(backend.store, spec.id)
     if there != spec:
         raise JobConflict(f"The job {spec.id!r} exists with another spec; choose another --job, or leave it out.")
-    if backend.store.exists(keys.end):
+    now = read_standing(backend.store, spec.id)
+    if now.end is not None:
         return False
     backend.store.put(keys.active, b"")
-    backend.ledger.create(spec, _seconds(created_at))
+    backend.ledger.create(spec, _seconds(created_at), run=now.run)
     if not source_kind(spec.source.kind).packed_by_producer:
         backend.queues.plan(spec.id)
+    if read_end(backend.store, spec.id) is not None:
+        settle(backend, spec.id)  # it ended while this call was under way
     return fresh
 
 
@@ -107,14 +113,6 @@ def read_plan(store: ObjectStore, id: str) -> Plan | None:
         return None
 
 
-def read_end(store: ObjectStore, id: str) -> Status | None:
-    """Return the final status of a job, or None until it has ended."""
-    try:
-        return Status.model_validate_json(store.get(JobKeys(id).end))
-    except ObjectNotFound:
-        return None
-
-
 def read_history(store: ObjectStore, id: str) -> list[dict[str, Any]]:
     """Return the records of a training's epochs so far, in the format of `worker.training.loop.EpochRecord`."""
     try:
@@ -124,43 +122,38 @@ def read_history(store: ObjectStore, id: str) -> list[dict[str, Any]]:
     return history
 
 
-def commit_keys(store: ObjectStore, id: str) -> dict[int, int]:
-    """Return the newest retry number of each committed shard."""
-    newest: dict[int, int] = {}
-    for entry in store.list(JobKeys(id).commit_prefix):
-        found = parse_shard(entry.key)
-        if found:
-            shard, retry = found
-            newest[shard] = max(retry, newest.get(shard, 0))
-    return newest
-
-
-def read_commit(store: ObjectStore, id: str, shard: int, retry: int = 0) -> ShardCommit:
-    """Return the commit of a shard; raises ObjectNotFound."""
-    return ShardCommit.model_validate_json(store.get(JobKeys(id).commit(shard, retry)))
-
-
-def read_retries(store: ObjectStore, id: str) -> list[Retry]:
-    """Return the job's retries, oldest first."""
-    return [Retry.model_validate_json(store.get(e.key)) for e in store.list(JobKeys(id).retry_prefix)]
-
-
-def required_retries(retries: list[Retry]) -> dict[int, int]:
-    """Return the number of the last retry that names each shard, for the shards that were retried."""
-    return {shard: retry.number for retry in retries for shard in retry.shards}
-
-
 def status(backend: Backend, id: str) -> Status:
     """Return the status of a job, from the ledger if it is there, else from the bucket; raises UnknownJob."""
-    live = backend.ledger.status(id)
-    if live is not None and not live.ended:
-        return live
-    return read_end(backend.store, id) or live or rebuild(backend, id)
+    while True:
+        live = backend.ledger.status(id)
+        if live is not None and not live.ended:
+            return live
+        now = read_standing(backend.store, id)
+        if now.end is not None:
+            return now.end
+        run = backend.ledger.run(id)
+        if live is None or run < now.run:
+            return rebuild(backend, id)
+        if backend.ledger.status(id) == live:
+            return live  # the end found no room in a full bucket, so only the ledger has it
 
 
-def close(backend: Backend, id: str, state: State, reason: str = "", **details: Any) -> Status:
-    """End a job: write its final status, then remove it from the active jobs, then update the ledger."""
-    keys = JobKeys(id)
+def close(
+    backend: Backend, id: str, state: State, reason: str = "", *, run: int | None = None, **details: Any
+) -> Status:
+    """End a run of a job, the newest one unless told; return the end that stands, which may be another's.
+
+    The bucket decides: the end is written only if absent, and all that follows from it is derived from what stands.
+    """
+    end = write_end(backend, id, state, reason, run=run, **details)
+    settle(backend, id)
+    return end
+
+
+def write_end(
+    backend: Backend, id: str, state: State, reason: str = "", *, run: int | None = None, **details: Any
+) -> Status:
+    """Do the first half of `close`: decide the end of a run. `settle` does the second."""
     spec, created_at = _read_envelope(backend.store, id)
     now = backend.ledger.status(id) or Status(id=id, kind=spec.kind, state=state, created_at=created_at)
     final = now.model_copy(
@@ -175,33 +168,50 @@ def close(backend: Backend, id: str, state: State, reason: str = "", **details: 
             **details,
         }
     )
-    backend.store.put(keys.end, final.to_json())
-    if state == "succeeded":
-        backend.store.put(keys.success, b"")
-    backend.store.delete(keys.active)
-    backend.ledger.end(id, state, reason)
-    return final
+    run = read_standing(backend.store, id).run if run is None else run
+    return ends.write_end(backend.store, id, run, final)
 
 
-def settle(backend: Backend, id: str) -> None:
-    """Complete a `close` that was interrupted; do nothing for a job that has not ended."""
-    end = read_end(backend.store, id)
-    if end is not None:
-        backend.store.delete(JobKeys(id).active)
-        backend.ledger.end(id, end.state, end.reason or "")
+def settle(backend: Backend, id: str) -> Standing:
+    """Make everything that depends on the end agree with what stands in the bucket, the ledger last.
+
+    It completes a `close` that was interrupted, and does no harm at any other time.
+    """
+    now = ends.publish(backend.store, read_spec(backend.store, id))
+    if now.end is not None:
+        backend.ledger.end(id, now.end.state, now.end.reason or "", run=now.run)
+    return now
 
 
-def reopen(backend: Backend, id: str) -> Status:
-    """Continue a job that ended or got stuck, from what the bucket holds."""
-    keys = JobKeys(id)
-    spec = read_spec(backend.store, id)
-    backend.store.put(keys.active, b"")
-    backend.store.delete(keys.success)
-    backend.store.delete(keys.end)
+def cancel(backend: Backend, id: str) -> Status:
+    """Cancel a job, and return its end; raises JobConflict if it has ended otherwise, perhaps just now."""
+    now = read_standing(backend.store, id)
+    end = now.end or close(backend, id, "canceled", run=now.run)
+    if end.state != "canceled":
+        raise JobConflict(f"The job {id} has {end.state} already; there is nothing to cancel.")
+    return end
+
+
+def reopen(backend: Backend, id: str, found: Standing | None = None, retry: Retry | None = None) -> Status:
+    """Continue a job that ended or got stuck, from what the bucket holds.
+
+    `found` is where it stood when that was decided. If it had ended, this opens its next run, unless somebody else did
+    meanwhile: a `retry`, which asks for other shards, then raises JobConflict.
+    """
+    store, keys = backend.store, JobKeys(id)
+    spec = read_spec(store, id)
+    found = found or read_standing(store, id)
+    if found.end is not None:
+        # First, so that the reconciler finds the run if this process dies.
+        store.put(keys.active, b"")
+        if not ends.open_run(store, id, found.run + 1, retry) and retry is not None:
+            ends.publish(store, spec)
+            raise JobConflict(f"Somebody else has just taken up {id}; follow it with `imagemill follow {id}`.")
     if kind_of(spec).page == "when asked for":
-        # It shows outdated rows. Deleted after the end: a worker that writes the page checks for the end last.
-        backend.store.delete(keys.report)
-    backend.ledger.forget(id)
+        # It shows outdated rows. Deleted after the run is open: a worker that writes the page looks at the end last.
+        store.delete(keys.report)
+    if ends.publish(store, spec).end is None:
+        backend.ledger.forget(id)
     return rebuild(backend, id)
 
 
@@ -210,37 +220,44 @@ def rebuild(backend: Backend, id: str) -> Status:
 
     It is safe while workers run, because a commit counts once however often it is reported.
     """
-    store, ledger, keys = backend.store, backend.ledger, JobKeys(id)
-    spec, created_at = _read_envelope(store, id)
-    end = read_end(store, id)
+    spec, created_at = _read_envelope(backend.store, id)
+    while True:
+        now = read_standing(backend.store, id)
+        _replay(backend, spec, _seconds(created_at), now)
+        if now.end is not None:
+            backend.ledger.end(id, now.end.state, now.end.reason or "", run=now.run)
+        # Whoever ended the run meanwhile may have found no entry to end.
+        if read_standing(backend.store, id) == now:
+            break
+    if now.end is not None:
+        return now.end
+    found = backend.ledger.status(id)
+    return found or Status(id=id, kind=spec.kind, state="queued", created_at=created_at)
+
+
+def _replay(backend: Backend, spec: Spec, created: float, now: Standing) -> None:
+    """Create a ledger entry, tell it what the bucket holds, and open it if the run is open."""
+    store, ledger, id = backend.store, backend.ledger, spec.id
     retries = read_retries(store, id)
-    ledger.create(spec, _seconds(created_at), rebuild=True, retry=len(retries))
+    ledger.create(spec, created, rebuild=True, retry=retries.number, run=now.run)
     plan = read_plan(store, id)
     if plan is None and kind_of(spec).runs_while_planned:
         shard_size = cast("Classify", spec).shard_size
-        for entry in store.list(keys.plan_prefix):
+        for entry in store.list(JobKeys(id).plan_prefix):
             found = parse_shard(entry.key)
             if found:
                 ledger.planned(id, found[0], shard_size)
     elif plan is not None:
         limit = spec.error_limit(plan.items)
         ledger.complete(id, shards=plan.shards, items=plan.items, error_limit=limit, skipped=plan.skipped)
-    required = required_retries(retries)
-    # Halves before the shard they came from, so that a finished half is not queued again.
-    for shard, retry in sorted(commit_keys(store, id).items(), reverse=True):
-        if retry >= required.get(shard, 0):
-            commit = read_commit(store, id, shard, retry)
-            step = ledger.commit(id, shard, commit.ok, commit.errors, commit.split)
+    for commit in iter_commits(store, id):
+        if commit.retry >= retries.required.get(commit.shard, 0):
+            step = ledger.commit(id, commit.shard, commit.ok, commit.errors, commit.split)
             backend.queues.run(step.kind, id, step.queue)
-    if end is not None:
-        ledger.end(id, end.state, end.reason or "")
-        return end
-    backend.follow_up(id, ledger.open(id))
-    if plan is None and not source_kind(spec.source.kind).packed_by_producer:
-        backend.queues.plan(id)
-    found_now = ledger.status(id)
-    assert found_now is not None, "the entry was just written"
-    return found_now
+    if now.end is None:
+        backend.follow_up(id, ledger.open(id))
+        if plan is None and not source_kind(spec.source.kind).packed_by_producer:
+            backend.queues.plan(id)
 
 
 def _seconds(iso_time: str) -> float:

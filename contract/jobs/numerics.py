@@ -8,6 +8,7 @@ keeps. It knows no device: workers say what they can in their heartbeat.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import cast
 
 from pydantic import Field
@@ -15,8 +16,8 @@ from pydantic import Field
 from contract.backend.ledger import Worker
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, ObjectNotFound
+from contract.jobs.commits import iter_listed, read_commit
 from contract.jobs.kinds import kind_of
-from contract.jobs.lifecycle import commit_keys, read_commit
 from contract.jobs.specs import AnySpec
 from contract.keys import JobKeys
 from contract.records import Computed, Precision, Record
@@ -113,8 +114,8 @@ def decide_class(store: ObjectStore, spec: AnySpec, capabilities: Capabilities) 
     found = read_class(store, job)
     if found is None:
         asked = asked_precision(spec)
-        for shard, retry in sorted(commit_keys(store, job).items())[:1]:
-            if (before := read_commit(store, job, shard, retry).precision) in ("fp32", "bf16"):
+        for first in islice(iter_listed(store, job), 1):
+            if (before := read_commit(store, job, first.shard, first.retry).precision) in ("fp32", "bf16"):
                 asked = cast("Precision", before)
         decided = capabilities.best(asked)
         if decided.precision not in capabilities.precisions:

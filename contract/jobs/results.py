@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -18,28 +17,12 @@ from contract.data.items import Item, parse_s3, read_manifest
 from contract.data.label_rows import ERROR
 from contract.data.parquet import read_table
 from contract.errors import ObjectDamaged
-from contract.jobs.lifecycle import commit_keys, read_commit
+from contract.jobs.commits import iter_commits
 from contract.jobs.status import ShardCommit
 from contract.keys import JobKeys
 
 Row = dict[str, Any]
 """One row, with the columns of `contract.data.label_rows`."""
-
-_THREADS = 16
-_AHEAD = 256  # commits
-
-
-def read_commits(store: ObjectStore, job: str) -> list[ShardCommit]:
-    """Return the newest commit of every shard, bisected ones included, in shard order."""
-    return list(iter_commits(store, job))
-
-
-def iter_commits(store: ObjectStore, job: str) -> Iterator[ShardCommit]:
-    """Yield what `read_commits` returns, without holding it all: commits of two million rows take 100 MB."""
-    newest = sorted(commit_keys(store, job).items())
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for start in range(0, len(newest), _AHEAD):
-            yield from pool.map(lambda found: read_commit(store, job, *found), newest[start : start + _AHEAD])
 
 
 def tables(store: ObjectStore, job: str, *, failed: bool = False) -> Iterator[tuple[ShardCommit, pa.Table]]:

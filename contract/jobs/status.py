@@ -63,6 +63,15 @@ class Retry(Record):
     shards: tuple[int, ...]
 
 
+class RunStart(Record):
+    """What opens a run of a job after its first. The object is written only if absent, so one caller opens it."""
+
+    run: int
+    opened_at: str
+    token: str = Field(description="Tells a caller whose answer was lost that the object is its own.")
+    retry: Retry | None = Field(default=None, description="What `imagemill retry` runs again; null for a `resume`.")
+
+
 class Shards(Record):
     """Shards by state."""
 

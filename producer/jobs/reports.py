@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from contract import keys
 from contract.errors import JobConflict, ObjectNotFound, RedisUnavailable, ServiceUnavailable
+from contract.jobs.ends import read_end
 from contract.jobs.kinds import kind_of
-from contract.jobs.lifecycle import Backend, read_end, read_spec
+from contract.jobs.lifecycle import Backend, read_spec
 from contract.jobs.specs import Spec
 
 _POLL_SECONDS = 0.5

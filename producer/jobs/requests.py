@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar, cast
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, InvalidSource, JobConflict
 from contract.jobs import lifecycle
+from contract.jobs.ends import read_end
 from contract.jobs.kinds import kind_of
 from contract.jobs.options import (
     COMMANDS,
@@ -148,7 +149,7 @@ def _verify(options: VerifyOptions, store: ObjectStore, _: Settings) -> Request[
             f"{made.id} was made of other images ({made.source.label}), which its records do not hold; run its "
             "command again as a new job, and compare."
         )
-    if lifecycle.read_end(store, made.id) is None:
+    if read_end(store, made.id) is None:
         raise JobConflict(f"The job {made.id} has not ended; follow it to its end, then verify it.")
     model = Registry(store).get(made.model).ref
     pinned = {"job": made.id, "model": model, "weights_sha256": cast("SampledSpec", made).weights_sha256}

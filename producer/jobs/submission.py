@@ -17,10 +17,11 @@ from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
 from contract.errors import InvalidInput, InvalidSource, JobConflict, ObjectNotFound, UnknownJob
 from contract.jobs import lifecycle, templates
+from contract.jobs.commits import iter_commits, read_retries
+from contract.jobs.ends import read_end, read_standing
 from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend
 from contract.jobs.numerics import check_workers
-from contract.jobs.results import read_commits
 from contract.jobs.sources import source_kind
 from contract.jobs.specs import AnySpec, Classify, Source
 from contract.jobs.status import Retry, Status
@@ -91,7 +92,7 @@ def begin(
     elif isinstance(found, images.Packed) and not known and not while_planned:
         upload(patient.store, keys, found, max_bytes=max_bytes, progress=progress or _silent)
     lifecycle.submit(backend, spec)
-    if isinstance(found, images.Packed) and while_planned and lifecycle.read_end(backend.store, spec.id) is None:
+    if isinstance(found, images.Packed) and while_planned and read_end(backend.store, spec.id) is None:
         _pack(patient, spec, found, max_bytes, progress)
 
 
@@ -101,14 +102,14 @@ def resume(backend: Backend, patient: Backend, job: str, *, max_bytes: int, prog
     Raises JobConflict if the job succeeded or the folder has changed, and InvalidSource if the folder is elsewhere.
     """
     spec = lifecycle.read_spec(backend.store, job)
-    end = lifecycle.read_end(backend.store, job)
-    if end is not None and end.state == "succeeded":
+    found = read_standing(backend.store, job)
+    if found.end is not None and found.end.state == "succeeded":
         raise JobConflict(
             f"The job {job} has succeeded; there is nothing to resume. "
             f"`imagemill retry {job}` runs failed images again."
         )
     rest = _unpacked(backend.store, spec)
-    lifecycle.reopen(backend, job)
+    lifecycle.reopen(backend, job, found)
     if rest is not None:
         _pack(patient, spec, rest, max_bytes, progress)
 
@@ -117,18 +118,17 @@ def retry(backend: Backend, job: str) -> Status:
     """Run the failed images of an ended job again; raises JobConflict if it has not ended or nothing failed."""
     store = backend.store
     lifecycle.read_classify(store, job)
-    if lifecycle.read_end(store, job) is None:
+    found = read_standing(store, job)
+    if found.end is None:
         raise JobConflict(f"The job {job} has not ended; follow it to its end, or cancel it, then retry.")
     plan = lifecycle.read_plan(store, job)
     if plan is None:
         raise JobConflict(f"The job {job} ended before it was planned; use `imagemill resume {job}`.")
-    shards = unfinished(read_commits(store, job), plan.shards)
+    shards = unfinished(iter_commits(store, job), plan.shards)
     if not shards:
         raise JobConflict(f"No image of {job} failed; there is nothing to retry.")
-    number = 1 + max((retry.number for retry in lifecycle.read_retries(store, job)), default=0)
-    if not store.put_if_absent(JobKeys(job).retry(number), Retry(number=number, shards=tuple(shards)).to_json()):
-        raise JobConflict(f"Somebody else is retrying {job} right now; follow it with `imagemill follow {job}`.")
-    return lifecycle.reopen(backend, job)
+    number = 1 + read_retries(store, job).number
+    return lifecycle.reopen(backend, job, found, Retry(number=number, shards=tuple(shards)))
 
 
 def _known(store: ObjectStore, spec: AnySpec, *, another_spelling: bool) -> tuple[AnySpec, bool]:

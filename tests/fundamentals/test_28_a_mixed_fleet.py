@@ -8,8 +8,8 @@ import pytest
 
 from contract.errors import InvalidInput
 from contract.jobs import lifecycle
+from contract.jobs.commits import iter_commits
 from contract.jobs.numerics import read_class
-from contract.jobs.results import read_commits
 from contract.jobs.specs import Generate
 from contract.jobs.status import ShardCommit, Status
 from producer import Client
@@ -35,7 +35,7 @@ def client(mill: Mill) -> Client:
 
 def commits(client: Client, job: Status) -> list[ShardCommit]:
     assert job.state == "succeeded", job.reason
-    return read_commits(client.backend.store, job.id)
+    return list(iter_commits(client.backend.store, job.id))
 
 
 def test_a_precision_that_one_worker_lacks_is_left_to_another(mill: Mill, client: Client) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from contract.backend.broker import make_app
-from contract.jobs.lifecycle import Backend, read_end
+from contract.jobs.ends import read_end
+from contract.jobs.lifecycle import Backend
 from contract.settings import Settings
 from tests.worker.conftest import Jobs
 from worker.process import Process

@@ -13,7 +13,8 @@ from datetime import datetime
 
 from contract.errors import ImagemillError, ObjectNotFound
 from contract.jobs import results
-from contract.jobs.lifecycle import Backend, read_classify, read_end
+from contract.jobs.ends import read_end
+from contract.jobs.lifecycle import Backend, read_classify
 from contract.keys import JobKeys
 from worker.classify import thumbnails
 from worker.classify.sections import sections

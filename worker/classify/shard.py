@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from contract.data.items import Item, parse_s3, read_manifest, write_manifest
 from contract.data.label_rows import ERROR
 from contract.errors import ObjectNotFound, ServiceUnavailable, WorkerKilled
-from contract.jobs.lifecycle import Backend, read_commit, read_plan, read_retries, required_retries
+from contract.jobs.commits import read_commit, read_retries
+from contract.jobs.lifecycle import Backend, read_plan
 from contract.jobs.specs import Classify
 from contract.jobs.status import ShardCommit
 from contract.keys import JobKeys, child_shards, shard_stem
@@ -55,7 +56,7 @@ class ClassifyWork(ShardWork[Classify]):
     def retry_of(self, job: str, shard: int) -> int:
         if not self.backend.ledger.retry_number(job):
             return 0
-        return required_retries(read_retries(self.backend.store, job)).get(shard, 0)
+        return read_retries(self.backend.store, job).required.get(shard, 0)
 
     def may_break_the_device(self) -> bool:
         return self.models.on_accelerator()

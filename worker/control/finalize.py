@@ -1,139 +1,143 @@
-"""End jobs whose shards are done: counts from the commits, summary, `labels.csv`, and `_SUCCESS` last.
+"""End jobs whose shards are done: count the commits, decide the end, then write what is derived from it.
 
-The record of a kind in `contract.jobs.kinds` names its finalizer. What takes torch is handed to a worker.
+The record of a kind in `contract.jobs.kinds` names its finalizer. What takes torch is handed to a worker. A finalizer
+works under a lock that it renews, holds counters and no commits, and may be stopped or killed anywhere: the next one
+starts over, and the first end that is written counts.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import logging
-from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
+from contract.backend.lock import Lock
 from contract.data.items import parse_s3
+from contract.errors import ImagemillError, LockLost, ServiceUnavailable, StoreFull
 from contract.import_paths import load
+from contract.jobs.commits import Tally, iter_commits, read_retries, remove_superseded
+from contract.jobs.ends import read_standing
 from contract.jobs.kinds import kind_of
-from contract.jobs.lifecycle import (
-    Backend,
-    close,
-    commit_keys,
-    read_commit,
-    read_end,
-    read_plan,
-    read_retries,
-    read_spec,
-    reopen,
-    required_retries,
-    settle,
-)
+from contract.jobs.lifecycle import Backend, close, read_plan, read_spec, reopen, settle
 from contract.jobs.specs import Classify, Evaluate, ImagesSpec, Spec, Train, Verify
-from contract.jobs.status import Plan, ShardCommit
-from contract.keys import QUEUE_GENERATE, JobKeys
+from contract.jobs.status import Plan, Shards
+from contract.keys import QUEUE_GENERATE
 
 log = logging.getLogger(__name__)
 
 _LOCK_SECONDS = 120.0
 
 
-def finalize(backend: Backend, job: str) -> None:
+@dataclass(frozen=True)
+class Ending:
+    """What a finalizer ends: one run of a job, under a lock."""
+
+    backend: Backend
+    run: int
+    lock: Lock
+
+    def close(self, job: str, state: Any, reason: str = "", **details: Any) -> None:
+        """End the run, unless it has ended; raises LockLost if another finalizer may be at work."""
+        bucket, _ = parse_s3(read_spec(self.backend.store, job).output)
+        if state == "succeeded" and not self.backend.store.bucket_exists(bucket):
+            state, reason = "failed", f"The bucket {bucket!r} for the results is gone; restore it, then retry {job}."
+        if not self.lock.renew():
+            raise LockLost(f"Another controller finalizes {job}.")
+        close(self.backend, job, state, reason, run=self.run, **details)
+
+
+def finalize(backend: Backend, job: str, lock_seconds: float = _LOCK_SECONDS) -> None:
     """End a job whose shards are done. It is safe to run twice."""
-    with backend.ledger.lock("finalize", job, _LOCK_SECONDS) as lock:
+    with backend.ledger.lock("finalize", job, lock_seconds) as lock:
         if lock is None or backend.ledger.state(job) != "finalizing":
             return
-        if read_end(backend.store, job) is not None:
-            settle(backend, job)
-            return
-        spec = read_spec(backend.store, job)
-        load(kind_of(spec).finalize)(backend, spec)
+        now = read_standing(backend.store, job)
+        ending = Ending(backend, now.run, lock)
+        try:
+            spec = read_spec(backend.store, job)
+            if now.end is None:
+                load(kind_of(spec).finalize)(ending, spec)
+            elif kind_of(spec).makes == "images" and now.end.labels is not None:
+                _send(backend, job)  # its finalizer died before the summary
+            else:
+                settle(backend, job)
+        except LockLost as error:
+            log.info("%s", error)
+        except (ServiceUnavailable, StoreFull):
+            raise  # the reconciler sends it again
+        except ImagemillError as error:
+            ending.close(job, "failed", str(error))
 
 
-def _committed(backend: Backend, spec: Spec) -> tuple[Plan, list[ShardCommit]] | None:
-    """Return the plan and each shard's newest commit, or None if the bucket lacks some: then the job is reopened.
+def _committed(ending: Ending, spec: Spec) -> tuple[Plan, Tally] | None:
+    """Count the commits; return the plan and the counts, or None if the bucket lacks some: then the job goes on.
 
     Commits may be missing if the error budget is exceeded: the job then ends with what there is.
     """
-    store, job = backend.store, spec.id
-    plan, newest = read_plan(store, job), commit_keys(store, job)
-    commits = [read_commit(store, job, shard, retry) for shard, retry in sorted(newest.items())]
+    store, job = ending.backend.store, spec.id
+    plan = read_plan(store, job)
     if plan is not None:
-        over_budget = sum(commit.errors for commit in commits) > spec.error_limit(plan.items)
-        if over_budget or not _missing(backend, job, plan, commits):
-            return plan, commits
+        tally = Tally(plan.shards, read_retries(store, job).required)
+        for commit in iter_commits(store, job):
+            if not ending.lock.held:
+                raise LockLost(f"Another controller finalizes {job}.")
+            tally.add(commit)
+        if tally.complete or tally.current_errors > spec.error_limit(plan.items):
+            return plan, tally
     log.warning("The ledger says that %s is done, but the bucket lacks commits; the ledger is rebuilt", job)
-    reopen(backend, job)
+    reopen(ending.backend, job)
     return None
 
 
-def hand_over(backend: Backend, spec: ImagesSpec) -> None:
+def hand_over(ending: Ending, spec: ImagesSpec) -> None:
     """Have a worker end a job that generates images."""
     # Every tick comes here until the job has ended, and need not read every commit each time.
-    if not _handed_over(backend, spec.id) and _committed(backend, spec) is not None:
-        backend.queues.finish(spec.id)
+    if not _handed_over(ending.backend, spec.id) and _committed(ending, spec) is not None:
+        ending.backend.queues.finish(spec.id)
 
 
-def end_labels(backend: Backend, spec: Classify) -> None:
-    """End a job that labels: delete rows that a retry replaced, write `labels.csv` and the summary."""
-    found = _committed(backend, spec)
+def end_labels(ending: Ending, spec: Classify) -> None:
+    """End a job that labels, and delete rows that a retry replaced."""
+    found = _committed(ending, spec)
     if found is None:
         return
-    plan, commits = found
-    store, job = backend.store, spec.id
-    ok, errors = sum(m.ok for m in commits), sum(m.errors for m in commits)
-    codes: Counter[str] = Counter()
-    labels: Counter[str] = Counter()
-    for commit in commits:
-        codes.update(commit.error_codes)
-        labels.update(commit.labels)
-    _remove_superseded(backend, job, commits)
-    bucket, prefix = parse_s3(spec.output)
-    ranked = dict(labels.most_common())
-    store.put(f"{prefix}labels.csv", _csv(ranked), bucket=bucket)
+    plan, tally = found
+    store = ending.backend.store
+    if tally.earlier:
+        remove_superseded(store, spec.id, lambda output: _delete(ending.backend, output))
     counts: dict[str, Any] = {
-        "ok": ok,
-        "errors": errors,
-        "done": ok + errors,
-        "error_codes": dict(codes),
-        "labels": ranked,
-    }
-    status = backend.ledger.status(job)
-    summary = {
-        "id": job,
-        "model": spec.model,
-        "source": spec.source.label,
         "total": plan.items,
         "skipped": plan.skipped,
-        **counts,
-        "shards": len(commits),
-        "created_at": status.created_at if status else None,
-        "started_at": status.started_at if status else None,
+        "ok": tally.ok,
+        "errors": tally.errors,
+        "done": tally.ok + tally.errors,
+        "shards": Shards(total=plan.shards + 2 * tally.splits, done=tally.shards),
+        "error_codes": dict(tally.error_codes),
+        "labels": dict(tally.labels.most_common()),
     }
-    store.put(f"{prefix}summary.json", json.dumps(summary, indent=1, ensure_ascii=False).encode(), bucket=bucket)
-    if errors > spec.error_limit(plan.items):
-        reason = f"{errors:,} of {plan.items:,} images failed, more than --max-errors {spec.max_errors} allows."
-        close(backend, job, "failed", reason, **counts)
-    elif ok + errors != plan.items:
-        reason = f"The shards hold {ok + errors:,} rows and the plan {plan.items:,} items; start a new job."
-        close(backend, job, "failed", reason, **counts)
+    if tally.errors > spec.error_limit(plan.items):
+        allowed = f"more than --max-errors {spec.max_errors} allows"
+        ending.close(spec.id, "failed", f"{tally.errors:,} of {plan.items:,} images failed, {allowed}.", **counts)
+    elif tally.ok + tally.errors != plan.items:
+        rows = tally.ok + tally.errors
+        reason = f"The shards hold {rows:,} rows and the plan {plan.items:,} items; start a new job."
+        ending.close(spec.id, "failed", reason, **counts)
     else:
-        store.put(f"{prefix}_SUCCESS", b"", bucket=bucket)
-        close(backend, job, "succeeded", **counts)
+        ending.close(spec.id, "succeeded", **counts)
 
 
-def end_single(backend: Backend, spec: Train | Evaluate | Verify) -> None:
+def end_single(ending: Ending, spec: Train | Evaluate | Verify) -> None:
     """End a job of one shard, whose result is complete already."""
-    found = _committed(backend, spec)
-    if found is None:
+    if _committed(ending, spec) is None:
         return
-    (commit,) = found[1]
-    bucket, prefix = parse_s3(spec.output)
+    (commit,) = iter_commits(ending.backend.store, spec.id)
     figures: dict[str, Any] = {"model": commit.model or spec.model, "metrics": commit.metrics}
-    summary = {"id": spec.id, "source": spec.source.label, **figures}
-    backend.store.put(
-        f"{prefix}summary.json", json.dumps(summary, indent=1, ensure_ascii=False).encode(), bucket=bucket
-    )
-    close(backend, spec.id, "succeeded", ok=commit.ok, done=commit.ok, error_codes=commit.error_codes, **figures)
+    ending.close(spec.id, "succeeded", ok=commit.ok, done=commit.ok, error_codes=commit.error_codes, **figures)
+
+
+def _delete(backend: Backend, output: str) -> None:
+    bucket, key = parse_s3(output)
+    backend.store.delete(key, bucket=bucket)
 
 
 def _handed_over(backend: Backend, job: str) -> bool:
@@ -141,30 +145,6 @@ def _handed_over(backend: Backend, job: str) -> bool:
     return backend.ledger.locked("finish", job) or (job,) in backend.ledger.messages((QUEUE_GENERATE,), 0)
 
 
-def _missing(backend: Backend, job: str, plan: Plan, commits: list[ShardCommit]) -> bool:
-    """Return whether a planned shard, or half of a bisected one, lacks a commit, or that of its last retry."""
-    newest = {commit.shard: commit.retry for commit in commits}
-    wanted = {*range(plan.shards), *(half for commit in commits for half in commit.split or ())}
-    required = required_retries(read_retries(backend.store, job))
-    return any(newest.get(shard, -1) < required.get(shard, 0) for shard in wanted)
-
-
-def _remove_superseded(backend: Backend, job: str, commits: list[ShardCommit]) -> None:
-    """Delete the outputs that a retry replaced, so that `out/*.parquet` holds each row once."""
-    for commit in commits:
-        for earlier in range(commit.retry):
-            key = JobKeys(job).commit(commit.shard, earlier)
-            if backend.store.exists(key):
-                old = read_commit(backend.store, job, commit.shard, earlier)
-                if old.output:
-                    bucket, output = parse_s3(old.output)
-                    backend.store.delete(output, bucket=bucket)
-                backend.store.delete(key)
-
-
-def _csv(labels: dict[str, int]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["label", "images"])
-    writer.writerows(labels.items())
-    return text.getvalue().encode()
+def _send(backend: Backend, job: str) -> None:
+    if not _handed_over(backend, job):
+        backend.queues.finish(job)

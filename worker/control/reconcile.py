@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 
 from contract.errors import InvalidInput, UnknownJob
+from contract.jobs.ends import Standing, read_standing
 from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend, active_jobs, read_spec, rebuild, settle
 from contract.jobs.status import ENDED
@@ -17,6 +18,11 @@ from contract.settings import Settings
 from worker.control.fire_schedules import Clock, fire, utc_now
 
 log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 60.0
+"""How often the bucket is asked whether a running job has ended: whoever ended it may have died before the ledger."""
+_REBUILD_SECONDS = 60.0
+"""A rebuild whose process died is taken up after this long."""
 
 
 def tick(backend: Backend, settings: Settings, now: Clock = utc_now) -> None:
@@ -52,11 +58,22 @@ def _reconcile(backend: Backend, settings: Settings, job: str) -> list[int]:
         _rebuild(backend, job)
         return []
     if state in ENDED:
-        settle(backend, job)
+        now = settle(backend, job)
+        if now.end is None and now.run > ledger.run(job):
+            log.warning("%s was resumed and Redis does not know; its ledger entry is rebuilt", job)
+            _rebuild(backend, job)
         return []
     kind_of(ledger.kind(job) or read_spec(backend.store, job))
     if state == "finalizing":
-        backend.queues.finalize(job)
+        if not ledger.locked("finalize", job):
+            backend.queues.finalize(job)
+        return []
+    if ledger.once_in(_LOOK_SECONDS, f"standing:{job}") and read_standing(backend.store, job) != Standing(
+        ledger.run(job), None
+    ):
+        log.warning("The bucket and Redis disagree about %s; its ledger entry is rebuilt", job)
+        _rebuild(backend, job)
+        settle(backend, job)
         return []
     step = ledger.lapsed(job)
     if step.state == "rebuilding":
@@ -82,9 +99,13 @@ def _requeue(backend: Backend, settings: Settings, late: dict[str, list[int]]) -
 
 
 def _rebuild(backend: Backend, job: str) -> None:
-    try:
-        rebuild(backend, job)
-    except UnknownJob:
-        log.warning("%s has no spec in the bucket; it is dropped", job)
-        backend.store.delete(JobKeys(job).active)
-        backend.ledger.drop(job)
+    """Rebuild the ledger entry, unless an earlier tick still does: that of a large job takes minutes."""
+    with backend.ledger.lock("rebuild", job, _REBUILD_SECONDS) as lock:
+        if lock is None:
+            return
+        try:
+            rebuild(backend, job)
+        except UnknownJob:
+            log.warning("%s has no spec in the bucket; it is dropped", job)
+            backend.store.delete(JobKeys(job).active)
+            backend.ledger.drop(job)

@@ -18,8 +18,9 @@ from typing import Any, Generic, TypeVar
 
 from contract.backend.ledger import Step
 from contract.errors import ImagemillError, JobFailed, ObjectNotFound
+from contract.jobs.commits import read_commit
 from contract.jobs.kinds import JobKind
-from contract.jobs.lifecycle import Backend, read_commit, read_spec
+from contract.jobs.lifecycle import Backend, read_spec
 from contract.jobs.numerics import Needs
 from contract.jobs.specs import AnySpec
 from contract.jobs.status import ShardCommit

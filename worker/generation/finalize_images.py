@@ -22,9 +22,10 @@ from contract.data.items import parse_s3
 from contract.data.provenance import provenance
 from contract.errors import ImagemillError, ServiceUnavailable
 from contract.import_paths import load
+from contract.jobs.commits import count_commits
+from contract.jobs.ends import read_standing
 from contract.jobs.kinds import kind_of
-from contract.jobs.lifecycle import Backend, close, read_images
-from contract.jobs.results import read_commits
+from contract.jobs.lifecycle import Backend, close, read_images, settle, write_end
 from contract.jobs.specs import ImagesSpec
 from contract.keys import JobKeys
 from worker.execution.model_cache import Models
@@ -98,10 +99,9 @@ class ImagesFinalizer:
             "created_at": status.created_at if status else None,
             "started_at": status.started_at if status else None,
         }
+        run = read_standing(store, spec.id).run
         if self.backend.ledger.state(spec.id) != "finalizing":
             raise LockLostError
-        store.put(f"{prefix}summary.json", json.dumps(summary, indent=1, ensure_ascii=False).encode(), bucket=bucket)
-        store.put(f"{prefix}{CARD}", card(spec, stats, WEBDATASET).encode(), bucket=bucket)
         metrics = self.report(spec)(spec, stats)
         details: dict[str, Any] = {
             "total": stats.candidates + left_out.total(),
@@ -112,12 +112,15 @@ class ImagesFinalizer:
             "labels": accepted,
             "metrics": {"accepted": float(stats.accepted), **metrics},
         }
-        if short:
-            reason = f"After {stats.candidates:,} candidates {'; '.join(short)}; these images are kept."
-            close(self.backend, spec.id, "failed", reason, **details)
+        reason = f"After {stats.candidates:,} candidates {'; '.join(short)}; these images are kept." if short else ""
+        end = write_end(self.backend, spec.id, "failed" if short else "succeeded", reason, run=run, **details)
+        if end.labels is not None:  # else it was canceled first
+            written = json.dumps(summary, indent=1, ensure_ascii=False).encode()
+            store.put(f"{prefix}summary.json", written, bucket=bucket)
+            store.put(f"{prefix}{CARD}", card(spec, stats, WEBDATASET).encode(), bucket=bucket)
+        settle(self.backend, spec.id)
+        if end.state != "succeeded":
             return
-        store.put(f"{prefix}_SUCCESS", b"", bucket=bucket)
-        close(self.backend, spec.id, "succeeded", **details)
         for entry in list(store.list(JobKeys(spec.id).candidate_prefix)):
             store.delete(entry.key)
 
@@ -126,7 +129,7 @@ def _left_out(store: ObjectStore, spec: ImagesSpec) -> Counter[str]:
     """Count the source images that could not be read, by error code; images drawn from a seed have none."""
     if kind_of(spec).seeded:
         return Counter()
-    return sum((Counter(commit.error_codes) for commit in read_commits(store, spec.id)), Counter[str]())
+    return count_commits(store, spec.id, 0).error_codes
 
 
 class LockLostError(Exception):

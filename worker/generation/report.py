@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from contract.data import dataset_stats, image_index
 from contract.data.provenance import provenance
 from contract.errors import ObjectNotFound
-from contract.jobs.lifecycle import Backend, read_commit
+from contract.jobs.commits import read_commit
+from contract.jobs.lifecycle import Backend
 from contract.jobs.results import committed
 from contract.jobs.specs import Generate, Synthesize
 from contract.jobs.status import ShardCommit

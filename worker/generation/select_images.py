@@ -22,7 +22,7 @@ from contract.backend.lock import Lock
 from contract.data import image_index
 from contract.data.image_index import SUFFIX
 from contract.data.items import parse_s3
-from contract.jobs.lifecycle import read_commit
+from contract.jobs.commits import read_commit
 from contract.jobs.results import committed
 from contract.jobs.specs import Synthesize
 from contract.jobs.status import Plan

@@ -16,6 +16,7 @@ from contract.data.dataset_stats import DatasetStats, count
 from contract.data.image_index import shards
 from contract.errors import JobConflict
 from contract.jobs import lifecycle
+from contract.jobs.ends import read_end
 from contract.jobs.specs import ImagesSpec
 from producer.exports.formats import IMAGES, find
 from producer.exports.images.accepted import ImageSet
@@ -48,7 +49,7 @@ def export(store: ObjectStore, job: str, format: str, folder: Path, progress: On
     """
     exporter = cast(ImageExporter, find(IMAGES, format).load())
     spec = lifecycle.read_images(store, job)
-    end = lifecycle.read_end(store, job)
+    end = read_end(store, job)
     if end is None:
         raise JobConflict(f"The job {job} has not ended; follow it with `imagemill follow {job}`, then export it.")
     stats = count(index for _, index in shards(store, spec))

@@ -17,7 +17,8 @@ from PIL import Image
 
 from contract.data.label_rows import schema
 from contract.errors import JobConflict
-from contract.jobs.lifecycle import Backend, close, read_end, reopen
+from contract.jobs.ends import read_end
+from contract.jobs.lifecycle import Backend, close, reopen
 from contract.jobs.specs import Classify
 from contract.jobs.status import Retry, ShardCommit
 from contract.keys import JobKeys

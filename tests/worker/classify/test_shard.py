@@ -10,7 +10,9 @@ import pytest
 
 from contract.data.items import Item, parse_s3, read_manifest, write_manifest
 from contract.errors import ModelError, StoreUnavailable
-from contract.jobs.lifecycle import Backend, read_commit, read_end, reopen
+from contract.jobs.commits import read_commit
+from contract.jobs.ends import read_end
+from contract.jobs.lifecycle import Backend, reopen
 from contract.jobs.specs import Classify
 from contract.jobs.status import Retry
 from contract.keys import JobKeys, child_shards

@@ -514,14 +514,14 @@ def test_a_store_that_is_away_for_a_moment_loses_no_tick(
     backend: Backend, settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(backend)
-    exists = backend.store.exists
+    get = backend.store.get
 
-    def away(key: str) -> bool:
+    def away(key: str, **options: Any) -> bytes:
         if key == JobKeys("nightly-20261124t0100").end:
             raise StoreUnavailable("away")
-        return exists(key)
+        return get(key, **options)
 
-    monkeypatch.setattr(backend.store, "exists", away)
+    monkeypatch.setattr(backend.store, "get", away)
     fire(backend, settings, NIGHT)
     assert active_jobs(backend.store) == []
     monkeypatch.undo()

@@ -6,7 +6,8 @@ import pytest
 
 from contract.data.items import read_manifest
 from contract.errors import StoreUnavailable
-from contract.jobs.lifecycle import Backend, read_end, read_plan, submit
+from contract.jobs.ends import read_end
+from contract.jobs.lifecycle import Backend, read_plan, submit
 from contract.jobs.specs import Classify, Source
 from contract.keys import JobKeys
 from worker.control.plan import plan

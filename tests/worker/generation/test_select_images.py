@@ -12,7 +12,8 @@ import pytest
 
 from contract.backend.objects import ObjectStore
 from contract.data import image_index
-from contract.jobs.lifecycle import Backend, read_end, read_plan, rebuild, reopen, submit
+from contract.jobs.ends import read_end
+from contract.jobs.lifecycle import Backend, read_plan, rebuild, reopen, submit
 from contract.jobs.specs import Synthesize
 from contract.jobs.status import ShardCommit
 from contract.keys import JobKeys
@@ -131,15 +132,18 @@ def wipe(backend: Backend) -> None:
 
 def die_at_put(backend: Backend, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     """Run the finalizer in a worker that dies just before it writes `key`."""
-    put = ObjectStore.put
 
-    def stop(self: ObjectStore, name: str, *args: Any, **kwargs: Any) -> None:
-        if name == key:
-            raise StoppedError
-        put(self, name, *args, **kwargs)
+    def stopping(put: Any) -> Any:
+        def stop(self: ObjectStore, name: str, *args: Any, **kwargs: Any) -> Any:
+            if name == key:
+                raise StoppedError
+            return put(self, name, *args, **kwargs)
+
+        return stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(ObjectStore, "put", stop)
+        for name in ("put", "put_if_absent"):
+            patch.setattr(ObjectStore, name, stopping(getattr(ObjectStore, name)))
         patch.setattr(SynthesisFinalizer, "_fail", lambda *_: None)  # who is killed ends nothing
         finalizer(backend).run(JOB)
 
