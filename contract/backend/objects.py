@@ -51,7 +51,6 @@ _HTTP_FULL = 507
 _FAILED = "InternalError"  # what SeaweedFS answers when its disk is full
 _EXISTS = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
 _PART = 16 * 2**20
-_LINES = 2**20  # a piece cut into lines takes several times its size
 
 
 @dataclass(frozen=True)
@@ -141,15 +140,6 @@ class ObjectStore:
             return data
 
         return self._call(bucket, key, read)
-
-    def lines(self, key: str, *, bucket: str = "") -> Iterator[bytes]:
-        """Yield the lines of an object, read piece by piece and resumed after a lost connection."""
-        rest = b""
-        for piece in self.pieces(key, bucket=bucket, size=_LINES):
-            *whole, rest = (rest + piece).split(b"\n")
-            yield from whole
-        if rest:
-            yield rest
 
     def pieces(self, key: str, *, bucket: str = "", size: int = _PART) -> Iterator[bytes]:
         """Yield the bytes of an object, `size` at a time; each piece is a request that is retried by itself."""

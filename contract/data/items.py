@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from contract.data.sequences import spread
+from contract.data.text import parse_object
 from contract.errors import InvalidSource
 
 IMAGE_SUFFIXES = frozenset(
@@ -43,6 +44,11 @@ IMAGE_SUFFIXES = frozenset(
 )
 URI_COLUMNS = ("uri", "source-ref")
 FRAMES_COLUMN = "frames"
+
+MAX_URI = 8192
+"""The longest address in characters; web servers refuse longer ones (RFC 9110 asks them to take 8,000)."""
+MAX_LABEL = 1000
+"""The longest label in characters."""
 
 SHARD_FRAMES = 2**16
 """The most frames in a shard of sequences; they bound its memory, and the work that is lost with a worker."""
@@ -122,12 +128,26 @@ class Item:
 
     @staticmethod
     def from_line(line: bytes) -> Item:
-        """Parse a manifest line."""
-        fields = json.loads(line)
-        base = fields.pop("base", "")
-        if "frames" in fields:
-            fields["frames"] = tuple(_long(frame, base, fields.get("tar")) for frame in fields["frames"])
-        return Item(**fields)
+        """Parse a manifest line; raises ValueError if it is not an item."""
+        fields = parse_object(line)
+        try:
+            base = fields.pop("base", "")
+            if "frames" in fields:
+                fields["frames"] = tuple(_long(frame, base, fields.get("tar")) for frame in fields["frames"])
+            item = Item(**fields)
+        except (TypeError, LookupError, ValueError) as error:
+            raise ValueError(f"it is not an item: {error}") from None
+        if not all(map(_is_file, (item, *item.frames))):
+            raise ValueError(f"it is not an item: {line[:80]!r}")
+        return item
+
+
+def _is_file(item: Item) -> bool:
+    """Return whether the fields of an item have their types; a size, an offset and a length are not negative."""
+    texts = isinstance(item.key, str) and isinstance(item.uri, str)
+    optional = all(text is None or isinstance(text, str) for text in (item.tar, item.label))
+    numbers = (item.size, item.offset, item.length)
+    return texts and optional and all(n is None or (type(n) is int and n >= 0) for n in numbers)
 
 
 def _short(frame: Item, base: str) -> list[str | int]:
@@ -213,16 +233,29 @@ def row_frames(row: dict[str, object], where: str) -> list[str] | None:
     return frames
 
 
+def label_of(value: object, where: str) -> str:
+    """Return a label as text; raises InvalidSource, which names its place as `where`, if it is not a label."""
+    text = str(value) if isinstance(value, str | int | float) else ""
+    if not text or len(text) > MAX_LABEL:
+        raise InvalidSource(f"{where} has a label that is no text of 1 to {MAX_LABEL:,} characters; correct it.")
+    return text
+
+
 def folder_label(path: str) -> str | None:
     """Return the class that a path implies: the name of the folder that holds it, or None at the top."""
     return PurePosixPath(path.lstrip("/")).parent.name or None
 
 
 def item_of(uri: str) -> Item:
-    """Return the item at an `s3://`, `http(s)://` or `file://` address."""
+    """Return the item at an `s3://`, `http(s)://` or `file://` address; raises InvalidSource if it cannot be one."""
+    if len(uri) > MAX_URI:
+        raise InvalidSource(f"{uri[:80]}… has {len(uri):,} characters, more than the {MAX_URI:,} of an address.")
     if uri.startswith("s3://"):
         return Item(key=parse_s3(uri)[1], uri=uri)
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise InvalidSource(f"{uri!r} is not an address: {error}; correct it.") from error
     return Item(key=f"{parts.netloc}{unquote(parts.path)}", uri=uri)
 
 

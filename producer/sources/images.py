@@ -18,6 +18,7 @@ from urllib.request import url2pathname
 
 from contract.backend.objects import Entry, ObjectStore
 from contract.data.items import is_image_name, parse_s3
+from contract.data.tars import Tar
 from contract.errors import InvalidSource, ObjectNotFound
 from contract.import_paths import load
 from contract.jobs.sources import SOURCES, SourceName
@@ -270,8 +271,8 @@ def _tars(paths: tuple[Path, ...], label: str) -> Upload:
     found = False
     for path in paths:
         try:
-            with tarfile.open(path, "r:") as tar:
-                found = found or any(member.isfile() and is_image_name(member.name) for member in tar)
+            with path.open("rb") as file:
+                found = found or any(is_image_name(member.name) for member in Tar(file, path.stat().st_size))
         except (OSError, tarfile.TarError) as error:
             raise InvalidSource(f"{path} cannot be read as a tar: {error}; write it again.") from error
     if not found:

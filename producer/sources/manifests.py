@@ -6,7 +6,6 @@ It decides what a row's address is; it does not open what the address names.
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
@@ -15,8 +14,9 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from contract.data.items import FRAMES_COLUMN, URI_COLUMNS, folder_label, parse_s3, row_frames, row_uri
+from contract.data.items import FRAMES_COLUMN, URI_COLUMNS, folder_label, label_of, parse_s3, row_frames, row_uri
 from contract.data.sequences import MAX_FRAMES, spread
+from contract.data.text import MAX_FRAMES_LINE, MAX_LINE, bounded_lines, parse_json, rows_of_csv
 from contract.errors import InvalidSource
 from producer.sources.folders import Local, LocalFile, LocalSequence, local_file
 
@@ -54,7 +54,7 @@ def rows(path: Path, *, sequences: bool = False) -> Iterator[Row]:
             where = f"{'Row' if path.suffix.lower() == '.parquet' else 'Line'} {number} of {path}"
             if not isinstance(row, dict):
                 raise InvalidSource(f'{where} is not a JSON object; write {{"uri": "…"}} there.')
-            label = None if row.get(_LABEL) is None else str(row[_LABEL])
+            label = None if row.get(_LABEL) in (None, "") else label_of(row[_LABEL], where)
             frames = row_frames(row, where) if sequences else None
             if frames is None:
                 yield Row(where, count, uri=row_uri(row, where), label=label)
@@ -111,27 +111,39 @@ def row_item(path: Path, row: Row, frames: int) -> Local:
     )
 
 
-def _jsonl(path: Path, _: Collection[str]) -> Iterator[tuple[int, Any]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    yield number, json.loads(line)
-                except UnicodeDecodeError:
-                    raise
-                except ValueError as error:
-                    raise InvalidSource(f"Line {number} of {path} is not JSON: {error}; correct the line.") from error
+def _jsonl(path: Path, columns: Collection[str]) -> Iterator[tuple[int, Any]]:
+    for number, line in _lines(path, columns):
+        if line.strip():
+            try:
+                yield number, parse_json(line)
+            except UnicodeDecodeError:
+                raise
+            except ValueError as error:
+                raise InvalidSource(f"Line {number} of {path} is not JSON: {error}; correct the line.") from error
 
 
 def _csv(path: Path, columns: Collection[str]) -> Iterator[tuple[int, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        try:
-            _require_column(path, reader.fieldnames or (), columns)
-            for row in reader:
-                yield reader.line_num, row
-        except csv.Error as error:
-            raise InvalidSource(f"Line {reader.line_num} of {path} is not CSV: {error}; correct the line.") from error
+    at = 1
+
+    def text() -> Iterator[str]:
+        nonlocal at
+        for at, line in _lines(path, columns):  # noqa: B007
+            yield f"{line.decode()}\n"
+
+    try:
+        rows = rows_of_csv(text())
+        for number, row in enumerate(rows):
+            if not number:
+                _require_column(path, row, columns)
+            yield at, row
+    except csv.Error as error:
+        raise InvalidSource(f"Line {at} of {path} is not CSV: {error}; correct the line.") from error
+
+
+def _lines(path: Path, columns: Collection[str]) -> Iterator[tuple[int, bytes]]:
+    limit = MAX_FRAMES_LINE if FRAMES_COLUMN in columns else MAX_LINE
+    with path.open("rb") as file:
+        yield from enumerate(bounded_lines(iter(lambda: file.read(2**20), b""), str(path), limit), 1)
 
 
 def _parquet(path: Path, columns: Collection[str]) -> Iterator[tuple[int, Any]]:
@@ -143,7 +155,7 @@ def _parquet(path: Path, columns: Collection[str]) -> Iterator[tuple[int, Any]]:
     try:
         _require_column(path, pq.read_schema(path).names, columns)
         yield from enumerate(read_rows(path, (*columns, _LABEL)), 1)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, ValueError) as error:
         raise InvalidSource(f"{path} cannot be read as Parquet: {error}; write it again.") from error
 
 

@@ -18,6 +18,8 @@ from worker.sources.idx import GZIP, Kind, Pair, check_counts, find_pair, header
 from worker.sources.lister import Part
 
 _PIECE = 1 << 20
+MAX_BYTES = 2**30
+"""The most bytes of a file, packed or not: it is held in memory. EMNIST, the largest in use, has 550 MB."""
 
 
 def read_source(store: ObjectStore, source: Source, part: Part) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -26,7 +28,7 @@ def read_source(store: ObjectStore, source: Source, part: Part) -> tuple[NDArray
     Raises InvalidSource as `read_pair` does, or where the source holds no pair that fits.
     """
     bucket, pair = find_pair(store, source, part)
-    images, labels = (io.BytesIO(store.get(key, bucket=bucket)) for key in (pair.images, pair.labels))
+    images, labels = (io.BytesIO(store.get(key, bucket=bucket, limit=MAX_BYTES)) for key in (pair.images, pair.labels))
     return read_pair(images, labels, pair)
 
 
@@ -52,6 +54,11 @@ def _read(file: BinaryIO, name: str, kind: Kind) -> NDArray[np.uint8]:
 def _parse(stream: BinaryIO | gzip.GzipFile, name: str, kind: Kind) -> NDArray[np.uint8]:
     dimensions = shape(bytes(_up_to(stream, header_bytes(kind))), name, kind)
     wanted = math.prod(dimensions)
+    if wanted > MAX_BYTES:
+        raise InvalidSource(
+            f"{name} declares {wanted:,} bytes, more than the {MAX_BYTES:,} that are read as a whole; cut it into "
+            "smaller files, or store its images one by one."
+        )
     data = _up_to(stream, wanted)
     if len(data) < wanted:
         raise InvalidSource(f"{name} is truncated: {len(data):,} of {wanted:,} bytes are there; get it again.")

@@ -8,6 +8,7 @@ dimensions), each dimension as a big-endian uint32, then the bytes. Files may be
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 import zlib
@@ -26,6 +27,9 @@ Kind = Literal["images", "labels"]
 GZIP = b"\x1f\x8b"
 HEAD_BYTES = 64 * 2**10
 """Bytes of a file that hold its header, even behind the name and comment that a gzip header may carry."""
+
+_MOST_PACKED = 1032
+"""Deflate packs at most so many bytes into one: https://zlib.net/zlib_tech.html."""
 
 _DIMENSIONS: dict[Kind, int] = {"images": 3, "labels": 1}
 _NAME = re.compile(r"(?P<stem>.+)[-.](?P<kind>images|labels)[-.]idx[13]-ubyte(?:\.gz)?")
@@ -52,7 +56,10 @@ class Idx(Lister):
         """
         bucket, pair = find_pair(self.store, self.source, part)
         images, labels = (self.store.get(key, bucket=bucket, limit=HEAD_BYTES) for key in (pair.images, pair.labels))
-        return count(images, labels, pair)
+        found = count(images, labels, pair)
+        declared = shape(_start(images, pair.images), pair.images, "images")
+        check_promise(declared, self.store.size(pair.images, bucket=bucket), pair.images)
+        return found
 
     def has_test_part(self) -> bool:
         """Return whether there are several pairs of files."""
@@ -116,6 +123,16 @@ def check_counts(images: int, labels: int, pair: Pair) -> None:
         )
 
 
+def check_promise(dimensions: tuple[int, ...], size: int, name: str) -> None:
+    """Raises InvalidSource if a header declares more than a file of `size` bytes can hold, packed or not."""
+    declared = math.prod(dimensions)
+    if declared > size * _MOST_PACKED:
+        raise InvalidSource(
+            f"The header of {name} declares {declared:,} bytes, and the file has {size:,}; it is damaged, so get it "
+            "again."
+        )
+
+
 def header_bytes(kind: Kind) -> int:
     """Return the length of the header: the magic number and the dimensions."""
     return 4 + 4 * _DIMENSIONS[kind]
@@ -145,7 +162,8 @@ def unreadable(name: str, error: Exception) -> InvalidSource:
 
 def _pairs(store: ObjectStore, source: Source) -> dict[str, Pair]:
     bucket, prefix = parse_s3(source.uri)
-    return pairs([entry.key for entry in store.list(prefix, bucket=bucket)])
+    # Matched here, since a prefix may hold millions of other objects.
+    return pairs(entry.key for entry in store.list(prefix, bucket=bucket) if _NAME.fullmatch(entry.key))
 
 
 def _start(head: bytes, name: str) -> bytes:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 import pyarrow as pa
 
-from contract.data.items import FRAMES_COLUMN, URI_COLUMNS, Item, item_of, parse_s3, row_frames, row_uri
+from contract.data.items import FRAMES_COLUMN, URI_COLUMNS, Item, item_of, label_of, parse_s3, row_frames, row_uri
 from contract.data.parquet import read_rows
 from contract.data.sequences import MAX_FRAMES, spread
+from contract.data.text import MAX_FRAMES_LINE, MAX_LINE, bounded_lines, parse_json, rows_of_csv
 from contract.errors import InvalidSource
 from worker.sources.lister import Lister
 
@@ -31,8 +31,8 @@ class Manifest(Lister):
                 listed = row_frames(row, where) if self.frames else None
                 item = item_of(row_uri(row, where)) if listed is None else self._row(number, listed)
                 label = row.get("label") if self.labels else None
-                yield item if label is None else dataclasses.replace(item, label=str(label))
-        except (ValueError, csv.Error, pa.ArrowException) as error:  # no JSON, no UTF-8, no CSV, no Parquet
+                yield item if label in (None, "") else dataclasses.replace(item, label=label_of(label, where))
+        except (ValueError, csv.Error, OSError, pa.ArrowException) as error:  # no JSON, no UTF-8, no CSV, no Parquet
             raise InvalidSource(f"{self.source.label} cannot be read as a manifest: {error}.") from error
 
     def _row(self, number: int, listed: list[str]) -> Item:
@@ -49,15 +49,13 @@ class Manifest(Lister):
                     file.write(piece)
                 yield from read_rows(file, (*URI_COLUMNS, FRAMES_COLUMN, "label"))
         elif key.endswith(".csv"):
-            # With its line feeds, for a quoted cell may hold some; a byte order mark is none of the data.
-            lines = (f"{line.decode()}\n" for line in self.store.lines(key, bucket=bucket))
-            yield from csv.DictReader(_without_mark(lines))
+            yield from rows_of_csv(f"{line.decode()}\n" for line in self._lines(bucket, key))
         else:
-            for line in self.store.lines(key, bucket=bucket):
+            for line in self._lines(bucket, key):
                 if line.strip():
-                    yield json.loads(line)
+                    yield parse_json(line)
 
-
-def _without_mark(lines: Iterator[str]) -> Iterator[str]:
-    for number, line in enumerate(lines):
-        yield line if number else line.removeprefix("\ufeff")
+    def _lines(self, bucket: str, key: str) -> Iterator[bytes]:
+        # A piece that is cut into lines takes several times its size.
+        pieces = self.store.pieces(key, bucket=bucket, size=2**20)
+        return bounded_lines(pieces, self.source.label, MAX_FRAMES_LINE if self.frames else MAX_LINE)

@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Iterator
 
 from contract.backend.objects import Entry
-from contract.data.items import Item, folder_label, is_image_name, parse_s3, read_manifest
+from contract.data.items import Item, folder_label, is_image_name, parse_s3
 from contract.data.sequences import Folder, by_folder
+from contract.data.text import MAX_FRAMES_LINE, bounded_lines
+from contract.errors import InvalidSource
 from worker.sources.lister import Lister
 
 
@@ -48,7 +50,18 @@ class Uploaded(Lister):
         bucket, prefix = parse_s3(self.source.uri)
         for entry in self.store.list(prefix, bucket=bucket):
             if entry.key.endswith(".jsonl"):
-                yield from read_manifest(self.store.get(entry.key, bucket=bucket))
+                yield from self._packed(bucket, entry)
+
+    def _packed(self, bucket: str, manifest: Entry) -> Iterator[Item]:
+        where = f"s3://{bucket}/{manifest.key}"
+        # A piece that is cut into lines takes several times its size.
+        pieces = self.store.pieces(manifest.key, bucket=bucket, size=2**20)
+        for line in bounded_lines(pieces, where, MAX_FRAMES_LINE):
+            if line:
+                try:
+                    yield Item.from_line(line)
+                except ValueError as error:
+                    raise InvalidSource(f"{where} cannot be read: {error}; submit the folder again.") from error
 
 
 def _item(bucket: str, entry: Entry) -> Item:

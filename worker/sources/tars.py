@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import io
-import json
+import logging
 import tarfile
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import PurePosixPath
 
 from contract.backend.objects import Entry, ObjectStore
-from contract.data.items import Item, folder_label, is_image_name, parse_s3
+from contract.data.items import Item, folder_label, is_image_name, label_of, parse_s3
+from contract.data.tars import Tar
+from contract.data.text import parse_object
+from contract.errors import InvalidSource
 from worker.sources.lister import Lister
+
+log = logging.getLogger(__name__)
+
+MAX_LABEL_FILE = 2**20
+"""The most bytes of a `.cls` or `.json` beside an image."""
+MAX_SAMPLE = 1000
+"""The most files of one sample; all of them are held until its label is known."""
 
 
 class Tars(Lister):
@@ -28,36 +38,40 @@ class Tars(Lister):
 
     def _members(self, bucket: str, archive: Entry, name: str) -> Iterator[Item]:
         uri = f"s3://{bucket}/{archive.key}"
+        tar = Tar(_reader(self.store, bucket, archive.key, archive.size), archive.size)
         try:
-            with tarfile.open(fileobj=_reader(self.store, bucket, archive.key, archive.size), mode="r:") as tar:
-                for sample in _samples(tar):
-                    label = _label_of(tar, sample) if self.labels else None
-                    for member in sample:
-                        if not is_image_name(member.name):
-                            self.skipped += 1
-                            continue
-                        yield Item(
-                            key=f"{name}/{member.name}",
-                            uri=f"{uri}#{member.name}",
-                            # A truncated member keeps the bytes it has; the decoder reports it.
-                            size=max(0, min(member.size, archive.size - member.offset_data)),
-                            tar=uri,
-                            offset=member.offset_data,
-                            label=label,
-                        )
-                # A whole tar ends with a block of zeros. Without it tarfile stops as if all were well.
-                broken = tar.offset + tarfile.BLOCKSIZE > archive.size
-        except tarfile.TarError:
-            broken = True
-        if broken:
+            for sample in _samples(tar, uri) if self.labels else ([member] for member in tar):
+                label = _label_of(tar, sample, uri) if self.labels else None
+                for member in sample:
+                    if not is_image_name(member.name):
+                        self.skipped += 1
+                        continue
+                    yield Item(
+                        key=f"{name}/{member.name}",
+                        uri=f"{uri}#{member.name}",
+                        # A truncated member keeps the bytes it has; the decoder reports it.
+                        size=max(0, min(member.size, archive.size - member.offset_data)),
+                        tar=uri,
+                        offset=member.offset_data,
+                        label=label,
+                    )
+        except tarfile.ReadError as error:
+            log.info("%s is damaged: %s", uri, error)
+        if not tar.whole:
             # One error row for what cannot be told: the archive itself, which no decoder takes for an image.
             yield Item(key=name, uri=uri, size=archive.size)
 
 
-def _samples(tar: tarfile.TarFile) -> Iterator[list[tarfile.TarInfo]]:
+def _samples(tar: Tar, uri: str) -> Iterator[list[tarfile.TarInfo]]:
     """Yield the files of a WebDataset by sample: adjacent members whose names agree up to the first dot."""
-    for _, members in groupby((m for m in tar if m.isfile()), lambda member: _stem(member.name)):
-        yield list(members)
+    for stem, members in groupby(tar, lambda member: _stem(member.name)):
+        sample = list(islice(members, MAX_SAMPLE + 1))
+        if len(sample) > MAX_SAMPLE:
+            raise InvalidSource(
+                f"The sample {stem!r} in {uri} has more than {MAX_SAMPLE:,} files; give each image a name of its own "
+                "before the first dot."
+            )
+        yield sample
 
 
 def _stem(name: str) -> str:
@@ -65,15 +79,27 @@ def _stem(name: str) -> str:
     return f"{folder}{slash}{file.partition('.')[0]}"
 
 
-def _label_of(tar: tarfile.TarFile, sample: list[tarfile.TarInfo]) -> str | None:
+def _label_of(tar: Tar, sample: list[tarfile.TarInfo], uri: str) -> str | None:
     """Return the label of a sample: its `.cls`, else `label` in its `.json`, else its folder."""
     for member in sample:
         suffix = PurePosixPath(member.name).suffix
-        if suffix in (".cls", ".json") and (file := tar.extractfile(member)) is not None:
-            text = file.read()
-            value = text.decode().strip() if suffix == ".cls" else json.loads(text).get("label")
-            if value not in (None, ""):
-                return str(value)
+        if suffix not in (".cls", ".json"):
+            continue
+        where = f"{member.name} in {uri}"
+        text = tar.read(member, MAX_LABEL_FILE)
+        if text is None:
+            raise InvalidSource(
+                f"{where} has {member.size:,} bytes, more than the {MAX_LABEL_FILE:,} of a file that holds a label; "
+                "leave it out, or make it smaller."
+            )
+        try:
+            value = text.decode().strip() if suffix == ".cls" else parse_object(text).get("label")
+        except ValueError as error:
+            raise InvalidSource(
+                f"{where} cannot be read as a label: {error}; write it again, or leave it out."
+            ) from error
+        if value not in (None, ""):
+            return label_of(value, where)
     return folder_label(sample[0].name)
 
 
@@ -98,7 +124,7 @@ class _Range(io.RawIOBase):
     def readinto(self, buffer: object) -> int:
         view = memoryview(buffer)  # type: ignore[arg-type]
         wanted = min(len(view), self._size - self._at)
-        if wanted <= 0:
+        if wanted <= 0 or self._at < 0:
             return 0
         data = self._store.get(self._key, bucket=self._bucket, offset=self._at, length=wanted)
         view[: len(data)] = data

@@ -72,11 +72,9 @@ def test_ranges_and_limits(store: ObjectStore) -> None:
     assert store.size("range") == 10
 
 
-def test_lines_are_the_same_whatever_the_pieces(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = [f"line {n} é".encode() for n in range(1000)]
-    store.put("lines", b"\n".join(lines))
-    assert list(store.lines("lines")) == lines
-    assert b"".join(store.pieces("lines", size=7)) == b"\n".join(lines)
+def test_pieces_are_the_whole(store: ObjectStore) -> None:
+    store.put("pieces", bytes(range(100)))
+    assert b"".join(store.pieces("pieces", size=7)) == bytes(range(100))
 
 
 def test_a_listing_goes_on_over_its_pages(store: ObjectStore) -> None:
