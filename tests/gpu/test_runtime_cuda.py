@@ -74,6 +74,28 @@ def test_it_agrees_with_plain_torch(runtime: Runtime, spec: ModelSpec, pixels: N
     assert np.abs(logits - expected).max() < tolerance
 
 
+def test_a_recorded_model_gives_what_it_gave_before(spec: ModelSpec, pixels: NDArray[np.uint8]) -> None:
+    # Given a size of which the first batch runs as it is, and the second is recorded,
+    launch = CudaLaunch(build(spec).to("cuda"), torch.device("cuda"), (32, 224, 224, 3))
+    first, _, third = (launch([pixels[:32]])() for _ in range(3))
+    # I expect other batches to have answers of their own, and the same batch its first ones.
+    other = launch([pixels[18:50]])()
+    assert (first.logits == third.logits).all()
+    assert (other.logits[:14] == first.logits[18:32]).all()
+
+
+def test_a_model_that_cannot_be_recorded_runs_as_it_is(spec: ModelSpec, pixels: NDArray[np.uint8]) -> None:
+    graph = build(spec).to("cuda")
+
+    def looks(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        assert batch.max().item() >= 0  # which no recording allows
+        return graph(batch)  # type: ignore[no-any-return]
+
+    launch = CudaLaunch(looks, torch.device("cuda"), (8, 224, 224, 3))
+    outputs = [launch([pixels[:8]])() for _ in range(4)]
+    assert all((output.logits == outputs[0].logits).all() for output in outputs)
+
+
 def test_memory_that_ends_halves_the_batch(spec: ModelSpec, pixels: NDArray[np.uint8]) -> None:
     graph = build(spec).to("cuda")
 

@@ -5,6 +5,7 @@ It knows no files and no lanes. Imports torch.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
@@ -20,11 +21,14 @@ from worker.engine.runtimes.batcher import Batcher, Launch, Pixels, Wait, bucket
 from worker.engine.runtimes.out_of_memory import free, out_of_memory
 from worker.engine.types import ModelSpec, Output, Precision
 
+log = logging.getLogger(__name__)
+
 # On two cores bf16 does 198 images/s at a batch of 8 and 188 at 64; a GPU needs more to fill its multiprocessors.
 _CPU_BATCH, _CUDA_BATCH = 8, 256
 
-_WARM = 4
-"""Sizes that are run when a model is loaded, largest first; smaller batches are rare, and each size takes time."""
+_WARM = 2
+"""Sizes that are run when a model is loaded, largest first; smaller batches are rare, and cuDNN takes 3 s on an H100 to
+choose the kernels of a size."""
 
 Model = Callable[[Tensor], tuple[Tensor, Tensor]]
 """uint8 [n, h, w, 3] on the device to logits [n, classes] and features [n, d], float32, on the same device."""
@@ -51,10 +55,12 @@ class TorchRuntime:
             # Only the device thread computes, so it may use all cores; two such threads would collapse.
             torch.set_num_threads(threads)
             launch = CpuLaunch(graph, batch_size)
-        self._batcher = Batcher(launch, batch_size=batch_size, depth=2 if cuda else 1, free=free)
+        release = launch.free if isinstance(launch, CudaLaunch) else free
+        self._batcher = Batcher(launch, batch_size=batch_size, depth=2 if cuda else 1, free=release)
         for size in reversed(buckets(batch_size)[-_WARM:]):
-            if size <= self.batch_size:
-                self.submit(np.zeros((size, *shape[1:]), np.uint8)).result()
+            for _ in range(2 if cuda else 1):  # the second one is recorded
+                if size <= self.batch_size:
+                    self.submit(np.zeros((size, *shape[1:]), np.uint8)).result()
 
     @property
     def batch_size(self) -> int:
@@ -89,7 +95,8 @@ class CudaLaunch:
     """Queues copy in, computation and copy out on CUDA streams, and returns.
 
     Two slots of pinned memory alternate, so that one batch is copied in while the other computes. The caller must wait
-    for batch n before it starts batch n + 2.
+    for batch n before it starts batch n + 2. The kernels of each size are recorded once as a CUDA graph and started
+    together: decoding threads hold Python's interpreter lock too often for a hundred launches a batch.
     """
 
     def __init__(self, model: Model, device: torch.device, shape: tuple[int, int, int, int]) -> None:
@@ -101,6 +108,8 @@ class CudaLaunch:
         with torch.cuda.device(device):  # pinning opens a context on the current device
             self._inputs = [torch.zeros(shape, dtype=torch.uint8, pin_memory=True) for _ in range(2)]
         self._outputs: list[tuple[Tensor, Tensor] | None] = [None, None]
+        self._seen: set[int] = set()
+        self._recorded: dict[int, Model] = {}
         self._turn = 0
         torch.cuda.synchronize(device)  # the weights were laid out on another stream
 
@@ -116,7 +125,7 @@ class CudaLaunch:
             self._computes.wait_stream(self._copies)
             with torch.cuda.stream(self._computes):
                 pixels.record_stream(self._computes)
-                logits, features = self._model(pixels)
+                logits, features = self._forward(size, pixels)
                 targets = self._pinned(slot, logits, features)
                 targets[0][:size].copy_(logits, non_blocking=True)
                 targets[1][:size].copy_(features, non_blocking=True)
@@ -131,6 +140,22 @@ class CudaLaunch:
 
         return wait
 
+    def free(self) -> None:
+        """Forget the recorded graphs, which hold memory, and give what is unused back to the device."""
+        torch.cuda.synchronize(self._device)
+        self._recorded.clear()
+        free()
+
+    def _forward(self, size: int, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the model; the second batch of a size is recorded, and later ones replay it."""
+        if size not in self._seen:
+            found = self._model(pixels)
+            self._seen.add(size)  # it fits
+            return found
+        if size not in self._recorded:
+            self._recorded[size] = _recorded(self._model, pixels, self._computes)
+        return self._recorded[size](pixels)
+
     def _pinned(self, slot: int, *like: Tensor) -> tuple[Tensor, Tensor]:
         """Return the pinned outputs of a slot, allocated at its first batch, when their widths are known."""
         found = self._outputs[slot]
@@ -141,6 +166,29 @@ class CudaLaunch:
             )
             found = self._outputs[slot] = (logits, features)
         return found
+
+
+def _recorded(model: Model, pixels: Tensor, stream: torch.cuda.Stream) -> Model:
+    """Record the model for inputs of this shape as a CUDA graph; return what replays it on `stream`.
+
+    A model that cannot be recorded, such as one that looks at its own values, is returned to be run as it is.
+    """
+    graph, static = torch.cuda.CUDAGraph(), pixels.clone()
+    stream.synchronize()
+    try:
+        # Other threads of the process may use the device meanwhile.
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            outputs = model(static)
+    except Exception as error:
+        log.info("The model runs without a CUDA graph: %s", error)
+        return model
+
+    def replay(pixels: Tensor) -> tuple[Tensor, Tensor]:
+        static.copy_(pixels)
+        graph.replay()
+        return outputs
+
+    return replay
 
 
 def _bucket(n: int, sizes: tuple[int, ...]) -> int:
