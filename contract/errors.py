@@ -35,6 +35,7 @@
         ├── ImageNotFound       not_found
         ├── ImageDenied         access_denied
         ├── FetchFailed         fetch_failed
+        ├── AddressRefused      address_refused
         ├── DecodeFailed        decode_failed
         └── WorkerKilled        worker_killed
 
@@ -214,9 +215,15 @@ class ImageDenied(ImageError):
 
 
 class FetchFailed(ImageError):
-    """A web address did not deliver the image, after retries."""
+    """A web address did not deliver the image within `fetch_seconds`, after retries."""
 
     code = "fetch_failed"
+
+
+class AddressRefused(ImageError):
+    """Workers may not reach the address or the bucket of the image; nothing was sent there."""
+
+    code = "address_refused"
 
 
 class DecodeFailed(ImageError):
@@ -243,6 +250,7 @@ IMAGE_ERRORS: dict[str, type[ImageError]] = {
         ImageNotFound,
         ImageDenied,
         FetchFailed,
+        AddressRefused,
         DecodeFailed,
         WorkerKilled,
     )

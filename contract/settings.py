@@ -67,6 +67,25 @@ class Settings(BaseSettings):
     )
     ledger_days: float = Field(7.0, gt=0, description="Days before Redis forgets a finished job; the bucket keeps it.")
 
+    fetch_seconds: float = Field(
+        30.0, gt=0, description="Seconds for one image from the web, over all redirects and retries; then an error row."
+    )
+    fetch_host_lanes: int = Field(8, ge=1, description="Images fetched at once from one web host, beside slow ones.")
+    fetch_lanes: int = Field(128, ge=4, description="Images that a worker fetches at once from the web, slow ones too.")
+    fetch_allow: str = Field(
+        "",
+        description="Hosts (`img.corp`, `*.img.corp`) and networks (`10.1.0.0/16`) to fetch from although they are not "
+        "public, with commas between.",
+    )
+    fetch_ports: str = Field(
+        "", description="Ports to fetch from beside 80 and 443, as `8080, 9000-9010`, with commas between."
+    )
+    fetch_buckets: str = Field(
+        "",
+        description="Buckets that `s3://` items may name beside the own one and that of the job's source, with commas "
+        "between.",
+    )
+
     max_image_bytes: int = Field(
         64 * 2**20, ge=1, description="Largest image file in bytes; a larger one becomes an error row."
     )

@@ -40,6 +40,7 @@ from contract.jobs.status import Status
 from contract.keys import JOBS, JobKeys
 from contract.models.registry import Model, Registry, Scalar, Task
 from contract.settings import Settings, current
+from contract.web.client import WebClient
 from producer import models as own_models
 from producer.exports.images.export import OnImages
 from producer.exports.images.export import export as export_images
@@ -266,7 +267,7 @@ class Client:
         valid for that long in place of `s3://` ones. Raises InvalidInput if the format cannot be written to `output`.
         """
         spec = lifecycle.read_classify(self.backend.store, job)
-        images = Images(self._patient.store, self.settings.max_image_bytes)
+        images = Images(self._patient.store, self.settings.max_image_bytes, WebClient.of(self.settings))
         labels = labels_of(self.backend.store, spec, images.read, presign_hours=presign_hours)
         return export_labels(labels, format, output)
 

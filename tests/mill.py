@@ -32,6 +32,8 @@ from tests.waiting import wait_until
 ROOT = Path(__file__).parent.parent
 # Short, so that a test sees a lease lapse; the ratio to the defaults is what production waits.
 TIMES = {"lease_seconds": 2.0, "reconcile_seconds": 1.0, "store_patience_seconds": 60.0}
+# The web sites of tests are on loopback, which is closed to fetches elsewhere.
+OPEN = {"fetch_allow": "127.0.0.1", "fetch_ports": "1-65535"}
 
 
 def make_servers(data: Path, **settings: Any) -> tuple[list[Service], Settings]:
@@ -39,7 +41,7 @@ def make_servers(data: Path, **settings: Any) -> tuple[list[Service], Settings]:
     made = local.Servers.of(data)
     addresses = {"redis_url": made.redis_url, "s3_endpoint": made.s3_endpoint}
     keys = {"s3_access_key": made.s3_access_key, "s3_secret_key": made.s3_secret_key}
-    found = load(data=data, **{**addresses, **keys, **settings})
+    found = load(data=data, **{**addresses, **keys, **OPEN, **settings})
 
     def redis_answers() -> bool:
         with suppress(ServiceUnavailable), closing(Ledger(found, patience=0)) as ledger:

@@ -6,14 +6,15 @@ from contract.backend.objects import ObjectStore
 from contract.data.image_bytes import ImageBytes
 from contract.data.items import Item, parse_s3
 from contract.errors import ImagemillError, ImageNotFound
+from contract.web.client import WebClient
 from producer.sources.images import from_file_uri
 
 
 class Images:
     """Reads labelled images of at most `max_bytes`. Safe to use from several threads."""
 
-    def __init__(self, store: ObjectStore, max_bytes: int) -> None:
-        self._store, self._bytes = store, ImageBytes(store, max_bytes)
+    def __init__(self, store: ObjectStore, max_bytes: int, web: WebClient) -> None:
+        self._store, self._bytes = store, ImageBytes(store, max_bytes, web)
 
     def read(self, item: Item) -> bytes:
         """Return the bytes of an image; raises ImageNotFound if it cannot be read, and StoreUnavailable."""

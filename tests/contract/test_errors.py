@@ -33,6 +33,7 @@ def test_codes_are_stable() -> None:
         "not_found",
         "access_denied",
         "fetch_failed",
+        "address_refused",
         "decode_failed",
         "worker_killed",
     }

@@ -52,7 +52,9 @@ Rows = Callable[[Status], dict[str, Row]]
 @pytest.fixture(scope="package")
 def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mill]:
     """Redis, an S3 server, a controller, a clock and one worker, for this whole folder."""
-    with Mill(tmp_path_factory.mktemp("mill"), workers=1, max_image_bytes=MAX_BYTES).running() as made:
+    with Mill(
+        tmp_path_factory.mktemp("mill"), workers=1, max_image_bytes=MAX_BYTES, fetch_buckets="camera"
+    ).running() as made:
         yield made
 
 

@@ -25,13 +25,14 @@ from contract.jobs.status import ShardCommit
 from contract.keys import JobKeys, child_shards, shard_stem
 from contract.models.registry import Model
 from worker.classify.rows import Rows, read_rows, tally
-from worker.engine.pipeline import Encoded, Result
+from worker.engine.pipeline import Encoded, Failed, Result
 from worker.execution.exclusive import SharedExclusiveLock
 from worker.execution.job_runner import ShardWork
 from worker.execution.leases import Lease
 from worker.execution.model_cache import Loaded, Models
 from worker.execution.resources import Resources
 from worker.sources.fetch import Fetcher
+from worker.sources.reach import Reach
 
 log = logging.getLogger(__name__)
 
@@ -141,42 +142,82 @@ class ClassifyWork(ShardWork[Classify]):
         old: dict[int, dict[str, object]],
     ) -> Rows:
         """Return a row for every item, in manifest order."""
-        todo = [item for n, item in enumerate(items) if n not in old]
-        fresh = self._results(spec, lease, loaded, todo)
+        todo = [n for n in range(len(items)) if n not in old]
         rows = Rows(model, spec.embed)
-        for n, item in enumerate(items):
-            if n in old:
-                rows.keep(dict(old[n]))
-            else:
-                rows.add(item, next(fresh))
-            lease.progress(rows.ok, rows.errors)
+        early: dict[int, Result] = {}
+        failed = 0  # of those in `early`
+        at = 0
+
+        def add() -> None:
+            """Add the rows whose turn it is."""
+            nonlocal at, failed
+            while at < len(items) and (at in old or at in early):
+                if at in old:
+                    rows.keep(dict(old[at]))
+                else:
+                    result = early.pop(at)
+                    failed -= isinstance(result, Failed)
+                    rows.add(items[at], result)
+                at += 1
+
+        add()
+        reach = Reach.of(self.backend.store, spec.source)
+        for place, result in self._results(spec, lease, loaded, [items[n] for n in todo], reach):
+            early[todo[place]] = result
+            failed += isinstance(result, Failed)
+            add()
+            lease.progress(rows.ok + len(early) - failed, rows.errors + failed)
         return rows
 
-    def _results(self, spec: Classify, lease: Lease, loaded: Loaded, items: list[Item]) -> Iterator[Result]:
-        """Yield one result per item. Only a few batches are in flight at a time, so memory stays flat."""
-        under_way: deque[tuple[Future[list[Result]], int]] = deque()
+    def _results(
+        self, spec: Classify, lease: Lease, loaded: Loaded, items: list[Item], reach: Reach
+    ) -> Iterator[tuple[int, Result]]:
+        """Yield the place and the result of each item, in the order in which their bytes arrive.
+
+        Only a few batches are in flight at a time, so memory stays flat.
+        """
+        under_way: deque[tuple[Future[list[Result]], list[int], int]] = deque()
         batch: list[Encoded] = []
+        places: list[int] = []
         fresh = held = 0  # bytes of frames: in the batch, and under way
         size = min(loaded.runtime.batch_size, _SUBMIT)
         # Two per lane, or two whole batches if the device takes more.
         most = max(2 * loaded.runtime.lanes, 2 * loaded.runtime.batch_size // size) + 1
-        for _, encoded in self.fetcher.read(items):
+
+        def submit() -> None:
+            nonlocal batch, places, fresh, held
+            if batch:
+                future = loaded.engine.submit(batch, top_k=spec.top_k, features=spec.embed)
+                under_way.append((future, places, fresh))
+                held += fresh
+                batch, places, fresh = [], [], 0
+
+        def first() -> Iterator[tuple[int, Result]]:
+            nonlocal held
+            future, of_first, freed = under_way.popleft()
+            yield from zip(of_first, future.result(), strict=True)
+            held -= freed
+
+        for arrived in self.fetcher.read_any(items, reach):
+            lease.check()
+            if arrived is None:  # only the web is waited for: nothing else may wait with it
+                submit()
+                while under_way:
+                    yield from first()
+                lease.waits()
+                continue
+            place, encoded = arrived
+            places.append(place)
             batch.append(encoded)
             fresh += sum(len(frame.data) for frame in encoded) if isinstance(encoded, tuple) else 0
             if len(batch) == size or fresh >= _SUBMIT_BYTES:
-                lease.check()
-                under_way.append((loaded.engine.submit(batch, top_k=spec.top_k, features=spec.embed), fresh))
-                held += fresh
-                batch, fresh = [], 0
+                submit()
                 while under_way and (len(under_way) == most or held > _HELD_BYTES):
-                    first, of_first = under_way.popleft()
-                    yield from first.result()
-                    held -= of_first
-        if batch:
-            under_way.append((loaded.engine.submit(batch, top_k=spec.top_k, features=spec.embed), fresh))
+                    yield from first()
+        submit()
         while under_way:
             lease.check()
-            yield from under_way.popleft()[0].result()
+            yield from first()
 
 
 def _poison(kills: int) -> WorkerKilled:

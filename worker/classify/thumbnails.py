@@ -9,13 +9,14 @@ from PIL import Image
 
 from contract.data.items import Item, read_manifest
 from contract.errors import ImageError
-from contract.jobs.lifecycle import Backend
+from contract.jobs.lifecycle import Backend, read_spec
 from contract.keys import JobKeys
 from worker.classify.summary import Doubt
 from worker.engine.images import decode
 from worker.engine.pipeline import Encoded, sha256_of
 from worker.pages.page import Tile
 from worker.sources.fetch import Fetcher
+from worker.sources.reach import Reach
 
 _THUMBNAIL = 224  # pixels, twice the width of a tile on a page
 
@@ -28,7 +29,8 @@ def tiles(backend: Backend, fetcher: Fetcher, job: str, doubts: Sequence[Doubt],
     """
     wanted = {(doubt.key, doubt.uri): doubt for doubt in doubts}
     made: dict[tuple[str, str], Tile] = {}
-    for item, encoded in fetcher.read(_items(backend, job, doubts)):
+    reach = Reach.of(backend.store, read_spec(backend.store, job).source)
+    for item, encoded in fetcher.read(_items(backend, job, doubts), reach):
         place = item.key, item.uri
         made[place] = _tile(wanted[place], encoded, max_pixels)
     return [made[doubt.key, doubt.uri] for doubt in doubts]

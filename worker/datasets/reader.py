@@ -31,6 +31,7 @@ from worker.engine.images.decode import Frame
 from worker.engine.pipeline import Encoded
 from worker.sources.fetch import Fetcher
 from worker.sources.lister import Part, labelled_items, lister
+from worker.sources.reach import Reach
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +108,7 @@ class DatasetReader:
         self, source: Source, wanted: Wanted, pool: ThreadPoolExecutor, seen: Callable[[int], None]
     ) -> Prepared:
         items = labelled_items(self.store, source, frames=wanted.frames, min_score=wanted.min_score)
+        reach = Reach.of(self.store, source)
         how: _How | None = None
         labels: list[str] = []
         lengths: list[int] = []
@@ -114,7 +116,7 @@ class DatasetReader:
         self.scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self.scratch) as file:
             for chunk in sharded(items, repeat(_CHUNK), max_frames=_CHUNK):
-                fetched = list(self.fetcher.read(chunk))
+                fetched = list(self.fetcher.read(chunk, reach))
                 if how is None:
                     how = _how(fetched, wanted, self.max_pixels)
                 for (item, _), found in zip(fetched, pool.map(how or _refuse, fetched), strict=True):
@@ -161,10 +163,11 @@ class DatasetReader:
         images: list[NDArray[np.uint8]] = []
         places: list[int] = []
         left_out: Counter[str] = Counter()
+        reach = Reach.of(self.store, source)
         with ThreadPoolExecutor(self.threads, thread_name_prefix="decode") as pool:
             for chunk in sharded(items, repeat(_CHUNK)):
                 at = len(places) + left_out.total()
-                for place, found in enumerate(pool.map(how, self.fetcher.read(chunk)), at):
+                for place, found in enumerate(pool.map(how, self.fetcher.read(chunk, reach)), at):
                     if isinstance(found, ImageError):
                         left_out[found.code] += 1
                         log.info("%s is left out: %s", items[place].key, found)

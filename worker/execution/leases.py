@@ -27,6 +27,7 @@ class Lease:
         self.metrics: Mapping[str, float] = {}
         self.progress_at: float | None = None
         self.over: str | None = None
+        self.waiting = False
 
     def begin(self) -> None:
         """Mark the start of the work; from now on it must make progress."""
@@ -37,6 +38,12 @@ class Lease:
         self.ok, self.errors = ok, errors
         self.metrics = metrics or {}
         self.progress_at = time.monotonic()
+        self.waiting = False
+
+    def waits(self) -> None:
+        """Mark that the shard only waits for the web, which has deadlines of its own: that is no standstill."""
+        self.progress_at = time.monotonic()
+        self.waiting = True
 
     def check(self) -> None:
         """Raises JobStopped or LeaseLost."""

@@ -102,7 +102,7 @@ def _make_fetcher(resources: Resources) -> Fetcher:
 
     settings = resources.settings
     store = ObjectStore(settings, patience=settings.store_patience_seconds, obstore_reader=ObstoreReader(settings))
-    return Fetcher(store, settings.max_image_bytes)
+    return Fetcher.of(store, settings)
 
 
 def _make_models(resources: Resources) -> Models:

@@ -1,4 +1,4 @@
-"""Reads the bytes of items ahead of who needs them, in order, within a budget of memory.
+"""Reads the bytes of items ahead of who needs them, within a budget of memory.
 
 It knows the object store and the web, nothing of images. An item that cannot be read, or one of whose
 frames cannot, becomes an ImageError in its place; a store that does not answer at all is raised, for then
@@ -7,16 +7,19 @@ no item is at fault.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 from contract.backend.objects import ObjectStore
-from contract.data.image_bytes import ImageBytes, too_many_bytes
+from contract.data.image_bytes import ImageBytes
 from contract.data.items import Item, parse_s3
 from contract.data.sequences import MAX_IMAGES
 from contract.errors import (
+    AddressRefused,
     FetchFailed,
     ImageDenied,
     ImageError,
@@ -27,53 +30,108 @@ from contract.errors import (
     StoreRefused,
     TooManyBytes,
 )
+from contract.settings import Settings
+from contract.web.client import WebClient, too_many_bytes
 from worker.engine.images.decode import Frame, too_many_frames
 from worker.engine.pipeline import Encoded
+from worker.sources.ahead import Arrived, Reading, Request, Span, spans
+from worker.sources.lanes import Lanes, host_of
+from worker.sources.reach import Reach
 
-_SPAN = 8 * 2**20  # one GET of 8 MiB costs the store as much CPU as eight of 100 KB
-_FIRST_SPAN = 2**20  # so that the device has work early
-_GAP = 64 * 2**10  # reading over a gap is cheaper than another request
-_AHEAD = 32  # requests
-_AHEAD_BYTES = 48 * 2**20
-_UNKNOWN_SIZE = 2**20
+Found: TypeAlias = list[bytes | ImageError]
+
+_GRACE = 10.0
+"""Seconds beyond its deadline that a fetch from the web may take to end."""
 
 
 @dataclass(frozen=True)
-class _Span:
-    """Adjacent members of one tar, or one object (`end` is None), read with one request."""
-
-    items: tuple[Item, ...]
-    start: int = 0
-    end: int | None = None
-
-    @property
-    def cost(self) -> int:
-        return self.end - self.start if self.end is not None else self.items[0].size or _UNKNOWN_SIZE
+class _StoreRequest:
+    future: Future[Found]
 
 
 class Fetcher:
-    """Threads that read; shared by all shards of a process."""
+    """Threads that read, shared by all shards of a process: `threads` for the store, the lanes for the web."""
 
-    def __init__(self, store: ObjectStore, max_bytes: int, threads: int = 8) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        max_bytes: int,
+        threads: int = 8,
+        *,
+        web: WebClient | None = None,
+        lanes: Lanes[Found] | None = None,
+        buckets: Collection[str] = (),
+    ) -> None:
+        """`buckets` are those that items may name beside the store's own and what their `Reach` says."""
         self._store = store
         self._max_bytes = max_bytes
+        self._buckets = frozenset((store.bucket, *buckets))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="fetch")
-        self._bytes = ImageBytes(store, max_bytes, threads)
+        self._web = web or WebClient()
+        self._lanes = lanes or Lanes(threads, threads)
+        self._bytes = ImageBytes(store, max_bytes, self._web)
+
+    @staticmethod
+    def of(store: ObjectStore, settings: Settings) -> Fetcher:
+        """Return a fetcher with the limits of the settings."""
+        return Fetcher(
+            store,
+            settings.max_image_bytes,
+            web=WebClient.of(settings),
+            lanes=Lanes(settings.fetch_lanes, settings.fetch_host_lanes),
+            buckets=[name.strip() for name in settings.fetch_buckets.split(",") if name.strip()],
+        )
 
     def close(self) -> None:
+        self._lanes.close()
+        self._web.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def read(self, items: Sequence[Item]) -> Iterator[tuple[Item, Encoded]]:
+    def read(self, items: Sequence[Item], reach: Reach | None = None) -> Iterator[tuple[Item, Encoded]]:
         """Yield each item in order with its bytes, or with the error that it becomes.
 
         Only the `frames` of a sequence are read. Raises StoreUnavailable if the store does not answer.
         """
-        files = self._read(file for item in items for file in self._files(item))
+        files = _in_order(self._reading((file for item in items for file in self._files(item)), reach))
         for item in items:
             if item.length is None:
                 yield item, next(files)
             else:
                 yield item, self._sequence(item, files)
+
+    def read_any(self, items: Sequence[Item], reach: Reach | None = None) -> Iterator[tuple[int, Encoded] | None]:
+        """Yield the place of each item with its bytes, or its error, as they come: a slow one holds up no other.
+
+        Yield None about once a second while nothing comes but the web is at work, within its deadlines. Raises
+        StoreUnavailable if the store does not answer.
+        """
+        wanted = [self._files(item) for item in items]
+        owners = [place for place, files in enumerate(wanted) for _ in files]
+        for place, files in enumerate(wanted):
+            if not files:
+                yield place, self._sequence(items[place], iter(()))
+        parts: dict[int, dict[int, bytes | ImageError]] = {}
+        with closing(self._reading((file for files in wanted for file in files), reach)) as reading:
+            while not reading.done:
+                arrived = reading.next()
+                if arrived is None:
+                    if reading.only_web and self._lanes.idle_for < self._web.seconds + _GRACE:
+                        yield None
+                    continue
+                for number, found in enumerate(arrived.found, arrived.first):
+                    place = owners[number]
+                    if items[place].length is not None:
+                        part = parts.setdefault(place, {})
+                        part[number] = found
+                        if len(part) < len(wanted[place]):
+                            continue
+                        del parts[place]
+                        frames = [part[n] for n in sorted(part)]
+                        reading.release(sum(map(_size, frames)))
+                        yield place, self._sequence(items[place], iter(frames))
+                    else:
+                        reading.release(_size(found))
+                        yield place, found
 
     def _files(self, item: Item) -> Sequence[Item]:
         """Return the files to read for an item: itself or its frames; nothing for a sequence that is too large."""
@@ -105,62 +163,26 @@ class Fetcher:
                 frames.append(Frame(file.uri, found))
         return bad or tuple(frames)
 
-    def _read(self, items: Iterable[Item]) -> Iterator[bytes | ImageError]:
-        """Yield the bytes of each file in order, read ahead within the budget."""
-        spans = deque(self._spans(items))
-        ahead: deque[tuple[_Span, Future[list[bytes | ImageError]]]] = deque()
-        budget = _AHEAD_BYTES
-        try:
-            while spans or ahead:
-                while spans and len(ahead) < _AHEAD and (not ahead or spans[0].cost <= budget):
-                    span = spans.popleft()
-                    budget -= span.cost
-                    ahead.append((span, self._pool.submit(self._load, span)))
-                span, future = ahead.popleft()
-                yield from future.result()
-                budget += span.cost
-        finally:
-            for _, future in ahead:
-                future.cancel()
+    def _reading(self, files: Iterator[Item], reach: Reach | None) -> Reading:
+        def start(span: Span, told: Callable[[], None]) -> Request:
+            load = partial(self._load, span, reach or Reach())
+            if span.web:
+                return self._lanes.submit(host_of(span.items[0].uri), load, told)
+            return _StoreRequest(self._pool.submit(load))
 
-    def _spans(self, items: Iterable[Item]) -> Iterator[_Span]:
-        run: list[Item] = []
-        limit = _FIRST_SPAN
+        return Reading(spans(files, self._max_bytes), start)
 
-        def flush() -> Iterator[_Span]:
-            nonlocal limit
-            if run:
-                last = run[-1]
-                yield _Span(tuple(run), run[0].offset or 0, (last.offset or 0) + (last.size or 0))
-                run.clear()
-                limit = _SPAN
-
-        for item in items:
-            packed = item.tar is not None and item.offset is not None and item.size is not None
-            if not packed or (item.size or 0) > self._max_bytes:
-                yield from flush()
-                yield _Span((item,))
-                continue
-            assert item.offset is not None and item.size is not None
-            if run:
-                first, last = run[0], run[-1]
-                end = (last.offset or 0) + (last.size or 0)
-                neighbour = item.tar == last.tar and 0 <= item.offset - end <= _GAP
-                if not neighbour or item.offset + item.size - (first.offset or 0) > limit:
-                    yield from flush()
-            run.append(item)
-        yield from flush()
-
-    def _load(self, span: _Span) -> list[bytes | ImageError]:
+    def _load(self, span: Span, reach: Reach) -> Found:
         first = span.items[0]
         try:
             if (first.size or 0) > self._max_bytes:
                 raise too_many_bytes(first.size or 0, self._max_bytes)
+            reach.check(first, self._buckets)
             if first.tar is not None and span.end is not None:
                 return self._members(span)
-            if first.uri.startswith(("http://", "https://", "s3://")):
-                return [self._bytes.read(first.uri)]
-            raise ImageNotFound(f"{first.uri} could not be read when the folder was packed; run the job again.")
+            if first.uri.startswith("file://"):
+                raise _local(first.uri, reach.packed)
+            return [self._bytes.read(first.uri)]
         except ImageError as error:
             return [error] * len(span.items)
         except (ObjectNotFound, InvalidSource):
@@ -171,13 +193,13 @@ class Fetcher:
         except InvalidSettings as error:
             return [ImageDenied(str(error))] * len(span.items)
 
-    def _members(self, span: _Span) -> list[bytes | ImageError]:
+    def _members(self, span: Span) -> Found:
         assert span.items[0].tar is not None and span.end is not None
         bucket, key = parse_s3(span.items[0].tar)
         if span.end == span.start:
             return [b""] * len(span.items)
         data = self._store.get(key, bucket=bucket, offset=span.start, length=span.end - span.start)
-        found: list[bytes | ImageError] = []
+        found: Found = []
         for item in span.items:
             start = (item.offset or 0) - span.start
             found.append(data[start : start + (item.size or 0)])
@@ -189,3 +211,31 @@ def _long_sequence(limit: int) -> TooManyBytes:
         f"The frames that are looked at have more than {MAX_IMAGES * limit:,} bytes together; shrink them, or raise "
         "IMAGEMILL_MAX_IMAGE_BYTES."
     )
+
+
+def _in_order(reading: Reading) -> Iterator[bytes | ImageError]:
+    """Yield the bytes of each file in order."""
+    early: dict[int, Arrived] = {}
+    wanted = 0
+    with closing(reading):
+        while early or not reading.done:
+            arrived = early.pop(wanted, None) or reading.next()
+            if arrived is None:
+                continue
+            if arrived.first != wanted:
+                early[arrived.first] = arrived
+                continue
+            yield from arrived.found
+            wanted += len(arrived.found)
+            reading.release(arrived.cost)
+
+
+def _size(found: bytes | ImageError) -> int:
+    return len(found) if isinstance(found, bytes) else 0
+
+
+def _local(uri: str, packed: bool) -> ImageError:
+    """Return the error of a file that is not in the store."""
+    if packed:
+        return ImageNotFound(f"{uri} could not be read when the folder was packed; run the job again.")
+    return AddressRefused(f"{uri} is refused: workers read no files; submit the folder, or a manifest of paths.")

@@ -2,9 +2,9 @@
 
 import io
 import tarfile
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
@@ -12,7 +12,11 @@ from contract.backend.objects import ObjectStore
 from contract.data.items import Item
 from contract.errors import ImageError, StoreUnavailable
 from contract.settings import Settings
+from contract.web.addresses import AddressPolicy
+from contract.web.client import WebClient
+from tests.sites import LOOPBACK, send, site
 from worker.sources.fetch import Fetcher
+from worker.sources.reach import Reach
 
 LIMIT = 10_000
 
@@ -84,7 +88,8 @@ def test_what_cannot_be_read_is_an_error_in_its_place(store: ObjectStore, fetche
         Item("tar is gone", "s3://x/y.tar#z", size=3, tar=f"s3://{bucket}/gone.tar", offset=512),
         Item("good again", f"s3://{bucket}/in/good"),
     ]
-    assert [outcome(found) for _, found in fetcher.read(items)] == [
+    reach = Reach(frozenset({"no-such-bucket"}), packed=True)
+    assert [outcome(found) for _, found in fetcher.read(items, reach)] == [
         b"good",
         "not_found",
         "too_many_bytes",
@@ -96,31 +101,17 @@ def test_what_cannot_be_read_is_an_error_in_its_place(store: ObjectStore, fetche
     ]
 
 
-def test_the_web_is_read_within_the_limit(fetcher: Fetcher) -> None:
-    class Site(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, body = {"/ok": (200, b"ok"), "/large": (200, bytes(LIMIT + 1)), "/no": (403, b"")}.get(
-                self.path, (404, b"")
-            )
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+def test_the_web_is_read_within_the_limit(store: ObjectStore) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        send(
+            request,
+            *{"/ok": (200, b"ok"), "/large": (200, bytes(LIMIT + 1)), "/no": (403, b"")}.get(request.path, (404, b"")),
+        )
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Site)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        base = f"http://127.0.0.1:{server.server_port}"
-        items = [Item(path, f"{base}/{path}") for path in ("ok", "large", "no", "gone")]
+    web = WebClient(AddressPolicy(LOOPBACK, "1-65535"))
+    with site(answer) as port, closing(Fetcher(store, LIMIT, web=web)) as fetcher:
+        items = [Item(path, f"http://{LOOPBACK}:{port}/{path}") for path in ("ok", "large", "no", "gone")]
         found = [outcome(d) for _, d in fetcher.read(items)]
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
     assert found == [b"ok", "too_many_bytes", "access_denied", "not_found"]
 
 
@@ -185,7 +176,7 @@ def test_a_sequence_of_too_many_frames_is_one_error(fetcher: Fetcher) -> None:
 
 def test_a_silent_store_is_no_items_fault(settings: Settings) -> None:
     away = ObjectStore(settings.model_copy(update={"s3_endpoint": "127.0.0.1:1"}), patience=0.1)
-    fetcher = Fetcher(away, LIMIT, threads=2)
+    fetcher = Fetcher(away, LIMIT, threads=2, buckets=["bucket"])
     with pytest.raises(StoreUnavailable):
         list(fetcher.read([Item("x", "s3://bucket/x")]))
     fetcher.close()

@@ -1,0 +1,1 @@
+"""Fetches from the web: which addresses may be reached, on which connections, and for how long."""

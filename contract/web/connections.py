@@ -1,0 +1,119 @@
+"""Connections that lead only to checked addresses: the place where every fetch from the web meets the network.
+
+The name stays what the address says, for the Host header, for SNI and for the check of the certificate; the socket
+connects to an address that `AddressPolicy.resolve` returned, and the name is not resolved again.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from functools import partial
+from typing import Any, cast
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+
+from contract.web.addresses import Address, AddressPolicy
+from contract.web.deadlines import Line, current
+
+_HOSTS = 64
+"""Hosts to which idle connections are kept."""
+_CONNECT_SECONDS = 5.0
+_LOOKUPS = ThreadPoolExecutor(32, thread_name_prefix="resolve")
+"""A resolver cannot be interrupted; on threads of their own, slow name servers hold up no fetch past its deadline."""
+
+
+class _Checked(HTTPConnection):
+    """A connection to a host whose addresses passed the policy."""
+
+    def __init__(self, *args: Any, policy: AddressPolicy, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._policy = policy
+        self._line: Line | None = None
+
+    def _new_conn(self) -> socket.socket:
+        until = time.monotonic() + _CONNECT_SECONDS
+        deadline = current()
+        if deadline is not None:
+            until = min(until, deadline.at)
+        problem: OSError = TimeoutError("no address")
+        for address in self._addresses(until):
+            left = until - time.monotonic()
+            if left <= 0:
+                break
+            try:
+                connected = _connect(address, int(self.port), left)
+            except OSError as error:
+                problem = error
+                continue
+            if self._line is not None:
+                self._line.drop()
+            self._line = Line(connected)
+            if deadline is not None:
+                deadline.use(self._line)
+            return connected
+        if isinstance(problem, TimeoutError):
+            raise ConnectTimeoutError(self, f"Connection to {self.host} timed out.") from problem
+        raise NewConnectionError(self, f"Failed to establish a new connection: {problem}") from problem
+
+    def _addresses(self, until: float) -> list[Address]:
+        lookup = _LOOKUPS.submit(self._policy.resolve, self._dns_host, int(self.port))
+        try:
+            return lookup.result(max(0.0, until - time.monotonic()))
+        except FutureTimeout as error:
+            lookup.cancel()
+            raise ConnectTimeoutError(self, f"The lookup of {self.host} timed out.") from error
+        except OSError as error:
+            raise NewConnectionError(self, f"The lookup of {self.host} failed: {error}") from error
+
+    def request(self, *args: Any, **options: Any) -> None:
+        deadline = current()
+        if deadline is not None and self._line is not None:  # an idle connection is used again
+            deadline.use(self._line)
+        super().request(*args, **options)
+
+    def close(self) -> None:
+        super().close()
+        line, self._line = self._line, None
+        if line is not None:
+            line.drop()
+
+
+class _CheckedTls(_Checked, HTTPSConnection):
+    """The same with TLS, which checks the certificate of the name."""
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Checked
+
+
+class _TlsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _CheckedTls
+
+
+def checked_connections(policy: AddressPolicy, *, each_host: int) -> urllib3.PoolManager:
+    """Return pools of connections under `policy`; up to `each_host` idle ones are kept for each host.
+
+    Proxies of the environment are not used: behind a proxy nobody can tell what an address leads to.
+    """
+    manager = urllib3.PoolManager(num_pools=_HOSTS, maxsize=each_host, cert_reqs="CERT_REQUIRED")
+    manager.pool_classes_by_scheme = cast(
+        "Any", {"http": partial(_Pool, policy=policy), "https": partial(_TlsPool, policy=policy)}
+    )
+    return manager
+
+
+def _connect(address: Address, port: int, timeout: float) -> socket.socket:
+    made = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        made.settimeout(timeout)
+        made.connect((str(address), port))
+    except BaseException:
+        made.close()
+        raise
+    return made
