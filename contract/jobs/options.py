@@ -73,7 +73,9 @@ class ClassifyFields(Arithmetic):
     shard_size: Annotated[int, Cli(env="IMAGEMILL_SHARD_SIZE")] = Field(
         512, ge=1, le=4096, description="Images per shard."
     )
-    max_errors: str = Field("100%", description="Fail the job when more images fail: a count or a share.")
+    max_errors: str = Field(
+        "5%", description="Fail the job when more images fail: a count (50) or a share (1%); 100%: never fail it."
+    )
 
     @field_validator("max_errors")
     @classmethod

@@ -12,7 +12,7 @@ def test_down_leaves_no_process_and_keeps_the_data(tmp_path: Path, mixed: Path) 
     shell = Shell(tmp_path / "data", tmp_path)
     (up,) = shell.json("up", "--detach")
     assert up["pid"] in processes(shell.data)
-    labelled = shell.json("classify", mixed, "--model", MODEL, "--job", "kept")
+    labelled = shell.json("classify", mixed, "--model", MODEL, "--job", "kept", "--max-errors", "2")
 
     # if I stop it, I expect every process to be gone, and a second `down` to have nothing to do;
     assert shell.json("down") == [{"stopped": True, "data": str(shell.data)}]

@@ -20,6 +20,9 @@ from tests.conftest import PHOTOS
 from tests.mill import ROOT
 from tests.waiting import wait_until
 
+ANY = ("--max-errors", "100%")
+"""Of the mixed files, two in five are broken."""
+
 
 def test_a_second_up_finds_the_first(imagemill: Shell) -> None:
     (first,), (second,) = imagemill.json("up", "--detach"), imagemill.json("up", "--workers", 1)
@@ -130,7 +133,7 @@ def test_ctrl_c_leaves_the_job_running(imagemill: Shell, photo_folder: Callable[
 
 def test_jobs_newest_first(imagemill: Shell, mixed: Path) -> None:
     for job in ("older", "newer"):
-        imagemill("classify", mixed, "--model", MODEL, "--job", job)
+        imagemill("classify", mixed, "--model", MODEL, "--job", job, *ANY)
 
     assert [job["id"] for job in imagemill.json("jobs")][:2] == ["newer", "older"]
     heading, first, *_ = imagemill("jobs").stdout.splitlines()
@@ -139,7 +142,7 @@ def test_jobs_newest_first(imagemill: Shell, mixed: Path) -> None:
 
 
 def test_errors_and_retry(imagemill: Shell, mixed: Path) -> None:
-    imagemill("classify", mixed, "--model", MODEL, "--job", "broken")
+    imagemill("classify", mixed, "--model", MODEL, "--job", "broken", *ANY)
 
     assert {row["key"]: row["error_code"] for row in imagemill.json("errors", "broken")} == {
         "empty.jpg": "empty_file",
@@ -158,7 +161,7 @@ def test_errors_and_retry(imagemill: Shell, mixed: Path) -> None:
 
 
 def test_results_in_every_format(imagemill: Shell, mixed: Path) -> None:
-    imagemill("classify", mixed, "--model", MODEL, "--job", "formats", "--embed", "--top-k", "2")
+    imagemill("classify", mixed, "--model", MODEL, "--job", "formats", "--embed", "--top-k", "2", *ANY)
 
     rows = imagemill.json("results", "formats")
     assert [len(row["top_k"] or ()) for row in rows].count(2) == 3

@@ -215,7 +215,7 @@ def test_an_image_that_kills_its_worker_stands_alone_in_the_end(
     short = {"lease_seconds": 1.0, "reconcile_seconds": 0.5}
     data = tmp_path_factory.mktemp("mill")
     with Mill(data, workers=1, app="tests.faults.poison", **short).running() as mill:
-        job = mill.client.classify(folder, model=MODEL, shard_size=8).id
+        job = mill.client.classify(folder, model=MODEL, shard_size=8, max_errors="1").id
         mill.finished(job, timeout=150)
         status: Status = check_complete(mill.client, job, [f"{n}.jpg" for n in range(8)])
         assert (status.ok, status.errors) == (7, 1)

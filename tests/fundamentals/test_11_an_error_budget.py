@@ -54,6 +54,22 @@ def test_a_job_over_its_budget_is_repaired_and_retried(
     assert set(rows(end)) == {f"budget/{name}.jpg" for name in names}
 
 
+def test_five_percent_unless_told_otherwise(
+    client: Client, mill: Mill, tmp_path: Path, photos: dict[str, Path]
+) -> None:
+    # Given twenty photos, one of them broken, that is 5 %, if I name no budget, I expect success,
+    for n in range(20):
+        (tmp_path / f"{n:02d}.jpg").write_bytes(photos["koala"].read_bytes() if n else b"no image")
+    first = mill.finished(client.classify(tmp_path, model=MODEL).id)
+    assert (first.state, first.errors) == ("succeeded", 1)
+
+    # and with one photo less a failure that names the budget.
+    (tmp_path / "19.jpg").unlink()
+    second = mill.finished(client.classify(tmp_path, model=MODEL).id)
+    assert second.state == "failed"
+    assert second.reason == "1 of 19 images failed, more than --max-errors 5% allows."
+
+
 @pytest.mark.parametrize("budget", ["many", "-1", "101%", "1.5", ""])
 def test_a_budget_that_is_none(client: Client, folder: Path, budget: str) -> None:
     with pytest.raises(InvalidInput, match=r"^--max-errors: .* is neither a count such as 50 nor a share"):

@@ -188,7 +188,7 @@ def test_a_bad_frame_is_one_error_row_and_can_be_retried(
     for key in broken:
         camera.put(key, b"no image")
 
-    job = mill.finished(client.classify("s3://camera/bad/", model="daylight").id)
+    job = mill.finished(client.classify("s3://camera/bad/", model="daylight", max_errors="1").id)
 
     # I expect one error that names the first of them, and nothing wrong with the other sequence;
     found = rows(job)

@@ -147,7 +147,7 @@ def job(backend: Backend) -> Jobs:
             weights_sha256=MODEL.weights.sha256,
             shard_size=shard_size,
             output=f"s3://{bucket}/jobs/{id}/out/",
-            **options,
+            **{"max_errors": "100%", **options},
         )
         submit(backend, spec)
         keys = JobKeys(id)
