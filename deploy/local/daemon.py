@@ -24,6 +24,7 @@ from contract.errors import ImagemillError, ServiceUnavailable
 from contract.settings import stack_file
 from deploy.local import orphans
 from deploy.local.lock import holder
+from deploy.local.private import open_private
 from deploy.local.stack import HOME, START_SECONDS, Stack, make_folder
 from deploy.local.stackfile import StackInfo
 from deploy.local.supervisor import last_line, mark_of
@@ -83,7 +84,7 @@ def run_detached(data: Path, workers: int, *, control: bool = True) -> StackInfo
     make_folder(data)
     command = [sys.executable, "-m", "deploy.local.daemon", str(data), str(workers), str(int(control))]
     log = data / "logs" / "supervisor.log"
-    with log.open("ab") as output:
+    with open(log, "ab", opener=open_private) as output:
         process = subprocess.Popen(
             command,
             cwd=HOME,

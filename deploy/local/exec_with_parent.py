@@ -23,6 +23,8 @@ def main(parent: int, command: list[str]) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the request was made
         sys.exit(f"The supervisor {parent} is gone; {command[0]} was not started.")
+    # What the stack writes holds what users gave it; sockets, too, are for their owner alone.
+    os.umask(0o077)
     # Python ignores SIGPIPE, and what is ignored stays ignored through exec.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from contract.errors import InvalidInput
+from deploy.local.private import open_private
 
 LOCK_FILE = "lock"
 
@@ -26,7 +27,7 @@ class DataLock:
 
     def acquire(self) -> None:
         """Raises InvalidInput where another process holds it."""
-        file = self._path.open("a+")
+        file = open(self._path, "a+", opener=open_private)  # noqa: SIM115, it stays open
         # `holder` takes the lock for an instant to look, so one refusal proves nothing.
         deadline = time.monotonic() + 0.5
         while not _try(file, fcntl.LOCK_EX):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 LOOPBACK = "127.0.0.1"
 GRPC_OFFSET = 10_000
@@ -20,13 +20,17 @@ def is_free(port: int) -> bool:
     return all(_can_bind(p) for p in (port, port + GRPC_OFFSET))
 
 
-def choose(preferred: Sequence[int | None]) -> list[int]:
+def choose(preferred: Sequence[int | None], unless: Callable[[int], bool] = lambda port: False) -> list[int]:
     """Return a free port for each entry: the preferred one if it is still free, else another.
 
-    Raises OSError if the whole range is taken.
+    A port of which `unless` is true is never chosen. Raises OSError if the whole range is taken.
     """
-    kept = [port if port is not None and is_free(port) else None for port in preferred]
-    fresh = (port for port in random.sample(_RANGE, len(_RANGE)) if port not in kept and is_free(port))
+
+    def usable(port: int) -> bool:
+        return is_free(port) and not unless(port)
+
+    kept = [port if port is not None and usable(port) else None for port in preferred]
+    fresh = (port for port in random.sample(_RANGE, len(_RANGE)) if port not in kept and usable(port))
     try:
         return [next(fresh) if port is None else port for port in kept]
     except StopIteration:

@@ -29,7 +29,8 @@ from contract.settings import Settings, load, stack_file
 from deploy.local import orphans
 from deploy.local.cores import usable_cores
 from deploy.local.lock import DataLock
-from deploy.local.servers import Servers, probe, redis_service, s3_service
+from deploy.local.private import private_folder
+from deploy.local.servers import SERVERS_FILE, Servers, probe, redis_service, s3_service
 from deploy.local.stackfile import StackInfo
 from deploy.local.supervisor import Service, Supervisor
 
@@ -182,7 +183,10 @@ class Stack:
 def make_folder(data: Path) -> None:
     """Raises InvalidSettings where it cannot be made."""
     try:
-        (data / "logs").mkdir(parents=True, exist_ok=True)
+        # A folder that is shared with other things keeps its mode; what lies in it is private either way.
+        if not data.exists() or (data / SERVERS_FILE).exists():
+            private_folder(data)
+        private_folder(data / "logs")
         # It holds credentials and often lies in somebody's repository.
         (data / ".gitignore").write_text("*\n")
     except OSError as error:

@@ -23,6 +23,7 @@ from typing import Self
 
 from contract.errors import ServiceUnavailable
 from deploy.local import exec_with_parent, orphans
+from deploy.local.private import open_private, private_folder
 
 log = logging.getLogger("imagemill.supervisor")
 
@@ -94,7 +95,7 @@ class Supervisor:
         Raises ServiceUnavailable, naming the log, where one does not come up; the others keep running.
         """
         children = [self._children[name] for name in names or self._children]
-        self._logs.mkdir(parents=True, exist_ok=True)
+        private_folder(self._logs)
         with self._changed:
             if self._thread is None:
                 self._closing = False
@@ -195,7 +196,7 @@ class Supervisor:
         path = self.log_file(service.name)
         if path.exists() and path.stat().st_size > LOG_BYTES:
             path.replace(path.with_suffix(".log.1"))
-        with path.open("ab") as output:
+        with open(path, "ab", opener=open_private) as output:
             return subprocess.Popen(
                 [sys.executable, "-I", "-S", exec_with_parent.__file__, str(os.getpid()), *service.command],
                 env={**service.env, orphans.MARK: self.mark},

@@ -21,9 +21,10 @@ from contract.settings import load, stack_file
 from deploy import cli
 from deploy.local import daemon, orphans, ports
 from deploy.local.lock import holder
-from deploy.local.servers import REDIS, S3, SERVERS_FILE, SOCKETS, Servers
+from deploy.local.servers import REDIS, S3, SERVERS_FILE, Servers
 from deploy.local.stack import Stack
 from deploy.local.supervisor import mark_of
+from deploy.local.weed import SOCKETS
 from tests.waiting import wait_until
 
 
