@@ -18,11 +18,15 @@ from worker.process import Process
 
 calm_openmp()  # before anything imports torch, whose threads spin from their first use
 settings = configuration.current()
+# One shard more than there are cores, so that reading and writing overlap with computing.
+_SHARDS = (settings.threads or cores()) + 1
+_WAITING_SHARDS = 16
+"""Shards beside these that may wait for slow web hosts, which cost a thread and no core."""
 app = make_app(settings)
 app.conf.update(
     worker_pool="threads",
-    # One shard more than there are cores, so that reading and writing overlap with computing.
-    worker_concurrency=(settings.threads or cores()) + 1,
+    # Threads; how many shards are taken is decided by `take` below.
+    worker_concurrency=_SHARDS + _WAITING_SHARDS,
     include=["worker.tasks.control", "worker.tasks.work"],
 )
 process = Process(app, settings)
@@ -31,6 +35,14 @@ process = Process(app, settings)
 @worker_ready.connect
 def _ready(sender: Any, **_: Any) -> None:
     queues = sorted(str(q) for q in sender.app.amqp.queues.consume_from)
+    controller = sender.controller
+
+    def take(waiting: int) -> None:
+        """Take as many shards as can compute, and one more for each that only waits for the web."""
+        controller.max_concurrency = min(min(_SHARDS, controller.concurrency) + waiting, controller.concurrency)
+
+    take(0)
+    process.resources.take = take
     process.start(sender.hostname, queues)
     if keys.QUEUE_CONTROL in queues:
         # Resend at once what was lost while no controller ran.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from contract.backend.ledger import Ledger
@@ -54,10 +54,16 @@ class Lease:
 
 
 class LeaseRenewer:
-    """Renews every lease of the process a few times within its life."""
+    """Renews every lease of the process a few times within its life.
 
-    def __init__(self, ledger: Ledger, lease_seconds: float) -> None:
+    `take` is told whenever the number of shards that only wait for the web changes.
+    """
+
+    def __init__(
+        self, ledger: Ledger, lease_seconds: float, take: Callable[[int], None] = lambda waiting: None
+    ) -> None:
         self._ledger = ledger
+        self._take, self._waiting = take, 0
         # At least four chances before a lease lapses, and progress that looks alive.
         self._renew_every = min(1.0, lease_seconds / 4)
         self._held: dict[str, Lease] = {}
@@ -89,6 +95,10 @@ class LeaseRenewer:
         # 50 ms is one batch of one lane on a CPU core: a canceled job stops within it.
         while not self._stop.wait(0.05):
             held = self.held()
+            waiting = sum(lease.waiting for lease in held)
+            if waiting != self._waiting:
+                self._waiting = waiting
+                self._take(waiting)
             try:
                 if time.monotonic() >= renew_at:
                     renew_at = time.monotonic() + self._renew_every

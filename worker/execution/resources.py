@@ -35,6 +35,8 @@ class Resources:
         """Set when the worker is asked to end: what takes hours stops at its next step."""
         self.training = threading.Lock()
         """Held by whatever trains: a process trains one thing at a time."""
+        self.take: Callable[[int], None] = lambda waiting: None
+        """Told how many shards only wait for the web, to take others in their place."""
         self._lock = threading.RLock()
         self._made: dict[Callable[[Resources], Any], Any] = {}
 
@@ -93,7 +95,9 @@ class Resources:
 def _make_renewer(resources: Resources) -> LeaseRenewer:
     from worker.execution.leases import LeaseRenewer
 
-    return LeaseRenewer(resources.backend.ledger, resources.settings.lease_seconds)
+    return LeaseRenewer(
+        resources.backend.ledger, resources.settings.lease_seconds, lambda waiting: resources.take(waiting)
+    )
 
 
 def _make_fetcher(resources: Resources) -> Fetcher:
