@@ -70,6 +70,7 @@ class Mill:
         app: str = "worker.app",
         *,
         clocks: int = 1,
+        controllers: int = 1,
         native_bf16: Sequence[str] = (),
         **settings: Any,
     ) -> None:
@@ -83,16 +84,15 @@ class Mill:
             "worker",
             "-Q",
             "control",
-            "-n",
-            "controller@%h",
             "--concurrency",
             "2",
             *quiet,
         ]
+        self.controllers = ["controller", *(f"controller-{n}" for n in range(1, controllers))]
         self.clocks = ["clock", *(f"clock-{n}" for n in range(1, clocks))]
         services = [
             *servers,
-            self._service("controller", controller),
+            *(self._service(name, [*controller, "-n", f"{name}@%h"]) for name in self.controllers),
             *(
                 self._service(name, [*program, "beat", "-s", str(data / name), "--pidfile=", "--loglevel", "INFO"])
                 for name in self.clocks
@@ -118,7 +118,7 @@ class Mill:
         with self.supervisor, closing(self.client):
             self.supervisor.start("redis", "s3")
             self.client.backend.store.ensure_bucket()
-            self.supervisor.start("controller", *self.clocks, *self.workers)
+            self.supervisor.start(*self.controllers, *self.clocks, *self.workers)
             wait_until(self.ready, 60, "all workers to be ready")
             yield self
 
@@ -128,6 +128,21 @@ class Mill:
 
     def kill(self, name: str, sig: signal.Signals = signal.SIGKILL) -> None:
         self.supervisor.kill(name, sig)
+
+    def pause(self, *names: str) -> None:
+        """SIGSTOP these processes and their children, as a virtual machine that stands still."""
+        self._signal(names, signal.SIGSTOP)
+
+    def go_on(self, *names: str) -> None:
+        """SIGCONT what was paused."""
+        self._signal(names, signal.SIGCONT)
+
+    def _signal(self, names: Sequence[str], sig: signal.Signals) -> None:
+        for name in names:
+            # Each child of the supervisor leads a group of its own.
+            if (pid := self.supervisor.pid(name)) is not None:
+                with suppress(ProcessLookupError):
+                    os.killpg(pid, sig)
 
     def begun(self, job: str, done: int) -> None:
         """Wait until some of the job's images are labelled, and not all of them."""

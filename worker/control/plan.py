@@ -30,9 +30,9 @@ log = logging.getLogger(__name__)
 _LOCK_SECONDS = 60.0
 
 
-def plan(backend: Backend, job: str) -> None:
+def plan(backend: Backend, job: str, lock_seconds: float = _LOCK_SECONDS) -> None:
     """Plan a job, or continue where an earlier planner stopped; return at once if another planner is at work."""
-    with backend.ledger.lock("plan", job, _LOCK_SECONDS) as lock:
+    with backend.ledger.lock("plan", job, lock_seconds) as lock:
         if lock is None:
             return
         try:
@@ -40,7 +40,8 @@ def plan(backend: Backend, job: str) -> None:
         except ServiceUnavailable:
             raise  # the reconciler sends the plan again
         except ImagemillError as error:
-            close(backend, job, "failed", str(error))
+            if lock.renew():  # else its successor decides
+                close(backend, job, "failed", str(error))
         except Exception as error:
             # An unforeseen error would recur: better a job that fails with a reason than one that never starts.
             log.exception("The plan of %s failed", job)
@@ -72,13 +73,16 @@ def cut_source(backend: Backend, spec: Classify, lock: Lock) -> Plan | None:
     number, total, last = _written(backend, job)
     sizes = islice(shard_sizes(spec.shard_size), number, None)
     for chunk in sharded(listing.rest(total, last), sizes):
-        backend.store.put(JobKeys(job).manifest(number), write_manifest(chunk))
+        if not _write_manifest(backend, job, number, write_manifest(chunk)):
+            return None
         step = backend.ledger.planned(job, number, len(chunk))
         backend.follow_up(job, step)
         total += len(chunk)
         number += 1
         if step.state in ENDED or step.state == "unknown" or not lock.renew():
             return None
+    if not lock.renew():
+        return None
     if not total:
         close(backend, job, "failed", _nothing(spec.source.label, listing.skipped))
         return None
@@ -99,11 +103,11 @@ def cut_blocks(backend: Backend, spec: Reconstruct, lock: Lock) -> Plan | None:
     else:
         images = islice(labelled_items(backend.store, spec.source), spec.count)
         for block in sharded(images, repeat(spec.shard_size)):
+            if not lock.renew():
+                return None
             backend.store.put(JobKeys(spec.id).manifest(number), write_manifest(block, labels=True))
             total += len(block)
             number += 1
-            if not lock.renew():
-                return None
     if not total:
         close(backend, spec.id, "failed", _nothing(spec.source.label, 0))
         return None
@@ -111,9 +115,19 @@ def cut_blocks(backend: Backend, spec: Reconstruct, lock: Lock) -> Plan | None:
 
 
 def _write_plan(backend: Backend, job: str, *, shards: int, items: int, skipped: int = 0) -> Plan:
+    """Write the plan, unless another planner did; return the one that stands."""
     plan = Plan(shards=shards, items=items, skipped=skipped)
-    backend.store.put(JobKeys(job).plan, plan.to_json())
-    return plan
+    backend.store.put_if_absent(JobKeys(job).plan, plan.to_json())
+    return read_plan(backend.store, job) or plan
+
+
+def _write_manifest(backend: Backend, job: str, number: int, data: bytes) -> bool:
+    """Write a manifest, unless another planner did; return False if that one holds other items.
+
+    A planner that was stopped past its lock must not replace what its successor planned: it may be running.
+    """
+    key = JobKeys(job).manifest(number)
+    return backend.store.put_if_absent(key, data) or backend.store.get(key) == data
 
 
 def cut_images(backend: Backend, spec: Generate, lock: Lock) -> Plan:

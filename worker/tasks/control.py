@@ -12,13 +12,13 @@ from worker.control.reconcile import tick as run_tick
 @app.task(name=keys.TASK_PLAN)  # type: ignore[untyped-decorator]
 def plan(job: str) -> None:
     """Cut a job's source into shards."""
-    run_plan(process.backend, job)
+    run_plan(process.backend, job, process.settings.lease_seconds)
 
 
 @app.task(name=keys.TASK_FINALIZE)  # type: ignore[untyped-decorator]
 def finalize(job: str) -> None:
     """End a job whose shards are done."""
-    run_finalize(process.backend, job)
+    run_finalize(process.backend, job, process.settings.lease_seconds)
 
 
 @app.task(name=keys.TASK_TICK)  # type: ignore[untyped-decorator]

@@ -55,14 +55,14 @@ def test_a_planner_that_died_is_continued_behind_its_last_shard(
     for n in range(10, 21):
         backend.store.put(f"in/{n}.jpg", b"x")
     keys = begin(backend)
-    put = backend.store.put
+    put = backend.store.put_if_absent
 
-    def die(key: str, *args: object) -> None:
+    def die(key: str, data: bytes) -> bool:
         if key == keys.manifest(2):
             raise StoreUnavailable("away")
-        put(key, *args)  # type: ignore[arg-type]
+        return put(key, data)
 
-    monkeypatch.setattr(backend.store, "put", die)
+    monkeypatch.setattr(backend.store, "put_if_absent", die)
     with pytest.raises(StoreUnavailable):
         plan(backend, "job")
     monkeypatch.undo()
@@ -73,6 +73,36 @@ def test_a_planner_that_died_is_continued_behind_its_last_shard(
 
     names = [name for shard in planned(backend, keys) for name in shard]
     assert names == [*(f"{n}.jpg" for n in range(10, 21)), "99-new.jpg"]
+
+
+@pytest.mark.parametrize("at", ["a manifest", "the plan"])
+def test_a_planner_that_wakes_behind_its_successor_replaces_nothing(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    # Given a planner that stands still as it writes an object, until its lock has expired, its source has changed and
+    # its successor is done,
+    for n in range(10, 21):
+        backend.store.put(f"in/{n}.jpg", b"x")
+    keys = begin(backend)
+    put = backend.store.put_if_absent
+
+    def stand_still(key: str, data: bytes) -> bool:
+        if key == (keys.manifest(1) if at == "a manifest" else keys.plan):
+            monkeypatch.undo()
+            backend.ledger.redis.delete(backend.ledger.keys.lock("plan", "job"))
+            for n in range(10, 21):
+                backend.store.put(f"in/{n}-new.jpg", b"x")
+            plan(backend, "job")
+        return put(key, data)
+
+    monkeypatch.setattr(backend.store, "put_if_absent", stand_still)
+    plan(backend, "job")
+
+    # I expect what the successor planned, whole, and each image once.
+    names = [name for shard in planned(backend, keys) for name in shard]
+    done = read_plan(backend.store, "job")
+    assert len(names) == len(set(names))
+    assert done is not None and (done.items, done.shards) == (len(names), len(planned(backend, keys)))
 
 
 def test_a_source_that_is_empty_by_now_ends_the_job(backend: Backend) -> None:
@@ -126,14 +156,14 @@ def test_a_planner_of_sequences_that_died_is_continued(
     for path in ("a/1", "a/2/1", "a/2/5/1", "a/3", "b/1", "c/1", "c/a/1", "z"):
         backend.store.put(f"in/{path}.png", b"x")
     keys = begin(backend, shard_size=2, frames=8)
-    put = backend.store.put
+    put = backend.store.put_if_absent
 
-    def die(key: str, *args: object) -> None:
+    def die(key: str, data: bytes) -> bool:
         if key == keys.manifest(dead):
             raise StoreUnavailable("away")
-        put(key, *args)  # type: ignore[arg-type]
+        return put(key, data)
 
-    monkeypatch.setattr(backend.store, "put", die)
+    monkeypatch.setattr(backend.store, "put_if_absent", die)
     with pytest.raises(StoreUnavailable):
         plan(backend, "job")
     monkeypatch.undo()
