@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test drill drill-long check docs bench clean
+.PHONY: help install demo test drill drill-long check docs bench keys clean
 
 help:
 	@echo "make demo     label the photos in deploy/photos on a stack of its own"
@@ -17,6 +17,7 @@ help:
 	@echo "make check    format, lint, types, and a strict build of the documentation"
 	@echo "make docs     the documentation, in build/site"
 	@echo "make bench    images a second on this machine"
+	@echo "make keys     passwords for the containers of deploy/docker/compose.yaml"
 	@echo "make clean    remove the environment and what the demo left"
 	@echo "PYTHON=python3.12 chooses the interpreter."
 
@@ -71,6 +72,9 @@ check: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/python docs/generate_reference.py
 	$(BIN)/zensical build --strict
+
+keys:
+	$(PYTHON) -m deploy.compose_keys
 
 bench: $(VENV)/.installed
 	$(BIN)/imagemill-worker bench

@@ -243,6 +243,19 @@ def redis(port: int, loot: Loot) -> None:
                 loot.read.append(f"redis {port} {command}: {answer[:40]!r}")
 
 
+def knock(port: int, identity: tuple[Path, Path] | None = None) -> str:
+    """Ask over TLS with a certificate and its key, or none; return the status line, or why there is none."""
+    context = anybody()
+    if identity is not None:
+        context.load_cert_chain(*identity)
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as raw, context.wrap_socket(raw) as stream:
+            stream.sendall(b"GET /buckets/ HTTP/1.0\r\n\r\n")
+            return stream.recv(4096).split(b"\r\n")[0].decode(errors="replace")
+    except (ssl.SSLError, ConnectionError) as error:
+        return str(error).lower()
+
+
 @cache
 def speaks_tls(port: int) -> bool:
     """Whether a port completes a handshake, so that one that does not is not asked over TLS for every path.

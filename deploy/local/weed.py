@@ -2,7 +2,7 @@
 
 Master, volume server, filer and administration listen on ports of their own, which ask for no credentials by default.
 Here each of them, over HTTP and over gRPC, wants a certificate that is made at the start and never leaves the folder.
-`python -m deploy.local.weed` runs it in a container, as `deploy/docker/compose.yaml` does.
+`python -m deploy.local.weed NAME` becomes one in a container, as `deploy/docker/compose.yaml` has it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from contract.errors import InvalidSettings
-from deploy.local.certificates import make_identity
-from deploy.local.ports import GRPC_OFFSET
+from deploy.local.ports import GRPC_OFFSET, LOOPBACK
 from deploy.local.private import UMASK, private_folder, write_private
 
 SOCKETS = Path("/tmp")
@@ -85,7 +85,14 @@ def environment(home: Path, access_key: str, secret_key: str) -> dict[str, str]:
 
 
 def secure(home: Path, hosts: Sequence[str]) -> None:
-    """Write `HOME/.seaweedfs/security.toml` and a new identity, which every port but S3 asks for."""
+    """Write `HOME/.seaweedfs/security.toml` and a new identity, which every port but S3 asks for.
+
+    Raises InvalidSettings where what makes certificates is not installed.
+    """
+    try:
+        from deploy.local.certificates import make_identity
+    except ImportError as error:  # a producer has no servers
+        raise InvalidSettings(f"{error}; `pip install imagemill[local]` brings what an own stack needs.") from error
     folder = private_folder(home / ".seaweedfs")
     identity = make_identity(folder, hosts)
     pair = {"cert": identity.certificate, "key": identity.key}
@@ -114,21 +121,15 @@ def remove_sockets(ports: Ports) -> None:
                     path.unlink()
 
 
-def main() -> None:
-    """Become an S3 server on port 8333 with its data in `/data`, for `AWS_ACCESS_KEY_ID` of the environment.
+def become(host: str, data: Path, home: Path, ports: Ports) -> NoReturn:
+    """Become an S3 server for all interfaces, known as `host`, with the keys in `AWS_ACCESS_KEY_ID` and its secret.
 
-    `/run/weed` holds the certificates; the first argument is the name by which the container is known.
+    `home` holds the certificates and belongs into memory.
     """
     os.umask(UMASK)
-    host, home = sys.argv[1], private_folder(Path("/run/weed"))
-    secure(home, [host, "localhost", "127.0.0.1"])
+    secure(private_folder(home), [host, "localhost", LOOPBACK])
+    words = command(data, ports, host=host, bind="0.0.0.0")
     env = environment(home, os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
-    words = command(
-        Path("/data"),
-        Ports(s3=8333, master=9333, volume=9340, filer=8888, admin=9400),
-        host=host,
-        bind="0.0.0.0",
-    )
     os.chdir(home)
     os.execve(words[0], words, env)
 
@@ -170,4 +171,9 @@ def _binary() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    become(
+        sys.argv[1],
+        Path("/data"),
+        Path("/run/weed"),
+        Ports(s3=8333, master=9333, volume=9340, filer=8888, admin=9400),
+    )
