@@ -12,7 +12,8 @@
     ├── JobFailed               the job did not succeed                     exit 1
     ├── ServiceUnavailable      a retry can help                            exit 3
     │   ├── RedisUnavailable
-    │   └── StoreUnavailable
+    │   ├── StoreUnavailable
+    │   └── CredentialsRefused  the store refuses this machine's credentials or clock
     ├── StoreRefused            the store refuses a request
     │   └── StoreFull           the store is full; resume once it has room
     ├── ModelError              a model that cannot be loaded
@@ -103,6 +104,19 @@ class RedisUnavailable(ServiceUnavailable):
 
 class StoreUnavailable(ServiceUnavailable):
     """The object store does not answer."""
+
+
+class CredentialsRefused(ServiceUnavailable):
+    """The object store refuses this machine's credentials, or its clock; no object and no job is at fault.
+
+    `retryable` where new credentials or a corrected clock may arrive by themselves.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
 
 
 class StoreRefused(ImagemillError):

@@ -13,7 +13,7 @@ from typing import Any
 
 from contract.backend.ledger import Ledger, Worker
 from contract.backend.objects import ObjectStore
-from contract.errors import ImagemillError, ServiceUnavailable
+from contract.errors import ImagemillError, ServiceUnavailable, StoreRefused
 from contract.keys import QUEUE_CLASSIFY, QUEUE_CONTROL, probe
 from contract.models.registry import Registry
 from contract.settings import Settings, addresses_given, current, stack_file
@@ -49,7 +49,7 @@ def run_checks() -> Iterator[Check]:
         else:
             yield from check_redis(info)
         try:
-            yield from _check_store(ObjectStore(settings, patience=2.0))
+            yield from check_store(ObjectStore(settings, patience=2.0))
         except ImagemillError as error:
             yield _failed("store", error)
         if workers is not None:
@@ -85,7 +85,8 @@ def check_redis(info: Mapping[str, Any]) -> Iterator[Check]:
     yield Check("redis on disk", durable, f"appendonly {'yes' if durable else 'no'}{advice}")
 
 
-def _check_store(store: ObjectStore) -> Iterator[Check]:
+def check_store(store: ObjectStore) -> Iterator[Check]:
+    """Check the store, its bucket, and that it writes an object only if it is absent."""
     exists = store.bucket_exists(store.bucket)
     yield Check("store", True, store.endpoint)
     if not exists:
@@ -95,6 +96,8 @@ def _check_store(store: ObjectStore) -> Iterator[Check]:
     key = probe(secrets.token_hex(8))
     try:
         honoured = store.put_if_absent(key, b"first") and not store.put_if_absent(key, b"second")
+    except StoreRefused:  # the store has been seen to ignore it
+        honoured = False
     finally:
         store.delete(key)
     advice = "" if honoured else "; two writers could overwrite each other: use a store that supports If-None-Match"

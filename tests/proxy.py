@@ -17,10 +17,16 @@ Refusal = tuple[int, str]
 
 @dataclass
 class Proxy:
-    """`refuses(method, path)` may be set at any time; None lets a request through."""
+    """`refuses(method, path)` may be set at any time; None lets a request through.
+
+    So may `cuts`, which says whether the connection ends in the middle of the answer's body, and `drops`, the names of
+    the headers, in lower case, that the server does not see.
+    """
 
     address: str
     refuses: Callable[[str, str], Refusal | None] = lambda method, path: None
+    cuts: Callable[[str, str], bool] = lambda method, path: False
+    drops: frozenset[str] = frozenset()
     refused: list[str] = field(default_factory=list)
     """The paths of the requests that were refused."""
 
@@ -42,7 +48,8 @@ def before(upstream: str) -> Iterator[Proxy]:
             connection = http.client.HTTPConnection(upstream, timeout=60)
             connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
-                connection.putheader(name, value)
+                if name.lower() not in proxy.drops:
+                    connection.putheader(name, value)
             connection.endheaders(body)
             answer = connection.getresponse()
             data = answer.read()
@@ -54,6 +61,8 @@ def before(upstream: str) -> Iterator[Proxy]:
             length = answer.getheader("Content-Length", "0") if self.command == "HEAD" else str(len(data))
             self.send_header("Content-Length", length)
             self.end_headers()
+            if len(data) > 1 and proxy.cuts(self.command, self.path):
+                data, self.close_connection = data[: len(data) // 2], True
             self.wfile.write(data)
             connection.close()
 
@@ -65,7 +74,8 @@ def before(upstream: str) -> Iterator[Proxy]:
             self.send_header("Content-Type", "application/xml" if code else "text/plain")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            if self.command != "HEAD":
+                self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -24,6 +24,7 @@ from minio.error import InvalidResponseError, S3Error, ServerError
 
 from contract.backend.wire import store_address, tls_context, why_not_secure
 from contract.errors import (
+    CredentialsRefused,
     ImagemillError,
     InvalidSettings,
     InvalidSource,
@@ -40,8 +41,20 @@ ObstoreReader = Callable[[str, str, int, "int | None"], "bytes | None"]
 
 # InvalidRange, a range beyond the end: the object has changed since it was listed.
 _ABSENT = frozenset({"NoSuchKey", "NoSuchObject", "ResourceNotFound", "InvalidRange"})
-_BUSY = frozenset({"SlowDown", "RequestTimeout", "ServiceUnavailable", "InternalError", "ServerNotInitialized"})
-_DENIED = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AllAccessDisabled"})
+# Codes of a store that has too much to do, that lost a part of a request, or that met another write of the same object.
+_BUSY = frozenset(
+    {"SlowDown", "SlowDownRead", "SlowDownWrite", "RequestLimitExceeded", "Throttling", "ThrottlingException"}
+    | {"RequestTimeout", "ServiceUnavailable", "InternalError", "ServerNotInitialized", "XMinioServerNotInitialized"}
+    | {"IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch"}
+    | {"ConditionalRequestConflict", "OperationAborted"}
+)
+_DENIED = frozenset({"AccessDenied", "AllAccessDisabled"})
+# What may pass by itself: new credentials arrive, a clock is set right.
+_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"})
+_SKEWED = frozenset({"RequestTimeTooSkewed", "RequestInTheFuture"})
+_UNKNOWN = frozenset(
+    {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidSecurity", "NotSignedUp", "AccountProblem"}
+)
 # Codes of MinIO, Ceph and others; an exhausted quota counts as full.
 _FULL = frozenset(
     {"InsufficientStorage", "InsufficientCapacity", "QuotaExceeded", "StorageFull", "XMinioStorageFull"}
@@ -49,7 +62,7 @@ _FULL = frozenset(
 )
 _HTTP_FULL = 507
 _FAILED = "InternalError"  # what SeaweedFS answers when its disk is full
-_EXISTS = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
+_EXISTS = 412
 _PART = 16 * 2**20
 
 
@@ -65,7 +78,8 @@ class ObjectStore:
     """One store and its default bucket.
 
     A call retries for `patience` seconds while the store does not answer, then raises StoreUnavailable. Other errors:
-    ObjectNotFound, StoreRefused, StoreFull, InvalidSource (no such bucket), InvalidSettings (credentials refused).
+    ObjectNotFound, StoreRefused, StoreFull, InvalidSource (no such bucket), InvalidSettings (access denied),
+    CredentialsRefused.
     `obstore_reader(bucket, key, offset, length or None)` is asked first for an object's bytes; None sends the read to
     the SDK.
     """
@@ -76,6 +90,8 @@ class ObjectStore:
         self.bucket = settings.bucket
         self._patience = patience
         self._fast_get = obstore_reader
+        self._conditional: set[str] = set()
+        """Buckets whose store has been seen to refuse a second write."""
         self.endpoint = settings.s3_endpoint
         address = store_address(settings)
         # A read that stalls for 30 s is better retried; retries are ours, below.
@@ -152,8 +168,15 @@ class ObjectStore:
     def size(self, key: str, *, bucket: str = "") -> int:
         """Return the size of an object in bytes."""
         bucket = bucket or self.bucket
-        stat = self._call(bucket, key, lambda: self._minio.stat_object(bucket_name=bucket, object_name=key))
-        return int(stat.size or 0)
+
+        def stat() -> int:
+            return int(self._minio.stat_object(bucket_name=bucket, object_name=key).size or 0)
+
+        try:
+            return self._call(bucket, key, stat)
+        except InvalidSettings:
+            self.get(key, bucket=bucket, length=1)  # the answer to a HEAD has no body that says why
+            return self._call(bucket, key, stat)
 
     def exists(self, key: str, *, bucket: str = "") -> bool:
         try:
@@ -192,9 +215,30 @@ class ObjectStore:
         """Write an object only if there is none; return whether it was written.
 
         The SDK has no public way to send `If-None-Match`, so the request is a presigned PUT with that header. A write
-        whose answer was lost counts as not written: read what is there.
+        whose answer was lost counts as not written: read what is there. Every commit relies on this, so a store that
+        overwrites all the same raises StoreRefused at the first write.
         """
         bucket = bucket or self.bucket
+        if bucket not in self._conditional:
+            return self._prove(key, data, bucket)
+        return self._put_if_absent(key, data, bucket)
+
+    def _prove(self, key: str, data: bytes, bucket: str) -> bool:
+        """Write an object if it is absent, and then once more what is there, which the store must refuse."""
+        try:
+            there, fresh = self.get(key, bucket=bucket), False
+        except ObjectNotFound:
+            there, fresh = data, self._put_if_absent(key, data, bucket)
+        # Twice, for somebody may have deleted the object in between.
+        if self._put_if_absent(key, there, bucket) and self._put_if_absent(key, there, bucket):
+            raise StoreRefused(
+                f"The store at {self.endpoint} ignores If-None-Match, so two writers could overwrite each other's "
+                "results; use a store that supports conditional PUT, such as those in docs/howto/stores.md."
+            )
+        self._conditional.add(bucket)
+        return fresh
+
+    def _put_if_absent(self, key: str, data: bytes, bucket: str) -> bool:
         # A presigned request does not cover its body. Without the digest SeaweedFS keeps an empty object if the writer
         # is killed between the head and the body of its request.
         digest = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
@@ -205,7 +249,7 @@ class ObjectStore:
                 method="PUT", bucket_name=bucket, object_name=key, expires=timedelta(hours=1)
             )
             response = self._http.request("PUT", url, body=data, headers=headers)
-            if response.status in (409, 412):
+            if response.status == _EXISTS:
                 return False
             if response.status >= 300:
                 raise _http_error(response, bucket, key)
@@ -311,6 +355,11 @@ def _mapped(error: Exception, bucket: str, key: str, endpoint: str) -> Imagemill
                 f"The store at {endpoint} refuses s3://{bucket}/{key} ({error.code}); check "
                 "IMAGEMILL_S3_ACCESS_KEY, IMAGEMILL_S3_SECRET_KEY and the bucket's policy."
             )
+        if (remedy := _remedy(error.code)) is not None:
+            return CredentialsRefused(
+                f"The store at {endpoint} refuses this machine ({error.code}); {remedy}.",
+                retryable=error.code not in _UNKNOWN,
+            )
         if error.code in _BUSY or error.response.status >= 500:
             return StoreUnavailable(
                 f"The store at {endpoint} answered {error.code} for s3://{bucket}/{key}; try again."
@@ -324,6 +373,15 @@ def _mapped(error: Exception, bucket: str, key: str, endpoint: str) -> Imagemill
     if isinstance(error, ValueError):
         return InvalidSource(f"s3://{bucket}/{key} is not an address that the store accepts: {error}.")
     return None
+
+
+def _remedy(code: str | None) -> str | None:
+    """Return what helps where the store refuses who asks, whatever the object; None for another error."""
+    if code in _EXPIRED:
+        return "renew the credentials"
+    if code in _SKEWED:
+        return "set the clock of this machine right"
+    return "check IMAGEMILL_S3_ACCESS_KEY and IMAGEMILL_S3_SECRET_KEY" if code in _UNKNOWN else None
 
 
 def _full(error: Exception) -> str | None:
