@@ -67,8 +67,14 @@ class JobKeys:
         return f"{self.plan_prefix}_PLAN.json"
 
     def manifest(self, shard: int) -> str:
-        """The items of a shard, one JSON object per line: key, address, place in a tar, frames of a sequence."""
+        """The items of a shard, one JSON object per line: key, address, place in a tar, frames of a sequence. Empty
+        behind the last shard that a controller planned."""
         return f"{self.plan_prefix}shard-{shard:06d}.jsonl"
+
+    @property
+    def planning(self) -> str:
+        """How often a planner of a run died or was ended over the source, and why the last one was."""
+        return f"{self.root}planning.json"
 
     @property
     def candidate_plan(self) -> str:

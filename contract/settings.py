@@ -52,6 +52,17 @@ class Settings(BaseSettings):
     )
     reconcile_seconds: float = Field(10.0, gt=0, description="Seconds between two rounds of the reconciler.")
     max_attempts: int = Field(3, ge=1, description="Attempts at a shard before it is split in two.")
+    plan_processes: int = Field(
+        4, ge=1, le=64, description="Jobs that a controller plans at the same time, each in a process of its own."
+    )
+    plan_memory_mb: int = Field(
+        128,
+        ge=32,
+        description="Megabytes (2^20 bytes) that planning one job may take beyond what a planner starts with.",
+    )
+    plan_stall_seconds: float = Field(
+        60.0, gt=0, description="Seconds without progress after which the planner of a job is ended."
+    )
     checkpoint_seconds: float = Field(
         60.0, gt=0, description="Longest time in seconds between two checkpoints of a training."
     )

@@ -38,7 +38,7 @@ FLOORS = [
     {"datasets"},
     {"pages", "sources"},
     {"engine", "pictures"},
-    {"metrics", "zoo"},
+    {"confinement", "metrics", "zoo"},
 ]
 """The packages and modules of `worker`, from the top floor down."""
 

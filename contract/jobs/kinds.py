@@ -38,8 +38,7 @@ class JobKind:
     queue: str
     """The queue that workers take its shards from."""
     plan: ImportPath
-    """`(Backend, spec, Lock) -> Plan | None`, on the controller: write the plan; None if there is nothing to complete
-    now."""
+    """`(Backend, spec) -> Plan | None`, on the controller: write the plan; None if there is nothing to complete now."""
     run: ImportPath
     """`(Resources) -> ShardWork`, on a worker: what runs a shard."""
     finalize: ImportPath

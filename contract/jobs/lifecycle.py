@@ -245,7 +245,7 @@ def _replay(backend: Backend, spec: Spec, created: float, now: Standing) -> None
         shard_size = cast("Classify", spec).shard_size
         for entry in store.list(JobKeys(id).plan_prefix):
             found = parse_shard(entry.key)
-            if found:
+            if found and entry.size:  # an empty manifest ends the plan
                 ledger.planned(id, found[0], shard_size)
     elif plan is not None:
         limit = spec.error_limit(plan.items)

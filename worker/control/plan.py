@@ -7,53 +7,58 @@ is run.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice, repeat
 
-from contract.backend.lock import Lock
-from contract.data.items import Item, read_manifest, shard_sizes, sharded, write_manifest
-from contract.errors import ImagemillError, ServiceUnavailable
+from contract.data.items import Item, shard_sizes, sharded
+from contract.errors import ImagemillError, InvalidSource, ServiceUnavailable
 from contract.import_paths import load
+from contract.jobs.ends import read_standing
 from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend, close, read_plan, read_spec
 from contract.jobs.sources import source_kind
 from contract.jobs.specs import Classify, Generate, Interpolate, Reconstruct, Spec, Synthesize
 from contract.jobs.status import ENDED, Plan
-from contract.keys import JobKeys, parse_shard
+from worker.control.plan_log import PlanLog, write_plan
 from worker.generation import candidate_plan
 from worker.generation.candidate_plan import CandidateBlock
-from worker.sources.lister import labelled_items, lister
+from worker.sources.lister import Lister, labelled, lister
 
 log = logging.getLogger(__name__)
 
-# A planner that dies is replaced after this many seconds.
-_LOCK_SECONDS = 60.0
+MAX_ITEMS = 100_000_000
+"""The most images of a job; at 512 a shard, 200,000 shards."""
 
 
-def plan(backend: Backend, job: str, lock_seconds: float = _LOCK_SECONDS) -> None:
-    """Plan a job, or continue where an earlier planner stopped; return at once if another planner is at work."""
-    with backend.ledger.lock("plan", job, lock_seconds) as lock:
-        if lock is None:
-            return
-        try:
-            _plan(backend, job, lock)
-        except ServiceUnavailable:
-            raise  # the reconciler sends the plan again
-        except ImagemillError as error:
-            if lock.renew():  # else its successor decides
-                close(backend, job, "failed", str(error))
-        except Exception as error:
-            # An unforeseen error would recur: better a job that fails with a reason than one that never starts.
-            log.exception("The plan of %s failed", job)
-            close(backend, job, "failed", f"The source could not be planned ({error!r}); see the controller's log.")
+def plan(backend: Backend, job: str) -> None:
+    """Plan a job, or continue where an earlier planner stopped.
+
+    Several planners of one job make one plan (`worker.control.plan_log`); a lock only saves their work. Raises
+    ServiceUnavailable if a server does not answer, and MemoryError.
+    """
+    run = read_standing(backend.store, job).run
+    try:
+        _plan(backend, job)
+    except (ServiceUnavailable, MemoryError):
+        raise  # faults of this machine, not of the source
+    except ImagemillError as error:
+        close(backend, job, "failed", str(error), run=run)
+    except Exception as error:
+        # An unforeseen error would recur: better a job that fails with a reason than one that never starts.
+        log.exception("The plan of %s failed", job)
+        reason = (
+            f"The source could not be planned ({type(error).__name__}: {str(error)[:200]}); see the controller's log."
+        )
+        close(backend, job, "failed", reason, run=run)
 
 
-def _plan(backend: Backend, job: str, lock: Lock) -> None:
+def _plan(backend: Backend, job: str) -> None:
     spec = read_spec(backend.store, job)
     state = backend.ledger.state(job)
     if state is None or state in ENDED or source_kind(spec.source.kind).packed_by_producer:
         return
-    done = read_plan(backend.store, job) or load(kind_of(spec).plan)(backend, spec, lock)
+    done = read_plan(backend.store, job) or load(kind_of(spec).plan)(backend, spec)
     if done is None:
         return
     limit = spec.error_limit(done.items)
@@ -61,105 +66,105 @@ def _plan(backend: Backend, job: str, lock: Lock) -> None:
     backend.follow_up(job, step)
 
 
-def single_shard(backend: Backend, spec: Spec, lock: Lock) -> None:
+def single_shard(backend: Backend, spec: Spec) -> None:
     """Queue the only shard of a job; whoever runs it completes the plan, since only the data says how much there is."""
     backend.follow_up(spec.id, backend.ledger.planned(spec.id, 0, 0))
 
 
-def cut_source(backend: Backend, spec: Classify, lock: Lock) -> Plan | None:
-    """Cut the source into shards, after those that exist; return None if the job ended or another planner took over."""
-    job = spec.id
+def cut_source(backend: Backend, spec: Classify) -> Plan | None:
+    """Cut the source into shards, after those that exist; return None if the job ended or Redis forgot it."""
     listing = lister(backend.store, spec.source, frames=spec.frames)
-    number, total, last = _written(backend, job)
-    sizes = islice(shard_sizes(spec.shard_size), number, None)
-    for chunk in sharded(listing.rest(total, last), sizes):
-        if not _write_manifest(backend, job, number, write_manifest(chunk)):
-            return None
-        step = backend.ledger.planned(job, number, len(chunk))
-        backend.follow_up(job, step)
-        total += len(chunk)
-        number += 1
-        if step.state in ENDED or step.state == "unknown" or not lock.renew():
-            return None
-    if not lock.renew():
-        return None
-    if not total:
-        close(backend, job, "failed", _nothing(spec.source.label, listing.skipped))
-        return None
-    return _write_plan(backend, job, shards=number, items=total, skipped=listing.skipped)
+
+    def announce(shard: int, items: int) -> bool:
+        step = backend.ledger.planned(spec.id, shard, items)
+        backend.follow_up(spec.id, step)
+        return step.state not in ENDED and step.state != "unknown"
+
+    return _cut(PlanLog(backend.store, spec.id), listing, partial(shard_sizes, spec.shard_size), announce=announce)
 
 
-def cut_blocks(backend: Backend, spec: Reconstruct, lock: Lock) -> Plan | None:
+def cut_blocks(backend: Backend, spec: Reconstruct) -> Plan:
     """Cut the source into blocks of `shard_size` images; the last may be smaller.
 
-    No shard runs before the plan is complete, so after a planner died the next one starts over, and blocks of two
-    listings never mix. A source that is read as a whole needs no manifests. Return None if another planner took over.
+    No shard runs before the plan is complete. A source that is read as a whole needs no manifests.
     """
-    number = total = 0
-    counted = lister(backend.store, spec.source).count("test")
-    if counted is not None:
-        total = min(counted, spec.count or counted)
-        number = -(-total // spec.shard_size)
-    else:
-        images = islice(labelled_items(backend.store, spec.source), spec.count)
-        for block in sharded(images, repeat(spec.shard_size)):
-            if not lock.renew():
+    listing = lister(backend.store, spec.source, labels=True)
+    counted = listing.count("test")
+    if counted is None:
+        made = _cut(
+            PlanLog(backend.store, spec.id, labels=True), listing, partial(repeat, spec.shard_size), most=spec.count
+        )
+        assert made is not None, "nothing stops it"
+        return made
+    items = min(counted, spec.count or counted)
+    if not items:
+        raise InvalidSource(_nothing(listing))
+    return write_plan(backend.store, spec.id, Plan(shards=-(-items // spec.shard_size), items=items, skipped=0))
+
+
+def _cut(
+    plan_log: PlanLog,
+    listing: Lister,
+    sizes: Callable[[], Iterator[int]],
+    *,
+    most: int | None = None,
+    announce: Callable[[int, int], bool] = lambda shard, items: True,
+) -> Plan | None:
+    """Append the rest of a listing, at most `most` items in all, to a log; return None once `announce` says to stop.
+
+    `sizes` yields the size of each shard, the first included. `announce` is told each shard and its number of items.
+    """
+    while True:
+        listing.skipped = 0
+        left = None if most is None else most - plan_log.items
+        items = islice(_rest(listing, plan_log), left)
+        ours = True
+        for chunk in () if plan_log.ended else sharded(items, islice(sizes(), plan_log.shards, None)):
+            shard, before = plan_log.shards, plan_log.items
+            ours = plan_log.append(chunk)
+            if plan_log.items > MAX_ITEMS:
+                label = listing.source.label
+                raise InvalidSource(
+                    f"{label} has more than {MAX_ITEMS:,} images; split it, and start a job for each part."
+                )
+            if plan_log.shards > shard and not announce(shard, plan_log.items - before):
                 return None
-            backend.store.put(JobKeys(spec.id).manifest(number), write_manifest(block, labels=True))
-            total += len(block)
-            number += 1
-    if not total:
-        close(backend, spec.id, "failed", _nothing(spec.source.label, 0))
-        return None
-    return _write_plan(backend, spec.id, shards=number, items=total)
+            if not ours:
+                break
+        else:
+            if not plan_log.items:
+                raise InvalidSource(_nothing(listing))
+            ours = plan_log.ended or plan_log.end()
+        if ours or plan_log.ended:
+            return plan_log.complete(listing.skipped)
 
 
-def _write_plan(backend: Backend, job: str, *, shards: int, items: int, skipped: int = 0) -> Plan:
-    """Write the plan, unless another planner did; return the one that stands."""
-    plan = Plan(shards=shards, items=items, skipped=skipped)
-    backend.store.put_if_absent(JobKeys(job).plan, plan.to_json())
-    return read_plan(backend.store, job) or plan
+def _rest(listing: Lister, plan_log: PlanLog) -> Iterator[Item]:
+    items = listing.rest(plan_log.items, plan_log.last)
+    return labelled(listing, items) if listing.labels else items
 
 
-def _write_manifest(backend: Backend, job: str, number: int, data: bytes) -> bool:
-    """Write a manifest, unless another planner did; return False if that one holds other items.
-
-    A planner that was stopped past its lock must not replace what its successor planned: it may be running.
-    """
-    key = JobKeys(job).manifest(number)
-    return backend.store.put_if_absent(key, data) or backend.store.get(key) == data
-
-
-def cut_images(backend: Backend, spec: Generate, lock: Lock) -> Plan:
+def cut_images(backend: Backend, spec: Generate) -> Plan:
     """Plan every image of a generation."""
     return _write_blocks(backend, spec.id, candidate_plan.whole_plan(spec))
 
 
-def cut_candidates(backend: Backend, spec: Synthesize, lock: Lock) -> Plan:
+def cut_candidates(backend: Backend, spec: Synthesize) -> Plan:
     """Plan the first candidates of a synthesis; it adds more once it knows how many were accepted."""
     return _write_blocks(backend, spec.id, candidate_plan.initial_plan(spec))
 
 
 def _write_blocks(backend: Backend, job: str, blocks: Sequence[CandidateBlock]) -> Plan:
-    candidate_plan.write(backend.store, job, blocks)
-    return _write_plan(backend, job, shards=len(blocks), items=sum(map(len, blocks)))
+    candidate_plan.begin(backend.store, job, blocks)
+    return write_plan(backend.store, job, Plan(shards=len(blocks), items=sum(map(len, blocks)), skipped=0))
 
 
-def cut_steps(backend: Backend, spec: Interpolate, lock: Lock) -> Plan:
+def cut_steps(backend: Backend, spec: Interpolate) -> Plan:
     """Cut the steps of an interpolation into shards, which know by their number which steps are theirs."""
-    return _write_plan(backend, spec.id, shards=-(-spec.steps // spec.shard_size), items=spec.steps)
+    plan = Plan(shards=-(-spec.steps // spec.shard_size), items=spec.steps, skipped=0)
+    return write_plan(backend.store, spec.id, plan)
 
 
-def _written(backend: Backend, job: str) -> tuple[int, int, Item | None]:
-    """Return what an earlier planner wrote: the number of shards, the number of items, the last item."""
-    shards, items, last = 0, 0, None
-    for entry in backend.store.list(JobKeys(job).plan_prefix):
-        if parse_shard(entry.key):
-            manifest = read_manifest(backend.store.get(entry.key))
-            shards, items, last = shards + 1, items + len(manifest), manifest[-1]
-    return shards, items, last
-
-
-def _nothing(label: str, skipped: int) -> str:
-    others = f" (other files: {skipped:,})" if skipped else ""
-    return f"{label} holds no images{others}; check the address."
+def _nothing(listing: Lister) -> str:
+    others = f" (other files: {listing.skipped:,})" if listing.skipped else ""
+    return f"{listing.source.label} holds no images{others}; check the address."

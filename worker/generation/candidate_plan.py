@@ -45,9 +45,13 @@ def cut(labels: Sequence[int], start: int, stop: int, size: int) -> Iterator[Can
 
 
 def write(store: ObjectStore, job: str, blocks: Iterable[CandidateBlock]) -> None:
-    """Write the block of every shard of a job."""
-    lines = "".join(f"{block.model_dump_json()}\n" for block in blocks)
-    store.put(JobKeys(job).candidate_plan, lines.encode())
+    """Write the block of every shard of a job, in place of what there is."""
+    store.put(JobKeys(job).candidate_plan, _to_lines(blocks))
+
+
+def begin(store: ObjectStore, job: str, blocks: Iterable[CandidateBlock]) -> None:
+    """Write the first blocks of a job, unless it has some: a synthesis may have added more."""
+    store.put_if_absent(JobKeys(job).candidate_plan, _to_lines(blocks))
 
 
 def read(store: ObjectStore, job: str) -> list[CandidateBlock]:
@@ -58,6 +62,10 @@ def read(store: ObjectStore, job: str) -> list[CandidateBlock]:
 def read_block(store: ObjectStore, job: str, shard: int) -> CandidateBlock:
     """Return the block of one shard; only its line is parsed."""
     return CandidateBlock.model_validate_json(_lines(store, job)[shard])
+
+
+def _to_lines(blocks: Iterable[CandidateBlock]) -> bytes:
+    return "".join(f"{block.model_dump_json()}\n" for block in blocks).encode()
 
 
 def _lines(store: ObjectStore, job: str) -> list[bytes]:

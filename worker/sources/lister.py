@@ -73,11 +73,17 @@ def lister(
 
 def labelled_items(store: ObjectStore, source: Source, *, frames: int = 0, min_score: float = 0.0) -> Iterator[Item]:
     """Yield every item of a source with its label; raises InvalidSource if one has none."""
-    for item in lister(store, source, frames=frames, labels=True, min_score=min_score).items():
+    listing = lister(store, source, frames=frames, labels=True, min_score=min_score)
+    return labelled(listing, listing.items())
+
+
+def labelled(listing: Lister, items: Iterator[Item]) -> Iterator[Item]:
+    """Yield items of a listing; raises InvalidSource at the first that has no label."""
+    for item in items:
         if item.label is None:
-            what = "sequences" if frames else "images"
+            what = "sequences" if listing.frames else "images"
             raise InvalidSource(
-                f"{item.key} of {source.label} has no label; put {what} into a folder a class, write .cls files "
-                "beside them in a tar, or give a manifest a column `label`."
+                f"{item.key} of {listing.source.label} has no label; put {what} into a folder a class, write .cls "
+                "files beside them in a tar, or give a manifest a column `label`."
             )
         yield item

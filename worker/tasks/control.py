@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
+
 from contract import keys
 from worker.app import app, process
 from worker.control.finalize import finalize as run_finalize
-from worker.control.plan import plan as run_plan
+from worker.control.planners import Planners, make_planners
 from worker.control.reconcile import tick as run_tick
+
+
+def planners() -> Planners:
+    """Return the planners of this process."""
+    return process.resources.once(make_planners)
 
 
 @app.task(name=keys.TASK_PLAN)  # type: ignore[untyped-decorator]
 def plan(job: str) -> None:
-    """Cut a job's source into shards."""
-    run_plan(process.backend, job, process.settings.lease_seconds)
+    """Have a job's source cut into shards, in a process of its own; the reconciler asks again if this one is lost."""
+    planners().plan(job)
 
 
 @app.task(name=keys.TASK_FINALIZE)  # type: ignore[untyped-decorator]
@@ -25,3 +34,21 @@ def finalize(job: str) -> None:
 def tick() -> None:
     """Fire the schedules that are due, and send again what was lost."""
     run_tick(process.backend, process.settings)
+
+
+def _ready(sender: Any, **_: Any) -> None:
+    if keys.QUEUE_CONTROL in (str(queue) for queue in sender.app.amqp.queues.consume_from):
+        planners().warm_up()
+
+
+def _shutting_down(**_: Any) -> None:
+    planners().leave()
+
+
+def _shutdown(**_: Any) -> None:
+    planners().close()
+
+
+worker_ready.connect(_ready)
+worker_shutting_down.connect(_shutting_down)
+worker_shutdown.connect(_shutdown)

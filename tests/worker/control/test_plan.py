@@ -36,6 +36,18 @@ def planned(backend: Backend, keys: JobKeys) -> list[list[str]]:
     return [[item.key.removeprefix("in/") for item in items] for items in manifests]
 
 
+def die_over(backend: Backend, monkeypatch: pytest.MonkeyPatch, dead: str) -> None:
+    """Have the store fail where this object would be written."""
+    put = backend.store.put_if_absent
+
+    def write(key: str, data: bytes) -> bool:
+        if key == dead:
+            raise StoreUnavailable("away")
+        return put(key, data)
+
+    monkeypatch.setattr(backend.store, "put_if_absent", write)
+
+
 def test_a_prefix_is_cut_into_shards_and_other_files_are_counted(backend: Backend) -> None:
     for name in [*(f"{n}.jpg" for n in range(6)), "notes.txt", "no-suffix", ".hidden.jpg"]:
         backend.store.put(f"in/{name}", b"x")
@@ -55,14 +67,7 @@ def test_a_planner_that_died_is_continued_behind_its_last_shard(
     for n in range(10, 21):
         backend.store.put(f"in/{n}.jpg", b"x")
     keys = begin(backend)
-    put = backend.store.put_if_absent
-
-    def die(key: str, data: bytes) -> bool:
-        if key == keys.manifest(2):
-            raise StoreUnavailable("away")
-        return put(key, data)
-
-    monkeypatch.setattr(backend.store, "put_if_absent", die)
+    die_over(backend, monkeypatch, keys.manifest(2))
     with pytest.raises(StoreUnavailable):
         plan(backend, "job")
     monkeypatch.undo()
@@ -79,8 +84,8 @@ def test_a_planner_that_died_is_continued_behind_its_last_shard(
 def test_a_planner_that_wakes_behind_its_successor_replaces_nothing(
     backend: Backend, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
-    # Given a planner that stands still as it writes an object, until its lock has expired, its source has changed and
-    # its successor is done,
+    # Given a planner that stands still as it writes an object, until its source has changed and its successor
+    # is done,
     for n in range(10, 21):
         backend.store.put(f"in/{n}.jpg", b"x")
     keys = begin(backend)
@@ -89,7 +94,6 @@ def test_a_planner_that_wakes_behind_its_successor_replaces_nothing(
     def stand_still(key: str, data: bytes) -> bool:
         if key == (keys.manifest(1) if at == "a manifest" else keys.plan):
             monkeypatch.undo()
-            backend.ledger.redis.delete(backend.ledger.keys.lock("plan", "job"))
             for n in range(10, 21):
                 backend.store.put(f"in/{n}-new.jpg", b"x")
             plan(backend, "job")
@@ -156,14 +160,7 @@ def test_a_planner_of_sequences_that_died_is_continued(
     for path in ("a/1", "a/2/1", "a/2/5/1", "a/3", "b/1", "c/1", "c/a/1", "z"):
         backend.store.put(f"in/{path}.png", b"x")
     keys = begin(backend, shard_size=2, frames=8)
-    put = backend.store.put_if_absent
-
-    def die(key: str, data: bytes) -> bool:
-        if key == keys.manifest(dead):
-            raise StoreUnavailable("away")
-        return put(key, data)
-
-    monkeypatch.setattr(backend.store, "put_if_absent", die)
+    die_over(backend, monkeypatch, keys.manifest(dead))
     with pytest.raises(StoreUnavailable):
         plan(backend, "job")
     monkeypatch.undo()
@@ -193,3 +190,56 @@ def test_of_too_many_frames_none_is_planned(backend: Backend, monkeypatch: pytes
     big, fine = read_manifest(backend.store.get(keys.manifest(0)))
     assert (big.length, big.frames) == (6, ())
     assert (fine.length, len(fine.frames)) == (5, 3)
+
+
+@pytest.mark.parametrize("stopped_over", [0, 1, 2, 3])
+def test_a_planner_that_wakes_up_late_leaves_one_plan(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, stopped_over: int
+) -> None:
+    # Given a planner that is stopped with a shard, or the end of the plan, in its hand,
+    for n in range(10, 21):
+        backend.store.put(f"in/{n}.jpg", b"x")
+    keys = begin(backend)
+    put = backend.store.put_if_absent
+    stopped = []
+
+    def write(key: str, data: bytes) -> bool:
+        if key == keys.manifest(stopped_over) and not stopped:
+            stopped.append(key)
+            # whose successor finds another source, plans all of it,
+            backend.store.put("in/05-new.jpg", b"x")
+            backend.store.put("in/99-new.jpg", b"x")
+            plan(backend, "job")
+        return put(key, data)
+
+    monkeypatch.setattr(backend.store, "put_if_absent", write)
+
+    # if it wakes and goes on, I expect one plan, in which no image is lost and none is doubled.
+    plan(backend, "job")
+    names = [name for shard in planned(backend, keys) for name in shard]
+    assert stopped
+    assert len(names) == len(set(names))
+    assert set(names) >= {*(f"{n}.jpg" for n in range(10, 21)), "99-new.jpg"}
+    status = backend.ledger.status("job")
+    assert status is not None and status.total == len(names)
+
+
+def test_two_planners_that_take_turns_make_one_plan(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given two planners of which each stops wherever the other may write, as SIGSTOP would have it,
+    for n in range(10, 21):
+        backend.store.put(f"in/{n}.jpg", b"x")
+    keys = begin(backend)
+    put = backend.store.put_if_absent
+    depth = 0
+
+    def write(key: str, data: bytes) -> bool:
+        nonlocal depth
+        if depth < 3 and key.startswith(keys.plan_prefix):
+            depth += 1
+            plan(backend, "job")
+        return put(key, data)
+
+    monkeypatch.setattr(backend.store, "put_if_absent", write)
+    plan(backend, "job")
+    names = [name for shard in planned(backend, keys) for name in shard]
+    assert names == [f"{n}.jpg" for n in range(10, 21)]

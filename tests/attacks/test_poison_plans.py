@@ -1,0 +1,328 @@
+"""Sources that were made to end their planner: each job ends with a reason, and the controller goes on."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import re
+import signal
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from contract.backend.objects import ObjectStore
+from contract.jobs.lifecycle import Backend, read_end, read_plan, reopen, submit
+from contract.jobs.sources import SourceName
+from contract.jobs.specs import Classify, Reconstruct, Source, Spec
+from contract.jobs.status import Status
+from contract.keys import JobKeys
+from contract.settings import Settings
+from tests.waiting import wait_until
+from worker.control import plan_child
+from worker.control.planners import Planners
+
+
+def begin(backend: Backend, id: str, kind: SourceName = "prefix", name: str = "in/", frames: int = 0) -> Spec:
+    bucket = backend.store.bucket
+    source = Source(kind=kind, uri=f"s3://{bucket}/{name}", label=f"s3://{bucket}/{name}")
+    spec = Classify(
+        id=id,
+        source=source,
+        model="m@1",
+        weights_sha256="0" * 64,
+        frames=frames,
+        output=f"s3://{bucket}/jobs/{id}/out/",
+    )
+    submit(backend, spec)
+    return spec
+
+
+def begin_labelled(backend: Backend, id: str, kind: SourceName, name: str) -> Spec:
+    bucket = backend.store.bucket
+    source = Source(kind=kind, uri=f"s3://{bucket}/{name}", label=f"s3://{bucket}/{name}")
+    spec = Reconstruct(
+        id=id,
+        source=source,
+        model="vae@1",
+        weights_sha256="0" * 64,
+        shard_size=64,
+        output=f"s3://{bucket}/jobs/{id}/out/",
+    )
+    submit(backend, spec)
+    return spec
+
+
+@contextmanager
+def planners(
+    backend: Backend,
+    settings: Settings,
+    serve: Callable[[Settings, str, Connection], None] = plan_child.serve,
+    **more: object,
+) -> Iterator[Planners]:
+    made = Planners(backend, settings.model_copy(update=more), serve)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def ended(backend: Backend, job: str, seconds: float = 60) -> Status:
+    wait_until(lambda: read_end(backend.store, job) is not None, seconds, f"{job} to end")
+    end = read_end(backend.store, job)
+    assert end is not None
+    return end
+
+
+# What the sources hold
+
+
+def tar_of(*members: tuple[str, bytes], **changes: object) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            for field, value in changes.items():
+                setattr(info, field, value)
+            tar.addfile(info, io.BytesIO(data))
+    return made.getvalue()
+
+
+def parquet_of(table: pa.Table) -> bytes:
+    made = io.BytesIO()
+    pq.write_table(table, made, compression="zstd")
+    return made.getvalue()
+
+
+def idx_bomb(store: ObjectStore) -> None:
+    store.put("bomb/train-images-idx3-ubyte.gz", gzip.compress(bytes((0, 0, 8, 3)) + b"\xff" * 12 + bytes(2**22)))
+    store.put("bomb/train-labels-idx1-ubyte.gz", gzip.compress(bytes((0, 0, 8, 1)) + b"\xff" * 4 + bytes(2**10)))
+
+
+LABELLED: dict[str, tuple[SourceName, str, Callable[[ObjectStore], None], str]] = {
+    "an IDX header that declares more than a gzip can hold": (
+        "idx",
+        "bomb/",
+        idx_bomb,
+        "declares 79,228,162,458,924,105,385,300,197,375 bytes",
+    ),
+    "a label file of 5 MB": (
+        "tars",
+        "bomb.tar",
+        lambda store: store.put("bomb.tar", tar_of(("a.png", b"x"), ("a.json", b" " * 5 * 2**20))),
+        "a.json in s3://.* has 5,242,880 bytes, more than the 1,048,576 of a file that holds a label",
+    ),
+    "a label file that is nested a hundred thousand times": (
+        "tars",
+        "bomb.tar",
+        lambda store: store.put("bomb.tar", tar_of(("a.png", b"x"), ("a.json", b"[" * 100_000))),
+        "a.json in s3://.* cannot be read as a label: it is nested too deeply",
+    ),
+    "a label file that is a list": (
+        "tars",
+        "bomb.tar",
+        lambda store: store.put("bomb.tar", tar_of(("a.png", b"x"), ("a.json", b"[1]"))),
+        "a.json in s3://.* cannot be read as a label: it is no JSON object",
+    ),
+    "two thousand files of one sample": (
+        "tars",
+        "bomb.tar",
+        lambda store: store.put("bomb.tar", tar_of(*((f"a.{n}.png", b"") for n in range(2000)))),
+        "The sample 'a' in s3://.* has more than 1,000 files",
+    ),
+}
+PLAIN: dict[str, tuple[SourceName, str, Callable[[ObjectStore], None], str]] = {
+    "a line of 4 MB": (
+        "manifest",
+        "bomb.jsonl",
+        lambda store: store.put("bomb.jsonl", b'{"uri": "s3://b/k"}\n{"uri": "' + b"x" * 4 * 2**20),
+        r"Line 2 of s3://.*bomb.jsonl has more than 1,048,576 bytes",
+    ),
+    "an address of 100 kB": (
+        "manifest",
+        "bomb.jsonl",
+        lambda store: store.put("bomb.jsonl", json.dumps({"uri": "s3://b/" + "x" * 100_000}).encode()),
+        "has 100,007 characters, more than the 8,192 of an address",
+    ),
+    "brackets without an end": (
+        "manifest",
+        "bomb.jsonl",
+        lambda store: store.put("bomb.jsonl", b"[" * 900_000),
+        "cannot be read as a manifest: it is nested too deeply",
+    ),
+    "a quote that is never closed": (
+        "manifest",
+        "bomb.csv",
+        lambda store: store.put("bomb.csv", b'uri\n"\n' + b'","\n' * 500_000),
+        "a row has more than 1,048,576 characters; a quote may be missing",
+    ),
+    "a tar without an image": (
+        "tars",
+        "bomb.tar",
+        lambda store: store.put("bomb.tar", tar_of(("readme.txt", b"x"))),
+        r"holds no images \(other files: 1\)",
+    ),
+    "Parquet that is none": (
+        "manifest",
+        "bomb.parquet",
+        lambda store: store.put("bomb.parquet", b"PAR1" + bytes(100) + b"PAR1"),
+        "cannot be read as a manifest",
+    ),
+}
+
+
+@pytest.mark.parametrize("poison", [*PLAIN, *LABELLED])
+def test_a_poisonous_source_ends_its_job_with_a_reason(backend: Backend, settings: Settings, poison: str) -> None:
+    kind, name, put, said = (PLAIN | LABELLED)[poison]
+    put(backend.store)
+    (begin if poison in PLAIN else begin_labelled)(backend, "job", kind, name)
+    with planners(backend, settings) as running:
+        running.plan("job")
+        end = ended(backend, "job")
+    assert end.state == "failed"
+    assert end.reason is not None
+    assert re.search(said, end.reason), end.reason
+
+
+def test_a_negative_size_is_one_bad_row(backend: Backend, settings: Settings) -> None:
+    bad = tarfile.TarInfo("bad.png")
+    bad.size = -1024
+    backend.store.put("bomb.tar", tar_of(("good.png", b"x"))[:1024] + bad.tobuf(tarfile.GNU_FORMAT) + bytes(10240))
+    begin(backend, "job", "tars", "bomb.tar")
+    with planners(backend, settings) as running:
+        running.plan("job")
+        wait_until(lambda: read_plan(backend.store, "job") is not None, 60, "the plan")
+    plan = read_plan(backend.store, "job")
+    assert plan is not None
+    assert (plan.shards, plan.items) == (1, 2)
+
+
+def test_what_takes_too_much_memory_ends_after_three_attempts(backend: Backend, settings: Settings) -> None:
+    # Given a manifest of 30 kB with a thousand rows that share one address of 1 MB, a gigabyte of rows,
+    row = pa.array(["s3://b/" + "x" * 2**20] * 1000).dictionary_encode()
+    backend.store.put("bomb.parquet", parquet_of(pa.table({"uri": row})))
+    begin(backend, "job", "manifest", "bomb.parquet")
+
+    # if it is planned, I expect a reason that names what, where and what to do.
+    with planners(backend, settings) as running:
+        running.plan("job")
+        end = ended(backend, "job")
+    assert end.state == "failed"
+    assert end.reason == (
+        f"s3://{backend.store.bucket}/bomb.parquet could not be planned in 3 attempts: the planner, reading "
+        "bomb.parquet, took more than 128 MB of memory; correct that object, or raise IMAGEMILL_PLAN_MEMORY_MB."
+    )
+
+
+# Children that behave worse than any source that is known
+
+
+def hang(settings: Settings, job: str, pipe: Connection) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    pipe.send_bytes(plan_child.STEP + b"in/hangs.tar")
+    while True:
+        time.sleep(60)
+
+
+def kill(settings: Settings, job: str, pipe: Connection) -> None:
+    pipe.send_bytes(plan_child.STEP + b"in/kills.tar")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hang_or_plan(settings: Settings, job: str, pipe: Connection) -> None:
+    (hang if job.startswith("hangs") else plan_child.serve)(settings, job, pipe)
+
+
+def plan_slowly(settings: Settings, job: str, pipe: Connection) -> None:
+    """Answer like a planner of a large source, which stops when it is asked to."""
+    stopped = []
+    signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
+    while not stopped:
+        pipe.send_bytes(plan_child.STEP + b"in/")
+        time.sleep(0.05)
+    pipe.send_bytes(plan_child.LATER)
+
+
+def slow_or_plan(settings: Settings, job: str, pipe: Connection) -> None:
+    (plan_slowly if job.startswith("slow") else plan_child.serve)(settings, job, pipe)
+
+
+@pytest.mark.parametrize(
+    ("serve", "why"),
+    [
+        (kill, "reading in/kills.tar, was ended by SIGKILL, perhaps for want of memory; correct that object"),
+        (hang, "reading in/hangs.tar, made no progress for 1 s; correct that object."),
+    ],
+)
+def test_a_planner_that_dies_or_hangs_is_counted(
+    backend: Backend, settings: Settings, serve: Callable[[Settings, str, Connection], None], why: str
+) -> None:
+    begin(backend, "job")
+    with planners(backend, settings, serve, plan_stall_seconds=1.0) as running:
+        running.plan("job")
+        end = ended(backend, "job")
+    assert end.state == "failed"
+    assert end.reason is not None
+    assert "could not be planned in 3 attempts: the planner, " + why in end.reason
+
+
+def test_attempts_survive_a_wiped_redis_and_another_controller(backend: Backend, settings: Settings) -> None:
+    # Given a source that has killed two planners of a controller, which then died,
+    begin(backend, "job")
+    with planners(backend, settings, kill, max_attempts=2) as running:
+        running.plan("job")
+        ended(backend, "job")
+    # if Redis is wiped and the job resumed, I expect that it begins with no attempts, and a new reason at its end;
+    backend.ledger.drop("job")
+    backend.store.put("in/0.jpg", b"x")
+    reopen(backend, "job")
+    with planners(backend, settings) as running:
+        running.plan("job")
+        wait_until(lambda: read_plan(backend.store, "job") is not None, 60, "the plan")
+    # and that what another controller counted stands: it gives up without another attempt.
+    begin(backend, "other")
+    found = {"run": 0, "attempts": 3, "reason": "it was ended."}
+    backend.store.put(JobKeys("other").planning, json.dumps(found).encode())
+    with planners(backend, settings, hang) as running:
+        running.plan("other")
+        assert ended(backend, "other").reason == (
+            f"s3://{backend.store.bucket}/in/ could not be planned in 3 attempts: it was ended."
+        )
+
+
+def test_a_new_job_waits_for_no_plan_that_hangs_or_takes_long(backend: Backend, settings: Settings) -> None:
+    # Given more jobs than there are planners, which all take long,
+    backend.store.put("in/0.jpg", b"x")
+    with planners(backend, settings, slow_or_plan, plan_processes=2) as running:
+        for n in range(6):
+            begin(backend, f"slow-{n}")
+            running.plan(f"slow-{n}")
+        # if another job comes, I expect its plan within seconds,
+        begin(backend, "quick")
+        running.plan("quick")
+        begun = time.monotonic()
+        wait_until(lambda: read_plan(backend.store, "quick") is not None, 60, "the plan of the other job")
+        assert time.monotonic() - begun < 30
+    # and none of the others blamed for making room.
+    for n in range(6):
+        assert read_end(backend.store, f"slow-{n}") is None
+
+
+def test_planning_tells_a_store_that_is_away_from_a_source_that_hangs(backend: Backend, settings: Settings) -> None:
+    backend.store.put("in/0.jpg", b"x")
+    begin(backend, "job")
+    away = settings.model_copy(update={"s3_endpoint": "127.0.0.1:1", "plan_stall_seconds": 2.0})
+    running = Planners(backend, away)
+    running.plan("job")
+    wait_until(lambda: not running._running, 60, "the planner to give up")
+    running.close()
+    assert read_end(backend.store, "job") is None
+    assert json.loads(backend.store.get(JobKeys("job").planning))["attempts"] == 0
