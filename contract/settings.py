@@ -145,6 +145,8 @@ def load(**overrides: Any) -> Settings:
     except ValidationError as error:
         bad = "; ".join(f"IMAGEMILL_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         raise InvalidSettings(f"Settings cannot be read ({bad}); correct the variable and try again.") from error
+    except json.JSONDecodeError as error:
+        raise InvalidSettings(f"{path} is damaged ({error}); run `imagemill down`, then `imagemill up`.") from error
     return settings
 
 

@@ -52,16 +52,18 @@ def _serve(upstream: int, context: ssl.SSLContext | None) -> Iterator[Wire]:
                 end.shutdown(socket.SHUT_RDWR)
 
     def serve(raw: socket.socket) -> None:
-        with suppress(OSError):  # a client that does not like our certificate hangs up
-            client = context.wrap_socket(raw, server_side=True) if context else raw
-            server = socket.create_connection((LOOPBACK, upstream))
+        # A client that does not like our certificate hangs up, and the server behind may be away.
+        with (
+            suppress(OSError),
+            raw,
+            context.wrap_socket(raw, server_side=True) if context else raw as client,
+            socket.create_connection((LOOPBACK, upstream)) as server,
+        ):
             open_sockets.update((client, server))
-            with client, server:
-                back = threading.Thread(target=pump, args=(server, client), daemon=True)
-                back.start()
-                pump(client, server)
-                back.join()
-        raw.close()
+            back = threading.Thread(target=pump, args=(server, client), daemon=True)
+            back.start()
+            pump(client, server)
+            back.join()
 
     def accept() -> None:
         with suppress(OSError):

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from contract.errors import InvalidSettings
+from contract.secret_url import SecretUrl
 from contract.settings import Settings
 
 _REDIS_PORT = 6379
@@ -23,6 +24,15 @@ _FILES = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 _STRICT = {"ssl_cert_reqs": ("required", "CERT_REQUIRED"), "ssl_check_hostname": ("true", "True")}
 """Options that may only ask for what is done anyway."""
 _FORM = "redis://[USER]:[PASSWORD]@HOST[:PORT][/DB], or rediss://… for TLS"
+
+
+class _Unshown(str):
+    """A URL for libraries that take nothing but `str`: its repr, as in a dump of their settings, has no password."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(str(SecretUrl(self)))
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,7 @@ class RedisAddress:
         """The URL without options; user name and password are percent-encoded."""
         scheme = "rediss" if self.tls else "redis"
         secret = f"{quote(self.username, safe='')}:{quote(self.password, safe='')}@" if self.password else ""
-        return f"{scheme}://{secret}{self.shown}"
+        return _Unshown(f"{scheme}://{secret}{self.shown}")
 
     @property
     def _host(self) -> str:

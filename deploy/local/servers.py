@@ -32,7 +32,7 @@ OLDEST_REDIS = (6, 2)
 class Servers(BaseModel):
     """Ports and credentials, the same for the life of a data folder as long as the ports are free."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     redis_port: int
     redis_password: str = Field(repr=False)

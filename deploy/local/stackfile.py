@@ -17,7 +17,7 @@ from deploy.local.private import write_private
 class StackInfo(BaseModel):
     """The content of `stack.json`. An address is missing if the server is not ours."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     state: str
     """`starting` or `running`."""

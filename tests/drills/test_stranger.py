@@ -20,6 +20,7 @@ from deploy.local.servers import SERVERS_FILE, Servers, s3_service
 from deploy.local.stack import Stack
 from deploy.local.supervisor import Service, Supervisor
 from producer import Client
+from tests.conftest import PHOTOS
 from tests.stranger import Target, listening, visit
 
 CANARY = "sings only for its owner"
@@ -54,9 +55,7 @@ def target_of(data: Path, pids: list[int], servers: Servers) -> Target:
     )
 
 
-def test_a_stranger_gets_nothing(
-    long: bool, open_folder: Path, photos: dict[str, Path], figures: Callable[..., None]
-) -> None:
+def test_a_stranger_gets_nothing(long: bool, open_folder: Path, figures: Callable[..., None]) -> None:
     # Given a stack with an object and a key in Redis, and, in the long form, with workers that ran a job,
     data = open_folder / "data"
     with Stack(data, workers=2 if long else 0, control=long) as stack:
@@ -67,8 +66,7 @@ def test_a_stranger_gets_nothing(
             ledger.redis.set("canary", CANARY)
             if long:
                 with closing(Client(settings)) as client:
-                    job = client.classify([str(path) for path in photos.values()], model="efficientnet-lite0")
-                    client.wait(job)
+                    client.wait(client.classify(PHOTOS, model="efficientnet-lite0").id)
             names = ["redis", "s3", *(["controller", "clock", "worker-1", "worker-2"] if long else [])]
             pids = [pid for name in names if (pid := stack.supervisor.pid(name))]
             before = [entry.key for entry in store.list("")]
