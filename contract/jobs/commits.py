@@ -13,15 +13,15 @@ from itertools import groupby
 from typing import TypeVar
 
 from contract.backend.objects import ObjectStore
-from contract.errors import ObjectDamaged, ObjectNotFound
+from contract.data.items import parse_s3
+from contract.errors import ObjectDamaged
 from contract.jobs.status import Retry, RunStart, ShardCommit
-from contract.keys import JobKeys, parse_run, parse_shard
+from contract.keys import JobKeys, parse_run, parse_shard, shard_stem
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-_THREADS = 32
-_AHEAD = 2 * _THREADS  # commits that are read and not yet used; one with 4,096 labels takes a megabyte
+_THREADS = 32  # twice as many commits are held; one with 4,096 labels takes a megabyte
 _COMMIT_BYTES = 16 * 2**20  # 4,096 items with labels of a kilobyte each take 4 MB
 
 LABELS_AT_MOST = 65_536
@@ -55,14 +55,14 @@ def iter_commits(store: ObjectStore, id: str) -> Iterator[ShardCommit]:
     return in_parallel(lambda found: read_commit(store, id, found.shard, found.retry), iter_listed(store, id))
 
 
-def in_parallel(call: Callable[[T], R], wanted: Iterable[T]) -> Iterator[R]:
-    """Yield `call` of each, in order; a few dozen calls run at a time, and no more results than that are held."""
+def in_parallel(call: Callable[[T], R], wanted: Iterable[T], *, threads: int = _THREADS) -> Iterator[R]:
+    """Yield `call` of each, in order; at most twice as many results as `threads` are held."""
     waiting: deque[Future[R]] = deque()
-    pool = ThreadPoolExecutor(_THREADS)
+    pool = ThreadPoolExecutor(threads)
     try:
         for one in wanted:
             waiting.append(pool.submit(call, one))
-            if len(waiting) >= _AHEAD:
+            if len(waiting) >= 2 * threads:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -128,13 +128,14 @@ class Tally:
     ok: int = 0
     errors: int = 0
     shards: int = 0
-    splits: int = 0
+    split: set[int] = field(default_factory=set)
+    """Bisected shards: few, since each has killed workers."""
     error_codes: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
     current_errors: int = 0
     """`errors` without those that a retry is to run again."""
-    earlier: bool = False
-    """Whether a shard was run again, so that outputs may be left that its last run replaced."""
+    retried: bool = False
+    """Whether a shard was run again."""
     _planned_done: int = 0
     _halves: set[int] = field(default_factory=set)
     _halves_done: set[int] = field(default_factory=set)
@@ -146,9 +147,9 @@ class Tally:
         self.shards += 1
         add_bounded(self.error_codes, commit.error_codes, CODES_AT_MOST)
         add_bounded(self.labels, commit.labels, LABELS_AT_MOST)
-        self.earlier = self.earlier or commit.retry > 0
+        self.retried = self.retried or commit.retry > 0
         if commit.split:
-            self.splits += 1
+            self.split.add(commit.shard)
             self._halves.update(commit.split)
         if commit.retry < self.required.get(commit.shard, 0):
             return
@@ -179,18 +180,22 @@ def add_bounded(total: Counter[str], more: Mapping[str, int], at_most: int) -> N
         total[name if known else OTHER] += number
 
 
-def remove_superseded(store: ObjectStore, id: str, delete_output: Callable[[str], None]) -> None:
-    """Delete the outputs and commits that a retry replaced, so that each row is there once; it is safe to run twice."""
+def remove_superseded(store: ObjectStore, id: str, tally: Tally, output: str) -> None:
+    """Delete rows below `output` that the newest commits do not stand for, so that each row is there once.
+
+    These are rows from before a retry or a bisection, also of a worker that died before it could commit them. It is
+    safe to run twice.
+    """
+    bucket, prefix = parse_s3(output)
+    keys = JobKeys(id)
 
     def remove(found: Committed) -> None:
+        rows = range(found.retry + 1 if found.shard in tally.split else found.retry)
+        for retry in rows:
+            store.delete(f"{prefix}{shard_stem(found.shard, retry)}.parquet", bucket=bucket)
         for retry in found.earlier:
-            try:
-                old = read_commit(store, id, found.shard, retry)
-            except ObjectNotFound:
-                continue
-            if old.output:
-                delete_output(old.output)
-            store.delete(JobKeys(id).commit(found.shard, retry))
+            store.delete(keys.commit(found.shard, retry))
 
-    for _ in in_parallel(remove, (found for found in iter_listed(store, id) if found.earlier)):
+    wanted = (found for found in iter_listed(store, id) if found.retry or found.shard in tally.split)
+    for _ in in_parallel(remove, wanted):
         pass

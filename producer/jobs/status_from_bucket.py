@@ -44,7 +44,7 @@ def status_from_bucket(store: ObjectStore, job: str) -> Status:
         done=tally.ok + tally.errors,
         ok=tally.ok,
         errors=tally.errors,
-        shards=Shards(total=plan.shards + 2 * tally.splits if plan else 0, done=tally.shards),
+        shards=Shards(total=plan.shards + 2 * len(tally.split) if plan else 0, done=tally.shards),
         created_at=read_created(store, job),
         output=spec.output,
         model=spec.model,

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from contract.settings import Settings
 from deploy.local.ports import LOOPBACK
 from tests.mill import variables
@@ -22,7 +20,7 @@ ROOT = Path(__file__).parent.parent.parent
 Case = tuple[int, int, int]
 """Commits, items a commit, and every how many shards one was run again."""
 
-SHORT: dict[str, Case] = {"1.2 million images": (300, 4096, 0), "a job that was retried": (300, 256, 5)}
+SHORT: dict[str, Case] = {"1.6 million images": (400, 4096, 0), "a job that was retried": (300, 256, 5)}
 LONG: dict[str, Case] = {
     "10^7 images in large shards": (2_442, 4096, 0),
     "10^7 images in small shards": (39_063, 256, 0),
@@ -69,12 +67,7 @@ def test_a_large_job_ends_in_bounded_memory_and_time(
         assert (told["state"], told["ok"], told["total"]) == ("succeeded", commits * items, commits * items)
         assert told["labels"] == told["ok"]
         assert told["peak_mb"] <= 512
+        # A commit of 600 labels takes about 100 kB once it is parsed: 300 that were kept would show as 30 MB.
+        assert told["peak_mb"] - told["before_mb"] < 25
         assert not told["numpy"], "the controller has no numpy"
         assert max(told["rebuild_seconds"], told["finalize_seconds"]) <= 600
-
-
-@pytest.mark.parametrize("commits", [200, 400])
-def test_memory_does_not_grow_with_the_job(settings: Settings, commits: int) -> None:
-    """A commit of these takes about 100 kB once it is parsed: 400 that were kept would show as 40 MB."""
-    told = finalized(settings, commits, 4096, 0)
-    assert told["peak_mb"] - told["before_mb"] < 30, told

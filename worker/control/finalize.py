@@ -16,7 +16,7 @@ from contract.data.items import parse_s3
 from contract.errors import ImagemillError, LockLost, ServiceUnavailable, StoreFull
 from contract.import_paths import load
 from contract.jobs.commits import Tally, iter_commits, read_retries, remove_superseded
-from contract.jobs.ends import read_standing
+from contract.jobs.ends import Standing, read_standing
 from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend, close, read_plan, read_spec, reopen, settle
 from contract.jobs.specs import Classify, Evaluate, ImagesSpec, Spec, Train, Verify
@@ -85,7 +85,8 @@ def _committed(ending: Ending, spec: Spec) -> tuple[Plan, Tally] | None:
         if tally.complete or tally.current_errors > spec.error_limit(plan.items):
             return plan, tally
     log.warning("The ledger says that %s is done, but the bucket lacks commits; the ledger is rebuilt", job)
-    reopen(ending.backend, job)
+    # As this run, whatever became of it: a job that was canceled meanwhile is not taken up again.
+    reopen(ending.backend, job, Standing(ending.run, None))
     return None
 
 
@@ -102,16 +103,15 @@ def end_labels(ending: Ending, spec: Classify) -> None:
     if found is None:
         return
     plan, tally = found
-    store = ending.backend.store
-    if tally.earlier:
-        remove_superseded(store, spec.id, lambda output: _delete(ending.backend, output))
+    if tally.retried or tally.split:
+        remove_superseded(ending.backend.store, spec.id, tally, spec.output)
     counts: dict[str, Any] = {
         "total": plan.items,
         "skipped": plan.skipped,
         "ok": tally.ok,
         "errors": tally.errors,
         "done": tally.ok + tally.errors,
-        "shards": Shards(total=plan.shards + 2 * tally.splits, done=tally.shards),
+        "shards": Shards(total=plan.shards + 2 * len(tally.split), done=tally.shards),
         "error_codes": dict(tally.error_codes),
         "labels": dict(tally.labels.most_common()),
     }
@@ -133,11 +133,6 @@ def end_single(ending: Ending, spec: Train | Evaluate | Verify) -> None:
     (commit,) = iter_commits(ending.backend.store, spec.id)
     figures: dict[str, Any] = {"model": commit.model or spec.model, "metrics": commit.metrics}
     ending.close(spec.id, "succeeded", ok=commit.ok, done=commit.ok, error_codes=commit.error_codes, **figures)
-
-
-def _delete(backend: Backend, output: str) -> None:
-    bucket, key = parse_s3(output)
-    backend.store.delete(key, bucket=bucket)
 
 
 def _handed_over(backend: Backend, job: str) -> bool:

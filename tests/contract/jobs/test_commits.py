@@ -144,13 +144,17 @@ def test_retries_are_read_as_runs_and_as_older_versions_wrote_them(store: Object
 
 
 def test_what_a_retry_replaced_is_removed_wherever_the_last_attempt_stopped(store: ObjectStore) -> None:
-    # Given a shard that was retried twice, of which an earlier removal has deleted the first output alone,
-    outputs = {retry: f"s3://{store.bucket}/out/{retry}" for retry in range(3)}
-    write(store, *(commit(0, retry, output=output) for retry, output in outputs.items()), commit(1))
-    removed: list[str] = []
+    # Given a shard that was retried twice and one that was bisected, with rows whose workers died before the commit,
+    commits = [commit(0), commit(0, 2), commit(1, ok=0, split=(4, 5)), commit(4), commit(5)]
+    write(store, *commits)
+    rows = ["0", "0-r1", "0-r2", "1", "4", "5"]
+    for name in rows:
+        store.put(f"out/shard-00000{name}.parquet", b"rows")
+    found = count_commits(store, "job", planned=2)
 
-    # if it is done again, and once more, I expect the last alone to be there.
-    remove_superseded(store, "job", removed.append)
-    remove_superseded(store, "job", removed.append)
-    assert sorted(removed) == [outputs[0], outputs[1]]
-    assert [one.key for one in store.list(KEYS.commit_prefix)] == [KEYS.commit(0, 2), KEYS.commit(1)]
+    # if it is done, and once more, I expect the rows of the newest commits alone.
+    for _ in range(2):
+        remove_superseded(store, "job", found, f"s3://{store.bucket}/out/")
+        left = [entry.key.removeprefix("out/shard-00000").removesuffix(".parquet") for entry in store.list("out/")]
+        assert left == ["0-r2", "4", "5"]
+        assert KEYS.commit(0) not in [entry.key for entry in store.list(KEYS.commit_prefix)]

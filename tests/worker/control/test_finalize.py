@@ -132,6 +132,25 @@ def test_a_job_that_was_canceled_while_it_was_counted_stays_canceled(
     assert not backend.store.exists("jobs/job/out/summary.json")
 
 
+def test_a_job_that_was_canceled_while_commits_were_missed_is_not_taken_up_again(
+    backend: Backend, labelled: Label, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a ledger that counts a shard whose commit is lost, and a cancel that comes while the others are counted,
+    labelled()
+    backend.store.delete(KEYS.commit(1))
+    read_plan = lifecycle.read_plan
+
+    def late(store: ObjectStore, id: str) -> object:
+        lifecycle.cancel(backend, id)
+        return read_plan(store, id)
+
+    monkeypatch.setattr("worker.control.finalize.read_plan", late)
+    finalize(backend, "job")
+    end = read_end(backend.store, "job")
+    assert end is not None and end.state == "canceled"
+    assert backend.ledger.state("job") == "canceled"
+
+
 def test_a_retry_has_the_last_word_about_its_shards_alone(
     backend: Backend, labelled: Label, runner_of: Runners
 ) -> None:
