@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contract.errors import InvalidSettings, ServiceUnavailable
@@ -102,6 +102,12 @@ class Settings(BaseSettings):
     )
     max_image_pixels: int = Field(
         100_000_000, ge=1, description="Largest image in pixels; a larger one becomes an error row."
+    )
+    memory: ByteSize = Field(
+        ByteSize(0),
+        ge=0,
+        description="Memory for images of one worker process, such as 2GiB; 0: a quarter of what it may use, at most "
+        "512 MiB and 512 MiB more for each core.",
     )
 
     device: str = Field("auto", description="Device that models run on: auto, cpu, cuda or cuda:N.")

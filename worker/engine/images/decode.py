@@ -1,16 +1,18 @@
 """Decodes image files to the uint8 pixels that a model takes; no other module opens an image.
 
 It knows neither where the bytes came from nor what the pixels are for. Every error of a decoder, hostile bytes
-included, becomes an ImageError.
+included, becomes an ImageError. The memory that an image takes is reserved first (`worker.engine.budget`), as its
+header states it, and given back once its pixels are as few as the model takes.
 """
 
 from __future__ import annotations
 
 import io
+import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +46,11 @@ from contract.errors import (
     TruncatedImage,
 )
 from contract.models.registry import Preprocess
+from worker.engine.budget import Reservation, budget
+from worker.engine.images import cost
+from worker.engine.images.shrink import shrunk
+
+T = TypeVar("T")
 
 Interpolation = Literal["bicubic", "bilinear"]
 
@@ -100,7 +107,7 @@ def decode(data: bytes, size: int, *, crop: float, interpolation: Interpolation,
     if not data:
         raise EmptyFile("The file has no bytes; upload it again or leave it out.")
     try:
-        return _decode(data, size, crop, interpolation, max_pixels)
+        return _in_budget(lambda memory: _decode(data, size, crop, interpolation, max_pixels, memory))
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -159,7 +166,7 @@ def decode_sequence(
     if not data:
         raise EmptyFile("The file has no bytes; upload it again or leave it out.")
     try:
-        return _decode_sequence(data, size, crop, interpolation, max_pixels, frames)
+        return _in_budget(lambda memory: _decode_sequence(data, size, crop, interpolation, max_pixels, frames, memory))
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -168,22 +175,76 @@ def decode_sequence(
         _fail(data, error)
 
 
-def _decode_sequence(
-    data: bytes, size: int, crop: float, interpolation: Interpolation, max_pixels: int, frames: int
-) -> Decoded:
+class _Memory:
+    """The pixels that one image may take; asked for once, when its header has been read."""
+
+    def __init__(self) -> None:
+        self._reservation: Reservation | None = None
+
+    def take(self, count: int) -> None:
+        """Wait for `count` bytes."""
+        self._reservation = budget().pixels.ask(count)
+        self._reservation.wait()
+
+    def release(self) -> None:
+        if self._reservation is not None:
+            self._reservation.release()
+
+
+def _in_budget(work: Callable[[_Memory], T]) -> T:
+    """Return what `work` returns, and give its memory back when nothing of the image is left."""
+    memory = _Memory()
+    try:
+        return work(memory)
+    except Exception as error:
+        _let_go(error)
+        raise
+    finally:
+        memory.release()
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Drop the images that the frames of an error, and of those behind it, hold on to."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
+
+
+def _open(data: bytes, max_pixels: int, memory: _Memory) -> Image.Image:
+    """Open an image, having checked its size and, for formats that decode on opening, reserved its memory."""
+    # Pillow's own limit covers what is seen too late here: the canvas of a WebP, which is allocated on opening, and
+    # nested images (ICO, later frames of a GIF).
     Image.MAX_IMAGE_PIXELS = max_pixels
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+    early = cost.size_before_opening(data)
+    if early is not None:
+        _check_pixels(*early, max_pixels)
+        memory.take(cost.on_opening(data, *early))
+    image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    _check_pixels(*image.size, max_pixels)
+    return image
+
+
+def _check_pixels(width: int, height: int, limit: int) -> None:
+    if width * height > limit:
+        raise _too_many_pixels(limit, width, height)
+
+
+def _decode_sequence(
+    data: bytes, size: int, crop: float, interpolation: Interpolation, max_pixels: int, frames: int, memory: _Memory
+) -> Decoded:
+    with _open(data, max_pixels, memory) as image:
         width, height = image.size
         count = getattr(image, "n_frames", 1)
         if count > MAX_FRAMES:
             raise too_many_frames(count)
-        if width * height > max_pixels or width * height * count > MAX_IMAGES * max_pixels:
-            raise _too_many_pixels(max_pixels, width, height)
+        _check_pixels(width, height * count, MAX_IMAGES * max_pixels)
+        if cost.size_before_opening(data) is None:
+            memory.take(cost.of(image, data, image.size, frames=True))
         pixels = []
         for number in spread(count, frames):
             image.seek(number)
             image.load()
-            pixels.append(np.asarray(_to_rgb(_resized(image, size, crop, _RESAMPLING[interpolation]))))
+            pixels.append(np.asarray(_to_rgb(shrunk(image, size, crop, _RESAMPLING[interpolation]))))
     return Decoded(np.stack(pixels), width, height)
 
 
@@ -192,10 +253,18 @@ def look(data: bytes) -> tuple[int, int, bool]:
     if not data:
         raise EmptyFile("The file has no bytes; upload it again or leave it out.")
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            return image.width, image.height, _is_gray(image)
+        return _in_budget(lambda memory: _look(data, memory))
+    except ImageError:
+        raise
     except Exception as error:
         _fail(data, error)
+
+
+def _look(data: bytes, memory: _Memory) -> tuple[int, int, bool]:
+    if early := cost.size_before_opening(data):
+        memory.take(cost.on_opening(data, *early))
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        return image.width, image.height, _is_gray(image)
 
 
 def _is_gray(image: Image.Image) -> bool:
@@ -205,22 +274,20 @@ def _is_gray(image: Image.Image) -> bool:
     return image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I")
 
 
-def _decode(data: bytes, size: int, crop: float, interpolation: Interpolation, max_pixels: int) -> Decoded:
-    # Pillow's own limit covers what the check below sees too late: the canvas of a WebP, which is allocated on opening,
-    # and nested images (ICO, later frames of a GIF).
-    Image.MAX_IMAGE_PIXELS = max_pixels
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+def _decode(
+    data: bytes, size: int, crop: float, interpolation: Interpolation, max_pixels: int, memory: _Memory
+) -> Decoded:
+    with _open(data, max_pixels, memory) as image:
         width, height = image.size
-        if width * height > max_pixels:
-            raise _too_many_pixels(max_pixels, width, height)
         if image.format in ("JPEG", "MPO"):
             reduce_at_decoding(image, 2 * size / crop)
-        else:
+        if cost.size_before_opening(data) is None:
+            memory.take(cost.of(image, data, (width, height), frames=False))
+        if image.format not in ("JPEG", "MPO"):
             image.load()
             width, height = image.size  # an ICO reveals its true size only after loading
-            if width * height > max_pixels:
-                raise _too_many_pixels(max_pixels, width, height)
-        square = _to_rgb(_resized(image, size, crop, _RESAMPLING[interpolation]))
+            _check_pixels(width, height, max_pixels)
+        square = _to_rgb(shrunk(image, size, crop, _RESAMPLING[interpolation]))
         orientation = _orientation(image)
     if orientation in _UPRIGHT:
         # After the resize: turning 224 × 224 pixels costs nothing, and a centre crop is unaffected.
@@ -242,45 +309,6 @@ def reduce_at_decoding(image: Image.Image, needed: float) -> None:
         if min(width, height) // scale >= needed:
             image.draft(None, (width // scale, height // scale))
             return
-
-
-def _resized(image: Image.Image, size: int, crop: float, resampling: Image.Resampling) -> Image.Image:
-    """Crop and resize to `size` × `size` in one pass (560 images/s per core; in two passes, 400)."""
-    image = _linear(image)
-    width, height = image.size
-    side = crop * min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    return image.resize((size, size), resampling, box=(left, top, left + side, top + side))
-
-
-def _linear(image: Image.Image) -> Image.Image:
-    """Convert to a mode of 8 bits per channel whose pixels can be averaged, at full size."""
-    if image.mode.startswith("I") or image.mode == "F":
-        image.load()
-        return Image.fromarray(_to_8_bits(np.asarray(image)))
-    if image.has_transparency_data:
-        return image.convert("RGBA")  # resize weights RGBA by its alpha
-    if image.mode in ("RGB", "L", "CMYK"):
-        return image
-    return image.convert("L" if image.mode == "1" else "RGB")
-
-
-def _to_8_bits(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Scale gray pixels of 16 bits, 32 bits or floating point, [h, w], to uint8.
-
-    White is 65535 for integers, 1 for floats from 0 to 1, and 255 for floats from 0 to 255. Any other range is
-    stretched, because such files do not define white.
-    """
-    values = np.nan_to_num(pixels.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
-    integers = np.issubdtype(pixels.dtype, np.integer)
-    for white in (65535.0,) if integers else (1.0, 255.0):
-        if low >= 0.0 and high <= white:
-            low, high = 0.0, white
-            break
-    scaled = (values - low) * (255.0 / max(high - low, 1e-12))
-    gray: NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)
-    return gray
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -1,0 +1,212 @@
+"""The memory that images may take in this process, before a model has seen them.
+
+There are two pools: one for files as they came, one for the pixels that decoders make of them. A file's bytes are
+reserved before it is fetched, its pixels before it is decoded, and both are given back once the image has shrunk to
+what the model takes. It knows neither files nor decoders.
+
+Nothing can wait for itself. Whoever decodes already holds encoded bytes and asks for pixels, never the other way
+round; holds pixels for one image at a time; and gives them back without asking for anything else. So the pixels always
+come free, and with them the encoded bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from worker.engine.cores import cores
+
+_MIB = 2**20
+_LEAST = 64 * _MIB
+_NO_LIMIT = 2**60
+"""cgroup v1 states the lack of a limit as a number near 2^63."""
+
+
+class Reservation:
+    """A share of a pool: asked for, then granted, then given back. Releasing it twice is harmless."""
+
+    def __init__(self, pool: Pool, count: int, told: Callable[[], None]) -> None:
+        self._pool, self.count, self.told = pool, count, told
+        self.granted = threading.Event()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the bytes may be used; return whether they may."""
+        return self.granted.wait(timeout)
+
+    def shrink(self, count: int) -> None:
+        """Give back all but `count` bytes, once the real size is known; never grows."""
+        self._pool.shrink(self, count)
+
+    def release(self) -> None:
+        """Give everything back, or withdraw the request."""
+        self._pool.shrink(self, 0, withdraw=True)
+
+
+class Pool:
+    """A number of bytes that threads share, first come, first served.
+
+    A request that does not fit waits, and later ones wait behind it, so that small images cannot starve a large one.
+    A request for more than the whole pool is granted once nobody else holds any of it.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.held = self.peak = 0
+        self._waiting: deque[Reservation] = deque()
+        self._lock = threading.Lock()
+        self._moved = time.monotonic()
+
+    @property
+    def waiting(self) -> int:
+        """Number of requests that wait."""
+        return len(self._waiting)
+
+    @property
+    def moved(self) -> float:
+        """When bytes were last granted or given back, on the monotonic clock."""
+        return self._moved
+
+    def ask(self, count: int, told: Callable[[], None] = lambda: None) -> Reservation:
+        """Queue for `count` bytes without waiting; `told` is called, on any thread, when they are granted."""
+        wanted = Reservation(self, max(0, count), told)
+        with self._lock:
+            self._waiting.append(wanted)
+            granted = self._serve()
+        _tell(granted)
+        return wanted
+
+    @contextmanager
+    def hold(self, count: int) -> Iterator[None]:
+        """Wait for `count` bytes, and hold them inside the `with` block."""
+        wanted = self.ask(count)
+        try:
+            wanted.wait()
+            yield
+        finally:
+            wanted.release()
+
+    def shrink(self, reservation: Reservation, count: int, *, withdraw: bool = False) -> None:
+        """Reduce a reservation to `count` bytes; with `withdraw`, leave the queue if it was not granted."""
+        with self._lock:
+            surplus = reservation.count - max(0, count)
+            if surplus > 0:
+                reservation.count -= surplus
+                if reservation.granted.is_set():
+                    self.held -= surplus
+                    self._moved = time.monotonic()
+            if withdraw and not reservation.granted.is_set() and reservation in self._waiting:
+                self._waiting.remove(reservation)
+            granted = self._serve()
+        _tell(granted)
+
+    def _serve(self) -> list[Reservation]:
+        """Grant whatever fits, in order; the caller holds the lock."""
+        granted = []
+        while self._waiting and (not self.held or self.held + self._waiting[0].count <= self.total):
+            first = self._waiting.popleft()
+            self.held += first.count
+            self.peak = max(self.peak, self.held)
+            self._moved = time.monotonic()
+            first.granted.set()
+            granted.append(first)
+        return granted
+
+
+def _tell(granted: list[Reservation]) -> None:
+    for one in granted:  # without the lock: a callback may ask for more
+        one.told()
+
+
+class Budget:
+    """The two pools of a process: a third for `encoded` bytes, two thirds for `pixels`."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.encoded = Pool(total // 3)
+        self.pixels = Pool(total - total // 3)
+
+    def idle_for(self) -> float:
+        """Return for how many seconds somebody has waited without any bytes changing hands; 0.0 if nobody waits."""
+        now = time.monotonic()
+        return max((now - pool.moved for pool in (self.encoded, self.pixels) if pool.waiting), default=0.0)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anybody waits for bytes."""
+        return bool(self.encoded.waiting or self.pixels.waiting)
+
+
+def default_total() -> int:
+    """Return a quarter of the memory that this process may use, but at most 512 MiB and 512 MiB more for each core.
+
+    The model, its activations and other processes of the machine have the rest. More than that would not make anything
+    faster: it holds an image of 100 megapixels for each core, and the files to be decoded next.
+    """
+    return max(_LEAST, min(memory_limit() // 4, (1 + cores()) * 512 * _MIB))
+
+
+def memory_limit(root: Path = Path("/")) -> int:
+    """Return the bytes that this process may use: the least of physical memory, RLIMIT_AS and its cgroups' limits."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_cgroup_limits(root)]
+    try:
+        import resource
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+        limits += [soft] if soft != resource.RLIM_INFINITY else []
+    except (ImportError, OSError, ValueError):
+        pass
+    return min(limits)
+
+
+def _cgroup_limits(root: Path) -> Iterator[int]:
+    """Yield the memory limits of the process's cgroups and of all above them, of both versions."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    mounts = root / "sys/fs/cgroup"
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            base, name = mounts, "memory.max"
+        elif "memory" in controllers.split(","):
+            base, name = mounts / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        group = base / path.lstrip("/")
+        # In a container the path may be the host's, of which only the root is mounted.
+        for folder in (group, *group.parents):
+            try:
+                limit = int((folder / name).read_text())
+            except (OSError, ValueError):  # absent, or "max"
+                limit = _NO_LIMIT
+            if limit < _NO_LIMIT:
+                yield limit
+            if folder == base:
+                break
+
+
+_of_process: Budget | None = None
+_making = threading.Lock()
+
+
+def budget() -> Budget:
+    """Return the budget of this process, with the default total unless `set_total` was called before."""
+    global _of_process
+    with _making:
+        if _of_process is None:
+            _of_process = Budget(default_total())
+        return _of_process
+
+
+def set_total(total: int) -> Budget:
+    """Give this process a budget of `total` bytes, 0 being the default; call it before any image is read."""
+    global _of_process
+    with _making:
+        _of_process = Budget(total or default_total())
+        return _of_process
