@@ -24,6 +24,7 @@ from contract.import_paths import load
 from contract.jobs.kinds import KINDS, JobKind, kind_of
 from contract.jobs.lifecycle import Backend, read_spec
 from contract.settings import Settings
+from worker.engine.budget import set_total
 from worker.execution.resources import Resources
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Process:
 
     def __init__(self, app: Celery, settings: Settings) -> None:
         self.settings = settings
+        self.memory = set_total(settings.memory)
         self.backend = Backend(
             ObjectStore(settings, patience=settings.store_patience_seconds),
             Ledger(settings, patience=30.0),
@@ -213,6 +215,8 @@ class Process:
         renewer = self.resources.renewer_made()
         for lease in renewer.held() if renewer is not None else ():
             idle = time.monotonic() - (lease.progress_at or time.monotonic())
+            if self.memory.busy:  # a shard that waits its turn is not stuck as long as images come and go
+                idle = min(idle, self.memory.idle_for())
             if idle > self.settings.stall_seconds:
                 log.critical("Shard %d of %s has made no progress for %.0f s; leaving", lease.shard, lease.job, idle)
                 os._exit(EXIT_STALLED)

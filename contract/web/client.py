@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
@@ -65,16 +66,17 @@ class WebClient:
         self._closed.set()
         self._pools.clear()
 
-    def read(self, url: str, max_bytes: int) -> bytes:
+    def read(self, url: str, max_bytes: int, *, room: Callable[[int], None] = lambda size: None) -> bytes:
         """Return the bytes at a web address, at most `max_bytes`, within `seconds` over all redirects and retries.
 
-        Raises AddressRefused, ImageNotFound, ImageDenied, TooManyBytes or FetchFailed.
+        `room` is called before bytes are kept, with how many there will be as far as that is known; what it raises
+        ends the fetch. Raises AddressRefused, ImageNotFound, ImageDenied, TooManyBytes or FetchFailed.
         """
         with self._deadlines.within(self.seconds) as deadline:
             pause = _FIRST_PAUSE
             while True:
                 try:
-                    return self._attempt(url, max_bytes, deadline)
+                    return self._attempt(url, max_bytes, deadline, room)
                 except _Again as again:
                     wanted = again.pause if again.pause is not None else pause * random.uniform(1.0, 1.5)
                     if deadline.over:
@@ -89,7 +91,7 @@ class WebClient:
                     if self._closed.wait(wanted):
                         raise FetchFailed(f"{shown(url)} {again}, and the worker is ending; retry the job.") from again
 
-    def _attempt(self, url: str, max_bytes: int, deadline: Deadline) -> bytes:
+    def _attempt(self, url: str, max_bytes: int, deadline: Deadline, room: Callable[[int], None]) -> bytes:
         """Follow the redirects from `url` once; raises _Again if it may succeed later."""
         at = url
         try:
@@ -102,7 +104,7 @@ class WebClient:
                         at = urljoin(at, to)
                         continue
                     if response.status == 200:
-                        data = _body(response, max_bytes)
+                        data = _body(response, max_bytes, room)
                         if deadline.over:  # a body without a length ends where its connection is cut
                             raise _Again("did not arrive in time")
                         keep = True
@@ -173,16 +175,21 @@ def _retry_after(text: str | None) -> float | None:
     return max(0.0, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - datetime.now(UTC).timestamp())
 
 
-def _body(response: BaseHTTPResponse, max_bytes: int) -> bytes:
+def _body(response: BaseHTTPResponse, max_bytes: int, room: Callable[[int], None]) -> bytes:
     pieces: list[bytes] = []
     size = 0
     length = response.headers.get("Content-Length", "")
     if length.isascii() and length.isdigit() and len(length) < 20 and int(length) > max_bytes:
         raise too_many_bytes(int(length), max_bytes)
+    announced = int(length) if length.isascii() and length.isdigit() and len(length) < 20 else None
+    if announced is not None:
+        room(announced)
     while piece := response.read(_SLICE):
         size += len(piece)
         if size > max_bytes:
             raise too_many_bytes(None, max_bytes)
+        if announced is None:
+            room(size if size < _SLICE else min(2 * size, max_bytes))  # twice, so that room is seldom asked for
         pieces.append(piece)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 

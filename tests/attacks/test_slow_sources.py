@@ -216,7 +216,7 @@ def test_every_item_comes_once_and_in_order_where_order_is_asked_for(store: Obje
         expected = ["not_found" if n % 5 == 0 else str(n).encode() for n in range(60)]
         assert [value(found) for _, found in fetcher.read(items)] == expected
         arrived = [one for one in fetcher.read_any(items) if one is not None]
-        assert [place for place, _ in sorted(arrived, key=lambda one: one[0])] == list(range(60))
+        assert [place for place, *_ in sorted(arrived, key=lambda one: one[0])] == list(range(60))
         assert [value(found) for _, found in sorted(arrived, key=lambda one: one[0])] == expected
         in_order = [value(found) for _, found in fetcher.read(sequences)]
         any_order = sorted((one for one in fetcher.read_any(sequences) if one), key=lambda one: one[0])

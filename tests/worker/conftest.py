@@ -24,6 +24,7 @@ from contract.jobs.status import Plan
 from contract.keys import JobKeys
 from contract.models.registry import File, Model, Preprocess
 from worker.classify.shard import ClassifyWork
+from worker.engine.budget import Reservation
 from worker.engine.pipeline import Encoded, Failed, Labelled, Result
 from worker.execution.capabilities import Fit
 from worker.execution.exclusive import SharedExclusiveLock
@@ -54,8 +55,12 @@ class FakeEngine:
         self.before = before
         self.seen = 0
 
-    def submit(self, items: Sequence[Encoded], *, top_k: int, features: bool) -> Future[list[Result]]:
+    def submit(
+        self, items: Sequence[Encoded], *, top_k: int, features: bool, memory: Sequence[Reservation]
+    ) -> Future[list[Result]]:
         future: Future[list[Result]] = Future()
+        for reserved in memory:
+            reserved.release()
         try:
             self.before()
             self.seen += len(items)

@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 
 from contract.data.items import Item, parse_s3, read_manifest, write_manifest
@@ -25,6 +25,7 @@ from contract.jobs.status import ShardCommit
 from contract.keys import JobKeys, child_shards, shard_stem
 from contract.models.registry import Model
 from worker.classify.rows import Rows, read_rows, tally
+from worker.engine.budget import Reservation, release_all
 from worker.engine.pipeline import Encoded, Failed, Result
 from worker.execution.exclusive import SharedExclusiveLock
 from worker.execution.job_runner import ShardWork
@@ -179,18 +180,19 @@ class ClassifyWork(ShardWork[Classify]):
         under_way: deque[tuple[Future[list[Result]], list[int], int]] = deque()
         batch: list[Encoded] = []
         places: list[int] = []
+        memory: list[Reservation] = []
         fresh = held = 0  # bytes of frames: in the batch, and under way
         size = min(loaded.runtime.batch_size, _SUBMIT)
         # Two per lane, or two whole batches if the device takes more.
         most = max(2 * loaded.runtime.lanes, 2 * loaded.runtime.batch_size // size) + 1
 
         def submit() -> None:
-            nonlocal batch, places, fresh, held
+            nonlocal batch, places, memory, fresh, held
             if batch:
-                future = loaded.engine.submit(batch, top_k=spec.top_k, features=spec.embed)
+                future = loaded.engine.submit(batch, top_k=spec.top_k, features=spec.embed, memory=memory)
                 under_way.append((future, places, fresh))
                 held += fresh
-                batch, places, fresh = [], [], 0
+                batch, places, memory, fresh = [], [], [], 0
 
         def first() -> Iterator[tuple[int, Result]]:
             nonlocal held
@@ -198,26 +200,36 @@ class ClassifyWork(ShardWork[Classify]):
             yield from zip(of_first, future.result(), strict=True)
             held -= freed
 
-        for arrived in self.fetcher.read_any(items, reach):
-            lease.check()
-            if arrived is None:  # only the web is waited for: nothing else may wait with it
-                submit()
-                while under_way:
-                    yield from first()
-                lease.waits()
-                continue
-            place, encoded = arrived
-            places.append(place)
-            batch.append(encoded)
-            fresh += sum(len(frame.data) for frame in encoded) if isinstance(encoded, tuple) else 0
-            if len(batch) == size or fresh >= _SUBMIT_BYTES:
-                submit()
-                while under_way and (len(under_way) == most or held > _HELD_BYTES):
-                    yield from first()
-        submit()
-        while under_way:
-            lease.check()
-            yield from first()
+        with ExitStack() as stack:
+            fetched = stack.enter_context(closing(self.fetcher.read_any(items, reach)))
+            stack.callback(lambda: release_all(memory))  # of what was not submitted
+            for arrived in fetched:
+                if arrived is None:  # for memory or the web: nothing else may wait with it
+                    lease.check()
+                    submit()
+                    while under_way:
+                        yield from first()
+                    lease.waits()
+                    continue
+                places.append(arrived[0])
+                batch.append(arrived[1])
+                memory.append(arrived[2])
+                lease.check()
+                fresh += _frames(arrived[1])
+                del arrived  # so that the bytes end when they are decoded
+                if len(batch) == size or fresh >= _SUBMIT_BYTES:
+                    submit()
+                    while under_way and (len(under_way) == most or held > _HELD_BYTES):
+                        yield from first()
+            submit()
+            while under_way:
+                lease.check()
+                yield from first()
+
+
+def _frames(encoded: Encoded) -> int:
+    """Return the bytes of a sequence's frames, 0 for a single file."""
+    return sum(len(frame.data) for frame in encoded) if isinstance(encoded, tuple) else 0
 
 
 def _poison(kills: int) -> WorkerKilled:

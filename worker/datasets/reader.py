@@ -8,12 +8,13 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from contract.jobs.sources import source_kind
 from contract.jobs.specs import Source
 from contract.models.registry import Preprocess
 from worker.datasets.dataset import Dataset
+from worker.engine.budget import Reservation
 from worker.engine.images import decode, pixels
 from worker.engine.images.decode import Frame
 from worker.engine.pipeline import Encoded
@@ -38,6 +40,9 @@ log = logging.getLogger(__name__)
 _CHUNK = 256  # images, or frames of sequences, whose bytes are held at a time
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """ITU-R BT.601; a gray image stays what it is."""
+
+
+_Pixels: TypeAlias = NDArray[np.uint8] | ImageError
 
 
 @dataclass(frozen=True)
@@ -116,10 +121,11 @@ class DatasetReader:
         self.scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self.scratch) as file:
             for chunk in sharded(items, repeat(_CHUNK), max_frames=_CHUNK):
-                fetched = list(self.fetcher.read(chunk, reach))
                 if how is None:
-                    how = _how(fetched, wanted, self.max_pixels)
-                for (item, _), found in zip(fetched, pool.map(how or _refuse, fetched), strict=True):
+                    with closing(self.fetcher.read(chunk, reach)) as fetched:
+                        how = _how(fetched, wanted, self.max_pixels)
+                decoded = self._decoded(chunk, how or _refuse, reach, pool, lambda: seen(len(labels)))
+                for item, found in zip(chunk, decoded, strict=True):
                     if isinstance(found, ImageError):
                         left_out[found.code] += 1
                         log.info("%s is left out: %s", item.key, found)
@@ -142,6 +148,29 @@ class DatasetReader:
         numbers = _numbers(labels, classes, source)
         data = Dataset(images, numbers, classes, np.array(lengths, np.int64) if wanted.frames else None)
         return Prepared(data, left_out)
+
+    def _decoded(
+        self,
+        chunk: Sequence[Item],
+        how: Callable[[tuple[Item, Encoded]], _Pixels],
+        reach: Reach,
+        pool: ThreadPoolExecutor,
+        waits: Callable[[], None],
+    ) -> list[_Pixels]:
+        """Fetch and decode items; return the pixels of each, or its error, in order.
+
+        Files are decoded as they arrive, so that no more of them are held than the process has memory for; `waits` is
+        called while none arrives.
+        """
+        made: dict[int, Future[_Pixels]] = {}
+        with closing(self.fetcher.read_any(chunk, reach)) as fetched:
+            for arrived in fetched:
+                if arrived is None:
+                    waits()
+                    continue
+                made[arrived[0]] = pool.submit(_then_release, how, chunk[arrived[0]], *arrived[1:])
+                del arrived
+        return [made[place].result() for place in range(len(chunk))]
 
     def _classes(self, source: Source, labels: list[str]) -> tuple[str, ...]:
         """Return the class names: of generated images in the order of the generator, else sorted."""
@@ -167,7 +196,8 @@ class DatasetReader:
         with ThreadPoolExecutor(self.threads, thread_name_prefix="decode") as pool:
             for chunk in sharded(items, repeat(_CHUNK)):
                 at = len(places) + left_out.total()
-                for place, found in enumerate(pool.map(how, self.fetcher.read(chunk, reach)), at):
+                decoded = self._decoded(chunk, how, reach, pool, lambda: seen(len(places)))
+                for place, found in enumerate(decoded, at):
                     if isinstance(found, ImageError):
                         left_out[found.code] += 1
                         log.info("%s is left out: %s", items[place].key, found)
@@ -212,6 +242,15 @@ class DatasetReader:
         return Prepared(Dataset(_fitted(images, wanted), labels, classes))
 
 
+def _then_release(
+    how: Callable[[tuple[Item, Encoded]], _Pixels], item: Item, encoded: Encoded, memory: Reservation
+) -> _Pixels:
+    try:
+        return how((item, encoded))
+    finally:
+        memory.release()
+
+
 @dataclass(frozen=True)
 class _How:
     """Decodes one item to the pixels that are wanted, uint8 [t, size, size, channels]; t is 1 of an image."""
@@ -223,7 +262,7 @@ class _How:
     exact: bool
     max_pixels: int
 
-    def __call__(self, fetched: tuple[Item, Encoded]) -> NDArray[np.uint8] | ImageError:
+    def __call__(self, fetched: tuple[Item, Encoded]) -> _Pixels:
         item, encoded = fetched
         if isinstance(encoded, ImageError):
             return encoded
@@ -248,7 +287,7 @@ class _How:
                 )
 
 
-def _how(fetched: Sequence[tuple[Item, Encoded]], wanted: Wanted, max_pixels: int) -> _How | None:
+def _how(fetched: Iterable[tuple[Item, Encoded]], wanted: Wanted, max_pixels: int) -> _How | None:
     """Return how to decode, from the first readable image; None if none is readable."""
     for item, encoded in fetched:
         if isinstance(encoded, ImageError):

@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,6 +41,14 @@ class Reservation:
     def shrink(self, count: int) -> None:
         """Give back all but `count` bytes, once the real size is known; never grows."""
         self._pool.shrink(self, count)
+
+    def grow(self, count: int) -> bool:
+        """Raise what is granted to `count` bytes if that takes no waiting; return whether it did."""
+        return self._pool.grow(self, count)
+
+    def split(self, count: int) -> Reservation:
+        """Move `count` bytes of what is granted, or what is left of it, to another reservation."""
+        return self._pool.split(self, count)
 
     def release(self) -> None:
         """Give everything back, or withdraw the request."""
@@ -80,6 +88,21 @@ class Pool:
         _tell(granted)
         return wanted
 
+    def nothing(self) -> Reservation:
+        """Return a granted reservation of no bytes."""
+        empty = Reservation(self, 0, lambda: None)
+        empty.granted.set()
+        return empty
+
+    def joined(self, parts: Iterable[Reservation]) -> Reservation:
+        """Return one granted reservation in place of several, which then hold nothing."""
+        whole = self.nothing()
+        with self._lock:
+            for part in parts:
+                whole.count += part.count
+                part.count = 0
+        return whole
+
     @contextmanager
     def hold(self, count: int) -> Iterator[None]:
         """Wait for `count` bytes, and hold them inside the `with` block."""
@@ -89,6 +112,28 @@ class Pool:
             yield
         finally:
             wanted.release()
+
+    def grow(self, reservation: Reservation, count: int) -> bool:
+        """Raise a granted reservation to `count` bytes unless that, or somebody before, would have to wait."""
+        with self._lock:
+            more = count - reservation.count
+            if more <= 0:
+                return True
+            alone = self.held == reservation.count
+            if self._waiting or not (alone or self.held + more <= self.total):
+                return False
+            reservation.count += more
+            self.held += more
+            self.peak = max(self.peak, self.held)
+            return True
+
+    def split(self, reservation: Reservation, count: int) -> Reservation:
+        """Move at most `count` bytes of a granted reservation to a new one."""
+        part = self.nothing()
+        with self._lock:
+            part.count = min(max(0, count), reservation.count)
+            reservation.count -= part.count
+        return part
 
     def shrink(self, reservation: Reservation, count: int, *, withdraw: bool = False) -> None:
         """Reduce a reservation to `count` bytes; with `withdraw`, leave the queue if it was not granted."""
@@ -115,6 +160,12 @@ class Pool:
             first.granted.set()
             granted.append(first)
         return granted
+
+
+def release_all(reservations: Iterable[Reservation]) -> None:
+    """Give back several reservations."""
+    for one in reservations:
+        one.release()
 
 
 def _tell(granted: list[Reservation]) -> None:

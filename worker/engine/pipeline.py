@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from contract.errors import DecodeFailed, ImageError
 from contract.models.registry import Preprocess
+from worker.engine.budget import Reservation
 from worker.engine.images.decode import Decoded, Frame, open_item
 from worker.engine.types import Output, Runtime
 
@@ -87,13 +88,21 @@ class Engine:
         for lane in self._lanes:
             lane.start()
 
-    def submit(self, items: Sequence[Encoded], *, top_k: int = 5, features: bool = False) -> Future[list[Result]]:
+    def submit(
+        self,
+        items: Sequence[Encoded],
+        *,
+        top_k: int = 5,
+        features: bool = False,
+        memory: Sequence[Reservation] = (),
+    ) -> Future[list[Result]]:
         """Return a future of one result per item, in order; an unreadable image becomes a Failed and affects no other.
 
+        `memory` is what is reserved for each item; it is released once the item is decoded.
         The future fails only if the device does, for instance with DeviceOutOfMemory. Canceling it skips the chunks
         that no lane has taken yet. Raises RuntimeError after `close`.
         """
-        shard = _Shard(items, top_k, features)
+        shard = _Shard(items, top_k, features, memory)
         with self._lock:
             if self._closed:
                 raise RuntimeError("The engine is closed; create another one.")
@@ -127,10 +136,13 @@ class Engine:
 
     def _take(self, shard: _Shard, start: int, count: int) -> None:
         """Decode a chunk and submit it to the runtime."""
+        places = range(start, min(start + count, len(shard.items)))
         if shard.future.done():
+            for place in places:
+                shard.forget(place)
             return
         try:
-            entries = [self._open_item(item) for item in shard.items[start : start + count]]
+            entries = [self._open_place(shard, place) for place in places]
             pixels = [entry[0].pixels for entry in entries if not isinstance(entry, Failed)]
             if not pixels:
                 shard.put(start, _results(entries, None, shard))
@@ -153,6 +165,12 @@ class Engine:
             shard.put(start, _results(entries, output.result(), shard))
         except Exception as error:
             shard.fail(error)
+
+    def _open_place(self, shard: _Shard, place: int) -> _Entry:
+        try:
+            return self._open_item(shard.items[place])
+        finally:
+            shard.forget(place)
 
     def _open_item(self, item: Encoded) -> _Entry:
         if isinstance(item, ImageError):
@@ -197,12 +215,19 @@ _Entry: TypeAlias = tuple[Decoded, str] | Failed
 class _Shard:
     """Collects the results of one submission, chunk by chunk."""
 
-    def __init__(self, items: Sequence[Encoded], top_k: int, features: bool) -> None:
-        self.items, self.top_k, self.features = items, top_k, features
+    def __init__(self, items: Sequence[Encoded], top_k: int, features: bool, memory: Sequence[Reservation]) -> None:
+        self.items, self.top_k, self.features = list(items), top_k, features
+        self._memory = memory
         self.future: Future[list[Result]] = Future()
         self._results: list[Result | None] = [None] * len(items)
         self._missing = len(items)
         self._lock = threading.Lock()
+
+    def forget(self, place: int) -> None:
+        """Drop the bytes of an item, and release the memory reserved for them."""
+        self.items[place] = b""
+        if self._memory:
+            self._memory[place].release()
 
     def put(self, start: int, results: Sequence[Result]) -> None:
         with self._lock:

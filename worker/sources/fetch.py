@@ -7,11 +7,13 @@ no item is at fault.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import TypeAlias
 
 from contract.backend.objects import ObjectStore
@@ -32,9 +34,10 @@ from contract.errors import (
 )
 from contract.settings import Settings
 from contract.web.client import WebClient, too_many_bytes
+from worker.engine.budget import Reservation, budget, release_all
 from worker.engine.images.decode import Frame, too_many_frames
 from worker.engine.pipeline import Encoded
-from worker.sources.ahead import Arrived, Reading, Request, Span, spans
+from worker.sources.ahead import Arrived, Reading, Request, SizeRoom, Span, grouped, spans
 from worker.sources.lanes import Lanes, host_of
 from worker.sources.reach import Reach
 
@@ -42,6 +45,10 @@ Found: TypeAlias = list[bytes | ImageError]
 
 _GRACE = 10.0
 """Seconds beyond its deadline that a fetch from the web may take to end."""
+_OTHERS_DECODE = 120.0
+"""Seconds for which waiting for memory is no standstill though none changes hands: one image may take so long."""
+
+Fetched: TypeAlias = tuple[int, Encoded, Reservation]
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,7 @@ class Fetcher:
         self._web = web or WebClient()
         self._lanes = lanes or Lanes(threads, threads)
         self._bytes = ImageBytes(store, max_bytes, self._web)
+        self._memory = budget().encoded
 
     @staticmethod
     def of(store: ObjectStore, settings: Settings) -> Fetcher:
@@ -87,51 +95,61 @@ class Fetcher:
         self._web.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def read(self, items: Sequence[Item], reach: Reach | None = None) -> Iterator[tuple[Item, Encoded]]:
+    def read(self, items: Sequence[Item], reach: Reach | None = None) -> Generator[tuple[Item, Encoded], None, None]:
         """Yield each item in order with its bytes, or with the error that it becomes.
 
         Only the `frames` of a sequence are read. Raises StoreUnavailable if the store does not answer.
         """
-        files = _in_order(self._reading((file for item in items for file in self._files(item)), reach))
-        for item in items:
-            if item.length is None:
-                yield item, next(files)
-            else:
-                yield item, self._sequence(item, files)
+        with closing(self._reading([self._files(item) for item in items], items, reach, in_order=True)) as reading:
+            files = _in_order(reading)
+            for item in items:
+                if item.length is None:
+                    data, memory = next(files)
+                    yield item, data
+                    del data
+                    memory.release()
+                    continue
+                parts: list[Reservation] = []
+                yield item, self._sequence(item, _remembering(files, parts))
+                release_all(parts)
 
-    def read_any(self, items: Sequence[Item], reach: Reach | None = None) -> Iterator[tuple[int, Encoded] | None]:
-        """Yield the place of each item with its bytes, or its error, as they come: a slow one holds up no other.
+    def read_any(self, items: Sequence[Item], reach: Reach | None = None) -> Generator[Fetched | None, None, None]:
+        """Yield each item's place, bytes or error, and memory as they come: a slow one holds up no other.
 
-        Yield None about once a second while nothing comes but the web is at work, within its deadlines. Raises
-        StoreUnavailable if the store does not answer.
+        Whoever takes one must release its memory. Yield None when memory has run out, so that what was taken must be
+        decoded first, and about once a second while nothing comes but others decode, or the web is at work within its
+        deadlines. Raises StoreUnavailable if the store does not answer.
         """
         wanted = [self._files(item) for item in items]
         owners = [place for place, files in enumerate(wanted) for _ in files]
         for place, files in enumerate(wanted):
             if not files:
-                yield place, self._sequence(items[place], iter(()))
-        parts: dict[int, dict[int, bytes | ImageError]] = {}
-        with closing(self._reading((file for files in wanted for file in files), reach)) as reading:
+                yield place, self._sequence(items[place], iter(())), self._memory.nothing()
+        parts: dict[int, dict[int, tuple[bytes | ImageError, Reservation]]] = {}
+        with closing(self._reading(wanted, items, reach)) as reading:
             while not reading.done:
                 arrived = reading.next()
                 if arrived is None:
-                    if reading.only_web and self._lanes.idle_for < self._web.seconds + _GRACE:
+                    web = reading.only_web and self._lanes.idle_for < self._web.seconds + _GRACE
+                    if web or (reading.waits and time.monotonic() - self._memory.moved < _OTHERS_DECODE):
                         yield None
                     continue
-                for number, found in enumerate(arrived.found, arrived.first):
-                    place = owners[number]
-                    if items[place].length is not None:
-                        part = parts.setdefault(place, {})
-                        part[number] = found
-                        if len(part) < len(wanted[place]):
-                            continue
+                for number, memory in enumerate(arrived.memory):
+                    place = owners[arrived.first + number]
+                    if items[place].length is None:
+                        reading.handed_over(memory)
+                        yield place, arrived.take(number), memory
+                        continue
+                    part = parts.setdefault(place, {})
+                    part[arrived.first + number] = arrived.take(number), memory
+                    if len(part) == len(wanted[place]):
                         del parts[place]
-                        frames = [part[n] for n in sorted(part)]
-                        reading.release(sum(map(_size, frames)))
-                        yield place, self._sequence(items[place], iter(frames))
-                    else:
-                        reading.release(_size(found))
-                        yield place, found
+                        held = [part[n][1] for n in sorted(part)]
+                        for one in held:
+                            reading.handed_over(one)
+                        frames = iter([part[n][0] for n in sorted(part)])
+                        part.clear()
+                        yield place, self._sequence(items[place], frames), self._memory.joined(held)
 
     def _files(self, item: Item) -> Sequence[Item]:
         """Return the files to read for an item: itself or its frames; nothing for a sequence that is too large."""
@@ -163,16 +181,25 @@ class Fetcher:
                 frames.append(Frame(file.uri, found))
         return bad or tuple(frames)
 
-    def _reading(self, files: Iterator[Item], reach: Reach | None) -> Reading:
-        def start(span: Span, told: Callable[[], None]) -> Request:
-            load = partial(self._load, span, reach or Reach())
+    def _reading(
+        self, wanted: list[Sequence[Item]], items: Sequence[Item], reach: Reach | None, *, in_order: bool = False
+    ) -> Reading:
+        def start(span: Span, room: SizeRoom | None, told: Callable[[], None]) -> Request:
+            load = partial(self._load, span, room, reach or Reach())
             if span.web:
                 return self._lanes.submit(host_of(span.items[0].uri), load, told)
             return _StoreRequest(self._pool.submit(load))
 
-        return Reading(spans(files, self._max_bytes), start)
+        def requests() -> Iterator[Span]:
+            for sequences, run in groupby(range(len(items)), lambda place: items[place].length is not None):
+                if sequences:
+                    yield from grouped((wanted[place] for place in run), self._max_bytes)
+                else:
+                    yield from spans((file for place in run for file in wanted[place]), self._max_bytes)
 
-    def _load(self, span: Span, reach: Reach) -> Found:
+        return Reading(requests(), start, self._memory, self._max_bytes, in_order=in_order)
+
+    def _load(self, span: Span, room: SizeRoom | None, reach: Reach) -> Found:
         first = span.items[0]
         try:
             if (first.size or 0) > self._max_bytes:
@@ -182,7 +209,7 @@ class Fetcher:
                 return self._members(span)
             if first.uri.startswith("file://"):
                 raise _local(first.uri, reach.packed)
-            return [self._bytes.read(first.uri)]
+            return [self._bytes.read(first.uri, room)]
         except ImageError as error:
             return [error] * len(span.items)
         except (ObjectNotFound, InvalidSource):
@@ -213,25 +240,30 @@ def _long_sequence(limit: int) -> TooManyBytes:
     )
 
 
-def _in_order(reading: Reading) -> Iterator[bytes | ImageError]:
-    """Yield the bytes of each file in order."""
+def _in_order(reading: Reading) -> Iterator[tuple[bytes | ImageError, Reservation]]:
+    """Yield each file in order, with its memory."""
     early: dict[int, Arrived] = {}
     wanted = 0
-    with closing(reading):
-        while early or not reading.done:
-            arrived = early.pop(wanted, None) or reading.next()
-            if arrived is None:
-                continue
-            if arrived.first != wanted:
-                early[arrived.first] = arrived
-                continue
-            yield from arrived.found
-            wanted += len(arrived.found)
-            reading.release(arrived.cost)
+    while early or not reading.done:
+        arrived = early.pop(wanted, None) or reading.next()
+        if arrived is None:
+            continue
+        if arrived.first != wanted:
+            early[arrived.first] = arrived
+            continue
+        for number, memory in enumerate(arrived.memory):
+            reading.handed_over(memory)
+            yield arrived.take(number), memory
+        wanted += len(arrived.memory)
 
 
-def _size(found: bytes | ImageError) -> int:
-    return len(found) if isinstance(found, bytes) else 0
+def _remembering(
+    files: Iterator[tuple[bytes | ImageError, Reservation]], memory: list[Reservation]
+) -> Iterator[bytes | ImageError]:
+    """Yield the files, and collect their memory."""
+    for data, held in files:
+        memory.append(held)
+        yield data
 
 
 def _local(uri: str, packed: bool) -> ImageError:

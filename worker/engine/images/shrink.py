@@ -1,7 +1,8 @@
 """Crops an open image and resizes it, converting large ones strip by strip so that no second copy of them exists.
 
 A strip is cropped, converted and resized in width; the strips together are then resized in height. Pillow's own resize
-does the same two passes, so the pixels are the same, bit for bit.
+does the same two passes, so the pixels are the same, bit for bit; only for images that are much taller than wide Pillow
+begins with the height, and rounds elsewhere.
 """
 
 from __future__ import annotations
