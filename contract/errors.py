@@ -8,6 +8,7 @@
     │   ├── UnknownJob
     │   ├── InvalidSchedule     an invalid cron line or time zone, or a name that is taken
     │   ├── UnknownSchedule     with the nearest names
+    │   ├── NotOwner            a model or a schedule belongs to another owner
     │   └── JobConflict         one id for two specs, or a state that forbids the action
     ├── JobFailed               the job did not succeed                     exit 1
     ├── ServiceUnavailable      a retry can help                            exit 3
@@ -81,6 +82,10 @@ class InvalidSchedule(InvalidInput):
 
 class UnknownSchedule(InvalidInput):
     """There is no such schedule."""
+
+
+class NotOwner(InvalidInput):
+    """The model or the schedule belongs to another owner, or its name is reserved."""
 
 
 class JobConflict(InvalidInput):

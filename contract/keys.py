@@ -240,6 +240,11 @@ def model_file(name: str, version: int, file: str) -> str:
     return f"{MODELS}{name}/{version}/{file}"
 
 
+def model_owner(name: str) -> str:
+    """Who may publish the next version of a model; written with its first."""
+    return f"{MODELS}{name}/owner.json"
+
+
 def model_claim(name: str, version: int) -> str:
     """Names who may publish the version; kept after removal, so that no number is reused."""
     return f"{MODELS}{name}/{version}/claim"

@@ -6,8 +6,10 @@ If `IMAGEMILL_REDIS_URL` or `IMAGEMILL_S3_ENDPOINT` is not set, the address come
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
+import socket
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -44,6 +46,13 @@ class Settings(BaseSettings):
     )
     bucket: str = Field("imagemill", min_length=3, description="Bucket that holds jobs, models and results.")
     namespace: str = Field("imagemill", pattern=r"^[a-z0-9-]+$", description="Prefix of every Redis key.")
+
+    owner: str = Field(
+        "",
+        max_length=128,
+        pattern=r"^[ -~]*$",
+        description="Who owns the models and schedules that this producer makes; empty: `user@host`.",
+    )
 
     shard_size: int = Field(512, ge=1, le=4096, description="Images per shard of a classify job that names no size.")
     window: int = Field(256, ge=1, description="Largest number of shards of one job that are queued or running.")
@@ -128,6 +137,17 @@ class Settings(BaseSettings):
     def _no_file(cls, value: Any) -> Any:
         """Read an empty variable as no file."""
         return value or None
+
+    @property
+    def owns_as(self) -> str:
+        """What this producer calls itself: `owner`, or the user and the host."""
+        if self.owner:
+            return self.owner
+        try:
+            user = getpass.getuser()
+        except (OSError, KeyError):  # a container without a user of this number
+            user = str(os.getuid())
+        return f"{user}@{socket.gethostname()}"
 
 
 def stack_file(data: Path) -> Path:

@@ -312,7 +312,14 @@ class Client:
         keys = JobKeys("schedule")
         options = parse_options(check_command(command), arguments)
         request = make_request(options, self._ready_store(keys), self.settings)
-        made = own_schedules.new_schedule(name, make_template(request), cron=cron, timezone=timezone, missed=missed)
+        made = own_schedules.new_schedule(
+            name,
+            make_template(request),
+            cron=cron,
+            timezone=timezone,
+            missed=missed,
+            owner=self.settings.owns_as,
+        )
         submission.make_spec(request, keys, self.backend.store)  # as the first tick would, to find mistakes now
         Schedules(self.backend.store).add(made)
         return self.schedules(name)[0]
@@ -323,15 +330,18 @@ class Client:
         return own_schedules.overview(self.backend, list(names) or known, self.status)
 
     def pause_schedule(self, name: str) -> Scheduled:
-        """Let ticks pass without a job until it is unpaused; they are not caught up. Raises UnknownSchedule."""
+        """Let ticks pass without a job until it is unpaused; they are not caught up.
+
+        Raises UnknownSchedule and NotOwner.
+        """
         self._checked_store()
-        own_schedules.pause(self.backend, name)
+        own_schedules.pause(self.backend, name, self.settings.owns_as)
         return self.schedules(name)[0]
 
     def unpause_schedule(self, name: str) -> Scheduled:
-        """Submit jobs again from the next tick on. Raises UnknownSchedule."""
+        """Submit jobs again from the next tick on. Raises UnknownSchedule and NotOwner."""
         self._checked_store()
-        own_schedules.unpause(self.backend, name)
+        own_schedules.unpause(self.backend, name, self.settings.owns_as)
         return self.schedules(name)[0]
 
     def run_schedule(self, name: str) -> Status:
@@ -340,9 +350,15 @@ class Client:
         return self.status(own_schedules.run(self.backend, name))
 
     def remove_schedule(self, name: str) -> None:
-        """Remove a schedule and its history; its jobs stay. Raises UnknownSchedule."""
+        """Remove a schedule and its history; its jobs stay. Raises UnknownSchedule and NotOwner."""
         self._checked_store()
-        own_schedules.remove(self.backend, name)
+        own_schedules.remove(self.backend, name, self.settings.owns_as)
+
+    def own_schedule(self, name: str) -> Scheduled:
+        """Take a schedule over: from then on only this owner (`IMAGEMILL_OWNER`) changes it. Raises UnknownSchedule."""
+        self._checked_store()
+        own_schedules.own(self.backend, name, self.settings.owns_as)
+        return self.schedules(name)[0]
 
     def schedule_history(self, name: str, limit: int = 50) -> list[Run]:
         """Return the newest runs of a schedule with their jobs, newest first. Raises UnknownSchedule."""
@@ -369,17 +385,17 @@ class Client:
     def set_alias(self, ref: str, alias: str) -> Model:
         """Point `name@alias` to the version that `ref` is now, and return that model.
 
-        Raises UnknownModel for `ref`, and InvalidInput for an alias that cannot be.
+        Raises UnknownModel for `ref`, InvalidInput for an alias that cannot be, and NotOwner.
         """
         registry = Registry(self._checked_store())
         model = registry.get(ref)
-        registry.set_alias(model.name, alias, model.version)
+        registry.set_alias(model.name, alias, model.version, self.settings.owns_as)
         return model
 
     def remove_alias(self, ref: str) -> None:
-        """Remove the alias `name@alias`; raises UnknownModel if there is none."""
+        """Remove the alias `name@alias`; raises UnknownModel if there is none, and NotOwner."""
         name, _, alias = ref.partition("@")
-        Registry(self._checked_store()).remove_alias(name, alias)
+        Registry(self._checked_store()).remove_alias(name, alias, self.settings.owns_as)
 
     def push_model(
         self,
@@ -428,6 +444,7 @@ class Client:
             config=config or {},
             license=license,
             source=source,
+            owner=self.settings.owns_as,
         )
         return own_models.push(self._patient, draft, file, timeout=timeout)
 
@@ -439,9 +456,17 @@ class Client:
     def remove_model(self, ref: str) -> Model:
         """Remove the version `name@version`, whose number is not used again; jobs that pin it fail.
 
-        Raises UnknownModel, InvalidInput without a version, and JobConflict while an alias points to it.
+        Raises UnknownModel, InvalidInput without a version, JobConflict while an alias points to it, and NotOwner.
         """
-        return Registry(self._checked_store()).remove(ref)
+        return Registry(self._checked_store()).remove(ref, self.settings.owns_as)
+
+    def own_model(self, name: str) -> str | None:
+        """Take a model over, with its versions so far; return who owned it before, None for nobody.
+
+        From then on only this owner (`IMAGEMILL_OWNER`) publishes its next version, moves its aliases and removes
+        versions. Raises UnknownModel, and NotOwner for a model that ships.
+        """
+        return Registry(self._checked_store()).own(name, self.settings.owns_as)
 
     def workers(self) -> list[Worker]:
         """Return the workers and controllers that are alive."""

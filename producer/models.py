@@ -49,6 +49,7 @@ def describe(
     config: Mapping[str, Scalar],
     license: str,
     source: str,
+    owner: str = "",
 ) -> Model:
     """Return the record of a model file, without its version; raises InvalidInput naming the option, and OSError."""
     suffix = path.suffix.lower()
@@ -76,6 +77,7 @@ def describe(
             code=imagemill_version(),
             license=license,
             source=source,
+            owner=owner,
         )
     except ValidationError as error:
         first = error.errors()[0]
@@ -94,10 +96,10 @@ def push(
 ) -> Model:
     """Upload a model under a new version, wait until a worker has tried it, and return its published record.
 
-    Raises InvalidInput if the worker refuses it, and ServiceUnavailable if none decides within `timeout` seconds. Then,
-    and after an interrupt, only the version number is used up.
+    Raises NotOwner for a name of another owner, InvalidInput if the worker refuses it, and ServiceUnavailable if none
+    decides within `timeout` seconds. Then, and after an interrupt, only the version number is used up.
     """
-    version = Registry(backend.store).claim(draft.name, secrets.token_hex(16))
+    version = Registry(backend.store).claim(draft.name, secrets.token_hex(16), draft.owner or None)
     draft = draft.model_copy(update={"version": version, "created_at": iso(time.time())})
     review = Review(backend.store, draft.name, version)
     try:

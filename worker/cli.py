@@ -114,7 +114,7 @@ def motion(source: Path, output: Path, count: int) -> None:
     \b
     Example:
       imagemill-worker motion fashion-mnist/ -o motion/
-      imagemill train rnn --data motion/train --name motion-rnn
+      imagemill train rnn --data motion/train --name motions
     """
     from worker.datasets.motion import write
 

@@ -140,7 +140,7 @@ class Process:
         registry = Registry(self.backend.store)
         for (name, version), make in builtin.models().items():
             if not registry.exists(name, version):
-                registry.publish(*make())
+                registry.publish(*make(), ships=True)
         with self.resources.models.use(f"{builtin.NAME}@{builtin.VERSION}", "auto"):
             pass
 

@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 from contract import keys
 from contract.backend.ledger import iso
 from contract.backend.objects import ObjectStore
-from contract.errors import InvalidSchedule, ObjectNotFound, UnknownSchedule
+from contract.errors import InvalidSchedule, NotOwner, ObjectNotFound, UnknownSchedule
 from contract.jobs.templates import Template
 from contract.records import Record
 from contract.suggest import did_you_mean
@@ -45,6 +45,7 @@ class Schedule(Record):
     created_at: str
     since: str
     template: Template
+    owner: str = Field(default="", description="Who may change it; empty: anybody, as before owners were recorded.")
 
     def runs(self, after: datetime) -> Iterator[datetime]:
         """Yield its ticks after a time."""
@@ -166,6 +167,16 @@ class Schedules:
                 f"There is a schedule {schedule.name!r} already; choose another name, or "
                 f"`imagemill schedule remove {schedule.name}` first."
             )
+
+    def owned(self, name: str, owner: str) -> Schedule:
+        """Return a schedule that `owner` may change; raises NotOwner, and what `get` raises."""
+        found = self.get(name)
+        if found.owner not in ("", owner):
+            raise NotOwner(
+                f"The schedule {name} belongs to {found.owner}, and you are {owner}; set IMAGEMILL_OWNER if that is "
+                f"you too, or take it over with `imagemill schedule own {name}`."
+            )
+        return found
 
     def put(self, schedule: Schedule) -> None:
         """Overwrite a schedule."""

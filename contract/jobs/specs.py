@@ -61,6 +61,7 @@ class Train(TrainFields):
     id: JobId
     source: Source
     recipe: AnyRecipe
+    owner: str = Field("", description="Who will own the model.")
     output: str = Field(description="s3:// prefix of curves and pictures, with a trailing slash.")
 
     @property

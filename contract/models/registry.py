@@ -16,7 +16,8 @@ from pydantic import Field, model_validator
 
 from contract import keys
 from contract.backend.objects import ObjectStore
-from contract.errors import InvalidInput, JobConflict, ModelError, ObjectNotFound, UnknownModel
+from contract.errors import InvalidInput, JobConflict, ModelError, NotOwner, ObjectNotFound, UnknownModel
+from contract.models.owners import BUILT_IN, Owners, check_free
 from contract.records import Record
 from contract.suggest import did_you_mean
 
@@ -79,6 +80,7 @@ class Model(Record):
     source: str = ""
     license: str = ""
     created_at: str = ""
+    owner: str = Field(default="", description="Who published it; empty: a version of an older Imagemill.")
 
     @property
     def ref(self) -> str:
@@ -149,6 +151,7 @@ class Registry:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+        self.owners = Owners(store)
 
     # Finding
 
@@ -162,7 +165,7 @@ class Registry:
         return [model for model in (self._find(name, version) for name, version in self.versions()) if model]
 
     def resolve(self, ref: str) -> tuple[str, int]:
-        """Return the (name, version) that `name` (its newest version), `name@version` or `name@alias` stands for.
+        """Return the (name, version) that `name` (the newest of its owner), `name@version` or `name@alias` stands for.
 
         Raises UnknownModel with the nearest names.
         """
@@ -170,14 +173,15 @@ class Registry:
         return model.name, model.version
 
     def get(self, ref: str, *, tasks: Sequence[Task] = ()) -> Model:
-        """Return the model `name` (its newest version), `name@version` or `name@alias`.
+        """Return the model `name` (the newest version of its owner), `name@version` or `name@alias`.
 
+        The bare name of a model that ships is the version that ships, whatever else lies there.
         Raises UnknownModel with the nearest names; with `tasks`, InvalidInput for a model that does something else.
         """
         name, at, tag = ref.partition("@")
         if _NAME.fullmatch(name):
-            version = self._version(name, tag) if at else max(self._list(name).versions.get(name, ()), default=None)
-            model = None if version is None else self._find(name, version)
+            version = self._version(name, tag) if at else None
+            model = self._newest(name) if not at else None if version is None else self._find(name, version)
             if model is not None:
                 if tasks and model.task not in tasks:
                     raise InvalidInput(
@@ -212,30 +216,38 @@ class Registry:
         found = ((alias, self._pointer(name, alias)) for alias in sorted(self._list(name).aliases.get(name, ())))
         return {alias: version for alias, version in found if version is not None}
 
-    def set_alias(self, name: str, alias: str, version: int) -> None:
+    def set_alias(self, name: str, alias: str, version: int, owner: str | None = None) -> None:
         """Let `name@alias` stand for a version from now on, whatever it stood for.
 
-        Raises InvalidInput for what cannot be an alias, and UnknownModel where the version is not published.
+        Raises InvalidInput for what cannot be an alias, UnknownModel where the version is not published, and NotOwner
+        if the model is not `owner`'s.
         """
         if not _ALIAS.fullmatch(alias):
             raise InvalidInput(f"{alias!r} is not an alias; use up to 63 of a-z, 0-9 and -, a letter first.")
         self.get(f"{name}@{version}")
+        self._check(name, owner)
         self._store.put(keys.model_alias(name, alias), Pointer(version=version).to_json())
 
-    def remove_alias(self, name: str, alias: str) -> None:
-        """Forget an alias; the version stays. Raises UnknownModel where there is no such alias."""
+    def remove_alias(self, name: str, alias: str, owner: str | None = None) -> None:
+        """Forget an alias; the version stays. Raises UnknownModel where there is no such alias, and NotOwner."""
         if not (_NAME.fullmatch(name) and _ALIAS.fullmatch(alias)) or self._pointer(name, alias) is None:
             raise UnknownModel(_unknown(f"{name}@{alias}", self._list().refs()))
+        self._check(name, owner)
         self._store.delete(keys.model_alias(name, alias))
 
     # Publishing
 
-    def claim(self, name: str, token: str) -> int:
+    def claim(self, name: str, token: str, owner: str | None = None) -> int:
         """Reserve a version of `name`: the one that `token` holds, else the next, which nobody else will get.
 
-        Raises InvalidInput for an invalid name.
+        A name without an owner becomes `owner`'s. Raises InvalidInput for an invalid name, and NotOwner for one that
+        is reserved or another's.
         """
-        newest = self._list(check_name(name)).taken.get(name, 0)
+        listing = self._list(check_name(name))
+        check_free(name)
+        if owner is not None:
+            self.owners.claim(name, owner, max(listing.versions.get(name, ()), default=0))
+        newest = listing.taken.get(name, 0)
         mine = token.encode()
         for version in range(newest, 0, -1):
             if self._claimed_by(name, version) == mine:
@@ -247,11 +259,21 @@ class Registry:
             if fresh or self._claimed_by(name, newest) == mine:
                 return newest
 
-    def publish(self, model: Model, files: Mapping[str, bytes]) -> bool:
+    def own(self, name: str, owner: str) -> str | None:
+        """Make `owner` the owner of a model with its versions so far; return who was before, None for nobody.
+
+        Raises UnknownModel, and NotOwner for a model that ships.
+        """
+        versions = self._list(check_name(name)).versions.get(name, ())
+        if not versions:
+            raise UnknownModel(_unknown(name, self._list().refs()))
+        return self.owners.take_over(name, owner, max(versions))
+
+    def publish(self, model: Model, files: Mapping[str, bytes], *, ships: bool = False) -> bool:
         """Put the files of a model, then its record; False where the version was published before.
 
         `files` holds the bytes of the weights and of each of `model.files`, by name. Raises ModelError
-        where they are not what the record says, before anything is written.
+        where they are not what the record says, and NotOwner as `enter` does, before anything is written.
         """
         entries = {file.name: file for file in (model.weights, *model.files)}
         if entries.keys() != files.keys():
@@ -260,31 +282,38 @@ class Registry:
         for name, entry in entries.items():
             _check(entry, files[name], model.ref)
         check_name(model.name)
+        self._admit(model, ships)
         if self.exists(model.name, model.version):
             return False
         # A built-in model has no claim yet; from now on nobody else gets its number.
         self._store.put_if_absent(keys.model_claim(model.name, model.version), b"")
         for name, data in files.items():
             self._store.put(keys.model_file(model.name, model.version, name), data)
-        return self.enter(model)
+        return self.enter(model, ships=ships)
 
-    def enter(self, model: Model) -> bool:
+    def enter(self, model: Model, *, ships: bool = False) -> bool:
         """Put the record of a model whose files are there: from now on it is published.
 
-        False where the version has another record already.
+        False where the version has another record already. Raises NotOwner for a version of another owner, and for a
+        reserved name, unless it `ships`: the caller has made the model of the code's own weights.
         """
+        self._admit(model, ships)
         record = model.to_json()
         key = keys.model_record(model.name, model.version)
         return self._store.put_if_absent(key, record) or self._store.get(key) == record
 
-    def remove(self, ref: str) -> Model:
+    def remove(self, ref: str, owner: str | None = None) -> Model:
         """Remove the version `name@version`: its record first, then its files; the number never comes back.
 
-        Raises UnknownModel, InvalidInput for a ref without a version, and JobConflict while an alias stands for it.
+        Raises UnknownModel, InvalidInput for a ref without a version, JobConflict while an alias stands for it, and
+        NotOwner for a version that ships or, given an `owner`, for another's.
         """
         if "@" not in ref:
             raise InvalidInput(f"{ref} names no version; write {ref}@VERSION.")
         model = self.get(ref)
+        if BUILT_IN.get(model.name) == model.version:
+            check_free(model.name)
+        self._check(model.name, owner)
         pointing = [alias for alias, version in self.aliases(model.name).items() if version == model.version]
         if pointing:
             raise JobConflict(
@@ -316,6 +345,28 @@ class Registry:
                 if file == "model.json":
                     found.versions.setdefault(owner, []).append(int(folder))
         return found
+
+    def _newest(self, name: str) -> Model | None:
+        """Return the newest version that the bare name may stand for."""
+        for version in sorted(self._list(name).versions.get(name, ()), reverse=True):
+            model = self._find(name, version)
+            if model is not None and self.owners.admits(name, version, model.owner):
+                return model
+        return None
+
+    def _admit(self, model: Model, ships: bool) -> None:
+        if model.name in BUILT_IN and not ships:
+            check_free(model.name)
+        if not self.owners.admits(model.name, model.version, model.owner):
+            raise NotOwner(
+                f"{model.ref} is not published: {model.owner or 'nobody'} made it, and the name belongs to another "
+                "owner; choose another name."
+            )
+
+    def _check(self, name: str, owner: str | None) -> None:
+        """Raise NotOwner unless a name is `owner`'s. Aliases and imposters of a reserved name are anybody's."""
+        if owner is not None and name not in BUILT_IN:
+            self.owners.check(name, owner)
 
     def _version(self, name: str, tag: str) -> int | None:
         if re.fullmatch("[0-9]{1,9}", tag):

@@ -238,6 +238,29 @@ def alias(ref: str, alias: str | None, remove: bool, as_json: bool) -> None:
         print_fields({f"{name}@{other}": f"{name}@{version}" for other, version in found.items()})
 
 
+@models.command()
+@click.argument("name")
+@shared_options
+def own(name: str, as_json: bool) -> None:
+    """Take the model NAME over, with its versions so far.
+
+    A model belongs to whoever published it first. Only its owner, IMAGEMILL_OWNER, publishes the next version, moves
+    aliases and removes versions.
+
+    \b
+    Example:
+      imagemill models own birds
+    """
+    from producer.client import Client
+
+    client = Client()
+    before, owner = client.own_model(name), client.settings.owns_as
+    if as_json:
+        print_json({"name": name, "owner": owner, "before": before})
+    else:
+        say(f"{name} belongs to {owner}" + (f", and belonged to {before}." if before not in (None, owner) else "."))
+
+
 @models.command("rm")
 @click.argument("ref")
 @shared_options
@@ -283,6 +306,7 @@ def _print(model: Model, aliases: dict[str, int], as_json: bool) -> None:
             "license": model.license,
             "imagemill": model.code,
             "created": model.created_at,
+            "owner": model.owner,
         }
     )
 

@@ -22,7 +22,7 @@ _OF_ONE_JOB = {"job": "--job", "detach": "--detach", "as_json": "--json"}
 
 @click.group()
 def schedule() -> None:
-    """Submit jobs on a schedule: add, list, pause, unpause, run, remove, history."""
+    """Submit jobs on a schedule: add, list, pause, unpause, run, own, remove, history."""
 
 
 _ADD = f"""Submit a job at each tick of a cron line. `--` separates COMMAND from the options of the schedule.
@@ -159,6 +159,21 @@ def run(name: str, as_json: bool) -> None:
 @schedule.command()
 @click.argument("name")
 @shared_options
+def own(name: str, as_json: bool) -> None:
+    """Take the schedule NAME over. Only its owner, IMAGEMILL_OWNER, pauses, unpauses and removes it.
+
+    \b
+    Example:
+      imagemill schedule own nightly
+    """
+    from producer.client import Client
+
+    _print(Client().own_schedule(name), as_json)
+
+
+@schedule.command()
+@click.argument("name")
+@shared_options
 def remove(name: str, as_json: bool) -> None:
     """Remove NAME and its history. Its jobs stay, and a running one continues.
 
@@ -242,6 +257,7 @@ def _print(found: Scheduled, as_json: bool) -> None:
             "job": " ".join(part for part in (found.kind, found.model) if part),
             "source": found.source,
             "created": found.created_at,
+            "owner": found.owner,
         }
     )
 

@@ -84,12 +84,13 @@ def _classify(options: ClassifyOptions, store: ObjectStore, settings: Settings) 
     return Request(Classify, images.resolve(str(options.source), store, frames), fields, options.to)
 
 
-def _train(options: TrainOptions, store: ObjectStore, _: Settings) -> Request[Train]:
+def _train(options: TrainOptions, store: ObjectStore, settings: Settings) -> Request[Train]:
+    Registry(store).owners.check(options.name, settings.owns_as)  # hours before the model would be refused
     epochs = [] if options.epochs is None else [f"epochs={options.epochs}"]
     recipe = make_recipe(options.family, [*options.settings, *epochs])
     frames = recipe.frames if isinstance(recipe, RnnRecipe) else 0
     found = labelled.resolve(str(options.source), store, frames)
-    return Request(Train, found, {**_shared(options, Train), "recipe": recipe})
+    return Request(Train, found, {**_shared(options, Train), "recipe": recipe, "owner": settings.owns_as})
 
 
 def _evaluate(options: EvaluateOptions, store: ObjectStore, _: Settings) -> Request[Evaluate]:

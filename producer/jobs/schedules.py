@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from contract.errors import RedisUnavailable, UnknownJob
+from contract.errors import InvalidSchedule, RedisUnavailable, UnknownJob
 from contract.jobs import lifecycle
 from contract.jobs.lifecycle import Backend
 from contract.jobs.schedules import (
@@ -63,12 +63,20 @@ class Scheduled(Record):
     model: str = Field(description="The model as typed; each job pins the version of its tick.")
     source: str = Field(description="The source, as typed.")
     created_at: str = Field(description="When the schedule was added.")
+    owner: str = Field("", description="Who may change it; empty: anybody.")
     next: tuple[str, ...] = Field(description="The next three ticks; empty while the schedule is paused.")
     last: Run | None = Field(default=None, description="The newest run, as in the history; null before the first.")
 
 
 def new_schedule(
-    name: str, template: Template, *, cron: str, timezone: str, missed: Missed, now: datetime | None = None
+    name: str,
+    template: Template,
+    *,
+    cron: str,
+    timezone: str,
+    missed: Missed,
+    owner: str = "",
+    now: datetime | None = None,
 ) -> Schedule:
     """Return a schedule that starts `now`; raises InvalidSchedule for an invalid name, cron line or time zone."""
     begins = to_iso(now or datetime.now(UTC))
@@ -80,24 +88,37 @@ def new_schedule(
         created_at=begins,
         since=begins,
         template=template,
+        owner=owner,
     )
 
 
-def pause(backend: Backend, name: str) -> Schedule:
-    """Let ticks pass without a job; raises UnknownSchedule."""
-    return _put(backend, Schedules(backend.store).get(name), paused=True)
+def pause(backend: Backend, name: str, owner: str) -> Schedule:
+    """Let ticks pass without a job; raises UnknownSchedule and NotOwner."""
+    return _put(backend, Schedules(backend.store).owned(name, owner), paused=True)
 
 
-def unpause(backend: Backend, name: str) -> Schedule:
-    """Submit jobs at ticks again, without catching up on the missed ones; raises UnknownSchedule."""
-    schedule = Schedules(backend.store).get(name)
+def unpause(backend: Backend, name: str, owner: str) -> Schedule:
+    """Submit jobs at ticks again, without catching up on the missed ones; raises UnknownSchedule and NotOwner."""
+    schedule = Schedules(backend.store).owned(name, owner)
     # A schedule that is not paused stays as it is: a tick due right now would be forgotten.
     return _put(backend, schedule, paused=False, since=to_iso(datetime.now(UTC))) if schedule.paused else schedule
 
 
-def remove(backend: Backend, name: str) -> None:
-    """Remove a schedule and its history; its jobs stay. Raises UnknownSchedule."""
-    Schedules(backend.store).remove(name)
+def own(backend: Backend, name: str, owner: str) -> Schedule:
+    """Make `owner` the owner of a schedule and of the models that it will train; raises UnknownSchedule."""
+    schedule = Schedules(backend.store).get(name)
+    template = schedule.template
+    if "owner" in template.spec:
+        template = template.model_copy(update={"spec": {**template.spec, "owner": owner}})
+    return _put(backend, schedule, owner=owner, template=template)
+
+
+def remove(backend: Backend, name: str, owner: str) -> None:
+    """Remove a schedule and its history; its jobs stay. Raises UnknownSchedule and NotOwner."""
+    schedules = Schedules(backend.store)
+    with suppress(InvalidSchedule):  # one that cannot be read has no owner who could object
+        schedules.owned(name, owner)
+    schedules.remove(name)
     # The entry in Redis means nothing without the object, and a new schedule of this name replaces it.
     with suppress(RedisUnavailable):
         backend.ledger.forget_schedule(name)
@@ -150,6 +171,7 @@ def _overview(backend: Backend, name: str, status_of: StatusOf) -> Scheduled:
         model=template.model,
         source=template.source,
         created_at=schedule.created_at,
+        owner=schedule.owner,
         next=tuple(to_iso(at) for at in coming),
         last=_run(newest[0], status_of) if newest else None,
     )

@@ -98,11 +98,11 @@ def test_a_model_that_does_not_do_what_its_record_says_is_not_published(
     with pytest.raises(InvalidInput, match="holds no exported program"):
         client.push_model("wrong", tmp_path / "pickle.pt2", labels=LABELS, size=8)
 
-    # Nothing of all that is listed, and nothing but numbers and reasons is left.
+    # Nothing of all that is listed, and nothing but numbers, reasons and who has the name is left.
     with pytest.raises(UnknownModel):
         client.model("wrong")
     left = {entry.key.rpartition("/")[2] for entry in client.backend.store.list("models/wrong/")}
-    assert left == {"claim", "check.json"}
+    assert left == {"claim", "check.json", "owner.json"}
 
 
 def test_a_push_is_answered_beside_a_big_job(client: Client, mill: Mill, file: Path, many: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from contract.errors import ModelError
+from contract.errors import ModelError, NotOwner
 from contract.jobs.lifecycle import Backend
 from contract.models.registry import Model, Registry
 from contract.models.review import Review, Verdict
@@ -51,9 +51,10 @@ def _admit(review: Review, cache: Path) -> None:
 def _judge(review: Review, draft: bytes, cache: Path) -> Verdict:
     host = socket.gethostname()
     try:
-        model = Model.model_validate_json(draft)
-        if model.ref != review.ref or Registry(review.store).exists(review.name, review.version):
+        model, registry = Model.model_validate_json(draft), Registry(review.store)
+        if model.ref != review.ref or registry.exists(review.name, review.version):
             raise ModelError(f"{review.ref} is another model already; push it again, for a version of its own.")
+        registry.owners.check(model.name, model.owner)
         weights = fetch_weights(review.store, model, cache)
         try:
             try_out(model, weights)
@@ -64,6 +65,6 @@ def _judge(review: Review, draft: bytes, cache: Path) -> Verdict:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         return Verdict(ok=False, reason=f"Its record cannot be read ({where}: {first['msg']}).", by=host)
-    except ModelError as error:
+    except (ModelError, NotOwner) as error:
         return Verdict(ok=False, reason=str(error), by=host)
     return Verdict(ok=True, by=host)

@@ -39,7 +39,7 @@ class Trained:
 def publish(registry: Registry, trained: Trained) -> Model:
     """Publish it as the next version of its name; the same job again gives the same version."""
     spec = trained.spec
-    version = registry.claim(spec.name, spec.id)
+    version = registry.claim(spec.name, spec.id, spec.owner or None)
     model, files = record(trained, version)
     registry.publish(model, files)
     return registry.get(model.ref)
@@ -79,6 +79,7 @@ def record(trained: Trained, version: int) -> tuple[Model, dict[str, bytes]]:
         code=imagemill_version(),
         source=f"trained by the job {spec.id}",
         created_at=iso(time.time()) or "",
+        owner=spec.owner,
     )
     files[CARD] = card(model, command(spec)).encode()
     entries: tuple[File, ...] = tuple(make_file(name, content) for name, content in files.items())

@@ -39,7 +39,7 @@ def test_a_shipped_model_goes_into_the_registry(settings: Settings) -> None:
     store.ensure_bucket()
     registry = Registry(store)
     for make in builtin.models().values():
-        assert registry.publish(*make())
+        assert registry.publish(*make(), ships=True)
     for name, version in builtin.models():
         registry.verify(registry.get(f"{name}@{version}"))
 
