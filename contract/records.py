@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
 Precision = Literal["auto", "fp32", "bf16"]
 Computed = Literal["fp32", "bf16"]
 """What `auto` can come to."""
 Numerics = Literal["one", "any"]
 ImageFormat = Literal["png", "webp", "jpeg"]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+"""A hash, which is also the name of a file on a worker."""
+ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+S3Prefix = Annotated[str, StringConstraints(pattern=r"^s3://[^/\x00-\x1f]+/[^\x00-\x1f]*$", max_length=2048)]
+"""An address under which a job writes."""
 
 
 class Record(BaseModel):

@@ -31,6 +31,7 @@ from contract.models.registry import (
     imagemill_version,
 )
 from contract.models.review import Review, Verdict
+from contract.paths import write_inside
 
 _POLL_SECONDS = 0.5
 _ASK_SECONDS = 20.0
@@ -121,9 +122,8 @@ def pull(registry: Registry, model: Model, into: Path) -> list[Path]:
     written = []
 
     def write(name: str, data: bytes) -> None:
-        part = into / f".{name}.part"
-        part.write_bytes(data)
-        part.replace(into / name)
+        with write_inside(into, name) as file:
+            file.write(data)
         written.append(into / name)
 
     for file in (model.weights, *model.files):

@@ -10,9 +10,11 @@ import hashlib
 from collections.abc import Iterator
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
+from contract.errors import ObjectDamaged
 from contract.jobs.commits import in_parallel, iter_commits
 from contract.jobs.results import committed
 from contract.jobs.specs import ImagesSpec
@@ -73,6 +75,10 @@ DESCRIPTIONS = {
 """What each column holds; the reference prints it."""
 
 
+_KEY = "^[A-Za-z0-9_-]{1,100}$"
+"""What a key may be, because it becomes the name of a file (`sample_key`)."""
+
+
 def schema(kind: str = "generate") -> pa.Schema:
     """Return the Arrow schema of the index for a kind of job.
 
@@ -104,7 +110,14 @@ def shards(store: ObjectStore, spec: ImagesSpec) -> Iterator[tuple[ShardCommit, 
     outcome. Raises ObjectDamaged if an index is not what was committed.
     """
     # An index of 4,096 images takes two megabytes as a table.
-    yield from in_parallel(lambda commit: (commit, committed(store, commit)), _outcome(store, spec), threads=8)
+    yield from in_parallel(lambda commit: (commit, _index(store, commit)), _outcome(store, spec), threads=8)
+
+
+def _index(store: ObjectStore, commit: ShardCommit) -> pa.Table:
+    index = committed(store, commit)
+    if pc.all(pc.match_substring_regex(index["key"], _KEY)).as_py() is False:
+        raise ObjectDamaged(f"{commit.output} holds a key that names no file; make the images again as a new job.")
+    return index
 
 
 def _outcome(store: ObjectStore, spec: ImagesSpec) -> Iterator[ShardCommit]:

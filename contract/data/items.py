@@ -184,11 +184,15 @@ def is_image_name(name: str) -> bool:
 def parse_s3(uri: str) -> tuple[str, str]:
     """Split an `s3://bucket/key` address into bucket and key; `%` and `#` in the key are literal.
 
-    Raises InvalidSource if there is no bucket.
+    Raises InvalidSource if there is no bucket, or a part of the key is `.` or `..`: HTTP clients and stores resolve
+    those like folders, so that the key of one bucket would name an object of another.
     """
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     if not uri.startswith("s3://") or not bucket:
         raise InvalidSource(f"{uri!r} is not an object store address; write it as s3://bucket/prefix.")
+    dotted = "." in (bucket[:1], key[:1]) or "/." in key
+    if dotted and not {".", ".."}.isdisjoint((bucket, *key.split("/"))):
+        raise InvalidSource(f"{uri!r} has a part that is . or .., which no key may have; write the whole address.")
     return bucket, key
 
 

@@ -7,6 +7,7 @@ or `rebuild` repairs. It knows nothing of how a job is planned or run.
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,7 +22,7 @@ from contract.jobs.commits import iter_commits, read_retries
 from contract.jobs.ends import Standing, read_end, read_standing
 from contract.jobs.kinds import kind_of
 from contract.jobs.sources import source_kind
-from contract.jobs.specs import Classify, ImagesSpec, Spec, parse_spec
+from contract.jobs.specs import JOB_ID, Classify, ImagesSpec, Spec, parse_spec
 from contract.jobs.status import Plan, Retry, State, Status
 from contract.keys import ACTIVE, JobKeys, parse_shard
 
@@ -98,8 +99,11 @@ def read_created(store: ObjectStore, id: str) -> str:
 
 def _read_envelope(store: ObjectStore, id: str) -> tuple[Spec, str]:
     try:
-        envelope = json.loads(store.get(JobKeys(id).spec))
+        # Not every text can be an id: `../x` would name the object of somebody else.
+        envelope = json.loads(store.get(JobKeys(id).spec)) if re.fullmatch(JOB_ID, id) else None
     except ObjectNotFound:
+        envelope = None
+    if envelope is None:
         raise UnknownJob(f"There is no job {id!r}; `imagemill jobs` lists them.") from None
     kind_of(str(envelope["spec"]["kind"]))
     return parse_spec(envelope["spec"]), str(envelope["created_at"])

@@ -23,7 +23,7 @@ from contract.jobs.options import (
 )
 from contract.jobs.sources import SourceName
 from contract.models.recipes import AnyRecipe
-from contract.records import Record
+from contract.records import Record, Sha256
 
 JOB_ID = r"^[a-z0-9][a-z0-9-]{0,62}$"
 JobId = Annotated[str, StringConstraints(pattern=JOB_ID)]
@@ -43,7 +43,7 @@ class Classify(ClassifyFields):
     kind: Literal["classify"] = "classify"
     id: JobId
     source: Source
-    weights_sha256: str
+    weights_sha256: Sha256
     frames: int = Field(0, ge=0, description="Frames per sequence that the model takes; 0: it takes single images.")
     output: str = Field(description="s3:// prefix of the Parquet shards, with a trailing slash.")
 
@@ -80,7 +80,7 @@ class Evaluate(EvaluateFields):
     kind: Literal["evaluate"] = "evaluate"
     id: JobId
     source: Source
-    weights_sha256: str
+    weights_sha256: Sha256
     output: str = Field(description="s3:// prefix of figures and page, with a trailing slash.")
 
     def error_limit(self, total: int) -> int:
@@ -92,7 +92,7 @@ class _Images(ImageFields):
     """Fields of every job that generates images."""
 
     id: JobId
-    weights_sha256: str
+    weights_sha256: Sha256
     output: str = Field(description="s3:// prefix of tars and indices, with a trailing slash.")
 
     def error_limit(self, total: int) -> int:
@@ -122,7 +122,7 @@ class Synthesize(_Sampled, SynthesizeFields):
     """Generate images until `per_class` of each class are accepted."""
 
     kind: Literal["synthesize"] = "synthesize"
-    gate_sha256: str
+    gate_sha256: Sha256
     away_from: Source | None = Field(None, description="Labelled images that no accepted image may copy.")
 
 
@@ -169,7 +169,7 @@ class Verify(VerifyFields):
     id: JobId
     job: JobId = Field(description="The job to verify.")
     model: str = Field(description="name@version that it used.")
-    weights_sha256: str
+    weights_sha256: Sha256
     output: str = Field(description="s3:// prefix of the summary, with a trailing slash.")
 
     @property

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from contract.records import Record
+from contract.records import Record, Sha256
 
 State = Literal["queued", "planning", "running", "finalizing", "succeeded", "failed", "canceled"]
 ENDED: frozenset[str] = frozenset({"succeeded", "failed", "canceled"})
@@ -48,7 +48,7 @@ class ShardCommit(Record):
     metrics: dict[str, float] = Field(
         default_factory=dict, description="Metrics of the best epoch or of an evaluation."
     )
-    sha256: str | None = None
+    sha256: Sha256 | None = None
     split: tuple[int, int] | None = None
     worker: str = ""
     runtime: str = ""

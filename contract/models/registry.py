@@ -18,7 +18,7 @@ from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, JobConflict, ModelError, NotOwner, ObjectNotFound, UnknownModel
 from contract.models.owners import BUILT_IN, Owners, check_free
-from contract.records import Record
+from contract.records import ModelName, Record, Sha256
 from contract.suggest import did_you_mean
 
 Task: TypeAlias = Literal["classify", "classify-sequence", "generate"]
@@ -51,15 +51,15 @@ class File(Record):
     """A file of a model. Its name is that of an object beside the record, and of a file after `pull`."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
-    sha256: str
-    bytes: int
+    sha256: Sha256
+    bytes: int = Field(ge=0)
 
 
 class Model(Record):
     """`models/<name>/<version>/model.json`, written after the files it names."""
 
-    name: str
-    version: int
+    name: ModelName
+    version: int = Field(ge=0)
     family: str
     config: dict[str, Scalar] = Field(default_factory=dict)
     task: Task = "classify"

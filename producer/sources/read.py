@@ -6,7 +6,7 @@ from contract.backend.objects import ObjectStore
 from contract.data.image_bytes import ImageBytes
 from contract.data.items import Item, parse_s3
 from contract.errors import ImagemillError, ImageNotFound
-from contract.web.client import WebClient
+from contract.web.client import WebClient, too_many_bytes
 from producer.sources.images import from_file_uri
 
 
@@ -14,7 +14,7 @@ class Images:
     """Reads labelled images of at most `max_bytes`. Safe to use from several threads."""
 
     def __init__(self, store: ObjectStore, max_bytes: int, web: WebClient) -> None:
-        self._store, self._bytes = store, ImageBytes(store, max_bytes, web)
+        self._store, self._max_bytes, self._bytes = store, max_bytes, ImageBytes(store, max_bytes, web)
 
     def read(self, item: Item) -> bytes:
         """Return the bytes of an image; raises ImageNotFound if it cannot be read, and StoreUnavailable."""
@@ -27,7 +27,7 @@ class Images:
                 bucket, key = parse_s3(item.tar)
                 return self._store.get(key, bucket=bucket, offset=item.offset or 0, length=item.size)
             if item.uri.startswith("file://"):
-                return from_file_uri(item.uri).read_bytes()
+                return self._read_file(item.uri)
             return self._bytes.read(item.uri)
         except OSError as error:
             raise ImageNotFound(f"{item.uri} cannot be read: {error}.") from error
@@ -35,3 +35,14 @@ class Images:
             if error.retryable:
                 raise
             raise ImageNotFound(str(error)) from error
+
+    def _read_file(self, uri: str) -> bytes:
+        """Read a file on this machine, which a row in the bucket names: a device or a pipe would never end."""
+        path = from_file_uri(uri)
+        if not path.is_file():
+            raise ImageNotFound(f"{uri} is no file any more.")
+        with path.open("rb") as file:
+            data = file.read(self._max_bytes + 1)
+        if len(data) > self._max_bytes:
+            raise too_many_bytes(None, self._max_bytes)
+        return data

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, ModelError
 from contract.models.registry import Model, Registry
+from contract.paths import inside
 from contract.records import Precision
 from contract.settings import Settings
 from worker.engine.pipeline import Engine
@@ -161,7 +162,7 @@ def fetch_weights(store: ObjectStore, model: Model, cache: Path) -> Path:
 
     Raises ModelError where they are not what the record says.
     """
-    path = cache.expanduser() / "weights" / f"{model.weights.sha256}{Path(model.weights.name).suffix}"
+    path = inside(cache.expanduser() / "weights", f"{model.weights.sha256}{Path(model.weights.name).suffix}")
     if path.is_file() and path.stat().st_size == model.weights.bytes:
         return path
     data = Registry(store).read(model, model.weights)

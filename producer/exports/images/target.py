@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from contract.errors import InvalidInput
+from contract.paths import create, inside
 from producer.exports.images.croissant import DataFile
 
 OWNER = ".imagemill-export"
@@ -35,13 +36,14 @@ class Target:
                 "file is mistaken for part of this dataset."
             )
         folder.mkdir(parents=True, exist_ok=True)
-        mark.write_text(self._owner, "utf-8")
+        self.write(OWNER, self._owner.encode())
 
     def _owns(self, mark: Path) -> bool:
         return mark.is_file() and mark.read_text("utf-8") == self._owner
 
     def path(self, name: str) -> Path:
-        return self.folder / name
+        """Return the path of a file; raises InvalidInput if its name, or a link in the folder, leads out of it."""
+        return inside(self.folder, name)
 
     @contextmanager
     def writing(self, *names: str) -> Iterator[list[BinaryIO]]:
@@ -49,7 +51,7 @@ class Target:
         parts = [self.part(name) for name in names]
         try:
             with ExitStack() as stack:
-                yield [stack.enter_context(part.open("wb")) for part in parts]
+                yield [stack.enter_context(create(part)) for part in parts]
             for part, name in zip(parts, names, strict=True):
                 part.replace(self.path(name))
         finally:

@@ -19,6 +19,7 @@ from contract.data.items import IMAGE_SUFFIXES, Item
 from contract.data.label_rows import ERROR
 from contract.errors import ImageNotFound, InvalidInput
 from contract.jobs.results import Row
+from contract.paths import write_inside
 from producer.exports.folder_names import FolderNames, safe
 from producer.exports.labels.source import Labels, rounded
 
@@ -89,7 +90,6 @@ def _save(folder: Path, read: Callable[[Item], bytes], row: Row, item: Item, lab
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
         return None
     name = f"{label}/{file_name(row, data)}"
-    path = folder / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(data)
+    with write_inside(folder, name) as file:
+        file.write(data)
     return {"file_name": name, "label": row["label"], "score": rounded(row["score"]), "key": row["key"]}
