@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     shard_size: int = Field(512, ge=1, le=4096, description="Images per shard of a classify job that names no size.")
     window: int = Field(256, ge=1, description="Largest number of shards of one job that are queued or running.")
     lease_seconds: float = Field(
-        30.0, gt=0, description="Seconds after which another worker may take the shard of one that died."
+        30.0, gt=0, description="Seconds after which another process may take the work of one that died."
     )
     reconcile_seconds: float = Field(10.0, gt=0, description="Seconds between two rounds of the reconciler.")
     max_attempts: int = Field(3, ge=1, description="Attempts at a shard before it is split in two.")

@@ -228,14 +228,9 @@ def play(seed: int, store: Any, ledger: Ledger, settings: Settings) -> Play:
     return one
 
 
-@pytest.fixture
-def seeds(request: pytest.FixtureRequest) -> int:
-    return 1000 if request.config.getoption("--long") else 100
-
-
-def test_what_was_answered_is_what_stays(ledger: Ledger, settings: Settings, seeds: int) -> None:
+def test_what_was_answered_is_what_stays(ledger: Ledger, settings: Settings) -> None:
     ends = {"succeeded": 0, "failed": 0, "canceled": 0}
-    for seed in range(seeds):
+    for seed in range(100):
         one = play(seed, DictStore(), ledger, settings)
         end = read_standing(one.store, one.id).end
         assert end is not None
