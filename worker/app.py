@@ -12,10 +12,12 @@ from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 from contract import keys
 from contract import settings as configuration
 from contract.backend.broker import make_app
+from contract.printable import log_printably
 from worker.engine.cores import cores
 from worker.engine.memory import calm_openmp
 from worker.process import Process
 
+log_printably()
 calm_openmp()  # before anything imports torch, whose threads spin from their first use
 settings = configuration.current()
 # One shard more than there are cores, so that reading and writing overlap with computing.

@@ -7,8 +7,6 @@ tools (`_SUCCESS`, the summary) is derived from the end that stands, by whoever 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import secrets
@@ -24,6 +22,7 @@ from contract.jobs.kinds import kind_of
 from contract.jobs.specs import Spec
 from contract.jobs.status import Retry, RunStart, Status
 from contract.keys import JobKeys, parse_run
+from contract.printable import csv_line
 
 log = logging.getLogger(__name__)
 
@@ -167,11 +166,7 @@ def _json(summary: dict[str, Any]) -> bytes:
 
 
 def _csv(labels: dict[str, int]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["label", "images"])
-    writer.writerows(labels.items())
-    return text.getvalue().encode()
+    return "".join(map(csv_line, [("label", "images"), *labels.items()])).encode()
 
 
 def _read(store: ObjectStore, key: str) -> Status | None:

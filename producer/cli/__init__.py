@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from contract.errors import ImagemillError
+from contract.printable import printable
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -73,7 +74,7 @@ class LazyGroup(click.Group):
             sys.stdout.flush()
             return result
         except ImagemillError as error:
-            click.echo(f"imagemill: {error}", err=True)
+            click.echo(printable(f"imagemill: {error}"), err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             ctx.exit(EXIT_INTERRUPTED)
@@ -84,7 +85,7 @@ class LazyGroup(click.Group):
         except OSError as error:
             if error.filename is None:
                 raise
-            click.echo(f"imagemill: {error.filename}: {error.strerror}.", err=True)
+            click.echo(printable(f"imagemill: {error.filename}: {error.strerror}."), err=True)
             ctx.exit(EXIT_FAILED)
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from contract.printable import printable, printable_json
+
 if TYPE_CHECKING:
     from contract.jobs.status import Status
 
@@ -46,16 +48,21 @@ def _use_data(_: click.Context, __: click.Parameter, folder: Path | None) -> Non
         use_data(folder)
 
 
+def echo(text: str = "", *, err: bool = False) -> None:
+    """Print text to stdout or stderr; the only place that does, so no control character gets through."""
+    click.echo(printable(text, keep="\n\t"), err=err)
+
+
 def say(text: str) -> None:
     """Print a line for people to stderr."""
-    click.echo(text, err=True)
+    echo(printable(text), err=True)
 
 
 def print_json(value: Any) -> None:
     """Print one JSON object on one line of stdout."""
     import json
 
-    click.echo(json.dumps(value, ensure_ascii=False))
+    click.echo(printable_json(json.dumps(value, ensure_ascii=False)))
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:
@@ -64,7 +71,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right
     On a terminal the table fits its width, and long cells are folded. Elsewhere every row is one line, for `grep` and
     `cut`.
     """
-    lines = [list(row) for row in rows]
+    lines = [list(map(printable, row)) for row in rows]
     if sys.stdout.isatty():
         _print_rich(headings, lines, right)
         return
@@ -74,7 +81,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right
             cell.rjust(width) if name in right else cell.ljust(width)
             for cell, width, name in zip(line, widths, headings, strict=True)
         ]
-        click.echo("  ".join(cells).rstrip())
+        echo("  ".join(cells).rstrip())
 
 
 def _print_rich(headings: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str]) -> None:
@@ -95,7 +102,7 @@ def print_fields(fields: Mapping[str, str]) -> None:
     width = max((len(name) for name in fields), default=0)
     for name, value in fields.items():
         if value:
-            click.echo(f"{name.ljust(width)}  {value}")
+            echo(f"{name.ljust(width)}  {printable(value)}")
 
 
 def print_status(status: Status, *, as_json: bool) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 
 import click
 
-from producer.cli.common import print_json, shared_options
+from producer.cli.common import echo, print_json, shared_options
 
 
 @click.command()
@@ -26,7 +26,7 @@ def doctor(as_json: bool) -> None:
     for check in run_checks():
         checks.append(check)
         if not as_json:
-            click.echo(f"{'✓' if check.ok else '✗'} {check.name:<16} {check.detail}")
+            echo(f"{'✓' if check.ok else '✗'} {check.name:<16} {check.detail}")
     code = exit_code(checks)
     if as_json:
         print_json({"ok": code == 0, "checks": [dataclasses.asdict(check) for check in checks]})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from producer.cli import EXIT_FAILED, EXIT_INTERRUPTED
-from producer.cli.common import print_status, say, shared_options
+from producer.cli.common import echo, print_status, say, shared_options
 from producer.cli.progress import job_bar, packing_bar
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def print_queued(status: Status, as_json: bool) -> None:
     if as_json:
         print_status(status, as_json=True)
     else:
-        click.echo(status.id)
+        echo(status.id)
 
 
 def follow_to_end(client: Client, job: str, as_json: bool) -> None:

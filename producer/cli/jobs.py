@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from producer.cli import EXIT_INTERRUPTED
-from producer.cli.common import print_json, print_status, print_table, say, shared_options
+from producer.cli.common import echo, print_json, print_status, print_table, say, shared_options
 from producer.cli.progress import packing_bar
 
 
@@ -72,7 +72,7 @@ def show(job: str, as_json: bool) -> None:
         return
     print_status(status, as_json=False)
     if history:
-        click.echo()
+        echo()
         print_table(*history_table(history), right=history_table(history)[0])
 
 
@@ -167,4 +167,4 @@ def rebuild(job: tuple[str, ...], as_json: bool) -> None:
             print_json(status.model_dump())
         else:
             total = "?" if status.total is None else f"{status.total:,}"
-            click.echo(f"{status.id}  {status.state}  {status.done:,} of {total}")
+            echo(f"{status.id}  {status.state}  {status.done:,} of {total}")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from contract.printable import printable
 from producer.cli.common import duration, figures, on_terminal, say
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _bar(extra: str) -> Iterator[Callable[[str, float, int | None, str], None]]:
 
         def update(what: str, done: float, total: int | None, speed: str) -> None:
             count = f"{int(done):,}/{'?' if total is None else f'{total:,}'}"
-            progress.update(bar, description=what, completed=done, total=total, count=count, speed=speed)
+            progress.update(bar, description=printable(what), completed=done, total=total, count=count, speed=speed)
 
         yield update
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 
+from contract.printable import printable
 from producer.cli.common import print_json, say, shared_options
 
 
@@ -37,4 +39,4 @@ def report(job: str, output: Path | None, as_json: bool) -> None:
     elif as_json:
         print_json({"html": html})
     else:
-        click.echo(html)
+        click.echo(printable(html, keep="\n\t") if sys.stdout.isatty() else html)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TextIO, cast
 
 import click
 
-from producer.cli.common import print_json, say, shared_options
+from contract.printable import printable
+from producer.cli.common import echo, print_json, say, shared_options
 from producer.exports.formats import LABELS, help_text
 
 
@@ -48,7 +50,7 @@ def results(job: str, format: str, output: Path | None, presign: float, as_json:
     if output is None and as_json and format != "jsonl":
         raise click.UsageError("--json on stdout requires --format jsonl; for another format, name a file with -o.")
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
-    done = Client().write_results(job, format, output or sys.stdout, presign_hours=presign)
+    done = Client().write_results(job, format, output or _stdout(), presign_hours=presign)
     if output is not None:
         if as_json:
             print_json({"output": str(output), "format": format, "rows": done.written, "left_out": done.left_out})
@@ -82,6 +84,17 @@ def errors(job: str, as_json: bool) -> None:
             print_json({name: row[name] for name in wanted})
         else:
             # Tabs rather than aligned columns: there may be a million rows.
-            click.echo("\t".join((row["key"], row["error_code"], row["error_message"])))
+            echo("\t".join(printable(row[name]) for name in ("key", "error_code", "error_message")))
     if not found:
         say(f"No image of {job} has failed so far.")
+
+
+def _stdout() -> TextIO:
+    """Return stdout; a terminal is shown no control character, and a pipe gets every byte."""
+    return cast("TextIO", _Terminal()) if sys.stdout.isatty() else sys.stdout
+
+
+class _Terminal:
+    def write(self, text: str) -> int:
+        click.echo(printable(text, keep="\n\t"), nl=False)
+        return len(text)

@@ -22,6 +22,7 @@ from contract.jobs.kinds import KINDS
 from contract.jobs.lifecycle import Backend
 from contract.jobs.sources import SOURCES
 from contract.keys import JobKeys
+from contract.printable import log_printably
 from contract.settings import Settings
 from worker.confinement.limits import die_with_parent, limit_memory, no_core_dump
 from worker.control.plan import plan
@@ -53,6 +54,7 @@ def serve(settings: Settings, job: str, pipe: Connection) -> None:
     leaving = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: leaving.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    log_printably()
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s: %(levelname)s/plan] %(message)s")
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     patience = settings.plan_stall_seconds / 2  # a server that is away is not a source that hangs
