@@ -76,7 +76,8 @@ class Mill:
     ) -> None:
         """`native_bf16` is on or off for each worker; else it is what this machine has."""
         servers, self.settings = make_servers(data, **{**TIMES, **settings})
-        self.environment = {**os.environ, **variables(self.settings), "IMAGEMILL_THREADS": "1"}
+        threads = {"IMAGEMILL_THREADS": str(settings.get("threads", 1))}
+        self.environment = {**os.environ, **variables(self.settings), **threads}
         program = [sys.executable, "-m", "celery", "-A", app]
         quiet = ["--without-gossip", "--without-mingle", "--loglevel", "INFO"]
         controller = [

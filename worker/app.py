@@ -14,10 +14,11 @@ from contract import settings as configuration
 from contract.backend.broker import make_app
 from contract.printable import log_printably
 from worker.engine.cores import cores
-from worker.engine.memory import calm_openmp
+from worker.engine.memory import bound_heaps, calm_openmp
 from worker.process import Process
 
 log_printably()
+bound_heaps()  # before anything imports Pillow
 calm_openmp()  # before anything imports torch, whose threads spin from their first use
 settings = configuration.current()
 # One shard more than there are cores, so that reading and writing overlap with computing.

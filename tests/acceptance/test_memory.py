@@ -20,8 +20,7 @@ CONSTANT = 64 * 2**10  # bytes of a job's books that do not depend on its size
 @pytest.fixture
 def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mill]:
     """One worker on all cores."""
-    mill = Mill(tmp_path_factory.mktemp("mill"), workers=1)
-    mill.environment["IMAGEMILL_THREADS"] = "0"
+    mill = Mill(tmp_path_factory.mktemp("mill"), workers=1, threads=0)
     with mill.running():
         yield mill
 
