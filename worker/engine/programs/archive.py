@@ -7,6 +7,7 @@ Imports torch.
 from __future__ import annotations
 
 import json
+import math
 import re
 import zipfile
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ Json = dict[str, Any]
 _SCHEMA = 8
 _PAYLOAD = re.compile(r"(weight|tensor)_\d+")
 _STRIDED = 7
+_JSON_AT_MOST = 64 * 2**20
+"""Bytes of a member that is JSON; the graph of a ViT-L takes 3 MB."""
 
 DTYPES: Mapping[int, torch.dtype] = {
     1: torch.uint8,
@@ -79,6 +82,12 @@ def _read(file: zipfile.ZipFile) -> Archive:
             raise ModelError(f"{name} in it is compressed, which torch.export.save never does.")
         return file.read(info)
 
+    def parsed(name: str) -> Json:
+        if (taken := file.getinfo(members[name]).file_size) > _JSON_AT_MOST:
+            raise ModelError(f"{name} in it has {taken:,} bytes, and {_JSON_AT_MOST:,} are the limit.")
+        found: Json = json.loads(read(name))
+        return found
+
     def tensors(folder: str, config: str) -> dict[str, Tensor]:
         if config not in members:
             raise ModelError(
@@ -87,7 +96,7 @@ def _read(file: zipfile.ZipFile) -> Archive:
             )
         storages: dict[str, bytearray] = {}
         found = {}
-        for name, meta in json.loads(read(config))["config"].items():
+        for name, meta in parsed(config)["config"].items():
             payload = meta["path_name"]
             if meta["use_pickle"] or not _PAYLOAD.fullmatch(payload):
                 raise ModelError(f"{name} in it is pickled, and nothing is unpickled here; make it a plain tensor.")
@@ -96,7 +105,7 @@ def _read(file: zipfile.ZipFile) -> Archive:
             found[name] = _tensor(storages[payload], meta["tensor_meta"])
         return found
 
-    program = json.loads(read("models/model.json"))
+    program = parsed("models/model.json")
     if program["schema_version"]["major"] != _SCHEMA:
         raise ModelError(f"Its schema is {program['schema_version']['major']}, this Imagemill reads {_SCHEMA}.")
     return Archive(
@@ -113,6 +122,8 @@ def _tensor(storage: bytearray, meta: Json) -> Tensor:
     dtype = DTYPES[meta["dtype"]]
     sizes = [size["as_int"] for size in meta["sizes"]]
     if not storage:
+        if math.prod(sizes) != 0:
+            raise ValueError(f"a tensor of {sizes} has no bytes")
         return torch.zeros(sizes, dtype=dtype)
     flat = torch.frombuffer(storage, dtype=dtype)
     return flat.as_strided(sizes, [stride["as_int"] for stride in meta["strides"]], meta["storage_offset"]["as_int"])

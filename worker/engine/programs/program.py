@@ -2,23 +2,27 @@
 
 It does not use `torch.export.load`, which executes the content of an archive: in torch 2.13 it unpickles sample inputs
 and constants, evaluates shapes (with sympy) and guards as Python, and resolves a node's target anywhere below `torch`.
-Here a node may call only what `_function` allows, and its arguments are plain values. Imports torch.
+Here a node may call only what `worker.engine.programs.operators` allows, its arguments are plain values, and the shapes
+of all that it makes are known before a kernel runs. Imports torch.
 """
 
 from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
 from contract.errors import ModelError
 from worker.engine.precision import autocast
 from worker.engine.programs.archive import DTYPES, Archive, Json, read_archive
+from worker.engine.programs.operators import INDEXED, aliases, function, measures
+from worker.engine.programs.shapes import check_shapes
 from worker.engine.types import Precision
 
 HOW_TO_EXPORT = (
@@ -29,7 +33,6 @@ HOW_TO_EXPORT = (
 
 _BATCH = 256  # the largest default batch of a runtime
 
-_OPERATOR = re.compile(r"torch\.ops\.aten\.([A-Za-z_]\w*)\.(\w+)")
 _SYMBOL = re.compile(r"Symbol\('(\w+)'[^()]*\)")
 _INLINED = "torch.ops.higher_order.wrap_with_set_grad_enabled"
 # Assertions about sizes and dtypes that an export records; they compute nothing.
@@ -37,22 +40,6 @@ _NOTES = frozenset(
     f"torch.ops.aten.{name}.default"
     for name in ("_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range", "sym_constrain_range_for_size")
 )
-# Arithmetic on sizes, with Python integers.
-_SYMBOLIC: Mapping[str, Callable[..., Any]] = {
-    **{
-        f"_operator.{name}": getattr(operator, name)
-        for name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "eq", "ne", "lt", "le", "gt", "ge")
-    },
-    "torch.sym_max": torch.sym_max,
-    "torch.sym_min": torch.sym_min,
-    "torch.sym_not": torch.sym_not,
-    "torch.sym_int": torch.sym_int,
-    "torch.sym_float": torch.sym_float,
-}
-_SIZES = frozenset({"sym_size", "sym_stride", "sym_numel", "sym_storage_offset"})
-# Operators whose names begin with an underscore are torch's own business: some trust their caller to stay within
-# bounds. Those of its core set (https://pytorch.org/docs/stable/torch.compiler_ir.html) are for everybody, and these.
-_PRIVATE = frozenset({"_safe_softmax", "_unsafe_view"})
 _MEMORY_FORMATS = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d}
 _MEMORY_FORMATS[4] = torch.preserve_format
 _PLAIN = {"as_int": int, "as_bool": bool, "as_string": str}
@@ -96,7 +83,9 @@ def load_program(path: Path, *, channels: int, size: int) -> Program:
     try:
         archive = read_archive(path)
         _check_input(archive.program, channels, size)
-        return Program(_Builder(archive).build())
+        body = _Builder(archive).build()
+        check_shapes(body, channels=channels, size=size)
+        return Program(body)
     except ModelError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -139,11 +128,16 @@ class _Builder:
         self._root = nn.Module()
         self._graph = fx.Graph()
         self._device: fx.Node | None = None
+        self._varying: set[fx.Node] = set()
+        """Nodes whose values depend on the content of the images."""
+        self._weights: set[fx.Node] = set()
+        """Nodes that may share memory with a weight."""
 
     def build(self) -> fx.GraphModule:
         graph, signature = self._module["graph"], self._module["signature"]
         values: dict[str, Any] = {}
         x = self._graph.placeholder("x")
+        self._varying.add(x)
         # The exporter recorded its own device for new tensors; here they are created on the device of the input.
         self._device = self._graph.call_function(getattr, (x, "device"))
         for spec in signature["input_specs"]:
@@ -166,7 +160,9 @@ class _Builder:
             self._root.register_parameter(own, nn.Parameter(tensor, requires_grad=False))
         else:
             self._root.register_buffer(own, tensor)
-        return self._graph.get_attr(own)
+        node = self._graph.get_attr(own)
+        self._weights.add(node)
+        return node
 
     def _outputs(self, outputs: list[Json], specs: list[Json], values: dict[str, Any]) -> tuple[fx.Node, fx.Node]:
         if any("user_output" not in spec for spec in specs):
@@ -184,19 +180,24 @@ class _Builder:
                 self._node(node, values)
 
     def _node(self, node: Json, values: dict[str, Any]) -> None:
-        target = _function(node["target"])
+        target = function(node["target"])
         given = {item["name"]: self._value(item["arg"], values) for item in node["inputs"]}
         args: list[Any] = list(given.values())
         named: dict[str, Any] = {}
+        written: list[Any] = []
         if isinstance(target, torch._ops.OpOverload):
             args = []
             for n, argument in enumerate(target._schema.arguments):
                 if argument.name not in given:
                     continue
                 value = given.pop(argument.name)
-                written = argument.alias_info is not None and argument.alias_info.is_write
-                if written and isinstance(value, fx.Node) and value.op == "get_attr":
-                    raise ModelError(f"It changes its own weights ({node['target']}); export it as model.eval().")
+                if argument.alias_info is not None and argument.alias_info.is_write:
+                    written.append(value)
+                if argument.name == INDEXED.get(target._opname) and self._varies(value):
+                    raise ModelError(
+                        f"It calls {node['target']} with indices that depend on the image, which cannot be checked "
+                        "before it runs; compute them from sizes and constants."
+                    )
                 # In the order of the schema; behind a gap, and where it says so, by name.
                 if argument.kwarg_only or len(args) < n:
                     named[argument.name] = value
@@ -204,7 +205,30 @@ class _Builder:
                     args.append(value)
             if given:
                 raise ModelError(f"It gives {node['target']} {', '.join(given)}, which that does not take.")
-        self._bind(self._graph.call_function(target, tuple(args), named), node["outputs"], values)
+        self._check_writes(node["target"], written, varies=self._varies([args, named]))
+        made = self._call(target, args, named)
+        self._bind(made, node["outputs"], values)
+
+    def _call(self, target: Callable[..., Any], args: list[Any], named: dict[str, Any] | None = None) -> fx.Node:
+        made = self._graph.call_function(target, tuple(args), named)
+        if not measures(target) and self._varies([args, named]):
+            self._varying.add(made)
+        if aliases(target) and any(value in self._weights for value in args if isinstance(value, fx.Node)):
+            self._weights.add(made)
+        return made
+
+    def _varies(self, values: Any) -> bool:
+        return any(value in self._varying for value in pytree.tree_leaves(values) if isinstance(value, fx.Node))
+
+    def _check_writes(self, target: str, written: list[Any], *, varies: bool) -> None:
+        """Raise ModelError for a write that outlasts a batch, or hides from `_varying` what a tensor depends on."""
+        if any(value in self._weights for value in written):
+            raise ModelError(f"It changes its own weights ({target}); export it as model.eval().")
+        if varies and not all(value in self._varying for value in written):
+            raise ModelError(
+                f"It writes what depends on the image into a constant ({target}); call `program.run_decompositions()` "
+                "before saving."
+            )
 
     def _inline(self, node: Json, values: dict[str, Any]) -> None:
         """Inline a subgraph exported under `torch.no_grad()`; nothing here has gradients."""
@@ -225,10 +249,10 @@ class _Builder:
             kind, what = _single(output)
             if kind == "as_none":
                 continue
-            part = self._graph.call_function(operator.getitem, (made, n)) if several else made
+            part = self._call(operator.getitem, [made, n]) if several else made
             if kind == "as_tensors":
                 for i, tensor in enumerate(what):
-                    values[tensor["name"]] = self._graph.call_function(operator.getitem, (part, i))
+                    values[tensor["name"]] = self._call(operator.getitem, [part, i])
             else:
                 values[_named(output)] = part
 
@@ -260,29 +284,6 @@ class _Builder:
         if kind == "as_layout" and what == 7:
             return torch.strided
         raise ModelError(f"It gives an operator {kind.removeprefix('as_')} {what!r:.60}, which is no plain value.")
-
-
-def _function(target: str) -> Callable[..., Any]:
-    """Return a function that a node may call: arithmetic on sizes, or an operator that turns tensors into tensors.
-
-    Raises ModelError for anything else: other names below `torch` (`torch.load` among them), operators that read or
-    write files, and torch's private ones.
-    """
-    if target in _SYMBOLIC:
-        return _SYMBOLIC[target]
-    match = _OPERATOR.fullmatch(target)
-    found = getattr(getattr(torch.ops.aten, match[1], None), match[2], None) if match else None
-    if match and isinstance(found, torch._ops.OpOverload):
-        schema = found._schema
-        public = not match[1].startswith("_") or match[1] in _PRIVATE or torch.Tag.core in found.tags
-        computes = match[1] in _SIZES or any("Tensor" in str(value.type) for value in schema.returns)
-        opens = any(argument.name in ("filename", "path") for argument in schema.arguments)
-        if public and computes and not opens:
-            return cast("Callable[..., Any]", found)
-    raise ModelError(
-        f"It calls {target!r:.80}, which is none of the operators that a program may use here; where it is torch's "
-        "own, `program.run_decompositions()` before saving may replace it."
-    )
 
 
 def _single(union: Json) -> tuple[str, Any]:
