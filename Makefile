@@ -3,10 +3,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test drill drill-long check docs bench keys clean
+.PHONY: help install demo test drill drill-long check docs bench keys lock sbom audit digests clean
 
 help:
 	@echo "make demo     label the photos in deploy/photos on a stack of its own"
@@ -18,8 +18,12 @@ help:
 	@echo "make docs     the documentation, in build/site"
 	@echo "make bench    images a second on this machine"
 	@echo "make keys     passwords for the containers of deploy/docker/compose.yaml"
+	@echo "make lock     hashes of all dependencies in locks/, from pyproject.toml and constraints.txt"
+	@echo "make sbom     what is installed and its licences, CycloneDX, in build/sbom.json"
+	@echo "make audit    known vulnerabilities of what is installed"
+	@echo "make digests  the digests of the containers' base images"
 	@echo "make clean    remove the environment and what the demo left"
-	@echo "PYTHON=python3.12 chooses the interpreter."
+	@echo "PYTHON=python3.12 chooses the interpreter; HASHES=no installs without locks/, where a mirror repacks files."
 
 install: $(VENV)/.installed
 
@@ -31,21 +35,38 @@ $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-# Torch first and by itself: the largest download by far, and kept when only our own dependencies change.
-$(VENV)/.torch: $(VENV)/.made constraints.txt
-	$(PIP) torch
+# Every file is compared with the hash in locks/, but torch: which build fits depends on the machine. What the locks do
+# not hold, if a dependency was added without `make lock`, comes as constraints.txt pins it.
+ifeq ($(HASHES),no)
+LOCKED = @true
+else
+LOCKED = $(PIP) --require-hashes --no-deps $(foreach stage,$(1),-r locks/$(stage).txt)
+endif
+CONSTRAINED := $(PIP) -c constraints.txt
+EDITABLE := $(CONSTRAINED) --no-build-isolation -e
+
+$(VENV)/.torch: $(VENV)/.made constraints.txt locks/control.txt locks/local.txt locks/worker.txt
+	$(call LOCKED,control local worker)
+	$(CONSTRAINED) setuptools torch
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml
-	$(PIP) -e '.[worker,local]'
+	$(EDITABLE) '.[worker,local]'
 	@touch $@
 
-$(VENV)/.tests: $(VENV)/.installed
-	$(PIP) -e '.[worker,local,test]'
+$(VENV)/.tests: $(VENV)/.installed locks/test.txt
+	$(call LOCKED,test)
+	$(EDITABLE) '.[worker,local,test]'
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.tests
-	$(PIP) -e '.[worker,local,test,dev,docs]'
+$(VENV)/.dev: $(VENV)/.tests locks/dev.txt
+	$(call LOCKED,dev)
+	$(EDITABLE) '.[worker,local,test,dev,docs]'
+	@touch $@
+
+# Not locked: it writes the locks.
+$(VENV)/.supply: $(VENV)/.installed constraints.txt
+	$(EDITABLE) '.[worker,local,supply]'
 	@touch $@
 
 demo: $(VENV)/.installed
@@ -75,6 +96,25 @@ docs: $(VENV)/.dev
 
 keys:
 	$(PYTHON) -m deploy.compose_keys
+
+lock: $(VENV)/.supply
+	$(BIN)/python locks/write.py
+
+sbom: $(VENV)/.supply
+	@mkdir -p build
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o build/sbom.json $(BIN)/python
+
+# Strict: a package that the advisories cannot be asked about is a failure, not a clean bill.
+audit: $(VENV)/.supply
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes $(foreach stage,control local worker,-r locks/$(stage).txt)
+
+# Each image reference gets the digest that its tag has now; commit the result. Needs docker and a registry.
+digests:
+	@for image in python:3.12-slim redis:8-alpine; do \
+		digest=$$(docker buildx imagetools inspect --format '{{.Manifest.Digest}}' $$image) || exit 1; \
+		sed -i.old -E "s|$$image(@sha256:[0-9a-f]{64})?|$$image@$$digest|g" deploy/docker/Dockerfile deploy/docker/compose.yaml || exit 1; \
+		rm -f deploy/docker/*.old; echo "$$image@$$digest"; \
+	done
 
 bench: $(VENV)/.installed
 	$(BIN)/imagemill-worker bench
