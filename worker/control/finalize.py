@@ -8,12 +8,13 @@ starts over, and the first end that is written counts.
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import dataclass
 from typing import Any
 
 from contract.backend.lock import Lock
 from contract.data.items import parse_s3
-from contract.errors import ImagemillError, LockLost, ServiceUnavailable, StoreFull
+from contract.errors import ImagemillError, LockLost, ServiceUnavailable, StoreFull, WorkerLeaving
 from contract.import_paths import load
 from contract.jobs.commits import Tally, iter_commits, read_retries, remove_superseded
 from contract.jobs.ends import Standing, read_standing
@@ -35,6 +36,14 @@ class Ending:
     backend: Backend
     run: int
     lock: Lock
+    leaving: threading.Event
+
+    def check(self, job: str) -> None:
+        """Raises LockLost if another finalizer may be at work, and WorkerLeaving if this process was told to end."""
+        if not self.lock.held:
+            raise LockLost(f"Another controller finalizes {job}.")
+        if self.leaving.is_set():
+            raise WorkerLeaving(f"Finalizing {job} is left to another controller.")
 
     def close(self, job: str, state: Any, reason: str = "", **details: Any) -> None:
         """End the run, unless it has ended; raises LockLost if another finalizer may be at work."""
@@ -46,13 +55,15 @@ class Ending:
         close(self.backend, job, state, reason, run=self.run, **details)
 
 
-def finalize(backend: Backend, job: str, lock_seconds: float = _LOCK_SECONDS) -> None:
-    """End a job whose shards are done. It is safe to run twice."""
+def finalize(
+    backend: Backend, job: str, lock_seconds: float = _LOCK_SECONDS, leaving: threading.Event | None = None
+) -> None:
+    """End a job whose shards are done. It is safe to run twice, and stops at the next commit once `leaving` is set."""
     with backend.ledger.lock("finalize", job, lock_seconds) as lock:
         if lock is None or backend.ledger.state(job) != "finalizing":
             return
         now = read_standing(backend.store, job)
-        ending = Ending(backend, now.run, lock)
+        ending = Ending(backend, now.run, lock, leaving or threading.Event())
         try:
             spec = read_spec(backend.store, job)
             if now.end is None:
@@ -61,7 +72,7 @@ def finalize(backend: Backend, job: str, lock_seconds: float = _LOCK_SECONDS) ->
                 _send(backend, job)  # its finalizer died before the summary
             else:
                 settle(backend, job)
-        except LockLost as error:
+        except (LockLost, WorkerLeaving) as error:
             log.info("%s", error)
         except (ServiceUnavailable, StoreFull):
             raise  # the reconciler sends it again
@@ -79,8 +90,7 @@ def _committed(ending: Ending, spec: Spec) -> tuple[Plan, Tally] | None:
     if plan is not None:
         tally = Tally(plan.shards, read_retries(store, job).required)
         for commit in iter_commits(store, job):
-            if not ending.lock.held:
-                raise LockLost(f"Another controller finalizes {job}.")
+            ending.check(job)
             tally.add(commit)
         if tally.complete or tally.current_errors > spec.error_limit(plan.items):
             return plan, tally

@@ -8,7 +8,7 @@ from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 
 from contract import keys
 from worker.app import app, process
-from worker.control.finalize import finalize as run_finalize
+from worker.control.finalizers import Finalizers, make_finalizers
 from worker.control.planners import Planners, make_planners
 from worker.control.reconcile import tick as run_tick
 
@@ -16,6 +16,11 @@ from worker.control.reconcile import tick as run_tick
 def planners() -> Planners:
     """Return the planners of this process."""
     return process.resources.once(make_planners)
+
+
+def finalizers() -> Finalizers:
+    """Return the finalizers of this process."""
+    return process.resources.once(make_finalizers)
 
 
 @app.task(name=keys.TASK_PLAN)  # type: ignore[untyped-decorator]
@@ -26,8 +31,8 @@ def plan(job: str) -> None:
 
 @app.task(name=keys.TASK_FINALIZE)  # type: ignore[untyped-decorator]
 def finalize(job: str) -> None:
-    """End a job whose shards are done."""
-    run_finalize(process.backend, job, process.settings.lease_seconds)
+    """Have a job ended whose shards are done, beside the tasks; the reconciler asks again if this process is lost."""
+    finalizers().finalize(job)
 
 
 @app.task(name=keys.TASK_TICK)  # type: ignore[untyped-decorator]
@@ -43,6 +48,7 @@ def _ready(sender: Any, **_: Any) -> None:
 
 def _shutting_down(**_: Any) -> None:
     planners().leave()
+    finalizers().leave()
 
 
 def _shutdown(**_: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -16,8 +17,10 @@ from contract.jobs.lifecycle import Backend, rebuild, reopen
 from contract.jobs.specs import Classify
 from contract.jobs.status import Retry
 from contract.keys import JobKeys
+from tests.waiting import wait_until
 from tests.worker.conftest import Jobs, Runners
 from worker.control.finalize import finalize
+from worker.control.finalizers import Finalizers
 
 KEYS = JobKeys("job")
 Label = Callable[..., Classify]
@@ -196,3 +199,41 @@ def test_a_rebuild_with_bisected_shards_is_running_until_each_half_is_done(
     runner_of().run("job", split[1])
     finalize(backend, "job")
     assert backend.ledger.state("job") == "succeeded"
+
+
+def test_jobs_are_finalized_beside_the_tasks_each_once(
+    backend: Backend, labelled: Label, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a job that takes its time to be counted,
+    labelled()
+    counted, go_on = [], threading.Event()
+    read_plan = lifecycle.read_plan
+
+    def slow(store: ObjectStore, id: str) -> object:
+        counted.append(id)
+        assert go_on.wait(60)
+        return read_plan(store, id)
+
+    monkeypatch.setattr("worker.control.finalize.read_plan", slow)
+    finalizers = Finalizers(backend, 30.0)
+
+    # if it is asked for again and again, I expect each call to return at once, and one finalizer.
+    for _ in range(3):
+        finalizers.finalize("job")
+    wait_until(lambda: bool(counted), 10, "the finalizer")
+    assert read_end(backend.store, "job") is None
+    go_on.set()
+    wait_until(lambda: read_end(backend.store, "job") is not None, 10, "the end")
+    assert counted == ["job"]
+    finalizers.leave()
+
+
+def test_a_finalizer_that_is_told_to_leave_stops_at_the_next_commit(backend: Backend, labelled: Label) -> None:
+    labelled()
+    leaving = threading.Event()
+    leaving.set()
+    finalize(backend, "job", leaving=leaving)
+    assert read_end(backend.store, "job") is None
+    assert not backend.ledger.locked("finalize", "job"), "the next one need not wait"
+    finalize(backend, "job")
+    assert read_end(backend.store, "job") is not None
