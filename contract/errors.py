@@ -23,7 +23,7 @@
     ├── LeaseLost               another worker holds the shard now
     ├── LockLost                another process may hold the lock now
     ├── WorkerLeaving           a worker was asked to end; another continues
-    ├── WorkerUnfit             a worker cannot load its own code and leaves
+    ├── WorkerUnfit             a worker cannot be relied upon and leaves
     ├── JobStopped              the job was canceled, or failed, while a shard was running
     ├── ObjectNotFound          an object is missing
     ├── ObjectDamaged           an object differs from what was committed
@@ -39,6 +39,7 @@
         ├── FetchFailed         fetch_failed
         ├── AddressRefused      address_refused
         ├── DecodeFailed        decode_failed
+        ├── InferenceFailed     inference_failed
         └── WorkerKilled        worker_killed
 
 A message is one sentence: what happened, to which object, why, and what to do.
@@ -155,7 +156,7 @@ class LockLost(ImagemillError):
 
 
 class WorkerUnfit(ImagemillError):
-    """This worker cannot load the code that runs a job. It exits, to be started again with code of one version."""
+    """This worker cannot load the code of a job, or a known good image fails on it. It exits, to be started again."""
 
 
 class JobStopped(ImagemillError):
@@ -251,8 +252,14 @@ class DecodeFailed(ImageError):
     code = "decode_failed"
 
 
+class InferenceFailed(ImageError):
+    """The image failed alone in two processes, in each of which a known good image passed."""
+
+    code = "inference_failed"
+
+
 class WorkerKilled(ImageError):
-    """The image ended every worker that tried it, alone in its shard."""
+    """The image ended every process that tried it, alone in its shard."""
 
     code = "worker_killed"
 
@@ -271,6 +278,7 @@ IMAGE_ERRORS: dict[str, type[ImageError]] = {
         FetchFailed,
         AddressRefused,
         DecodeFailed,
+        InferenceFailed,
         WorkerKilled,
     )
 }

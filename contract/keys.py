@@ -319,9 +319,9 @@ class RedisKeys:
         return f"{self.namespace}:active"
 
     def job(self, id: str) -> list[str]:
-        """The five keys of a job: hash, done bits, leases, attempts, queued; the order of ledger.lua."""
+        """The five keys of a job: hash, done bits, leases, trouble, queued; the order of ledger.lua."""
         base = f"{self.namespace}:job:{id}"
-        return [base, f"{base}:done", f"{base}:leases", f"{base}:attempts", f"{base}:queued"]
+        return [base, f"{base}:done", f"{base}:leases", f"{base}:trouble", f"{base}:queued"]
 
     def lock(self, what: str, id: str = "") -> str:
         return f"{self.namespace}:lock:{what}" + (f":{id}" if id else "")

@@ -60,7 +60,23 @@ class Settings(BaseSettings):
         30.0, gt=0, description="Seconds after which another process may take the work of one that died."
     )
     reconcile_seconds: float = Field(10.0, gt=0, description="Seconds between two rounds of the reconciler.")
-    max_attempts: int = Field(3, ge=1, description="Attempts at a shard before it is split in two.")
+    max_attempts: int = Field(
+        3,
+        ge=1,
+        description="Processes that must die of a shard, all but the first while it runs alone, before it is split in "
+        "two; also the workers on which it must raise before its job fails.",
+    )
+    fault_seconds: float = Field(
+        120.0,
+        ge=0,
+        description="Seconds for which a shard must raise, on several workers, before its job fails.",
+    )
+    leave_seconds: float = Field(
+        20.0,
+        ge=0,
+        description="Seconds after SIGTERM in which a worker finishes its shards; then it gives them back, and nothing "
+        "counts against them.",
+    )
     plan_processes: int = Field(
         4, ge=1, le=64, description="Jobs that a controller plans at the same time, each in a process of its own."
     )

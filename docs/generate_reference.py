@@ -324,7 +324,7 @@ def attribute_doc(module: str, name: str) -> str:
 EXIT_CODES: tuple[tuple[str, str], ...] = (
     ("producer.cli", "EXIT_INTERRUPTED"),
     ("worker.process", "EXIT_STALLED"),
-    ("worker.execution.runner", "EXIT_DEVICE"),
+    ("worker.process", "EXIT_AFRESH"),
     ("worker.process", "EXIT_UNFIT"),
 )
 

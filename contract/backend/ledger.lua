@@ -1,9 +1,10 @@
 -- The state of one job, changed in single steps. ARGV[1] names the operation.
--- KEYS: job hash, done bits, leases, attempts, queued.
---   leases: shard -> "token deadline ok errors"   queued: shard scored by when it was queued
+-- KEYS: job hash, done bits, leases, trouble, queued.
+--   leases: shard -> "token deadline ok errors mode"; mode: waits (for its turn), shared, alone, notice
+--   trouble: shard -> JSON (contract.backend.trouble)   queued: shard scored by when it was queued, or may run again
 -- Every operation may arrive twice. For a job that Redis has forgotten the answer is 'unknown': the bucket is the
 -- truth, and the ledger is rebuilt from it by replaying 'commit'.
-local job, done, leases, attempts, queued = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local job, done, leases, troubles, queued = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local op = ARGV[1]
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
@@ -12,8 +13,41 @@ local function num(field) return tonumber(redis.call('HGET', job, field) or '0')
 local function stamp(t) return string.format('%.3f', t) end
 
 local function parse(lease)
-  local token, deadline, ok, errors = string.match(lease, '^(%S+) (%S+) (%S+) (%S+)$')
-  return token, tonumber(deadline), tonumber(ok), tonumber(errors)
+  local token, deadline, ok, errors, mode = string.match(lease, '^(%S+) (%S+) (%S+) (%S+) (%S+)$')
+  return token, tonumber(deadline), tonumber(ok), tonumber(errors), mode
+end
+
+-- The record of what went wrong with a shard.
+local function trouble(shard) return cjson.decode(redis.call('HGET', troubles, shard) or '{}') end
+
+local function keep(shard, record)
+  if next(record) == nil then redis.call('HDEL', troubles, shard)
+  else redis.call('HSET', troubles, shard, cjson.encode(record)) end
+end
+
+local function mark(record, field, key, value)
+  record[field] = record[field] or {}
+  record[field][key] = value
+end
+
+-- A lease that lapsed is a death only if its shard was being computed and its worker had not said that it leaves.
+local function bury(shard, lease)
+  local token, _, _, _, mode = parse(lease)
+  if mode == 'shared' or mode == 'alone' then
+    local record = trouble(shard)
+    mark(record, 'dead', token, mode)
+    keep(shard, record)
+  end
+end
+
+-- Who speaks is not dead: it was cut off, or stopped for a while.
+local function exhume(shard, token)
+  local record = trouble(shard)
+  if record.dead and record.dead[token] then
+    record.dead[token] = nil
+    if next(record.dead) == nil then record.dead = nil end
+    keep(shard, record)
+  end
 end
 
 local function stopped()
@@ -60,7 +94,7 @@ local function step(queue) return {state(), queue, redis.call('HGET', job, 'kind
 if op == 'create' then -- run, field, value, ...; the entry of an earlier run gives way
   if redis.call('EXISTS', job) == 1 then
     if num('run') >= tonumber(ARGV[2]) then return {'exists'} end
-    redis.call('DEL', job, done, leases, attempts, queued)
+    redis.call('DEL', job, done, leases, troubles, queued)
   end
   redis.call('HSET', job, 'run', ARGV[2], unpack(ARGV, 3))
   return {'created'}
@@ -108,28 +142,33 @@ elseif op == 'take' then -- shard, token, lease seconds
   if lease then
     local holder, deadline = parse(lease)
     if holder ~= token and deadline > now then return {'leased'} end
+    if holder ~= token then bury(shard, lease) end
   end
-  redis.call('HSET', leases, shard, token .. ' ' .. stamp(now + tonumber(ARGV[4])) .. ' 0 0')
+  local record = trouble(shard)
+  if (record.not_before or 0) > now then return {'later'} end
+  redis.call('HSET', leases, shard, token .. ' ' .. stamp(now + tonumber(ARGV[4])) .. ' 0 0 waits')
   redis.call('ZREM', queued, shard)
   redis.call('HSETNX', job, 'started_at', stamp(now))
   redis.call('HDEL', job, 'unmet_since') -- a worker that can run the job is there
-  return {'taken', tonumber(redis.call('HGET', attempts, shard) or '0')}
+  return {'taken', redis.call('HGET', troubles, shard) or '', stamp(now)}
 
-elseif op == 'begin' then -- shard, token, number of this attempt
+elseif op == 'mode' then -- shard, token, mode, whether to forget what went wrong so far
   local lease = redis.call('HGET', leases, ARGV[2])
   if not lease or parse(lease) ~= ARGV[3] then return {'lost'} end
-  redis.call('HSET', attempts, ARGV[2], ARGV[4])
-  return {'begun'}
+  redis.call('HSET', leases, ARGV[2], string.match(lease, '^%S+ %S+ %S+ %S+') .. ' ' .. ARGV[4])
+  if ARGV[5] == '1' then redis.call('HDEL', troubles, ARGV[2]) end
+  return {'set'}
 
-elseif op == 'renew' then -- shard, token, lease seconds, ok, errors, figures as JSON or ''
+elseif op == 'renew' then -- shard, token, lease seconds, ok, errors, figures as JSON or '', mode
   if stopped() then return {'stopped'} end
   local lease = redis.call('HGET', leases, ARGV[2])
   if redis.call('GETBIT', done, ARGV[2]) == 1 then return {'lost'} end
+  if not lease or parse(lease) ~= ARGV[3] then exhume(ARGV[2], ARGV[3]) end
   -- A lease that is missing after Redis was wiped, or that expired and nobody took, may be renewed.
   if lease and parse(lease) ~= ARGV[3] then return {'lost'} end
   redis.call('ZREM', queued, ARGV[2])
   redis.call('HSET', leases, ARGV[2],
-    ARGV[3] .. ' ' .. stamp(now + tonumber(ARGV[4])) .. ' ' .. ARGV[5] .. ' ' .. ARGV[6])
+    ARGV[3] .. ' ' .. stamp(now + tonumber(ARGV[4])) .. ' ' .. ARGV[5] .. ' ' .. ARGV[6] .. ' ' .. ARGV[8])
   if ARGV[7] ~= '' then redis.call('HSET', job, 'metrics', ARGV[7]) end
   return {'renewed'}
 
@@ -137,7 +176,7 @@ elseif op == 'commit' then -- shard, ok, errors, child or -1, child or -1
   local shard = ARGV[2]
   local fresh = redis.call('SETBIT', done, shard, 1) == 0
   redis.call('HDEL', leases, shard)
-  redis.call('HDEL', attempts, shard)
+  redis.call('HDEL', troubles, shard)
   redis.call('ZREM', queued, shard)
   local out = {}
   if fresh then
@@ -154,8 +193,7 @@ elseif op == 'commit' then -- shard, ok, errors, child or -1, child or -1
         redis.call('HINCRBY', job, 'shards_total', 1)
         redis.call('HINCRBY', job, 'extra', 1)
         if redis.call('GETBIT', done, ARGV[i]) == 0 then
-          -- The half is suspect: after one more killed worker it is bisected again.
-          redis.call('HSET', attempts, ARGV[i], num('max_attempts') - 1)
+          keep(ARGV[i], {half = true}) -- suspect: it runs alone, and one kill bisects it again
           redis.call('ZADD', queued, stamp(now), ARGV[i])
           -- In a rebuild its commit may come next; 'open' sends what is left.
           if num('window') > 0 then table.insert(out, tonumber(ARGV[i])) end
@@ -167,17 +205,29 @@ elseif op == 'commit' then -- shard, ok, errors, child or -1, child or -1
   for _, n in ipairs(fill()) do table.insert(out, n) end
   return step(out)
 
-elseif op == 'release' then -- shard, token, attempts that now count against it
+elseif op == 'release' then -- shard, token, seconds before it may run again, '', 'wait' or 'fault', process, images
   local lease = redis.call('HGET', leases, ARGV[2])
-  if lease and parse(lease) == ARGV[3] then
-    redis.call('HDEL', leases, ARGV[2])
-    redis.call('HSET', attempts, ARGV[2], ARGV[4])
-    if not stopped() then redis.call('ZADD', queued, stamp(now), ARGV[2]) end
-    return {'released'}
+  exhume(ARGV[2], ARGV[3])
+  if not lease or parse(lease) ~= ARGV[3] then return {'lost'} end
+  redis.call('HDEL', leases, ARGV[2])
+  local record, due = trouble(ARGV[2]), now + tonumber(ARGV[4])
+  if ARGV[5] == 'wait' then
+    record.waits = (record.waits or 0) + 1
+  elseif ARGV[5] == 'fault' then
+    record.faults, record.waits = (record.faults or 0) + 1, nil
+    record.since = record.since or now
+    mark(record, 'processes', ARGV[6], 1)
+    for image in string.gmatch(ARGV[7], '%d+') do
+      record.images = record.images or {}
+      mark(record.images, image, ARGV[6], 1)
+    end
   end
-  return {'lost'}
+  record.not_before = due > now and due or nil
+  keep(ARGV[2], record)
+  if not stopped() then redis.call('ZADD', queued, stamp(due), ARGV[2]) end
+  return {'released'}
 
-elseif op == 'lapsed' then -- frees the leases of dead workers; returns their shards, to be queued
+elseif op == 'lapsed' then -- frees the leases of dead workers; returns their shards, and those that waited long enough
   local out = {}
   if num('window') == 0 then return {'rebuilding', out, ''} end
   if stopped() then return step(out) end
@@ -185,9 +235,22 @@ elseif op == 'lapsed' then -- frees the leases of dead workers; returns their sh
   for i = 1, #all, 2 do
     local _, deadline = parse(all[i + 1])
     if deadline <= now then
+      bury(all[i], all[i + 1])
       redis.call('HDEL', leases, all[i])
       redis.call('ZADD', queued, stamp(now), all[i])
       table.insert(out, tonumber(all[i]))
+    end
+  end
+  all = redis.call('HKEYS', troubles)
+  for i = 1, #all do
+    local record = trouble(all[i])
+    if record.not_before and record.not_before <= now then
+      record.not_before = nil
+      keep(all[i], record)
+      if redis.call('ZSCORE', queued, all[i]) then
+        redis.call('ZADD', queued, stamp(now), all[i])
+        table.insert(out, tonumber(all[i]))
+      end
     end
   end
   advance()
@@ -210,7 +273,7 @@ elseif op == 'end' then -- state, reason, seconds to keep, run or -1; the end of
   if run > num('run') then redis.call('HSET', job, 'run', run) end
   redis.call('HSET', job, 'state', ARGV[2], 'finished_at', stamp(now))
   if ARGV[3] ~= '' then redis.call('HSET', job, 'reason', ARGV[3]) end
-  redis.call('DEL', queued, attempts, leases)
+  redis.call('DEL', queued, troubles, leases)
   redis.call('EXPIRE', job, ARGV[4])
   redis.call('EXPIRE', done, ARGV[4])
   return {ARGV[2]}

@@ -1,4 +1,4 @@
-"""State of jobs and shards in Redis: leases, attempts, counters. The atomic steps are in `ledger.lua`.
+"""State of jobs and shards in Redis: leases, deaths and faults, counters. The atomic steps are in `ledger.lua`.
 
 The ledger is disposable: `contract.jobs.lifecycle` rebuilds it from the bucket.
 """
@@ -21,6 +21,7 @@ from redis.exceptions import AuthenticationError, BusyLoadingError
 from redis.retry import Retry as RedisRetry
 
 from contract.backend.lock import Lock, lock
+from contract.backend.trouble import Trouble
 from contract.backend.wire import redis_address, why_not_secure
 from contract.errors import InvalidSettings, RedisUnavailable
 from contract.jobs.specs import Spec
@@ -30,7 +31,9 @@ from contract.settings import Settings
 
 _SCRIPT = Path(__file__).with_name("ledger.lua").read_text()
 T = TypeVar("T")
-Taken = Literal["taken", "done", "leased", "stopped", "unknown"]
+Taken = Literal["taken", "later", "done", "leased", "stopped", "unknown"]
+Mode = Literal["waits", "shared", "alone", "notice"]
+"""How a leased shard runs: it waits for its turn, runs beside others, runs alone, or its worker is about to leave."""
 Renewed = Literal["renewed", "stopped", "lost", "unknown"]
 
 
@@ -102,7 +105,6 @@ class Ledger:
             "created_at": f"{created:.3f}",
             "window": 0 if rebuild else self._settings.window,
             "retry": retry,
-            "max_attempts": self._settings.max_attempts,
         }
         flat = [str(x) for pair in fields.items() for x in pair]
         answer = self._run(spec.id, "create", run, *flat)
@@ -214,36 +216,68 @@ class Ledger:
 
     # Shards
 
-    def take(self, id: str, shard: int, token: str) -> tuple[Taken, int]:
-        """Lease a shard to the holder of `token`; also return the number of attempts so far."""
-        answer = self._run(id, "take", shard, token, self._settings.lease_seconds)
-        return cast("Taken", answer[0]), int(answer[1]) if len(answer) > 1 else 0
+    def take(self, id: str, shard: int, token: str) -> tuple[Taken, Trouble]:
+        """Lease a shard to the holder of `token`; also return what has gone wrong with it so far.
 
-    def begin(self, id: str, shard: int, token: str, attempt: int) -> bool:
-        """Count an attempt, just before the work begins; return False if the lease is lost.
-
-        Separate from `take`, so that a shard which only waits in a process is not blamed when the process dies.
+        The answer is "later" for a shard that must not run again yet; the reconciler sends it when it may.
         """
-        return bool(self._run(id, "begin", shard, token, attempt)[0] == "begun")
+        answer = self._run(id, "take", shard, token, self._settings.lease_seconds)
+        return cast("Taken", answer[0]), Trouble.parse(answer[1], float(answer[2])) if len(answer) > 1 else Trouble()
+
+    def begin(self, id: str, shard: int, token: str, mode: Mode = "shared") -> bool:
+        """Say that the work begins, beside others or alone; return False if the lease is lost.
+
+        From now on a lease that lapses is a death. Separate from `take`, so that a shard which only waits in a process
+        is not blamed when the process dies.
+        """
+        return bool(self._run(id, "mode", shard, token, mode, 0)[0] == "set")
+
+    def notice(self, id: str, shard: int, token: str) -> None:
+        """Say that the worker was told to leave: if it dies from now on, that counts against nothing."""
+        self._run(id, "mode", shard, token, "notice", 0)
+
+    def absolve(self, id: str, shard: int, token: str, mode: Mode) -> None:
+        """Forget what went wrong with a shard before it made progress that lasts; it runs on in `mode`."""
+        self._run(id, "mode", shard, token, mode, 1)
 
     def renew(
-        self, id: str, shard: int, token: str, ok: int, errors: int, metrics: Mapping[str, float] | None = None
+        self,
+        id: str,
+        shard: int,
+        token: str,
+        ok: int,
+        errors: int,
+        metrics: Mapping[str, float] | None = None,
+        mode: Mode = "shared",
     ) -> Renewed:
         """Renew the lease, and publish progress inside the shard and, if given, metrics for people."""
         lease = self._settings.lease_seconds
         figures = json.dumps(metrics) if metrics else ""
-        return cast("Renewed", self._run(id, "renew", shard, token, lease, ok, errors, figures)[0])
+        return cast("Renewed", self._run(id, "renew", shard, token, lease, ok, errors, figures, mode)[0])
 
     def commit(self, id: str, shard: int, ok: int, errors: int, split: tuple[int, int] | None = None) -> Step:
         """Count a committed shard, once however often it is reported."""
         return _step(self._run(id, "commit", shard, ok, errors, *(split or (-1, -1))))
 
-    def release(self, id: str, shard: int, token: str, *, attempts: int) -> None:
-        """Give a shard back, and set the number of attempts that count against it."""
-        self._run(id, "release", shard, token, attempts)
+    def release(self, id: str, shard: int, token: str) -> None:
+        """Give a shard back; nothing counts against it."""
+        self._run(id, "release", shard, token, 0, "", "", "")
+
+    def postpone(self, id: str, shard: int, token: str, seconds: float) -> None:
+        """Give a shard back that must wait for a service; it may run again after `seconds`."""
+        self._run(id, "release", shard, token, f"{seconds:.3f}", "wait", "", "")
+
+    def fault(
+        self, id: str, shard: int, token: str, seconds: float, *, process: str, images: Iterable[int] = ()
+    ) -> None:
+        """Give a shard back that raised in a process; it may run again after `seconds`, best in another process.
+
+        `images` are the positions of those that failed alone there while a known good image passed.
+        """
+        self._run(id, "release", shard, token, f"{seconds:.3f}", "fault", process, ",".join(map(str, images)))
 
     def lapsed(self, id: str) -> Step:
-        """Free the shards whose leases have expired."""
+        """Free the shards whose leases have expired; return them, with those that may run again now."""
         return _step(self._run(id, "lapsed"))
 
     def waiting(self, id: str) -> dict[int, float]:

@@ -35,6 +35,7 @@ def test_codes_are_stable() -> None:
         "fetch_failed",
         "address_refused",
         "decode_failed",
+        "inference_failed",
         "worker_killed",
     }
     assert all(cls.code == code for code, cls in errors.IMAGE_ERRORS.items())

@@ -24,12 +24,15 @@ from contract.jobs.status import Plan
 from contract.keys import JobKeys
 from contract.models.registry import File, Model, Preprocess
 from worker.classify.shard import ClassifyWork
+from worker.engine import canary
 from worker.engine.budget import Reservation
 from worker.engine.pipeline import Encoded, Failed, Labelled, Result
 from worker.execution.capabilities import Fit
-from worker.execution.exclusive import SharedExclusiveLock
+from worker.execution.exclusive import Turns
+from worker.execution.health import Health
 from worker.execution.job_runner import JobRunner
 from worker.execution.leases import LeaseRenewer
+from worker.execution.runner import Host
 from worker.sources.fetch import Fetcher
 
 MODEL = Model(
@@ -56,14 +59,14 @@ class FakeEngine:
         self.seen = 0
 
     def submit(
-        self, items: Sequence[Encoded], *, top_k: int, features: bool, memory: Sequence[Reservation]
+        self, items: Sequence[Encoded], *, top_k: int, features: bool, memory: Sequence[Reservation] = ()
     ) -> Future[list[Result]]:
         future: Future[list[Result]] = Future()
         for reserved in memory:
             reserved.release()
         try:
             self.before()
-            self.seen += len(items)
+            self.seen += len(items) if list(items) != list(canary.files()) else 0
             future.set_result([self._label(item) for item in items])
         except Exception as error:
             future.set_exception(error)
@@ -90,9 +93,6 @@ class FakeModels:
     def model(self, _: str) -> Model:
         return MODEL
 
-    def on_accelerator(self) -> bool:
-        return False
-
     @contextmanager
     def use(self, _: str, __: str) -> Iterator[Any]:
         if self.error:
@@ -118,16 +118,35 @@ Runners = Callable[..., Labels]
 
 @pytest.fixture
 def runner_of(backend: Backend, request: pytest.FixtureRequest) -> Runners:
-    """Makes runners by name, as if each were a worker of its own."""
+    """Makes runners by name, as if each were a process of its own; `unfit` is what its self-test raises."""
 
-    def make(name: str = "worker", models: FakeModels | None = None, max_attempts: int = 3) -> Labels:
+    def make(
+        name: str = "worker",
+        models: FakeModels | None = None,
+        unfit: Exception | None = None,
+        left: Callable[[str], None] = lambda _: None,
+        **limits: Any,
+    ) -> Labels:
+        def test() -> None:
+            if unfit is not None:
+                raise unfit
+
         renewer = LeaseRenewer(backend.ledger, 30.0)
         fetcher = Fetcher(backend.store, 1000, threads=2)
         request.addfinalizer(renewer.close)
         request.addfinalizer(fetcher.close)
-        work = ClassifyWork(backend, fetcher, models or FakeModels(), SharedExclusiveLock())  # type: ignore[arg-type]
+        work = ClassifyWork(backend, fetcher, models or FakeModels())  # type: ignore[arg-type]
         fit = Fit(backend, Capabilities(device="cpu", precisions=("fp32",)), threading.Event(), wait_seconds=60.0)
-        return Labels(JobRunner(name, backend, renewer, fit, max_attempts), work)
+        host = Host(
+            name=name,
+            process=name,
+            backend=backend,
+            renewer=renewer,
+            turns=Turns(),
+            health=Health(test, left),
+            **{"max_attempts": 3, "fault_seconds": 0.0, **limits},
+        )
+        return Labels(JobRunner(host, fit), work)
 
     return make
 

@@ -10,33 +10,46 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 
 from contract.data.items import Item, parse_s3, read_manifest, write_manifest
 from contract.data.label_rows import ERROR
-from contract.errors import ObjectNotFound, ServiceUnavailable, WorkerKilled
+from contract.errors import (
+    DecodeFailed,
+    ImagemillError,
+    InferenceFailed,
+    NotAnImage,
+    ObjectNotFound,
+    ServiceUnavailable,
+    TruncatedImage,
+    WorkerKilled,
+)
 from contract.jobs.commits import read_commit, read_retries
 from contract.jobs.lifecycle import Backend, read_plan
 from contract.jobs.specs import Classify
 from contract.jobs.status import ShardCommit
 from contract.keys import JobKeys, child_shards, shard_stem
 from contract.models.registry import Model
+from worker.classify.isolate import isolate
 from worker.classify.rows import Rows, read_rows, tally
+from worker.engine import canary
 from worker.engine.budget import Reservation, release_all
 from worker.engine.pipeline import Encoded, Failed, Result
-from worker.execution.exclusive import SharedExclusiveLock
 from worker.execution.job_runner import ShardWork
 from worker.execution.leases import Lease
 from worker.execution.model_cache import Loaded, Models
 from worker.execution.resources import Resources
+from worker.execution.runner import ImagesFailed, said
 from worker.sources.fetch import Fetcher
 from worker.sources.reach import Reach
 
 log = logging.getLogger(__name__)
 
+_OF_DECODERS = (DecodeFailed, NotAnImage, TruncatedImage)
 _SUBMIT = 32  # images handed to the engine at a time; a GPU needs no finer division
 _SUBMIT_BYTES, _HELD_BYTES = 64 * 2**20, 512 * 2**20  # bytes of frames; one sequence may be 64 photos of 5 MB
 
@@ -48,24 +61,15 @@ class ClassifyWork(ShardWork[Classify]):
     backend: Backend
     fetcher: Fetcher
     models: Models
-    turns: SharedExclusiveLock
-
-    def turn(self, kills: int) -> AbstractContextManager[None]:
-        """Wait to run alone if an earlier attempt did not end: a suspect must neither take other shards down with it,
-        nor be blamed for them."""
-        return self.turns.exclusive() if kills else self.turns.shared()
 
     def retry_of(self, job: str, shard: int) -> int:
         if not self.backend.ledger.retry_number(job):
             return 0
         return read_retries(self.backend.store, job).required.get(shard, 0)
 
-    def may_break_the_device(self) -> bool:
-        return self.models.on_accelerator()
-
     def make(self, spec: Classify, lease: Lease, retry: int) -> ShardCommit:
         """Label the images of a shard, and write their rows."""
-        items, model = self._items(spec, lease), self.models.model(spec.model)
+        items, model = self._items(lease), self.models.model(spec.model)
         old = self._earlier_rows(spec, lease.shard, retry) if retry else {}
         with self.models.use(spec.model, spec.precision) as loaded:
             rows = self._label(spec, lease, model, loaded, items, old)
@@ -75,15 +79,18 @@ class ClassifyWork(ShardWork[Classify]):
 
     def give_up(self, spec: Classify, lease: Lease, retry: int, kills: int) -> ShardCommit:
         """Bisect the shard, or write an error row if the image that ends workers is alone in it."""
-        items, model = self._items(spec, lease), self.models.model(spec.model)
+        items, model = self._items(lease), self.models.model(spec.model)
         if len(items) > 1:
             return self._split(spec, lease.shard, items)
         rows = Rows(model, spec.embed)
         rows.fail(items[0], _poison(kills))
         return self._write(spec, lease, retry, model, rows)
 
-    def _items(self, spec: Classify, lease: Lease) -> list[Item]:
-        return read_manifest(self.backend.store.get(JobKeys(spec.id).manifest(lease.shard)))
+    def divisible(self, lease: Lease) -> bool:
+        return len(self._items(lease)) > 1
+
+    def _items(self, lease: Lease) -> list[Item]:
+        return read_manifest(self.backend.store.get(JobKeys(lease.job).manifest(lease.shard)))
 
     def _write(self, spec: Classify, lease: Lease, retry: int, model: Model, rows: Rows) -> ShardCommit:
         """Write the rows of a shard, and return their commit."""
@@ -114,7 +121,7 @@ class ClassifyWork(ShardWork[Classify]):
             raise ServiceUnavailable(f"Shard {shard} of {spec.id} can only be bisected once the plan is complete.")
         halves = child_shards(shard, plan.shards)
         middle = len(items) // 2
-        log.warning("Shard %d of %s killed its workers and is bisected into %d and %d", shard, spec.id, *halves)
+        log.warning("Shard %d of %s killed its processes and is bisected into %d and %d", shard, spec.id, *halves)
         for number, half in zip(halves, (items[:middle], items[middle:]), strict=True):
             self.backend.store.put(JobKeys(spec.id).manifest(number), write_manifest(half))
         return ShardCommit(shard=shard, items=len(items), ok=0, errors=0, split=halves)
@@ -163,12 +170,55 @@ class ClassifyWork(ShardWork[Classify]):
 
         add()
         reach = Reach.of(self.backend.store, spec.source)
-        for place, result in self._results(spec, lease, loaded, [items[n] for n in todo], reach):
-            early[todo[place]] = result
+        suspicious = False
+        for n, result in self._proven(spec, lease, loaded, model, items, todo, reach):
+            early[n] = result
             failed += isinstance(result, Failed)
+            suspicious |= isinstance(result, Failed) and isinstance(result.error, _OF_DECODERS)
             add()
             lease.progress(rows.ok + len(early) - failed, rows.errors + failed)
+        if suspicious:
+            canary.check(loaded.engine, frames=model.frames)  # the decoders here are not at fault
         return rows
+
+    def _proven(
+        self,
+        spec: Classify,
+        lease: Lease,
+        loaded: Loaded,
+        model: Model,
+        items: list[Item],
+        todo: list[int],
+        reach: Reach,
+    ) -> Iterator[tuple[int, Result]]:
+        """Yield place and result of the items at `todo`.
+
+        Raises ImagesFailed if some failed alone while a known good image passed, and no other process has said so yet.
+        """
+
+        def run(places: Sequence[int]) -> Iterator[tuple[int, Result]]:
+            for place, result in self._results(spec, lease, loaded, [items[n] for n in places], reach):
+                lease.progress(lease.ok, lease.errors)
+                yield places[place], result
+
+        left = dict.fromkeys(todo)
+        try:
+            for n, result in run(todo):
+                del left[n]
+                yield n, result
+            return
+        except (ImagemillError, MemoryError):
+            raise
+        except Exception:
+            log.exception("Shard %d of %s raised; its images are tried apart", lease.shard, spec.id)
+        good = partial(canary.check, loaded.engine, frames=model.frames)
+        found, failures = isolate(list(left), lambda part: dict(run(part)), good)
+        others = {n: lease.trouble.images.get(n, frozenset()) - {lease.process} for n in failures}
+        if not all(others.values()):
+            raise ImagesFailed(failures)
+        yield from found.items()
+        for n, error in failures.items():
+            yield n, Failed(_inference_failed(error, 1 + len(others[n])), None)
 
     def _results(
         self, spec: Classify, lease: Lease, loaded: Loaded, items: list[Item], reach: Reach
@@ -232,12 +282,19 @@ def _frames(encoded: Encoded) -> int:
     return sum(len(frame.data) for frame in encoded) if isinstance(encoded, tuple) else 0
 
 
+def _inference_failed(error: Exception, processes: int) -> InferenceFailed:
+    return InferenceFailed(
+        f"Alone, the image failed in {processes} processes that labelled a known good image ({said(error)}); look at "
+        "the file, then retry the job."
+    )
+
+
 def _poison(kills: int) -> WorkerKilled:
     return WorkerKilled(
-        f"Alone in its shard, the image ended its worker {kills} times; look at the file, then retry the job."
+        f"Alone in its process, the image ended it {kills} times; look at the file, then retry the job."
     )
 
 
 def make_work(resources: Resources) -> ClassifyWork:
     """Return what labels images in this process."""
-    return ClassifyWork(resources.backend, resources.fetcher, resources.models, SharedExclusiveLock())
+    return ClassifyWork(resources.backend, resources.fetcher, resources.models)

@@ -147,11 +147,18 @@ class Engine:
             if not pixels:
                 shard.put(start, _results(entries, None, shard))
                 return
+            batch = padded(pixels) if self._frames else (np.stack(pixels),)
             self._in_flight.acquire()
-            output = self._runtime.submit(*padded(pixels)) if self._frames else self._runtime.submit(np.stack(pixels))
+            try:
+                output = self._runtime.submit(*batch)
+            except Exception:
+                self._in_flight.release()
+                raise
             output.add_done_callback(lambda _: self._in_flight.release())
         except Exception as error:
             shard.fail(error)
+            for place in places:  # those that were not opened either
+                shard.forget(place)
             return
         if output.done():
             self._give_back(shard, start, entries, output)
@@ -181,6 +188,8 @@ class Engine:
             decoded = open_item(item, how, max_pixels=self._max_pixels, frames=self._frames)
         except ImageError as error:
             return Failed(_bare(error), sha256)
+        except MemoryError:
+            raise  # no fault of the image
         except Exception as error:
             return Failed(DecodeFailed(f"The image cannot be decoded ({error!r}); save it anew."), sha256)
         return decoded, sha256
@@ -270,6 +279,8 @@ def _results(entries: Sequence[_Entry], output: Output | None, shard: _Shard) ->
     """Return one result per entry; the rows of `output` belong to the decoded entries, in order."""
     rows: Iterator[tuple[list[int], list[float], NDArray[np.float32]]] = iter(())
     if output is not None:
+        if not np.isfinite(output.logits).all():
+            raise ArithmeticError("The output of the model is not finite.")
         indices, scores = top_k(output.logits, shard.top_k)
         rows = zip(indices.tolist(), scores.tolist(), output.features, strict=True)
     results: list[Result] = []

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import ClassVar
 
 from contract.data.items import parse_s3
 from contract.errors import ImagemillError, ModelError
@@ -38,6 +39,7 @@ FIGURES = "evaluation.json"
 class EvaluateWork(ShardWork[Evaluate]):
     """Evaluates models, with the loaded models of the process."""
 
+    long: ClassVar[bool] = True
     backend: Backend
     reader: DatasetReader
     models: Models
@@ -52,9 +54,6 @@ class EvaluateWork(ShardWork[Evaluate]):
             return
         with exclusively(self.training) as admitted:
             yield admitted
-
-    def may_break_the_device(self) -> bool:
-        return self.models.on_accelerator()
 
     def _trains(self, job: str) -> bool:
         try:

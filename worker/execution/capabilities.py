@@ -55,6 +55,15 @@ class Fit:
         asked = asked_precision(spec)
         return spec, Needs(precision=None if asked == "auto" else asked)
 
+    def elsewhere(self, kind: JobKind, needs: Needs, failed: frozenset[str]) -> bool:
+        """Return whether a live worker could run a shard in a process that is none of `failed`."""
+        others = [
+            worker
+            for worker in self.backend.ledger.workers()
+            if not worker.fields.get("unfit") and worker.fields.get("process", worker.name) not in failed
+        ]
+        return bool(able(others, kind.queue, needs))
+
     def pass_on(self, kind: JobKind, job: str, shard: int, needs: Needs) -> None:
         """Leave a shard to a live worker that can run it, or end the job if there is none for too long."""
         ledger = self.backend.ledger

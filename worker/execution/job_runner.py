@@ -1,4 +1,4 @@
-"""Runs the shards of any job: reads its spec, gives up on a shard that kills its workers, commits what is made.
+"""Runs the shards of any job: reads its spec, gives up on a shard that kills its processes, commits what is made.
 
     admit → lease → spec → make, or give up → commit → ledger
 
@@ -14,20 +14,20 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from contract.backend.ledger import Step
 from contract.errors import ImagemillError, JobFailed, ObjectNotFound
 from contract.jobs.commits import read_commit
 from contract.jobs.kinds import JobKind
-from contract.jobs.lifecycle import Backend, read_spec
+from contract.jobs.lifecycle import read_spec
 from contract.jobs.numerics import Needs
 from contract.jobs.specs import AnySpec
 from contract.jobs.status import ShardCommit
 from contract.keys import JobKeys
 from worker.execution.capabilities import Fit
-from worker.execution.leases import Lease, LeaseRenewer
-from worker.execution.runner import Runner
+from worker.execution.leases import Lease
+from worker.execution.runner import Host, Runner
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,9 @@ _SPECS_AT_MOST = 256
 class ShardWork(ABC, Generic[S]):
     """The work of one kind of job on a shard. One object serves all shards of a process."""
 
+    long: ClassVar[bool] = False
+    """Whether a shard may take hours, so that nothing may wait for its end."""
+
     @abstractmethod
     def make(self, spec: S, lease: Lease, retry: int) -> ShardCommit:
         """Do the work of a shard, write its output, and return the commit that stands for it.
@@ -49,26 +52,22 @@ class ShardWork(ABC, Generic[S]):
 
     @abstractmethod
     def give_up(self, spec: S, lease: Lease, retry: int, kills: int) -> ShardCommit:
-        """Decide about a shard that ended `kills` workers, as many as may be.
+        """Decide about a shard that, alone, ended `kills` processes, as many as may be.
 
         Return a commit that isolates the item at fault, or raise ModelError, which ends the job and says what to do.
         """
+
+    def divisible(self, lease: Lease) -> bool:
+        """Return whether `give_up` can tell items of the shard apart, because it holds more than one."""
+        return True
 
     def admit(self, job: str) -> AbstractContextManager[bool]:
         """Decide, before the shard is leased, whether this process can take one of this job now."""
         return nullcontext(True)
 
-    def turn(self, kills: int) -> AbstractContextManager[None]:
-        """Wait for other shards of this process, once the shard is leased and before it begins."""
-        return nullcontext()
-
     def retry_of(self, job: str, shard: int) -> int:
         """Return the number of the retry that the shard is run for, 0 for its first run."""
         return 0
-
-    def may_break_the_device(self) -> bool:
-        """Return whether an unforeseen error may have left the device unusable, so that the process should end."""
-        return False
 
 
 @contextmanager
@@ -85,9 +84,8 @@ def exclusively(lock: threading.Lock) -> Iterator[bool]:
 class JobRunner:
     """Runs shards of jobs of every kind; one a process."""
 
-    def __init__(self, name: str, backend: Backend, renewer: LeaseRenewer, fit: Fit, max_attempts: int) -> None:
-        self._name, self._backend, self._renewer, self._max_attempts = name, backend, renewer, max_attempts
-        self._fit = fit
+    def __init__(self, host: Host, fit: Fit) -> None:
+        self._host, self._backend, self._fit = host, host.backend, fit
         self._specs: OrderedDict[str, tuple[AnySpec, Needs]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -104,13 +102,15 @@ class JobRunner:
                 self._fit.pass_on(kind, job, shard, needs)
                 return
 
-            def commit(lease: Lease, kills: int) -> Step:
-                return self._commit(kind, work, lease, kills)
+            def commit(lease: Lease) -> Step:
+                return self._commit(kind, work, lease)
 
-            runner = Runner(kind.name, self._name, self._backend, self._renewer, work.may_break_the_device)
-            runner.run(job, shard, commit, work.turn)
+            def elsewhere(failed: frozenset[str]) -> bool:
+                return self._fit.elsewhere(kind, needs, failed)
 
-    def _commit(self, kind: JobKind, work: ShardWork[Any], lease: Lease, kills: int) -> Step:
+            Runner(kind.name, self._host, elsewhere, work.long).run(job, shard, commit)
+
+    def _commit(self, kind: JobKind, work: ShardWork[Any], lease: Lease) -> Step:
         """Commit a shard by what is made of it, unless it is committed; the first commit counts."""
         store, job, shard = self._backend.store, lease.job, lease.shard
         spec, _ = self._spec(kind, job)
@@ -119,15 +119,19 @@ class JobRunner:
             commit = read_commit(store, job, shard, retry)
         except ObjectNotFound:
             began = time.monotonic()
-            if kills >= self._max_attempts:
-                made = work.give_up(spec, lease, retry, kills)
+            if self._condemned(work, lease):
+                made = work.give_up(spec, lease, retry, lease.trouble.kills)
             else:
                 made = work.make(spec, lease, retry)
-            commit = made.model_copy(update={"worker": self._name, "seconds": round(time.monotonic() - began, 3)})
+            commit = made.model_copy(update={"worker": self._host.name, "seconds": round(time.monotonic() - began, 3)})
             if not store.put_if_absent(JobKeys(job).commit(shard, retry), commit.to_json()):
                 # Another worker was first, or our own write was answered late: what stands there counts.
                 commit = read_commit(store, job, shard, retry)
         return self._backend.ledger.commit(job, shard, commit.ok, commit.errors, commit.split)
+
+    def _condemned(self, work: ShardWork[Any], lease: Lease) -> bool:
+        kills = lease.trouble.kills
+        return kills > 0 and kills >= lease.trouble.kills_needed(work.divisible(lease), self._host.max_attempts)
 
     def _needs(self, kind: JobKind, job: str) -> Needs:
         """Return what the shards of a job need; nothing if that cannot be read, for it is reported under the lease."""

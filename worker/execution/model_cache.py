@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contract.backend.objects import ObjectStore
-from contract.errors import ImagemillError, ModelError
 from contract.models.registry import Model, Registry
 from contract.paths import inside
 from contract.records import Precision
 from contract.settings import Settings
+from worker.engine import canary
 from worker.engine.pipeline import Engine
 from worker.engine.select import load, verify
 from worker.engine.types import ModelSpec, Runtime
@@ -79,7 +79,7 @@ class Models:
             loaded = self._loaded.get((ref, precision))
             if loaded is None:
                 self._make_room()
-                loaded = self._loaded[ref, precision] = self._try_load(ref, precision)
+                loaded = self._loaded[ref, precision] = self._load(ref, precision)
             self._loaded.move_to_end((ref, precision))
             loaded.users += 1
         try:
@@ -111,9 +111,19 @@ class Models:
         with self._lock:
             return {ref: loaded.runtime for (ref, _), loaded in self._loaded.items()}
 
-    def on_accelerator(self) -> bool:
-        """Return whether a model is loaded on an accelerator."""
-        return any(runtime.device != "cpu" for runtime in self.runtimes().values())
+    def check(self, ref: str) -> None:
+        """Run a known good image through `name@version` in every precision in which it is loaded; raise what fails."""
+        with self._lock:
+            found = [loaded for (name, _), loaded in self._loaded.items() if name == ref]
+            for loaded in found:
+                loaded.users += 1
+        try:
+            for loaded in found:
+                canary.check(loaded.engine)
+        finally:
+            with self._lock:
+                for loaded in found:
+                    loaded.users -= 1
 
     def close(self) -> None:
         with self._lock:
@@ -126,17 +136,9 @@ class Models:
         while idle and len(self._loaded) >= _LOADED_AT_MOST:
             self._loaded.pop(idle.pop(0)).close()
 
-    def _try_load(self, ref: str, precision: Precision) -> Loaded:
-        try:
-            return self._load(self.model(ref), precision)
-        except ImagemillError:
-            raise
-        except Exception as error:
-            # A full disk, a missing library: no image is at fault, so none may be blamed for it.
-            log.exception("%s could not be loaded", ref)
-            raise ModelError(f"{ref} could not be loaded on a worker ({error}); see its log.") from error
-
-    def _load(self, model: Model, precision: Precision) -> Loaded:
+    def _load(self, ref: str, precision: Precision) -> Loaded:
+        """Load a model. What nobody foresaw is raised as it is: it may be a fault of this machine."""
+        model = self.model(ref)
         weights = fetch_weights(self._store, model, self._settings.cache_dir)
         runtime = load_runtime(model, weights, self._settings, precision)
         log.info(

@@ -7,6 +7,7 @@ which everything else in the process then shares.
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -14,6 +15,8 @@ from contract.backend.objects import ObjectStore
 from contract.jobs.lifecycle import Backend
 from contract.settings import Settings
 from worker.engine.cores import cores
+from worker.execution.exclusive import Turns
+from worker.execution.health import Health
 
 if TYPE_CHECKING:
     import torch
@@ -31,8 +34,14 @@ class Resources:
 
     def __init__(self, backend: Backend, settings: Settings, name: str) -> None:
         self.backend, self.settings, self.name = backend, settings, name
+        self.process = uuid.uuid4().hex[:12]
+        """The id of this process; a worker that is started again has another."""
+        self.turns = Turns()
+        """Who computes now; shared by all kinds of jobs."""
         self.leaving = threading.Event()
         """Set when the worker is asked to end: what takes hours stops at its next step."""
+        self.health = Health(lambda: None, leaving=self.leaving)
+        """Whether this process can be relied upon."""
         self.training = threading.Lock()
         """Held by whatever trains: a process trains one thing at a time."""
         self.take: Callable[[int], None] = lambda waiting: None
@@ -76,6 +85,10 @@ class Resources:
     def device(self) -> torch.device:
         """The device that torch computes on; imports torch."""
         return self.once(_find_device)
+
+    def device_made(self) -> torch.device | None:
+        """Return `device` if something computes on it, without importing torch."""
+        return self._made.get(_find_device)
 
     def models_made(self) -> Models | None:
         """Return `models` if something was loaded by it, without making it."""

@@ -1,22 +1,23 @@
 """Runs one shard of any kind of job under its lease, and says what becomes of it when that goes wrong.
 
-    take → begin → work → commit, or release
+    take → turn → begin → work → commit, or release
 
-It knows neither what the work is nor Celery.
+An exception never counts like a death. First this process proves itself on known good input; then the shard waits and
+goes to another process, until enough of them have failed. It knows neither what the work is nor Celery.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import uuid
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from contract.backend.ledger import Step
 from contract.errors import (
+    ImagemillError,
     InvalidInput,
+    InvalidSettings,
     JobFailed,
     JobStopped,
     LeaseLost,
@@ -29,86 +30,173 @@ from contract.errors import (
     WorkerUnfit,
 )
 from contract.jobs.lifecycle import Backend, close
+from worker.execution.exclusive import Turns
+from worker.execution.health import Health
 from worker.execution.leases import Lease, LeaseRenewer
+from worker.execution.resources import Resources
 
 log = logging.getLogger(__name__)
 
-EXIT_DEVICE = 71
-"""A worker's GPU raised an unforeseen error; start the worker again."""
-Work = Callable[[Lease, int], Step]
-"""Does a shard's work and commits it; the second argument counts the workers that it has killed."""
+Work = Callable[[Lease], Step]
+"""Does a shard's work and commits it."""
+_PAUSE_SECONDS = 0.5
+"""Before a shard that this process should not run goes back to the queue, so that it is not passed around hotly."""
+
+
+class ImagesFailed(ImagemillError):
+    """Images of a shard failed alone in this process, in which a known good image passed; others must try them."""
+
+    def __init__(self, errors: Mapping[int, Exception]) -> None:
+        self.errors = errors
+        super().__init__(f"{len(errors)} images failed alone, the first with {said(next(iter(errors.values())))}.")
+
+
+@dataclass(frozen=True)
+class Host:
+    """The process that runs shards, as far as a runner must know it."""
+
+    name: str
+    process: str
+    """Unique among all processes that ever were; the name is only unique among those alive."""
+    backend: Backend
+    renewer: LeaseRenewer
+    turns: Turns
+    health: Health
+    max_attempts: int
+    fault_seconds: float
+
+    @classmethod
+    def of(cls, resources: Resources) -> Host:
+        """Return the process that has these parts."""
+        return cls(
+            name=resources.name,
+            process=resources.process,
+            backend=resources.backend,
+            renewer=resources.renewer,
+            turns=resources.turns,
+            health=resources.health,
+            max_attempts=resources.settings.max_attempts,
+            fault_seconds=resources.settings.fault_seconds,
+        )
 
 
 @dataclass(frozen=True)
 class Runner:
-    """Takes shards of one kind of job; `broken` says whether an unforeseen error may have broken the device."""
+    """Takes shards of one kind of job. `elsewhere` says whether a live process other than these could run them.
+
+    `long` work is not waited for by a shard that must run alone. What only `refuses` a shard, and says why, may do so
+    again in the same process.
+    """
 
     kind: str
-    name: str
-    backend: Backend
-    renewer: LeaseRenewer
-    broken: Callable[[], bool]
+    host: Host
+    elsewhere: Callable[[frozenset[str]], bool] = lambda _: False
+    long: bool = False
+    refuses: bool = False
 
-    def run(
-        self,
-        job: str,
-        shard: int,
-        work: Work,
-        turn: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext(),
-    ) -> None:
-        """Run a shard if it is free, and never raise for what a second worker can do better.
-
-        `turn`, told how many workers the shard has killed, is where it waits for others in this process.
-        """
-        token = f"{self.name}:{uuid.uuid4().hex[:12]}"
-        ledger = self.backend.ledger
-        answer, kills = ledger.take(job, shard, token)
+    def run(self, job: str, shard: int, work: Work) -> None:
+        """Run a shard if it is free, and never raise for what a second worker can do better."""
+        host = self.host
+        token = f"{host.name}:{uuid.uuid4().hex[:12]}"
+        answer, trouble = host.backend.ledger.take(job, shard, token)
         if answer != "taken":
-            # done, leased, stopped: the message was a copy. unknown: the reconciler rebuilds the job.
+            # done, leased, stopped: the message was a copy. unknown: the reconciler rebuilds the job. later: it waits.
             log.info("Shard %d of %s is %s", shard, job, answer)
             return
-        lease = Lease(job, shard, token)
-        attempts, at_once = kills, False
-        try:
-            with self.renewer.hold(lease), turn(kills):
-                if not ledger.begin(job, shard, token, kills + 1):
-                    raise LeaseLost(f"Another worker holds shard {shard} of {job}.")
-                lease.begin()
-                log.info("Shard %d of %s begins, attempt %d", shard, job, kills + 1)
-                step = work(lease, kills)
-            self.backend.follow_up(job, step)
+        lease = Lease(job, shard, token, trouble, host.process)
+        if host.process in trouble.processes and not self.refuses and self._pass_on(lease):
             return
+        try:
+            with host.renewer.hold(lease), host.turns.hold(suspect=trouble.suspect, long=self.long) as turn:
+                if host.health.leaving.is_set() and not self.refuses:
+                    raise WorkerLeaving(f"This worker is leaving; another runs shard {shard} of {job}.")
+                lease.begin(turn)
+                if not host.backend.ledger.begin(job, shard, token, lease.mode):
+                    raise LeaseLost(f"Another worker holds shard {shard} of {job}.")
+                alone = ", alone" if turn.alone else ""
+                log.info("Shard %d of %s begins%s, attempt %d", shard, job, alone, trouble.attempts)
+                step = work(lease)
+            host.backend.follow_up(job, step)
         except (JobStopped, LeaseLost) as error:
             log.info("%s", error)
+            self._release(lease, at_once=False)
         except WorkerLeaving as error:
             log.info("%s", error)
-            at_once = True
+            self._release(lease)
         except ServiceUnavailable as error:
-            # No fault of the shard; the reconciler queues it again when the service is back.
+            # No fault of the shard; the reconciler queues it again after the pause.
             log.warning("Shard %d of %s waits: %s", shard, job, error)
+            host.backend.ledger.postpone(job, shard, token, trouble.pause())
+        except WorkerUnfit as error:
+            log.error("Shard %d of %s is left to another worker: %s", shard, job, error)
+            host.backend.ledger.fault(job, shard, token, 0, process=host.process)
+        except InvalidSettings as error:
+            self._fault(lease, error)  # of this worker, not of the job
         except (ModelError, InvalidInput, ObjectDamaged, TrainingDiverged, StoreFull, JobFailed) as error:
             log.error("The job %s cannot go on: %s", job, error)
             self._fail(job, str(error))
+        except Exception as error:
+            self._fault(lease, error)
+
+    def _pass_on(self, lease: Lease) -> bool:
+        """Leave a shard that failed here to another process, or have this one started afresh if there is none.
+
+        Return False if this process must try again.
+        """
+        trouble, health = lease.trouble, self.host.health
+        if self.elsewhere(trouble.processes):
+            log.info("Shard %d of %s failed here and is left to another worker", lease.shard, lease.job)
+            self.host.backend.ledger.release(lease.job, lease.shard, lease.token)
+            health.leaving.wait(_PAUSE_SECONDS)
+            self.host.backend.queues.run(self.kind, lease.job, [lease.shard])
+            return True
+        if trouble.images or len(trouble.processes) < self.host.max_attempts:
+            self._release(lease)
+            health.leave(f"shard {lease.shard} of {lease.job} failed here, and no other worker could try it")
+            return True
+        return False
+
+    def _fault(self, lease: Lease, error: Exception) -> None:
+        """Find out whether this process is at fault; if not, remember that it failed the shard, or end the job."""
+        job, shard, trouble, host = lease.job, lease.shard, lease.trouble, self.host
+        images = error.errors if isinstance(error, ImagesFailed) else {}
+        if images:
+            log.warning("Shard %d of %s: %s", shard, job, error)
+        else:
+            log.error("Shard %d of %s raised", shard, job, exc_info=error)
+        try:
+            host.health.check()
+        except WorkerUnfit as unfit:
+            log.critical("%s", unfit)
+            self._release(lease)
+            host.health.leave(host.health.unfit)
             return
-        except WorkerUnfit as error:
-            # Not at once: this worker would only take it again before it has left.
-            attempts = kills + 1
-            log.error("Shard %d of %s waits for another worker: %s", shard, job, error)
-        except Exception:
-            attempts, at_once = kills + 1, True  # enough of these, and the shard is taken for what is wrong
-            log.exception("Shard %d of %s failed in attempt %d", shard, job, kills + 1)
-        ledger.release(job, shard, token, attempts=attempts)
+        processes = trouble.processes | {host.process}
+        enough = len(processes) >= host.max_attempts and trouble.failing_seconds >= host.fault_seconds
+        if enough and not images:
+            self._fail(
+                job,
+                f"Shard {shard} failed on {len(processes)} workers, for {trouble.failing_seconds:.0f} s, while known "
+                f"good images passed there; the last error, on {host.name}, was {said(error)}; see its log, then "
+                f"`imagemill resume {job}`.",
+            )
+            return
+        host.backend.ledger.fault(job, shard, lease.token, trouble.pause(), process=host.process, images=images)
+
+    def _release(self, lease: Lease, *, at_once: bool = True) -> None:
+        self.host.backend.ledger.release(lease.job, lease.shard, lease.token)
         if at_once:
-            self.backend.queues.run(self.kind, job, [shard])
-        if attempts > kills and self.broken():
-            # An error that nobody foresaw may have broken the context of the device, and with it every
-            # shard to come: whoever started this process starts it again.
-            log.critical("Leaving, for the device may be broken")
-            os._exit(EXIT_DEVICE)
+            self.host.backend.queues.run(self.kind, lease.job, [lease.shard])
 
     def _fail(self, job: str, reason: str) -> None:
+        backend = self.host.backend
         try:
-            close(self.backend, job, "failed", reason)
+            close(backend, job, "failed", reason)
         except StoreFull:
             # No room for the end either: the ledger tells it, until `resume` or a wiped Redis takes the job up.
-            self.backend.ledger.end(job, "failed", reason)
+            backend.ledger.end(job, "failed", reason)
+
+
+def said(error: BaseException) -> str:
+    """Return the name of an error and what it says, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

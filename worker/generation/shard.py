@@ -82,9 +82,6 @@ class ImagesWork(ShardWork[S]):
         """Return the address of the index of a shard."""
         return f"{spec.output}{shard_stem(shard)}.parquet"
 
-    def may_break_the_device(self) -> bool:
-        return self.models.on_accelerator()
-
     def give_up(self, spec: S, lease: Lease, retry: int, kills: int) -> ShardCommit:
         raise ModelError(
             f"Shard {lease.shard} of {spec.id} ended {kills} workers; see their logs, and try a smaller --shard-size."

@@ -48,9 +48,6 @@ class VerifyWork(ShardWork[Verify]):
     models: Models
     max_pixels: int
 
-    def may_break_the_device(self) -> bool:
-        return self.models.on_accelerator()
-
     def give_up(self, spec: Verify, lease: Lease, retry: int, kills: int) -> ShardCommit:
         raise ModelError(f"The verification of {spec.job} ended {kills} workers; see their logs.")
 

@@ -15,13 +15,13 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from PIL import Image
 from safetensors.torch import load
 
 from contract.errors import (
-    DeviceOutOfMemory,
     InvalidSource,
     ModelError,
     ObjectDamaged,
@@ -55,6 +55,7 @@ _KEPT = 2
 class TrainWork(ShardWork[Train]):
     """Trains models, one at a time, so that a training has the device to itself."""
 
+    long: ClassVar[bool] = True
     backend: Backend
     reader: DatasetReader
     device: torch.device
@@ -66,9 +67,6 @@ class TrainWork(ShardWork[Train]):
 
     def admit(self, job: str) -> AbstractContextManager[bool]:
         return exclusively(self.training)
-
-    def may_break_the_device(self) -> bool:
-        return self.device.type != "cpu"
 
     def give_up(self, spec: Train, lease: Lease, retry: int, kills: int) -> ShardCommit:
         raise ModelError(
@@ -156,8 +154,6 @@ class TrainWork(ShardWork[Train]):
             except ObjectDamaged as error:
                 log.warning("A checkpoint of %s is skipped: %s", spec.id, error)
                 damaged = error
-            except DeviceOutOfMemory as error:
-                raise ModelError(str(error)) from error
         raise AssertionError("the last iteration returns or raises")
 
     def _checkpoints(self, job: str) -> Iterator[bytes]:
@@ -193,7 +189,8 @@ class _Hooks:
         for key in _checkpoint_keys(self._backend, self._spec.id)[:-_KEPT]:
             self._backend.store.delete(key)
         # If the worker dies after this point, the steps before it are not blamed.
-        self._backend.ledger.begin(self._spec.id, self._lease.shard, self._lease.token, 0)
+        self._lease.absolve()
+        self._backend.ledger.absolve(self._spec.id, self._lease.shard, self._lease.token, self._lease.mode)
 
     def epoch(self, record: EpochRecord, picture: Image.Image | None) -> None:
         self._metrics = record.metrics

@@ -1,10 +1,13 @@
 """Leases, attempts and counters, on a real Redis."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
-from contract.backend.ledger import Ledger
+from contract.backend.ledger import Ledger, Mode
+from contract.backend.trouble import Trouble
 from contract.errors import RedisUnavailable
 from contract.jobs.specs import Classify, Source
 from contract.secret_url import SecretUrl
@@ -87,22 +90,20 @@ def test_no_more_than_the_window_waits(settings: Settings, request: pytest.Fixtu
 
 def test_a_leased_shard_is_left_alone(ledger: Ledger) -> None:
     begin(ledger, "a", 1)
-    assert ledger.take("a", 0, "one:1") == ("taken", 0)
-    assert ledger.take("a", 0, "two:2") == ("leased", 0)
-    assert ledger.take("a", 0, "one:1") == ("taken", 0), "the same request sent again has the same answer"
+    assert ledger.take("a", 0, "one:1")[0] == "taken"
+    assert ledger.take("a", 0, "two:2")[0] == "leased"
+    assert ledger.take("a", 0, "one:1")[0] == "taken", "the same request sent again has the same answer"
 
 
-def test_only_a_begun_attempt_counts(ledger: Ledger) -> None:
+def test_only_the_holder_of_a_lease_begins_and_gives_back(ledger: Ledger) -> None:
     begin(ledger, "a", 1)
     ledger.take("a", 0, "one:1")
-    assert not ledger.begin("a", 0, "two:2", 1), "it holds no lease"
-    assert ledger.begin("a", 0, "one:1", 1)
-    assert ledger.begin("a", 0, "one:1", 1), "sent again"
-    ledger.release("a", 0, "one:1", attempts=1)
-    assert ledger.take("a", 0, "two:2") == ("taken", 1)
-    ledger.release("a", 0, "other:4", attempts=9)
-    ledger.release("a", 0, "two:2", attempts=1)
-    assert ledger.take("a", 0, "three:3") == ("taken", 1), "the second was taken and never begun"
+    assert not ledger.begin("a", 0, "two:2"), "it holds no lease"
+    assert ledger.begin("a", 0, "one:1")
+    assert ledger.begin("a", 0, "one:1"), "sent again"
+    ledger.fault("a", 0, "other:4", 0, process="other")
+    ledger.release("a", 0, "one:1")
+    assert ledger.take("a", 0, "two:2") == ("taken", Trouble()), "who gives back has not died"
 
 
 def test_only_one_of_many_gets_the_lease(ledger: Ledger) -> None:
@@ -139,14 +140,103 @@ def test_a_commit_before_the_plan_is_complete_does_not_finalize(ledger: Ledger) 
     assert step.state == "finalizing", "the plan was the last thing missing"
 
 
-def test_the_lease_of_a_dead_worker_lapses(settings: Settings, request: pytest.FixtureRequest) -> None:
-    ledger = Ledger(settings.model_copy(update={"lease_seconds": 0.2}))
-    request.addfinalizer(ledger.close)
+@pytest.fixture
+def hasty(settings: Settings) -> Iterator[Ledger]:
+    """A ledger whose leases lapse at once."""
+    with closing(Ledger(settings.model_copy(update={"lease_seconds": 0.05}))) as made:
+        yield made
+
+
+def lapse(ledger: Ledger) -> None:
+    wait_until(lambda: 0 in ledger.lapsed("a").queue, 5, "the lease to lapse")
+
+
+@pytest.mark.parametrize(
+    ("mode", "found"),
+    [
+        (None, Trouble()),
+        ("shared", Trouble(suspect=True, deaths=1)),
+        ("alone", Trouble(suspect=True, deaths=1, kills=1)),
+        ("notice", Trouble()),
+    ],
+)
+def test_a_death_counts_only_while_a_shard_was_computed_and_is_a_kill_only_if_it_was_alone(
+    hasty: Ledger, mode: Mode | None, found: Trouble
+) -> None:
+    begin(hasty, "a", 1)
+    hasty.take("a", 0, "dead:1")
+    if mode == "notice":
+        hasty.begin("a", 0, "dead:1", "alone")
+        hasty.notice("a", 0, "dead:1")
+    elif mode is not None:
+        hasty.begin("a", 0, "dead:1", mode)
+    lapse(hasty)
+    assert hasty.take("a", 0, "alive:2") == ("taken", found)
+
+
+def test_a_lease_that_the_next_worker_finds_lapsed_is_a_death_too(hasty: Ledger) -> None:
+    begin(hasty, "a", 1)
+    hasty.take("a", 0, "dead:1")
+    hasty.begin("a", 0, "dead:1", "alone")
+    wait_until(lambda: hasty.take("a", 0, "alive:2")[0] == "taken", 5, "the lease to lapse")
+    assert hasty.take("a", 0, "alive:2")[1].kills == 1
+
+
+@pytest.mark.parametrize("taken_over", [False, True])
+def test_a_worker_that_was_only_frozen_has_killed_nothing(hasty: Ledger, ledger: Ledger, taken_over: bool) -> None:
+    # Given a lease that lapsed while its worker was stopped,
+    begin(hasty, "a", 1)
+    hasty.take("a", 0, "frozen:1")
+    hasty.begin("a", 0, "frozen:1", "alone")
+    lapse(hasty)
+    if taken_over:
+        assert ledger.take("a", 0, "next:2")[1].kills == 1
+
+    # if it renews the lease after all, I expect the death to be forgotten, whoever has the shard now.
+    assert ledger.renew("a", 0, "frozen:1", 1, 0, mode="alone") == ("lost" if taken_over else "renewed")
+    ledger.release("a", 0, "next:2" if taken_over else "frozen:1")
+    assert ledger.take("a", 0, "third:3") == ("taken", Trouble())
+
+
+def test_a_fault_is_no_death_and_waits_its_pause_and_names_who_failed(ledger: Ledger) -> None:
     begin(ledger, "a", 1)
-    ledger.take("a", 0, "dead:1")
-    ledger.begin("a", 0, "dead:1", 1)
-    wait_until(lambda: ledger.lapsed("a").queue == (0,), 5, "the lease to lapse")
-    assert ledger.take("a", 0, "alive:2") == ("taken", 1), "the attempt of the dead is counted"
+    ledger.take("a", 0, "one:1")
+    ledger.begin("a", 0, "one:1", "alone")
+
+    # Given a shard that raised, if it must wait, I expect no worker to get it, nor the reconciler to send it,
+    ledger.fault("a", 0, "one:1", 0.3, process="one", images=[4])
+    assert ledger.take("a", 0, "two:2")[0] == "later"
+    assert ledger.lapsed("a").queue == ()
+    assert ledger.waiting("a")[0] < 0
+
+    # and after its pause to be sent once, with what is known of it.
+    wait_until(lambda: ledger.lapsed("a").queue == (0,), 5, "the pause to end")
+    assert ledger.lapsed("a").queue == ()
+    answer, trouble = ledger.take("a", 0, "two:2")
+    assert (answer, trouble.kills, trouble.suspect, trouble.faults) == ("taken", 0, False, 1)
+    assert (trouble.processes, trouble.images) == ({"one"}, {4: {"one"}})
+    assert trouble.failing_seconds >= 0.3
+
+    # A second process adds to it, and a commit forgets it all.
+    ledger.fault("a", 0, "two:2", 0, process="two", images=[4, 7])
+    _, trouble = ledger.take("a", 0, "three:3")
+    assert (trouble.faults, trouble.images) == (2, {4: {"one", "two"}, 7: {"two"}})
+    ledger.commit("a", 0, 10, 0)
+    assert not ledger.redis.exists(ledger.keys.job("a")[3])
+
+
+def test_pauses_double_up_to_a_minute() -> None:
+    assert 0.75 <= Trouble().pause() <= 1.25
+    assert 6 <= Trouble(faults=2, waits=1).pause() <= 10
+    assert 45 <= Trouble(faults=99).pause() <= 75
+
+
+@pytest.mark.parametrize(
+    ("trouble", "divisible", "needed"),
+    [(Trouble(), True, 2), (Trouble(half=True), True, 1), (Trouble(half=True), False, 2), (Trouble(), False, 2)],
+)
+def test_kills_that_condemn(trouble: Trouble, divisible: bool, needed: int) -> None:
+    assert trouble.kills_needed(divisible, max_attempts=3) == needed
 
 
 def test_a_renewed_lease_does_not_lapse_and_shows_progress(ledger: Ledger) -> None:
@@ -159,12 +249,15 @@ def test_a_renewed_lease_does_not_lapse_and_shows_progress(ledger: Ledger) -> No
     assert (status.ok, status.errors, status.shards.running) == (3, 1, 1)
 
 
-def test_a_refunded_attempt_does_not_count(ledger: Ledger) -> None:
-    begin(ledger, "a", 1)
-    ledger.take("a", 0, "w:1")
-    ledger.begin("a", 0, "w:1", 1)
-    ledger.release("a", 0, "w:1", attempts=0)
-    assert ledger.take("a", 0, "w:2") == ("taken", 0)
+def test_progress_that_lasts_clears_a_shard(hasty: Ledger, ledger: Ledger) -> None:
+    begin(hasty, "a", 1)
+    hasty.take("a", 0, "w:1")
+    hasty.begin("a", 0, "w:1", "alone")
+    lapse(hasty)
+    assert ledger.take("a", 0, "w:2")[1].kills == 1
+    ledger.absolve("a", 0, "w:2", "shared")
+    ledger.release("a", 0, "w:2")
+    assert ledger.take("a", 0, "w:3") == ("taken", Trouble())
 
 
 def test_a_bisected_shard_hands_over_to_its_halves(ledger: Ledger) -> None:
@@ -172,7 +265,7 @@ def test_a_bisected_shard_hands_over_to_its_halves(ledger: Ledger) -> None:
     ledger.take("a", 0, "w:1")
     assert ledger.commit("a", 0, 0, 0, (1, 2)).queue == (1, 2)
     assert ledger.commit("a", 0, 0, 0, (1, 2)).queue == (), "once only"
-    assert ledger.take("a", 1, "w:2") == ("taken", 2), "a half is under suspicion: its next kill is its last"
+    assert ledger.take("a", 1, "w:2")[1] == Trouble(suspect=True, half=True)
     assert ledger.commit("a", 1, 5, 0).state == "running"
     assert ledger.commit("a", 2, 5, 0).state == "finalizing"
 

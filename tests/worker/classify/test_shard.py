@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import closing
+from typing import Any
 
 import pytest
 
+from contract.backend.ledger import Ledger, Mode
+from contract.backend.trouble import Trouble
 from contract.data.items import Item, parse_s3, read_manifest, write_manifest
-from contract.errors import ModelError, StoreUnavailable
+from contract.errors import DeviceOutOfMemory, InvalidSettings, ModelError, StoreUnavailable
 from contract.jobs.commits import read_commit
 from contract.jobs.ends import read_end
 from contract.jobs.lifecycle import Backend, reopen
 from contract.jobs.specs import Classify
 from contract.jobs.status import Retry
 from contract.keys import JobKeys, child_shards
+from contract.settings import Settings
+from tests.waiting import wait_until
 from tests.worker.conftest import FakeEngine, FakeModels, Runners
 from worker.classify.rows import read_rows
 from worker.control.finalize import finalize
+from worker.engine.pipeline import Encoded, Result
 
 Jobs = Callable[..., Classify]
 
@@ -147,13 +155,21 @@ def test_a_worker_died_between_marker_and_ledger(backend: Backend, job: Jobs, ru
     assert counts(backend, "job") == (5, 5, 0)
 
 
-def test_a_shard_that_killed_its_workers_is_cut_in_two(backend: Backend, job: Jobs, runner_of: Runners) -> None:
+def die(settings: Settings, shard: int, name: str, mode: Mode = "alone") -> None:
+    """Begin a shard in a process that dies."""
+    with closing(Ledger(settings.model_copy(update={"lease_seconds": 0.05}))) as ledger:
+        assert ledger.take("job", shard, name)[0] == "taken"
+        ledger.begin("job", shard, name, mode)
+        wait_until(lambda: shard in ledger.lapsed("job").queue, 5, "the lease to lapse")
+
+
+def test_a_shard_that_killed_its_workers_is_cut_in_two(
+    backend: Backend, settings: Settings, job: Jobs, runner_of: Runners
+) -> None:
     job(*[bytes([n]) for n in range(5)], shard_size=5)
-    ledger = backend.ledger
-    for n in range(3):
-        ledger.take("job", 0, f"dead:{n}")
-        ledger.begin("job", 0, f"dead:{n}", n + 1)
-        ledger.release("job", 0, f"dead:{n}", attempts=n + 1)
+    die(settings, 0, "dead:0", "shared")
+    die(settings, 0, "dead:1")
+    die(settings, 0, "dead:2")
 
     runner_of().run("job", 0)
 
@@ -169,11 +185,24 @@ def test_a_shard_that_killed_its_workers_is_cut_in_two(backend: Backend, job: Jo
     assert end is not None and (end.state, end.done) == ("succeeded", 5)
 
 
-def test_the_poison_stands_alone_as_an_error_row(backend: Backend, job: Jobs, runner_of: Runners) -> None:
+def test_deaths_beside_others_never_condemn_a_shard(
+    backend: Backend, settings: Settings, job: Jobs, runner_of: Runners
+) -> None:
     job(b"\x02")
-    backend.ledger.take("job", 0, "dead:1")
-    backend.ledger.begin("job", 0, "dead:1", 3)
-    backend.ledger.release("job", 0, "dead:1", attempts=3)
+    for n in range(5):
+        die(settings, 0, f"dead:{n}", "shared")
+
+    runner_of().run("job", 0)
+
+    assert [row["status"] for row in rows(backend, "job", 0)] == ["ok"]
+
+
+def test_the_poison_stands_alone_as_an_error_row(
+    backend: Backend, settings: Settings, job: Jobs, runner_of: Runners
+) -> None:
+    job(b"\x02")
+    for n in range(2):
+        die(settings, 0, f"dead:{n}")
 
     engine = FakeEngine()
     runner_of(models=FakeModels(engine)).run("job", 0)
@@ -214,15 +243,106 @@ def test_a_broken_model_ends_the_job_and_says_why(backend: Backend, job: Jobs, r
     assert end is not None and (end.state, end.reason) == ("failed", "The weights do not match.")
 
 
-@pytest.mark.parametrize(("error", "counted"), [(StoreUnavailable("away"), 0), (RuntimeError("a bug"), 1)])
-def test_only_its_own_faults_count_against_a_shard(
-    backend: Backend, job: Jobs, runner_of: Runners, error: Exception, counted: int
+@pytest.mark.parametrize(
+    ("error", "unfit", "faults", "waits"),
+    [
+        (StoreUnavailable("away"), None, 0, 1),
+        (RuntimeError("a bug"), None, 1, 0),
+        (DeviceOutOfMemory("full"), None, 1, 0),
+        (InvalidSettings("no such device"), None, 1, 0),
+        (RuntimeError("the device is broken"), RuntimeError("so it is"), 0, 0),
+    ],
+)
+def test_no_error_counts_like_a_death(
+    backend: Backend,
+    job: Jobs,
+    runner_of: Runners,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    unfit: Exception | None,
+    faults: int,
+    waits: int,
 ) -> None:
+    monkeypatch.setattr(Trouble, "pause", lambda _: 0.0)
     job(b"\x02")
+    left: list[str] = []
 
-    runner_of(models=FakeModels(error=error)).run("job", 0)
+    runner_of(models=FakeModels(error=error), unfit=unfit, left=left.append).run("job", 0)
 
-    assert backend.ledger.take("job", 0, "next:1") == ("taken", counted)
+    answer, trouble = backend.ledger.take("job", 0, "next:1")
+    assert (answer, trouble.kills, trouble.suspect) == ("taken", 0, False)
+    assert (trouble.faults, trouble.waits) == (faults, waits)
+    assert len(left) == (unfit is not None), "a process that fails its self-test leaves, and only such a one"
+
+
+def test_a_job_fails_with_the_error_once_enough_workers_raised_it_for_long_enough(
+    backend: Backend, job: Jobs, runner_of: Runners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trouble, "pause", lambda _: 0.0)
+    job(b"\x02")
+    broken = FakeModels(error=RuntimeError("no kernel image"))
+
+    # Given a shard that raises wherever it runs, I expect three workers to try, and not the job to end before its time,
+    for name in ("one", "two", "three"):
+        runner_of(name, broken, fault_seconds=3600.0).run("job", 0)
+    assert read_end(backend.store, "job") is None
+
+    # and when it has raised for long enough, a sentence with the error.
+    runner_of("four", broken).run("job", 0)
+    end = read_end(backend.store, "job")
+    assert end is not None and end.state == "failed"
+    assert "failed on 4 workers" in str(end.reason) and "RuntimeError: no kernel image" in str(end.reason)
+
+
+def test_an_image_that_raises_is_found_and_blamed_only_by_a_second_process(
+    backend: Backend, job: Jobs, runner_of: Runners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trouble, "pause", lambda _: 0.0)
+    job(*(bytes([n]) for n in range(2, 10)), shard_size=8)
+
+    class Picky(FakeEngine):
+        """Raises if there is a seven among the images."""
+
+        def submit(self, items: Sequence[Encoded], **options: Any) -> Future[list[Result]]:
+            if b"\x07" in items:
+                failed: Future[list[Result]] = Future()
+                failed.set_exception(RuntimeError("seven"))
+                return failed
+            return super().submit(items, **options)
+
+    # Given an image on which the runtime raises, if one process has tried it alone, I expect no verdict yet,
+    runner_of("one", FakeModels(Picky())).run("job", 0)
+    assert not list(backend.store.list("jobs/job/commit/"))
+
+    # nor if the same process would try it again: it asks to be started afresh.
+    left: list[str] = []
+    runner_of("one", FakeModels(Picky()), left=left.append).run("job", 0)
+    assert len(left) == 1 and not list(backend.store.list("jobs/job/commit/"))
+
+    # A second process makes it one error row, and the others have their labels.
+    runner_of("two", FakeModels(Picky())).run("job", 0)
+    found = rows(backend, "job", 0)
+    assert [row["error_code"] for row in found] == [None] * 5 + ["inference_failed"] + [None] * 2
+    assert "in 2 processes" in str(found[5]["error_message"]) and "RuntimeError: seven" in str(
+        found[5]["error_message"]
+    )
+
+
+def test_a_runtime_that_raises_for_a_known_good_image_blames_nothing(
+    backend: Backend, job: Jobs, runner_of: Runners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trouble, "pause", lambda _: 0.0)
+    job(b"\x02", b"!")
+
+    def raises() -> None:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    for name in ("one", "two", "three"):
+        runner_of(name, FakeModels(FakeEngine(raises)), fault_seconds=60.0).run("job", 0)
+    assert not list(backend.store.list("jobs/job/commit/"))
+
+    runner_of("four").run("job", 0)
+    assert [row["error_code"] for row in rows(backend, "job", 0)] == [None, "not_an_image"]
 
 
 def test_a_job_over_its_budget_fails_and_keeps_its_rows(backend: Backend, job: Jobs, runner_of: Runners) -> None:
