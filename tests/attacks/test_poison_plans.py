@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
 import os
 import re
 import signal
-import tarfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from contract.backend.objects import ObjectStore
 from contract.jobs.lifecycle import Backend, read_end, read_plan, reopen, submit
 from contract.jobs.sources import SourceName
 from contract.jobs.specs import Classify, Reconstruct, Source, Spec
 from contract.jobs.status import Status
 from contract.keys import JobKeys
 from contract.settings import Settings
+from tests.poisons import POISONS
 from tests.waiting import wait_until
 from worker.control import plan_child
 from worker.control.planners import Planners
@@ -81,135 +76,28 @@ def ended(backend: Backend, job: str, seconds: float = 60) -> Status:
     return end
 
 
-# What the sources hold
-
-
-def tar_of(*members: tuple[str, bytes], **changes: object) -> bytes:
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w") as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            for field, value in changes.items():
-                setattr(info, field, value)
-            tar.addfile(info, io.BytesIO(data))
-    return made.getvalue()
-
-
-def parquet_of(table: pa.Table) -> bytes:
-    made = io.BytesIO()
-    pq.write_table(table, made, compression="zstd")
-    return made.getvalue()
-
-
-def idx_bomb(store: ObjectStore) -> None:
-    store.put("bomb/train-images-idx3-ubyte.gz", gzip.compress(bytes((0, 0, 8, 3)) + b"\xff" * 12 + bytes(2**22)))
-    store.put("bomb/train-labels-idx1-ubyte.gz", gzip.compress(bytes((0, 0, 8, 1)) + b"\xff" * 4 + bytes(2**10)))
-
-
-LABELLED: dict[str, tuple[SourceName, str, Callable[[ObjectStore], None], str]] = {
-    "an IDX header that declares more than a gzip can hold": (
-        "idx",
-        "bomb/",
-        idx_bomb,
-        "declares 79,228,162,458,924,105,385,300,197,375 bytes",
-    ),
-    "a label file of 5 MB": (
-        "tars",
-        "bomb.tar",
-        lambda store: store.put("bomb.tar", tar_of(("a.png", b"x"), ("a.json", b" " * 5 * 2**20))),
-        "a.json in s3://.* has 5,242,880 bytes, more than the 1,048,576 of a file that holds a label",
-    ),
-    "a label file that is nested a hundred thousand times": (
-        "tars",
-        "bomb.tar",
-        lambda store: store.put("bomb.tar", tar_of(("a.png", b"x"), ("a.json", b"[" * 100_000))),
-        "a.json in s3://.* cannot be read as a label: it is nested too deeply",
-    ),
-    "a label file that is a list": (
-        "tars",
-        "bomb.tar",
-        lambda store: store.put("bomb.tar", tar_of(("a.png", b"x"), ("a.json", b"[1]"))),
-        "a.json in s3://.* cannot be read as a label: it is no JSON object",
-    ),
-    "two thousand files of one sample": (
-        "tars",
-        "bomb.tar",
-        lambda store: store.put("bomb.tar", tar_of(*((f"a.{n}.png", b"") for n in range(2000)))),
-        "The sample 'a' in s3://.* has more than 1,000 files",
-    ),
-}
-PLAIN: dict[str, tuple[SourceName, str, Callable[[ObjectStore], None], str]] = {
-    "a line of 4 MB": (
-        "manifest",
-        "bomb.jsonl",
-        lambda store: store.put("bomb.jsonl", b'{"uri": "s3://b/k"}\n{"uri": "' + b"x" * 4 * 2**20),
-        r"Line 2 of s3://.*bomb.jsonl has more than 1,048,576 bytes",
-    ),
-    "an address of 100 kB": (
-        "manifest",
-        "bomb.jsonl",
-        lambda store: store.put("bomb.jsonl", json.dumps({"uri": "s3://b/" + "x" * 100_000}).encode()),
-        "has 100,007 characters, more than the 8,192 of an address",
-    ),
-    "brackets without an end": (
-        "manifest",
-        "bomb.jsonl",
-        lambda store: store.put("bomb.jsonl", b"[" * 900_000),
-        "cannot be read as a manifest: it is nested too deeply",
-    ),
-    "a quote that is never closed": (
-        "manifest",
-        "bomb.csv",
-        lambda store: store.put("bomb.csv", b'uri\n"\n' + b'","\n' * 500_000),
-        "a row has more than 1,048,576 characters; a quote may be missing",
-    ),
-    "a tar without an image": (
-        "tars",
-        "bomb.tar",
-        lambda store: store.put("bomb.tar", tar_of(("readme.txt", b"x"))),
-        r"holds no images \(other files: 1\)",
-    ),
-    "Parquet that is none": (
-        "manifest",
-        "bomb.parquet",
-        lambda store: store.put("bomb.parquet", b"PAR1" + bytes(100) + b"PAR1"),
-        "cannot be read as a manifest",
-    ),
-}
-
-
-@pytest.mark.parametrize("poison", [*PLAIN, *LABELLED])
-def test_a_poisonous_source_ends_its_job_with_a_reason(backend: Backend, settings: Settings, poison: str) -> None:
-    kind, name, put, said = (PLAIN | LABELLED)[poison]
-    put(backend.store)
-    (begin if poison in PLAIN else begin_labelled)(backend, "job", kind, name)
+@pytest.mark.parametrize("name", POISONS)
+def test_a_poisonous_source_ends_its_job_with_a_reason(backend: Backend, settings: Settings, name: str) -> None:
+    poison = POISONS[name]
+    poison.put(backend.store, poison.name, 4)
+    (begin_labelled if poison.labelled else begin)(backend, "job", poison.kind, poison.name)
     with planners(backend, settings) as running:
         running.plan("job")
-        end = ended(backend, "job")
-    assert end.state == "failed"
-    assert end.reason is not None
-    assert re.search(said, end.reason), end.reason
-
-
-def test_a_negative_size_is_one_bad_row(backend: Backend, settings: Settings) -> None:
-    bad = tarfile.TarInfo("bad.png")
-    bad.size = -1024
-    backend.store.put("bomb.tar", tar_of(("good.png", b"x"))[:1024] + bad.tobuf(tarfile.GNU_FORMAT) + bytes(10240))
-    begin(backend, "job", "tars", "bomb.tar")
-    with planners(backend, settings) as running:
-        running.plan("job")
-        wait_until(lambda: read_plan(backend.store, "job") is not None, 60, "the plan")
-    plan = read_plan(backend.store, "job")
-    assert plan is not None
-    assert (plan.shards, plan.items) == (1, 2)
+        if poison.says:
+            end = ended(backend, "job")
+            assert end.state == "failed"
+            assert re.search(poison.says, end.reason or ""), end.reason
+        else:
+            wait_until(lambda: read_plan(backend.store, "job") is not None, 60, "the plan")
+            plan = read_plan(backend.store, "job")
+            assert plan is not None and 0 < plan.items < 10
 
 
 def test_what_takes_too_much_memory_ends_after_three_attempts(backend: Backend, settings: Settings) -> None:
     # Given a manifest of 30 kB with a thousand rows that share one address of 1 MB, a gigabyte of rows,
-    row = pa.array(["s3://b/" + "x" * 2**20] * 1000).dictionary_encode()
-    backend.store.put("bomb.parquet", parquet_of(pa.table({"uri": row})))
-    begin(backend, "job", "manifest", "bomb.parquet")
+    poison = POISONS["a gigabyte of rows in 30 kB"]
+    poison.put(backend.store, poison.name, 0)
+    begin(backend, "job", poison.kind, poison.name)
 
     # if it is planned, I expect a reason that names what, where and what to do.
     with planners(backend, settings) as running:
@@ -217,8 +105,8 @@ def test_what_takes_too_much_memory_ends_after_three_attempts(backend: Backend, 
         end = ended(backend, "job")
     assert end.state == "failed"
     assert end.reason == (
-        f"s3://{backend.store.bucket}/bomb.parquet could not be planned in 3 attempts: the planner, reading "
-        "bomb.parquet, took more than 128 MB of memory; correct that object, or raise IMAGEMILL_PLAN_MEMORY_MB."
+        f"s3://{backend.store.bucket}/rows.parquet could not be planned in 3 attempts: the planner, reading "
+        "rows.parquet, took more than 128 MB of memory; correct that object, or raise IMAGEMILL_PLAN_MEMORY_MB."
     )
 
 
