@@ -37,8 +37,15 @@ class Settings(BaseSettings):
     s3_endpoint: str = Field(
         "", description="`host:port` or URL of the object store, `https://` for TLS; empty: the embedded one."
     )
-    s3_access_key: str = Field("", repr=False, description="Access key of the object store.")
+    s3_access_key: str = Field(
+        "",
+        repr=False,
+        description="Access key of the object store; empty: the credentials of the machine, by the AWS chain.",
+    )
     s3_secret_key: SecretStr = Field(SecretStr(""), description="Secret key of the object store.")
+    s3_session_token: SecretStr = Field(
+        SecretStr(""), description="Session token of temporary credentials, beside access key and secret key."
+    )
     s3_region: str = Field("us-east-1", description="Region that requests are signed for.")
     ca_file: Path | None = Field(
         None,

@@ -22,6 +22,7 @@ import urllib3
 from minio import Minio
 from minio.error import InvalidResponseError, S3Error, ServerError
 
+from contract.backend.credentials import credentials_of
 from contract.backend.wire import store_address, tls_context, why_not_secure
 from contract.errors import (
     CredentialsRefused,
@@ -101,8 +102,7 @@ class ObjectStore:
         try:
             self._minio = Minio(
                 address.netloc,
-                access_key=settings.s3_access_key or None,
-                secret_key=settings.s3_secret_key.get_secret_value() or None,
+                credentials=credentials_of(settings),
                 secure=address.secure,
                 region=settings.s3_region,
                 http_client=self._http,
