@@ -72,12 +72,21 @@ class Mill:
         clocks: int = 1,
         controllers: int = 1,
         native_bf16: Sequence[str] = (),
+        s3_options: Sequence[str] = (),
+        identities: Mapping[str, tuple[str, str]] = MappingProxyType({}),
         **settings: Any,
     ) -> None:
-        """`native_bf16` is on or off for each worker; else it is what this machine has."""
+        """`native_bf16` is on or off for each worker; else it is what this machine has. `identities` are the keys of
+        the store for `producer`, `controller` and `worker`, in place of the administrator's; `s3_options` are those of
+        the server that knows them."""
         servers, self.settings = make_servers(data, **{**TIMES, **settings})
         threads = {"IMAGEMILL_THREADS": str(settings.get("threads", 1))}
         self.environment = {**os.environ, **variables(self.settings), **threads}
+        servers = [replace(one, command=[*one.command, *s3_options]) if one.name == "s3" else one for one in servers]
+        keys = {
+            role: {"IMAGEMILL_S3_ACCESS_KEY": access, "IMAGEMILL_S3_SECRET_KEY": secret}
+            for role, (access, secret) in identities.items()
+        }
         program = [sys.executable, "-m", "celery", "-A", app]
         quiet = ["--without-gossip", "--without-mingle", "--loglevel", "INFO"]
         controller = [
@@ -93,23 +102,30 @@ class Mill:
         self.clocks = ["clock", *(f"clock-{n}" for n in range(1, clocks))]
         services = [
             *servers,
-            *(self._service(name, [*controller, "-n", f"{name}@%h"]) for name in self.controllers),
             *(
-                self._service(name, [*program, "beat", "-s", str(data / name), "--pidfile=", "--loglevel", "INFO"])
+                self._service(name, [*controller, "-n", f"{name}@%h"], keys.get("controller", {}))
+                for name in self.controllers
+            ),
+            *(
+                self._service(
+                    name,
+                    [*program, "beat", "-s", str(data / name), "--pidfile=", "--loglevel", "INFO"],
+                    keys.get("controller", {}),
+                )
                 for name in self.clocks
             ),
             *(
                 self._service(
                     f"worker-{n}",
                     [*program, "worker", "-Q", ",".join(WORKER_QUEUES), "-n", f"worker-{n}@%h", *quiet],
-                    {"IMAGEMILL_NATIVE_BF16": native_bf16[n]} if native_bf16 else {},
+                    {**keys.get("worker", {}), **({"IMAGEMILL_NATIVE_BF16": native_bf16[n]} if native_bf16 else {})},
                 )
                 for n in range(workers)
             ),
         ]
         self.workers = [f"worker-{n}" for n in range(workers)]
         self.supervisor = Supervisor(services, data / "logs")
-        self.client = Client(self.settings)
+        self.client = Client(identified(self.settings, *identities["producer"]) if identities else self.settings)
 
     def _service(self, name: str, command: list[str], told: Mapping[str, str] = MappingProxyType({})) -> Service:
         return Service(name=name, command=command, env={**self.environment, **told}, cwd=ROOT, stop_seconds=20)
@@ -118,7 +134,8 @@ class Mill:
     def running(self) -> Iterator[Mill]:
         with self.supervisor, closing(self.client):
             self.supervisor.start("redis", "s3")
-            self.client.backend.store.ensure_bucket()
+            with closing(ObjectStore(self.settings)) as store:
+                store.ensure_bucket()
             self.supervisor.start(*self.controllers, *self.clocks, *self.workers)
             wait_until(self.ready, 60, "all workers to be ready")
             yield self
@@ -156,6 +173,11 @@ class Mill:
 
     def log(self, name: str) -> str:
         return self.supervisor.log_file(name).read_text()
+
+
+def identified(settings: Settings, access_key: str, secret_key: str) -> Settings:
+    """The same servers, by another identity of the store."""
+    return settings.model_copy(update={"s3_access_key": access_key, "s3_secret_key": SecretStr(secret_key)})
 
 
 def variables(settings: Settings) -> dict[str, str]:

@@ -1,0 +1,174 @@
+"""What each role writes, by the keys of `contract.keys`; `document` makes an IAM policy of it.
+
+Every role may list the bucket and read what its work needs. Prefixes of jobs hold a `*` for the id, because one policy
+serves all jobs: roles are kept apart, producers are not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contract import keys
+from contract.data.items import parse_s3
+from contract.jobs.ends import DERIVED
+from contract.models.owners import BUILT_IN
+
+FOLDER = Path(__file__).parent
+BUCKET = "imagemill"
+ANY = "*"
+
+_JOB = keys.JobKeys(ANY)
+_OUT = f"{_JOB.root}out/"
+_DERIVED = [f"{_OUT}{name}" for name in (*DERIVED, "_SUCCESS")]
+"""Whoever ends or reopens a job writes these."""
+_ENDS = (_JOB.end, f"{_JOB.run_prefix}{ANY}", _JOB.success, _JOB.active, *_DERIVED)
+
+
+@dataclass(frozen=True)
+class Role:
+    """Patterns of keys, with `*` for any text, as IAM has them."""
+
+    name: str
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    deletes: tuple[str, ...]
+    never: tuple[str, ...] = ()
+    """Patterns that it may neither write nor delete, whatever else it may."""
+
+
+ROLES = {
+    role.name: role
+    for role in (
+        Role(
+            name="producer",
+            reads=(ANY,),
+            writes=(
+                _JOB.spec,
+                f"{_JOB.input_prefix}{ANY}",
+                f"{_JOB.plan_prefix}{ANY}",  # of a local folder, which it packs
+                *_ENDS,
+                f"{keys.MODELS}{ANY}",
+                f"{keys.SCHEDULES}{ANY}",
+                keys.probe(ANY),
+            ),
+            deletes=(
+                _JOB.success,
+                _JOB.active,
+                _JOB.report,
+                *_DERIVED,
+                f"{keys.MODELS}{ANY}",
+                f"{keys.SCHEDULES}{ANY}",
+                keys.probe(ANY),
+            ),
+            never=tuple(f"{keys.MODELS}{name}/{ANY}" for name in BUILT_IN),
+        ),
+        Role(
+            name="controller",
+            reads=(ANY,),
+            writes=(
+                _JOB.spec,  # of a schedule's jobs
+                f"{_JOB.plan_prefix}{ANY}",
+                _JOB.planning,
+                f"{_OUT}{ANY}",
+                *_ENDS,
+                f"{keys.schedule_ticks(ANY)}{ANY}",
+            ),
+            deletes=(
+                f"{_JOB.commit_prefix}{ANY}",
+                f"{_OUT}{ANY}",
+                _JOB.success,
+                _JOB.active,
+                f"{keys.schedule_ticks(ANY)}{ANY}",
+            ),
+        ),
+        Role(
+            name="worker",
+            reads=(f"{keys.JOBS}{ANY}", f"{keys.ACTIVE}{ANY}", f"{keys.MODELS}{ANY}"),
+            writes=(
+                _JOB.numerics,
+                f"{_JOB.plan_prefix}{ANY}",  # halves of a shard, and plans that only a worker can make
+                f"{_JOB.commit_prefix}{ANY}",
+                f"{_JOB.candidate_prefix}{ANY}",
+                f"{_JOB.selected_prefix}{ANY}",
+                f"{_JOB.training_prefix}{ANY}",
+                f"{_OUT}{ANY}",
+                *_ENDS,
+                f"{keys.MODELS}{ANY}",
+            ),
+            deletes=(
+                f"{_JOB.candidate_prefix}{ANY}",
+                f"{_JOB.training_prefix}{ANY}",
+                f"{_OUT}{ANY}",
+                _JOB.success,
+                _JOB.active,
+                f"{keys.MODELS}{ANY}",
+            ),
+        ),
+    )
+}
+
+
+def document(
+    role: str, *, bucket: str = BUCKET, sources: Sequence[str] = (), results: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the IAM policy of a role.
+
+    `sources` are further buckets to read images from, `results` the `s3://` prefixes that jobs may write to.
+    """
+    found = ROLES[role]
+    places = [parse_s3(address.rstrip("/")) for address in results]
+    below = [f"{there}/{prefix}/{ANY}" if prefix else f"{there}/{ANY}" for there, prefix in places]
+    listed = [bucket, *sources, *dict.fromkeys(there for there, _ in places)]
+    statements: list[dict[str, Any]] = [
+        {
+            "Sid": "List",
+            "Effect": "Allow",
+            "Action": ["s3:ListBucket", "s3:GetBucketLocation"],
+            "Resource": [_arn(name) for name in listed],
+        },
+        {
+            "Sid": "Read",
+            "Effect": "Allow",
+            "Action": ["s3:GetObject"],
+            "Resource": [
+                *(_arn(f"{bucket}/{key}") for key in found.reads),
+                *(_arn(f"{name}/{ANY}") for name in sources),
+                *map(_arn, below),
+            ],
+        },
+        {
+            "Sid": "Write",
+            "Effect": "Allow",
+            "Action": ["s3:PutObject", "s3:AbortMultipartUpload"],
+            "Resource": [*(_arn(f"{bucket}/{key}") for key in found.writes), *map(_arn, below)],
+        },
+        {
+            "Sid": "Delete",
+            "Effect": "Allow",
+            "Action": ["s3:DeleteObject"],
+            "Resource": [*(_arn(f"{bucket}/{key}") for key in found.deletes), *map(_arn, below)],
+        },
+    ]
+    if found.never:
+        statements.append(
+            {
+                "Sid": "Reserved",
+                "Effect": "Deny",
+                "Action": ["s3:PutObject", "s3:DeleteObject"],
+                "Resource": [_arn(f"{bucket}/{key}") for key in found.never],
+            }
+        )
+    return {"Version": "2012-10-17", "Statement": statements}
+
+
+def to_json(policy: dict[str, Any]) -> str:
+    """Return a policy as the files beside this module hold it."""
+    return json.dumps(policy, indent=2) + "\n"
+
+
+def _arn(resource: str) -> str:
+    return f"arn:aws:s3:::{resource}"
