@@ -48,6 +48,7 @@ from contract.errors import (
 from contract.models.registry import Preprocess
 from worker.engine.budget import Reservation, budget
 from worker.engine.images import cost
+from worker.engine.images.quiet import silence_libtiff
 from worker.engine.images.shrink import shrunk
 
 T = TypeVar("T")
@@ -75,6 +76,7 @@ _UPRIGHT = {
 # Pillow warns about odd metadata in files that it reads well; on a worker that is one line of noise per photo.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+silence_libtiff()
 
 
 @dataclass(frozen=True, slots=True)
