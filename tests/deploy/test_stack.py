@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
-from contract.errors import InvalidInput, InvalidSettings, ServiceUnavailable
+from contract.errors import CredentialsRefused, InvalidInput, InvalidSettings, ServiceUnavailable
 from contract.secret_url import SecretUrl
 from contract.settings import load, stack_file
 from deploy import cli
@@ -130,7 +130,7 @@ def test_servers_refuse_whoever_has_no_credentials(stack: Stack) -> None:
     stranger = settings.model_copy(update=update)
     with pytest.raises(InvalidSettings):
         Ledger(stranger, patience=0.0).info()
-    with pytest.raises(InvalidSettings):
+    with pytest.raises(CredentialsRefused):
         ObjectStore(stranger, patience=0.0).get("word")
 
 
