@@ -191,12 +191,21 @@ def load(**overrides: Any) -> Settings:
             found = {k: v for k, v in stack.items() if k in _ADDRESSES and k not in settings.model_fields_set}
             settings = Settings(**{**found, **overrides})
         _check_authorities(settings)
+        _check_fetches(settings)
     except ValidationError as error:
         bad = "; ".join(f"IMAGEMILL_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         raise InvalidSettings(f"Settings cannot be read ({bad}); correct the variable and try again.") from error
     except json.JSONDecodeError as error:
         raise InvalidSettings(f"{path} is damaged ({error}); run `imagemill down`, then `imagemill up`.") from error
     return settings
+
+
+def _check_fetches(settings: Settings) -> None:
+    """Refuse hosts and ports that open nothing, before this machine takes a job that needs them."""
+    if settings.fetch_allow or settings.fetch_ports:
+        from contract.web.addresses import AddressPolicy  # it needs this module
+
+        AddressPolicy.of(settings)
 
 
 def _check_authorities(settings: Settings) -> None:

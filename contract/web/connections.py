@@ -7,9 +7,9 @@ connects to an address that `AddressPolicy.resolve` returned, and the name is no
 from __future__ import annotations
 
 import socket
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, cast
 
@@ -23,16 +23,48 @@ from contract.web.deadlines import Line, current
 _HOSTS = 64
 """Hosts to which idle connections are kept."""
 _CONNECT_SECONDS = 5.0
-_LOOKUPS = ThreadPoolExecutor(32, thread_name_prefix="resolve")
-"""A resolver cannot be interrupted; on threads of their own, slow name servers hold up no fetch past its deadline."""
+_LOOKUPS = 256
+"""Names that are looked up at once: twice the lanes of a worker, since a lookup that nobody waits for goes on."""
+
+
+class _Lookups:
+    """Looks names up on threads of their own, because a resolver cannot be interrupted.
+
+    Whoever asks for a name that is being looked up waits for the same answer: a name server that never answers holds
+    one thread, however often its name is tried again.
+    """
+
+    def __init__(self, policy: AddressPolicy) -> None:
+        self._policy = policy
+        self._pool = ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="resolve")
+        self._lock = threading.Lock()
+        self._under_way: dict[tuple[str, int], Future[list[Address]]] = {}
+
+    def find(self, host: str, port: int, seconds: float) -> list[Address]:
+        """Return the addresses of a host, which passed the policy; raises what it raises, and TimeoutError."""
+        wanted = host, port
+        with self._lock:
+            lookup = self._under_way.get(wanted)
+            if lookup is None:
+                lookup = self._under_way[wanted] = self._pool.submit(self._policy.resolve, host, port)
+                fresh = True
+            else:
+                fresh = False
+        if fresh:  # outside of the lock, which the callback takes, at once if the answer is there
+            lookup.add_done_callback(lambda _: self._forget(wanted))
+        return lookup.result(seconds)
+
+    def _forget(self, wanted: tuple[str, int]) -> None:
+        with self._lock:
+            self._under_way.pop(wanted, None)
 
 
 class _Checked(HTTPConnection):
     """A connection to a host whose addresses passed the policy."""
 
-    def __init__(self, *args: Any, policy: AddressPolicy, **options: Any) -> None:
+    def __init__(self, *args: Any, lookups: _Lookups, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._policy = policy
+        self._lookups = lookups
         self._line: Line | None = None
 
     def _new_conn(self) -> socket.socket:
@@ -61,11 +93,9 @@ class _Checked(HTTPConnection):
         raise NewConnectionError(self, f"Failed to establish a new connection: {problem}") from problem
 
     def _addresses(self, until: float) -> list[Address]:
-        lookup = _LOOKUPS.submit(self._policy.resolve, self._dns_host, int(self.port))
         try:
-            return lookup.result(max(0.0, until - time.monotonic()))
-        except FutureTimeout as error:
-            lookup.cancel()
+            return self._lookups.find(self._dns_host, int(self.port), max(0.0, until - time.monotonic()))
+        except TimeoutError as error:
             raise ConnectTimeoutError(self, f"The lookup of {self.host} timed out.") from error
         except OSError as error:
             raise NewConnectionError(self, f"The lookup of {self.host} failed: {error}") from error
@@ -101,8 +131,9 @@ def checked_connections(policy: AddressPolicy, *, each_host: int) -> urllib3.Poo
     Proxies of the environment are not used: behind a proxy nobody can tell what an address leads to.
     """
     manager = urllib3.PoolManager(num_pools=_HOSTS, maxsize=each_host, cert_reqs="CERT_REQUIRED")
+    lookups = _Lookups(policy)
     manager.pool_classes_by_scheme = cast(
-        "Any", {"http": partial(_Pool, policy=policy), "https": partial(_TlsPool, policy=policy)}
+        "Any", {"http": partial(_Pool, lookups=lookups), "https": partial(_TlsPool, lookups=lookups)}
     )
     return manager
 

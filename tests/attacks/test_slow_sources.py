@@ -13,7 +13,8 @@ import pytest
 
 from contract.backend.objects import ObjectStore
 from contract.data.items import Item
-from contract.errors import FetchFailed, ImageError, TooManyBytes
+from contract.errors import FetchFailed, ImageError, InvalidSettings, TooManyBytes
+from contract.settings import load
 from contract.web.addresses import AddressPolicy
 from contract.web.client import WebClient
 from tests.sites import LOOPBACK, drip, send, site
@@ -186,10 +187,10 @@ def test_drips_hold_up_neither_their_host_nor_another(store: ObjectStore, gone: 
         waited = 0
         with closing(fetcher.read_any(items)) as arrivals:
             for arrived in arrivals:
-                if arrived is not None:
+                if not isinstance(arrived, str):
                     came.add(arrived[0])
                     assert arrived[1] in (b"image", b"object")
-                waited += arrived is None
+                waited += arrived == "web"
                 if len(came) == 21 and waited:
                     break
         gone.set()
@@ -217,7 +218,7 @@ def test_every_item_comes_once_and_in_order_where_order_is_asked_for(store: Obje
             """Read in any order, give the memory back, and sort."""
             came = []
             for one in fetcher.read_any(items):
-                if one is not None:
+                if not isinstance(one, str):
                     place, encoded, memory = one
                     came.append((place, value(encoded)))
                     memory.release()
@@ -244,3 +245,34 @@ def test_one_host_cannot_hold_all_lanes(gone: threading.Event) -> None:
     for flight in held:
         flight.future.result(20)
     lanes.close()
+
+
+def test_a_name_that_is_never_answered_holds_one_thread(gone: threading.Event) -> None:
+    # Given a name server that never answers for one host, and answers for others,
+    asked: list[str] = []
+
+    def resolve(host: str, port: int) -> list[str]:
+        asked.append(host)
+        if host == "silent.test":
+            gone.wait(60)
+        return [LOOPBACK]
+
+    policy = AddressPolicy("*.test", "1-65535", resolve)
+    with site(lambda request: send(request, 200, b"image")) as port, closing(WebClient(policy, seconds=1)) as client:
+        # if many images of that host are wanted at once,
+        threads = [
+            threading.Thread(target=too_late, args=(client, f"http://silent.test:{port}/{n}")) for n in range(20)
+        ]
+        for thread in threads:
+            thread.start()
+        # I expect that another host is reached, and that the silent one was asked for once.
+        assert client.read(f"http://other.test:{port}/a", MEBIBYTE) == b"image"
+        for thread in threads:
+            thread.join()
+    assert asked.count("silent.test") == 1
+
+
+def test_a_setting_that_opens_nothing_is_found_when_a_worker_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGEMILL_FETCH_ALLOW", "http://images.corp")
+    with pytest.raises(InvalidSettings, match="IMAGEMILL_FETCH_ALLOW"):
+        load()

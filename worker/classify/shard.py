@@ -254,12 +254,12 @@ class ClassifyWork(ShardWork[Classify]):
             fetched = stack.enter_context(closing(self.fetcher.read_any(items, reach)))
             stack.callback(lambda: release_all(memory))  # of what was not submitted
             for arrived in fetched:
-                if arrived is None:  # for memory or the web: nothing else may wait with it
+                if isinstance(arrived, str):  # for memory or the web: nothing else may wait with it
                     lease.check()
                     submit()
                     while under_way:
                         yield from first()
-                    lease.waits()
+                    lease.waits(gives_way=arrived == "web")
                     continue
                 places.append(arrived[0])
                 batch.append(arrived[1])

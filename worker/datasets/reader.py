@@ -165,7 +165,7 @@ class DatasetReader:
         made: dict[int, Future[_Pixels]] = {}
         with closing(self.fetcher.read_any(chunk, reach)) as fetched:
             for arrived in fetched:
-                if arrived is None:
+                if isinstance(arrived, str):
                     waits()
                     continue
                 made[arrived[0]] = pool.submit(_then_release, how, chunk[arrived[0]], *arrived[1:])

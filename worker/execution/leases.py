@@ -58,10 +58,13 @@ class Lease:
         self.progress_at = time.monotonic()
         self.waiting = False
 
-    def waits(self) -> None:
-        """Mark that the shard only waits for the web, which has deadlines of its own: that is no standstill."""
+    def waits(self, *, gives_way: bool) -> None:
+        """Mark that the shard waits for what has a deadline of its own, which is no standstill.
+
+        It `gives_way` to another shard if that would not wait for the same: for the web, not for memory.
+        """
         self.progress_at = time.monotonic()
-        self.waiting = True
+        self.waiting = gives_way
 
     def check(self) -> None:
         """Raises JobStopped, LeaseLost or WorkerLeaving."""

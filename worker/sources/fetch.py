@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from contract.backend.objects import ObjectStore
 from contract.data.image_bytes import ImageBytes
@@ -49,6 +49,7 @@ _OTHERS_DECODE = 120.0
 """Seconds for which waiting for memory is no standstill though none changes hands: one image may take so long."""
 
 Fetched: TypeAlias = tuple[int, Encoded, Reservation]
+Waits: TypeAlias = Literal["web", "memory"]
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,12 @@ class Fetcher:
                 yield item, self._sequence(item, _remembering(files, parts))
                 release_all(parts)
 
-    def read_any(self, items: Sequence[Item], reach: Reach | None = None) -> Generator[Fetched | None, None, None]:
+    def read_any(self, items: Sequence[Item], reach: Reach | None = None) -> Generator[Fetched | Waits, None, None]:
         """Yield each item's place, bytes or error, and memory as they come: a slow one holds up no other.
 
-        Whoever takes one must release its memory. Yield None when memory has run out, so that what was taken must be
-        decoded first, and about once a second while nothing comes but others decode, or the web is at work within its
-        deadlines. Raises StoreUnavailable if the store does not answer.
+        Whoever takes one must release its memory. Yield "memory" when that has run out, so that what was taken must be
+        decoded first, and about once a second while others decode; yield "web" as often while nothing comes but the web
+        is at work, within its deadlines. Raises StoreUnavailable if the store does not answer.
         """
         wanted = [self._files(item) for item in items]
         owners = [place for place, files in enumerate(wanted) for _ in files]
@@ -130,9 +131,10 @@ class Fetcher:
             while not reading.done:
                 arrived = reading.next()
                 if arrived is None:
-                    web = reading.only_web and self._lanes.idle_for < self._web.seconds + _GRACE
-                    if web or (reading.waits and time.monotonic() - self._memory.moved < _OTHERS_DECODE):
-                        yield None
+                    if reading.only_web and self._lanes.idle_for < self._web.seconds + _GRACE:
+                        yield "web"
+                    elif reading.waits and time.monotonic() - self._memory.moved < _OTHERS_DECODE:
+                        yield "memory"
                     continue
                 for number, memory in enumerate(arrived.memory):
                     place = owners[arrived.first + number]
