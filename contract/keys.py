@@ -34,6 +34,7 @@ SCHEDULES = "schedules/"
 
 _TICK = re.compile(r"/ticks/(\d{8}t\d{4})\.json$")
 _RUN = re.compile(r"/runs/(\d+)-(start|end)\.json$")
+_CONTENT = re.compile(r"-[0-9a-f]{16}\.[a-z]+$")
 _SHARD = re.compile(r"shard-(\d+)(?:-r(\d+))?\.[a-z]+$")
 
 
@@ -83,12 +84,8 @@ class JobKeys:
 
     @property
     def candidate_prefix(self) -> str:
-        """Candidates of a synthesis; deleted once it has succeeded."""
+        """Candidates of a synthesis, an index and a tar a shard; deleted once it has succeeded."""
         return f"{self.root}candidates/"
-
-    def candidates(self, shard: int) -> str:
-        """Index of a shard's candidates; a tar of the same stem holds those that pass the gate."""
-        return f"{self.candidate_prefix}{shard_stem(shard)}.parquet"
 
     @property
     def reference(self) -> str:
@@ -127,6 +124,19 @@ class JobKeys:
     def selected(self, shard: int) -> str:
         """The commit of what a synthesis selected from a shard of candidates: counts, address and hash of its index."""
         return f"{self.selected_prefix}{shard_stem(shard)}.json"
+
+    @property
+    def attempt_prefix(self) -> str:
+        """What an attempt at an evaluation made; the finalizer copies what the commit names to the output prefix."""
+        return f"{self.root}attempts/"
+
+    @property
+    def lost_prefix(self) -> str:
+        return f"{self.root}lost/"
+
+    def lost(self, shard: int, retry: int = 0) -> str:
+        """A commit whose outputs were missing at the end, so that the shard ran once more."""
+        return f"{self.lost_prefix}{shard_stem(shard, retry)}.json"
 
     @property
     def report(self) -> str:
@@ -192,9 +202,11 @@ class JobKeys:
 
 
 OUTPUTS = {
-    "shard-000042.parquet": "Rows of a shard: labels, or the index of generated images.",
+    "shard-000042.parquet": "Rows of a shard: labels.",
     "shard-000042-r1.parquet": "Rows of a shard after the first `retry`, in place of the earlier ones.",
-    "shard-000042.tar": "Generated images of a shard, each with a `.json`.",
+    "shard-000042-DIGEST.parquet": "Index of a shard of generated images. Its commit names it; the digest is that of "
+    "the content, so no attempt overwrites another's bytes.",
+    "shard-000042-DIGEST.tar": "The images of that index, each with a `.json`.",
     "labels.csv": "Number of images per label.",
     "summary.json": "Counts, model, source and times.",
     "evaluation.json": "Figures of an evaluation.",
@@ -208,6 +220,19 @@ OUTPUTS = {
 def shard_stem(shard: int, retry: int = 0) -> str:
     """`shard-000042`, or `shard-000042-r1` for its rows after the first retry."""
     return f"shard-{shard:06d}" + (f"-r{retry}" if retry else "")
+
+
+def content_name(stem: str, digest: str, suffix: str) -> str:
+    """Name an object by its content, so that attempts that differ never write over each other.
+
+    `digest` is a SHA-256 in hex, of which 64 bits are kept: only attempts at one shard share a stem.
+    """
+    return f"{stem}-{digest[:16]}{suffix}"
+
+
+def named_by_content(key: str) -> bool:
+    """Return whether `content_name` made the name of this object."""
+    return _CONTENT.search(key) is not None
 
 
 def parse_shard(key: str) -> tuple[int, int] | None:
@@ -236,7 +261,8 @@ def model_record(name: str, version: int) -> str:
 
 
 def model_file(name: str, version: int, file: str) -> str:
-    """A file of a model: weights (`weights.safetensors`, or `weights.pt2` if pushed), curves, card, figures."""
+    """A file of a model: weights (`weights.safetensors`, or `weights.pt2` if pushed), curves, card, figures. The names
+    of those that a training publishes hold a digest of their content."""
     return f"{MODELS}{name}/{version}/{file}"
 
 

@@ -125,6 +125,9 @@ class DictStore:
     def exists(self, key: str, **_: Any) -> bool:
         return key in self._objects
 
+    def size(self, key: str, **_: Any) -> int:
+        return len(self.get(key))
+
     def bucket_exists(self, _: str) -> bool:
         return True
 

@@ -93,7 +93,9 @@ class Store:
                 return 200, {}, b"<LocationConstraint></LocationConstraint>"
             return 200, {}, b""
         if method in ("GET", "HEAD"):
-            data = self.read(key)
+            rows = f"{KEYS.commit_prefix}{shard_stem(*found)}.json" if (found := parse_shard(key)) else ""
+            # Of rows it holds that they are there.
+            data = self.read(key) or (b"rows" if key.endswith(".parquet") and rows and self.read(rows) else None)
             if data is None:
                 return 404, {}, b"<Error><Code>NoSuchKey</Code><Message>no</Message></Error>"
             stamp = {"ETag": '"0"', "Last-Modified": "Thu, 26 Nov 2026 02:00:00 GMT"}

@@ -123,8 +123,9 @@ def fabricate_candidates(store: ObjectStore, spec: Synthesize) -> None:
     keys = JobKeys(spec.id)
     for shard in range(2):
         selected = ShardCommit.model_validate_json(store.get(keys.selected(shard)))
-        output = f"s3://{store.bucket}/{keys.candidates(shard)}"
-        store.put(keys.candidates(shard), b"with features")
+        index = f"{keys.candidate_prefix}{shard_stem(shard)}.parquet"
+        output = f"s3://{store.bucket}/{index}"
+        store.put(index, b"with features")
         store.put(keys.commit(shard), selected.model_copy(update={"output": output}).to_json())
         store.delete(keys.selected(shard))
 

@@ -1,13 +1,15 @@
 """Generated images as rows and files: the columns of their index, the names of their members, and how to read both.
 
-A shard of images is two objects of one stem: `shard-000000.tar`, a WebDataset with `<key>.png` and `<key>.json` for
-each image, and `shard-000000.parquet`, its index, with a row for each candidate, rejected ones too.
+A shard of images is two objects of one stem: `shard-000000-DIGEST.tar`, a WebDataset with `<key>.png` and `<key>.json`
+for each image, and `shard-000000-DIGEST.parquet`, its index, with a row for each candidate, rejected ones too. The
+digest is that of their content, and the commit names them; older versions wrote `shard-000000.tar`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +20,7 @@ from contract.errors import ObjectDamaged
 from contract.jobs.commits import in_parallel, iter_commits
 from contract.jobs.results import committed
 from contract.jobs.specs import ImagesSpec
-from contract.jobs.status import ShardCommit
+from contract.jobs.status import Output, ShardCommit
 from contract.keys import JobKeys, parse_shard
 from contract.records import ImageFormat
 
@@ -98,9 +100,19 @@ def sample_key(label: int, index: int) -> str:
     return f"{label:05d}-{index:09d}"
 
 
+INDEX = ".parquet"
+"""Suffix of an index; its tar has the same stem."""
+
+
+def named(outputs: Sequence[Output]) -> dict[str, Any]:
+    """Return the fields of a commit that name the outputs of a shard, its index among them."""
+    index = next(output for output in outputs if output.address.endswith(INDEX))
+    return {"output": index.address, "sha256": index.sha256, "outputs": tuple(outputs)}
+
+
 def tar_of(output: str) -> str:
     """Return the address of the tar that belongs to an index."""
-    return output.removesuffix(".parquet") + ".tar"
+    return output.removesuffix(INDEX) + ".tar"
 
 
 def shards(store: ObjectStore, spec: ImagesSpec) -> Iterator[tuple[ShardCommit, pa.Table]]:
@@ -110,7 +122,7 @@ def shards(store: ObjectStore, spec: ImagesSpec) -> Iterator[tuple[ShardCommit, 
     outcome. Raises ObjectDamaged if an index is not what was committed.
     """
     # An index of 4,096 images takes two megabytes as a table.
-    yield from in_parallel(lambda commit: (commit, _index(store, commit)), _outcome(store, spec), threads=8)
+    yield from in_parallel(lambda commit: (commit, _index(store, commit)), outcome(store, spec), threads=8)
 
 
 def _index(store: ObjectStore, commit: ShardCommit) -> pa.Table:
@@ -120,7 +132,8 @@ def _index(store: ObjectStore, commit: ShardCommit) -> pa.Table:
     return index
 
 
-def _outcome(store: ObjectStore, spec: ImagesSpec) -> Iterator[ShardCommit]:
+def outcome(store: ObjectStore, spec: ImagesSpec) -> Iterator[ShardCommit]:
+    """Yield the commits that `shards` follows."""
     keys = JobKeys(spec.id)
     selected = sorted(found[0] for entry in store.list(keys.selected_prefix) if (found := parse_shard(entry.key)))
     if selected:

@@ -33,6 +33,15 @@ class Plan(Record):
     skipped: int = Field(0, description="Files skipped because their names are not those of images.")
 
 
+class Output(Record):
+    """An object that a shard wrote, as its commit names it."""
+
+    address: str = Field(description="s3:// address, which holds a digest of the content where attempts may differ.")
+    size: int = Field(description="Bytes.")
+    sha256: Sha256
+    public: str | None = Field(default=None, description="s3:// address that the finalizer copies it to.")
+
+
 class ShardCommit(Record):
     """The commit of one shard, written after its output. A bisected shard has no output, but `split`."""
 
@@ -49,6 +58,7 @@ class ShardCommit(Record):
         default_factory=dict, description="Metrics of the best epoch or of an evaluation."
     )
     sha256: Sha256 | None = None
+    outputs: tuple[Output, ...] = Field(default=(), description="Every object of the shard; empty in older commits.")
     split: tuple[int, int] | None = None
     worker: str = ""
     runtime: str = ""

@@ -48,11 +48,18 @@ class Preprocess(Record):
 
 
 class File(Record):
-    """A file of a model. Its name is that of an object beside the record, and of a file after `pull`."""
+    """A file of a model. Its name is that of a file after `pull`, and of an object beside the record unless told."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     sha256: Sha256
     bytes: int = Field(ge=0)
+    # Left out where it says nothing, so that older versions read the record.
+    object: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,150}$",
+        exclude_if=lambda found: found is None,
+        description="Name of the object, with a digest of the content, where attempts at one version may differ.",
+    )
 
 
 class Model(Record):
@@ -113,9 +120,12 @@ class Pointer(Record):
     version: int
 
 
-def make_file(name: str, data: bytes) -> File:
-    """Return the entry of a file for the record of a model."""
-    return File(name=name, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+def make_file(name: str, data: bytes, *, fenced: bool = False) -> File:
+    """Return the entry of a file for the record of a model; `fenced`, its object is named by its content."""
+    digest = hashlib.sha256(data).hexdigest()
+    stem, dot, suffix = name.rpartition(".")
+    stored = keys.content_name(stem, digest, dot + suffix) if fenced else None
+    return File(name=name, sha256=digest, bytes=len(data), object=stored)
 
 
 def imagemill_version() -> str:
@@ -198,7 +208,7 @@ class Registry:
     def read(self, model: Model, file: File) -> bytes:
         """Return the bytes of a file of a model; raises ModelError if it is missing or differs from the record."""
         try:
-            data = self._store.get(keys.model_file(model.name, model.version, file.name))
+            data = self._store.get(keys.model_file(model.name, model.version, file.object or file.name))
         except ObjectNotFound as error:
             raise ModelError(f"{file.name} of {model.ref} is not in the bucket; publish the model again.") from error
         _check(file, data, model.ref)
@@ -288,7 +298,7 @@ class Registry:
         # A built-in model has no claim yet; from now on nobody else gets its number.
         self._store.put_if_absent(keys.model_claim(model.name, model.version), b"")
         for name, data in files.items():
-            self._store.put(keys.model_file(model.name, model.version, name), data)
+            self._store.put(keys.model_file(model.name, model.version, entries[name].object or name), data)
         return self.enter(model, ships=ships)
 
     def enter(self, model: Model, *, ships: bool = False) -> bool:

@@ -73,12 +73,14 @@ ROLES = {
                 _JOB.spec,  # of a schedule's jobs
                 f"{_JOB.plan_prefix}{ANY}",
                 _JOB.planning,
+                f"{_JOB.lost_prefix}{ANY}",
                 f"{_OUT}{ANY}",
                 *_ENDS,
                 f"{keys.schedule_ticks(ANY)}{ANY}",
             ),
             deletes=(
                 f"{_JOB.commit_prefix}{ANY}",
+                f"{_JOB.attempt_prefix}{ANY}",
                 f"{_OUT}{ANY}",
                 _JOB.success,
                 _JOB.active,
@@ -92,14 +94,18 @@ ROLES = {
                 _JOB.numerics,
                 f"{_JOB.plan_prefix}{ANY}",  # halves of a shard, and plans that only a worker can make
                 f"{_JOB.commit_prefix}{ANY}",
+                f"{_JOB.attempt_prefix}{ANY}",
                 f"{_JOB.candidate_prefix}{ANY}",
                 f"{_JOB.selected_prefix}{ANY}",
+                f"{_JOB.lost_prefix}{ANY}",
                 f"{_JOB.training_prefix}{ANY}",
                 f"{_OUT}{ANY}",
                 *_ENDS,
                 f"{keys.MODELS}{ANY}",
             ),
             deletes=(
+                f"{_JOB.commit_prefix}{ANY}",  # of generated images that are gone
+                f"{_JOB.attempt_prefix}{ANY}",
                 f"{_JOB.candidate_prefix}{ANY}",
                 f"{_JOB.training_prefix}{ANY}",
                 f"{_OUT}{ANY}",

@@ -31,7 +31,7 @@ from contract.errors import (
 from contract.jobs.commits import read_commit, read_retries
 from contract.jobs.lifecycle import Backend, read_plan
 from contract.jobs.specs import Classify
-from contract.jobs.status import ShardCommit
+from contract.jobs.status import Output, ShardCommit
 from contract.keys import JobKeys, child_shards, shard_stem
 from contract.models.registry import Model
 from worker.classify.isolate import isolate
@@ -111,7 +111,8 @@ class ClassifyWork(ShardWork[Classify]):
             error_codes=dict(rows.codes),
             labels=dict(rows.labels),
             output=output,
-            sha256=hashlib.sha256(data).hexdigest(),
+            sha256=(digest := hashlib.sha256(data).hexdigest()),
+            outputs=(Output(address=output, size=len(data), sha256=digest),),
         )
 
     def _split(self, spec: Classify, shard: int, items: list[Item]) -> ShardCommit:

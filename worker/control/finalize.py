@@ -20,6 +20,7 @@ from contract.jobs.commits import Tally, iter_commits, read_retries, remove_supe
 from contract.jobs.ends import Standing, read_standing
 from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend, close, read_plan, read_spec, reopen, settle
+from contract.jobs.outputs import checked, leftovers, publish, run_again
 from contract.jobs.specs import Classify, Evaluate, ImagesSpec, Spec, Train, Verify
 from contract.jobs.status import Plan, Shards
 from contract.keys import QUEUE_GENERATE
@@ -83,16 +84,20 @@ def finalize(
 def _committed(ending: Ending, spec: Spec) -> tuple[Plan, Tally] | None:
     """Count the commits; return the plan and the counts, or None if the bucket lacks some: then the job goes on.
 
-    Commits may be missing if the error budget is exceeded: the job then ends with what there is.
+    Commits may be missing if the error budget is exceeded: the job then ends with what there is. A shard whose output
+    is gone runs again, once; then raises ObjectDamaged, which names what is missing.
     """
-    store, job = ending.backend.store, spec.id
+    store, job, lost = ending.backend.store, spec.id, 0
     plan = read_plan(store, job)
     if plan is not None:
         tally = Tally(plan.shards, read_retries(store, job).required)
-        for commit in iter_commits(store, job):
+        for commit, told in checked(store, spec):
             ending.check(job)
             tally.add(commit)
-        if tally.complete or tally.current_errors > spec.error_limit(plan.items):
+            if told:
+                run_again(store, spec, commit, told)
+                lost += 1
+        if lost == 0 and (tally.complete or tally.current_errors > spec.error_limit(plan.items)):
             return plan, tally
     log.warning("The ledger says that %s is done, but the bucket lacks commits; the ledger is rebuilt", job)
     # As this run, whatever became of it: a job that was canceled meanwhile is not taken up again.
@@ -140,9 +145,13 @@ def end_single(ending: Ending, spec: Train | Evaluate | Verify) -> None:
     """End a job of one shard, whose result is complete already."""
     if _committed(ending, spec) is None:
         return
-    (commit,) = iter_commits(ending.backend.store, spec.id)
+    store = ending.backend.store
+    (commit,) = iter_commits(store, spec.id)
+    publish(store, commit)
     figures: dict[str, Any] = {"model": commit.model or spec.model, "metrics": commit.metrics}
     ending.close(spec.id, "succeeded", ok=commit.ok, done=commit.ok, error_codes=commit.error_codes, **figures)
+    for bucket, key in leftovers(store, spec, [commit]):
+        store.delete(key, bucket=bucket)
 
 
 def _handed_over(backend: Backend, job: str) -> bool:

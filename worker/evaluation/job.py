@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import ClassVar
 
-from contract.data.items import parse_s3
 from contract.errors import ImagemillError, ModelError
 from contract.jobs.lifecycle import Backend, read_spec
+from contract.jobs.outputs import write
 from contract.jobs.specs import Evaluate
-from contract.jobs.status import Plan, ShardCommit
-from contract.keys import JobKeys
+from contract.jobs.status import Output, Plan, ShardCommit
+from contract.keys import JobKeys, shard_stem
 from contract.models.registry import Model
 from worker.datasets.reader import DatasetReader
 from worker.evaluation.judges import Case, Judgement, classifier
@@ -83,7 +83,7 @@ class EvaluateWork(ShardWork[Evaluate]):
         judge = self.judge_generator if model.task == "generate" else classifier.judge
         found = judge(Case(spec, model, lease, self.reader, self.models, plan))
         lease.check()
-        self._write(spec, model, found)
+        outputs = self._write(spec, lease, model, found)
         return ShardCommit(
             shard=lease.shard,
             items=items,
@@ -91,14 +91,15 @@ class EvaluateWork(ShardWork[Evaluate]):
             errors=0,
             error_codes=dict(left_out),
             output=f"{spec.output}{FIGURES}",
+            outputs=outputs,
             model=model.ref,
             metrics=found.metrics,
             runtime=found.runtime,
             precision=found.precision,
         )
 
-    def _write(self, spec: Evaluate, model: Model, found: Judgement) -> None:
-        """Write the figures as JSON, and the page."""
+    def _write(self, spec: Evaluate, lease: Lease, model: Model, found: Judgement) -> tuple[Output, ...]:
+        """Write the figures as JSON, and the page, where no other attempt does; the finalizer publishes them."""
         html = page.render(
             f"Evaluation of {model.ref}",
             model=f"{model.ref}, {model.family}",
@@ -106,9 +107,14 @@ class EvaluateWork(ShardWork[Evaluate]):
             date=datetime.now(UTC),
             sections=found.sections,
         )
-        bucket, prefix = parse_s3(spec.output)
-        self.backend.store.put(f"{prefix}{FIGURES}", found.figures, bucket=bucket)
-        self.backend.store.put(JobKeys(spec.id).report, html.encode())
+        store, keys = self.backend.store, JobKeys(spec.id)
+        return write(
+            store,
+            f"s3://{store.bucket}/{keys.attempt_prefix}",
+            shard_stem(lease.shard),
+            {".json": found.figures, ".html": html.encode()},
+            {".json": f"{spec.output}{FIGURES}", ".html": f"s3://{store.bucket}/{keys.report}"},
+        )
 
 
 def make_work(resources: Resources) -> EvaluateWork:

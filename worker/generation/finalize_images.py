@@ -22,10 +22,11 @@ from contract.data.items import parse_s3
 from contract.data.provenance import provenance
 from contract.errors import ImagemillError, ServiceUnavailable
 from contract.import_paths import load
-from contract.jobs.commits import count_commits
-from contract.jobs.ends import read_standing
+from contract.jobs.commits import count_commits, iter_commits
+from contract.jobs.ends import Standing, read_standing
 from contract.jobs.kinds import kind_of
-from contract.jobs.lifecycle import Backend, close, read_images, settle, write_end
+from contract.jobs.lifecycle import Backend, close, read_images, reopen, settle, write_end
+from contract.jobs.outputs import leftovers, missing, run_again
 from contract.jobs.specs import ImagesSpec
 from contract.keys import JobKeys
 from worker.execution.model_cache import Models
@@ -54,6 +55,8 @@ class ImagesFinalizer:
             try:
                 if ledger.state(job) == "finalizing":
                     self.finalize(read_images(self.backend.store, job), lock)
+            except OutputsMissingError:
+                reopen(self.backend, job, Standing(read_standing(self.backend.store, job).run, None))
             except LockLostError:
                 log.info("Another worker finalizes %s, or it was canceled", job)
             except ServiceUnavailable as error:
@@ -72,7 +75,23 @@ class ImagesFinalizer:
 
     def finalize(self, spec: Any, lock: Lock) -> None:
         """End the job. Raises LockLostError if the lock was lost on the way."""
+        self.check_outputs(spec, lock)
         self.end(spec)
+
+    def check_outputs(self, spec: ImagesSpec, lock: Lock) -> None:
+        """Return if every output that a shard's commit names is there; else let the shard run again, once.
+
+        Raises OutputsMissingError then, and ObjectDamaged if an output was missing before.
+        """
+        store, lost = self.backend.store, 0
+        for commit, told in missing(store, spec, iter_commits(store, spec.id)):
+            # Candidates are gone too once the job has succeeded.
+            if not lock.held or read_standing(store, spec.id).end is not None:
+                raise LockLostError
+            run_again(store, spec, commit, told)
+            lost += 1
+        if lost:
+            raise OutputsMissingError
 
     def end(self, spec: ImagesSpec, short: Sequence[str] = ()) -> None:
         """Write summary and page, and end the job; `short` names the classes that lack images."""
@@ -123,6 +142,8 @@ class ImagesFinalizer:
             return
         for entry in list(store.list(JobKeys(spec.id).candidate_prefix)):
             store.delete(entry.key)
+        for bucket, key in list(leftovers(store, spec, image_index.outcome(store, spec))):
+            store.delete(key, bucket=bucket)
 
 
 def _left_out(store: ObjectStore, spec: ImagesSpec) -> Counter[str]:
@@ -130,6 +151,10 @@ def _left_out(store: ObjectStore, spec: ImagesSpec) -> Counter[str]:
     if kind_of(spec).seeded:
         return Counter()
     return count_commits(store, spec.id, 0).error_codes
+
+
+class OutputsMissingError(Exception):
+    """What a commit names is gone; the job goes on."""
 
 
 class LockLostError(Exception):

@@ -2,13 +2,12 @@
 
     indices of candidates → selection → a longer plan, or: selected tars and indices → end
 
-The selection depends on the candidates alone and every object has a fixed key, so a second worker, or a second run
-after a kill, selects the same images.
+The selection depends on the candidates alone and every object is named by its content, so a second worker, or a second
+run after a kill, selects the same images and writes the same objects.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import tarfile
@@ -20,9 +19,10 @@ import pyarrow as pa
 
 from contract.backend.lock import Lock
 from contract.data import image_index
-from contract.data.image_index import SUFFIX
-from contract.data.items import parse_s3
+from contract.data.image_index import INDEX, SUFFIX, named
+from contract.errors import StoreUnavailable
 from contract.jobs.commits import read_commit
+from contract.jobs.outputs import missing, write
 from contract.jobs.results import committed
 from contract.jobs.specs import Synthesize
 from contract.jobs.status import Plan
@@ -51,6 +51,7 @@ class SynthesisFinalizer(ImagesFinalizer):
             # An earlier run was killed after it had written a longer plan and before the ledger knew.
             self._extend(spec, blocks)
             return
+        self.check_outputs(spec, lock)
         tables = []
         for number in range(len(blocks)):
             check(lock)
@@ -67,6 +68,8 @@ class SynthesisFinalizer(ImagesFinalizer):
         for number, table in enumerate(tables):
             check(lock)
             self._keep(spec, number, table, verdicts)
+        for _, told in missing(self.backend.store, spec, image_index.outcome(self.backend.store, spec)):
+            raise StoreUnavailable(f"{told}, though it has just been written; the selection is written again.")
         self.end(spec, _short(spec, model, selected))
 
     def _extend(self, spec: Synthesize, blocks: Sequence[CandidateBlock]) -> None:
@@ -98,22 +101,19 @@ class SynthesisFinalizer(ImagesFinalizer):
                 archive.add(row, files[row["key"]], facts(spec, row))
             else:
                 archive.reject(row)
-        data = index(archive.rows, spec.kind)
-        output = f"{spec.output}{shard_stem(number)}.parquet"
-        for address, content in ((image_index.tar_of(output), archive.close()), (output, data)):
-            bucket, key = parse_s3(address)
-            store.put(key, content, bucket=bucket)
+        made = {".tar": archive.close(), INDEX: index(archive.rows, spec.kind)}
+        outputs = write(store, spec.output, shard_stem(number), made)
         accepted = [row["label"] for row in archive.rows if row["accepted"]]
         commit = candidates.model_copy(
             update={
                 "ok": len(accepted),
                 "items": len(rows),
                 "labels": dict(Counter(accepted)),
-                "output": output,
-                "sha256": hashlib.sha256(data).hexdigest(),
+                **named(outputs),
             }
         )
-        store.put(keys.selected(number), commit.to_json())
+        # The first counts: a finalizer that lost its lock may still be here.
+        store.put_if_absent(keys.selected(number), commit.to_json())
 
 
 def check(lock: Lock) -> None:

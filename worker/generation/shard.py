@@ -9,7 +9,6 @@ are chosen in the end (`worker.generation.select_images`).
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator
@@ -23,10 +22,10 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from contract.data.image_index import tar_of
-from contract.data.items import parse_s3
+from contract.data.image_index import INDEX, named
 from contract.errors import ModelError
 from contract.jobs.lifecycle import Backend
+from contract.jobs.outputs import write
 from contract.jobs.specs import Generate, ImagesSpec, Synthesize
 from contract.jobs.status import ShardCommit
 from contract.keys import JobKeys, shard_stem
@@ -78,9 +77,9 @@ class ImagesWork(ShardWork[S]):
     def fill(self, spec: S, lease: Lease, archive: Archive) -> Filled:
         """Put every image of a shard into its archive."""
 
-    def output(self, spec: S, shard: int) -> str:
-        """Return the address of the index of a shard."""
-        return f"{spec.output}{shard_stem(shard)}.parquet"
+    def prefix(self, spec: S) -> str:
+        """Return the s3:// prefix of the outputs of a shard."""
+        return spec.output
 
     def give_up(self, spec: S, lease: Lease, retry: int, kills: int) -> ShardCommit:
         raise ModelError(
@@ -89,13 +88,13 @@ class ImagesWork(ShardWork[S]):
 
     def make(self, spec: S, lease: Lease, retry: int) -> ShardCommit:
         """Make the images of a shard; write tar and index."""
-        archive, output = Archive(spec.image_format), self.output(spec, lease.shard)
+        archive = Archive(spec.image_format)
         filled = self.fill(spec, lease, archive)
         left_out = filled.left_out
         data = index(archive.rows, spec.kind, filled.columns)
         lease.check()
-        self._put(tar_of(output), archive.close())
-        self._put(output, data)
+        files = {".tar": archive.close(), INDEX: data}
+        outputs = write(self.backend.store, self.prefix(spec), shard_stem(lease.shard), files)
         runtime = self.models.generator(spec.model, spec.precision)
         return ShardCommit(
             shard=lease.shard,
@@ -104,8 +103,7 @@ class ImagesWork(ShardWork[S]):
             errors=left_out.total(),
             error_codes=dict(left_out),
             labels=dict(Counter(row["label"] for row in archive.rows if row["accepted"])),
-            output=output,
-            sha256=hashlib.sha256(data).hexdigest(),
+            **named(outputs),
             runtime=runtime.name,
             precision=runtime.precision,
         )
@@ -118,10 +116,6 @@ class ImagesWork(ShardWork[S]):
             lease.check()
 
         return self.device_slots.turn(waits)
-
-    def _put(self, address: str, data: bytes) -> None:
-        bucket, key = parse_s3(address)
-        self.backend.store.put(key, data, bucket=bucket)
 
 
 D = TypeVar("D", Generate, Synthesize)
@@ -185,9 +179,9 @@ class CandidateWork(SampledWork[Synthesize]):
     def fill(self, spec: Synthesize, lease: Lease, archive: Archive) -> Filled:
         return Filled(columns={FEATURES: self._judge(spec, self.block(spec, lease), lease, archive)})
 
-    def output(self, spec: Synthesize, shard: int) -> str:
-        """Return the address of an index of candidates, which `worker.generation.selection` chooses from."""
-        return f"s3://{self.backend.store.bucket}/{JobKeys(spec.id).candidates(shard)}"
+    def prefix(self, spec: Synthesize) -> str:
+        """Return the prefix of candidates, which `worker.generation.selection` chooses from."""
+        return f"s3://{self.backend.store.bucket}/{JobKeys(spec.id).candidate_prefix}"
 
     def _judge(self, spec: Synthesize, block: CandidateBlock, lease: Lease, archive: Archive) -> pa.Array:
         """Put every candidate of a block into the archive, with a file if it passes the gate; return the features."""

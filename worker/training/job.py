@@ -194,12 +194,15 @@ class _Hooks:
 
     def epoch(self, record: EpochRecord, picture: Image.Image | None) -> None:
         self._metrics = record.metrics
+        self._lease.check()
         if picture is not None:
             target = io.BytesIO()
             picture.save(target, "PNG")
             self._backend.store.put(self._keys.picture(record.epoch), target.getvalue())
-        before = [entry for entry in read_history(self._backend.store, self._spec.id) if entry["epoch"] < record.epoch]
-        history = json.dumps([*before, record.model_dump()], indent=1).encode()
+        # Later epochs stay: they are those of an attempt that came further, until this one gets there.
+        known = {entry["epoch"]: entry for entry in read_history(self._backend.store, self._spec.id)}
+        known[record.epoch] = record.model_dump()
+        history = json.dumps([known[epoch] for epoch in sorted(known)], indent=1).encode()
         self._backend.store.put(self._keys.history, history)
 
     def picture_of(self, epoch: int) -> bytes | None:

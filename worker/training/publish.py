@@ -37,7 +37,10 @@ class Trained:
 
 
 def publish(registry: Registry, trained: Trained) -> Model:
-    """Publish it as the next version of its name; the same job again gives the same version."""
+    """Publish it as the next version of its name; the same job again gives the same version.
+
+    Objects are named by their content, so an attempt that lost its lease never changes what another has published.
+    """
     spec = trained.spec
     version = registry.claim(spec.name, spec.id, spec.owner or None)
     model, files = record(trained, version)
@@ -72,7 +75,7 @@ def record(trained: Trained, version: int) -> tuple[Model, dict[str, bytes]]:
         task=spec.recipe.task,
         labels=data.classes,
         preprocess=training_preprocess(data.size, data.channels),
-        weights=make_file(WEIGHTS, weights),
+        weights=make_file(WEIGHTS, weights, fenced=True),
         metrics=figures,
         recipe=spec.recipe.model_dump(),
         data=facts,
@@ -82,7 +85,7 @@ def record(trained: Trained, version: int) -> tuple[Model, dict[str, bytes]]:
         owner=spec.owner,
     )
     files[CARD] = card(model, command(spec)).encode()
-    entries: tuple[File, ...] = tuple(make_file(name, content) for name, content in files.items())
+    entries: tuple[File, ...] = tuple(make_file(name, content, fenced=True) for name, content in files.items())
     return model.model_copy(update={"files": entries, "card": CARD}), {WEIGHTS: weights, **files}
 
 

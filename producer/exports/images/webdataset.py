@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
 from contract.backend.objects import ObjectStore
@@ -14,6 +14,7 @@ from contract.data.items import parse_s3
 from contract.errors import ObjectDamaged
 from contract.jobs.results import Row
 from contract.jobs.specs import ImagesSpec
+from contract.keys import shard_stem
 from producer.exports.images.accepted import ImageSet, accepted, check
 from producer.exports.images.croissant import DataFile, Records, file_set, joined
 from producer.exports.images.target import Target
@@ -31,12 +32,12 @@ def write(images: ImageSet, target: Target, done: Callable[[int], None]) -> list
     for commit, index in images.shards():
         assert commit.output is not None and commit.sha256 is not None, "a committed shard of images has an index"
         rows = accepted(index)
-        tar, name = tar_of(commit.output), PurePosixPath(commit.output).name
+        stem = shard_stem(commit.shard)
         if rows:  # readers refuse an empty tar
-            _fetch_tar(store, tar, rows, target)
-            names.append(PurePosixPath(tar).name)
-        _fetch_index(store, commit.output, commit.sha256, target)
-        names.append(name)
+            _fetch_tar(store, tar_of(commit.output), rows, target, f"{stem}.tar")
+            names.append(f"{stem}.tar")
+        _fetch_index(store, commit.output, commit.sha256, target, f"{stem}.parquet")
+        names.append(f"{stem}.parquet")
         done(len(rows))
     return names
 
@@ -52,16 +53,15 @@ def records(spec: ImagesSpec, files: Sequence[DataFile]) -> Records:
     return Records(joined(spec, suffix, indices), sets, candidates=indices)
 
 
-def _fetch_tar(store: ObjectStore, address: str, rows: list[Row], target: Target) -> None:
+def _fetch_tar(store: ObjectStore, address: str, rows: list[Row], target: Target, name: str) -> None:
     bucket, key = parse_s3(address)
-    path = target.path(PurePosixPath(key).name)
-    if _is_whole(path, store.size(key, bucket=bucket), rows, address):
+    if _is_whole(target.path(name), store.size(key, bucket=bucket), rows, address):
         return
-    with target.writing(path.name) as (file,):
+    with target.writing(name) as (file,):
         for piece in store.pieces(key, bucket=bucket):
             file.write(piece)
         file.flush()
-        with target.part(path.name).open("rb") as written:
+        with target.part(name).open("rb") as written:
             _check(written, rows, address)
 
 
@@ -83,9 +83,9 @@ def _check(tar: BinaryIO, rows: list[Row], address: str) -> None:
         check(row, tar.read(row["size"]), address)
 
 
-def _fetch_index(store: ObjectStore, address: str, sha256: str, target: Target) -> None:
+def _fetch_index(store: ObjectStore, address: str, sha256: str, target: Target, name: str) -> None:
     bucket, key = parse_s3(address)
     data = store.get(key, bucket=bucket)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise ObjectDamaged(f"{address} changed while it was read (its sha256 differs); export the job again.")
-    target.write(PurePosixPath(key).name, data)
+    target.write(name, data)

@@ -14,9 +14,10 @@ from contract.backend.objects import ObjectStore
 from contract.data import image_index
 from contract.jobs.ends import read_end
 from contract.jobs.lifecycle import Backend, read_plan, rebuild, reopen, submit
+from contract.jobs.outputs import write
 from contract.jobs.specs import Synthesize
 from contract.jobs.status import ShardCommit
-from contract.keys import JobKeys
+from contract.keys import JobKeys, shard_stem
 from tests.synthetic import LABELS, synthesize_spec
 from worker.control.plan import plan
 from worker.generation import candidate_plan
@@ -77,16 +78,10 @@ def commit_candidates(backend: Backend, spec: Synthesize, shard: int) -> None:
             features.append(None)
     keys = JobKeys(spec.id)
     data = index(archive.rows, spec.kind, {FEATURES: pa.array(features, pa.list_(pa.float32()))})
-    output = keys.candidates(shard)
-    backend.store.put(image_index.tar_of(output), archive.close())
-    backend.store.put(output, data)
+    prefix = f"s3://{backend.store.bucket}/{keys.candidate_prefix}"
+    outputs = write(backend.store, prefix, shard_stem(shard), {".tar": archive.close(), ".parquet": data})
     commit = ShardCommit(
-        shard=shard,
-        items=len(archive.rows),
-        ok=len(archive.rows),
-        errors=0,
-        output=f"s3://{backend.store.bucket}/{output}",
-        sha256=hashlib.sha256(data).hexdigest(),
+        shard=shard, items=len(archive.rows), ok=len(archive.rows), errors=0, **image_index.named(outputs)
     )
     backend.store.put(keys.commit(shard), commit.to_json())
     backend.ledger.commit(spec.id, shard, commit.ok, 0)
