@@ -15,7 +15,7 @@ import pytest
 
 from contract.jobs.lifecycle import Backend, read_end, read_plan, reopen, submit
 from contract.jobs.sources import SourceName
-from contract.jobs.specs import Classify, Reconstruct, Source, Spec
+from contract.jobs.specs import Classify, Evaluate, Reconstruct, Source, Spec
 from contract.jobs.status import Status
 from contract.keys import JobKeys
 from contract.settings import Settings
@@ -160,6 +160,21 @@ def test_a_planner_that_dies_or_hangs_is_counted(
     assert end.state == "failed"
     assert end.reason is not None
     assert "could not be planned in 3 attempts: the planner, " + why in end.reason
+
+
+def test_a_job_that_only_waits_for_a_worker_may_be_planned_any_number_of_times(
+    backend: Backend, settings: Settings
+) -> None:
+    # Given an evaluation, whose images only its worker counts, if the reconciler sends its plan tick after tick,
+    bucket = backend.store.bucket
+    source = Source(kind="prefix", uri=f"s3://{bucket}/in/", label="in")
+    submit(backend, Evaluate(id="job", source=source, model="m@1", weights_sha256="0" * 64, output=f"s3://{bucket}/o/"))
+    with planners(backend, settings) as running:
+        for _ in range(settings.max_attempts + 2):
+            running.plan("job")
+            wait_until(lambda: not running._waiting and not running._running, 60, "the planner to end")
+    # I expect it to wait on, for none of these attempts failed.
+    assert backend.ledger.state("job") == "planning"
 
 
 def test_attempts_survive_a_wiped_redis_and_another_controller(backend: Backend, settings: Settings) -> None:

@@ -180,7 +180,8 @@ class Planners:
                     self._give_up(job, now)
                     return False
                 write_attempts(store, job.id, now)
-            elif ending != "done":
+            else:
+                # Also when it is done: the reconciler has a training planned again and again until a worker begins it.
                 write_attempts(store, job.id, before)
             return ending in ("bad", "paused")
 
