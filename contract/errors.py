@@ -39,6 +39,7 @@
         ├── FetchFailed         fetch_failed
         ├── AddressRefused      address_refused
         ├── DecodeFailed        decode_failed
+        ├── DecodeTimeout       decode_timeout
         ├── InferenceFailed     inference_failed
         └── WorkerKilled        worker_killed
 
@@ -258,6 +259,12 @@ class InferenceFailed(ImageError):
     code = "inference_failed"
 
 
+class DecodeTimeout(ImageError):
+    """Decoding took more CPU time than an image may take."""
+
+    code = "decode_timeout"
+
+
 class WorkerKilled(ImageError):
     """The image ended every process that tried it, alone in its shard."""
 
@@ -278,6 +285,7 @@ IMAGE_ERRORS: dict[str, type[ImageError]] = {
         FetchFailed,
         AddressRefused,
         DecodeFailed,
+        DecodeTimeout,
         InferenceFailed,
         WorkerKilled,
     )

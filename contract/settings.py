@@ -142,6 +142,15 @@ class Settings(BaseSettings):
         "512 MiB and 512 MiB more for each core.",
     )
 
+    decode_in: Literal["process", "thread"] = Field(
+        "process", description="Decode images in processes without credentials, or in threads of the worker."
+    )
+    decode_seconds: float = Field(
+        10.0,
+        gt=0,
+        description="CPU seconds that decoding one image may take in a process; then an error row.",
+    )
+
     device: str = Field("auto", description="Device that models run on: auto, cpu, cuda or cuda:N.")
     native_bf16: Literal["auto", "on", "off"] = Field(
         "auto", description="Whether the hardware has bf16; on and off pretend, so that tests see other machines."

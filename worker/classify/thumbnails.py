@@ -12,7 +12,7 @@ from contract.errors import ImageError
 from contract.jobs.lifecycle import Backend, read_spec
 from contract.keys import JobKeys
 from worker.classify.summary import Doubt
-from worker.engine.images import decode
+from worker.engine.images import decoders
 from worker.engine.pipeline import Encoded, sha256_of
 from worker.pages.page import Tile
 from worker.sources.fetch import Fetcher
@@ -61,7 +61,7 @@ def _tile(doubt: Doubt, encoded: Encoded, max_pixels: int) -> Tile:
         encoded[0].data if isinstance(encoded, tuple) else encoded
     )  # the decoder takes the first frame of an animation
     try:
-        found = decode.decode(first, _THUMBNAIL, crop=1.0, interpolation="bicubic", max_pixels=max_pixels)
+        found = decoders.decode_image(first, _THUMBNAIL, crop=1.0, interpolation="bicubic", max_pixels=max_pixels)
     except ImageError as error:
         return Tile(None, lines, error.code)
     sink = io.BytesIO()

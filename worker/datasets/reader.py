@@ -28,8 +28,8 @@ from contract.jobs.specs import Source
 from contract.models.registry import Preprocess
 from worker.datasets.dataset import Dataset
 from worker.engine.budget import Reservation
-from worker.engine.images import decode, pixels
-from worker.engine.images.decode import Frame
+from worker.engine.images import decoders, pixels
+from worker.engine.images.decode import Decoded, Frame
 from worker.engine.pipeline import Encoded
 from worker.sources.fetch import Fetcher
 from worker.sources.lister import Part, labelled_items, lister
@@ -267,7 +267,7 @@ class _How:
         if isinstance(encoded, ImageError):
             return encoded
         try:
-            found = decode.open_item(encoded, self.preprocess, max_pixels=self.max_pixels, frames=self.frames)
+            found = decoders.open_item(encoded, self.preprocess, max_pixels=self.max_pixels, frames=self.frames)
         except ImageError as error:
             return error
         if self.exact:
@@ -275,10 +275,10 @@ class _How:
         frames = found.pixels if self.frames else found.pixels[None]
         return frames if self.channels == 3 else _gray(frames)
 
-    def _check_size(self, item: Item, encoded: bytes | tuple[Frame, ...], found: decode.Decoded) -> None:
+    def _check_size(self, item: Item, encoded: bytes | tuple[Frame, ...], found: Decoded) -> None:
         sizes = [(item.key, found.width, found.height)]
         if isinstance(encoded, tuple):
-            sizes = [(frame.uri, *decode.look(frame.data)[:2]) for frame in encoded]
+            sizes = [(frame.uri, *decoders.look(frame.data)[:2]) for frame in encoded]
         for name, width, height in sizes:
             if (width, height) != (self.size, self.size):
                 raise InvalidSource(
@@ -293,7 +293,7 @@ def _how(fetched: Iterable[tuple[Item, Encoded]], wanted: Wanted, max_pixels: in
         if isinstance(encoded, ImageError):
             continue
         try:
-            width, height, gray = decode.look(_first(encoded))
+            width, height, gray = decoders.look(_first(encoded))
         except ImageError:
             continue
         if not wanted.size and width != height:
@@ -312,7 +312,7 @@ def _refuse(fetched: tuple[Item, Encoded]) -> ImageError:
     if isinstance(encoded, ImageError):
         return encoded
     try:
-        decode.look(_first(encoded))
+        decoders.look(_first(encoded))
     except ImageError as error:
         return error
     raise AssertionError("an image that can be read decides how")

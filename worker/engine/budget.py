@@ -255,6 +255,13 @@ def budget() -> Budget:
         return _of_process
 
 
+def use(instead: Budget) -> None:
+    """Answer for this process with another's budget."""
+    global _of_process
+    with _making:
+        _of_process = instead
+
+
 def set_total(total: int) -> Budget:
     """Give this process a budget of `total` bytes, 0 being the default; call it before any image is read."""
     global _of_process

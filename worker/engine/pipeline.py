@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from contract.errors import DecodeFailed, ImageError
 from contract.models.registry import Preprocess
 from worker.engine.budget import Reservation
-from worker.engine.images.decode import Decoded, Frame, open_item
+from worker.engine.images.decode import Decoded, Frame
+from worker.engine.images.decoders import open_item
 from worker.engine.types import Output, Runtime
 
 Encoded: TypeAlias = bytes | tuple[Frame, ...] | ImageError

@@ -114,10 +114,16 @@ def _make_renewer(resources: Resources) -> LeaseRenewer:
 
 
 def _make_fetcher(resources: Resources) -> Fetcher:
+    from worker.engine.images import decoders
     from worker.sources.fetch import Fetcher
     from worker.sources.obstore_reader import ObstoreReader
 
     settings = resources.settings
+    decoders.configure(  # whoever decodes has fetched before
+        children=settings.decode_in == "process",
+        seconds=settings.decode_seconds,
+        max_pixels=settings.max_image_pixels,
+    )
     store = ObjectStore(settings, patience=settings.store_patience_seconds, obstore_reader=ObstoreReader(settings))
     return Fetcher.of(store, settings)
 

@@ -12,7 +12,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,11 +45,13 @@ from contract.errors import (
     TooManyPixels,
     TruncatedImage,
 )
-from contract.models.registry import Preprocess
 from worker.engine.budget import Reservation, budget
 from worker.engine.images import cost
 from worker.engine.images.quiet import silence_libtiff
 from worker.engine.images.shrink import shrunk
+
+if TYPE_CHECKING:
+    from contract.models.registry import Preprocess
 
 T = TypeVar("T")
 

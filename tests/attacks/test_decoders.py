@@ -1,0 +1,105 @@
+"""A decoder that was taken over: it has no credentials, opens nothing, and what it answers is not trusted."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contract.errors import DecodeFailed
+from contract.models.registry import Preprocess
+from worker.confinement import seccomp
+from worker.engine.images import decoders
+
+ROOT = Path(__file__).parents[2]
+HOW = Preprocess(size=8, crop=1.0, interpolation="bicubic", mean=127.0, std=128.0)
+
+ATTACKS = {
+    "opens a file": "open('/etc/hostname').read()",
+    "reads its parent's environment": "open(f'/proc/{os.getppid()}/environ', 'rb').read()",
+    "writes a file": "open('/tmp/imagemill-attack', 'w')",
+    "opens a socket": "socket.socket()",
+    "connects by a pair": "socket.socketpair()",
+    "runs a program": "os.execv('/bin/true', ['true'])",
+    "starts a process": "os.fork()",
+    "ends its parent": "os.kill(os.getppid(), 0)",
+    "traces its parent": "assert ctypes.CDLL(None).ptrace(16, os.getppid(), 0, 0) == 0, 'refused'",
+    "lists a folder": "os.listdir('/')",
+    "makes a thread": "threading.Thread(target=print).start()",
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
+def test_a_confined_process_cannot(attack: str) -> None:
+    # Given a process that was confined as a decoder is, and that is somebody else's now,
+    program = f"""
+import ctypes, os, socket, sys, threading
+from worker.confinement import seccomp
+if not seccomp.confine():
+    os._exit(42)
+try:
+    {attack}
+except (OSError, RuntimeError, AssertionError) as error:
+    os._exit(7)
+os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    if done.returncode == 42:
+        pytest.skip("this machine has no filter of system calls")
+    # I expect the attempt to fail.
+    assert done.returncode == 7
+
+
+def test_it_has_nothing_of_the_workers_environment(monkeypatch: pytest.MonkeyPatch, confined: None) -> None:
+    monkeypatch.setenv("IMAGEMILL_S3_SECRET_KEY", "secret-of-the-worker")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-the-worker")
+    child = decoders._take()
+    try:
+        environment = Path(f"/proc/{child._process.pid}/environ").read_bytes()
+        files = [os.readlink(path) for path in Path(f"/proc/{child._process.pid}/fd").iterdir()]
+    finally:
+        child.end()
+    assert b"secret" not in environment and b"IMAGEMILL" not in environment
+    assert all(file.startswith(("pipe:", "/dev/null")) for file in files), files
+
+
+@pytest.fixture
+def confined() -> Iterator[None]:
+    decoders.configure(children=True, seconds=10, max_pixels=10**6)
+    yield
+    decoders.configure(children=False, seconds=10, max_pixels=10**6)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"width": 1, "height": 1, "shape": [9, 9, 3]},
+        {"width": 1, "height": 1, "shape": [8, 8, 4]},
+        {"error": "no_such_code", "says": "…"},
+        {"error": ["decode_failed"], "says": 7},
+    ],
+)
+def test_what_it_answers_is_checked(answer: dict[str, object], confined: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Child:
+        alive = True
+
+        def ask(self, *_: object) -> tuple[dict[str, object], bytes]:
+            return answer, bytes(8 * 8 * 4 if answer.get("shape") == [8, 8, 4] else 9 * 9 * 3)
+
+        def end(self) -> int:
+            return 0
+
+    decoders._idle.put(Child())  # type: ignore[arg-type]
+    with pytest.raises(DecodeFailed):
+        decoders.open_item(b"x", HOW, max_pixels=10**6, frames=0)
+
+
+def test_this_machine_filters_system_calls_or_says_that_it_does_not() -> None:
+    program = "from worker.confinement import seccomp; print(seccomp.confine())"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() in ("True", "False")
+    assert seccomp._CALLS["read"] == (0, 63)
