@@ -31,6 +31,7 @@ JOBS = "jobs/"
 ACTIVE = "active/"
 MODELS = "models/"
 SCHEDULES = "schedules/"
+INDEX = "index/"
 
 _TICK = re.compile(r"/ticks/(\d{8}t\d{4})\.json$")
 _RUN = re.compile(r"/runs/(\d+)-(start|end)\.json$")
@@ -215,6 +216,60 @@ OUTPUTS = {
     "_SUCCESS": "Empty; written last, for tools that wait for it.",
 }
 """What a job writes below its output prefix; the reference prints it."""
+
+
+INDEX_STATE = f"{INDEX}state.json"
+"""How far the index of ended jobs is built, for jobs that ended before there was one."""
+ENDED = f"{INDEX}ended/"
+"""An empty object for each ended job. The names sort by the time of the end, newest first."""
+EXPIRES = f"{INDEX}expires/"
+"""An empty object for each ended job with a retention of its own. The names sort by when it is over."""
+USES = f"{INDEX}uses/"
+"""An empty object for each job whose images lie in another job: `uses/OTHER/JOB`."""
+DELETING = f"{INDEX}deleting/"
+"""A job that is being deleted: what is left to do for it. Written first, deleted last."""
+_LATEST = 10**13 - 1
+"""Milliseconds; the names count down from here, in the year 2286."""
+_ENDED = re.compile(r"^index/ended/(\d{13})-([a-z0-9-]+)\.(\d+)(\.own)?$")
+_EXPIRES = re.compile(r"^index/expires/(\d{13})-([a-z0-9-]+)$")
+
+
+def ended_entry(ended_ms: int, id: str, run: int, *, own: bool = False) -> str:
+    """The entry of a run that ended so many milliseconds after the epoch; `own` if it has a retention of its own."""
+    return f"{ENDED}{_LATEST - ended_ms:013d}-{id}.{run}{'.own' if own else ''}"
+
+
+def ended_before(ended_ms: int) -> str:
+    """A key behind the entries of all jobs that ended at that time or later."""
+    return f"{ENDED}{_LATEST - ended_ms:013d}-~"
+
+
+def parse_ended(key: str) -> tuple[str, int, bool] | None:
+    """Return the job and the run of an entry, and whether the job has a retention of its own."""
+    match = _ENDED.match(key)
+    return (match[2], int(match[3]), match[4] is not None) if match else None
+
+
+def expires_entry(due_ms: int, id: str) -> str:
+    return f"{EXPIRES}{due_ms:013d}-{id}"
+
+
+def parse_expires(key: str) -> tuple[int, str] | None:
+    """Return when a job's retention is over, in milliseconds, and its id."""
+    match = _EXPIRES.match(key)
+    return (int(match[1]), match[2]) if match else None
+
+
+def uses_prefix(id: str) -> str:
+    return f"{USES}{id}/"
+
+
+def uses_entry(of: str, by: str) -> str:
+    return f"{uses_prefix(of)}{by}"
+
+
+def deleting(id: str) -> str:
+    return f"{DELETING}{id}"
 
 
 def shard_stem(shard: int, retry: int = 0) -> str:

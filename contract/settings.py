@@ -108,6 +108,9 @@ class Settings(BaseSettings):
     store_patience_seconds: float = Field(
         120.0, ge=0, description="Seconds to wait for an object store that does not answer."
     )
+    keep_days: float = Field(
+        0.0, ge=0, description="Days after its end that a job without `--keep-days` is deleted; 0: never."
+    )
     ledger_days: float = Field(7.0, gt=0, description="Days before Redis forgets a finished job; the bucket keeps it.")
 
     fetch_seconds: float = Field(

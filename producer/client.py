@@ -35,6 +35,7 @@ from contract.jobs.options import (
     parse_options,
 )
 from contract.jobs.results import Row
+from contract.jobs.retention import Found
 from contract.jobs.schedules import Missed, Schedules
 from contract.jobs.status import Status
 from contract.keys import JOBS, JobKeys
@@ -47,7 +48,7 @@ from producer.exports.images.export import export as export_images
 from producer.exports.labels.export import Written
 from producer.exports.labels.export import export as export_labels
 from producer.exports.labels.source import labels_of
-from producer.jobs import following, reports, submission
+from producer.jobs import cleaning, following, pages, reports, submission
 from producer.jobs import schedules as own_schedules
 from producer.jobs.requests import check_command, make_request, make_template
 from producer.jobs.schedules import Run, Scheduled
@@ -201,9 +202,34 @@ class Client:
         """Return how far a job is, from the ledger, or from the bucket if Redis does not answer."""
         return following.status(self.backend, job)
 
-    def jobs(self) -> list[Status]:
-        """Return every job that the ledger or the bucket knows, newest first."""
-        return following.list_jobs(self.backend, self._in_bucket())
+    def jobs(self, *, limit: int | None = None, before: str = "") -> list[Status]:
+        """Return every job that the ledger or the bucket knows, newest first, which reads all of them.
+
+        With `limit`, return a page from the index: jobs that have not ended, then the others by their ends, newest
+        first; `before` is the last job of the page before. Raises UnknownJob if that has not ended.
+        """
+        if limit is None:
+            return following.list_jobs(self.backend, self._in_bucket())
+        cleaning.complete_index(self._checked_store())
+        return pages.page(self.backend, limit, before)
+
+    def remove_jobs(self, jobs: Sequence[str]) -> list[Found]:
+        """Delete jobs that have ended, with all that lies in the job's own folder; return what that took.
+
+        Raises UnknownJob, and JobConflict if one has not ended or another job needs its images; nothing is deleted
+        then.
+        """
+        self._checked_store()
+        return list(cleaning.remove(self.backend, jobs))
+
+    def gc(self, *, dry_run: bool = False) -> Iterator[Found]:
+        """Delete what nobody needs, and yield what it was and how much; with `dry_run` nothing is deleted."""
+        self._checked_store()
+        return cleaning.collect(self.backend, self.settings.keep_days, dry_run=dry_run)
+
+    def rebuild_index(self) -> None:
+        """Build the index of jobs anew from the jobs themselves."""
+        cleaning.build_index(self._checked_store())
 
     def follow(self, job: str, stop: threading.Event | None = None) -> Iterator[Status]:
         """Yield the status of a job twice a second, until it has ended or `stop` is set.

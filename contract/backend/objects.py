@@ -11,15 +11,17 @@ import hashlib
 import io
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import urllib3
 from minio import Minio
+from minio.deleteobjects import DeleteObject
 from minio.error import InvalidResponseError, S3Error, ServerError
 
 from contract.backend.credentials import credentials_of
@@ -69,10 +71,11 @@ _PART = 16 * 2**20
 
 @dataclass(frozen=True)
 class Entry:
-    """An object in a listing; `size` in bytes."""
+    """An object in a listing: `size` in bytes, `modified` in seconds since the epoch."""
 
     key: str
     size: int
+    modified: float = 0.0
 
 
 class ObjectStore:
@@ -262,6 +265,35 @@ class ObjectStore:
         bucket = bucket or self.bucket
         self._call(bucket, key, lambda: self._minio.remove_object(bucket_name=bucket, object_name=key))
 
+    def delete_all(self, keys: Iterable[str]) -> None:
+        """Delete objects, a thousand with each request; missing ones are no errors."""
+        rest = iter(keys)
+        while some := tuple(islice(rest, _PAGE)):
+            self._call(self.bucket, some[0], partial(self._delete_some, some))
+
+    def _delete_some(self, keys: Sequence[str]) -> None:
+        wanted = [DeleteObject(key) for key in keys]
+        for error in self._minio.remove_objects(bucket_name=self.bucket, delete_object_list=wanted):
+            if error.code in _DENIED:
+                raise InvalidSettings(f"The store at {self.endpoint} refuses to delete {error.name} ({error.code}).")
+            if error.code not in _ABSENT:
+                raise StoreRefused(f"The store at {self.endpoint} does not delete {error.name}: {error.code}.")
+
+    def abort_uploads(self, older_than: float, *, dry_run: bool = False) -> list[str]:
+        """Abort multipart uploads that began before a time, in seconds since the epoch; return their keys."""
+        return self._call(self.bucket, "", partial(self._abort_uploads, older_than, dry_run))
+
+    def _abort_uploads(self, older_than: float, dry_run: bool) -> list[str]:
+        found = self._minio._list_multipart_uploads(bucket_name=self.bucket)  # the SDK has no public way
+        late = [
+            upload
+            for upload in found.uploads
+            if upload.initiated_time is not None and upload.initiated_time.timestamp() < older_than
+        ]
+        for upload in late if not dry_run else ():
+            self._minio._abort_multipart_upload(self.bucket, upload.object_name, str(upload.upload_id))
+        return [str(upload.object_name) for upload in late]
+
     def list(self, prefix: str, *, bucket: str = "", after: str = "", folders: bool = False) -> Iterator[Entry]:
         """Yield the objects whose keys start with `prefix`, in key order, page by page.
 
@@ -291,7 +323,8 @@ class ObjectStore:
         )
         for entry in objects:
             if entry.object_name is not None and not (entry.is_dir and not folders):
-                found.append(Entry(entry.object_name, entry.size or 0))
+                changed = entry.last_modified.timestamp() if entry.last_modified else 0.0
+                found.append(Entry(entry.object_name, entry.size or 0, changed))
             if len(found) == _PAGE:
                 break
         return found

@@ -18,6 +18,7 @@ from contract.backend.ledger import iso
 from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
 from contract.errors import InvalidSettings, InvalidSource, ObjectNotFound, StoreFull, StoreRefused
+from contract.jobs import index
 from contract.jobs.kinds import kind_of
 from contract.jobs.specs import Spec
 from contract.jobs.status import Retry, RunStart, Status
@@ -105,6 +106,8 @@ def _derive(store: ObjectStore, spec: Spec, now: Standing) -> None:
     elif now.run:
         store.delete(keys.success)
     if now.end is not None:
+        # First, so that a job is always in the index or among the active ones.
+        index.record_end(store, spec, now.end, now.run)
         store.delete(keys.active)
 
 

@@ -17,7 +17,7 @@ from contract.backend.broker import Queues
 from contract.backend.ledger import Ledger, Step, iso
 from contract.backend.objects import ObjectStore
 from contract.errors import JobConflict, ObjectNotFound, UnknownJob
-from contract.jobs import ends
+from contract.jobs import ends, index
 from contract.jobs.commits import iter_commits, read_retries
 from contract.jobs.ends import Standing, read_end, read_standing
 from contract.jobs.kinds import kind_of
@@ -48,6 +48,8 @@ def submit(backend: Backend, spec: Spec) -> bool:
     Raises JobConflict if the id belongs to a job with another spec.
     """
     keys = JobKeys(spec.id)
+    index.check_not_deleted(backend.store, spec.id)
+    index.record_uses(backend.store, spec)
     fresh = backend.store.put_if_absent(keys.spec, _envelope(spec))
     there, created_at = _read_envelope(backend.store, spec.id)
     if there != spec:
@@ -211,6 +213,7 @@ def reopen(backend: Backend, id: str, found: Standing | None = None, retry: Retr
         if not ends.open_run(store, id, found.run + 1, retry) and retry is not None:
             ends.publish(store, spec)
             raise JobConflict(f"Somebody else has just taken up {id}; follow it with `imagemill follow {id}`.")
+        index.check_not_deleted(store, id)
     if kind_of(spec).page == "when asked for":
         # It shows outdated rows. Deleted after the run is open: a worker that writes the page looks at the end last.
         store.delete(keys.report)

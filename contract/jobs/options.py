@@ -64,7 +64,15 @@ class EarlierLabels(Record):
     min_score: float = Field(0.0, ge=0, le=1, description="With job:ID, use only labels with at least this score.")
 
 
-class ClassifyFields(Arithmetic):
+class Retention(Record):
+    """Options of every job."""
+
+    keep_days: float | None = Field(
+        None, ge=0, description="Delete the job this long after its end. Default: IMAGEMILL_KEEP_DAYS."
+    )
+
+
+class ClassifyFields(Arithmetic, Retention):
     model: Annotated[str, Cli(metavar="NAME")] = Field(
         description="`name`, `name@version` or `name@alias`; `imagemill models list` shows them."
     )
@@ -85,7 +93,7 @@ class ClassifyFields(Arithmetic):
         return value
 
 
-class TrainFields(EarlierLabels, PromisedBytes):
+class TrainFields(EarlierLabels, PromisedBytes, Retention):
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="Name of the model; each training publishes its next version."
     )
@@ -98,7 +106,7 @@ class TrainFields(EarlierLabels, PromisedBytes):
     half: bool = Field(False, description="Publish the weights in half precision (fp16), which halves their size.")
 
 
-class EvaluateFields(Arithmetic, EarlierLabels):
+class EvaluateFields(Arithmetic, EarlierLabels, Retention):
     model: Annotated[str, Cli(argument=True)] = Field(description="`name`, `name@version` or `name@alias`.")
     features: Annotated[str | None, Cli(metavar="CLASSIFIER")] = Field(
         None, description="For a generator: the classifier whose features are compared."
@@ -110,7 +118,7 @@ class EvaluateFields(Arithmetic, EarlierLabels):
     seed: int = Field(0, ge=0, le=2**32 - 1, description="For a generator: seed of images and classifiers.")
 
 
-class ImageFields(Arithmetic, PromisedBytes):
+class ImageFields(Arithmetic, PromisedBytes, Retention):
     """Options of every job that makes images."""
 
     model: Annotated[str, Cli(metavar="GENERATOR")] = Field(
@@ -157,7 +165,7 @@ class SynthesizeFields(SampledFields):
     )
 
 
-class VerifyFields(PromisedBytes):
+class VerifyFields(PromisedBytes, Retention):
     sample: int = Field(64, ge=1, description="Images to generate again, spread evenly over those accepted.")
 
 
@@ -197,6 +205,7 @@ class ClassifyKeywords(TypedDict, total=False):
     shard_size: int
     max_errors: str
     to: str | None
+    keep_days: float | None
 
 
 class TrainOptions(TrainFields, JobOptions):
@@ -219,6 +228,7 @@ class TrainKeywords(TypedDict, total=False):
     min_score: float
     half: bool
     numerics: Numerics
+    keep_days: float | None
 
 
 class EvaluateOptions(EvaluateFields, JobOptions):
@@ -236,6 +246,7 @@ class EvaluateKeywords(TypedDict, total=False):
     count: int
     cas_epochs: int
     seed: int
+    keep_days: float | None
 
 
 class _ImageKeywords(TypedDict, total=False):
@@ -248,6 +259,7 @@ class _ImageKeywords(TypedDict, total=False):
     numerics: Numerics
     shard_size: int
     to: str | None
+    keep_days: float | None
 
 
 class GenerateOptions(ReconstructFields, InterpolateFields, _ClassNames, SampledFields, _Destination, JobOptions):
@@ -296,6 +308,7 @@ class VerifyOptions(VerifyFields, JobOptions):
 class VerifyKeywords(TypedDict, total=False):
     sample: int
     numerics: Numerics
+    keep_days: float | None
 
 
 COMMANDS: dict[str, type[JobOptions]] = {

@@ -25,7 +25,8 @@ _JOB = keys.JobKeys(ANY)
 _OUT = f"{_JOB.root}out/"
 _DERIVED = [f"{_OUT}{name}" for name in (*DERIVED, "_SUCCESS")]
 """Whoever ends or reopens a job writes these."""
-_ENDS = (_JOB.end, f"{_JOB.run_prefix}{ANY}", _JOB.success, _JOB.active, *_DERIVED)
+_INDEX = (f"{keys.ENDED}{ANY}", f"{keys.EXPIRES}{ANY}")
+_ENDS = (_JOB.end, f"{_JOB.run_prefix}{ANY}", _JOB.success, _JOB.active, *_INDEX, *_DERIVED)
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,17 @@ ROLES = {
                 f"{keys.MODELS}{ANY}",
                 f"{keys.SCHEDULES}{ANY}",
                 keys.probe(ANY),
+                keys.INDEX_STATE,
+                f"{keys.USES}{ANY}",
+                keys.deleting(ANY),  # asks the controller to delete a job
             ),
             deletes=(
                 _JOB.success,
                 _JOB.active,
                 _JOB.report,
                 *_DERIVED,
+                *_INDEX,
+                keys.deleting(ANY),
                 f"{keys.MODELS}{ANY}",
                 f"{keys.SCHEDULES}{ANY}",
                 keys.probe(ANY),
@@ -76,13 +82,12 @@ ROLES = {
                 f"{_JOB.lost_prefix}{ANY}",
                 f"{_OUT}{ANY}",
                 *_ENDS,
+                f"{keys.INDEX}{ANY}",
                 f"{keys.schedule_ticks(ANY)}{ANY}",
             ),
             deletes=(
-                f"{_JOB.commit_prefix}{ANY}",
-                f"{_JOB.attempt_prefix}{ANY}",
-                f"{_OUT}{ANY}",
-                _JOB.success,
+                f"{keys.JOBS}{ANY}",  # whose retention is over
+                f"{keys.INDEX}{ANY}",
                 _JOB.active,
                 f"{keys.schedule_ticks(ANY)}{ANY}",
             ),
@@ -111,6 +116,7 @@ ROLES = {
                 f"{_OUT}{ANY}",
                 _JOB.success,
                 _JOB.active,
+                *_INDEX,
                 f"{keys.MODELS}{ANY}",
             ),
         ),

@@ -35,7 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "verify": ("producer.cli.submit:verify", "Generate images of a job again, and compare."),
     "schedule": ("producer.cli.schedule:schedule", "Submit jobs on a schedule, and see how they went."),
-    "jobs": ("producer.cli.jobs:jobs", "List jobs, newest first."),
+    "jobs": ("producer.cli.jobs:jobs", "List jobs, and remove them."),
     "show": ("producer.cli.jobs:show", "Show one job."),
     "follow": ("producer.cli.follow:follow", "Follow a job to its end."),
     "cancel": ("producer.cli.jobs:cancel", "Stop a job, and keep what it has done."),
@@ -45,6 +45,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "results": ("producer.cli.results:results", "Write the labels of a job as JSONL, CSV, Parquet, …"),
     "export": ("producer.cli.export:export", "Write the generated images of a job as a dataset."),
     "report": ("producer.cli.report:report", "Write the HTML page of a job."),
+    "gc": ("producer.cli.clean:gc", "Delete what nobody needs."),
     "rebuild": ("producer.cli.jobs:rebuild", "Rewrite the ledger from the bucket."),
 }
 """Each command in the order of `--help`: where it is defined, and its line of help."""

@@ -11,18 +11,24 @@ from producer.cli.common import echo, print_json, print_status, print_table, say
 from producer.cli.progress import packing_bar
 
 
-@click.command()
+@click.group(invoke_without_command=True)
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Jobs on a page.")
+@click.option("--before", metavar="JOB", default="", help="Only jobs that ended before this one: the next page.")
 @shared_options
-def jobs(as_json: bool) -> None:
-    """List every job, newest first.
+@click.pass_context
+def jobs(context: click.Context, limit: int, before: str, as_json: bool) -> None:
+    """List jobs: those that have not ended first, then the others by their ends, newest first.
 
     \b
     Example:
       imagemill jobs --json | head -1
+      imagemill jobs --before classify-20261124-093215-7f3a
     """
+    if context.invoked_subcommand is not None:
+        return
     from producer.client import Client
 
-    found = Client().jobs()
+    found = Client().jobs(limit=limit, before=before)
     if as_json:
         for status in found:
             print_json(status.model_dump())
@@ -44,8 +50,28 @@ def jobs(as_json: bool) -> None:
             ),
             right=("DONE", "TOTAL", "FAILED"),
         )
+        if len(found) == limit and found[-1].ended:
+            say(f"The next page: `imagemill jobs --before {found[-1].id}`.")
+    elif before:
+        say(f"No job ended before {before}.")
     else:
         say("There are no jobs yet; `imagemill classify --help` shows how to submit one.")
+
+
+@jobs.command()
+@click.argument("job", nargs=-1, required=True)
+@shared_options
+def rm(job: tuple[str, ...], as_json: bool) -> None:
+    """Delete each JOB that has ended, with its inputs, rows and pages; models, and results elsewhere (--to), stay.
+
+    \b
+    Example:
+      imagemill jobs rm classify-20261124-093215-7f3a
+    """
+    from producer.cli.clean import print_found
+    from producer.client import Client
+
+    print_found(Client().remove_jobs(job), as_json=as_json, done="deleted")
 
 
 @click.command()

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from types import FunctionType
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from contract.errors import InvalidSettings
 from contract.models.owners import BUILT_IN
 from deploy.policies.roles import FOLDER, ROLES, document, to_json
 from tests.mill import Mill, check_complete, identified
+from tests.waiting import wait_until
 
 MODEL = "efficientnet-lite0"
 SECRETS = {role: (f"KEYOF{role.upper()}", f"secret-of-the-{role}") for role in ROLES}
@@ -46,6 +48,12 @@ ARGUMENTS = {
     "file": "weights.pt2",
     "alias": "live",
     "stamp": "20261124t0100",
+    "id": "a-job",
+    "of": "another-job",
+    "by": "a-job",
+    "ended_ms": 1_795_600_000_000,
+    "due_ms": 1_795_600_000_000,
+    "own": True,
 }
 NO_KEYS = {"root", "retry", "retry_prefix"}
 """A prefix of everything, and what only older versions wrote."""
@@ -60,17 +68,17 @@ def every_key() -> Iterator[tuple[str, str]]:
         if isinstance(member, property):
             yield name, getattr(job, name)
         elif isinstance(member, FunctionType):
-            yield name, member(job, *_arguments(partial(member, job)))
+            yield name, member(job, **_arguments(partial(member, job)))
     for name, function in inspect.getmembers(keys, inspect.isfunction):
         makes_a_key = function.__module__ == keys.__name__ and not name.startswith(
             ("parse_", "shard_", "child_", "content_")
         )
         if makes_a_key and inspect.signature(function).return_annotation == "str":
-            yield name, function(*_arguments(function))
+            yield name, function(**_arguments(function))
 
 
-def _arguments(function: object) -> list[object]:
-    return [ARGUMENTS[name] for name in inspect.signature(function).parameters]  # type: ignore[arg-type]
+def _arguments(function: object) -> dict[str, Any]:
+    return {name: ARGUMENTS[name] for name in inspect.signature(function).parameters}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("name", "key"), list(every_key()))
@@ -151,6 +159,11 @@ def test_jobs_run_under_the_policies_that_ship(
     assert mill.finished(planned).state == "succeeded"
     client.cancel(client.classify(folder, model=MODEL).id)
     client.remove_schedule("nightly")
+    # A producer may not delete what others wrote; it asks, and the controller deletes the job, which it may.
+    (asked,) = client.remove_jobs([planned])
+    assert asked.what == "left to the controller"
+    wait_until(lambda: planned not in [one.id for one in client.jobs(limit=50)], 60, f"{planned} to be deleted")
+    assert not client.backend.store.exists(keys.deleting(planned))
     # A training publishes a model, which generates images that the producer checks.
     settings = ["size=16", "batch_size=32", "latent=8", "ema=0.9"]
     assert (

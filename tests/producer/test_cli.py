@@ -119,7 +119,8 @@ class FakeClient:
             raise self.error
         return self.answers[0]
 
-    def jobs(self) -> list[Status]:
+    def jobs(self, *, limit: int, before: str) -> list[Status]:
+        assert (limit, before) == (50, "")
         return self.answers
 
     def workers(self) -> list[Any]:

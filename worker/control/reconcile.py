@@ -15,6 +15,7 @@ from contract.jobs.lifecycle import Backend, active_jobs, read_spec, rebuild, se
 from contract.jobs.status import ENDED
 from contract.keys import WORKER_QUEUES, JobKeys
 from contract.settings import Settings
+from worker.control.clean import clean
 from worker.control.fire_schedules import Clock, fire, utc_now
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ def tick(backend: Backend, settings: Settings, now: Clock = utc_now) -> None:
             lost[job] = late
     if lost:
         _requeue(backend, settings, lost)
+    clean(backend, settings)
 
 
 def _reconcile(backend: Backend, settings: Settings, job: str) -> list[int]:

@@ -1,0 +1,79 @@
+"""Lists jobs a page at a time, from the index in the bucket: no page costs more because there are more jobs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from contract import keys
+from contract.errors import ObjectNotFound, RedisUnavailable, UnknownJob
+from contract.jobs import index, lifecycle
+from contract.jobs.commits import in_parallel
+from contract.jobs.ends import read_standing
+from contract.jobs.lifecycle import Backend
+from contract.jobs.status import Status
+from producer.jobs.following import status
+from producer.jobs.status_from_bucket import status_from_bucket
+
+log = logging.getLogger(__name__)
+
+_THREADS = 8
+
+
+def page(backend: Backend, limit: int, before: str = "") -> list[Status]:
+    """Return at most `limit` jobs: first those that have not ended, the newest first, then the others by their ends.
+
+    With `before`, the id of a job that has ended, those that ended before it. Raises UnknownJob for an id that is none.
+    """
+    found = [] if before else _unended(backend)[:limit]
+    seen = {one.id for one in found}
+    after = _entry(backend, before) if before else ""
+    entries = ((id, run) for _, id, run, _ in index.ended(backend.store, after=after) if id not in seen)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        while len(found) < limit:
+            some = [entry for entry, _ in zip(entries, range(limit - len(found)), strict=False)]
+            if not some:
+                break
+            for one in pool.map(partial(_standing, backend), some):
+                if one is not None and one.id not in seen:
+                    seen.add(one.id)
+                    found.append(one)
+    return found
+
+
+def _entry(backend: Backend, id: str) -> str:
+    """Return the entry of a job that has ended."""
+    spec, now = lifecycle.read_spec(backend.store, id), read_standing(backend.store, id)
+    if now.end is None:
+        raise UnknownJob(f"{id} has not ended, so it stands on the first page; name a job that has.")
+    return index.entries(spec, now.end, now.run)[0]
+
+
+def _standing(backend: Backend, entry: tuple[str, int]) -> Status | None:
+    """Return the end of a run, None if its job was deleted."""
+    try:
+        return Status.model_validate_json(backend.store.get(keys.JobKeys(entry[0]).run_end(entry[1])))
+    except ObjectNotFound:
+        return None
+
+
+def _unended(backend: Backend) -> list[Status]:
+    """Return the jobs that have not ended, newest first."""
+    ids = set(lifecycle.active_jobs(backend.store))
+    status_of: Callable[[str], Status] = partial(status, backend)
+    try:
+        ids |= backend.ledger.active()
+    except RedisUnavailable as error:
+        log.info("The list is from the bucket alone: %s", error)
+        status_of = partial(status_from_bucket, backend.store)  # otherwise every job would wait for Redis again
+
+    def look(id: str) -> Status | None:
+        try:
+            return status_of(id)
+        except UnknownJob:
+            return None
+
+    found = [one for one in in_parallel(look, ids, threads=_THREADS) if one is not None and not one.ended]
+    return sorted(found, key=lambda one: (one.created_at, one.id), reverse=True)

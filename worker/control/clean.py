@@ -1,0 +1,32 @@
+"""The controller's share of cleaning up: a little with each tick, so that reconciling never waits for it."""
+
+from __future__ import annotations
+
+import logging
+
+from contract.errors import JobConflict
+from contract.jobs import retention
+from contract.jobs.lifecycle import Backend
+from contract.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_ENTERED, _DELETED = 500, 20
+"""Jobs that a tick enters into the index, and that it looks at to delete them."""
+_SECONDS = 2.0
+_LOCK_SECONDS = 60.0
+
+
+def clean(backend: Backend, settings: Settings) -> None:
+    """Build the index if there is none, go on with interrupted deletions, delete jobs whose retention is over."""
+    with backend.ledger.lock("clean", "", _LOCK_SECONDS) as lock:
+        if lock is None:
+            return
+        retention.build(backend.store, _ENTERED)
+        for job in retention.interrupted(backend.store)[:_DELETED]:
+            try:
+                retention.remove(backend, job)
+            except JobConflict as error:
+                log.info("%s", error)
+        for found in retention.expire(backend, settings.keep_days, most=_DELETED, seconds=_SECONDS):
+            log.info("%s was deleted, its retention is over: %d bytes", found.job, found.bytes)
