@@ -45,7 +45,11 @@ def fuzz(kind: str, count: int, folder: Path) -> Outcome:
             process = subprocess.Popen(
                 command, cwd=ROOT, stdout=stdout, stderr=stderr, env={**os.environ, "OMP_NUM_THREADS": "1"}
             )
-            hung = not _ends(process, state)
+            try:
+                hung = not _ends(process, state)
+            finally:
+                process.kill()
+                process.wait()
         (last,) = struct.unpack("<Q", state.read_bytes())
         said = err.read_bytes()
         if process.returncode == 0:
@@ -76,6 +80,7 @@ def _ends(process: subprocess.Popen[bytes], state: Path) -> bool:
             return False
 
 
+@pytest.mark.timeout(4 * 3600)
 @pytest.mark.parametrize("kind", COUNTS)
 def test_mutated_files_crash_and_hang_nothing(
     kind: str, tmp_path: Path, long: bool, figures: Callable[..., None]

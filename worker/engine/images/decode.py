@@ -47,7 +47,7 @@ from contract.errors import (
 )
 from worker.engine.budget import Reservation, budget
 from worker.engine.images import cost
-from worker.engine.images.quiet import silence_libtiff
+from worker.engine.images.quiet import silence_libtiff, silence_pillow
 from worker.engine.images.shrink import shrunk
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ _UPRIGHT = {
 # Pillow warns about odd metadata in files that it reads well; on a worker that is one line of noise per photo.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+silence_pillow()
 silence_libtiff()
 
 

@@ -1,16 +1,22 @@
-"""Keeps libtiff from writing to stderr: what is wrong with a file is an ImageError, and a log line has one author.
+"""Keeps Pillow and libtiff out of the log: what is wrong with a file is an ImageError.
 
-Pillow silences the warnings of libtiff and not its errors, which hold bytes of the file. The library has no setting for
-it but a function, which Pillow does not export.
+Pillow logs some errors before it raises them, and silences the warnings of libtiff but not its errors, which hold bytes
+of the file. libtiff has no setting for it but a function, which Pillow does not export.
 """
 
 from __future__ import annotations
 
 import ctypes
+import logging
 from contextlib import suppress
 from pathlib import Path
 
 from PIL import _imaging  # noqa: F401, loads libtiff
+
+
+def silence_pillow() -> None:
+    """Turn off the log messages of Pillow."""
+    logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
 
 
 def silence_libtiff() -> bool:
