@@ -116,7 +116,7 @@ def test_a_package_of_the_worker_imports_from_the_floors_below(package: str) -> 
                 assert other in below, f"{path.relative_to(ROOT)} imports {found}, which lies above {package}"
 
 
-@pytest.mark.parametrize("package", ["engine", "metrics", "pages", "pictures", "zoo"])
+@pytest.mark.parametrize("package", ["confinement", "engine", "metrics", "pages", "pictures", "zoo"])
 def test_what_computes_knows_no_server(package: str) -> None:
     for path in files(f"worker/{package}"):
         assert not rooms(path) & SERVERS, path

@@ -1,1 +1,1 @@
-"""Limits for processes that read what anybody may have written. It knows neither jobs nor images."""
+"""Runs code on hostile input, in children without credentials, network or files. Knows no images and no models."""

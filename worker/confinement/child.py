@@ -1,0 +1,241 @@
+"""The parent's side: starts a confined child, sends it requests, and ends it when it takes too long.
+
+It knows nothing of what the child computes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import select
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+
+from worker.confinement.confine import LAYERS, Limits
+from worker.confinement.run import command, environment
+from worker.confinement.wire import Closed, Header, Memory, Receiver, send
+
+log = logging.getLogger(__name__)
+
+Answer = tuple[Header, list[bytes]]
+
+# The kernel ends a child with the thread that started it (PR_SET_PDEATHSIG), hence one thread that never ends.
+_SPAWNER = ThreadPoolExecutor(1, "imagemill-spawner")
+_KEPT = 4096  # of what a child wrote to its standard error
+_said_once: set[tuple[str, ...]] = set()
+
+
+class ChildDied(Exception):
+    """The child ended before it answered: by a crash, by the system (`killed`), or by its deadline (`late`)."""
+
+    def __init__(self, message: str, *, late: bool = False, killed: bool = False) -> None:
+        super().__init__(message)
+        self.late, self.killed = late, killed
+
+
+class ChildError(Exception):
+    """The child answered with an error; `kind` is the name of its class."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Child:
+    """One confined child process that runs `module`, whose main calls `serve`. It is thread-safe.
+
+    `slots` requests can be under way at a time, each with blobs of `size` bytes at most, one way and the other;
+    `threads` of them run at once. `start_seconds` limits how long the child takes until its first answer.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        limits: Limits,
+        *,
+        greeting: Header | None = None,
+        slots: int = 1,
+        size: int,
+        threads: int = 1,
+        start_seconds: float = 300.0,
+        env: dict[str, str] | None = None,
+    ) -> None:
+        self._memory = Memory.create(slots, size)
+        self._slots: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for slot in range(slots):
+            self._slots.put(slot)
+        self._lock = threading.Lock()
+        self._waiting: dict[int, tuple[Future[Answer], int, float]] = {}
+        self._count = 0
+        self._dead: ChildDied | None = None
+        self._said = b""
+        handle = self._memory.handle
+        self._process = _SPAWNER.submit(
+            subprocess.Popen,
+            command(limits, module),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=(handle,),
+            env=environment(**(env or {})),
+            start_new_session=True,  # a Ctrl-C for the worker is not for it
+        ).result()
+        assert self._process.stdin and self._process.stdout and self._process.stderr
+        self._requests, self._answers = self._process.stdin.fileno(), self._process.stdout.fileno()
+        self._ears = threading.Thread(target=self._hear, args=(self._process.stderr.fileno(),), daemon=True)
+        self._ears.start()
+        ready: Future[Answer] = Future()
+        self._waiting[-1] = ready, -1, time.monotonic() + start_seconds
+        self._reader = threading.Thread(target=self._read, name="imagemill-child", daemon=True)
+        self._reader.start()
+        with suppress(Closed):  # the reader says what happened
+            hello = {"memory": handle, "slots": slots, "size": self._memory.size, "threads": threads}
+            send(self._requests, {**(greeting or {}), **hello})
+        try:
+            found = ready.result()[0]
+        except BaseException:
+            self.close()
+            raise
+        self.facts: Header = found["facts"]
+        self.enforced: tuple[str, ...] = tuple(found["enforced"])
+        _say(module, self.enforced)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def submit(self, header: Header, blobs: Sequence[bytes | memoryview], *, seconds: float) -> Future[Answer]:
+        """Send a request, waiting for a free slot, and return a future of the child's header and blobs.
+
+        The future fails with ChildDied if the child does not answer within `seconds` or ends, and with ChildError if it
+        answers with an error. Raises ValueError if the blobs do not fit into a slot.
+        """
+        slot = self._slots.get()
+        future: Future[Answer] = Future()
+        future.set_running_or_notify_cancel()
+        try:
+            sizes = self._memory.put(slot, blobs)
+        except BaseException:
+            self._slots.put(slot)
+            raise
+        with self._lock:
+            if self._dead is not None:
+                self._slots.put(slot)
+                future.set_exception(self._dead)
+                return future
+            self._count += 1
+            number = self._count
+            self._waiting[number] = future, slot, time.monotonic() + seconds
+            with suppress(Closed):  # the reader says what happened
+                send(self._requests, {**header, "id": number, "slot": slot, "sizes": sizes})
+        return future
+
+    def call(self, header: Header, blobs: Sequence[bytes | memoryview], *, seconds: float) -> Answer:
+        """Send a request and wait for its answer; raises what the future of `submit` raises."""
+        return self.submit(header, blobs, seconds=seconds).result()
+
+    @property
+    def alive(self) -> bool:
+        return self._dead is None
+
+    def close(self) -> None:
+        """End the child at once, and free its memory; requests under way fail with ChildDied."""
+        with suppress(OSError):
+            self._process.kill()
+        self._reader.join()
+        self._ears.join(5.0)
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe:
+                with suppress(OSError):
+                    pipe.close()
+        with suppress(OSError, ValueError):
+            self._memory.close()
+
+    def _hear(self, pipe: int) -> None:
+        """Keep the last words of the child; read on, so that it never blocks."""
+        with suppress(OSError):
+            while data := os.read(pipe, 65536):
+                self._said = (self._said + data)[-_KEPT:]
+
+    def _read(self) -> None:
+        """Hand answers to those who wait, until the child ends or is late."""
+        late, receiver = False, Receiver(self._answers)
+        while True:
+            with self._lock:
+                deadlines = [at for _, _, at in self._waiting.values()]
+            # A request that comes meanwhile is seen within a second; deadlines are seconds too.
+            wait = min([1.0, *(at - time.monotonic() for at in deadlines)])
+            if wait <= 0:
+                late = True
+                break
+            if not select.select([self._answers], [], [], wait)[0]:
+                continue
+            try:
+                for reply in receiver.some():
+                    self._take(reply)
+            except (Closed, LookupError, TypeError, ValueError):
+                break
+        self._end(late)
+
+    def _take(self, reply: Header) -> None:
+        with self._lock:
+            future, slot, _ = self._waiting.pop(reply["id"])
+        try:
+            if "error" in reply:
+                future.set_exception(ChildError(str(reply["error"]), str(reply["message"])))
+            elif slot < 0:
+                future.set_result((reply, []))
+            else:
+                future.set_result((dict(reply["header"]), self._memory.get(slot, reply["sizes"])))
+        except (Closed, LookupError, TypeError, ValueError):
+            future.set_exception(ChildDied("it answered what is no answer"))
+            raise
+        finally:
+            if slot >= 0:
+                self._slots.put(slot)
+
+    def _end(self, late: bool) -> None:
+        ended = self._process.poll() is not None
+        with suppress(OSError):
+            self._process.kill()
+        code = self._process.wait()
+        killed = code == -signal.SIGKILL and ended and not late
+        self._ears.join(1.0)
+        said = self._said.decode(errors="replace").strip().rpartition("\n")[2][:200]
+        if late:
+            why = "it did not answer in time"
+        elif code < 0:
+            why = f"it ended by {_signal(-code)}"
+        else:
+            why = f"it ended with status {code}"
+        with self._lock:
+            self._dead = ChildDied(f"{why} ({said})" if said and not late else why, late=late, killed=killed)
+            waiting, self._waiting = list(self._waiting.values()), {}
+        for future, slot, _ in waiting:
+            future.set_exception(self._dead)
+            if slot >= 0:
+                self._slots.put(slot)
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _say(module: str, enforced: tuple[str, ...]) -> None:
+    """Log once for each combination what confines children, and warn of what this machine cannot do."""
+    if enforced in _said_once:
+        return
+    _said_once.add(enforced)
+    missing = [layer for layer in LAYERS if layer not in enforced]
+    log.info("Children such as %s are confined by %s", module, ", ".join(enforced))
+    if missing:
+        log.warning("This machine cannot confine children by %s", ", ".join(missing))

@@ -1,0 +1,56 @@
+"""Confines itself, then runs a module as a program: `python -m worker.confinement.run PARENT LIMITS MODULE ARGUMENT…`.
+
+It imports nothing heavy: no thread may exist before the process is confined.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+import tempfile
+
+from worker.confinement.confine import Limits, confine
+
+ENFORCED: list[str] = []
+"""The layers that confine this process, for a module that reports them."""
+
+
+def command(limits: Limits, module: str, *arguments: str) -> list[str]:
+    """Return the command that runs `module` in a confined child of this process; start it with `environment()`."""
+    return [
+        sys.executable,
+        "-s",
+        "-m",
+        "worker.confinement.run",
+        str(os.getpid()),
+        limits.to_json(),
+        module,
+        *arguments,
+    ]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return the environment of a confined child: where to import from, and `more`; no credentials, no home."""
+    return {
+        "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry),
+        "PYTHONUTF8": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": "/nonexistent",
+        "USER": "imagemill",  # torch asks for it, and the list of users is closed to it
+        "OMP_WAIT_POLICY": "PASSIVE",
+        **more,
+    }
+
+
+def main() -> None:
+    parent, limits, module = sys.argv[1:4]
+    ENFORCED.extend(confine(Limits.from_json(limits), parent=int(parent)))
+    sys.modules["worker.confinement.run"] = sys.modules[__name__]  # one ENFORCED for all
+    tempfile.tempdir = "/nonexistent"  # otherwise it looks for one that is writable, and fails where there is none
+    del sys.argv[0:3]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
