@@ -201,6 +201,9 @@ class Child:
                 self._slots.put(slot)
 
     def _end(self, late: bool) -> None:
+        if not late:  # pipes close a moment before the process has ended
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(1.0)
         ended = self._process.poll() is not None
         with suppress(OSError):
             self._process.kill()
