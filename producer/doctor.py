@@ -120,7 +120,7 @@ def check_workers(alive: Sequence[Worker]) -> Iterator[Check]:
     workers = [w for w in alive if QUEUE_CLASSIFY in _queues(w)]
     yield Check(
         "workers",
-        bool(workers),
+        any(not w.fields.get("unfit") for w in workers),
         ", ".join(_describe(w) for w in workers)
         or "none, so no image is labelled: run `imagemill up` or `imagemill-worker run`",
     )
@@ -146,6 +146,8 @@ def _queues(worker: Worker) -> list[str]:
 
 
 def _describe(worker: Worker) -> str:
+    if why := worker.fields.get("unfit"):
+        return f"{worker.name} (takes no shards: {why})"
     engine = [worker.fields[name] for name in ("device", "runtime") if worker.fields.get(name)]
     return f"{worker.name} ({', '.join(engine) or 'no model loaded yet'})"
 

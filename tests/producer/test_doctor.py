@@ -33,6 +33,18 @@ def test_a_worker_is_shown_with_its_device_and_a_missing_controller_is_named() -
     assert "no job is planned" in controller.detail
 
 
+def test_workers_that_are_all_unfit_are_as_bad_as_none() -> None:
+    fit = Worker("w1", {"queues": "classify", "device": "cpu", "unfit": ""})
+    sick = Worker(
+        "w2", {"queues": "classify", "device": "cuda", "unfit": "a known good image fails on it (CUDA error)"}
+    )
+
+    assert list(check_workers([fit, sick]))[1].ok
+    _, workers = check_workers([sick])
+    assert not workers.ok
+    assert workers.detail == "w2 (takes no shards: a known good image fails on it (CUDA error))"
+
+
 def test_exit_codes_tell_what_cannot_be_reached_from_what_is_wrong() -> None:
     fine, wrong, away = Check("a", True, ""), Check("b", False, ""), Check("c", False, "", unreachable=True)
 
