@@ -116,6 +116,13 @@ class Deadlines:
                 if not self._running:
                     self._changed.notify()
 
+    def cut(self) -> None:
+        """End every fetch now."""
+        with self._changed:
+            running = list(self._running)
+        for deadline in running:
+            deadline.cut()
+
     def _watch(self) -> None:
         while True:
             with self._changed:

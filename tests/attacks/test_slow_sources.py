@@ -247,6 +247,33 @@ def test_one_host_cannot_hold_all_lanes(gone: threading.Event) -> None:
     lanes.close()
 
 
+def test_a_worker_that_ends_waits_for_no_slow_host(gone: threading.Event) -> None:
+    # Given a fetch that drips for as long as it may,
+    asked = threading.Event()
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        asked.set()
+        drip(request, gone)
+
+    client = WebClient(OPEN, seconds=300)
+    with site(answer) as port:
+        ended: list[ImageError] = []
+
+        def fetch() -> None:
+            try:
+                client.read(f"http://{LOOPBACK}:{port}/a", MEBIBYTE)
+            except ImageError as error:
+                ended.append(error)
+
+        thread = threading.Thread(target=fetch)
+        thread.start()
+        assert asked.wait(60)
+        # if the client is closed, I expect that it ends.
+        client.close()
+        thread.join(60)
+        assert [error.code for error in ended] == ["fetch_failed"]
+
+
 def test_a_name_that_is_never_answered_holds_one_thread(gone: threading.Event) -> None:
     # Given a name server that never answers for one host, and answers for others,
     asked: list[str] = []
