@@ -172,11 +172,15 @@ def wait_until_now(predicate: Callable[[], bool]) -> None:
 def test_who_is_stopped_past_the_lease_changes_nothing(mill: Mill, long: bool, figures: Callable[..., None]) -> None:
     rng = random.Random(0)
     roles = ["planner", "finalizer", "generator", "finisher"]
-    times = Counter(roles * 25 if long else roles[:3])
+    caught, times = 0, Counter[str]()
     reference = generate(mill)
     mill.finished(reference)
     same = checked_images(mill, reference)
-    caught = sum(stopped(mill, role, rng) for role in times.elements())
+    for role in roles * 25 if long else roles[:3]:
+        caught += stopped(mill, role, rng)
+        times[role] += 1
+        if times.total() % 10 == 0:
+            figures(so_far=times.total(), in_the_act=caught)
     figures(**times, in_the_act=caught, images=MADE, items=IMAGES, damaged=0, lost=0, doubled=0)
     again = generate(mill)
     mill.finished(again)

@@ -10,13 +10,14 @@ from contextlib import suppress
 import pytest
 
 from contract.backend.objects import ObjectStore
+from contract.data.items import read_manifest, write_manifest
 from contract.jobs import lifecycle
 from contract.jobs.commits import iter_commits
 from contract.jobs.ends import read_end
 from contract.jobs.lifecycle import Backend, rebuild, reopen
 from contract.jobs.specs import Classify
-from contract.jobs.status import Retry
-from contract.keys import JobKeys
+from contract.jobs.status import Retry, ShardCommit
+from contract.keys import JobKeys, child_shards
 from tests.waiting import wait_until
 from tests.worker.conftest import Jobs, Runners
 from worker.control.finalize import finalize
@@ -182,21 +183,19 @@ def test_a_rebuild_with_bisected_shards_is_running_until_each_half_is_done(
     # Given a job of two shards, of which one was bisected and the other, and one half, are done,
     job(b"\x01", b"\x02", b"\x03", b"\x04", shard_size=2)
     runner_of().run("job", 0)
-    for attempt in range(3):
-        token = f"dead-{attempt}"
-        backend.ledger.take("job", 1, token)
-        backend.ledger.begin("job", 1, token, attempt + 1)
-        backend.ledger.release("job", 1, token, attempts=attempt + 1)
-    runner_of().run("job", 1)
-    (split,) = (commit.split for commit in iter_commits(backend.store, "job") if commit.split)
-    runner_of().run("job", split[0])
+    halves = child_shards(1, planned=2)
+    for half, item in zip(halves, read_manifest(backend.store.get(KEYS.manifest(1))), strict=True):
+        backend.store.put(KEYS.manifest(half), write_manifest([item]))
+    backend.store.put(KEYS.commit(1), ShardCommit(shard=1, items=2, ok=0, errors=0, split=halves).to_json())
+    backend.ledger.commit("job", 1, 0, 0, halves)
+    runner_of().run("job", halves[0])
 
     # if Redis forgets all, I expect the other half to be queued, and no more.
     backend.ledger.redis.flushall()
     status = rebuild(backend, "job")
     assert (status.state, status.done, status.shards.total) == ("running", 3, 4)
-    assert set(backend.ledger.waiting("job")) == {split[1]}
-    runner_of().run("job", split[1])
+    assert set(backend.ledger.waiting("job")) == {halves[1]}
+    runner_of().run("job", halves[1])
     finalize(backend, "job")
     assert backend.ledger.state("job") == "succeeded"
 
