@@ -19,7 +19,7 @@ from tests.gpu.acceptance import machine
 from tests.gpu.acceptance.report import Report
 from worker.engine import select
 from worker.engine.arithmetic import settle
-from worker.engine.images.decode import decode
+from worker.engine.images import decoders
 from worker.engine.pipeline import Engine
 from worker.engine.programs.graph import build
 from worker.engine.runtimes.batcher import Batcher
@@ -47,11 +47,16 @@ def lite0(folder: Path) -> ModelSpec:
     )
 
 
+def decode_in(where: str) -> None:
+    """Decode in a process for each thread, or in the thread."""
+    decoders.configure(children=where == "process", seconds=60, max_pixels=10**9)
+
+
 def decoded(files: Sequence[bytes], threads: int) -> NDArray[np.uint8]:
     """Decode JPEG files on threads, uint8 [n, 224, 224, 3]."""
 
     def one(data: bytes) -> NDArray[np.uint8]:
-        return decode(data, HOW.size, crop=HOW.crop, interpolation=HOW.interpolation, max_pixels=_NO_LIMIT).pixels
+        return decoders.open_item(data, HOW, max_pixels=_NO_LIMIT, frames=0).pixels
 
     with ThreadPoolExecutor(threads) as pool:
         return np.stack(list(pool.map(one, files, chunksize=16)))
@@ -152,25 +157,28 @@ def throughput(
         loose = forward_rate(build(spec).on(device, precision), device, 256, 224)  # type: ignore[arg-type]
         report.figure(stage, f"forward, {precision}, batches of 256, with cuDNN's benchmark, images/s", loose)
         torch.backends.cudnn.benchmark = False
-    decode_rate = 0.0
-    for threads in sorted({1, 4, 8, cores}):
-        if threads > cores:
-            continue
-        some = [files[n % len(files)] for n in range(min(count, 400 * threads))]
-        began = time.perf_counter()
-        decoded(some, threads)
-        rate = len(some) / (time.perf_counter() - began)
-        decode_rate = max(decode_rate, rate)
-        report.figure(stage, f"decode, {threads} threads, images/s", rate)
-    with closing(_load(spec, device, precision, cache, threads=cores)) as runtime:
-        rate, busy, events = end_to_end(runtime, files, count, HOW)
-    limit = min(forward[256], decode_rate)
-    report.figure(stage, "end to end, images/s", rate)
-    report.figure(stage, "end to end, share of the slower of forward and decode", rate / limit)
-    report.figure(stage, "device busy, by events", events)
-    report.figure(stage, "device busy, by NVML", busy)
-    if device.type == "cuda":
-        report.check("end to end ≥ 0.9 × min(forward, decode)", rate >= 0.9 * limit, f"{rate / limit:.2f}")
+    for where in ("thread", "process"):
+        decode_in(where)
+        decode_rate = 0.0
+        for lanes in sorted({1, 8, cores}):
+            if lanes > cores:
+                continue
+            decoded(files[:lanes], lanes)  # processes begin
+            some = [files[n % len(files)] for n in range(min(count, 400 * lanes))]
+            began = time.perf_counter()
+            decoded(some, lanes)
+            rate = len(some) / (time.perf_counter() - began)
+            decode_rate = max(decode_rate, rate)
+            report.figure(stage, f"decode in {lanes} of {where}, images/s", rate)
+        with closing(_load(spec, device, precision, cache, threads=cores)) as runtime:
+            rate, busy, events = end_to_end(runtime, files, count, HOW)
+        limit = min(forward[256], decode_rate)
+        report.figure(stage, f"decode in {where}: end to end, images/s", rate)
+        report.figure(stage, f"decode in {where}: end to end, share of the slower of forward and decode", rate / limit)
+        report.figure(stage, f"decode in {where}: device busy, by events", events)
+        report.figure(stage, f"decode in {where}: device busy, by NVML", busy)
+        if device.type == "cuda" and where == "process":
+            report.check("end to end ≥ 0.9 × min(forward, decode)", rate >= 0.9 * limit, f"{rate / limit:.2f}")
 
 
 def forward_rate(model: object, device: torch.device, size: int, side: int, seconds: float = 1.0) -> float:

@@ -28,6 +28,7 @@ def throughput(
         "ViT-B/16": Vit(width=128, depth=2) if small else Vit(),
         "ConvNeXt-B": ConvNext(widths=(16, 32), depths=(1, 1)) if small else ConvNext(),
     }
+    labelling.decode_in("process")
     precision = "bf16" if report.about["bf16"] else "fp32"
     for name, model in makers.items():
         path = export(model.eval(), folder / f"{name.partition('/')[0]}.pt2", size=224)
