@@ -408,6 +408,11 @@ class RedisKeys:
         return f"{self.namespace}:lock:{what}" + (f":{id}" if id else "")
 
     @property
+    def rejected(self) -> str:
+        """Number of malformed messages that were rejected, by kind; kept for 30 days after the last."""
+        return f"{self.namespace}:rejected"
+
+    @property
     def schedules(self) -> str:
         """Sorted set of schedules by their last tick that is done with."""
         return f"{self.namespace}:schedules"

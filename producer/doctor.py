@@ -55,6 +55,7 @@ def run_checks() -> Iterator[Check]:
         if workers is not None:
             yield from check_workers(workers)
             yield check_clock(ledger.ticking())
+            yield check_messages(ledger.rejected())
 
 
 def settings_source(settings: Settings) -> str:
@@ -132,6 +133,14 @@ def check_clock(ticking: bool) -> Check:
         "no recent tick, so lost work stays lost and schedules wait: run `imagemill up` or `celery -A worker.app beat`"
     )
     return Check("clock", ticking, "ticks" if ticking else advice)
+
+
+def check_messages(rejected: Mapping[str, int]) -> Check:
+    """Check that nobody puts into the queues what no Imagemill sends."""
+    if not rejected:
+        return Check("messages", True, "none was rejected")
+    kinds = ", ".join(f"{kind} {number:,}" for kind, number in rejected.items())
+    return Check("messages", False, f"{sum(rejected.values()):,} were rejected ({kinds}): see who writes to Redis")
 
 
 def exit_code(checks: Sequence[Check]) -> int:

@@ -1,7 +1,7 @@
 """The Celery app of both sides: queues, routes, JSON only, and a transport that loses no message.
 
 Redis has no acknowledgements; kombu emulates them with a hash `unacked`. Two details of that emulation would break our
-guarantees; `GuardedQoS` corrects them. It knows no job kind: each shard goes to the queue in the kind's record.
+guarantees; `PatientQoS` corrects them. It knows no job kind: each shard goes to the queue in the kind's record.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 from celery import Celery
 from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
-from kombu.transport import redis as kombu_redis
 from redis.exceptions import RedisError
 
 from contract import keys
+from contract.backend import guard
 from contract.backend.wire import redis_address, why_not_secure
 from contract.errors import RedisUnavailable
 from contract.jobs.kinds import kind_of
@@ -25,7 +25,7 @@ from contract.settings import Settings
 log = logging.getLogger(__name__)
 
 
-class GuardedQoS(kombu_redis.QoS):
+class PatientQoS(guard.GuardedQoS):
     """Acknowledgements that survive a lost connection.
 
     kombu restores every unacknowledged message as soon as a connection drops, so a running task would start a second
@@ -65,11 +65,11 @@ class GuardedQoS(kombu_redis.QoS):
             log.info("The message %s stays until its visibility timeout: %s", delivery_tag, error)
 
 
-class Channel(kombu_redis.Channel):
-    QoS = GuardedQoS
+class Channel(guard.GuardedChannel):
+    QoS = PatientQoS
 
 
-class Transport(kombu_redis.Transport):
+class Transport(guard.GuardedTransport):
     Channel = Channel
 
 
@@ -94,6 +94,7 @@ def make_app(settings: Settings) -> Celery:
             "socket_keepalive": True,
             "health_check_interval": 25,
             "global_keyprefix": keys.RedisKeys(settings.namespace).broker_prefix,
+            guard.REJECTED_OPTION: keys.RedisKeys(settings.namespace).rejected,
         },
         task_queues=[Queue(name, Exchange(name), routing_key=name) for name in keys.QUEUES],
         task_default_queue=keys.QUEUE_CONTROL,

@@ -5,7 +5,6 @@ The ledger is disposable: `contract.jobs.lifecycle` rebuilds it from the bucket.
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import AuthenticationError, BusyLoadingError
 from redis.retry import Retry as RedisRetry
 
+from contract.backend import messages
 from contract.backend.lock import Lock, lock
 from contract.backend.trouble import Trouble
 from contract.backend.wire import redis_address, why_not_secure
@@ -71,6 +71,7 @@ class Ledger:
             **self._address.tls,
             protocol=2,
             decode_responses=True,
+            encoding_errors="replace",  # of messages that nobody of ours has sent
             socket_timeout=10,
             socket_connect_timeout=5,
             socket_keepalive=True,
@@ -305,9 +306,15 @@ class Ledger:
             pipe.zrange(f"{prefix}unacked_index", 0, -1, withscores=True)
             *waiting, taken, times = pipe.execute()
         at = dict(times)
-        found = {_arguments(json.loads(raw)) for queue in waiting for raw in queue}
+        found = {messages.arguments(raw) for queue in waiting for raw in queue}
         since = time.time() - young
-        return found | {_arguments(json.loads(raw)[0]) for tag, raw in taken.items() if at.get(tag, 0) > since}
+        found |= {messages.taken(raw) for tag, raw in taken.items() if at.get(tag, 0) > since}
+        return {one for one in found if one is not None}
+
+    def rejected(self) -> dict[str, int]:
+        """Return the number of malformed messages that were rejected in the last weeks, by kind."""
+        with self._mapped():
+            return {str(kind): int(number) for kind, number in sorted(self.redis.hgetall(self.keys.rejected).items())}
 
     # Locks and heartbeats
 
@@ -396,14 +403,6 @@ class Ledger:
             raise RedisUnavailable("Redis is out of memory; raise `maxmemory` and try again.") from error
         except redis.ReadOnlyError as error:
             raise RedisUnavailable("Redis is a read-only replica; point IMAGEMILL_REDIS_URL to its master.") from error
-
-
-def _arguments(message: dict[str, Any]) -> tuple[Any, ...]:
-    """Return the positional arguments of a Celery message (protocol 2: the body is [args, kwargs, embed])."""
-    body = message["body"]
-    if message.get("properties", {}).get("body_encoding") == "base64":
-        body = base64.b64decode(body)
-    return tuple(json.loads(body)[0])
 
 
 def _step(answer: list[Any]) -> Step:
