@@ -16,16 +16,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from typing import cast
 
 from contract import keys
 from contract.backend.objects import Entry, ObjectStore
+from contract.data import image_index
 from contract.errors import InvalidInput, InvalidSettings, JobConflict, ObjectNotFound, UnknownJob
-from contract.jobs import index
-from contract.jobs.commits import in_parallel
+from contract.jobs import index, outputs
+from contract.jobs.commits import in_parallel, iter_commits
 from contract.jobs.ends import read_standing
 from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend, read_spec
-from contract.jobs.specs import AnySpec
+from contract.jobs.specs import AnySpec, ImagesSpec
 from contract.keys import JobKeys
 from contract.records import Record
 
@@ -33,6 +35,7 @@ log = logging.getLogger(__name__)
 
 _ABANDONED_SECONDS = 7 * 86_400
 """Age of the newest file of an upload whose job was never submitted, before it is deleted."""
+_ATTEMPT_SECONDS = 86_400
 _THREADS = 8
 
 
@@ -208,10 +211,24 @@ def _leftovers(store: ObjectStore, id: str, now: float) -> list[tuple[str, list[
     end = read_standing(store, id).end
     if end is None or end.state != "succeeded":
         return []
-    found = [("checkpoints", list(store.list(own.checkpoint_prefix)))]
+    found = [("checkpoints", list(store.list(own.checkpoint_prefix))), ("attempts", _attempts(store, spec, now))]
     if kind_of(spec).name == "synthesize":
         found.append(("candidates", list(store.list(own.candidate_prefix))))
     return [(what, files) for what, files in found if files]
+
+
+def _attempts(store: ObjectStore, spec: AnySpec, now: float) -> list[Entry]:
+    """Return what attempts wrote in the job's own folder and no commit names.
+
+    A twin that lost its lease may still write for a while, so nothing that is younger than a day is listed.
+    """
+    own, images = JobKeys(spec.id), kind_of(spec).makes == "images"
+    commits = image_index.outcome(store, cast("ImagesSpec", spec)) if images else iter_commits(store, spec.id)
+    left = {key for bucket, key in outputs.leftovers(store, spec, commits) if bucket == store.bucket}
+    if not left:
+        return []
+    listed = (entry for prefix in (own.attempt_prefix, f"{own.root}out/") for entry in store.list(prefix))
+    return [entry for entry in listed if entry.key in left and entry.modified < now - _ATTEMPT_SECONDS]
 
 
 # The index, built from the bucket

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSource
 from contract.jobs.specs import Source
+from worker.engine.budget import budget
 from worker.sources.idx import GZIP, Kind, Pair, check_counts, find_pair, header_bytes, shape, unreadable
 from worker.sources.lister import Part
 
@@ -28,8 +29,11 @@ def read_source(store: ObjectStore, source: Source, part: Part) -> tuple[NDArray
     Raises InvalidSource as `read_pair` does, or where the source holds no pair that fits.
     """
     bucket, pair = find_pair(store, source, part)
-    images, labels = (io.BytesIO(store.get(key, bucket=bucket, limit=MAX_BYTES)) for key in (pair.images, pair.labels))
-    return read_pair(images, labels, pair)
+    names = (pair.images, pair.labels)
+    # At once, for both: whoever held one and waited for the other could wait for itself.
+    with budget().encoded.hold(sum(min(store.size(key, bucket=bucket), MAX_BYTES) for key in names)):
+        images, labels = (io.BytesIO(store.get(key, bucket=bucket, limit=MAX_BYTES)) for key in names)
+        return read_pair(images, labels, pair)
 
 
 def read_pair(images: BinaryIO, labels: BinaryIO, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import ctypes
 import os
 
+from worker.engine.cores import cores
+
 # <malloc.h>
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -3, -4, -8
 
@@ -17,10 +19,11 @@ def bound_heaps() -> bool:
 
     By default glibc raises the size of what it returns at once to that of the largest block so far, up to 32 MiB. Every
     thread that fetched or decoded a large image then keeps as much in a heap of its own: 500 MB beyond what was
-    reserved. Pillow keeps four of its blocks, so that photos still reuse their pages.
+    reserved. A batch of 32 images of 224 pixels has 5 MB and must reuse its pages: returned each time, stacking it took
+    2.1 ms of CPU in place of 0.34. Pillow keeps two of its blocks of 16 MiB a core, so that photos reuse theirs.
     """
-    os.environ.setdefault("PILLOW_BLOCKS_MAX", "4")
-    return _set((_M_MMAP_THRESHOLD, 4 * 2**20), (_M_TRIM_THRESHOLD, 8 * 2**20))
+    os.environ.setdefault("PILLOW_BLOCKS_MAX", str(2 * cores()))
+    return _set((_M_MMAP_THRESHOLD, 8 * 2**20), (_M_TRIM_THRESHOLD, 16 * 2**20))
 
 
 def tune_allocator() -> bool:
