@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 NOBODY = 65534
-TIMEOUT = 1.0
-METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")
+TIMEOUT = 2.0
+READING, WRITING = ("HEAD", "OPTIONS", "GET"), ("GET", "POST", "PUT", "DELETE")
 PATHS = (
     # S3, then filer, master and volume server; {bucket} and {key} name an object that is there.
     "/",
@@ -145,8 +145,10 @@ def main() -> None:
         os.setuid(uid)
     target, loot = Target(**told), Loot()
     files(target, loot, as_owner=uid is None)
-    for port in target.ports:
-        web(target, port, loot)
+    # What may be read is read before anything may be deleted.
+    for methods in (READING, WRITING):
+        for port in target.ports:
+            web(target, port, methods, loot)
     # A server that lets strangers call its procedures may die of them.
     for port in target.ports:
         grpc(port, loot)
@@ -193,9 +195,12 @@ def files(target: Target, loot: Loot, *, as_owner: bool) -> None:
                 loot.read.append(f"{pid} {part}")
 
 
-def web(target: Target, port: int, loot: Loot) -> None:
-    """Send every method to every path, in plaintext and over TLS without a certificate."""
-    for secure, method, pattern in itertools.product({False, speaks_tls(port)}, METHODS, PATHS):
+def web(target: Target, port: int, methods: Sequence[str], loot: Loot) -> None:
+    """Send each method to every path, in plaintext and over TLS without a certificate."""
+    for secure, method, pattern in itertools.product({False, speaks_tls(port)}, methods, PATHS):
+        deletes = "delete" in pattern  # whatever the method
+        if deletes if methods == READING else method == "GET" and not deletes:
+            continue
         path = pattern.format(bucket=target.bucket, key=target.key)
         loot.attempts += 1
         with suppress(OSError, http.client.HTTPException):
@@ -213,7 +218,7 @@ def web(target: Target, port: int, loot: Loot) -> None:
             if any(secret in text for secret in target.secrets):
                 loot.read.append(what)
             elif answer.status < 400 and method != "OPTIONS" and not (port == target.s3_port and path in HARMLESS):
-                (loot.read if method in ("GET", "HEAD") else loot.written).append(what)
+                (loot.read if method in READING else loot.written).append(what)
 
 
 def grpc(port: int, loot: Loot) -> None:
