@@ -11,6 +11,8 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+import pytest
+
 from tests.mill import Mill
 from tests.sites import LOOPBACK, drip, send, site
 from tests.waiting import wait_until
@@ -55,6 +57,7 @@ def label(mill: Mill, name: str, urls: list[str], good: int) -> tuple[str, float
     return job, good / (time.monotonic() - began)
 
 
+@pytest.mark.timeout(3600)
 def test_a_hundredth_of_slow_addresses(tmp_path: Path, long: bool, figures: Callable[..., None]) -> None:
     # Given a site one of whose hundred images never arrives, and a watchdog that is less patient than its deadline,
     count, seconds, stall = (10_000, 30.0, 15.0) if long else (300, 3.0, 2.0)
