@@ -154,6 +154,11 @@ class Settings(BaseSettings):
         description="CPU seconds that decoding one image may take in a process; then an error row.",
     )
 
+    trusted_models: str = Field(
+        "",
+        description="Pushed programs that run inside the worker, not in a confined process: `NAME`, `NAME@VERSION` or "
+        "a pattern with `*`, with commas between.",
+    )
     device: str = Field("auto", description="Device that models run on: auto, cpu, cuda or cuda:N.")
     native_bf16: Literal["auto", "on", "off"] = Field(
         "auto", description="Whether the hardware has bf16; on and off pretend, so that tests see other machines."

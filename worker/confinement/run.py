@@ -45,9 +45,11 @@ def environment(**more: str) -> dict[str, str]:
 
 def main() -> None:
     parent, limits, module = sys.argv[1:4]
-    ENFORCED.extend(confine(Limits.from_json(limits), parent=int(parent)))
+    allowed = Limits.from_json(limits)
+    ENFORCED.extend(confine(allowed, parent=int(parent)))
     sys.modules["worker.confinement.run"] = sys.modules[__name__]  # one ENFORCED for all
-    tempfile.tempdir = "/nonexistent"  # otherwise it looks for one that is writable, and fails where there is none
+    # Otherwise it looks for a folder that is writable, and fails where there is none.
+    tempfile.tempdir = next(iter(allowed.writable), "/nonexistent")
     del sys.argv[0:3]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

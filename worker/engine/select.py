@@ -28,14 +28,29 @@ def load(
     threads: int = 0,
     batch_size: int = 0,
     cache_dir: Path,
+    confined_seconds: float = 0.0,
 ) -> Runtime:
     """Load a model on the fastest runtime that this machine has, and warm it up.
 
-    `threads` 0 means all cores that the process may use; `batch_size` 0, the runtime's default. Raises ModelError if
-    the weights do not match the record, and InvalidSettings if the device, runtime or precision is unavailable.
+    `threads` 0 means all cores that the process may use; `batch_size` 0, the runtime's default. With
+    `confined_seconds` the model runs in a confined child, and a batch may take that long. Raises ModelError if the
+    weights do not match the record, and InvalidSettings if the device, runtime or precision is unavailable.
     """
     verify(spec)
     threads = threads or cores()
+    if confined_seconds:
+        from worker.engine.runtimes.confined import ConfinedRuntime
+
+        return ConfinedRuntime(
+            spec,
+            device=device,
+            runtime=runtime,
+            precision=precision,
+            threads=threads,
+            batch_size=batch_size,
+            cache_dir=cache_dir.expanduser(),
+            seconds=confined_seconds,
+        )
     if spec.sequences:
         from worker.engine.runtimes.sequence_runtime import SequenceRuntime
 

@@ -1,0 +1,36 @@
+"""A child in place of a pushed program that has taken its process over: the first pixel says what it does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from worker.confinement.serve import serve
+from worker.confinement.wire import Header
+
+FINE, CRASH, HANG, NO_MEMORY, KILLED, NONSENSE, FAIL = range(7)
+
+
+def handle(request: Header, blobs: list[bytes]) -> tuple[Header, Sequence[bytes]]:
+    n, does = request["shape"][0], blobs[0][0]
+    if does == CRASH:
+        os.abort()
+    elif does == HANG:
+        time.sleep(600)
+    elif does == NO_MEMORY:
+        raise MemoryError("no room")
+    elif does == KILLED:
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif does == FAIL:
+        raise RuntimeError("a kernel failed")
+    rows = np.zeros((n, 2), np.float32).tobytes()
+    return {"shapes": [[n, 10**9 if does == NONSENSE else 2]] * 2}, [rows, rows]
+
+
+if __name__ == "__main__":
+    facts = {"name": "torch", "device": "cpu", "precision": "fp32", "batch_size": 8, "lanes": 1}
+    serve(lambda _: (facts, handle))
