@@ -33,6 +33,10 @@ MODELS = "models/"
 SCHEDULES = "schedules/"
 INDEX = "index/"
 
+PROBES = "probes/"
+RESERVED = (JOBS, ACTIVE, MODELS, SCHEDULES, INDEX, PROBES, "inputs/")
+"""Prefixes of the own bucket that no job may write its results to."""
+
 _TICK = re.compile(r"/ticks/(\d{8}t\d{4})\.json$")
 _RUN = re.compile(r"/runs/(\d+)-(start|end)\.json$")
 _CONTENT = re.compile(r"-[0-9a-f]{16}\.[a-z]+$")
@@ -348,7 +352,7 @@ def model_alias(name: str, alias: str) -> str:
 
 def probe(name: str) -> str:
     """Written and read by `imagemill doctor` to see whether the store works."""
-    return f"probes/{name}"
+    return f"{PROBES}{name}"
 
 
 def schedule_record(name: str) -> str:

@@ -19,6 +19,7 @@ from contract.backend.objects import ObjectStore
 from contract.errors import JobConflict, ObjectNotFound, UnknownJob
 from contract.jobs import ends, index
 from contract.jobs.commits import iter_commits, read_retries
+from contract.jobs.destinations import check_output
 from contract.jobs.ends import Standing, read_end, read_standing
 from contract.jobs.kinds import kind_of
 from contract.jobs.sources import source_kind
@@ -108,7 +109,10 @@ def _read_envelope(store: ObjectStore, id: str) -> tuple[Spec, str]:
     if envelope is None:
         raise UnknownJob(f"There is no job {id!r}; `imagemill jobs` lists them.") from None
     kind_of(str(envelope["spec"]["kind"]))
-    return parse_spec(envelope["spec"]), str(envelope["created_at"])
+    spec = parse_spec(envelope["spec"])
+    # Again, since anybody who may write the bucket can write a spec by hand.
+    check_output(spec.output, store.bucket, id=spec.id)
+    return spec, str(envelope["created_at"])
 
 
 def read_plan(store: ObjectStore, id: str) -> Plan | None:

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
 from contract.errors import InvalidInput
+from contract.jobs.destinations import check_output
 from contract.jobs.kinds import JobKind, kind_of
 from contract.jobs.specs import Spec, parse_spec
 from contract.keys import JobKeys
@@ -114,9 +115,13 @@ def _judge(model: Model, fields: Mapping[str, Any], place: str, registry: Regist
 
 
 def output(keys: JobKeys, bucket: str, to: str | None) -> str:
-    """Return the s3:// prefix of a job's results, with a trailing slash: below `to`, or in the job's own folder."""
+    """Return the s3:// prefix of a job's results, with a trailing slash: below `to`, or in the job's own folder.
+
+    Raises InvalidInput for a prefix that is reserved or oddly spelled.
+    """
     if to is None:
         return f"s3://{bucket}/{keys.root}out/"
+    check_output(to, bucket)
     bucket, prefix = parse_s3(to)
     return f"s3://{bucket}/{prefix.rstrip('/')}/{keys.id}/" if prefix.strip("/") else f"s3://{bucket}/{keys.id}/"
 
