@@ -165,8 +165,10 @@ class Engine:
             self._give_back(shard, start, entries, output)
         else:
             # The device thread only queues this step; a lane makes the results before it decodes more.
-            give_back = partial(self._give_back, shard, start, entries, output)
-            output.add_done_callback(lambda _: self._work.now(give_back))
+            output.add_done_callback(partial(self._give_back_later, shard, start, entries))
+
+    def _give_back_later(self, shard: _Shard, start: int, entries: list[_Entry], output: Future[Output]) -> None:
+        self._work.now(partial(self._give_back, shard, start, entries, output))
 
     def _give_back(self, shard: _Shard, start: int, entries: list[_Entry], output: Future[Output]) -> None:
         try:

@@ -258,11 +258,13 @@ class Reading:
     def _take(self, one: _UnderWay) -> Arrived | None:
         """Return the files of a request that has ended; None if it must be made again with more memory."""
         assert one.future is not None and one.reservation is not None
+        # The future knows `one` by its callback. With both in a circle, files would lie in memory until a collection.
+        future, one.future = one.future, None
         self._under_way.discard(one)
         self._requests -= not one.slow
         self._ahead += 0 if one.slow else one.cost
         try:
-            found = one.future.result()
+            found = future.result()
         except NeedsRoom as error:
             one.reservation.release()
             self._again.append(_UnderWay(one.span, one.first, error.size))
