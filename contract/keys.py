@@ -255,6 +255,7 @@ def parse_ended(key: str) -> tuple[str, int, bool] | None:
 
 
 def expires_entry(due_ms: int, id: str) -> str:
+    """An empty object for an ended job with a retention of its own, named by when that is over, in milliseconds."""
     return f"{EXPIRES}{due_ms:013d}-{id}"
 
 
@@ -269,10 +270,12 @@ def uses_prefix(id: str) -> str:
 
 
 def uses_entry(of: str, by: str) -> str:
+    """An empty object for a job whose images lie in another one, which is therefore kept."""
     return f"{uses_prefix(of)}{by}"
 
 
 def deleting(id: str) -> str:
+    """What is left to do for a job that is being deleted; written first, deleted last."""
     return f"{DELETING}{id}"
 
 

@@ -419,6 +419,12 @@ def bucket_keys() -> dict[str, str]:
         found[str(member(*({**STAND_INS, "file": "<file>"}[name] for name in wanted)))] = first_paragraph(
             member.__doc__
         )
+    found[keys.INDEX_STATE] = "How far the index of ended jobs is built, for jobs that ended before there was one."
+    found[keys.ended_entry(1, "<id>", 0)] = first_paragraph(keys.ended_entry.__doc__)
+    found[keys.ended_entry(1, "<id>", 0, own=True)] = "The same for a job with a retention of its own."
+    found[keys.expires_entry(1, "<id>")] = first_paragraph(keys.expires_entry.__doc__)
+    found[keys.uses_entry("<id>", "<id>")] = first_paragraph(keys.uses_entry.__doc__)
+    found[keys.deleting("<id>")] = first_paragraph(keys.deleting.__doc__)
     return found
 
 

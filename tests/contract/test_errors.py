@@ -41,6 +41,7 @@ def test_codes_are_stable() -> None:
         "fetch_failed",
         "address_refused",
         "decode_failed",
+        "decode_timeout",
         "inference_failed",
         "worker_killed",
     }

@@ -18,7 +18,7 @@ def test_the_same_again_is_the_same_job(client: Client, label: Label, rows: Rows
     first = label(folder, job="holiday-1")
 
     # if I ask for the same again, by another spelling of the same folder,
-    again = client.classify(f"{folder}/../{folder.name}/", model=MODEL, job="holiday-1")
+    again = client.classify(f"{folder}/../{folder.name}/", model=MODEL, job="holiday-1", max_errors="100%")
 
     # I expect the job that is there, and nothing labelled twice.
     assert again == first
@@ -29,11 +29,11 @@ def test_another_spec_under_the_same_id_is_refused(client: Client, label: Label,
     label(folder, job="holiday-2")
 
     with pytest.raises(JobConflict, match=r"'holiday-2' exists with top_k 5, not 3; choose another --job"):
-        client.classify(folder, model=MODEL, job="holiday-2", top_k=3)
+        client.classify(folder, model=MODEL, job="holiday-2", max_errors="100%", top_k=3)
     (folder.parent / "elsewhere").mkdir()
     (folder.parent / "elsewhere" / "koala.jpg").symlink_to(folder / "koala.jpg")
     with pytest.raises(JobConflict, match=r"exists with the source .*photos, not .*elsewhere"):
-        client.classify(folder.parent / "elsewhere", model=MODEL, job="holiday-2")
+        client.classify(folder.parent / "elsewhere", model=MODEL, job="holiday-2", max_errors="100%")
 
 
 def test_two_who_ask_at_the_same_instant(mill: Mill, client: Client, rows: Rows, many: Path) -> None:

@@ -255,7 +255,7 @@ def test_what_cannot_be_is_told_before_anything_is_queued(
         task="generate",
         labels=CLASSES,
         preprocess=Preprocess(size=16, mean=127.5, std=127.5),
-        weights=File(name="weights.safetensors", sha256="", bytes=0),
+        weights=File(name="weights.safetensors", sha256="0" * 64, bytes=0),
     )
     Registry(client.backend.store).enter(gan)
     with pytest.raises(InvalidInput, match="forger@1 is a gan and has no encoder, which --reconstruct needs"):

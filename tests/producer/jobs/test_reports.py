@@ -17,8 +17,8 @@ from producer.jobs.reports import fetch
 
 SOURCE = Source(kind="prefix", uri="s3://b/in/", label="in")
 COMMON: dict[str, Any] = {"id": "job", "source": SOURCE, "output": "s3://b/jobs/job/out/"}
-CLASSIFY = Classify(**COMMON, model="m@1", weights_sha256="0")
-EVALUATE = Evaluate(**COMMON, model="m@1", weights_sha256="0")
+CLASSIFY = Classify(**COMMON, model="m@1", weights_sha256="0" * 64)
+EVALUATE = Evaluate(**COMMON, model="m@1", weights_sha256="0" * 64)
 TRAIN = Train(**COMMON, name="m", recipe=make_recipe("cnn", []))
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from contract.jobs.specs import Generate, Synthesize
 from worker.generation.candidate_plan import CandidateBlock, initial_plan, next_candidates, whole_plan
 
-COMMON = {"id": "a", "model": "g@1", "weights_sha256": "", "output": "s3://b/a/", "shard_size": 100}
+COMMON = {"id": "a", "model": "g@1", "weights_sha256": "0" * 64, "output": "s3://b/a/", "shard_size": 100}
 
 
 def synthesis(**more: object) -> Synthesize:
-    return Synthesize.model_validate({**COMMON, "classes": (0, 2), "gate": "c@1", "gate_sha256": "", **more})
+    return Synthesize.model_validate({**COMMON, "classes": (0, 2), "gate": "c@1", "gate_sha256": "0" * 64, **more})
 
 
 def images(blocks: list[CandidateBlock]) -> list[tuple[int, int]]:
