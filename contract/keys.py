@@ -209,9 +209,9 @@ class JobKeys:
 OUTPUTS = {
     "shard-000042.parquet": "Rows of a shard: labels.",
     "shard-000042-r1.parquet": "Rows of a shard after the first `retry`, in place of the earlier ones.",
-    "shard-000042-DIGEST.parquet": "Index of a shard of generated images. Its commit names it; the digest is that of "
+    "shard-000042-<digest>.parquet": "Index of a shard of generated images. Its commit names it; the digest is that of "
     "the content, so no attempt overwrites another's bytes.",
-    "shard-000042-DIGEST.tar": "The images of that index, each with a `.json`.",
+    "shard-000042-<digest>.tar": "The images of that index, each with a `.json`.",
     "labels.csv": "Number of images per label.",
     "summary.json": "Counts, model, source and times.",
     "evaluation.json": "Figures of an evaluation.",
