@@ -73,15 +73,17 @@ class Mill:
         controllers: int = 1,
         native_bf16: Sequence[str] = (),
         s3_options: Sequence[str] = (),
+        s3_through: str = "",
         identities: Mapping[str, tuple[str, str]] = MappingProxyType({}),
         **settings: Any,
     ) -> None:
         """`native_bf16` is on or off for each worker; else it is what this machine has. `identities` are the keys of
         the store for `producer`, `controller` and `worker`, in place of the administrator's; `s3_options` are those of
-        the server that knows them."""
+        the server that knows them; through `s3_through`, the address of a proxy, all but `client` reach it."""
         servers, self.settings = make_servers(data, **{**TIMES, **settings})
         threads = {"IMAGEMILL_THREADS": str(settings.get("threads", 1))}
-        self.environment = {**os.environ, **variables(self.settings), **threads}
+        through = {"IMAGEMILL_S3_ENDPOINT": s3_through} if s3_through else {}
+        self.environment = {**os.environ, **variables(self.settings), **threads, **through}
         servers = [replace(one, command=[*one.command, *s3_options]) if one.name == "s3" else one for one in servers]
         keys = {
             role: {"IMAGEMILL_S3_ACCESS_KEY": access, "IMAGEMILL_S3_SECRET_KEY": secret}

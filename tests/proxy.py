@@ -24,6 +24,8 @@ class Proxy:
     """
 
     address: str
+    upstream: str
+    """The server; a test may say later where it is."""
     refuses: Callable[[str, str], Refusal | None] = lambda method, path: None
     cuts: Callable[[str, str], bool] = lambda method, path: False
     drops: frozenset[str] = frozenset()
@@ -45,7 +47,7 @@ def before(upstream: str) -> Iterator[Proxy]:
                 proxy.refused.append(self.path)
                 self._refuse(*refusal)
                 return
-            connection = http.client.HTTPConnection(upstream, timeout=60)
+            connection = http.client.HTTPConnection(proxy.upstream, timeout=60)
             connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
                 if name.lower() not in proxy.drops:
@@ -87,7 +89,7 @@ def before(upstream: str) -> Iterator[Proxy]:
             """Clients that are killed hang up; they are what the test is about."""
 
     with Server((LOOPBACK, 0), Handler) as server:
-        proxy = Proxy(f"{LOOPBACK}:{server.server_address[1]}")
+        proxy = Proxy(f"{LOOPBACK}:{server.server_address[1]}", upstream)
         thread = threading.Thread(target=server.serve_forever, name="proxy", daemon=True)
         thread.start()
         try:
