@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -144,6 +144,10 @@ class DictStore:
     def delete(self, key: str, **_: Any) -> None:
         with self._lock, suppress(KeyError):
             del self._objects[key]
+
+    def delete_all(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self.delete(key)
 
     def list(self, prefix: str, **_: Any) -> Iterator[Entry]:
         with self._lock:

@@ -30,8 +30,11 @@ from worker.control.plan import plan
 from worker.evaluation.job import EvaluateWork
 from worker.evaluation.judges import Judgement
 from worker.execution.capabilities import Capabilities, Fit
+from worker.execution.exclusive import Turns
+from worker.execution.health import Health
 from worker.execution.job_runner import JobRunner
 from worker.execution.leases import Lease, LeaseRenewer
+from worker.execution.runner import Host
 from worker.generation.archive import Archive, new_row
 from worker.generation.finalize_images import ImagesFinalizer
 from worker.generation.shard import Filled, GeneratedWork
@@ -93,7 +96,17 @@ def run(backend: Backend, request: pytest.FixtureRequest) -> Any:
         renewer = LeaseRenewer(backend.ledger, 30.0)
         request.addfinalizer(renewer.close)
         fit = Fit(backend, Capabilities(device="cpu", precisions=("fp32",)), threading.Event(), wait_seconds=60.0)
-        runner = JobRunner("worker", backend, renewer, fit, 3)
+        host = Host(
+            name="worker",
+            process="worker",
+            backend=backend,
+            renewer=renewer,
+            turns=Turns(),
+            health=Health(lambda: None, lambda _: None),
+            max_attempts=3,
+            fault_seconds=0.0,
+        )
+        runner = JobRunner(host, fit)
         runner.run(kind_of("generate"), painter(backend, paint), JOB, shard)
 
     return runs
@@ -233,7 +246,7 @@ def test_rows_that_are_gone_are_labelled_again(backend: Backend, job: Jobs, runn
 def test_outputs_of_older_commits_are_looked_for_too(backend: Backend) -> None:
     store, spec = backend.store, generate_spec(backend.store, JOB)
     store.put(f"{KEYS.root}out/shard-000000.parquet", b"index")
-    old = ShardCommit(shard=0, items=1, ok=1, errors=0, output=f"{spec.output}shard-000000.parquet", sha256="0")
+    old = ShardCommit(shard=0, items=1, ok=1, errors=0, output=f"{spec.output}shard-000000.parquet", sha256="0" * 64)
     assert [told for _, told in outputs.missing(store, spec, [old])] == [f"{spec.output}shard-000000.tar is gone"]
 
 

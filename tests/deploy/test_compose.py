@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from deploy import compose_keys
 from deploy.local import ports, servers, weed
 from deploy.local.supervisor import Service, Supervisor
 from tests.stranger import knock
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "deploy" / "docker" / "compose.yaml"
@@ -125,6 +127,13 @@ def test_redis_wants_the_password(redis_port: int, keys: dict[str, str]) -> None
             ledger.info()
 
 
+def asks_for_a_certificate(port: int) -> bool:
+    """Whether a port, once it is open, answers nobody without one."""
+    said = knock(port)
+    assert "certificate" in said or "refused" in said, f"{port}: {said}"
+    return "certificate" in said
+
+
 def test_the_s3_server_wants_the_keys_and_nothing_else_answers(tmp_path: Path, keys: dict[str, str]) -> None:
     service = compose(keys)["services"]["s3"]
     assert service["command"][:3] == ["python", "-m", "deploy.local.weed"]
@@ -154,5 +163,5 @@ def test_the_s3_server_wants_the_keys_and_nothing_else_answers(tmp_path: Path, k
         supervisor.start()
         for port in chosen.all():
             if port != chosen.s3:
-                assert "certificate" in knock(port), port
+                wait_until(partial(asks_for_a_certificate, port), 20, f"an answer at port {port}")
     weed.remove_sockets(chosen)
