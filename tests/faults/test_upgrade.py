@@ -69,7 +69,7 @@ def test_messages_of_an_older_version_are_refused_and_sent_again(tmp_path: Path,
 
         # if a worker of this version begins, I expect it to refuse them and to live,
         mill.supervisor.start_service("worker-0")
-        wait_until(lambda: mill.log("worker-0").count("Received unregistered task") == 5, 60, "five refusals")
+        wait_until(lambda: ledger.rejected() == {"unknown task": 5}, 60, "five refusals")
 
         # and the reconciler to send messages that it knows.
         assert mill.finished("older").state == "succeeded"
