@@ -94,7 +94,7 @@ class Store:
             return 200, {}, b""
         if method in ("GET", "HEAD"):
             rows = f"{KEYS.commit_prefix}{shard_stem(*found)}.json" if (found := parse_shard(key)) else ""
-            # Of rows it holds that they are there.
+            # It keeps no rows; those of a commit that is there exist.
             data = self.read(key) or (b"rows" if key.endswith(".parquet") and rows and self.read(rows) else None)
             if data is None:
                 return 404, {}, b"<Error><Code>NoSuchKey</Code><Message>no</Message></Error>"

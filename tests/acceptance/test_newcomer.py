@@ -21,7 +21,7 @@ from tests.mill import ROOT
 from tests.waiting import wait_until
 
 ANY = ("--max-errors", "100%")
-"""Of the mixed files, two in five are broken."""
+"""Two in five of the mixed files are broken."""
 
 
 def test_a_second_up_finds_the_first(imagemill: Shell) -> None:

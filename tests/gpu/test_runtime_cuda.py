@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +10,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from tests.lite0 import lite0
 from worker.engine import select as runtimes
 from worker.engine.programs.graph import build
 from worker.engine.runtimes.batcher import Batcher
 from worker.engine.runtimes.torch_runtime import CudaLaunch
 from worker.engine.types import ModelSpec, Runtime
-from worker.zoo import builtin
 
 pytestmark = [
     pytest.mark.gpu,
@@ -26,18 +25,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
-    data = builtin.weights()
-    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
-    path.write_bytes(data)
-    return ModelSpec(
-        family="efficientnet-lite0",
-        weights=path,
-        weights_sha256=hashlib.sha256(data).hexdigest(),
-        size=224,
-        mean=127.0,
-        std=128.0,
-        classes=1000,
-    )
+    return lite0(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module", params=["fp32", "auto"])

@@ -13,24 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract.data.tars import MAX_HEADER_BYTES, Tar
-
-
-def archive(*members: tuple[str, bytes], **changes: object) -> bytes:
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            for field, value in changes.items():
-                setattr(info, field, value)
-            tar.addfile(info, io.BytesIO(data))
-    return made.getvalue()
-
-
-def header(name: str, kind: bytes, size: int) -> bytes:
-    info = tarfile.TarInfo(name)
-    info.type, info.size = kind, size
-    return info.tobuf(tarfile.GNU_FORMAT)
+from tests.poisons import header, tar_of
 
 
 def names(data: bytes) -> tuple[list[str], bool]:
@@ -43,26 +26,26 @@ def names(data: bytes) -> tuple[list[str], bool]:
 
 def test_what_is_whole_is_read_whole() -> None:
     long = "folder/" * 40 + "é.png"
-    assert names(archive(("a.png", b"x" * 700), (long, b""), ("b.png", b"1"))) == (["a.png", long, "b.png"], True)
+    assert names(tar_of(("a.png", b"x" * 700), (long, b""), ("b.png", b"1"))) == (["a.png", long, "b.png"], True)
 
 
 def test_a_member_is_read_up_to_a_limit() -> None:
-    data = archive(("a.cls", b"cat"), ("b.json", b" " * 100))
+    data = tar_of(("a.cls", b"cat"), ("b.json", b" " * 100))
     tar = Tar(io.BytesIO(data), len(data))
     assert [tar.read(member, 50) for member in tar] == [b"cat", None]
 
 
-GOOD = archive(("good.png", b"x"))[: 2 * 512]
+GOOD = tar_of(("good.png", b"x"))[: 2 * 512]
 LIES: dict[str, Callable[[], bytes]] = {
     "a negative size": lambda: header("bad.png", tarfile.REGTYPE, -1024),
-    "a negative size in a pax header": lambda: archive(("bad.png", b"x"), pax_headers={"size": "-4096"}),
+    "a negative size in a pax header": lambda: tar_of(("bad.png", b"x"), pax_headers={"size": "-4096"}),
     "a name of four gigabytes": lambda: header("././@LongLink", tarfile.GNUTYPE_LONGNAME, 2**32),
     "a name of a hundred megabytes": lambda: header("././@LongLink", tarfile.GNUTYPE_LONGNAME, 10**8) + bytes(10**8),
     "pax headers of a hundred megabytes": lambda: header("pax", tarfile.XHDTYPE, 10**8) + b"9" * 10**8,
     "a thousand pax headers of one member": lambda: header("pax", tarfile.XHDTYPE, 0) * 5000,
     "a member beyond all numbers": lambda: header("bad.png", tarfile.REGTYPE, 2**80),
     "a sparse file without an end": lambda: (
-        archive(("s", b"x"), pax_headers={"GNU.sparse.major": "1", "GNU.sparse.minor": "0"})[:1536]
+        tar_of(("s", b"x"), pax_headers={"GNU.sparse.major": "1", "GNU.sparse.minor": "0"})[:1536]
         + b"9" * 20
         + b"\n"
         + b"1\n" * 2_000_000
@@ -84,7 +67,7 @@ def test_a_lie_ends_the_archive_and_takes_no_memory(lie: str) -> None:
 
 
 def test_a_million_members_are_not_kept() -> None:
-    one = archive(("a.png", b""))[:512]
+    one = tar_of(("a.png", b""))[:512]
     data = one * 20_000 + bytes(1024)
     tracemalloc.start()
     tar = Tar(io.BytesIO(data), len(data))

@@ -12,6 +12,7 @@ import torch
 
 from tests.gpu.acceptance import generating, labelling, machine, programs, training
 from tests.gpu.acceptance.report import Report
+from tests.lite0 import lite0
 from worker.bench.crops import crops
 from worker.engine.select import torch_device
 
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
             with report.stage("crops"):
                 (base / "photos").mkdir()
                 files = [path.read_bytes() for path in crops(_PHOTOS, min(told.images, 2000), base / "photos")]
-                spec = labelling.lite0(base)
+                spec = lite0(base)
         if "correctness" in wanted:
             with report.stage("correctness"):
                 pixels = labelling.decoded(files[: 512 if cuda else 16], cores)

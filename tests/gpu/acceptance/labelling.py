@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,26 +24,9 @@ from worker.engine.programs.graph import build
 from worker.engine.runtimes.batcher import Batcher
 from worker.engine.runtimes.torch_runtime import CpuLaunch, CudaLaunch, TorchRuntime
 from worker.engine.types import ModelSpec, Runtime
-from worker.zoo import builtin
 
 HOW = Preprocess(size=224, crop=0.875, interpolation="bicubic", mean=127.0, std=128.0)
 _NO_LIMIT = 2**62
-
-
-def lite0(folder: Path) -> ModelSpec:
-    """EfficientNet-Lite0 with its ImageNet weights."""
-    data = builtin.weights()
-    path = folder / "weights.safetensors"
-    path.write_bytes(data)
-    return ModelSpec(
-        family="efficientnet-lite0",
-        weights=path,
-        weights_sha256=hashlib.sha256(data).hexdigest(),
-        size=224,
-        mean=127.0,
-        std=128.0,
-        classes=1000,
-    )
 
 
 def decode_in(where: str) -> None:

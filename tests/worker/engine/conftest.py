@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from contract.models.registry import Preprocess
+from tests.lite0 import lite0
 from worker.engine import select as runtimes
 from worker.engine.types import ModelSpec, Runtime
-from worker.zoo import builtin
 
 Load = Callable[[str, str], Runtime]
 
@@ -24,18 +23,7 @@ def preprocess() -> Preprocess:
 @pytest.fixture(scope="session")
 def spec(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
     """EfficientNet-Lite0 with its ImageNet weights, as a file."""
-    data = builtin.weights()
-    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
-    path.write_bytes(data)
-    return ModelSpec(
-        family="efficientnet-lite0",
-        weights=path,
-        weights_sha256=hashlib.sha256(data).hexdigest(),
-        size=224,
-        mean=127.0,
-        std=128.0,
-        classes=1000,
-    )
+    return lite0(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="session")
