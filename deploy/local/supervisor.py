@@ -36,6 +36,8 @@ GIVE_UP_AFTER = 3
 LOG_BYTES = 10 * 2**20
 """A log that is larger when its process starts is moved to NAME.log.1."""
 _POLL = 0.05
+_KILLED_SECONDS = 10.0
+"""How long a killed process is waited for: one in an uninterruptible wait of the kernel may never end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +134,11 @@ class Supervisor:
             if not self._gone(child):
                 log.warning("%s did not stop in time and is killed", child.service.name)
                 self._kill_group(child)
-                while not self._gone(child):
+                deadline = time.monotonic() + _KILLED_SECONDS
+                while not self._gone(child) and time.monotonic() < deadline:
                     time.sleep(_POLL)
+                if not self._gone(child):
+                    log.error("%s was killed and is still there: the system holds it", child.service.name)
             if child.service.clean_up is not None:
                 child.service.clean_up()
 
