@@ -11,6 +11,8 @@ import logging
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
+from pydantic import Field
+
 from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
 from contract.errors import ObjectDamaged, ObjectNotFound
@@ -19,8 +21,17 @@ from contract.jobs.kinds import kind_of
 from contract.jobs.specs import Spec
 from contract.jobs.status import Output, ShardCommit
 from contract.keys import JobKeys, content_name, named_by_content
+from contract.records import Record
 
 log = logging.getLogger(__name__)
+
+
+class Lost(Record):
+    """A commit whose outputs were missing when the job was finalized."""
+
+    missing: str
+    commit: ShardCommit
+    deleted: bool = Field(default=False, description="Whether the commit was deleted, so that its shard runs again.")
 
 
 def write(
@@ -101,17 +112,21 @@ def _named(spec: Spec, commit: ShardCommit) -> list[tuple[str, int | None]]:
 
 
 def run_again(store: ObjectStore, spec: Spec, commit: ShardCommit, told: str) -> None:
-    """Delete a commit whose outputs are missing, so that its shard runs again; the second time raises ObjectDamaged."""
+    """Delete a commit whose outputs are missing, so that its shard runs again; the second time raises ObjectDamaged.
+
+    The mark is written before the commit is deleted, and again after: the next finalizer completes one that died
+    between the two. To compare commits would not do, because the same work commits the same bytes.
+    """
     keys = JobKeys(spec.id)
-    mark = keys.lost(commit.shard, commit.retry)
-    # The same commit: an earlier finalizer died between the two steps.
-    if not store.put_if_absent(mark, commit.to_json()) and store.get(mark) != commit.to_json():
+    mark, lost = keys.lost(commit.shard, commit.retry), Lost(missing=told, commit=commit)
+    if not store.put_if_absent(mark, lost.to_json()) and Lost.model_validate_json(store.get(mark)).deleted:
         raise ObjectDamaged(
             f"{told}, and was missing before, when shard {commit.shard} of {spec.id} ran again; find out who deletes "
             f"it, remove s3://{store.bucket}/{mark}, then `imagemill resume {spec.id}`."
         )
     log.warning("%s, so shard %d of %s runs again", told, commit.shard, spec.id)
     store.delete(keys.commit(commit.shard, commit.retry))
+    store.put(mark, lost.model_copy(update={"deleted": True}).to_json())
 
 
 def leftovers(store: ObjectStore, spec: Spec, commits: Iterable[ShardCommit]) -> Iterator[tuple[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -187,6 +186,7 @@ def test_an_output_that_is_gone_is_made_again_once(backend: Backend, spec: Gener
     run(1)
     store, finish = backend.store, finalizer(backend).run
     (bucket, key) = parse_s3(image_index.tar_of(str(read_commit(store, JOB, 1).output)))
+    committed = store.get(KEYS.commit(1))
     store.delete(key, bucket=bucket)
 
     # if the job is finalized, I expect no end, but that shard to run again,
@@ -196,7 +196,8 @@ def test_an_output_that_is_gone_is_made_again_once(backend: Backend, spec: Gener
     assert (status.state, status.shards.done) == ("running", 1)
     run(1)
 
-    # and if it is gone again, an end that names it.
+    # and if it is gone again, even though the commit has the same bytes, an end that names it.
+    store.put(KEYS.commit(1), committed)
     store.delete(key, bucket=bucket)
     finish(JOB)
     end = read_end(store, JOB)
@@ -229,8 +230,10 @@ def test_rows_that_are_gone_are_labelled_again(backend: Backend, job: Jobs, runn
     assert backend.ledger.state("job") == "running"
 
     # A finalizer that dies between its two steps takes no second chance away.
-    commit = json.loads(store.get(keys.lost(0)))
-    store.put(keys.commit(0), json.dumps(commit).encode())
+    lost = outputs.Lost.model_validate_json(store.get(keys.lost(0)))
+    assert lost.deleted
+    store.put(keys.lost(0), lost.model_copy(update={"deleted": False}).to_json())
+    store.put(keys.commit(0), lost.commit.to_json())
     store.delete(key)
     rebuild(backend, "job")
     finalize(backend, "job")

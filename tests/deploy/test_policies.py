@@ -162,8 +162,8 @@ def test_jobs_run_under_the_policies_that_ship(
     # A producer may not delete what others wrote; it asks, and the controller deletes the job, which it may.
     (asked,) = client.remove_jobs([planned])
     assert asked.what == "left to the controller"
-    wait_until(lambda: planned not in [one.id for one in client.jobs(limit=50)], 60, f"{planned} to be deleted")
-    assert not client.backend.store.exists(keys.deleting(planned))
+    wait_until(lambda: not client.backend.store.exists(keys.deleting(planned)), 60, f"{planned} to be deleted")
+    assert planned not in [one.id for one in client.jobs(limit=50)]
     # A training publishes a model, which generates images that the producer checks.
     settings = ["size=16", "batch_size=32", "latent=8", "ema=0.9"]
     assert (
