@@ -323,9 +323,9 @@ def attribute_doc(module: str, name: str) -> str:
 
 EXIT_CODES: tuple[tuple[str, str], ...] = (
     ("producer.cli", "EXIT_INTERRUPTED"),
-    ("worker.process", "EXIT_STALLED"),
-    ("worker.process", "EXIT_AFRESH"),
-    ("worker.process", "EXIT_UNFIT"),
+    ("worker.process.serve", "EXIT_STALLED"),
+    ("worker.process.serve", "EXIT_AFRESH"),
+    ("worker.process.serve", "EXIT_UNFIT"),
 )
 
 

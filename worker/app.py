@@ -15,7 +15,7 @@ from contract.backend.broker import make_app
 from contract.printable import log_printably
 from worker.engine.cores import cores
 from worker.engine.memory import bound_heaps, calm_openmp
-from worker.process import Process
+from worker.process.serve import Process
 
 log_printably()
 bound_heaps()  # before anything imports Pillow

@@ -12,7 +12,7 @@ from contract.jobs.ends import read_end
 from contract.jobs.lifecycle import Backend
 from contract.settings import Settings
 from tests.worker.conftest import Jobs
-from worker.process import Process
+from worker.process.serve import Process
 
 
 @pytest.fixture
