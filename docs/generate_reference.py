@@ -323,9 +323,9 @@ def attribute_doc(module: str, name: str) -> str:
 
 EXIT_CODES: tuple[tuple[str, str], ...] = (
     ("producer.cli", "EXIT_INTERRUPTED"),
-    ("worker.process.serve", "EXIT_STALLED"),
-    ("worker.process.serve", "EXIT_AFRESH"),
-    ("worker.process.serve", "EXIT_UNFIT"),
+    ("worker.process.leaving", "EXIT_STALLED"),
+    ("worker.process.leaving", "EXIT_AFRESH"),
+    ("worker.process.leaving", "EXIT_UNFIT"),
 )
 
 

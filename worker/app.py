@@ -15,7 +15,7 @@ from contract.backend.broker import make_app
 from contract.printable import log_printably
 from worker.engine.cores import cores
 from worker.engine.memory import bound_heaps, calm_openmp
-from worker.process.serve import Process
+from worker.process.process import Process
 
 log_printably()
 bound_heaps()  # before anything imports Pillow
@@ -54,7 +54,7 @@ def _ready(sender: Any, **_: Any) -> None:
 
 @worker_shutting_down.connect
 def _shutting_down(**_: Any) -> None:
-    process.leave()
+    process.leaving.begin()
 
 
 @worker_shutdown.connect

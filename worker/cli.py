@@ -48,7 +48,7 @@ def run(
     arguments = ["worker", "--queues", queues, "--loglevel", loglevel, "--without-gossip", "--without-mingle"]
     arguments += ["--hostname", name or f"worker-{os.getpid()}@%h"]
     app.worker_main(arguments)
-    sys.exit(process.exit_code)  # Celery keeps its own to itself when it is called
+    sys.exit(process.leaving.exit_code)  # Celery keeps its own to itself when it is called
 
 
 @cli.command()

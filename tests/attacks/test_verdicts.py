@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.mill import Mill, check_complete
 from tests.waiting import wait_until
-from worker.process.serve import EXIT_AFRESH
+from worker.process.leaving import EXIT_AFRESH
 
 MODEL = "efficientnet-lite0"
 IMAGES = 96

@@ -11,7 +11,7 @@ from contract.backend.broker import make_app
 from contract.keys import QUEUE_CLASSIFY
 from tests.mill import Mill
 from tests.waiting import wait_until
-from worker.process.serve import EXIT_UNFIT
+from worker.process.leaving import EXIT_UNFIT
 
 MIXED = "mixed"  # as in tests.faults.mixed, which only a worker can import
 RECIPE = ["epochs=1", "variant=classic", "batch_size=32", "precision=fp32", "size=16"]

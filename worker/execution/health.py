@@ -1,6 +1,6 @@
 """Whether this process can be relied upon: nothing is blamed for a fault of the place.
 
-It knows neither what is tested (`worker.engine.canary`) nor how a process ends (`worker.process`).
+It knows neither what is tested (`worker.engine.canary`) nor how a process ends (`worker.process.leaving`).
 """
 
 from __future__ import annotations

@@ -9,22 +9,16 @@ from worker.app import app, process
 @app.task(name=keys.TASK_RUN)  # type: ignore[untyped-decorator]
 def run(job: str, shard: int) -> None:
     """Run a shard of a job."""
-    process.run(job, shard)
+    process.messages.run(job, shard)
 
 
 @app.task(name=keys.TASK_FINISH)  # type: ignore[untyped-decorator]
 def finish(job: str) -> None:
     """End a job whose shards are done, or write its page."""
-    process.finish(job)
+    process.messages.finish(job)
 
 
 @app.task(name=keys.TASK_CHECK)  # type: ignore[untyped-decorator]
 def check(name: str, version: int) -> None:
     """Run the model `name@version`, which was pushed, and publish it or write down why not."""
-    # Late, because the controller imports every task and no engine.
-    try:
-        from worker.models.check import admit
-    except ImportError as error:
-        process.unfit(error)  # the producer, which waits, asks again
-        return
-    admit(process.backend, name, version, process.settings.cache_dir)
+    process.messages.check(name, version)

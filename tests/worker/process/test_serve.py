@@ -12,7 +12,7 @@ from contract.jobs.ends import read_end
 from contract.jobs.lifecycle import Backend
 from contract.settings import Settings
 from tests.worker.conftest import Jobs
-from worker.process.serve import Process
+from worker.process.process import Process
 
 
 @pytest.fixture
@@ -33,22 +33,22 @@ def test_a_kind_that_only_a_newer_version_knows_ends_with_a_sentence_and_not_as_
     # if workers like it try, I expect each to count an attempt, to make nothing of the shard, and to stay.
     for attempt in range(settings.max_attempts):
         assert read_end(backend.store, "job") is None, attempt
-        process.run("job", 0)
+        process.messages.run("job", 0)
     end = read_end(backend.store, "job")
     assert end is not None and end.state == "failed"
     assert "jobs of kind count are unknown; upgrade Imagemill there" in str(end.reason)
     assert "`imagemill resume job`" in str(end.reason)
     assert not list(backend.store.list("jobs/job/commit/"))
-    assert process.exit_code == 0
+    assert process.leaving.exit_code == 0
 
 
 def test_a_job_that_redis_has_forgotten_is_left_to_the_reconciler(backend: Backend, process: Process) -> None:
-    process.run("nowhere", 0)
+    process.messages.run("nowhere", 0)
     assert backend.ledger.state("nowhere") is None
 
 
 def test_a_page_that_cannot_be_made_is_no_error_of_the_worker(
     process: Process, caplog: pytest.LogCaptureFixture
 ) -> None:
-    process.finish("nowhere")
+    process.messages.finish("nowhere")
     assert "There is no job 'nowhere'" in caplog.text

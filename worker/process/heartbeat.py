@@ -1,0 +1,64 @@
+"""What a worker process tells of itself every two seconds, for whoever lists or matches workers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+
+from contract.errors import ImagemillError, ServiceUnavailable
+from contract.jobs.kinds import KINDS
+from worker.execution.resources import Resources
+
+log = logging.getLogger(__name__)
+
+RUNS_MODELS = {kind.queue for kind in KINDS.values()}
+"""The queues of shards."""
+BEAT_SECONDS = 2.0
+_BEAT_TTL = 15.0
+
+
+class Heartbeat:
+    """The heartbeat of one process that works on `queues`."""
+
+    def __init__(self, resources: Resources, queues: list[str]) -> None:
+        self._resources, self._queues = resources, queues
+        self._lasting = {"started_at": f"{time.time():.3f}", "process": resources.process, **self._capabilities()}
+
+    def beat(self) -> None:
+        """Write the heartbeat; it expires after some that did not reach Redis."""
+        resources = self._resources
+        try:
+            resources.backend.ledger.beat(resources.name, _BEAT_TTL, **self._lasting, **self._vitals())
+        except ServiceUnavailable as error:
+            log.warning("No heartbeat: %s", error)
+
+    def _capabilities(self) -> dict[str, str]:
+        """Return what this worker can compute on and in; nothing if it runs no models."""
+        if not RUNS_MODELS & set(self._queues):
+            return {}
+        from worker.execution.capabilities import of_this_process
+
+        try:
+            return self._resources.once(of_this_process).heartbeat()
+        except (ImagemillError, ImportError) as error:
+            log.error("What this worker can compute in is not known: %s", error)
+            return {}
+
+    def _vitals(self) -> dict[str, str | int]:
+        resources = self._resources
+        vitals: dict[str, str | int] = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "queues": ",".join(self._queues),
+            "unfit": resources.health.unfit or ("it is leaving" if resources.leaving.is_set() else ""),
+        }
+        if (models := resources.models_made()) is not None:
+            runtimes = models.runtimes()
+            vitals["models"] = ",".join(runtimes)
+            vitals["device"] = ",".join(sorted({r.device for r in runtimes.values()}))
+            vitals["runtime"] = ",".join(sorted({f"{r.name}/{r.precision}" for r in runtimes.values()}))
+        if (renewer := resources.renewer_made()) is not None:
+            vitals["shards"] = len(renewer.held())
+        return vitals

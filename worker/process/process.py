@@ -1,0 +1,72 @@
+"""One worker process, put together: its thread warms it up, tests it, and sends its heartbeats while it serves."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+
+from celery import Celery
+
+from contract.backend.broker import Queues
+from contract.backend.ledger import Ledger
+from contract.backend.objects import ObjectStore
+from contract.errors import ServiceUnavailable
+from contract.jobs.lifecycle import Backend
+from contract.keys import QUEUE_CLASSIFY
+from contract.settings import Settings
+from worker.engine.budget import set_total
+from worker.execution.health import Health
+from worker.execution.resources import Resources
+from worker.process.heartbeat import BEAT_SECONDS, Heartbeat
+from worker.process.leaving import Leaving
+from worker.process.self_test import SelfTest
+from worker.process.serve import Messages
+from worker.process.warm_up import warm_up
+
+log = logging.getLogger(__name__)
+
+
+class Process:
+    """One worker process; `messages` serves what comes from the queue, and `leaving` ends it."""
+
+    def __init__(self, app: Celery, settings: Settings) -> None:
+        self.settings = settings
+        self.backend = Backend(
+            ObjectStore(settings, patience=settings.store_patience_seconds),
+            Ledger(settings, patience=30.0),
+            Queues(app),
+        )
+        self.resources = Resources(self.backend, settings, f"worker@{socket.gethostname()}-{os.getpid()}")
+        self.leaving = Leaving(self.resources, set_total(settings.memory))
+        self._self_test = SelfTest(self.resources)
+        self.resources.health = Health(self._self_test.run, self.leaving.afresh, self.resources.leaving)
+        self.messages = Messages(self.resources, self._self_test, self.leaving)
+        self._stop = threading.Event()
+
+    def start(self, name: str, queues: list[str]) -> None:
+        """Start heartbeats, load the built-in model if this worker runs classify shards, and test this process."""
+        self.resources.name = name
+        self._self_test.begin(queues)
+        threading.Thread(target=self._live, args=(queues,), name="heartbeat", daemon=True).start()
+
+    def stop(self) -> None:
+        """Take back the heartbeat, and let go of models, leases and threads."""
+        self._stop.set()
+        try:
+            self.backend.ledger.leave(self.resources.name)
+        except ServiceUnavailable:
+            log.info("Redis does not answer; the heartbeat expires")
+        self.resources.close()
+
+    def _live(self, queues: list[str]) -> None:
+        if QUEUE_CLASSIFY in queues:
+            warm_up(self.resources, self.leaving)
+        heartbeat = Heartbeat(self.resources, queues)
+        while True:
+            self._self_test.step()
+            heartbeat.beat()
+            self.leaving.watch()
+            if self._stop.wait(BEAT_SECONDS):
+                return
