@@ -432,3 +432,13 @@ class RedisKeys:
     def worker(self, name: str) -> str:
         """Heartbeat of a worker, a hash with a TTL."""
         return f"{self.namespace}:worker:{name}"
+
+    @property
+    def workers(self) -> str:
+        """Set of the names of workers whose heartbeat may be there."""
+        return f"{self.namespace}:workers"
+
+    @property
+    def rates(self) -> str:
+        """Measured images per second, a hash with a TTL (`contract.fleet.rates`)."""
+        return f"{self.namespace}:rates"

@@ -61,6 +61,11 @@ class Settings(BaseSettings):
         description="Who owns the models and schedules that this producer makes; empty: `user@host`.",
     )
 
+    pool: str = Field(
+        "default",
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+        description="Name of the pool that a worker belongs to; workers of a pool are alike, and scaled together.",
+    )
     shard_size: int = Field(512, ge=1, le=4096, description="Images per shard of a classify job that names no size.")
     window: int = Field(256, ge=1, description="Largest number of shards of one job that are queued or running.")
     lease_seconds: float = Field(

@@ -16,6 +16,8 @@ from typing import Any, Literal, TypeVar, cast
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
+from redis.client import Pipeline
+from redis.commands.core import Script
 from redis.exceptions import AuthenticationError, BusyLoadingError
 from redis.retry import Retry as RedisRetry
 
@@ -80,6 +82,7 @@ class Ledger:
             retry_on_error=[redis.ConnectionError, redis.TimeoutError, BusyLoadingError],
         )
         self._script = self.redis.register_script(_SCRIPT)
+        self._scripts: dict[str, Script] = {}
 
     def close(self) -> None:
         """Close idle connections; a later call reopens them."""
@@ -213,7 +216,7 @@ class Ledger:
             pipe.zcard(queued)
             pipe.time()
             fields, held, waiting, (seconds, micros) = pipe.execute()
-        return _status(fields, held, waiting, seconds + micros / 1e6) if fields else None
+        return status_of(fields, held, waiting, seconds + micros / 1e6) if fields else None
 
     # Shards
 
@@ -340,6 +343,7 @@ class Ledger:
             pipe = self.redis.pipeline()
             pipe.hset(self.keys.worker(worker), mapping=cast("Mapping[Any, Any]", fields))
             pipe.pexpire(self.keys.worker(worker), int(seconds * 1000))
+            pipe.sadd(self.keys.workers, worker)
             pipe.execute()
 
     def last_tick(self, schedule: str) -> float | None:
@@ -370,16 +374,38 @@ class Ledger:
     def leave(self, worker: str) -> None:
         with self._mapped():
             self.redis.delete(self.keys.worker(worker))
+            self.redis.srem(self.keys.workers, worker)
 
     def workers(self) -> list[Worker]:
         """Return the workers that are alive, by name."""
-        prefix = self.keys.worker("")
         with self._mapped():
-            names = sorted(str(k) for k in self.redis.scan_iter(match=f"{prefix}*", count=1000))
-            rows = [self.redis.hgetall(name) for name in names]
-        return [
-            Worker(n.removeprefix(prefix), cast("dict[str, str]", r)) for n, r in zip(names, rows, strict=True) if r
-        ]
+            names = sorted(cast("set[str]", self.redis.smembers(self.keys.workers)))
+            pipe = self.redis.pipeline(transaction=False)
+            for name in names:
+                pipe.hgetall(self.keys.worker(name))
+            rows = dict(zip(names, cast("list[dict[str, str]]", pipe.execute()), strict=True))
+            if gone := [name for name in names if not rows[name]]:
+                self.redis.srem(self.keys.workers, *gone)  # a heartbeat brings the name back
+        return [Worker(name, row) for name, row in rows.items() if row]
+
+    # For what keeps its own keys: `contract.fleet`
+
+    @contextmanager
+    def pipeline(self) -> Iterator[Pipeline]:
+        """Yield a pipeline to read with, not a transaction; raises RedisUnavailable."""
+        with self._mapped(), self.redis.pipeline(transaction=False) as pipe:
+            yield pipe
+
+    def hash(self, key: str) -> dict[str, str]:
+        """Return a hash, empty if there is none."""
+        with self._mapped():
+            return cast("dict[str, str]", self.redis.hgetall(key))
+
+    def script(self, text: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Run a Lua script in one step."""
+        found = self._scripts.get(text) or self._scripts.setdefault(text, self.redis.register_script(text))
+        with self._mapped():
+            return found(keys=list(keys), args=list(args))
 
     def info(self) -> dict[str, Any]:
         """Return the statistics of Redis (`INFO`)."""
@@ -419,7 +445,9 @@ def iso(seconds: str | float | None) -> str | None:
     return datetime.fromtimestamp(float(seconds), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _status(fields: dict[str, str], held: list[str], waiting: int, now: float) -> Status:
+def status_of(fields: Mapping[str, str], held: Sequence[str], waiting: int, now: float) -> Status:
+    """Return the status of a job by its ledger entry, its leases and the number of shards that wait."""
+
     def number(name: str) -> int:
         return int(fields.get(name, 0))
 

@@ -123,7 +123,11 @@ class JobRunner:
                 made = work.give_up(spec, lease, retry, lease.trouble.kills)
             else:
                 made = work.make(spec, lease, retry)
-            commit = made.model_copy(update={"worker": self._host.name, "seconds": round(time.monotonic() - began, 3)})
+            seconds = time.monotonic() - began
+            commit = made.model_copy(update={"worker": self._host.name, "seconds": round(seconds, 3)})
+            if commit.split is None:
+                device = self._fit.capabilities.device
+                self._host.meter.add(kind.name, spec.model, device, commit.items, seconds)
             if not store.put_if_absent(JobKeys(job).commit(shard, retry), commit.to_json()):
                 # Another worker was first, or our own write was answered late: what stands there counts.
                 commit = read_commit(store, job, shard, retry)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from contract.backend.objects import ObjectStore
+from contract.fleet.rates import Meter
 from contract.jobs.lifecycle import Backend
 from contract.settings import Settings
 from worker.engine.cores import cores
@@ -42,6 +43,8 @@ class Resources:
         """Set when the worker is asked to end: what takes hours stops at its next step."""
         self.health = Health(lambda: None, leaving=self.leaving)
         """Whether this process can be relied upon."""
+        self.meter = Meter()
+        """Measures how fast shards run; heartbeats publish it."""
         self.training = threading.Lock()
         """Held by whatever trains: a process trains one thing at a time."""
         self.take: Callable[[int], None] = lambda waiting: None

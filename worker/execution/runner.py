@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from contract.backend.ledger import Step
 from contract.errors import (
@@ -29,6 +29,7 @@ from contract.errors import (
     WorkerLeaving,
     WorkerUnfit,
 )
+from contract.fleet.rates import Meter
 from contract.jobs.lifecycle import Backend, close
 from worker.execution.exclusive import Turns
 from worker.execution.health import Health
@@ -64,6 +65,7 @@ class Host:
     health: Health
     max_attempts: int
     fault_seconds: float
+    meter: Meter = field(default_factory=Meter)
 
     @classmethod
     def of(cls, resources: Resources) -> Host:
@@ -75,6 +77,7 @@ class Host:
             renewer=resources.renewer,
             turns=resources.turns,
             health=resources.health,
+            meter=resources.meter,
             max_attempts=resources.settings.max_attempts,
             fault_seconds=resources.settings.fault_seconds,
         )

@@ -31,6 +31,7 @@ class Heartbeat:
         resources = self._resources
         try:
             resources.backend.ledger.beat(resources.name, _BEAT_TTL, **self._lasting, **self._vitals())
+            resources.meter.publish(resources.backend.ledger)
         except ServiceUnavailable as error:
             log.warning("No heartbeat: %s", error)
 
@@ -51,6 +52,8 @@ class Heartbeat:
         vitals: dict[str, str | int] = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
+            "pool": resources.settings.pool,
+            "rate": str(resources.meter.images_per_second()),
             "queues": ",".join(self._queues),
             "unfit": resources.health.unfit or ("it is leaving" if resources.leaving.is_set() else ""),
         }

@@ -1,0 +1,263 @@
+"""One look at the whole fleet: workers, queues and jobs, as frozen records.
+
+Whoever shows or scales the fleet reads it here: the autoscaler, the controller's metrics, `top` and `workers`.
+`read_fleet` takes two round trips to Redis, with one command for a queue or a worker and three for a job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from contract.backend.ledger import Ledger, status_of
+from contract.fleet.rates import Rates, counts_images, parse_rates
+from contract.jobs.kinds import KINDS
+from contract.jobs.status import ENDED, Shards
+from contract.keys import QUEUE_CHECK, QUEUE_GENERATE, WORKER_QUEUES
+
+LONG_SECONDS = 600.0
+"""Assumed slot seconds of a shard that is a whole training, evaluation or verification."""
+FINISH_SECONDS = 30.0
+"""Assumed seconds of finishing a job on a worker: choosing images, writing its page."""
+CHECK_SECONDS = 10.0
+"""Assumed seconds of checking a pushed model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerState:
+    """A live worker, from its heartbeat."""
+
+    name: str
+    host: str
+    pool: str
+    """Its `IMAGEMILL_POOL`."""
+    queues: tuple[str, ...]
+    slots: int
+    """Shards that it runs at once."""
+    busy: int
+    """Shards that it holds."""
+    device: str
+    """`cpu` or `cuda`; empty until it says."""
+    precisions: tuple[str, ...]
+    models: tuple[str, ...]
+    """Loaded models."""
+    rate: float
+    """Images per second over the last minute."""
+    since: float
+    """When it started, in seconds since the epoch."""
+    draining: bool
+    """Whether it takes nothing new and will end."""
+    unfit: str
+    """Why it takes nothing, or empty."""
+
+    @property
+    def serves(self) -> bool:
+        """Whether it takes new shards."""
+        return not self.draining and not self.unfit
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobState:
+    """A job that has not ended."""
+
+    id: str
+    owner: str
+    kind: str
+    queue: str
+    priority: str
+    state: str
+    model: str
+    items: int
+    """Images planned so far."""
+    done: int
+    """Images that have a row, those of running shards included."""
+    errors: int
+    shards: Shards
+    """`queued` counts all shards that wait for a slot, in a message or not."""
+    images_per_second: float
+    waiting_seconds: float
+    """How long its oldest shard has waited for a slot; 0 if none waits."""
+    backlog_seconds: float
+    """Slot seconds of what is left, by the rates of the live workers."""
+
+    @property
+    def backlog_images(self) -> int:
+        """Images planned and not done."""
+        return max(0, self.items - self.done)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueState:
+    """What waits on a queue, and who serves it."""
+
+    queue: str
+    backlog_images: int
+    backlog_seconds: float
+    """Slot seconds of everything that is left, what runs now included."""
+    runnable_shards: int
+    """Shards that a free slot could take, and other tasks that wait."""
+    running_shards: int
+    """Shards under a lease."""
+    slots: int
+    """Slots of the live workers that take new shards. One that serves several queues counts in each."""
+    workers: int
+    oldest_waiting_seconds: float
+    messages: int
+    """Messages in the queue's list, which says nothing of the backlog: most are tickets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """Everything at one moment."""
+
+    at: float
+    """When, in seconds since the epoch, by Redis' clock."""
+    workers: tuple[WorkerState, ...]
+    queues: tuple[QueueState, ...]
+    jobs: tuple[JobState, ...]
+    rates: Rates
+
+    def queue(self, name: str) -> QueueState:
+        """Return the state of a queue; raises KeyError for one that no worker may serve."""
+        for one in self.queues:
+            if one.queue == name:
+                return one
+        raise KeyError(name)
+
+
+def read_fleet(ledger: Ledger) -> Fleet:
+    """Return the fleet as it is now; raises RedisUnavailable."""
+    keys, broker = ledger.keys, ledger.keys.broker_prefix
+    with ledger.pipeline() as pipe:
+        pipe.time()
+        pipe.smembers(keys.active)
+        pipe.smembers(keys.workers)
+        pipe.hgetall(keys.rates)
+        for queue in WORKER_QUEUES:
+            pipe.llen(f"{broker}{queue}")
+        (seconds, micros), active, names, measured, *lengths = pipe.execute()
+    now, ids, names = seconds + micros / 1e6, sorted(active), sorted(names)
+
+    with ledger.pipeline() as pipe:
+        for name in names:
+            pipe.hgetall(keys.worker(name))
+        for id in ids:
+            job, _, leases, _, queued = keys.job(id)
+            pipe.hgetall(job)
+            pipe.hvals(leases)
+            pipe.zrange(queued, 0, 0, withscores=True)
+        answers: list[Any] = pipe.execute()
+    beats = answers[: len(names)]
+    workers = tuple(worker_state(name, beat) for name, beat in zip(names, beats, strict=True) if beat)
+    rates = parse_rates(measured)
+    jobs = tuple(
+        job_state(fields, held, oldest, now, workers, rates)
+        for fields, held, oldest in _threes(answers[len(names) :])
+        if fields.get("kind") in KINDS and fields["state"] not in ENDED
+    )
+    messages = dict(zip(WORKER_QUEUES, lengths, strict=True))
+    queues = tuple(queue_state(queue, jobs, workers, messages[queue]) for queue in WORKER_QUEUES)
+    return Fleet(at=now, workers=workers, queues=queues, jobs=jobs, rates=rates)
+
+
+def worker_state(name: str, fields: Mapping[str, str]) -> WorkerState:
+    """Return a worker by its heartbeat; what an earlier version does not say has a plain default."""
+    return WorkerState(
+        name=name,
+        host=fields.get("host", ""),
+        pool=fields.get("pool", "default"),
+        queues=_words(fields.get("queues", "")),
+        slots=int(fields.get("slots", "1")),
+        busy=int(fields.get("shards", "0")),
+        device=fields.get("device_kind", ""),
+        precisions=_words(fields.get("precisions", "")),
+        models=_words(fields.get("models", "")),
+        rate=float(fields.get("rate", "0")),
+        since=float(fields.get("started_at", "0")),
+        draining=fields.get("draining", "") not in ("", "0"),
+        unfit=fields.get("unfit", ""),
+    )
+
+
+def job_state(
+    fields: Mapping[str, str],
+    held: Sequence[str],
+    oldest: Sequence[tuple[str, float]],
+    now: float,
+    workers: Iterable[WorkerState],
+    rates: Rates,
+) -> JobState:
+    """Return a job by its ledger entry, its leases and its shard that has waited longest."""
+    status = status_of(fields, held, 0, now)
+    kind = KINDS[status.kind]
+    over = status.state == "finalizing" or fields.get("over_budget") == "1"
+    waiting = 0 if over else max(0, status.shards.total - status.shards.done - status.shards.running)
+    items = int(fields.get("items", 0))
+    if over:
+        left = 0.0
+    elif counts_images(kind.name):
+        left = max(0, items - status.done) / slot_rate(kind.name, status.model, kind.queue, workers, rates)
+    else:
+        left = (waiting + status.shards.running) * LONG_SECONDS
+    return JobState(
+        id=status.id,
+        owner=fields.get("owner", ""),
+        kind=kind.name,
+        queue=kind.queue,
+        priority=fields.get("priority", "normal"),
+        state=status.state,
+        model=status.model,
+        items=items,
+        done=status.done,
+        errors=status.errors,
+        shards=status.shards.model_copy(update={"queued": waiting}),
+        images_per_second=status.images_per_second or 0.0,
+        waiting_seconds=max(0.0, now - oldest[0][1]) if oldest and waiting else 0.0,
+        backlog_seconds=left,
+    )
+
+
+def queue_state(queue: str, jobs: Iterable[JobState], workers: Iterable[WorkerState], messages: int) -> QueueState:
+    """Return the state of a queue by the jobs that wait on it and the workers that serve it.
+
+    Tasks that are no shards count too: a job that a worker must finish, and each check of a pushed model.
+    """
+    everything = tuple(jobs)
+    ours = [job for job in everything if job.queue == queue]
+    serving = [worker for worker in workers if queue in worker.queues and worker.serves]
+    tasks, seconds = 0, 0.0
+    if queue == QUEUE_GENERATE:
+        tasks = sum(job.state == "finalizing" and KINDS[job.kind].page == "with the job" for job in everything)
+        seconds = tasks * FINISH_SECONDS
+    elif queue == QUEUE_CHECK:
+        tasks, seconds = messages, messages * CHECK_SECONDS
+    return QueueState(
+        queue=queue,
+        backlog_images=sum(job.backlog_images for job in ours),
+        backlog_seconds=seconds + sum(job.backlog_seconds for job in ours),
+        runnable_shards=tasks + sum(job.shards.queued for job in ours),
+        running_shards=sum(job.shards.running for job in ours),
+        slots=sum(worker.slots for worker in serving),
+        workers=len(serving),
+        oldest_waiting_seconds=max((job.waiting_seconds for job in ours), default=0.0),
+        messages=messages,
+    )
+
+
+def slot_rate(kind: str, model: str, queue: str, workers: Iterable[WorkerState], rates: Rates) -> float:
+    """Return the images per second of the average live slot of a queue; of a CPU while none is live."""
+    serving = [worker for worker in workers if queue in worker.queues and worker.serves]
+    slots = sum(worker.slots for worker in serving)
+    if not slots:
+        return rates.of(kind, model, "cpu").images_per_second
+    speed = sum(worker.slots * rates.of(kind, model, worker.device or "cpu").images_per_second for worker in serving)
+    return speed / slots
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in text.split(",") if word)
+
+
+def _threes(answers: Sequence[Any]) -> list[tuple[dict[str, str], list[str], list[tuple[str, float]]]]:
+    return [(answers[n], answers[n + 1], answers[n + 2]) for n in range(0, len(answers), 3)]
