@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import urllib3
 from minio import Minio
+from minio.datatypes import Upload
 from minio.deleteobjects import DeleteObject
 from minio.error import InvalidResponseError, S3Error, ServerError
 
@@ -279,20 +280,31 @@ class ObjectStore:
             if error.code not in _ABSENT:
                 raise StoreRefused(f"The store at {self.endpoint} does not delete {error.name}: {error.code}.")
 
-    def abort_uploads(self, older_than: float, *, dry_run: bool = False) -> list[str]:
+    def abort_uploads(self, older_than: float, *, dry_run: bool = False, page: int = 1000) -> list[str]:
         """Abort multipart uploads that began before a time, in seconds since the epoch; return their keys."""
-        return self._call(self.bucket, "", partial(self._abort_uploads, older_than, dry_run))
-
-    def _abort_uploads(self, older_than: float, dry_run: bool) -> list[str]:
-        found = self._minio._list_multipart_uploads(bucket_name=self.bucket)  # the SDK has no public way
-        late = [
-            upload
-            for upload in found.uploads
-            if upload.initiated_time is not None and upload.initiated_time.timestamp() < older_than
-        ]
+        late = self._call(self.bucket, "", partial(self._late_uploads, older_than, page))
         for upload in late if not dry_run else ():
-            self._minio._abort_multipart_upload(self.bucket, upload.object_name, str(upload.upload_id))
+            key, id = str(upload.object_name), str(upload.upload_id)
+            # The SDK has no public way to list uploads or to abort one.
+            self._call(self.bucket, key, partial(self._minio._abort_multipart_upload, self.bucket, key, id))
         return [str(upload.object_name) for upload in late]
+
+    def _late_uploads(self, older_than: float, page: int) -> Sequence[Upload]:
+        found: list[Upload] = []
+        key = upload = None
+        while True:
+            answer = self._minio._list_multipart_uploads(
+                bucket_name=self.bucket, key_marker=key, upload_id_marker=upload, max_uploads=page
+            )
+            found += [
+                one
+                for one in answer.uploads
+                if one.initiated_time is not None and one.initiated_time.timestamp() < older_than
+            ]
+            # minio 7.2.20 keeps the second marker under a name that its own property does not read.
+            key, upload = answer.next_key_marker, vars(answer).get("self._next_upload_id_marker")
+            if not answer.is_truncated or not (key or upload):
+                return found
 
     def list(self, prefix: str, *, bucket: str = "", after: str = "", folders: bool = False) -> Iterator[Entry]:
         """Yield the objects whose keys start with `prefix`, in key order, page by page.

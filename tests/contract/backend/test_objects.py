@@ -1,5 +1,6 @@
 """The object store's promises, on a real S3 server."""
 
+import time
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -159,3 +160,17 @@ def test_a_store_that_fails_every_write_may_be_full_and_one_that_was_away_is_not
             failing.refused.clear()
             with pytest.raises(StoreUnavailable):
                 store.put("a", b"data")
+
+
+def test_uploads_that_nobody_completed_are_aborted(store: ObjectStore) -> None:
+    # Given five uploads of parts, one key twice, listed by pages of two,
+    keys = ["in/a.tar", "in/a.tar", "in/b c.tar", "in/ü.tar", "out/d.tar"]
+    for key in keys:
+        upload = store._minio._create_multipart_upload(store.bucket, key, {})
+        store._minio._upload_part(store.bucket, key, b"part", None, upload, 1)
+    later = time.time() + 60
+    # I expect young ones to stay, a dry run to change nothing, and then all to be gone.
+    assert store.abort_uploads(time.time() - 60, page=2) == []
+    assert sorted(store.abort_uploads(later, dry_run=True, page=2)) == keys
+    assert sorted(store.abort_uploads(later, page=2)) == keys
+    assert store.abort_uploads(later, page=2) == []
