@@ -29,10 +29,12 @@ if str(ROOT) not in sys.path:
 
 from contract import errors, keys  # noqa: E402
 from contract.data import image_index, label_rows  # noqa: E402
+from contract.instruments import INSTRUMENTS  # noqa: E402
 from contract.jobs import options  # noqa: E402
 from contract.jobs.kinds import KINDS  # noqa: E402
 from contract.jobs.sources import SOURCES  # noqa: E402
 from contract.jobs.status import STATES, Status  # noqa: E402
+from contract.meters import Instrument, Role  # noqa: E402
 from contract.models.families import RECIPES  # noqa: E402
 from contract.settings import Settings  # noqa: E402
 from producer import cli as producer_cli  # noqa: E402
@@ -229,6 +231,41 @@ def settings_page() -> str:
         "an embedded stack and a cluster. `imagemill doctor` says which it uses."
     )
     return page("Settings", opening, table(["Variable", "Default", "Meaning"], rows))
+
+
+def metric_rows(role: Role) -> Iterator[list[str]]:
+    """The metrics of one role, in the order in which the code names them."""
+    for one in INSTRUMENTS:
+        if role in one.roles:
+            yield [code(one.name), one.kind, label_names(one), one.description]
+
+
+def label_names(one: Instrument) -> str:
+    """Labels with their values, where those are a closed set."""
+    return "; ".join(
+        code(label.name) + (f": {', '.join(map(code, label.values))}" if label.values else f", {label.most} at most")
+        for label in one.labels
+    )
+
+
+def metrics_page() -> str:
+    opening = (
+        "`/metrics` of a process shows these, if `IMAGEMILL_METRICS_PORT` is set. The number of series is bounded: a "
+        "label has a closed set of values, or a process shows so many different ones at most, and `other` stands for "
+        "the rest. No job, shard or worker is a label. Beside them are the `process_` and `python_` metrics of "
+        "prometheus-client."
+    )
+    headings = ["Metric", "Type", "Labels", "Meaning"]
+    fleet = "With two controllers both show the same gauges of the fleet: take `max`, not `sum`."
+    return page(
+        "Metrics",
+        opening,
+        "## Controller",
+        fleet,
+        table(headings, metric_rows("controller")),
+        "## Worker",
+        table(headings, metric_rows("worker")),
+    )
 
 
 def recipes_page() -> str:
@@ -584,6 +621,7 @@ PAGES = {
     "cli.md": lambda: cli_page("imagemill"),
     "worker.md": lambda: cli_page("imagemill-worker"),
     "settings.md": settings_page,
+    "metrics.md": metrics_page,
     "errors.md": errors_page,
     "rows.md": rows_page,
     "records.md": records_page,

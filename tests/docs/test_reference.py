@@ -14,6 +14,7 @@ import pytest
 
 from contract import errors, keys
 from contract.data import image_index, label_rows
+from contract.instruments import INSTRUMENTS
 from contract.jobs import options
 from contract.jobs.kinds import KINDS
 from contract.jobs.sources import SOURCES
@@ -65,6 +66,14 @@ def test_two_runs_write_the_same_bytes_without_a_server(tmp_path: Path) -> None:
 def test_every_setting_is_explained_with_its_default(pages: dict[str, str]) -> None:
     explained(pages["settings.md"], [f"IMAGEMILL_{name.upper()}" for name in Settings.model_fields])
     assert rows(pages["settings.md"])["IMAGEMILL_LEASE_SECONDS"][0] == "`30`"
+
+
+def test_every_metric_is_explained_with_the_role_that_shows_it(pages: dict[str, str]) -> None:
+    explained(pages["metrics.md"], [one.name for one in INSTRUMENTS])
+    controller, _, worker = pages["metrics.md"].partition("## Worker")
+    for one in INSTRUMENTS:
+        assert (f"`{one.name}`" in controller) == ("controller" in one.roles)
+        assert (f"`{one.name}`" in worker) == ("worker" in one.roles)
 
 
 @pytest.mark.parametrize(("page", "program"), [("cli.md", "imagemill"), ("worker.md", "imagemill-worker")])

@@ -1,0 +1,346 @@
+"""Every metric of Imagemill: what `/metrics` of controller and worker shows, and nothing else.
+
+Names follow Prometheus' rules: the prefix `imagemill_`, base units, `_total` on counters. No job, shard or worker is a
+label, for there is no bound on how many there are. A dashboard or an alert takes its names from here; the reference
+page is made from it.
+
+Gauges of the controller describe the whole fleet, as it reads it from Redis. With two controllers both show the same
+figures: take `max`, not `sum`.
+"""
+
+from __future__ import annotations
+
+from contract.errors import IMAGE_ERRORS
+from contract.jobs.status import ENDED, STATES
+from contract.keys import WORKER_QUEUES
+from contract.meters import Counter, Gauge, Histogram, Instrument, Label
+
+KIND = Label("kind", most=16)
+"""The kind of a job: `classify`, `train`, …"""
+MODEL = Label("model", most=50)
+"""`name@version`; empty for a kind of job that has none."""
+QUEUE = Label("queue", WORKER_QUEUES)
+POOL = Label("pool", most=50)
+DEVICE = Label("device", most=16)
+"""`cpu`, `cuda`, or `cuda:1`."""
+STATUS = Label("status", ("ok", "error"))
+CODE = Label("code", tuple(IMAGE_ERRORS))
+"""The code of a bad image; see the reference of errors."""
+JOB_STATE = Label("state", tuple(state for state in STATES if state not in ENDED))
+JOB_END = Label("state", tuple(state for state in STATES if state in ENDED))
+SHARD_STATE = Label("state", ("queued", "running", "done"))
+WORKER_STATE = Label("state", ("serving", "draining", "unfit"))
+STAGE = Label("stage", ("fetch", "decode", "forward", "encode", "put"))
+OUTCOME = Label(
+    "outcome",
+    ("committed", "overtaken", "stopped", "lost", "returned", "postponed", "passed_on", "faulted", "unfit", "failed"),
+)
+REASON = Label("reason", ("lapsed", "lost", "topped_up", "rebuilt"))
+OPERATION = Label("operation", ("get", "put", "put_if_absent", "stat", "list", "delete", "bucket"))
+FAULT = Label("fault", ("unavailable", "refused", "full", "credentials", "settings"))
+SERVICE = Label("service", ("redis", "store"))
+TICK_STATE = Label("state", ("submitted", "skipped", "failed"))
+
+_SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+"""A request to a server, up to the patience for one that does not answer."""
+_SHARD = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 10800.0)
+"""A shard: labels in seconds, a training in hours."""
+_WAIT = (1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 1800.0, 3600.0, 10800.0, 86400.0)
+"""A delay that people notice."""
+
+# The fleet, from the controller
+
+BACKLOG_IMAGES = Gauge(
+    name="imagemill_backlog_images",
+    description="Images that are planned and not done, by queue.",
+    unit="images",
+    labels=(QUEUE,),
+    roles=("controller",),
+)
+BACKLOG_SECONDS = Gauge(
+    name="imagemill_backlog_seconds",
+    description="Seconds of one slot that the backlog of a queue takes, by the measured rates of its workers.",
+    unit="seconds",
+    labels=(QUEUE,),
+    roles=("controller",),
+)
+RUNNABLE_SHARDS = Gauge(
+    name="imagemill_runnable_shards",
+    description="Shards and other tasks that a free slot could take now, by queue.",
+    unit="shards",
+    labels=(QUEUE,),
+    roles=("controller",),
+)
+RUNNING_SHARDS = Gauge(
+    name="imagemill_running_shards",
+    description="Shards under a lease, by queue.",
+    unit="shards",
+    labels=(QUEUE,),
+    roles=("controller",),
+)
+SLOTS = Gauge(
+    name="imagemill_slots",
+    description="Slots of live workers that take new shards, by queue; a worker of two queues counts in both.",
+    unit="slots",
+    labels=(QUEUE,),
+    roles=("controller",),
+)
+OLDEST_WAITING_SECONDS = Gauge(
+    name="imagemill_oldest_waiting_seconds",
+    description="How long the shard that has waited longest for a slot has waited, by queue; 0 if none waits.",
+    unit="seconds",
+    labels=(QUEUE,),
+    roles=("controller",),
+)
+QUEUE_MESSAGES = Gauge(
+    name="imagemill_queue_messages",
+    description="Messages in a queue's list in Redis. They are tickets, and say nothing about the backlog.",
+    labels=(QUEUE,),
+    roles=("controller",),
+)
+WORKERS = Gauge(
+    name="imagemill_workers",
+    description="Live workers, by pool and by whether they take new shards.",
+    unit="workers",
+    labels=(POOL, WORKER_STATE),
+    roles=("controller",),
+)
+WORKERS_WANTED = Gauge(
+    name="imagemill_workers_wanted",
+    description="Workers that a pool should have for its backlog, as `/scale/<pool>` answers.",
+    unit="workers",
+    labels=(POOL,),
+    roles=("controller",),
+)
+JOBS = Gauge(
+    name="imagemill_jobs",
+    description="Jobs that have not ended, by kind and state.",
+    unit="jobs",
+    labels=(KIND, JOB_STATE),
+    roles=("controller",),
+)
+SHARDS = Gauge(
+    name="imagemill_shards",
+    description="Shards of jobs that have not ended, by kind and state.",
+    unit="shards",
+    labels=(KIND, SHARD_STATE),
+    roles=("controller",),
+)
+JOB_IDLE_SECONDS = Gauge(
+    name="imagemill_job_idle_seconds",
+    description="How long the job that has stood still longest has made no progress, by kind; counted from the start "
+    "of this controller at most.",
+    unit="seconds",
+    labels=(KIND,),
+    roles=("controller",),
+)
+FLEET_AGE_SECONDS = Gauge(
+    name="imagemill_fleet_age_seconds",
+    description="Age of these figures of the fleet: seconds since the controller last read them from Redis.",
+    unit="seconds",
+    roles=("controller",),
+)
+
+# The controller's own work
+
+RECONCILE_AGE_SECONDS = Gauge(
+    name="imagemill_reconcile_age_seconds",
+    description="Seconds since any controller last began a round of the reconciler.",
+    unit="seconds",
+    roles=("controller",),
+)
+RECONCILE_SECONDS = Histogram(
+    name="imagemill_reconcile_seconds",
+    description="How long a round of the reconciler took.",
+    unit="seconds",
+    roles=("controller",),
+    buckets=_SHORT,
+)
+REQUEUES = Counter(
+    name="imagemill_requeues_total",
+    description="Shards queued again: `lapsed`, their worker was lost; `lost`, their message was; `topped_up`, tickets "
+    "were missing; and ledger entries `rebuilt` from the bucket.",
+    labels=(REASON,),
+    roles=("controller",),
+)
+SCHEDULE_DELAY_SECONDS = Histogram(
+    name="imagemill_schedule_delay_seconds",
+    description="Seconds between the time at which a schedule was due and its job's submission.",
+    unit="seconds",
+    roles=("controller",),
+    buckets=_WAIT,
+)
+SCHEDULE_TICKS = Counter(
+    name="imagemill_schedule_ticks_total",
+    description="Ticks of schedules that were decided: a job was submitted, skipped, or could not be made.",
+    labels=(TICK_STATE,),
+    roles=("controller",),
+)
+PLANNED_IMAGES = Counter(
+    name="imagemill_planned_images_total",
+    description="Images in the plans that this controller completed, by kind.",
+    unit="images",
+    labels=(KIND,),
+    roles=("controller",),
+)
+PLAN_SECONDS = Histogram(
+    name="imagemill_plan_seconds",
+    description="How long planning a job took, by kind.",
+    unit="seconds",
+    labels=(KIND,),
+    roles=("controller",),
+    buckets=_SHARD,
+)
+FINALIZE_SECONDS = Histogram(
+    name="imagemill_finalize_seconds",
+    description="How long ending a job took once its shards were committed, by kind.",
+    unit="seconds",
+    labels=(KIND,),
+    roles=("controller",),
+    buckets=_SHARD,
+)
+REDIS_MEMORY_BYTES = Gauge(
+    name="imagemill_redis_memory_bytes",
+    description="Memory that Redis uses.",
+    unit="bytes",
+    roles=("controller",),
+)
+REDIS_MEMORY_LIMIT_BYTES = Gauge(
+    name="imagemill_redis_memory_limit_bytes",
+    description="Memory that Redis may use: its `maxmemory`, or the memory of its machine where that is not set.",
+    unit="bytes",
+    roles=("controller",),
+)
+REDIS_CLIENTS = Gauge(
+    name="imagemill_redis_clients",
+    description="Connections that Redis has open.",
+    roles=("controller",),
+)
+
+# Workers
+
+IMAGES = Counter(
+    name="imagemill_images_total",
+    description="Images in the shards that this process committed, by kind of job, model, and whether they have a "
+    "result or an error.",
+    unit="images",
+    labels=(KIND, MODEL, STATUS),
+)
+ERRORS = Counter(
+    name="imagemill_image_errors_total",
+    description="Error rows in the shards that this process committed, by their code.",
+    labels=(CODE,),
+)
+ATTEMPTS = Counter(
+    name="imagemill_attempts_total",
+    description="Attempts at a shard that ended here, by kind and outcome: `committed`; `overtaken`, another worker's "
+    "commit counts; `stopped` with its job; `lost` its lease; `returned` by a worker that leaves; `postponed`, a "
+    "service did not answer; `passed_on` to another worker; `faulted`, it raised; `unfit`, this worker is; `failed`, "
+    "and its job with it.",
+    labels=(KIND, OUTCOME),
+)
+SHARD_SECONDS = Histogram(
+    name="imagemill_shard_seconds",
+    description="How long a committed shard took, from its lease to its commit, by kind.",
+    unit="seconds",
+    labels=(KIND,),
+    buckets=_SHARD,
+)
+STAGE_SECONDS = Counter(
+    name="imagemill_stage_seconds_total",
+    description="Seconds that threads of this worker spent in each stage. Their rate is the mean number of threads "
+    "there; stages overlap.",
+    unit="seconds",
+    labels=(STAGE,),
+)
+DEVICE_BUSY_SECONDS = Counter(
+    name="imagemill_device_busy_seconds_total",
+    description="Seconds in which the device computed, at least one batch at a time. Its rate is the share of time in "
+    "which the device is busy.",
+    unit="seconds",
+    labels=(DEVICE,),
+)
+MODEL_LOAD_SECONDS = Histogram(
+    name="imagemill_model_load_seconds",
+    description="How long loading a model took, its download included.",
+    unit="seconds",
+    labels=(MODEL,),
+    buckets=_SHORT,
+)
+COLD_START_SECONDS = Gauge(
+    name="imagemill_cold_start_seconds",
+    description="Seconds from the start of this process until it was ready for its first shard.",
+    unit="seconds",
+)
+SHARDS_HELD = Gauge(
+    name="imagemill_shards_held",
+    description="Shards that this worker holds a lease on.",
+    unit="shards",
+)
+IMAGE_MEMORY_BYTES = Gauge(
+    name="imagemill_image_memory_bytes",
+    description="Memory that is reserved for images in this process.",
+    unit="bytes",
+)
+IMAGE_MEMORY_LIMIT_BYTES = Gauge(
+    name="imagemill_image_memory_limit_bytes",
+    description="Memory that images may take in this process, `IMAGEMILL_MEMORY`.",
+    unit="bytes",
+)
+
+# Both
+
+JOBS_ENDED = Counter(
+    name="imagemill_jobs_ended_total",
+    description="Jobs that this process ended, by kind and state. What a producer cancels is counted by nobody.",
+    unit="jobs",
+    labels=(KIND, JOB_END),
+    roles=("controller", "worker"),
+)
+STORE_SECONDS = Histogram(
+    name="imagemill_store_seconds",
+    description="How long a call of the object store took, retries included, by operation.",
+    unit="seconds",
+    labels=(OPERATION,),
+    roles=("controller", "worker"),
+    buckets=_SHORT,
+)
+STORE_FAULTS = Counter(
+    name="imagemill_store_faults_total",
+    description="Requests that the object store did not serve, those retried included. Missing objects are no faults.",
+    labels=(OPERATION, FAULT),
+    roles=("controller", "worker"),
+)
+REDIS_SECONDS = Histogram(
+    name="imagemill_redis_seconds",
+    description="How long a round trip to Redis took.",
+    unit="seconds",
+    roles=("controller", "worker"),
+    buckets=_SHORT,
+)
+ANSWERED_AGE_SECONDS = Gauge(
+    name="imagemill_answered_age_seconds",
+    description="Seconds since Redis or the object store last answered this process.",
+    unit="seconds",
+    labels=(SERVICE,),
+    roles=("controller", "worker"),
+)
+LIVE = Gauge(
+    name="imagemill_live",
+    description="1 while `/livez` answers 200: this process makes progress, or has nothing to do.",
+    roles=("controller", "worker"),
+)
+READY = Gauge(
+    name="imagemill_ready",
+    description="1 while `/readyz` answers 200: this process takes new work.",
+    roles=("controller", "worker"),
+)
+BUILD_INFO = Gauge(
+    name="imagemill_build_info",
+    description="Always 1; the labels say which version runs, in which role and pool.",
+    labels=(Label("version", most=1), Label("role", ("controller", "worker", "both")), Label("pool", most=1)),
+    roles=("controller", "worker"),
+)
+
+INSTRUMENTS: tuple[Instrument, ...] = tuple(found for found in vars().values() if isinstance(found, Instrument))
+"""All of them, in the order of this page."""
