@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test drill drill-long check docs bench keys lock sbom audit digests clean
+.PHONY: help install demo test drill drill-long check docs bench keys images lock sbom audit digests clean
 
 help:
 	@echo "make demo     label the photos in deploy/photos on a stack of its own"
@@ -18,6 +18,7 @@ help:
 	@echo "make docs     the documentation, in build/site"
 	@echo "make bench    images a second on this machine"
 	@echo "make keys     passwords for the containers of deploy/docker/compose.yaml"
+	@echo "make images   the containers' images; with REPOSITORY=… pushed there, each with an SBOM; needs docker"
 	@echo "make lock     hashes of all dependencies in locks/, from pyproject.toml and constraints.txt"
 	@echo "make sbom     what is installed and its licences, CycloneDX, in build/sbom.json"
 	@echo "make audit    known vulnerabilities of what is installed"
@@ -107,6 +108,16 @@ sbom: $(VENV)/.supply
 # Strict: a package that the advisories cannot be asked about is a failure, not a clean bill.
 audit: $(VENV)/.supply
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes $(foreach stage,control local worker,-r locks/$(stage).txt)
+
+# Docker's own store may hold no SBOM or provenance beside an image, a registry does: with
+# `make images REPOSITORY=registry.example.com/imagemill` the images are pushed there, with both.
+REPOSITORY ?=
+BUILT = $(if $(REPOSITORY),--push --sbom=true --provenance=mode=max,--load)
+images:
+	@for target in control:control worker:worker worker-cuda:cuda s3:s3; do \
+		docker buildx build $(BUILT) -f deploy/docker/Dockerfile --target $${target%:*} \
+			-t $(or $(REPOSITORY),imagemill):$${target#*:} . || exit 1; \
+	done
 
 # Each image reference gets the digest that its tag has now; commit the result. Needs docker and a registry.
 digests:

@@ -1,7 +1,9 @@
 """All settings, read from `IMAGEMILL_*` variables; the only place that reads the environment.
 
-If `IMAGEMILL_REDIS_URL` or `IMAGEMILL_S3_ENDPOINT` is not set, the address comes from the stack file that
-`imagemill up` writes to the data folder, so the same commands drive a local stack and a cluster.
+A variable that is not set may be a file instead: `imagemill_s3_secret_key` in the folder `IMAGEMILL_SECRETS_DIR`, where
+containers mount their secrets. If `IMAGEMILL_REDIS_URL` or `IMAGEMILL_S3_ENDPOINT` is given in neither way, the address
+comes from the stack file that `imagemill up` writes to the data folder, so the same commands drive a local stack and a
+cluster.
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 
 from contract.errors import InvalidSettings, ServiceUnavailable
 from contract.secret_url import SecretUrl
 
 STACK_FILE = "stack.json"
+_SECRETS_DIR = "IMAGEMILL_SECRETS_DIR"
 
 
 class Settings(BaseSettings):
@@ -29,6 +32,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="IMAGEMILL_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     data: Path = Field(Path("./.imagemill"), description="Data folder of the embedded stack.")
+    secrets_dir: Path | None = Field(
+        None,
+        description="Folder with one file per setting, such as `imagemill_redis_url`; variables come first.",
+    )
     redis_url: SecretUrl = Field(
         SecretUrl(""),
         description="URL of the Redis that holds queue and ledger, `redis://` or `rediss://` for TLS; empty: the "
@@ -177,7 +184,19 @@ class Settings(BaseSettings):
         Path("~/.cache/imagemill"), description="Folder for downloaded weights and compiled models."
     )
 
-    @field_validator("ca_file", mode="before")
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read arguments, then variables, then the files of `IMAGEMILL_SECRETS_DIR`."""
+        return init_settings, env_settings, SecretsSettingsSource(settings_cls, secrets_dir=_secrets_dir())
+
+    @field_validator("ca_file", "secrets_dir", mode="before")
     @classmethod
     def _no_file(cls, value: Any) -> Any:
         """Read an empty variable as no file."""
@@ -217,9 +236,23 @@ def load(**overrides: Any) -> Settings:
     except ValidationError as error:
         bad = "; ".join(f"IMAGEMILL_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         raise InvalidSettings(f"Settings cannot be read ({bad}); correct the variable and try again.") from error
+    except OSError as error:
+        raise InvalidSettings(
+            f"{error.filename} cannot be read ({error.strerror}); let the user of this process read it."
+        ) from error
     except json.JSONDecodeError as error:
         raise InvalidSettings(f"{path} is damaged ({error}); run `imagemill down`, then `imagemill up`.") from error
     return settings
+
+
+def _secrets_dir() -> Path | None:
+    """Return the folder of `IMAGEMILL_SECRETS_DIR`; raises InvalidSettings if it is not a folder."""
+    folder = Path(named).expanduser() if (named := os.environ.get(_SECRETS_DIR)) else None
+    if folder is not None and not folder.is_dir():
+        raise InvalidSettings(
+            f"{_SECRETS_DIR} names {folder}, which is no folder; mount the secrets there or unset it."
+        )
+    return folder
 
 
 def _check_fetches(settings: Settings) -> None:
@@ -257,8 +290,15 @@ def current() -> Settings:
 
 
 def addresses_given() -> list[str]:
-    """Return which of `IMAGEMILL_REDIS_URL` and `IMAGEMILL_S3_ENDPOINT` are set."""
-    return [name for name in ("IMAGEMILL_REDIS_URL", "IMAGEMILL_S3_ENDPOINT") if os.environ.get(name)]
+    """Return where the addresses of Redis and of the object store are given: variables, or files of secrets."""
+    folder = _secrets_dir()
+    given = []
+    for name in ("IMAGEMILL_REDIS_URL", "IMAGEMILL_S3_ENDPOINT"):
+        if os.environ.get(name):
+            given.append(name)
+        elif folder is not None and (path := folder / name.lower()).is_file():
+            given.append(str(path))
+    return given
 
 
 def use_data(folder: Path) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from contract.errors import InvalidSettings
+from contract.settings import load
 from deploy.local.ports import GRPC_OFFSET, LOOPBACK
 from deploy.local.private import UMASK, private_folder, write_private
 
@@ -122,14 +123,19 @@ def remove_sockets(ports: Ports) -> None:
 
 
 def become(host: str, data: Path, home: Path, ports: Ports) -> NoReturn:
-    """Become an S3 server for all interfaces, known as `host`, with the keys in `AWS_ACCESS_KEY_ID` and its secret.
+    """Become an S3 server for all interfaces, known as `host`, with the keys of the settings.
 
-    `home` holds the certificates and belongs into memory.
+    `home` holds the certificates and belongs into memory. Raises InvalidSettings if no keys are set: without them
+    SeaweedFS would let everybody in.
     """
+    settings = load()
+    access_key, secret_key = settings.s3_access_key, settings.s3_secret_key.get_secret_value()
+    if not access_key or not secret_key:
+        raise InvalidSettings("IMAGEMILL_S3_ACCESS_KEY or IMAGEMILL_S3_SECRET_KEY is not set; run `make keys`.")
     os.umask(UMASK)
     secure(private_folder(home), [host, "localhost", LOOPBACK])
     words = command(data, ports, host=host, bind="0.0.0.0")
-    env = environment(home, os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
+    env = environment(home, access_key, secret_key)
     os.chdir(home)
     os.execve(words[0], words, env)
 

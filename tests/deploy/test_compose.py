@@ -21,7 +21,7 @@ from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, InvalidSettings
 from contract.settings import Settings
-from deploy import compose_keys
+from deploy import compose_keys, healthy
 from deploy.local import ports, servers, weed
 from deploy.local.supervisor import Service, Supervisor
 from tests.stranger import knock
@@ -32,36 +32,71 @@ FILE = ROOT / "deploy" / "docker" / "compose.yaml"
 
 
 @pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What `make keys` wrote."""
-    path = tmp_path_factory.mktemp("keys") / ".env"
-    compose_keys.main(path)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    written = path.read_text()
-    compose_keys.main(path)
-    assert path.read_text() == written  # a second run changes nothing
-    return dict(line.split("=", 1) for line in written.splitlines())
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make keys` wrote: `secrets/`, `secrets/host/` and `.env`."""
+    folder = tmp_path_factory.mktemp("docker")
+    compose_keys.main(folder)
+    return folder
 
 
-def compose(keys: Mapping[str, str]) -> dict[str, Any]:
-    """The file, with variables put in as Docker does; raises KeyError for a mandatory one that is missing."""
+@pytest.fixture(scope="module")
+def keys(folder: Path) -> dict[str, str]:
+    """The secrets of the containers, by name."""
+    return {path.name: path.read_text() for path in (folder / "secrets").iterdir() if path.is_file()}
 
-    def put_in(match: re.Match[str]) -> str:
-        name, sign, default = match.groups()
-        return keys.get(name, default) if sign == ":-" else keys[name]
 
-    text = re.sub(r"(?<!\$)\$\{(\w+)(:[-?])([^}]*)\}", put_in, FILE.read_text())
+def compose() -> dict[str, Any]:
+    """The file as Docker reads it. It names no variable, so no value of the host's environment gets in."""
+    text = FILE.read_text()
+    assert not re.search(r"(?<!\$)\$\{?\w", text)
     loaded: dict[str, Any] = yaml.safe_load(text.replace("$$", "$"))
     return loaded
 
 
-def test_nothing_starts_without_passwords() -> None:
-    with pytest.raises(KeyError, match="PASSWORD"):
-        compose({})
+def test_the_passwords_are_for_their_owner_alone_and_are_written_once(folder: Path, keys: dict[str, str]) -> None:
+    # Containers run as another user and mount single files, so only the folder can keep others out.
+    assert stat.S_IMODE((folder / "secrets").stat().st_mode) == 0o700
+    assert {stat.S_IMODE((folder / "secrets" / name).stat().st_mode) for name in keys} == {0o444}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (folder / "secrets" / "host").iterdir()} == {0o600}
+    assert (folder / ".env").read_text() == "COMPOSE_PROFILES=cpu\n"
+    compose_keys.main(folder)
+    assert {name: (folder / "secrets" / name).read_text() for name in keys} == keys
+
+
+def test_the_passwords_of_an_older_env_file_are_kept(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("IMAGEMILL_REDIS_PASSWORD=r\nIMAGEMILL_S3_ACCESS_KEY=a\nIMAGEMILL_S3_SECRET_KEY=s\n")
+    compose_keys.main(tmp_path)
+    assert (tmp_path / "secrets" / "redis_password").read_text() == "r"
+    assert (tmp_path / "secrets" / "host" / "imagemill_s3_secret_key").read_text() == "s"
+    assert "PASSWORD" not in (tmp_path / ".env").read_text()
+
+
+def test_every_secret_is_a_file_that_was_made_and_no_variable_holds_one(folder: Path, keys: dict[str, str]) -> None:
+    found = compose()
+    assert {name: entry["file"] for name, entry in found["secrets"].items()} == {n: f"secrets/{n}" for n in keys}
+    for name, service in found["services"].items():
+        assert set(service.get("secrets", ())) <= set(keys), name
+        assert not re.search("password|_key|redis_url", str(service.get("environment", "")), re.I), name
+
+
+def test_programs_of_the_host_read_the_same_passwords(
+    folder: Path, keys: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGEMILL_SECRETS_DIR", str(folder / "secrets" / "host"))
+    settings = Settings()
+    assert settings.s3_endpoint == "127.0.0.1:8333"
+    assert settings.s3_secret_key.get_secret_value() == keys["imagemill_s3_secret_key"]
+    assert settings.redis_url.get_secret_value() == f"redis://:{keys['redis_password']}@127.0.0.1:6379/0"
+
+
+def test_each_profile_adds_workers_of_one_kind() -> None:
+    profiles = {name: service.get("profiles", []) for name, service in compose()["services"].items()}
+    assert [name for name, of in profiles.items() if not of] == ["redis", "s3", "controller", "clock"]
+    assert profiles["worker"] == ["cpu"] and profiles["worker-gpu"] == ["gpu"]
 
 
 def test_every_container_is_closed(keys: dict[str, str]) -> None:
-    for name, service in compose(keys)["services"].items():
+    for name, service in compose()["services"].items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
@@ -70,25 +105,26 @@ def test_every_container_is_closed(keys: dict[str, str]) -> None:
         assert not [key for key in keys.values() if key in str(service.get("command", ""))], name
 
 
-def test_two_ports_are_published_on_loopback_and_workers_alone_reach_the_world(keys: dict[str, str]) -> None:
-    found = compose(keys)
+def test_two_ports_are_published_on_loopback_and_workers_alone_reach_the_world() -> None:
+    found = compose()
     published = {name: service["ports"] for name, service in found["services"].items() if "ports" in service}
     assert published == {"redis": ["127.0.0.1:6379:6379"], "s3": ["127.0.0.1:8333:8333"]}
     assert found["networks"]["inside"] == {"internal": True}
     outside = [name for name, service in found["services"].items() if "outside" in service["networks"]]
-    assert outside == ["worker"]
+    assert outside == ["worker", "worker-gpu"]
 
 
 @pytest.fixture
-def redis_port(tmp_path: Path, keys: dict[str, str]) -> Iterator[int]:
+def redis_port(tmp_path: Path, folder: Path, keys: dict[str, str]) -> Iterator[int]:
     """The Redis of the file, on a port of its own."""
-    service = compose(keys)["services"]["redis"]
+    service = compose()["services"]["redis"]
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "redis-server").symlink_to(servers._redis_binary())
     [port] = ports.choose([None])
     shell, flag, script = service["command"]
     here = script.replace("redis-server -", f"redis-server - --port {port} --bind 127.0.0.1 --dir {tmp_path}", 1)
-    env = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", **service["environment"]}
+    here = here.replace("/run/secrets", str(folder / "secrets"))
+    env = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
 
     def answers() -> bool:
         with closing(Ledger(settings_of(keys, port, 1), patience=0.0)) as ledger:
@@ -103,16 +139,16 @@ def redis_port(tmp_path: Path, keys: dict[str, str]) -> Iterator[int]:
         pid = supervisor.pid("redis")
         # The shell became Redis, so that it gets the signals; the password is not in its arguments.
         assert b"redis-server" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        assert keys["IMAGEMILL_REDIS_PASSWORD"].encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        assert keys["redis_password"].encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
         yield port
 
 
 def settings_of(keys: Mapping[str, str], redis_port: int, s3_port: int) -> Settings:
     return Settings(
-        redis_url=f"redis://:{keys['IMAGEMILL_REDIS_PASSWORD']}@127.0.0.1:{redis_port}/0",
+        redis_url=f"redis://:{keys['redis_password']}@127.0.0.1:{redis_port}/0",
         s3_endpoint=f"127.0.0.1:{s3_port}",
-        s3_access_key=keys["IMAGEMILL_S3_ACCESS_KEY"],
-        s3_secret_key=keys["IMAGEMILL_S3_SECRET_KEY"],
+        s3_access_key=keys["imagemill_s3_access_key"],
+        s3_secret_key=keys["imagemill_s3_secret_key"],
     )
 
 
@@ -122,7 +158,7 @@ def test_redis_wants_the_password(redis_port: int, keys: dict[str, str]) -> None
         assert info["aof_enabled"] == 1
         assert info["maxmemory_policy"] == "noeviction"
     for password in ("", "wrong"):
-        wrong = settings_of({**keys, "IMAGEMILL_REDIS_PASSWORD": password}, redis_port, 1)
+        wrong = settings_of({**keys, "redis_password": password}, redis_port, 1)
         with closing(Ledger(wrong, patience=0.0)) as ledger, pytest.raises(InvalidSettings):
             ledger.info()
 
@@ -134,8 +170,10 @@ def asks_for_a_certificate(port: int) -> bool:
     return "certificate" in said
 
 
-def test_the_s3_server_wants_the_keys_and_nothing_else_answers(tmp_path: Path, keys: dict[str, str]) -> None:
-    service = compose(keys)["services"]["s3"]
+def test_the_s3_server_wants_the_keys_and_nothing_else_answers(
+    tmp_path: Path, folder: Path, keys: dict[str, str]
+) -> None:
+    service = compose()["services"]["s3"]
     assert service["command"][:3] == ["python", "-m", "deploy.local.weed"]
     chosen = weed.Ports(
         **dict(zip(("s3", "master", "volume", "filer", "admin"), ports.choose([None] * 5), strict=True))
@@ -157,10 +195,14 @@ def test_the_s3_server_wants_the_keys_and_nothing_else_answers(tmp_path: Path, k
             return True
 
     command = [sys.executable, "-c", code, str(tmp_path / "data"), str(tmp_path / "home")]
-    env = {**os.environ, **service["environment"], "PYTHONPATH": str(ROOT)}
+    assert service["environment"] == {"IMAGEMILL_SECRETS_DIR": "/run/secrets"}
+    env = {**os.environ, "IMAGEMILL_SECRETS_DIR": str(folder / "secrets"), "PYTHONPATH": str(ROOT)}
     s3 = Service(name="s3", command=command, env=env, ready=answers, stop_seconds=0.5)
     with Supervisor([replace(s3, cwd=tmp_path)], tmp_path / "logs") as supervisor:
         supervisor.start()
+        # The health check of the container finds it,
+        assert healthy.main([f"http://127.0.0.1:{chosen.s3}/healthz"]) == 0
+        # and a stranger finds closed ports.
         for port in chosen.all():
             if port != chosen.s3:
                 wait_until(partial(asks_for_a_certificate, port), 20, f"an answer at port {port}")
