@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
 from contract import keys
 from contract import settings as configuration
@@ -33,6 +33,12 @@ app.conf.update(
     include=["worker.tasks.control", "worker.tasks.work"],
 )
 process = Process(app, settings)
+
+
+@worker_init.connect
+def _init(sender: Any, **_: Any) -> None:
+    # Whatever the command line says: what Celery's workers tell each other costs connections, and nobody listens.
+    sender.options.update(without_gossip=True, without_mingle=True, without_heartbeat=True)
 
 
 @worker_ready.connect

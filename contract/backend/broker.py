@@ -16,7 +16,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from contract import keys
-from contract.backend import guard
+from contract.backend import economy, guard
 from contract.backend.wire import redis_address, why_not_secure
 from contract.errors import RedisUnavailable
 from contract.jobs.kinds import kind_of
@@ -44,6 +44,7 @@ class PatientQoS(guard.GuardedQoS):
         except Exception:  # a dead channel may raise anything
             self._quick_ack(delivery_tag)
             self._ack_by_tag(delivery_tag)
+        economy.wake_consumer()
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         try:
@@ -65,11 +66,11 @@ class PatientQoS(guard.GuardedQoS):
             log.info("The message %s stays until its visibility timeout: %s", delivery_tag, error)
 
 
-class Channel(guard.GuardedChannel):
+class Channel(economy.EconomicalChannel):
     QoS = PatientQoS
 
 
-class Transport(guard.GuardedTransport):
+class Transport(economy.EconomicalTransport):
     Channel = Channel
 
 
@@ -86,7 +87,7 @@ def make_app(settings: Settings) -> Celery:
         broker_connection_max_retries=None,
         broker_transport_options={
             "visibility_timeout": settings.visibility_timeout,
-            "unacked_restore_interval": min(10, settings.visibility_timeout),
+            "unacked_restore_interval": min(60, settings.visibility_timeout),
             "unacked_restore_throttle": 1,
             "priority_steps": [0],
             "socket_timeout": 30,
@@ -114,6 +115,8 @@ def make_app(settings: Settings) -> Celery:
         worker_disable_prefetch=True,
         worker_hijack_root_logger=False,
         worker_send_task_events=False,
+        # A connection and broadcasts of every worker for what nobody asks: the heartbeats are ours, in the ledger.
+        worker_enable_remote_control=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         enable_utc=True,
         timezone="UTC",

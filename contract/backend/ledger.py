@@ -9,8 +9,9 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -32,6 +33,9 @@ from contract.keys import RedisKeys
 from contract.settings import Settings
 
 _SCRIPT = Path(__file__).with_name("ledger.lua").read_text()
+_RENEW = Path(__file__).with_name("renew.lua").read_text()
+_CONNECTIONS = 2
+"""Connections of one process; the second one is for when a call waits for an answer that is late."""
 T = TypeVar("T")
 Taken = Literal["taken", "later", "done", "leased", "stopped", "unknown"]
 Mode = Literal["waits", "shared", "alone", "notice"]
@@ -49,6 +53,19 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Held:
+    """A lease as its holder sees it: the work done so far, figures for people, and how the shard runs."""
+
+    job: str
+    shard: int
+    token: str
+    ok: int = 0
+    errors: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    mode: Mode = "shared"
+
+
+@dataclass(frozen=True)
 class Worker:
     """A worker's last heartbeat."""
 
@@ -59,7 +76,8 @@ class Worker:
 class Ledger:
     """The ledger in one Redis.
 
-    A call retries for `patience` seconds while Redis does not answer, then raises RedisUnavailable.
+    A call retries for `patience` seconds while Redis does not answer, then raises RedisUnavailable. Threads share two
+    connections: a call takes a fraction of a millisecond, and thousands of workers must fit under Redis' limit.
     """
 
     def __init__(self, settings: Settings, *, patience: float = 3.0) -> None:
@@ -68,9 +86,10 @@ class Ledger:
         # Pauses of at most a second: about `patience` seconds in all.
         retries = max(1, int(patience / 0.6))
         self._address = redis_address(settings)
-        self.redis = redis.Redis.from_url(
+        pool = redis.BlockingConnectionPool.from_url(
             self._address.url,
             **self._address.tls,
+            max_connections=_CONNECTIONS,
             protocol=2,
             decode_responses=True,
             encoding_errors="replace",  # of messages that nobody of ours has sent
@@ -81,8 +100,10 @@ class Ledger:
             retry=RedisRetry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), retries),
             retry_on_error=[redis.ConnectionError, redis.TimeoutError, BusyLoadingError],
         )
+        self.redis = redis.Redis.from_pool(pool)
         self._script = self.redis.register_script(_SCRIPT)
         self._scripts: dict[str, Script] = {}
+        self._renew = self.redis.register_script(_RENEW)
 
     def close(self) -> None:
         """Close idle connections; a later call reopens them."""
@@ -259,6 +280,31 @@ class Ledger:
         figures = json.dumps(metrics) if metrics else ""
         return cast("Renewed", self._run(id, "renew", shard, token, lease, ok, errors, figures, mode)[0])
 
+    def renew_all(self, held: Sequence[Held]) -> list[Renewed]:
+        """Renew the leases of a process in one step, whatever their jobs; return an answer for each, as `renew` does.
+
+        It publishes progress too, and tells which jobs were stopped.
+        """
+        order = sorted(range(len(held)), key=lambda n: held[n].job)
+        keys: list[str] = []
+        args: list[Any] = [self._settings.lease_seconds]
+        for job, group in groupby(order, key=lambda n: held[n].job):
+            leases = [held[n] for n in group]
+            figures = next((lease.metrics for lease in reversed(leases) if lease.metrics), None)
+            keys += [self.keys.job(job)[0], self.keys.job(job)[2]]
+            args += [len(leases), json.dumps(figures) if figures else ""]
+            for one in leases:
+                args += [one.shard, one.token, one.ok, one.errors, one.mode]
+        if not keys:
+            return []
+        with self._mapped():
+            answers = cast("list[str]", self._renew(keys=keys, args=args))
+        found = dict(zip(order, answers, strict=True))
+        return [self._renew_one(one) if found[n] == "ask" else cast("Renewed", found[n]) for n, one in enumerate(held)]
+
+    def _renew_one(self, lease: Held) -> Renewed:
+        return self.renew(lease.job, lease.shard, lease.token, lease.ok, lease.errors, lease.metrics, lease.mode)
+
     def commit(self, id: str, shard: int, ok: int, errors: int, split: tuple[int, int] | None = None) -> Step:
         """Count a committed shard, once however often it is reported."""
         return _step(self._run(id, "commit", shard, ok, errors, *(split or (-1, -1))))
@@ -340,7 +386,7 @@ class Ledger:
     def beat(self, worker: str, seconds: float, **fields: Any) -> None:
         """Record a worker's heartbeat, which expires after `seconds`."""
         with self._mapped():
-            pipe = self.redis.pipeline()
+            pipe = self.redis.pipeline(transaction=False)
             pipe.hset(self.keys.worker(worker), mapping=cast("Mapping[Any, Any]", fields))
             pipe.pexpire(self.keys.worker(worker), int(seconds * 1000))
             pipe.sadd(self.keys.workers, worker)

@@ -10,11 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from queue import Empty, SimpleQueue
 
-from contract.backend.ledger import Ledger, Mode
+from contract.backend.ledger import Held, Ledger, Mode
 from contract.backend.trouble import Trouble
 from contract.errors import JobStopped, LeaseLost, ServiceUnavailable, WorkerLeaving
-from contract.jobs.status import ENDED
 from worker.execution.exclusive import Turn
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,8 @@ class Lease:
         self.progress_at: float | None = None
         self.over: str | None = None
         self.waiting = False
+        self.changed: Callable[[], None] = lambda: None
+        """Called when `waiting` has changed."""
 
     def begin(self, turn: Turn) -> None:
         """Mark the start of the work, alone or beside others; from now on it must make progress."""
@@ -56,7 +58,7 @@ class Lease:
         self.ok, self.errors = ok, errors
         self.metrics = metrics or {}
         self.progress_at = time.monotonic()
-        self.waiting = False
+        self._wait(False)
 
     def waits(self, *, gives_way: bool) -> None:
         """Mark that the shard waits for what has a deadline of its own, which is no standstill.
@@ -64,7 +66,12 @@ class Lease:
         It `gives_way` to another shard if that would not wait for the same: for the web, not for memory.
         """
         self.progress_at = time.monotonic()
-        self.waiting = gives_way
+        self._wait(gives_way)
+
+    def _wait(self, waiting: bool) -> None:
+        if waiting != self.waiting:
+            self.waiting = waiting
+            self.changed()
 
     def check(self) -> None:
         """Raises JobStopped, LeaseLost or WorkerLeaving."""
@@ -77,9 +84,11 @@ class Lease:
 
 
 class LeaseRenewer:
-    """Renews every lease of the process a few times within its life.
+    """Renews every lease of the process with one call, at least four times within their life.
 
-    Once `notice` was called, it also tells the ledger that the worker leaves, within a twentieth of a second.
+    The answer also says which jobs were stopped: a shard of one that is canceled stops within a second, or a quarter of
+    the lease if that is shorter. While no lease is held it asks nothing. Once `notice` was called, it tells the ledger
+    at once that the worker leaves.
 
     `take` is told whenever the number of shards that only wait for the web changes.
     """
@@ -93,65 +102,107 @@ class LeaseRenewer:
         self._renew_every = min(1.0, lease_seconds / 4)
         self._held: dict[str, Lease] = {}
         self._lock = threading.Lock()
-        self._stop = threading.Event()
+        # Unlike an event, its `put` may interrupt itself, so that a signal handler may call it.
+        self._changes: SimpleQueue[None] = SimpleQueue()
+        self._closed = False
         self._give_back_at: float | None = None
+        self._renew_at: float | None = None
         self._thread = threading.Thread(target=self._run, name="renewer", daemon=True)
         self._thread.start()
 
     @contextmanager
     def hold(self, lease: Lease) -> Iterator[Lease]:
+        """Renew a lease for the body of a `with` statement."""
+        lease.changed = self._wake
         with self._lock:
             self._held[lease.token] = lease
+        self._wake()
         try:
             yield lease
         finally:
             with self._lock:
                 del self._held[lease.token]
+            if lease.waiting:
+                self._wake()
 
     def held(self) -> list[Lease]:
+        """Return the leases that are held."""
         with self._lock:
             return list(self._held.values())
 
     def notice(self, seconds: float) -> None:
         """Let no death of this process count any more, and have its shards given back after `seconds`.
 
-        Only sets a flag, so that a signal handler may call it.
+        A signal handler may call it.
         """
         if self._give_back_at is None:
             self._give_back_at = time.monotonic() + seconds
+            self._wake()
 
     def close(self) -> None:
-        self._stop.set()
+        """Stop renewing."""
+        self._closed = True
+        self._wake()
         self._thread.join(5)
 
+    def _wake(self) -> None:
+        self._changes.put(None)
+
     def _run(self) -> None:
-        renew_at = 0.0
-        # 50 ms is one batch of one lane on a CPU core: a canceled job stops within it.
-        while not self._stop.wait(0.05):
+        while True:
+            self._pause()
+            if self._closed:
+                return
             held = self.held()
             waiting = sum(lease.waiting for lease in held)
             if waiting != self._waiting:
                 self._waiting = waiting
                 self._take(waiting)
+            now = time.monotonic()
             try:
                 if self._give_back_at is not None:
-                    self._tell(held, time.monotonic() >= self._give_back_at)
-                if time.monotonic() >= renew_at:
-                    renew_at = time.monotonic() + self._renew_every
-                    for lease in held:
-                        answer = self._ledger.renew(
-                            lease.job, lease.shard, lease.token, lease.ok, lease.errors, lease.metrics, lease.mode
-                        )
-                        if answer in ("stopped", "lost"):
-                            lease.over = answer
-                else:
-                    ended = {job for job in {lease.job for lease in held} if self._ledger.state(job) in ENDED}
-                    for lease in held:
-                        if lease.job in ended:
-                            lease.over = "stopped"
+                    self._tell(held, now >= self._give_back_at)
+                if not held:
+                    self._renew_at = None
+                elif self._renew_at is None:
+                    self._renew_at = now + self._renew_every
+                elif now >= self._renew_at:
+                    self._renew_at = now + self._renew_every
+                    self._renew(held)
             except ServiceUnavailable as error:
                 # The bucket is the truth: the work goes on, and its commit will count.
                 log.warning("Leases were not renewed: %s", error)
+
+    def _pause(self) -> None:
+        """Wait until leases must be renewed or given back, or something has changed."""
+        now, until = time.monotonic(), self._renew_at
+        if until is not None and self._give_back_at is not None and self._give_back_at > now:
+            until = min(until, self._give_back_at)
+        try:
+            self._changes.get(timeout=None if until is None else max(0.0, until - now))
+            while True:  # several changes are answered by one look
+                self._changes.get_nowait()
+        except Empty:
+            return
+
+    def _renew(self, held: list[Lease]) -> None:
+        answers = self._ledger.renew_all(
+            [
+                Held(
+                    lease.job,
+                    lease.shard,
+                    lease.token,
+                    ok=lease.ok,
+                    errors=lease.errors,
+                    metrics=lease.metrics,
+                    mode=lease.mode,
+                )
+                for lease in held
+            ]
+        )
+        for lease, answer in zip(held, answers, strict=True):
+            if answer in ("stopped", "lost"):
+                lease.over = answer
 
     def _tell(self, held: list[Lease], give_back: bool) -> None:
         for lease in held:

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from contract.backend.ledger import Ledger, Mode
+from contract.backend.ledger import Held, Ledger, Mode
 from contract.backend.trouble import Trouble
 from contract.errors import RedisUnavailable
 from contract.jobs.specs import Classify, Source
@@ -247,6 +247,52 @@ def test_a_renewed_lease_does_not_lapse_and_shows_progress(ledger: Ledger) -> No
     status = ledger.status("a")
     assert status is not None
     assert (status.ok, status.errors, status.shards.running) == (3, 1, 1)
+
+
+def test_the_leases_of_a_process_are_renewed_together(ledger: Ledger) -> None:
+    # Given a process with leases of four jobs: one was canceled, and of another a shard was taken over,
+    for job in ("a", "b", "c", "d"):
+        begin(ledger, job, 2)
+        ledger.take(job, 0, "w:1")
+        ledger.take(job, 1, "w:2")
+    ledger.end("b", "canceled")
+    ledger.release("c", 0, "w:1")
+    ledger.take("c", 0, "other:1")
+    ledger.commit("d", 1, 10, 0)
+    held = [
+        Held("c", 0, "w:1"),
+        Held("a", 1, "w:2", ok=4, errors=1, mode="alone"),
+        Held("b", 0, "w:1"),
+        Held("a", 0, "w:1", ok=2, metrics={"loss": 0.5}),
+        Held("c", 1, "w:2", ok=7),
+        Held("d", 1, "w:2"),
+        Held("unheard-of", 0, "w:1"),
+    ]
+    # if it renews them in one call, I expect an answer for each, in its order,
+    answers = ["lost", "renewed", "stopped", "renewed", "renewed", "lost", "unknown"]
+    assert ledger.renew_all(held) == answers
+    # and progress and figures where the lease holds.
+    a, c = ledger.status("a"), ledger.status("c")
+    assert a is not None and c is not None
+    assert (a.ok, a.errors, a.metrics) == (6, 1, {"loss": 0.5})
+    assert c.ok == 7, "what is not the process's own stays as it is"
+    assert ledger.renew_all([]) == []
+
+
+@pytest.mark.parametrize("how", ["together", "alone"])
+def test_a_lease_renewed_with_others_is_as_one_renewed_alone(hasty: Ledger, how: str) -> None:
+    # Given a worker that was cut off past its lease, so that its shard is free and it counts as dead,
+    begin(hasty, "a", 1)
+    hasty.take("a", 0, "w:1")
+    hasty.begin("a", 0, "w:1", "alone")
+    lapse(hasty)
+    # if it renews before another takes the shard, I expect the lease to be its own, and nothing against the shard.
+    if how == "alone":
+        assert hasty.renew("a", 0, "w:1", 1, 0, mode="alone") == "renewed"
+    else:
+        assert hasty.renew_all([Held("a", 0, "w:1", ok=1, mode="alone")]) == ["renewed"]
+    hasty.release("a", 0, "w:1")
+    assert hasty.take("a", 0, "w:2")[1].kills == 0
 
 
 def test_progress_that_lasts_clears_a_shard(hasty: Ledger, ledger: Ledger) -> None:

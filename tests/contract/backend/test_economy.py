@@ -1,0 +1,114 @@
+"""Connections of one process: few, whatever its threads, and none that has to be waited for."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from queue import Empty
+
+import pytest
+from celery import Celery
+from kombu import Connection, Consumer, Queue
+
+from contract.backend.broker import Queues, Transport, make_app
+from contract.backend.ledger import Ledger
+from contract.keys import QUEUE_CLASSIFY, QUEUE_CONTROL
+from contract.settings import Settings
+from tests.waiting import wait_until
+
+THREADS = 16
+
+
+@pytest.fixture
+def app(settings: Settings) -> Iterator[Celery]:
+    """An app whose connections have a name in `CLIENT LIST`."""
+    with closing(make_app(settings)) as made:
+        made.conf.broker_transport_options["client_name"] = name_of(settings)
+        yield made
+
+
+def name_of(settings: Settings) -> str:
+    return f"{settings.namespace}-{os.getpid()}"
+
+
+def connections(ledger: Ledger, settings: Settings) -> list[str]:
+    """What each connection of the app did last."""
+    rows = ledger.redis.client_list()
+    return sorted(row["cmd"] for row in rows if row["name"] == name_of(settings))
+
+
+def test_threads_that_send_share_two_connections(app: Celery, settings: Settings, ledger: Ledger) -> None:
+    # Given many threads that send at the same moment,
+    queues, together = Queues(app), threading.Barrier(THREADS)
+
+    def send() -> None:
+        together.wait()
+        for n in range(20):
+            queues.plan(f"job-{n}")
+
+    threads = [threading.Thread(target=send) for _ in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # I expect every message to be there, and two connections at most.
+    assert ledger.redis.llen(f"{ledger.keys.broker_prefix}{QUEUE_CONTROL}") == 20 * THREADS
+    assert 1 <= len(connections(ledger, settings)) <= 2
+
+
+def test_a_consumer_takes_one_more_and_ends_at_once(
+    app: Celery, settings: Settings, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a consumer that would wait for an hour,
+    monkeypatch.setattr(Transport, "brpop_timeout", 3600)
+    got = []
+    with app.connection_for_read() as connection:
+        assert isinstance(connection, Connection)
+        queue = Queue(QUEUE_CLASSIFY, app.amqp.queues[QUEUE_CLASSIFY].exchange, routing_key=QUEUE_CLASSIFY)
+        with Consumer(connection, [queue], callbacks=[lambda body, message: (got.append(body), message.ack())]):
+            with pytest.raises((TimeoutError, Empty, OSError)):
+                connection.drain_events(timeout=0.1)
+            wait_until(lambda: "brpop" in connections(ledger, settings), 10, "the read")
+            # if something comes, I expect it at once;
+            Queues(app).run("classify", "job", [7])
+            connection.drain_events(timeout=60)
+            assert got[0][0] == ["job", 7]
+            with pytest.raises((TimeoutError, Empty, OSError)):
+                connection.drain_events(timeout=0.1)
+            assert len(connections(ledger, settings)) <= 3
+    # and if it is closed, I expect the read to be over, and nothing to be taken any more.
+    Queues(app).run("classify", "job", [8])
+    assert ledger.redis.llen(f"{ledger.keys.broker_prefix}{QUEUE_CLASSIFY}") == 1
+
+
+def test_the_pool_goes_with_the_last_channel(app: Celery, settings: Settings, ledger: Ledger) -> None:
+    # Given two channels of one process, if one is closed, I expect the other to go on over the same connection.
+    with app.connection_for_write() as first:
+        first.default_channel.queue_purge("nothing")
+        with app.connection_for_write() as second:
+            second.default_channel.queue_purge("nothing")
+            assert len(connections(ledger, settings)) == 1
+        first.default_channel.queue_purge("nothing")
+        assert len(connections(ledger, settings)) == 1
+    # If both are, I expect none to be left.
+    wait_until(lambda: not connections(ledger, settings), 10, "the connection to be closed")
+
+
+def test_a_ledger_has_two_connections_for_all_threads(ledger: Ledger, settings: Settings) -> None:
+    with closing(Ledger(settings)) as busy:
+        busy.redis.connection_pool.connection_kwargs["client_name"] = name_of(settings)
+        together = threading.Barrier(THREADS)
+
+        def ask() -> None:
+            together.wait()
+            for _ in range(20):
+                busy.state("job")
+
+        threads = [threading.Thread(target=ask) for _ in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert 1 <= len(connections(ledger, settings)) <= 2

@@ -1,0 +1,75 @@
+"""Work whose engine sleeps: what it costs Redis and the store is real, what it costs a processor is not.
+
+Imported as a Celery program (`celery -A tests.fleet.sleeper`) it is a whole worker that runs this work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+
+from contract.data.items import parse_s3, read_manifest
+from contract.jobs.lifecycle import Backend
+from contract.jobs.specs import Classify
+from contract.jobs.status import Output, ShardCommit
+from contract.keys import JobKeys, shard_stem
+from worker.execution.job_runner import ShardWork
+from worker.execution.leases import Lease
+from worker.execution.resources import Resources
+
+SECONDS = "FLEET_SHARD_SECONDS"
+"""Names the variable with the seconds that a shard takes."""
+_STEP = 0.5
+
+
+@dataclass(frozen=True)
+class SleepingWork(ShardWork[Classify]):
+    """Reads the manifest of a shard, sleeps, and writes a line for each item."""
+
+    backend: Backend
+    seconds: float
+
+    def make(self, spec: Classify, lease: Lease, retry: int) -> ShardCommit:
+        """Sleep for the time that a shard takes, with progress and checks on the way."""
+        items = read_manifest(self.backend.store.get(JobKeys(lease.job).manifest(lease.shard)))
+        began, ends = time.monotonic(), time.monotonic() + self.seconds
+        while (now := time.monotonic()) < ends:
+            lease.check()
+            lease.progress(int(len(items) * (now - began) / self.seconds), 0)
+            time.sleep(min(_STEP, ends - now))
+        lease.check()
+        data = "".join(f"{item.key}\n" for item in items).encode()
+        output = f"{spec.output}{shard_stem(lease.shard, retry)}.txt"
+        bucket, key = parse_s3(output)
+        self.backend.store.put_if_absent(key, data, bucket=bucket)
+        digest = hashlib.sha256(data).hexdigest()
+        return ShardCommit(
+            shard=lease.shard,
+            items=len(items),
+            ok=len(items),
+            errors=0,
+            labels={"asleep": len(items)},
+            output=output,
+            sha256=digest,
+            outputs=(Output(address=output, size=len(data), sha256=digest),),
+        )
+
+    def give_up(self, spec: Classify, lease: Lease, retry: int, kills: int) -> ShardCommit:
+        raise AssertionError("nothing here kills a process but the test, which kills many at once")
+
+
+def make_work(resources: Resources) -> SleepingWork:
+    """Return work that takes as long as the environment says."""
+    return SleepingWork(resources.backend, float(os.environ[SECONDS]))
+
+
+if SECONDS in os.environ:
+    from worker.app import app, process
+    from worker.classify import shard
+
+    shard.make_work = make_work  # type: ignore[assignment]
+    process.warm_up = lambda: None  # type: ignore[method-assign]
+
+    __all__ = ["app"]
