@@ -103,7 +103,6 @@ class Ledger:
         self.redis = redis.Redis.from_pool(pool)
         self._script = self.redis.register_script(_SCRIPT)
         self._scripts: dict[str, Script] = {}
-        self._renew = self.redis.register_script(_RENEW)
 
     def close(self) -> None:
         """Close idle connections; a later call reopens them."""
@@ -297,8 +296,7 @@ class Ledger:
                 args += [one.shard, one.token, one.ok, one.errors, one.mode]
         if not keys:
             return []
-        with self._mapped():
-            answers = cast("list[str]", self._renew(keys=keys, args=args))
+        answers = cast("list[str]", self.script(_RENEW, keys, args))
         found = dict(zip(order, answers, strict=True))
         return [self._renew_one(one) if found[n] == "ask" else cast("Renewed", found[n]) for n, one in enumerate(held)]
 
