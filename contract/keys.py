@@ -438,6 +438,10 @@ class RedisKeys:
         """Set of the names of workers whose heartbeat may be there."""
         return f"{self.namespace}:workers"
 
+    def scale(self, pool: str) -> str:
+        """How many workers a pool was last asked to have, with a TTL."""
+        return f"{self.namespace}:scale:{pool}"
+
     @property
     def rates(self) -> str:
         """Measured images per second, a hash with a TTL (`contract.fleet.rates`)."""

@@ -73,6 +73,12 @@ class Settings(BaseSettings):
         pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
         description="Name of the pool that a worker belongs to; workers of a pool are alike, and scaled together.",
     )
+    pools: str = Field(
+        "",
+        description='Pools that the controller scales, as JSON: `{"gpu": {"queues": ["generate"], "min": 0, '
+        '"max": 4, "target_seconds": 300, "cold_start_seconds": 120, "cool_down_seconds": 120}}`; empty: one pool '
+        "`default` on all queues.",
+    )
     shard_size: int = Field(512, ge=1, le=4096, description="Images per shard of a classify job that names no size.")
     window: int = Field(256, ge=1, description="Largest number of shards of one job that are queued or running.")
     lease_seconds: float = Field(

@@ -105,6 +105,34 @@ def bench(
 
 
 @cli.command()
+@click.argument("traces", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--target", type=float, metavar="SECONDS", help="Time to be done in, instead of that of the traces.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="SVG file: workers over time.")
+@click.option("--json", "as_json", is_flag=True, help="JSON: one object a trace and policy.")
+def simulate(traces: tuple[Path, ...], target: float | None, plot: Path | None, as_json: bool) -> None:
+    """Play traces of jobs against the autoscaler, and against queue length / 5.
+
+    A trace is JSON: jobs by time and size, and how fast and how slow to start a worker is. Nothing is run.
+
+    \b
+    Example:
+      imagemill-worker simulate docs/traces/million.json --target 600
+    """
+    from contract.fleet.chart import draw, table
+    from contract.fleet.simulate import compare
+    from contract.fleet.trace import read_trace
+
+    rows = [compare(read_trace(path, target_seconds=target)) for path in traces]
+    if plot is not None:
+        plot.write_text(draw(rows))
+    if as_json:
+        for outcome in (outcome for row in rows for outcome in row):
+            click.echo(json.dumps(outcome.figures()))
+    else:
+        click.echo(table(rows))
+
+
+@cli.command()
 @click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder.")
 @click.option("--count", default=20_000, show_default=True, type=click.IntRange(8), help="Sequences to train on.")

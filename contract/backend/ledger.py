@@ -445,6 +445,16 @@ class Ledger:
         with self._mapped():
             return cast("dict[str, str]", self.redis.hgetall(key))
 
+    def value(self, key: str) -> str | None:
+        """Return a string, or None if there is none."""
+        with self._mapped():
+            return cast("str | None", self.redis.get(key))
+
+    def set_value(self, key: str, value: str, seconds: int) -> None:
+        """Set a string that expires."""
+        with self._mapped():
+            self.redis.set(key, value, ex=seconds)
+
     def script(self, text: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Run a Lua script in one step."""
         found = self._scripts.get(text) or self._scripts.setdefault(text, self.redis.register_script(text))
