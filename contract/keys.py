@@ -433,6 +433,10 @@ class RedisKeys:
         """Heartbeat of a worker, a hash with a TTL."""
         return f"{self.namespace}:worker:{name}"
 
+    def drain(self, name: str) -> str:
+        """The process of a worker that is asked to drain, a string with a TTL (`contract.fleet.drain`)."""
+        return f"{self.namespace}:drain:{name}"
+
     @property
     def workers(self) -> str:
         """Set of the names of workers whose heartbeat may be there."""

@@ -96,11 +96,12 @@ class Settings(BaseSettings):
         ge=0,
         description="Seconds for which a shard must raise, on several workers, before its job fails.",
     )
-    leave_seconds: float = Field(
-        20.0,
-        ge=0,
-        description="Seconds after SIGTERM in which a worker finishes its shards; then it gives them back, and nothing "
-        "counts against them.",
+    grace_seconds: float = Field(
+        30.0,
+        gt=0,
+        description="Seconds that the platform gives a process from SIGTERM to SIGKILL, as Kubernetes' "
+        "`terminationGracePeriodSeconds`. 15 seconds before they are over, or halfway if they are fewer than 30, a "
+        "worker hands back the shards that have not ended.",
     )
     plan_processes: int = Field(
         4, ge=1, le=64, description="Jobs that a controller plans at the same time, each in a process of its own."

@@ -1,7 +1,7 @@
 """A worker whose runtime does as the file `sick` in the folder of the cache says, as long as it is there.
 
-`raises`: every image makes it raise. `slow`: each batch takes a second longer. Whatever the file says, an image of one
-shade of gray makes it raise.
+`raises`: every image makes it raise. `slow`: each batch takes a second longer. `hangs`: a batch ends when it no longer
+says so, and the file `hangs` shows that one waits. Whatever it says, an image of one shade of gray makes it raise.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ def _sick(*args: Any) -> Any:
     def sickly(pixels: Any, *more: Any) -> Any:
         file = Path(os.environ["IMAGEMILL_CACHE_DIR"]) / "sick"
         orders = file.read_text().split() if file.exists() else []
+        while "hangs" in orders:
+            file.with_name("hangs").touch()
+            threading.Event().wait(0.1)
+            orders = file.read_text().split() if file.exists() else []
         if "slow" in orders:
             threading.Event().wait(1.0)
         if "raises" in orders:

@@ -5,6 +5,7 @@ It uses threads, one process per device: a model is loaded once, and decoding re
 
 from __future__ import annotations
 
+import atexit
 from typing import Any
 
 from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
@@ -15,6 +16,7 @@ from contract.backend.broker import make_app
 from contract.printable import log_printably
 from worker.engine.cores import cores
 from worker.engine.memory import bound_heaps, calm_openmp
+from worker.process import signals
 from worker.process.process import Process
 
 log_printably()
@@ -33,6 +35,7 @@ app.conf.update(
     include=["worker.tasks.control", "worker.tasks.work"],
 )
 process = Process(app, settings)
+atexit.register(process.leaving.exit)
 
 
 @worker_init.connect
@@ -52,6 +55,7 @@ def _ready(sender: Any, **_: Any) -> None:
 
     take(0)
     process.resources.take = take
+    signals.install(process.leaving)
     process.start(sender.hostname, queues)
     if keys.QUEUE_CONTROL in queues:
         # Resend at once what was lost while no controller ran.
@@ -64,5 +68,6 @@ def _shutting_down(**_: Any) -> None:
 
 
 @worker_shutdown.connect
-def _shutdown(**_: Any) -> None:
+def _shutdown(sender: Any, **_: Any) -> None:
     process.stop()
+    process.leaving.over(sender.exitcode)

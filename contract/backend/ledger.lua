@@ -30,10 +30,17 @@ local function mark(record, field, key, value)
   record[field][key] = value
 end
 
--- A lease that lapsed is a death only if its shard was being computed and its worker had not said that it leaves.
-local function bury(shard, lease)
-  local token, _, _, _, mode = parse(lease)
-  if mode == 'shared' or mode == 'alone' then
+-- Whether Redis has started since the lease was last renewed: its worker could not speak meanwhile, to renew it or to
+-- say that it leaves.
+local function unheard(deadline, seconds)
+  local uptime = string.match(redis.call('INFO', 'server'), 'uptime_in_seconds:(%d+)')
+  return now - tonumber(uptime) + 1 > deadline - seconds
+end
+
+-- A lease that lapsed is a death only if its shard was being computed and its worker could have said that it leaves.
+local function bury(shard, lease, seconds)
+  local token, deadline, _, _, mode = parse(lease)
+  if (mode == 'shared' or mode == 'alone') and not unheard(deadline, seconds) then
     local record = trouble(shard)
     mark(record, 'dead', token, mode)
     keep(shard, record)
@@ -142,7 +149,7 @@ elseif op == 'take' then -- shard, token, lease seconds
   if lease then
     local holder, deadline = parse(lease)
     if holder ~= token and deadline > now then return {'leased'} end
-    if holder ~= token then bury(shard, lease) end
+    if holder ~= token then bury(shard, lease, tonumber(ARGV[4])) end
   end
   local record = trouble(shard)
   if (record.not_before or 0) > now then return {'later'} end
@@ -227,7 +234,7 @@ elseif op == 'release' then -- shard, token, seconds before it may run again, ''
   if not stopped() then redis.call('ZADD', queued, stamp(due), ARGV[2]) end
   return {'released'}
 
-elseif op == 'lapsed' then -- frees the leases of dead workers; returns their shards, and those that waited long enough
+elseif op == 'lapsed' then -- lease seconds; frees the leases of dead workers; returns their shards, and those that waited long enough
   local out = {}
   if num('window') == 0 then return {'rebuilding', out, ''} end
   if stopped() then return step(out) end
@@ -235,7 +242,7 @@ elseif op == 'lapsed' then -- frees the leases of dead workers; returns their sh
   for i = 1, #all, 2 do
     local _, deadline = parse(all[i + 1])
     if deadline <= now then
-      bury(all[i], all[i + 1])
+      bury(all[i], all[i + 1], tonumber(ARGV[2]))
       redis.call('HDEL', leases, all[i])
       redis.call('ZADD', queued, stamp(now), all[i])
       table.insert(out, tonumber(all[i]))

@@ -326,7 +326,7 @@ class Ledger:
 
     def lapsed(self, id: str) -> Step:
         """Free the shards whose leases have expired; return them, with those that may run again now."""
-        return _step(self._run(id, "lapsed"))
+        return _step(self._run(id, "lapsed", self._settings.lease_seconds))
 
     def waiting(self, id: str) -> dict[int, float]:
         """Return the shards marked as queued, and how many seconds ago they were."""
@@ -381,14 +381,15 @@ class Ledger:
         with self._mapped():
             return bool(self.redis.exists(self.keys.lock(what, id)))
 
-    def beat(self, worker: str, seconds: float, **fields: Any) -> None:
-        """Record a worker's heartbeat, which expires after `seconds`."""
+    def beat(self, worker: str, seconds: float, **fields: Any) -> str | None:
+        """Record a worker's heartbeat, which expires after `seconds`; return the process that is asked to drain."""
         with self._mapped():
             pipe = self.redis.pipeline(transaction=False)
             pipe.hset(self.keys.worker(worker), mapping=cast("Mapping[Any, Any]", fields))
             pipe.pexpire(self.keys.worker(worker), int(seconds * 1000))
             pipe.sadd(self.keys.workers, worker)
-            pipe.execute()
+            pipe.get(self.keys.drain(worker))
+            return cast("str | None", pipe.execute()[-1])
 
     def last_tick(self, schedule: str) -> float | None:
         """Return the time of a schedule's last processed tick, in seconds, or None if it is not known here."""

@@ -21,7 +21,7 @@ import click
 
 from contract import errors
 from contract.errors import ImagemillError, ServiceUnavailable
-from contract.settings import stack_file
+from contract.settings import load, stack_file
 from deploy.local import orphans
 from deploy.local.lock import holder
 from deploy.local.private import open_private
@@ -29,8 +29,8 @@ from deploy.local.stack import HOME, START_SECONDS, Stack, make_folder
 from deploy.local.stackfile import StackInfo
 from deploy.local.supervisor import last_line, mark_of
 
-STOP_SECONDS = 75.0
-"""More than all parts of a stack take together, before their supervisor is taken for stuck."""
+STOP_SECONDS = 45.0
+"""More than all parts of a stack but its workers take together, before their supervisor is taken for stuck."""
 
 
 def running(data: Path) -> StackInfo | None:
@@ -119,7 +119,7 @@ def stop(data: Path) -> bool:
     if pid is not None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
-        if not _until(lambda: holder(data) != pid, STOP_SECONDS):
+        if not _until(lambda: holder(data) != pid, STOP_SECONDS + load(data=data).grace_seconds):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             if not _until(lambda: holder(data) != pid, 5.0):

@@ -37,7 +37,6 @@ from deploy.local.supervisor import Service, Supervisor
 CONTROLLER, CLOCK = "controller", "clock"
 START_SECONDS = 180.0
 """A cold worker compiles its model and, at the very first start, Python its modules."""
-WORKER_STOP_SECONDS = 30.0
 
 HOME = Path(__file__).resolve().parents[2]
 """The folder that holds these packages. Children start in it, because `python -m` and `celery -A` look
@@ -173,7 +172,7 @@ class Stack:
                     cwd=HOME,
                     ready=_beats(ledger, node),
                     ready_seconds=START_SECONDS,
-                    stop_seconds=WORKER_STOP_SECONDS,
+                    stop_seconds=settings.grace_seconds,
                     stop_order=0,
                 )
             )

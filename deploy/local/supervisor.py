@@ -161,6 +161,11 @@ class Supervisor:
             process = self._children[name].process
             return process.pid if process is not None and process.poll() is None else None
 
+    def exit_status(self, name: str) -> int | None:
+        """Return how the last process of a service ended, or None; negative: by a signal."""
+        with self._changed:
+            return self._children[name].last_status
+
     def kill(self, name: str, sig: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to a service; it is started again if it dies of it."""
         with self._changed:

@@ -121,7 +121,7 @@ class LeaseRenewer:
             yield lease
         finally:
             with self._lock:
-                del self._held[lease.token]
+                self._held.pop(lease.token, None)  # unless it was abandoned
             if lease.waiting:
                 self._wake()
 
@@ -130,14 +130,20 @@ class LeaseRenewer:
         with self._lock:
             return list(self._held.values())
 
+    def abandon(self, lease: Lease) -> None:
+        """Release the lease of a shard that does not stop; what it still writes is a copy."""
+        with self._lock:
+            self._held.pop(lease.token, None)
+        self._ledger.release(lease.job, lease.shard, lease.token)
+
     def notice(self, seconds: float) -> None:
         """Let no death of this process count any more, and have its shards given back after `seconds`.
 
         A signal handler may call it.
         """
-        if self._give_back_at is None:
-            self._give_back_at = time.monotonic() + seconds
-            self._wake()
+        at = time.monotonic() + seconds
+        self._give_back_at = at if self._give_back_at is None else min(at, self._give_back_at)
+        self._wake()
 
     def close(self) -> None:
         """Stop renewing."""

@@ -10,6 +10,7 @@ import time
 from contract.errors import ImagemillError, ServiceUnavailable
 from contract.jobs.kinds import KINDS
 from worker.execution.resources import Resources
+from worker.process.leaving import Leaving
 
 log = logging.getLogger(__name__)
 
@@ -22,16 +23,18 @@ _BEAT_TTL = 15.0
 class Heartbeat:
     """The heartbeat of one process that works on `queues`."""
 
-    def __init__(self, resources: Resources, queues: list[str]) -> None:
-        self._resources, self._queues = resources, queues
+    def __init__(self, resources: Resources, leaving: Leaving, queues: list[str]) -> None:
+        self._resources, self._leaving, self._queues = resources, leaving, queues
         self._lasting = {"started_at": f"{time.time():.3f}", "process": resources.process, **self._capabilities()}
 
     def beat(self) -> None:
-        """Write the heartbeat; it expires after some that did not reach Redis."""
+        """Write the heartbeat, which expires if some do not reach Redis; drain if the answer asks for it."""
         resources = self._resources
         try:
-            resources.backend.ledger.beat(resources.name, _BEAT_TTL, **self._lasting, **self._vitals())
-            resources.meter.publish(resources.backend.ledger)
+            ledger = resources.backend.ledger
+            if ledger.beat(resources.name, _BEAT_TTL, **self._lasting, **self._vitals()) == resources.process:
+                self._leaving.drain()
+            resources.meter.publish(ledger)
         except ServiceUnavailable as error:
             log.warning("No heartbeat: %s", error)
 
@@ -56,6 +59,7 @@ class Heartbeat:
             "rate": str(resources.meter.images_per_second()),
             "queues": ",".join(self._queues),
             "unfit": resources.health.unfit or ("it is leaving" if resources.leaving.is_set() else ""),
+            "draining": "" if self._leaving.since is None else f"{self._leaving.since:.3f}",
         }
         if (models := resources.models_made()) is not None:
             runtimes = models.runtimes()

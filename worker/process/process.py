@@ -12,7 +12,6 @@ from celery import Celery
 from contract.backend.broker import Queues
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
-from contract.errors import ServiceUnavailable
 from contract.jobs.lifecycle import Backend
 from contract.keys import QUEUE_CLASSIFY
 from contract.settings import Settings
@@ -26,6 +25,8 @@ from worker.process.serve import Messages
 from worker.process.warm_up import warm_up
 
 log = logging.getLogger(__name__)
+
+_LAST_BEAT_SECONDS = 2.0
 
 
 class Process:
@@ -44,29 +45,39 @@ class Process:
         self.resources.health = Health(self._self_test.run, self.leaving.afresh, self.resources.leaving)
         self.messages = Messages(self.resources, self._self_test, self.leaving)
         self._stop = threading.Event()
+        self._computing = threading.Lock()
+        """Held while the thread of the heartbeats loads or tests a model, which ends before the process does."""
+        self._beating = threading.Lock()
 
     def start(self, name: str, queues: list[str]) -> None:
         """Start heartbeats, load the built-in model if this worker runs classify shards, and test this process."""
         self.resources.name = name
         self._self_test.begin(queues)
+        self.leaving.start()
         threading.Thread(target=self._live, args=(queues,), name="heartbeat", daemon=True).start()
 
     def stop(self) -> None:
         """Take back the heartbeat, and let go of models, leases and threads."""
         self._stop.set()
-        try:
-            self.backend.ledger.leave(self.resources.name)
-        except ServiceUnavailable:
-            log.info("Redis does not answer; the heartbeat expires")
+        with self._computing:
+            pass  # `leaving` ends what hangs
+        if self._beating.acquire(timeout=_LAST_BEAT_SECONDS):  # else Redis does not answer, and the heartbeat expires
+            self.leaving.farewell()
         self.resources.close()
 
     def _live(self, queues: list[str]) -> None:
-        if QUEUE_CLASSIFY in queues:
-            warm_up(self.resources, self.leaving)
-        heartbeat = Heartbeat(self.resources, queues)
-        while True:
-            self._self_test.step()
-            heartbeat.beat()
+        with self._computing:
+            if QUEUE_CLASSIFY in queues:
+                warm_up(self.resources, self.leaving)
+            heartbeat = Heartbeat(self.resources, self.leaving, queues)
+        while not self._stop.is_set():
+            with self._computing:
+                if self._stop.is_set():
+                    return
+                self._self_test.step()
+            with self._beating:
+                if self._stop.is_set():  # the last word is the farewell
+                    return
+                heartbeat.beat()
             self.leaving.watch()
-            if self._stop.wait(BEAT_SECONDS):
-                return
+            self._stop.wait(BEAT_SECONDS)

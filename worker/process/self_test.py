@@ -20,6 +20,7 @@ _PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Seconds between two self-tests of a worker that fails them; after the last one it leaves."""
 _START_SECONDS = 120.0
 """How long a shard waits, at most, for the first self-test, which loads a model."""
+_LOOK_SECONDS = 0.2
 
 
 class SelfTest:
@@ -39,8 +40,11 @@ class SelfTest:
         self._tested.clear()
 
     def wait(self) -> None:
-        """Wait until this process was tested once."""
-        self._tested.wait(_START_SECONDS)
+        """Wait until this process was tested once, or leaves."""
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._resources.leaving.is_set() and time.monotonic() < deadline:
+            if self._tested.wait(_LOOK_SECONDS):
+                return
 
     def step(self) -> None:
         """Test this process if that is due, until it passes; leave if it has failed every test."""

@@ -1,0 +1,194 @@
+"""A worker that is told to go ends in its grace with code 0, whatever it does and whoever is away; nothing counts."""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.data import image_index
+from contract.jobs.lifecycle import read_images
+from contract.jobs.status import Status
+from contract.models.registry import Registry
+from tests.mill import Mill, check_complete
+from tests.waiting import wait_until
+
+MODEL = "efficientnet-lite0"
+GRACE = 8.0
+IMAGES = 64
+RECIPE = ["epochs=6", "variant=classic", "batch_size=32", "precision=fp32", "size=16"]
+
+
+@pytest.fixture(scope="module")
+def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mill]:
+    """Two workers whose runtime is as slow as it is told to be."""
+    data = tmp_path_factory.mktemp("mill")
+    (data / "cache").mkdir()
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        Mill(
+            data,
+            workers=2,
+            app="tests.sick",
+            cache_dir=data / "cache",
+            batch_size=4,
+            grace_seconds=GRACE,
+            checkpoint_seconds=0.5,
+        ).running() as made,
+    ):
+        patched.setattr("deploy.local.supervisor.BACK_OFF", (0.1, 0.2))
+        yield made
+
+
+@pytest.fixture
+def slow(mill: Mill) -> Iterator[Path]:
+    """Makes each batch take a second longer until the file is removed."""
+    wait_until(mill.ready, 60, "the workers")
+    sick = mill.settings.cache_dir / "sick"
+    sick.write_text("slow")
+    yield sick
+    sick.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def photos_of(tmp_path: Path, photos: dict[str, Path]) -> Path:
+    made = tmp_path / "photos"
+    made.mkdir()
+    files = list(photos.values())
+    for n in range(IMAGES):
+        (made / f"{n:04d}.jpg").symlink_to(files[n % len(files)])
+    return made
+
+
+def holder(mill: Mill, job: str) -> str:
+    """The worker that computes a shard of a job, once there is one."""
+
+    def found() -> str:
+        leases = mill.client.backend.ledger.redis.hvals(mill.client.backend.ledger.keys.job(job)[2])
+        held = [re.match(r"(worker-\d)@\S+ .* (?:shared|alone)$", str(lease)) for lease in leases]
+        return next((match[1] for match in held if match), "")
+
+    return wait_until(found, 60, f"a worker to begin a shard of {job}")
+
+
+def told_to_go(mill: Mill, worker: str, *signals: signal.Signals) -> float:
+    """Send a worker signals, wait until it ends, and return the seconds that it took; its exit code must be 0."""
+    pid, began = mill.supervisor.pid(worker), time.monotonic()
+    for sig in signals or (signal.SIGTERM,):
+        mill.kill(worker, sig)
+        threading.Event().wait(0.2)  # or the system makes one of two signals
+    wait_until(lambda: mill.supervisor.pid(worker) not in (None, pid), 2 * GRACE, f"{worker} to end")
+    took = time.monotonic() - began
+    assert mill.supervisor.exit_status(worker) == 0
+    return took
+
+
+def untroubled(mill: Mill, job: str) -> None:
+    """Nothing has gone wrong with any shard of the job, as the ledger has it and as workers have said."""
+    assert mill.client.backend.ledger.redis.hgetall(mill.client.backend.ledger.keys.job(job)[3]) == {}
+    attempts = [n for name in mill.workers for n in re.findall(rf"of {job} begins.*attempt (\d+)", mill.log(name))]
+    assert set(attempts) == {"1"}
+    assert not any(f"of {job} begins, alone" in mill.log(name) for name in mill.workers)
+
+
+def classify(mill: Mill, folder: Path, **more: Any) -> str:
+    """Label the photos in one shard, which takes longer than the grace as long as the workers are slow."""
+    return mill.client.classify(folder, model=MODEL, shard_size=IMAGES, **more).id
+
+
+def labelled(mill: Mill, job: str) -> Status:
+    mill.finished(job)
+    status = check_complete(mill.client, job, [f"{n:04d}.jpg" for n in range(IMAGES)])
+    assert (status.state, status.errors) == ("succeeded", 0)
+    return status
+
+
+def test_a_shard_that_outlasts_the_grace_is_handed_back(mill: Mill, photos_of: Path, slow: Path) -> None:
+    # Given a worker in the middle of a shard that it cannot end in time, if it gets SIGTERM twice,
+    job = classify(mill, photos_of)
+    worker = holder(mill, job)
+    took = told_to_go(mill, worker, signal.SIGTERM, signal.SIGTERM)
+
+    # I expect it to use the grace and not to exceed it, and the shard to run elsewhere as if for the first time.
+    assert GRACE / 2 - 1 < took < GRACE
+    slow.unlink()
+    labelled(mill, job)
+    untroubled(mill, job)
+    assert f"This worker is leaving; another runs shard 0 of {job}" in mill.log(worker)
+
+
+@pytest.mark.parametrize("signals", [(signal.SIGQUIT,), (signal.SIGINT, signal.SIGINT)], ids=["quit", "twice"])
+def test_a_worker_in_a_hurry_hands_back_at_once(
+    mill: Mill, photos_of: Path, slow: Path, signals: tuple[signal.Signals, ...]
+) -> None:
+    job = classify(mill, photos_of)
+    worker = holder(mill, job)
+    told_to_go(mill, worker, *signals)
+    slow.unlink()
+    labelled(mill, job)
+    untroubled(mill, job)
+
+
+def test_a_training_goes_on_elsewhere(mill: Mill, crops: Path) -> None:
+    wait_until(mill.ready, 60, "the workers")
+    job = mill.client.train("cnn", crops, name="drained", settings=RECIPE, job="drained").id
+    worker = holder(mill, job)
+    wait_until(lambda: mill.client.status(job).done, 60, "the training to learn something")
+
+    assert told_to_go(mill, worker) < GRACE
+
+    assert mill.finished(job).state == "succeeded"
+    assert Registry(mill.client.backend.store).get("drained").weights.sha256
+    untroubled(mill, job)
+
+
+def test_a_generation_goes_on_elsewhere(mill: Mill) -> None:
+    wait_until(mill.ready, 60, "the workers")
+    job = mill.client.generate("fashion-gan", count=12_000, shard_size=2048).id
+    worker = holder(mill, job)
+
+    assert told_to_go(mill, worker) < GRACE
+
+    status = mill.finished(job)
+    assert (status.state, status.done) == ("succeeded", 12_000)
+    store = mill.client.backend.store
+    tables = [table for _, table in image_index.shards(store, read_images(store, job))]
+    keys = [key for table in tables for key in table.column("key").to_pylist()]
+    assert len(keys) == len(set(keys)) == 12_000
+    untroubled(mill, job)
+
+
+def test_a_self_test_that_hangs_does_not_keep_a_worker(mill: Mill, slow: Path) -> None:
+    # Given a worker that has just been started, whose first self-test does not end,
+    slow.write_text("hangs")
+    told_to_go(mill, "worker-0")
+    wait_until(lambda: (mill.settings.cache_dir / "hangs").exists(), 60, "the self-test to begin")
+
+    # if it is told to go, I expect it to end in time nevertheless.
+    assert told_to_go(mill, "worker-0") < GRACE
+    slow.unlink()
+    (mill.settings.cache_dir / "hangs").unlink()
+
+
+@pytest.mark.parametrize("service", ["redis", "s3"])
+def test_a_server_that_is_away_keeps_no_worker(mill: Mill, photos_of: Path, slow: Path, service: str) -> None:
+    # Given a worker in the middle of a shard, if it is told to go while a server is away,
+    job = classify(mill, photos_of)
+    worker = holder(mill, job)
+    mill.supervisor.stop_service(service)
+    try:
+        took = told_to_go(mill, worker)
+    finally:
+        mill.supervisor.start_service(service)
+
+    # I expect it to end in time, and nothing to count against the shard.
+    assert took < GRACE
+    slow.unlink()
+    labelled(mill, job)
+    untroubled(mill, job)
