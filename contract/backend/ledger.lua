@@ -34,7 +34,7 @@ end
 -- say that it leaves.
 local function unheard(deadline, seconds)
   local uptime = string.match(redis.call('INFO', 'server'), 'uptime_in_seconds:(%d+)')
-  return now - tonumber(uptime) + 1 > deadline - seconds
+  return now - tonumber(uptime) - 2 > deadline - seconds -- both times are in whole seconds, and cached
 end
 
 -- A lease that lapsed is a death only if its shard was being computed and its worker could have said that it leaves.
