@@ -313,7 +313,7 @@ STORE_FAULTS = Counter(
 )
 REDIS_SECONDS = Histogram(
     name="imagemill_redis_seconds",
-    description="How long a round trip to Redis took.",
+    description="How long a call of the ledger in Redis took, retries included.",
     unit="seconds",
     roles=("controller", "worker"),
     buckets=_SHORT,

@@ -55,7 +55,7 @@ class Label:
     most: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Instrument:
     """What is measured: one metric of Prometheus, with its full name."""
 
@@ -72,7 +72,7 @@ class Instrument:
         raise NotImplementedError
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Counter(Instrument):
     """A number that only grows while its process lives. It grows when something has happened, not when it begins."""
 
@@ -98,7 +98,7 @@ class Counter(Instrument):
             self.add(time.perf_counter() - began, *labels)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Gauge(Instrument):
     """A number as it is now."""
 
@@ -112,7 +112,7 @@ class Gauge(Instrument):
             _recorder.set(self, value, labels)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Histogram(Instrument):
     """A distribution: how many values were at most each of `buckets`, their number and their sum."""
 

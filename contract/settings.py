@@ -151,6 +151,17 @@ class Settings(BaseSettings):
         "between.",
     )
 
+    metrics_port: str = Field(
+        "",
+        pattern=r"^(\d{1,5}(-\d{1,5})?)?$",
+        description="Port of a worker or controller for `/livez`, `/readyz` and `/metrics`, or a range such as "
+        "`9464-9495`, of which each process takes the first free one; empty or 0: none.",
+    )
+    metrics_host: str = Field(
+        "127.0.0.1",
+        description="Address that the port for metrics listens on; `0.0.0.0` in a container. It asks for no password.",
+    )
+
     max_image_bytes: int = Field(
         64 * 2**20, ge=1, description="Largest image file in bytes; a larger one becomes an error row."
     )

@@ -54,6 +54,7 @@ def run_checks() -> Iterator[Check]:
             yield _failed("store", error)
         if workers is not None:
             yield from check_workers(workers)
+            yield from check_metrics(workers)
             yield check_clock(ledger.ticking())
             yield check_messages(ledger.rejected())
 
@@ -125,6 +126,13 @@ def check_workers(alive: Sequence[Worker]) -> Iterator[Check]:
         ", ".join(_describe(w) for w in workers)
         or "none, so no image is labelled: run `imagemill up` or `imagemill-worker run`",
     )
+
+
+def check_metrics(alive: Sequence[Worker]) -> Iterator[Check]:
+    """Say where processes show probes and metrics; nothing if none does."""
+    shown = [f"{w.name} at {w.fields['metrics']}" for w in alive if w.fields.get("metrics")]
+    if shown:
+        yield Check("metrics", True, ", ".join(shown))
 
 
 def check_clock(ticking: bool) -> Check:

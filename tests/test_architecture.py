@@ -38,7 +38,7 @@ FLOORS = [
     {"datasets"},
     {"pages", "sources"},
     {"engine", "pictures"},
-    {"confinement", "metrics", "zoo"},
+    {"confinement", "metrics", "observe", "zoo"},
 ]
 """The packages and modules of `worker`, from the top floor down."""
 
@@ -130,7 +130,7 @@ def test_a_learner_knows_no_server() -> None:
             assert not any(found.startswith("contract.backend") for found in imports(path)), path
 
 
-@pytest.mark.parametrize("folder", ["contract", "producer", "worker/control"])
+@pytest.mark.parametrize("folder", ["contract", "producer", "worker/control", "worker/observe"])
 def test_what_is_light_imports_nothing_heavy(folder: str) -> None:
     for path in files(folder):
         allowed = {"PIL"} if path.relative_to(ROOT).as_posix() == READS_PIXELS else set()
@@ -176,7 +176,15 @@ for module in {modules}:
 
 ROLES = {
     "producer": ["contract", "producer"],
-    "controller": ["contract", "worker.app", "worker.cli", "worker.control", "worker.tasks", "worker.sources"],
+    "controller": [
+        "contract",
+        "worker.app",
+        "worker.cli",
+        "worker.control",
+        "worker.observe",
+        "worker.tasks",
+        "worker.sources",
+    ],
 }
 """What a role imports that is installed without the worker's libraries."""
 FETCHING = {"worker.sources.fetch", "worker.sources.obstore_reader"}

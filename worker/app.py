@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 from typing import Any
 
+from celery import bootsteps
 from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
 from contract import keys
@@ -42,6 +43,18 @@ atexit.register(process.leaving.exit)
 def _init(sender: Any, **_: Any) -> None:
     # Whatever the command line says: what Celery's workers tell each other costs connections, and nobody listens.
     sender.options.update(without_gossip=True, without_mingle=True, without_heartbeat=True)
+    process.observed.open()
+
+
+class _Turns(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Notes each second that the consumer's loop turns, for `/livez`; registered anew with each connection."""
+
+    def register_with_event_loop(self, parent: Any, hub: Any) -> None:
+        process.observed.turned()
+        hub.call_repeatedly(1.0, process.observed.turned)
+
+
+app.steps["consumer"].add(_Turns)
 
 
 @worker_ready.connect

@@ -27,6 +27,7 @@ from contract.backend.lock import Lock, lock
 from contract.backend.trouble import Trouble
 from contract.backend.wire import redis_address, why_not_secure
 from contract.errors import InvalidSettings, RedisUnavailable
+from contract.instruments import REDIS_SECONDS
 from contract.jobs.specs import Spec
 from contract.jobs.status import Shards, State, Status
 from contract.keys import RedisKeys
@@ -101,6 +102,8 @@ class Ledger:
             retry_on_error=[redis.ConnectionError, redis.TimeoutError, BusyLoadingError],
         )
         self.redis = redis.Redis.from_pool(pool)
+        self.answered_at: float | None = None
+        """When Redis last answered, by the monotonic clock."""
         self._script = self.redis.register_script(_SCRIPT)
         self._scripts: dict[str, Script] = {}
 
@@ -409,7 +412,12 @@ class Ledger:
     def ticked(self, seconds: float) -> None:
         """Record the clock's heartbeat, which expires after `seconds`."""
         with self._mapped():
-            self.redis.set(self.keys.clock, "", px=int(seconds * 1000))
+            self.redis.set(self.keys.clock, f"{time.time():.3f}", px=int(seconds * 1000))
+
+    def last_round(self) -> float | None:
+        """Return when the clock last ticked, in seconds since the epoch, or None if that was long ago."""
+        with self._mapped():
+            return float(cast("str | None", self.redis.get(self.keys.clock)) or 0) or None
 
     def ticking(self) -> bool:
         """Return whether a clock is running."""
@@ -474,7 +482,9 @@ class Ledger:
     @contextmanager
     def _mapped(self) -> Iterator[None]:
         try:
-            yield
+            with REDIS_SECONDS.seconds():
+                yield
+            self.answered_at = time.monotonic()
         except AuthenticationError as error:
             raise InvalidSettings(f"Redis refuses the password in IMAGEMILL_REDIS_URL: {error}.") from error
         except (redis.ConnectionError, redis.TimeoutError, BusyLoadingError) as error:

@@ -33,10 +33,12 @@ from contract.errors import (
     InvalidSettings,
     InvalidSource,
     ObjectNotFound,
+    ServiceUnavailable,
     StoreFull,
     StoreRefused,
     StoreUnavailable,
 )
+from contract.instruments import STORE_FAULTS, STORE_SECONDS
 from contract.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -94,6 +96,8 @@ class ObjectStore:
     ) -> None:
         self.bucket = settings.bucket
         self._patience = patience
+        self.answered_at: float | None = None
+        """When the store last answered, by the monotonic clock."""
         self._fast_get = obstore_reader
         self._conditional: set[str] = set()
         """Buckets whose store has been seen to refuse a second write."""
@@ -125,10 +129,10 @@ class ObjectStore:
             if not self._minio.bucket_exists(bucket_name=self.bucket):
                 self._minio.make_bucket(bucket_name=self.bucket)
 
-        self._call(self.bucket, "", make)
+        self._call("bucket", self.bucket, "", make)
 
     def bucket_exists(self, bucket: str) -> bool:
-        return bool(self._call(bucket, "", lambda: self._minio.bucket_exists(bucket_name=bucket)))
+        return bool(self._call("bucket", bucket, "", lambda: self._minio.bucket_exists(bucket_name=bucket)))
 
     def get(
         self,
@@ -143,8 +147,11 @@ class ObjectStore:
         bucket = bucket or self.bucket
         if self._fast_get is not None:
             # The limit is sent as a range; a server returns what exists of it.
+            began = time.perf_counter()
             found = self._fast_get(bucket, key, offset, limit + 1 if limit is not None else length)
             if found is not None:
+                STORE_SECONDS.observe(time.perf_counter() - began, "get")
+                self.answered_at = time.monotonic()
                 return found
 
         def read() -> bytes:
@@ -159,7 +166,7 @@ class ObjectStore:
             response.release_conn()
             return data
 
-        return self._call(bucket, key, read)
+        return self._call("get", bucket, key, read)
 
     def pieces(self, key: str, *, bucket: str = "", size: int = _PART) -> Iterator[bytes]:
         """Yield the bytes of an object, `size` at a time; each piece is a request that is retried by itself."""
@@ -177,10 +184,10 @@ class ObjectStore:
             return int(self._minio.stat_object(bucket_name=bucket, object_name=key).size or 0)
 
         try:
-            return self._call(bucket, key, stat)
+            return self._call("stat", bucket, key, stat)
         except InvalidSettings:
             self.get(key, bucket=bucket, length=1)  # the answer to a HEAD has no body that says why
-            return self._call(bucket, key, stat)
+            return self._call("stat", bucket, key, stat)
 
     def exists(self, key: str, *, bucket: str = "") -> bool:
         try:
@@ -193,6 +200,7 @@ class ObjectStore:
         """Write an object, replacing an existing one."""
         bucket = bucket or self.bucket
         self._call(
+            "put",
             bucket,
             key,
             lambda: self._minio.put_object(
@@ -209,6 +217,7 @@ class ObjectStore:
         """Write an object from a file, in parts if it is large."""
         bucket = bucket or self.bucket
         self._call(
+            "put",
             bucket,
             key,
             lambda: self._minio.fput_object(bucket_name=bucket, object_name=key, file_path=str(path)),
@@ -259,18 +268,18 @@ class ObjectStore:
                 raise _http_error(response, bucket, key)
             return True
 
-        return self._call(bucket, key, write, writes=True)
+        return self._call("put_if_absent", bucket, key, write, writes=True)
 
     def delete(self, key: str, *, bucket: str = "") -> None:
         """Delete an object; a missing one is not an error."""
         bucket = bucket or self.bucket
-        self._call(bucket, key, lambda: self._minio.remove_object(bucket_name=bucket, object_name=key))
+        self._call("delete", bucket, key, lambda: self._minio.remove_object(bucket_name=bucket, object_name=key))
 
     def delete_all(self, keys: Iterable[str]) -> None:
         """Delete objects, a thousand with each request; missing ones are no errors."""
         rest = iter(keys)
         while some := tuple(islice(rest, _PAGE)):
-            self._call(self.bucket, some[0], partial(self._delete_some, some))
+            self._call("delete", self.bucket, some[0], partial(self._delete_some, some))
 
     def _delete_some(self, keys: Sequence[str]) -> None:
         wanted = [DeleteObject(key) for key in keys]
@@ -282,11 +291,11 @@ class ObjectStore:
 
     def abort_uploads(self, older_than: float, *, dry_run: bool = False, page: int = 1000) -> list[str]:
         """Abort multipart uploads that began before a time, in seconds since the epoch; return their keys."""
-        late = self._call(self.bucket, "", partial(self._late_uploads, older_than, page))
+        late = self._call("list", self.bucket, "", partial(self._late_uploads, older_than, page))
         for upload in late if not dry_run else ():
             key, id = str(upload.object_name), str(upload.upload_id)
             # The SDK has no public way to list uploads or to abort one.
-            self._call(self.bucket, key, partial(self._minio._abort_multipart_upload, self.bucket, key, id))
+            self._call("delete", self.bucket, key, partial(self._minio._abort_multipart_upload, self.bucket, key, id))
         return [str(upload.object_name) for upload in late]
 
     def _late_uploads(self, older_than: float, page: int) -> Sequence[Upload]:
@@ -314,7 +323,7 @@ class ObjectStore:
         """
         bucket = bucket or self.bucket
         while True:
-            page = self._call(bucket, prefix, partial(self._page, bucket, prefix, after, folders))
+            page = self._call("list", bucket, prefix, partial(self._page, bucket, prefix, after, folders))
             yield from page
             if len(page) < _PAGE:
                 return
@@ -341,7 +350,11 @@ class ObjectStore:
                 break
         return found
 
-    def _call(self, bucket: str, key: str, call: Callable[[], T], *, writes: bool = False) -> T:
+    def _call(self, operation: str, bucket: str, key: str, call: Callable[[], T], *, writes: bool = False) -> T:
+        with STORE_SECONDS.seconds(operation):
+            return self._retried(operation, bucket, key, call, writes=writes)
+
+    def _retried(self, operation: str, bucket: str, key: str, call: Callable[[], T], *, writes: bool) -> T:
         """Run `call`, retry it while the store does not answer, and map what it raises.
 
         A store that answers every attempt at a write with an internal error is taken to be full.
@@ -351,13 +364,16 @@ class ObjectStore:
         fails = writes
         while True:
             try:
-                return call()
+                answer = call()
+                self.answered_at = time.monotonic()
+                return answer
             except ImagemillError:
                 raise
             except Exception as error:
                 mapped = _mapped(error, bucket, key, self.endpoint)
                 if mapped is None:
                     raise
+                self._note(operation, mapped)
                 fails = fails and isinstance(error, S3Error) and error.code == _FAILED
                 if fails and time.monotonic() + pause > deadline:
                     mapped = StoreFull(
@@ -371,7 +387,23 @@ class ObjectStore:
                 time.sleep(pause)
                 pause = min(pause * 2, 2.0)
 
+    def _note(self, operation: str, error: ImagemillError) -> None:
+        """Count a request that was not served, and remember that the store answered, if it did."""
+        if not isinstance(error, ServiceUnavailable):
+            self.answered_at = time.monotonic()
+        fault = next((name for kind, name in _FAULTS.items() if isinstance(error, kind)), None)
+        if fault is not None:
+            STORE_FAULTS.add(1, operation, fault)
 
+
+_FAULTS: dict[type[ImagemillError], str] = {
+    StoreUnavailable: "unavailable",
+    CredentialsRefused: "credentials",
+    StoreFull: "full",
+    StoreRefused: "refused",
+    InvalidSettings: "settings",
+}
+"""What counts as a fault of the store, from the narrow to the wide; a missing object does not."""
 _PAGE = 1000
 _GO_ON = "run the command again, or `imagemill resume` the job"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contract.backend.ledger import Worker
-from producer.doctor import Check, check_clock, check_redis, check_workers, exit_code
+from producer.doctor import Check, check_clock, check_metrics, check_redis, check_workers, exit_code
 
 
 def test_a_redis_that_is_old_or_forgets_is_named() -> None:
@@ -56,3 +56,11 @@ def test_exit_codes_tell_what_cannot_be_reached_from_what_is_wrong() -> None:
 def test_a_clock_that_stands_still_is_said() -> None:
     assert check_clock(True).ok
     assert "celery -A worker.app beat" in check_clock(False).detail
+
+
+def test_it_says_where_metrics_are() -> None:
+    # Given a worker that shows metrics and one that does not, I expect the first one's address, and no line without.
+    shows, hides = Worker("w1", {"metrics": "127.0.0.1:9464"}), Worker("w2", {"metrics": ""})
+    [check] = check_metrics([shows, hides])
+    assert check.ok and check.detail == "w1 at 127.0.0.1:9464"
+    assert list(check_metrics([hides])) == []

@@ -28,6 +28,7 @@ from contract.errors import (
     TruncatedImage,
     WorkerKilled,
 )
+from contract.instruments import STAGE_SECONDS
 from contract.jobs.commits import read_commit, read_retries
 from contract.jobs.lifecycle import Backend, read_plan
 from contract.jobs.specs import Classify
@@ -94,11 +95,14 @@ class ClassifyWork(ShardWork[Classify]):
 
     def _write(self, spec: Classify, lease: Lease, retry: int, model: Model, rows: Rows) -> ShardCommit:
         """Write the rows of a shard, and return their commit."""
-        data = rows.parquet()
+        with STAGE_SECONDS.seconds("encode"):
+            data = rows.parquet()
         lease.check()
         output = f"{spec.output}{shard_stem(lease.shard, retry)}.parquet"
         bucket, key = parse_s3(output)
-        if not self.backend.store.put_if_absent(key, data, bucket=bucket):
+        with STAGE_SECONDS.seconds("put"):
+            written = self.backend.store.put_if_absent(key, data, bucket=bucket)
+        if not written:
             # Left by a worker that died before its commit, or by a twin: what is written counts.
             data = self.backend.store.get(key, bucket=bucket)
             rows = tally(read_rows(data), model)

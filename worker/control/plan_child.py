@@ -86,11 +86,11 @@ class _WatchedStore(ObjectStore):
         self._keys, self._pipe, self._leaving = JobKeys(job), pipe, leaving
         self._told, self._told_at = "", 0.0
 
-    def _call(self, bucket: str, key: str, *args: Any, **more: Any) -> Any:
+    def _call(self, operation: str, bucket: str, key: str, *args: Any, **more: Any) -> Any:
         if self._leaving.is_set():
             raise PlanPaused("the planner was asked to stop")
         self._tell(key)
-        found = super()._call(bucket, key, *args, **more)
+        found = super()._call(operation, bucket, key, *args, **more)
         self._tell(key)
         return found
 

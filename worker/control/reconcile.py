@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 
+from contract import instruments
 from contract.errors import InvalidInput, UnknownJob
 from contract.jobs.ends import Standing, read_standing
 from contract.jobs.kinds import kind_of
@@ -30,6 +31,11 @@ def tick(backend: Backend, settings: Settings, now: Clock = utc_now) -> None:
     """Run one round, unless the last one was less than half an interval ago: two clocks do the work of one."""
     if not backend.ledger.once_in(settings.reconcile_seconds / 2, "tick"):
         return
+    with instruments.RECONCILE_SECONDS.seconds():
+        _tick(backend, settings, now)
+
+
+def _tick(backend: Backend, settings: Settings, now: Clock) -> None:
     ledger = backend.ledger
     ledger.ticked(5 * settings.reconcile_seconds)
     # Schedules first: a job that cannot be reconciled must not delay them.
@@ -82,6 +88,7 @@ def _reconcile(backend: Backend, settings: Settings, job: str) -> list[int]:
         _rebuild(backend, job)
         return []
     if step.queue:
+        instruments.REQUEUES.add(len(step.queue), "lapsed")
         log.warning("Shards %s of %s are queued again", list(step.queue), job)
     backend.follow_up(job, step)
     # A planner holds a lock while it works; without the lock its message may be lost.
@@ -96,6 +103,7 @@ def _requeue(backend: Backend, settings: Settings, late: dict[str, list[int]]) -
     for job, shards in late.items():
         missing = [shard for shard in shards if (job, shard) not in waiting]
         if missing:
+            instruments.REQUEUES.add(len(missing), "lost")
             log.warning("The messages of %d shards of %s were lost; queued again", len(missing), job)
             backend.follow_up(job, backend.ledger.requeue(job, missing))
 
@@ -107,6 +115,7 @@ def _rebuild(backend: Backend, job: str) -> None:
             return
         try:
             rebuild(backend, job)
+            instruments.REQUEUES.add(1, "rebuilt")
         except UnknownJob:
             log.warning("%s has no spec in the bucket; it is dropped", job)
             backend.store.delete(JobKeys(job).active)

@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError, wait
 from contextlib import suppress
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import DecodeFailed, ImageError
+from contract.instruments import STAGE_SECONDS
 from contract.models.registry import Preprocess
 from worker.engine.budget import Reservation
 from worker.engine.images.decode import Decoded, Frame
@@ -143,19 +145,21 @@ class Engine:
                 shard.forget(place)
             return
         try:
-            entries = [self._open_place(shard, place) for place in places]
+            with STAGE_SECONDS.seconds("decode"):
+                entries = [self._open_place(shard, place) for place in places]
             pixels = [entry[0].pixels for entry in entries if not isinstance(entry, Failed)]
             if not pixels:
                 shard.put(start, _results(entries, None, shard))
                 return
             batch = padded(pixels) if self._frames else (np.stack(pixels),)
             self._in_flight.acquire()
+            began = time.perf_counter()
             try:
                 output = self._runtime.submit(*batch)
             except Exception:
                 self._in_flight.release()
                 raise
-            output.add_done_callback(lambda _: self._in_flight.release())
+            output.add_done_callback(partial(self._done, began))
         except Exception as error:
             shard.fail(error)
             for place in places:  # those that were not opened either
@@ -166,6 +170,11 @@ class Engine:
         else:
             # The device thread only queues this step; a lane makes the results before it decodes more.
             output.add_done_callback(partial(self._give_back_later, shard, start, entries))
+
+    def _done(self, began: float, _: Future[Output]) -> None:
+        """Let the next batch through, and count the time of this one on its device, where it may have waited."""
+        self._in_flight.release()
+        STAGE_SECONDS.add(time.perf_counter() - began, "forward")
 
     def _give_back_later(self, shard: _Shard, start: int, entries: list[_Entry], output: Future[Output]) -> None:
         self._work.now(partial(self._give_back, shard, start, entries, output))

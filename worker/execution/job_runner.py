@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar, Generic, TypeVar
 
+from contract import instruments
 from contract.backend.ledger import Step
 from contract.errors import ImagemillError, JobFailed, ObjectNotFound
 from contract.jobs.commits import read_commit
@@ -68,6 +69,16 @@ class ShardWork(ABC, Generic[S]):
     def retry_of(self, job: str, shard: int) -> int:
         """Return the number of the retry that the shard is run for, 0 for its first run."""
         return 0
+
+
+def _count(kind: str, model: str, commit: ShardCommit) -> None:
+    """Count what this process committed; halves of a bisected shard are counted when they are."""
+    if commit.split is None:
+        instruments.IMAGES.add(commit.ok, kind, model, "ok")
+        instruments.IMAGES.add(commit.errors, kind, model, "error")
+        for code, number in commit.error_codes.items():
+            instruments.ERRORS.add(number, code)
+    instruments.SHARD_SECONDS.observe(commit.seconds, kind)
 
 
 @contextmanager
@@ -128,9 +139,14 @@ class JobRunner:
             if commit.split is None:
                 device = self._fit.capabilities.device
                 self._host.meter.add(kind.name, spec.model, device, commit.items, seconds)
+            ours = commit
             if not store.put_if_absent(JobKeys(job).commit(shard, retry), commit.to_json()):
                 # Another worker was first, or our own write was answered late: what stands there counts.
                 commit = read_commit(store, job, shard, retry)
+            if commit == ours:
+                _count(kind.name, spec.model or "", commit)
+            else:
+                lease.outcome = "overtaken"
         return self._backend.ledger.commit(job, shard, commit.ok, commit.errors, commit.split)
 
     def _condemned(self, work: ShardWork[Any], lease: Lease) -> bool:

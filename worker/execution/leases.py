@@ -36,6 +36,8 @@ class Lease:
         self.progress_at: float | None = None
         self.over: str | None = None
         self.waiting = False
+        self.outcome = "committed"
+        """What becomes of an attempt that raises nothing: it may be `overtaken`."""
         self.changed: Callable[[], None] = lambda: None
         """Called when `waiting` has changed."""
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contract.backend.objects import ObjectStore
+from contract.instruments import MODEL_LOAD_SECONDS
 from contract.models.registry import PROGRAM, Model, Registry
 from contract.paths import inside
 from contract.records import Precision
@@ -140,8 +141,9 @@ class Models:
     def _load(self, ref: str, precision: Precision) -> Loaded:
         """Load a model. What nobody foresaw is raised as it is: it may be a fault of this machine."""
         model = self.model(ref)
-        weights = fetch_weights(self._store, model, self._settings.cache_dir)
-        runtime = load_runtime(model, weights, self._settings, precision)
+        with MODEL_LOAD_SECONDS.seconds(ref):
+            weights = fetch_weights(self._store, model, self._settings.cache_dir)
+            runtime = load_runtime(model, weights, self._settings, precision)
         log.info(
             "%s runs on %s by %s in %s, batches of %d, %d lanes",
             model.ref,

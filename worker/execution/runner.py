@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from contract import instruments
 from contract.backend.ledger import Step
 from contract.errors import (
     ImagemillError,
@@ -119,23 +120,29 @@ class Runner:
                 alone = ", alone" if turn.alone else ""
                 log.info("Shard %d of %s begins%s, attempt %d", shard, job, alone, trouble.attempts)
                 step = work(lease)
+            self._ended(lease.outcome)
             host.backend.follow_up(job, step)
         except (JobStopped, LeaseLost) as error:
+            self._ended("stopped" if isinstance(error, JobStopped) else "lost")
             log.info("%s", error)
             self._release(lease, at_once=False)
         except WorkerLeaving as error:
+            self._ended("returned")
             log.info("%s", error)
             self._release(lease)
         except ServiceUnavailable as error:
             # No fault of the shard; the reconciler queues it again after the pause.
+            self._ended("postponed")
             log.warning("Shard %d of %s waits: %s", shard, job, error)
             host.backend.ledger.postpone(job, shard, token, trouble.pause())
         except WorkerUnfit as error:
+            self._ended("unfit")
             log.error("Shard %d of %s is left to another worker: %s", shard, job, error)
             host.backend.ledger.fault(job, shard, token, 0, process=host.process)
         except InvalidSettings as error:
             self._fault(lease, error)  # of this worker, not of the job
         except (ModelError, InvalidInput, ObjectDamaged, TrainingDiverged, StoreFull, JobFailed) as error:
+            self._ended("failed")
             log.error("The job %s cannot go on: %s", job, error)
             self._fail(job, str(error))
         except Exception as error:
@@ -148,6 +155,7 @@ class Runner:
         """
         trouble, health = lease.trouble, self.host.health
         if self.elsewhere(trouble.processes):
+            self._ended("passed_on")
             log.info("Shard %d of %s failed here and is left to another worker", lease.shard, lease.job)
             self.host.backend.ledger.release(lease.job, lease.shard, lease.token)
             health.leaving.wait(_PAUSE_SECONDS)
@@ -170,12 +178,14 @@ class Runner:
         try:
             host.health.check()
         except WorkerUnfit as unfit:
+            self._ended("unfit")
             log.critical("%s", unfit)
             self._release(lease)
             host.health.leave(host.health.unfit)
             return
         processes = trouble.processes | {host.process}
         enough = len(processes) >= host.max_attempts and trouble.failing_seconds >= host.fault_seconds
+        self._ended("failed" if enough and not images else "faulted")
         if enough and not images:
             self._fail(
                 job,
@@ -185,6 +195,9 @@ class Runner:
             )
             return
         host.backend.ledger.fault(job, shard, lease.token, trouble.pause(), process=host.process, images=images)
+
+    def _ended(self, outcome: str) -> None:
+        instruments.ATTEMPTS.add(1, self.kind, outcome)
 
     def _release(self, lease: Lease, *, at_once: bool = True) -> None:
         self.host.backend.ledger.release(lease.job, lease.shard, lease.token)

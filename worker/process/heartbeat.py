@@ -21,11 +21,16 @@ _BEAT_TTL = 15.0
 
 
 class Heartbeat:
-    """The heartbeat of one process that works on `queues`."""
+    """The heartbeat of one process that works on `queues`, and shows its metrics at an address, or nowhere."""
 
-    def __init__(self, resources: Resources, leaving: Leaving, queues: list[str]) -> None:
+    def __init__(self, resources: Resources, leaving: Leaving, queues: list[str], metrics: str = "") -> None:
         self._resources, self._leaving, self._queues = resources, leaving, queues
-        self._lasting = {"started_at": f"{time.time():.3f}", "process": resources.process, **self._capabilities()}
+        self._lasting = {
+            "started_at": f"{time.time():.3f}",
+            "process": resources.process,
+            "metrics": metrics,
+            **self._capabilities(),
+        }
 
     def beat(self) -> None:
         """Write the heartbeat, which expires if some do not reach Redis; drain if the answer asks for it."""

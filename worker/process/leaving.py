@@ -112,13 +112,20 @@ class Leaving:
 
     def watch(self) -> None:
         """Leave if a shard has made no progress for too long; whatever started this process starts it again."""
+        if (found := self.stalled()) is not None:
+            lease, idle = found
+            log.critical("Shard %d of %s has made no progress for %.0f s; leaving", lease.shard, lease.job, idle)
+            os._exit(EXIT_STALLED)
+
+    def stalled(self) -> tuple[Lease, float] | None:
+        """Return a shard that has made no progress for too long, and for how many seconds; None if all go on."""
         for lease in self._held():
             idle = time.monotonic() - (lease.progress_at or time.monotonic())
             if self._memory.busy:  # a shard that waits its turn is not stuck as long as images come and go
                 idle = min(idle, self._memory.idle_for())
             if idle > self._settings.stall_seconds:
-                log.critical("Shard %d of %s has made no progress for %.0f s; leaving", lease.shard, lease.job, idle)
-                os._exit(EXIT_STALLED)
+                return lease, idle
+        return None
 
     def farewell(self) -> None:
         """Take back the heartbeat, without waiting for a Redis that does not answer."""

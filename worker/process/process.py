@@ -20,6 +20,7 @@ from worker.execution.health import Health
 from worker.execution.resources import Resources
 from worker.process.heartbeat import BEAT_SECONDS, Heartbeat
 from worker.process.leaving import Leaving
+from worker.process.observed import Observed
 from worker.process.self_test import SelfTest
 from worker.process.serve import Messages
 from worker.process.warm_up import warm_up
@@ -44,6 +45,7 @@ class Process:
         self._self_test = SelfTest(self.resources)
         self.resources.health = Health(self._self_test.run, self.leaving.afresh, self.resources.leaving)
         self.messages = Messages(self.resources, self._self_test, self.leaving)
+        self.observed = Observed(self.resources, self._self_test, self.leaving)
         self._stop = threading.Event()
         self._computing = threading.Lock()
         """Held while the thread of the heartbeats loads or tests a model, which ends before the process does."""
@@ -54,7 +56,9 @@ class Process:
         self.resources.name = name
         self._self_test.begin(queues)
         self.leaving.start()
-        threading.Thread(target=self._live, args=(queues,), name="heartbeat", daemon=True).start()
+        beats = threading.Thread(target=self._live, args=(queues,), name="heartbeat", daemon=True)
+        self.observed.begin(queues, beats)
+        beats.start()
 
     def stop(self) -> None:
         """Take back the heartbeat, and let go of models, leases and threads."""
@@ -64,12 +68,13 @@ class Process:
         if self._beating.acquire(timeout=_LAST_BEAT_SECONDS):  # else Redis does not answer, and the heartbeat expires
             self.leaving.farewell()
         self.resources.close()
+        self.observed.close()
 
     def _live(self, queues: list[str]) -> None:
         with self._computing:
             if QUEUE_CLASSIFY in queues:
                 warm_up(self.resources, self.leaving)
-            heartbeat = Heartbeat(self.resources, self.leaving, queues)
+            heartbeat = Heartbeat(self.resources, self.leaving, queues, self.observed.address)
         while not self._stop.is_set():
             with self._computing:
                 if self._stop.is_set():
@@ -79,5 +84,6 @@ class Process:
                 if self._stop.is_set():  # the last word is the farewell
                     return
                 heartbeat.beat()
+            self.observed.beat()
             self.leaving.watch()
             self._stop.wait(BEAT_SECONDS)

@@ -39,6 +39,11 @@ class SelfTest:
         self.queues, self._due = queues, time.monotonic()
         self._tested.clear()
 
+    @property
+    def passed(self) -> bool:
+        """Whether the last test passed, and no other is due."""
+        return self._tested.is_set() and self._due is None and not self._resources.health.unfit
+
     def wait(self) -> None:
         """Wait until this process was tested once, or leaves."""
         deadline = time.monotonic() + _START_SECONDS

@@ -1,0 +1,128 @@
+"""A running stack, seen from outside: its figures agree with its rows, and its probes blame nobody for an outage."""
+
+from __future__ import annotations
+
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.mill import Mill, check_complete
+from tests.synthetic import colour
+from tests.waiting import wait_until
+
+IMAGES, BAD = 60, 3
+
+
+@pytest.fixture(scope="module")
+def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mill]:
+    # A range, because other tests may run on this machine.
+    whole = Mill(tmp_path_factory.mktemp("observed"), workers=1, metrics_port="21000-21999")
+    with whole.running():
+        yield whole
+
+
+def ask(address: str, path: str) -> tuple[int, str]:
+    """Status and body; 0 if nobody listens."""
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+    except (URLError, ConnectionError) as error:
+        return 0, str(error)
+
+
+def address(mill: Mill, role: str) -> str:
+    """Where the port of a process is, by its heartbeat."""
+    [found] = [worker.fields["metrics"] for worker in mill.client.workers() if worker.name.startswith(role)]
+    assert found, f"{role} has no port"
+    return found
+
+
+def values(mill: Mill, role: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """What Prometheus' parser reads."""
+    status, body = ask(address(mill, role), "/metrics")
+    assert status == 200
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(body)
+        for sample in family.samples
+    }
+
+
+def total(mill: Mill, role: str, name: str, **labels: str) -> float:
+    """The sum of the series of a metric that have these labels."""
+    wanted = frozenset(labels.items())
+    return sum(value for (found, there), value in values(mill, role).items() if found == name and wanted <= there)
+
+
+def test_counters_agree_with_the_rows(mill: Mill, tmp_path: Path) -> None:
+    # Given a job with a few broken files that has ended,
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    names = [f"{n:03d}.png" for n in range(IMAGES)]
+    for n, name in enumerate(names):
+        colour(n % 10, n).save(photos / name)
+    for n in range(BAD):
+        (photos / f"bad-{n}.jpg").write_bytes(b"")
+        names.append(f"bad-{n}.jpg")
+    job = mill.client.classify(photos, model="efficientnet-lite0", shard_size=16).id
+    status = mill.finished(job)
+    check_complete(mill.client, job, names)
+
+    # if I read the worker's figures, I expect its rows, by status and by code,
+    codes = Counter(str(row["error_code"]) for row in mill.client.results(job) if row["status"] == "error")
+    assert codes == {"empty_file": BAD}
+    assert total(mill, "worker", "imagemill_images_total", kind="classify", status="ok") == status.ok
+    assert total(mill, "worker", "imagemill_images_total", kind="classify", status="error") == BAD
+    assert total(mill, "worker", "imagemill_image_errors_total", code="empty_file") == BAD
+    assert total(mill, "worker", "imagemill_attempts_total", outcome="committed") == status.shards.total
+    assert total(mill, "worker", "imagemill_shard_seconds_count") == status.shards.total
+    for stage in ("decode", "forward", "encode", "put"):
+        assert total(mill, "worker", "imagemill_stage_seconds_total", stage=stage) > 0, stage
+    assert total(mill, "worker", "imagemill_store_seconds_count", operation="put_if_absent") > 0
+
+    # those of the controller in the end,
+    def idle() -> bool:
+        return not total(mill, "controller", "imagemill_jobs") and total(mill, "controller", "imagemill_slots") > 0
+
+    wait_until(idle, 30, "the controller to see an idle fleet")
+    assert total(mill, "controller", "imagemill_workers", state="serving") >= 1
+    assert total(mill, "controller", "imagemill_reconcile_seconds_count") > 0
+
+    # and neither the job nor the worker in any of them.
+    for role in ("worker", "controller"):
+        page = ask(address(mill, role), "/metrics")[1]
+        assert job not in page and "worker-0@" not in page
+        assert mill.settings.s3_secret_key.get_secret_value() not in page
+
+
+def test_both_live_and_are_ready(mill: Mill) -> None:
+    for role in ("worker", "controller"):
+        wait_until(lambda role=role: ask(address(mill, role), "/readyz")[0] == 200, 60, f"the {role} to be ready")
+        assert ask(address(mill, role), "/livez") == (200, "ok\n")
+        assert ask(address(mill, role), "/metrics/..")[0] == 404
+
+
+def test_a_redis_that_is_away_ends_nobody(mill: Mill) -> None:
+    # Given a stack whose processes are ready,
+    ports = [address(mill, role) for role in ("worker", "controller")]
+
+    # if Redis is away, I expect both to live,
+    mill.supervisor.stop_service("redis")
+    for port in ports:
+        assert ask(port, "/livez") == (200, "ok\n")
+    mill.supervisor.start("redis")
+    wait_until(mill.ready, 60, "the worker to be back")
+    for port in ports:
+        assert ask(port, "/livez") == (200, "ok\n")
+
+    # and if the worker is told to leave, that nobody answers at its port once it has gone.
+    mill.supervisor.stop_service("worker-0")
+    assert ask(ports[0], "/readyz")[0] == 0

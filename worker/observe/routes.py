@@ -1,0 +1,61 @@
+"""The pages of the port for machines, by path; other modules of a process add theirs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+TEXT, JSON = "text/plain; charset=utf-8", "application/json"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a page answers: an HTTP status and a body."""
+
+    status: int
+    body: bytes
+    type: str = TEXT
+
+
+def text(status: int, line: str) -> Answer:
+    """Return an answer of one or more lines."""
+    return Answer(status, f"{line}\n".encode(errors="backslashreplace"))
+
+
+def as_json(value: Any, status: int = 200) -> Answer:
+    """Return an answer in JSON."""
+    return Answer(status, json.dumps(value).encode() + b"\n", JSON)
+
+
+class Routes:
+    """A table of pages. Paths are compared as they come: nothing is decoded, and nothing is a file."""
+
+    def __init__(self) -> None:
+        self._pages: dict[str, Callable[[], Answer]] = {}
+        self._named: dict[str, Callable[[str], Answer]] = {}
+
+    def add(self, path: str, page: Callable[[], Answer]) -> None:
+        """Serve `path`, as `/livez`."""
+        self._pages[path] = page
+
+    def add_named(self, prefix: str, page: Callable[[str], Answer]) -> None:
+        """Serve `prefix` and one name after it, as `/scale/` and a pool; `page` is given the name."""
+        self._named[prefix] = page
+
+    def answer(self, target: str) -> Answer:
+        """Return the answer to the target of a request, whose query is ignored."""
+        path = target.partition("?")[0]
+        if (page := self._pages.get(path)) is not None:
+            return page()
+        folder, slash, name = path.rpartition("/")
+        if (named := self._named.get(folder + slash)) is not None and _NAME.fullmatch(name):
+            return named(name)
+        return text(404, "There is no such page; see " + ", ".join(self.paths()) + ".")
+
+    def paths(self) -> list[str]:
+        """Return what can be asked for."""
+        return sorted([*self._pages, *(f"{prefix}NAME" for prefix in self._named)])
