@@ -16,6 +16,8 @@ from contract.backend.ledger import Ledger, Worker
 from contract.backend.objects import ObjectStore
 from contract.data.dataset_stats import DatasetStats
 from contract.errors import InvalidSettings
+from contract.fleet import drain
+from contract.fleet.snapshot import Fleet, read_fleet
 from contract.jobs import lifecycle, results
 from contract.jobs.lifecycle import Backend
 from contract.jobs.options import (
@@ -497,6 +499,17 @@ class Client:
     def workers(self) -> list[Worker]:
         """Return the workers and controllers that are alive."""
         return self.backend.ledger.workers()
+
+    def fleet(self) -> Fleet:
+        """Return one look at workers, queues and jobs that have not ended; raises RedisUnavailable."""
+        return read_fleet(self.backend.ledger)
+
+    def drain_workers(self, name: str = "", *, all_of: str = "") -> list[str]:
+        """Ask the worker `name`, or all of a host or pool, to drain as on SIGTERM; return the names of those asked.
+
+        A prefix that only one live worker has names it too. Raises InvalidInput if nobody or several are meant.
+        """
+        return drain.drain(self.backend.ledger, drain.find(self.workers(), name, all_of=all_of))
 
     def _checked_store(self) -> ObjectStore:
         store = self.backend.store

@@ -173,6 +173,7 @@ class Stack:
                     ready=_beats(ledger, node),
                     ready_seconds=START_SECONDS,
                     stop_seconds=settings.grace_seconds,
+                    ends=True,  # a worker that was drained
                     stop_order=0,
                 )
             )

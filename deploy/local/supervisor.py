@@ -53,6 +53,8 @@ class Service:
     ready_seconds: float = 30.0
     stop_seconds: float = 10.0
     """Time between SIGTERM and SIGKILL."""
+    ends: bool = False
+    """Whether it stays down, until it is started again, once it has ended with exit status 0."""
     stop_order: int = 0
     """Lower ones stop first, equal ones together."""
     clean_up: Callable[[], None] | None = None
@@ -245,7 +247,10 @@ class Supervisor:
                 # Its group can live on without it: what a worker forked must not work beside the next one.
                 self._kill_group(child)
                 child.process, child.last_status = None, status
-                if child.wanted:
+                if child.wanted and status == 0 and child.service.ends:
+                    child.wanted = False
+                    log.warning("%s has ended, as it was told, and stays down", child.service.name)
+                elif child.wanted:
                     child.deaths += 1
                     now = time.monotonic()
                     first, longest = BACK_OFF

@@ -37,6 +37,19 @@ def test_a_child_that_is_killed_is_started_again(tmp_path: Path) -> None:
         assert after != before
 
 
+def test_a_child_that_ends_as_it_was_told_stays_down_until_it_is_started(tmp_path: Path) -> None:
+    # Given a service that may end, beside one that may not, if both end with status 0,
+    script = "echo started; exit 0"
+    with Supervisor([shell(script, "ends", ends=True), shell(script, "stays")], tmp_path) as children:
+        children.start()
+        wait_until(lambda: children.log_file("stays").read_text().count("started") >= 3, 10, "restarts")
+
+        # I expect the first to stay down, and to be started when somebody asks.
+        assert children.log_file("ends").read_text().count("started") == 1
+        children.start_service("ends")
+        wait_until(lambda: children.log_file("ends").read_text().count("started") == 2, 10, "another start")
+
+
 def test_restarts_back_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "BACK_OFF", (0.1, 0.4))
     with Supervisor([shell("date +%s.%N; exit 3")], tmp_path) as children:

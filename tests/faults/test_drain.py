@@ -135,6 +135,26 @@ def test_a_worker_in_a_hurry_hands_back_at_once(
     untroubled(mill, job)
 
 
+def test_a_worker_is_drained_from_elsewhere(mill: Mill, photos_of: Path, slow: Path) -> None:
+    # Given a worker in the middle of a shard, if a producer asks it to drain by the beginning of its name,
+    job = classify(mill, photos_of)
+    worker = holder(mill, job)
+    pid = mill.supervisor.pid(worker)
+    (name,) = mill.client.drain_workers(f"{worker}@")
+    assert name.startswith(f"{worker}@")
+
+    # I expect it to say that it drains, to leave with code 0, and the process after it to stay.
+    wait_until(lambda: any(w.draining for w in mill.client.fleet().workers if w.name == name), 10, "it to say so")
+    wait_until(lambda: mill.supervisor.pid(worker) not in (None, pid), 2 * GRACE, f"{worker} to end")
+    assert mill.supervisor.exit_status(worker) == 0
+    after = mill.supervisor.pid(worker)
+    slow.unlink()
+    labelled(mill, job)
+    untroubled(mill, job)
+    wait_until(mill.ready, 60, "the workers")
+    assert mill.supervisor.pid(worker) == after
+
+
 def test_a_training_goes_on_elsewhere(mill: Mill, crops: Path) -> None:
     wait_until(mill.ready, 60, "the workers")
     job = mill.client.train("cnn", crops, name="drained", settings=RECIPE, job="drained").id
