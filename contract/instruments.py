@@ -35,7 +35,7 @@ OUTCOME = Label(
     "outcome",
     ("committed", "overtaken", "stopped", "lost", "returned", "postponed", "passed_on", "faulted", "unfit", "failed"),
 )
-REASON = Label("reason", ("lapsed", "lost", "topped_up", "rebuilt"))
+REASON = Label("reason", ("lapsed", "lost", "rebuilt"))
 OPERATION = Label("operation", ("get", "put", "put_if_absent", "stat", "list", "delete", "bucket"))
 FAULT = Label("fault", ("unavailable", "refused", "full", "credentials", "settings"))
 SERVICE = Label("service", ("redis", "store"))
@@ -158,8 +158,8 @@ RECONCILE_SECONDS = Histogram(
 )
 REQUEUES = Counter(
     name="imagemill_requeues_total",
-    description="Shards queued again: `lapsed`, their worker was lost; `lost`, their message was; `topped_up`, tickets "
-    "were missing; and ledger entries `rebuilt` from the bucket.",
+    description="Shards queued again: `lapsed`, their worker was lost; `lost`, their message was; and ledger "
+    "entries `rebuilt` from the bucket.",
     labels=(REASON,),
     roles=("controller",),
 )
@@ -174,13 +174,6 @@ SCHEDULE_TICKS = Counter(
     name="imagemill_schedule_ticks_total",
     description="Ticks of schedules that were decided: a job was submitted, skipped, or could not be made.",
     labels=(TICK_STATE,),
-    roles=("controller",),
-)
-PLANNED_IMAGES = Counter(
-    name="imagemill_planned_images_total",
-    description="Images in the plans that this controller completed, by kind.",
-    unit="images",
-    labels=(KIND,),
     roles=("controller",),
 )
 PLAN_SECONDS = Histogram(
@@ -248,15 +241,15 @@ SHARD_SECONDS = Histogram(
 )
 STAGE_SECONDS = Counter(
     name="imagemill_stage_seconds_total",
-    description="Seconds that threads of this worker spent in each stage. Their rate is the mean number of threads "
-    "there; stages overlap.",
+    description="Seconds of this worker in each stage; `fetch` is what a shard waits for bytes, `forward` may wait for "
+    "the device. The rate is the mean number of threads there; stages overlap.",
     unit="seconds",
     labels=(STAGE,),
 )
 DEVICE_BUSY_SECONDS = Counter(
     name="imagemill_device_busy_seconds_total",
-    description="Seconds in which the device computed, at least one batch at a time. Its rate is the share of time in "
-    "which the device is busy.",
+    description="Seconds in which a classifier had at least one batch on the device. The rate is the share of time in "
+    "which it is busy; training and generation are not in it.",
     unit="seconds",
     labels=(DEVICE,),
 )

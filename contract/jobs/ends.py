@@ -18,6 +18,7 @@ from contract.backend.ledger import iso
 from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
 from contract.errors import InvalidSettings, InvalidSource, ObjectNotFound, StoreFull, StoreRefused
+from contract.instruments import JOBS_ENDED
 from contract.jobs import index
 from contract.jobs.kinds import kind_of
 from contract.jobs.specs import Spec
@@ -61,7 +62,9 @@ def read_end(store: ObjectStore, id: str) -> Status | None:
 def write_end(store: ObjectStore, id: str, run: int, end: Status) -> Status:
     """End a run; return the end that stands, which is another's if it was first."""
     key = JobKeys(id).run_end(run)
-    if not store.put_if_absent(key, end.to_json()):
+    if store.put_if_absent(key, end.to_json()):
+        JOBS_ENDED.add(1, end.kind, end.state)
+    else:
         end = _read(store, key) or end
     return end
 

@@ -84,7 +84,7 @@ def test_counters_agree_with_the_rows(mill: Mill, tmp_path: Path) -> None:
     assert total(mill, "worker", "imagemill_image_errors_total", code="empty_file") == BAD
     assert total(mill, "worker", "imagemill_attempts_total", outcome="committed") == status.shards.total
     assert total(mill, "worker", "imagemill_shard_seconds_count") == status.shards.total
-    for stage in ("decode", "forward", "encode", "put"):
+    for stage in ("fetch", "decode", "forward", "encode", "put"):
         assert total(mill, "worker", "imagemill_stage_seconds_total", stage=stage) > 0, stage
     assert total(mill, "worker", "imagemill_store_seconds_count", operation="put_if_absent") > 0
 
@@ -95,6 +95,11 @@ def test_counters_agree_with_the_rows(mill: Mill, tmp_path: Path) -> None:
     wait_until(idle, 30, "the controller to see an idle fleet")
     assert total(mill, "controller", "imagemill_workers", state="serving") >= 1
     assert total(mill, "controller", "imagemill_reconcile_seconds_count") > 0
+    assert total(mill, "controller", "imagemill_jobs_ended_total", state="succeeded") == 1
+    assert total(mill, "controller", "imagemill_finalize_seconds_count", kind="classify") == 1
+    assert total(mill, "controller", "imagemill_plan_seconds_count", kind="classify") == 1
+    assert total(mill, "worker", "imagemill_device_busy_seconds_total") > 0
+    assert ask(address(mill, "controller"), "/scale/nowhere")[0] == 404
 
     # and neither the job nor the worker in any of them.
     for role in ("worker", "controller"):

@@ -16,6 +16,7 @@ from contract.backend.lock import Lock
 from contract.data.items import parse_s3
 from contract.errors import ImagemillError, LockLost, ServiceUnavailable, StoreFull, WorkerLeaving
 from contract.import_paths import load
+from contract.instruments import FINALIZE_SECONDS
 from contract.jobs.commits import Tally, iter_commits, read_retries, remove_superseded
 from contract.jobs.ends import Standing, read_standing
 from contract.jobs.kinds import kind_of
@@ -68,7 +69,8 @@ def finalize(
         try:
             spec = read_spec(backend.store, job)
             if now.end is None:
-                load(kind_of(spec).finalize)(ending, spec)
+                with FINALIZE_SECONDS.seconds(spec.kind):
+                    load(kind_of(spec).finalize)(ending, spec)
             elif kind_of(spec).makes == "images" and now.end.labels is not None:
                 _send(backend, job)  # its finalizer died before the summary
             else:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from itertools import takewhile
 
 from contract.errors import ImagemillError, JobConflict, ServiceUnavailable, UnknownSchedule
+from contract.instruments import SCHEDULE_DELAY_SECONDS, SCHEDULE_TICKS
 from contract.jobs.lifecycle import Backend, submit
 from contract.jobs.schedules import Schedule, Schedules, Tick, job_id, to_iso, to_time
 from contract.jobs.specs import parse_spec
@@ -85,6 +86,7 @@ def _fire(backend: Backend, schedules: Schedules, name: str, now: datetime, outa
         _carry_out(backend, schedules, name, tick.at, decided)
         # Last: after a death before this line the same tick is due again, and already decided.
         backend.ledger.set_last_tick(name, tick.at.timestamp())
+        SCHEDULE_TICKS.add(1, decided.state)
     if found:
         schedules.prune(name)
     elif known is None:
@@ -130,4 +132,5 @@ def _carry_out(backend: Backend, schedules: Schedules, name: str, at: datetime, 
         schedules.correct(name, at, Tick(at=tick.at, state="failed", reason=reason, missed=tick.missed))
     else:
         if fresh:
+            SCHEDULE_DELAY_SECONDS.observe(max(0.0, (utc_now() - at).total_seconds()))
             log.info("The tick %s of %s is the job %s", tick.at, name, tick.job)

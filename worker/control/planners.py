@@ -23,6 +23,7 @@ from typing import Literal
 
 from contract.backend.lock import Lock
 from contract.errors import ImagemillError, ServiceUnavailable
+from contract.instruments import PLAN_SECONDS
 from contract.jobs.ends import read_standing
 from contract.jobs.lifecycle import Backend, close, read_spec
 from contract.settings import Settings
@@ -168,6 +169,7 @@ class Planners:
             # Counted before it begins: a controller that dies with its planner leaves the count.
             now = before.model_copy(update={"attempts": before.attempts + 1})
             write_attempts(store, job.id, now)
+            began = time.monotonic()
             try:
                 ending = self._watch(job, lock)
             except Exception:  # no process could be made: a fault of this machine
@@ -183,6 +185,8 @@ class Planners:
             else:
                 # Also when it is done: the reconciler has a training planned again and again until a worker begins it.
                 write_attempts(store, job.id, before)
+            if ending == "done":
+                PLAN_SECONDS.observe(time.monotonic() - began, self.backend.ledger.kind(job.id) or "")
             return ending in ("bad", "paused")
 
     def _give_up(self, job: _Job, found: PlanAttempts) -> None:

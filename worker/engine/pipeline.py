@@ -25,6 +25,7 @@ from contract.errors import DecodeFailed, ImageError
 from contract.instruments import STAGE_SECONDS
 from contract.models.registry import Preprocess
 from worker.engine.budget import Reservation
+from worker.engine.busy import Busy
 from worker.engine.images.decode import Decoded, Frame
 from worker.engine.images.decoders import open_item
 from worker.engine.types import Output, Runtime
@@ -81,6 +82,7 @@ class Engine:
         lanes = lanes or runtime.lanes
         # Limits the decoded batches that wait for the device: pixels are what fills memory.
         self._in_flight = threading.BoundedSemaphore(2 * lanes)
+        self._busy = Busy(runtime.device)
         self._work = _Work()
         self._open: set[Future[list[Result]]] = set()
         self._lock = threading.Lock()
@@ -154,9 +156,11 @@ class Engine:
             batch = padded(pixels) if self._frames else (np.stack(pixels),)
             self._in_flight.acquire()
             began = time.perf_counter()
+            self._busy.begin()
             try:
                 output = self._runtime.submit(*batch)
             except Exception:
+                self._busy.end()
                 self._in_flight.release()
                 raise
             output.add_done_callback(partial(self._done, began))
@@ -173,6 +177,7 @@ class Engine:
 
     def _done(self, began: float, _: Future[Output]) -> None:
         """Let the next batch through, and count the time of this one on its device, where it may have waited."""
+        self._busy.end()
         self._in_flight.release()
         STAGE_SECONDS.add(time.perf_counter() - began, "forward")
 

@@ -32,6 +32,7 @@ from contract.errors import (
     StoreRefused,
     TooManyBytes,
 )
+from contract.instruments import STAGE_SECONDS
 from contract.settings import Settings
 from contract.web.client import WebClient, too_many_bytes
 from worker.engine.budget import Reservation, budget, release_all
@@ -129,7 +130,8 @@ class Fetcher:
         parts: dict[int, dict[int, tuple[bytes | ImageError, Reservation]]] = {}
         with closing(self._reading(wanted, items, reach)) as reading:
             while not reading.done:
-                arrived = reading.next()
+                with STAGE_SECONDS.seconds("fetch"):
+                    arrived = reading.next()
                 if arrived is None:
                     if reading.only_web and self._lanes.idle_for < self._web.seconds + _GRACE:
                         yield "web"

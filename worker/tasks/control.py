@@ -7,10 +7,15 @@ from typing import Any
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 
 from contract import keys
+from contract.errors import InvalidInput, ServiceUnavailable
+from contract.fleet.snapshot import Fleet
+from contract.instruments import WORKERS_WANTED
 from worker.app import app, process
 from worker.control.finalizers import Finalizers, make_finalizers
 from worker.control.planners import Planners, make_planners
 from worker.control.reconcile import tick as run_tick
+from worker.control.scale import Scale
+from worker.observe.routes import Answer, as_json, text
 
 
 def planners() -> Planners:
@@ -41,9 +46,31 @@ def tick() -> None:
     run_tick(process.backend, process.settings)
 
 
+def _show_scale() -> None:
+    """Answer `/scale/<pool>`, and show what each pool should have beside what it has."""
+    scale, observed = Scale(process.backend.ledger, process.settings), process.observed
+
+    def page(pool: str) -> Answer:
+        try:
+            return as_json(scale.answer(pool))
+        except InvalidInput as error:
+            return text(404, str(error))
+        except ServiceUnavailable as error:
+            return text(503, str(error))
+
+    def show(fleet: Fleet) -> None:
+        for pool, workers in scale.wanted(fleet).items():
+            WORKERS_WANTED.set(workers, pool)
+
+    observed.routes.add_named("/scale/", page)
+    if observed.fleet is not None:
+        observed.fleet.also(show)
+
+
 def _ready(sender: Any, **_: Any) -> None:
     if keys.QUEUE_CONTROL in (str(queue) for queue in sender.app.amqp.queues.consume_from):
         planners().warm_up()
+        _show_scale()
 
 
 def _shutting_down(**_: Any) -> None:
