@@ -180,6 +180,6 @@ if __name__ == "__main__":
     become(
         sys.argv[1],
         Path("/data"),
-        Path("/run/weed"),
+        Path("/tmp/weed"),
         Ports(s3=8333, master=9333, volume=9340, filer=8888, admin=9400),
     )
