@@ -136,6 +136,11 @@ class JobKeys:
         return f"{self.root}attempts/"
 
     @property
+    def finishing(self) -> str:
+        """How often ending a run that makes images raised an unforeseen error, and in which processes."""
+        return f"{self.attempt_prefix}finish.json"
+
+    @property
     def lost_prefix(self) -> str:
         return f"{self.root}lost/"
 

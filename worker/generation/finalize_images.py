@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from contract.jobs.specs import ImagesSpec
 from contract.keys import JobKeys
 from worker.execution.model_cache import Models
 from worker.execution.resources import Resources
+from worker.generation.finish_faults import add_fault, read_faults
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,12 @@ class ImagesFinalizer:
     """Return the function that writes the page of such a job and returns the figures it measured."""
     lock_seconds: float
     """Seconds after which another worker takes over from one that died."""
+    process: str = ""
+    """The process, unique among all that ever were."""
+    max_attempts: int = 1
+    """Attempts that must raise what nobody foresaw before the job fails."""
+    fault_seconds: float = 0.0
+    """Seconds for which they must raise."""
 
     def run(self, job: str) -> None:
         """Finalize a job whose shards are all done, unless another worker does. It is safe to run twice."""
@@ -53,7 +61,7 @@ class ImagesFinalizer:
             if lock is None:
                 return
             try:
-                if ledger.state(job) == "finalizing":
+                if ledger.state(job) == "finalizing" and not self._waits(job):
                     self.finalize(read_images(self.backend.store, job), lock)
             except OutputsMissingError:
                 reopen(self.backend, job, Standing(read_standing(self.backend.store, job).run, None))
@@ -63,10 +71,24 @@ class ImagesFinalizer:
                 log.warning("Finalizing %s is put off: %s", job, error)  # the reconciler sends it again
             except ImagemillError as error:
                 self._fail(job, str(error))
-            except Exception as error:
-                # A deterministic failure would repeat for ever; end the job with a reason instead.
+            except Exception as error:  # perhaps a fault of this machine
                 log.exception("Finalizing %s failed", job)
-                self._fail(job, f"The images could not be put together ({error!r}); see the worker's log.")
+                self._retry(job, error)
+
+    def _waits(self, job: str) -> bool:
+        """Return whether this process raised lately, so that the job is left to another one for a while."""
+        faults = read_faults(self.backend.store, job, self.backend.ledger.run(job))
+        return faults.waits(self.process, self.lock_seconds, time.time())
+
+    def _retry(self, job: str, error: Exception) -> None:
+        """Leave the job to another attempt, which the reconciler sends, or end it after the last one."""
+        try:
+            faults = add_fault(self.backend.store, job, self.backend.ledger.run(job), self.process)
+            if faults.enough(self.max_attempts, self.fault_seconds):
+                tried = f"{faults.attempts} attempts in {len(faults.processes)} processes"
+                self._fail(job, f"The images could not be put together in {tried} ({error!r}); see the worker's log.")
+        except ServiceUnavailable as away:
+            log.warning("The fault of finalizing %s is not counted: %s", job, away)
 
     def _fail(self, job: str, reason: str) -> None:
         """End the job, unless it has ended: an object may be missing because another worker cleaned up at the end."""
@@ -177,4 +199,13 @@ def finalizer_of(resources: Resources, kind: type[F]) -> F:
         write = resources.once(load(str(kind_of(spec).report)))
         return write
 
-    return kind(resources.backend, resources.models, report, resources.settings.lease_seconds)
+    settings = resources.settings
+    return kind(
+        resources.backend,
+        resources.models,
+        report,
+        settings.lease_seconds,
+        process=resources.process,
+        max_attempts=settings.max_attempts,
+        fault_seconds=settings.fault_seconds,
+    )
