@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from contract.backend.objects import Entry
+from contract.backend.listing import Entry
 from contract.errors import ObjectNotFound
 
 

@@ -128,7 +128,7 @@ class Store:
         ).encode()
 
 
-async def _serve(store: Store) -> None:
+async def serve(store: Store) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while line := await reader.readline():
@@ -163,4 +163,4 @@ if __name__ == "__main__":
     parser.add_argument("--retried", type=int, default=0)
     parser.add_argument("--delay", type=float, default=0.02)
     told = parser.parse_args()
-    asyncio.run(_serve(Store(told.commits, told.items, told.retried, told.delay)))
+    asyncio.run(serve(Store(told.commits, told.items, told.retried, told.delay)))

@@ -12,7 +12,6 @@ import io
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from itertools import islice
@@ -26,6 +25,7 @@ from minio.deleteobjects import DeleteObject
 from minio.error import InvalidResponseError, S3Error, ServerError
 
 from contract.backend.credentials import credentials_of
+from contract.backend.listing import Entry, Page, parse_page
 from contract.backend.wire import store_address, tls_context, why_not_secure
 from contract.errors import (
     CredentialsRefused,
@@ -70,15 +70,6 @@ _HTTP_FULL = 507
 _FAILED = "InternalError"  # what SeaweedFS answers when its disk is full
 _EXISTS = 412
 _PART = 16 * 2**20
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An object in a listing: `size` in bytes, `modified` in seconds since the epoch."""
-
-    key: str
-    size: int
-    modified: float = 0.0
 
 
 class ObjectStore:
@@ -321,14 +312,20 @@ class ObjectStore:
         The listing starts after the key `after`. With `folders` it does not descend, and yields the prefixes of the
         next level too. A listing that breaks off resumes after the last key it yielded.
         """
+        for page in self.pages(prefix, bucket=bucket, after=after, folders=folders):
+            yield from page
+
+    def pages(
+        self, prefix: str, *, bucket: str = "", after: str = "", folders: bool = False
+    ) -> Iterator[Sequence[Entry]]:
+        """Yield what `list` does, as many objects at a time as the store names in one answer."""
         bucket = bucket or self.bucket
         while True:
             page = self._call("list", bucket, prefix, partial(self._page, bucket, prefix, after, folders))
-            yield from page
-            if len(page) < _PAGE:
+            yield page.entries
+            if not page.after:
                 return
-            # A prefix sorts before its own keys: continue after all of them.
-            after = page[-1].key + (chr(0x10FFFF) if page[-1].key.endswith("/") else "")
+            after = page.after
 
     def presign(self, key: str, *, bucket: str = "", hours: float = 24.0) -> str:
         """Return a URL at which anyone can read the object for `hours`."""
@@ -337,18 +334,19 @@ class ObjectStore:
         )
         return url
 
-    def _page(self, bucket: str, prefix: str, after: str, folders: bool) -> Sequence[Entry]:
-        found = []
-        objects = self._minio.list_objects(
-            bucket_name=bucket, prefix=prefix, recursive=not folders, start_after=after or None
-        )
-        for entry in objects:
-            if entry.object_name is not None and not (entry.is_dir and not folders):
-                changed = entry.last_modified.timestamp() if entry.last_modified else 0.0
-                found.append(Entry(entry.object_name, entry.size or 0, changed))
-            if len(found) == _PAGE:
-                break
-        return found
+    def _page(self, bucket: str, prefix: str, after: str, folders: bool) -> Page:
+        # What is empty is sent too: policies compare it.
+        query = {"list-type": "2", "encoding-type": "url", "max-keys": str(_PAGE), "prefix": prefix}
+        query |= {"delimiter": "/" if folders else ""} | ({"start-after": after} if after else {})
+        # The SDK's own listing takes 50 us of CPU a key.
+        answer = self._minio._execute("GET", bucket, query_params=dict(query))
+        try:
+            return parse_page(answer.data, folders=folders)
+        except ValueError as error:
+            raise StoreUnavailable(
+                f"The store at {self.endpoint} answered a listing of s3://{bucket}/{prefix} that cannot be read "
+                f"({error}); try again."
+            ) from error
 
     def _call(self, operation: str, bucket: str, key: str, call: Callable[[], T], *, writes: bool = False) -> T:
         with STORE_SECONDS.seconds(operation):

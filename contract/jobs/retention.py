@@ -19,7 +19,8 @@ from itertools import islice
 from typing import cast
 
 from contract import keys
-from contract.backend.objects import Entry, ObjectStore
+from contract.backend.listing import Entry
+from contract.backend.objects import ObjectStore
 from contract.data import image_index
 from contract.errors import InvalidInput, InvalidSettings, JobConflict, ObjectNotFound, UnknownJob
 from contract.jobs import index, outputs

@@ -16,7 +16,8 @@ from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from contract.backend.objects import Entry, ObjectStore
+from contract.backend.listing import Entry
+from contract.backend.objects import ObjectStore
 from contract.data.items import is_image_name, parse_s3
 from contract.data.tars import Tar
 from contract.errors import InvalidSource, ObjectNotFound

@@ -21,7 +21,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-from contract.backend.objects import Entry, ObjectStore
+from contract.backend.listing import Entry
+from contract.backend.objects import ObjectStore
 from contract.errors import ImageError, ImagemillError
 from contract.jobs.sources import SourceName
 from contract.jobs.specs import Source

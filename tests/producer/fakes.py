@@ -9,7 +9,8 @@ from typing import cast
 
 from contract.backend.broker import Queues
 from contract.backend.ledger import Ledger, Step
-from contract.backend.objects import Entry, ObjectStore
+from contract.backend.listing import Entry
+from contract.backend.objects import ObjectStore
 from contract.errors import ObjectNotFound
 from contract.jobs.lifecycle import Backend
 from contract.jobs.specs import Classify, Source

@@ -37,17 +37,17 @@ class PlanLog:
 
     def append(self, items: Sequence[Item]) -> bool:
         """Write the next shard; return False if another planner wrote another one there, which now is the last."""
-        return self._put(write_manifest(items, labels=self._labels))
+        return self._put(write_manifest(items, labels=self._labels), items)
 
     def end(self) -> bool:
         """End the log; return False if another planner has appended a shard, which now is the last."""
-        return self._put(_END)
+        return self._put(_END, ())
 
     def complete(self, skipped: int) -> Plan:
         """Write that the plan is complete, and return the plan that stands."""
         return write_plan(self._store, self._job, Plan(shards=self.shards, items=self.items, skipped=skipped))
 
-    def _put(self, data: bytes) -> bool:
+    def _put(self, data: bytes, items: Sequence[Item]) -> bool:
         key = JobKeys(self._job).manifest(self.shards)
         if not self._store.put_if_absent(key, data):
             there = self._store.get(key)
@@ -55,16 +55,20 @@ class PlanLog:
             if there != data and read_plan(self._store, self._job) is not None:
                 self.ended = True
                 return False
-            self._follow(there)
-            return there == data
-        self._follow(data)
+            if there != data:
+                self._follow(there)
+                return False
+        self._add(items)
         return True
 
     def _follow(self, data: bytes) -> None:
-        if data == _END:
+        self._add(read_manifest(data))
+
+    def _add(self, items: Sequence[Item]) -> None:
+        """Go on behind a manifest; an empty one ends the log."""
+        if not items:
             self.ended = True
             return
-        items = read_manifest(data)
         self.shards, self.items, self.last = self.shards + 1, self.items + len(items), items[-1]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from contract.backend.objects import Entry
+from contract.backend.listing import Entry
 from contract.data.items import Item, folder_label, is_image_name, parse_s3
 from contract.data.sequences import Folder, by_folder
 from contract.data.text import MAX_FRAMES_LINE, bounded_lines

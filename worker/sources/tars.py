@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from itertools import groupby, islice
 from pathlib import PurePosixPath
 
-from contract.backend.objects import Entry, ObjectStore
+from contract.backend.listing import Entry
+from contract.backend.objects import ObjectStore
 from contract.data.items import Item, folder_label, is_image_name, label_of, parse_s3
 from contract.data.tars import Tar
 from contract.data.text import parse_object

@@ -1,11 +1,14 @@
 """Items and manifests."""
 
+import json
 from dataclasses import replace
 from itertools import islice
+from pathlib import PurePosixPath
 
 import pytest
 
 from contract.data.items import (
+    IMAGE_SUFFIXES,
     Item,
     is_image_name,
     item_of,
@@ -101,3 +104,26 @@ def test_keys_are_taken_as_they_stand() -> None:
     assert item_of("https://example.org/a%20b.jpg?v=1").key == "example.org/a b.jpg"
     with pytest.raises(InvalidSource, match=r"write it as s3://bucket/prefix"):
         parse_s3("s3:///key")
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        Item("a.jpg", "s3://b/a.jpg", size=0),
+        Item('q"\\uote\n\x00.jpg', 's3://b/q"\\uote', size=7, label="x"),
+        Item("日本/ä\u2028.png", "s3://b/日本/ä", size=2**40),
+    ],
+)
+def test_a_line_of_a_single_file_is_the_json_that_any_other_line_is(item: Item) -> None:
+    fields = {"key": item.key, "uri": item.uri, "size": item.size}
+    assert item.to_line() == json.dumps(fields, ensure_ascii=False)
+    assert Item.from_line(item.to_line(label=True).encode()) == item
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b.jpg", "b", "b.", ".b.jpg", "a/.jpg", "x/", "", "a.b/c", "a/b.JPG", "b.txt", "a.jpg/b.gz"]
+)
+def test_a_name_is_judged_as_that_of_a_path(name: str) -> None:
+    path = PurePosixPath(name)
+    hidden = path.name.startswith(".") or not path.name or name.endswith("/")
+    assert is_image_name(name) == (not hidden and (path.suffix == "" or path.suffix.lower() in IMAGE_SUFFIXES))
