@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import click
 
 from contract.settings import load, use_data
 from deploy.local import daemon
+from deploy.local.autoscaler import parse_count
 from deploy.local.stack import Stack
 from deploy.local.stackfile import StackInfo
 
@@ -23,27 +25,35 @@ _json = click.option("--json", "as_json", is_flag=True, help="JSON: one object."
 
 
 @click.command(context_settings=_HELP)
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(0), help="Worker processes.")
+@click.option(
+    "--workers",
+    default="1",
+    show_default=True,
+    metavar="N|N..M",
+    help="Worker processes; a range, such as 1..8, follows the work.",
+)
 @_data
 @click.option("--detach", is_flag=True, help="Return when it is up, and leave it running.")
 @_json
-def up(workers: int, data: Path | None, detach: bool, as_json: bool) -> None:
+def up(workers: str, data: Path | None, detach: bool, as_json: bool) -> None:
     """Start the embedded stack: Redis, an S3 server, controller, clock and workers.
 
     \b
     Example:
       imagemill up
       imagemill up --workers 2 --data /big/disk --detach
+      imagemill up --workers 1..8
     """
+    least, most = parse_count(workers)
     folder = _folder(data)
     if daemon.running(folder):
         _print_up(daemon.wait_running(folder), as_json, "runs already")
     elif detach:
-        _print_up(daemon.run_detached(folder, workers), as_json, "runs")
+        _print_up(daemon.run_detached(folder, least, most), as_json, "runs")
     else:
         logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")  # on stderr
         click.echo(f"Starting in {folder} …", err=True)
-        daemon.run_foreground(Stack(folder, workers), lambda info: _print_up(info, as_json, "runs", ", or Ctrl-C"))
+        daemon.run_foreground(Stack(folder, least, most), lambda info: _print_up(info, as_json, "runs", ", or Ctrl-C"))
 
 
 @click.command(context_settings=_HELP)
@@ -78,7 +88,7 @@ def _print_up(info: StackInfo, as_json: bool, verb: str, or_else: str = "") -> N
     default = info.data == Path(".imagemill").resolve()
     option = "" if default else f" --data {info.data}"
     lines = [
-        f"Imagemill {verb} in {info.data}, {info.workers} worker{'' if info.workers == 1 else 's'}.",
+        f"Imagemill {verb} in {info.data}, {_workers(facts)}.",
         f"  Redis  {facts['redis_url']}",
         f"  S3     {facts['s3_endpoint']}, bucket {info.bucket}",
         f"  logs   {facts['logs']}",
@@ -86,3 +96,10 @@ def _print_up(info: StackInfo, as_json: bool, verb: str, or_else: str = "") -> N
         f"  stop   imagemill down{option}{or_else}",
     ]
     click.echo("\n".join(lines))
+
+
+def _workers(facts: dict[str, Any]) -> str:
+    least, most = facts["workers"], facts["most_workers"]
+    if least != most:
+        return f"{least} to {most} workers, as the work asks for"
+    return f"{least} worker{'' if least == 1 else 's'}"

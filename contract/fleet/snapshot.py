@@ -149,7 +149,8 @@ def read_fleet(ledger: Ledger) -> Fleet:
             pipe.zrange(queued, 0, 0, withscores=True)
         answers: list[Any] = pipe.execute()
     beats = answers[: len(names)]
-    workers = tuple(worker_state(name, beat) for name, beat in zip(names, beats, strict=True) if beat)
+    alive = (worker_state(name, beat) for name, beat in zip(names, beats, strict=True) if beat)
+    workers = tuple(worker for worker in alive if set(worker.queues) & set(WORKER_QUEUES))  # controllers beat too
     rates = parse_rates(measured)
     jobs = tuple(
         job_state(fields, held, oldest, now, workers, rates)

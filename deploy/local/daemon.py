@@ -76,13 +76,14 @@ def run_foreground(stack: Stack, started: Callable[[StackInfo], None]) -> None:
                 stack.stop(patience=0.0)
 
 
-def run_detached(data: Path, workers: int, *, control: bool = True) -> StackInfo:
+def run_detached(data: Path, workers: int, most: int | None = None, *, control: bool = True) -> StackInfo:
     """Start a stack in a session of its own and return when it is up.
 
     Raises what `Stack.start` raises in that process.
     """
     make_folder(data)
-    command = [sys.executable, "-m", "deploy.local.daemon", str(data), str(workers), str(int(control))]
+    count = [str(workers), str(workers if most is None else most)]
+    command = [sys.executable, "-m", "deploy.local.daemon", str(data), *count, str(int(control))]
     log = data / "logs" / "supervisor.log"
     with open(log, "ab", opener=open_private) as output:
         process = subprocess.Popen(
@@ -131,7 +132,7 @@ def stop(data: Path) -> bool:
     return pid is not None or bool(left)
 
 
-def main(data: str, workers: str, control: str) -> None:
+def main(data: str, workers: str, most: str, control: str) -> None:
     """The detached supervisor: answers on stdout with one JSON line when it is up, or why it is not."""
     if os.fork():
         os._exit(0)
@@ -146,7 +147,7 @@ def main(data: str, workers: str, control: str) -> None:
         os.close(null)
 
     try:
-        stack = Stack(Path(data), int(workers), control=bool(int(control)))
+        stack = Stack(Path(data), int(workers), int(most), control=bool(int(control)))
         run_foreground(stack, lambda info: answer(info.model_dump_json()))
     except ImagemillError as error:
         logging.error("%s", error)

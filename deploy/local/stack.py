@@ -27,6 +27,7 @@ from contract.errors import ImagemillError, InvalidSettings, ServiceUnavailable
 from contract.keys import QUEUE_CONTROL, WORKER_QUEUES
 from contract.settings import Settings, load, stack_file
 from deploy.local import orphans
+from deploy.local.autoscaler import Autoscaler, policy_of
 from deploy.local.cores import usable_cores
 from deploy.local.lock import DataLock
 from deploy.local.private import private_folder
@@ -46,12 +47,15 @@ into the current folder first, where the user may well have a `worker` or `deplo
 class Stack:
     """A stack whose supervisor is this process.
 
-    `control=False` leaves controller and clock out, `workers=0` the workers.
+    `control=False` leaves controller and clock out, `workers=0` the workers. With `most`, the number of workers follows
+    the work, from `workers` to that.
     """
 
-    def __init__(self, data: Path, workers: int = 1, *, control: bool = True) -> None:
+    def __init__(self, data: Path, workers: int = 1, most: int | None = None, *, control: bool = True) -> None:
         self.data = data.expanduser().resolve()
         self.workers = workers
+        self.most = workers if most is None else most
+        self.autoscaler: Autoscaler | None = None
         self.control = control
         self.supervisor = Supervisor([], self.data / "logs")
         self._lock = DataLock(self.data)
@@ -76,6 +80,8 @@ class Stack:
         """Workers first, servers last; keeps the data. `patience` bounds each wait, in seconds."""
         if not self._lock.held:  # what runs on the folder is not ours
             return
+        if self.autoscaler is not None:
+            self.autoscaler.stop()
         self.supervisor.stop(patience)
         stack_file(self.data).unlink(missing_ok=True)
         self._lock.release()
@@ -98,6 +104,7 @@ class Stack:
             data=self.data,
             pid=os.getpid(),
             workers=self.workers,
+            most_workers=self.most,
             bucket=given.bucket,
             redis_url=servers.redis_url if own_redis else None,
             s3_endpoint=servers.s3_endpoint if own_s3 else None,
@@ -121,9 +128,15 @@ class Stack:
         self.supervisor = Supervisor([*services, *programs], self.data / "logs")
         if services:
             self.supervisor.start(*(service.name for service in services))
-        if programs:
-            self.supervisor.start(*(program.name for program in programs))
+        nodes = {f"worker-{number}": f"worker-{number}@{host}" for number in range(1, self.most + 1)}
+        later = list(nodes)[self.workers :]
+        if at_once := [program.name for program in programs if program.name not in later]:
+            self.supervisor.start(*at_once)
         self.supervisor.check()
+        if later:
+            policy = policy_of(settings, self.workers, self.most)
+            self.autoscaler = Autoscaler(Ledger(settings), self.supervisor, nodes, policy)
+            self.autoscaler.start()
         info = info.model_copy(update={"state": "running"})
         info.write()
         return info
@@ -159,10 +172,10 @@ class Stack:
                     stop_order=1,
                 ),
             ]
-        if self.workers > 1:
+        if self.most > 1:
             # Each would take all cores; `setdefault`, since what the user says wins.
-            env.setdefault("IMAGEMILL_THREADS", str(max(1, usable_cores() // self.workers)))
-        for number in range(1, self.workers + 1):
+            env.setdefault("IMAGEMILL_THREADS", str(max(1, usable_cores() // self.most)))
+        for number in range(1, self.most + 1):
             node = f"worker-{number}@{host}"
             programs.append(
                 Service(

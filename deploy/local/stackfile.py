@@ -24,6 +24,8 @@ class StackInfo(BaseModel):
     data: Path
     pid: int
     workers: int
+    most_workers: int | None = None
+    """More than `workers` if their number follows the work."""
     bucket: str
     redis_url: str | None = Field(default=None, repr=False)
     s3_endpoint: str | None = None
@@ -43,6 +45,7 @@ class StackInfo(BaseModel):
             "data": str(self.data),
             "pid": self.pid,
             "workers": self.workers,
+            "most_workers": self.workers if self.most_workers is None else self.most_workers,
             "redis_url": str(settings.redis_url),
             "s3_endpoint": settings.s3_endpoint,
             "bucket": self.bucket,

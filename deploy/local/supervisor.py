@@ -93,8 +93,8 @@ class Supervisor:
         """The value of `orphans.MARK` in the environment of every child."""
         return mark_of(self._logs)
 
-    def start(self, *names: str) -> None:
-        """Start these services, or all, and wait until each is ready.
+    def start(self, *names: str, wait: bool = True) -> None:
+        """Start these services, or all, and wait until each is ready, unless told not to.
 
         Raises ServiceUnavailable, naming the log, where one does not come up; the others keep running.
         """
@@ -109,7 +109,7 @@ class Supervisor:
                 if not child.wanted:
                     child.wanted, child.deaths, child.not_before, child.back_off = True, 0, 0.0, 0.0
             self._changed.notify_all()
-        for child in children:
+        for child in children if wait else ():
             self._wait_ready(child)
 
     def start_service(self, name: str) -> None:
@@ -156,6 +156,11 @@ class Supervisor:
             thread.join()
         if left := orphans.end(self.mark):
             log.warning("ended %d processes that services left behind", len(left))
+
+    def wants(self, name: str) -> bool:
+        """Return whether a service should run: it was started, and not stopped since."""
+        with self._changed:
+            return self._children[name].wanted
 
     def pid(self, name: str) -> int | None:
         """Return the pid of a service, or None while it is down."""

@@ -34,6 +34,7 @@ def test_a_worker_is_what_its_heartbeat_says(ledger: Ledger) -> None:
     beat(ledger, "c@h", draining=1)
     beat(ledger, "gone@h")
     ledger.leave("gone@h")
+    beat(ledger, "controller@h", queues="control")
     a, b, c = read_fleet(ledger).workers
     assert (a.name, a.pool, a.slots, a.busy, a.models, a.rate, a.since) == ("a@h", "gpu", 3, 2, ("m@1", "n@2"), 12.5, 5)
     assert a.serves
