@@ -33,15 +33,27 @@ def read_table(data: bytes) -> pa.Table:
 def read_rows(source: Path | BinaryIO, columns: Collection[str]) -> Iterator[dict[str, Any]]:
     """Yield the rows of a file of any size, with those of `columns` that it has; a thousand rows are held at a time.
 
-    Raises pyarrow.ArrowException if it is not Parquet, and ValueError if it unpacks to more than a manifest may hold.
+    A damaged file can end this process: a file of a stranger is read by `contract.data.parquet_child`. Raises
+    pyarrow.ArrowException or OSError if it is not Parquet, and ValueError if it unpacks to more than a manifest may
+    hold.
     """
-    with pq.ParquetFile(
+    yield from open_rows(source, columns)[1]
+
+
+def open_rows(source: Path | BinaryIO, columns: Collection[str]) -> tuple[list[str], Iterator[dict[str, Any]]]:
+    """Return those of `columns` that a file has, and its rows; raises what `read_rows` raises, here or at a row."""
+    file = pq.ParquetFile(
         source,
         buffer_size=_BUFFER,
         thrift_string_size_limit=_THRIFT_BYTES,
         thrift_container_size_limit=_THRIFT_ITEMS,
-    ) as file:
-        wanted = [name for name in file.schema_arrow.names if name in columns]
+    )
+    wanted = [name for name in file.schema_arrow.names if name in columns]
+    return wanted, _rows(file, wanted)
+
+
+def _rows(file: pq.ParquetFile, wanted: Collection[str]) -> Iterator[dict[str, Any]]:
+    with file:
         _check_size(file.metadata, wanted)
         for batch in file.iter_batches(batch_size=_ROWS, columns=wanted, use_threads=False):
             yield from batch.to_pylist()

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from contract.data.items import FRAMES_COLUMN, URI_COLUMNS, folder_label, label_of, parse_s3, row_frames, row_uri
+from contract.data.parquet_child import rows_apart
 from contract.data.sequences import MAX_FRAMES, spread
 from contract.data.text import MAX_FRAMES_LINE, MAX_LINE, bounded_lines, parse_json, rows_of_csv
 from contract.errors import InvalidSource
@@ -147,15 +148,13 @@ def _lines(path: Path, columns: Collection[str]) -> Iterator[tuple[int, bytes]]:
 
 
 def _parquet(path: Path, columns: Collection[str]) -> Iterator[tuple[int, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from contract.data.parquet import read_rows
-
     try:
-        _require_column(path, pq.read_schema(path).names, columns)
-        yield from enumerate(read_rows(path, (*columns, _LABEL)), 1)
-    except (pa.ArrowException, ValueError) as error:
+        with path.open("rb") as file:
+            found = rows_apart(
+                file, (*columns, _LABEL), str(path), check=lambda names: _require_column(path, names, columns)
+            )
+            yield from enumerate(found, 1)
+    except ValueError as error:
         raise InvalidSource(f"{path} cannot be read as Parquet: {error}; write it again.") from error
 
 

@@ -11,21 +11,25 @@ import gzip
 import io
 import json
 import mmap
+import os
 import random
+import signal
 import struct
 import sys
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, BinaryIO, cast
 
 from contract.backend.listing import Entry
 from contract.backend.objects import ObjectStore
+from contract.data import parquet_child
 from contract.errors import ImageError, ImagemillError
 from contract.jobs.sources import SourceName
 from contract.jobs.specs import Source
+from worker.sources import manifest as worker_manifest
 from worker.sources.lister import lister
 
 Case = Callable[[random.Random], str]
@@ -218,7 +222,36 @@ def manifests() -> list[tuple[SourceName, str, bytes]]:
     ]
 
 
+class Forked:
+    """A child of this process that runs what the product runs in a new interpreter, which takes 100 times as long."""
+
+    def __init__(self, file: BinaryIO, columns: Sequence[str]) -> None:
+        out, into = os.pipe()
+        self._pid = os.fork()
+        if not self._pid:
+            try:
+                faulthandler.disable()
+                for source, target in ((file.fileno(), 0), (into, 1), (os.open(os.devnull, os.O_WRONLY), 2)):
+                    os.dup2(source, target)
+                parquet_child.main(columns)
+            finally:
+                os._exit(1)
+        os.close(into)
+        self.stdout: IO[bytes] | None = os.fdopen(out, "rb")
+        self._code: int | None = None
+
+    def kill(self) -> None:
+        if self._code is None:
+            os.kill(self._pid, signal.SIGKILL)
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self._code is None:
+            self._code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        return self._code
+
+
 def manifest(rng: random.Random) -> str:
+    vars(worker_manifest)["_confined"] = Forked
     kind, name, data = rng.choice(manifests())
     return _listed(kind, name, mutated(data, rng, [data for _, _, data in manifests()]), rng)
 
@@ -234,7 +267,7 @@ def _listed(kind: SourceName, name: str, data: bytes, rng: random.Random) -> str
             return f"{min(listing.count('train') or 0, 1)} or more"
         return f"{sum(1 for _ in listing.items())} items"
     except ImagemillError as error:
-        return type(error).__name__
+        return "a child ended" if "ended the process" in str(error) else type(error).__name__
 
 
 KINDS: dict[str, Case] = {"images": image, "archives": archive, "manifests": manifest}

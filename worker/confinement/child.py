@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from typing import BinaryIO
 
 from worker.confinement.confine import LAYERS, Limits
 from worker.confinement.run import command, environment
@@ -47,6 +48,28 @@ class ChildError(Exception):
         self.kind = kind
 
 
+def start(
+    limits: Limits,
+    module: str,
+    *arguments: str,
+    stdin: BinaryIO | int = subprocess.PIPE,
+    stderr: int = subprocess.PIPE,
+    pass_fds: tuple[int, ...] = (),
+    env: dict[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a confined child that runs `module` as a program, and ends with this process; its output is a pipe."""
+    return _SPAWNER.submit(
+        subprocess.Popen,
+        command(limits, module, *arguments),
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        pass_fds=pass_fds,
+        env=environment(**(env or {})),
+        start_new_session=True,  # a Ctrl-C for the worker is not for it
+    ).result()
+
+
 class Child:
     """One confined child process that runs `module`, whose main calls `serve`. It is thread-safe.
 
@@ -76,16 +99,7 @@ class Child:
         self._dead: ChildDied | None = None
         self._said = b""
         handle = self._memory.handle
-        self._process = _SPAWNER.submit(
-            subprocess.Popen,
-            command(limits, module),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            pass_fds=(handle,),
-            env=environment(**(env or {})),
-            start_new_session=True,  # a Ctrl-C for the worker is not for it
-        ).result()
+        self._process = start(limits, module, pass_fds=(handle,), env=env)
         assert self._process.stdin and self._process.stdout and self._process.stderr
         self._requests, self._answers = self._process.stdin.fileno(), self._process.stdout.fileno()
         self._ears = threading.Thread(target=self._hear, args=(self._process.stderr.fileno(),), daemon=True)

@@ -9,6 +9,18 @@ import sys
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+_expendable = False
+
+
+def expendable() -> None:
+    """Note that this process was started to read one stranger's source, and that its death is foreseen."""
+    global _expendable
+    _expendable = True
+
+
+def is_expendable() -> bool:
+    """Return whether what may end a process can be done in this one."""
+    return _expendable
 
 
 def limit_memory(more: int) -> bool:

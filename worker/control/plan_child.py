@@ -24,7 +24,7 @@ from contract.jobs.sources import SOURCES
 from contract.keys import JobKeys
 from contract.printable import log_printably
 from contract.settings import Settings
-from worker.confinement.limits import die_with_parent, limit_memory, no_core_dump
+from worker.confinement.limits import die_with_parent, expendable, limit_memory, no_core_dump
 from worker.control.plan import plan
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ def serve(settings: Settings, job: str, pipe: Connection) -> None:
     """Plan a job within the limits of `settings`, and say through `pipe` how it went."""
     die_with_parent()
     no_core_dump()
+    expendable()
     leaving = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: leaving.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
