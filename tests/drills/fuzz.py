@@ -223,7 +223,7 @@ def manifests() -> list[tuple[SourceName, str, bytes]]:
 
 
 class Forked:
-    """A child of this process that runs what the product runs in a new interpreter, which takes 100 times as long."""
+    """A child of this process that runs what the product runs in a new interpreter, whose start takes 0.25 s."""
 
     def __init__(self, file: BinaryIO, columns: Sequence[str]) -> None:
         out, into = os.pipe()
