@@ -58,7 +58,8 @@ def test_every_setting_that_may_be_a_secret_is_kept_as_one() -> None:
     """A new setting with such a name must not be plain text."""
     for name, field in Settings.model_fields.items():
         if any(word in name for word in ("secret", "password", "token", "credential", "redis_url")):
-            assert isinstance(field.annotation, type) and issubclass(field.annotation, SecretStr), name
+            if name != "secrets_dir":  # where they lie
+                assert isinstance(field.annotation, type) and issubclass(field.annotation, SecretStr), name
         elif "key" in name:
             assert field.repr is False, name
 

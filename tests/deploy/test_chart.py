@@ -201,8 +201,6 @@ def test_one_clock_runs_at_a_time(tmp_path: Path) -> None:
 
 def test_every_variable_that_the_chart_sets_is_a_setting(tmp_path: Path) -> None:
     known = {f"IMAGEMILL_{name.upper()}" for name in Settings.model_fields}
-    # The port and its host come with the endpoints of the processes.
-    known |= {"IMAGEMILL_METRICS_PORT", "IMAGEMILL_METRICS_HOST"}
     for pod in pods(render(GPU, (KEDA,), tmp_path)).values():
         for container in pod["containers"]:
             assert {entry["name"] for entry in container["env"]} <= known

@@ -105,10 +105,14 @@ def test_every_container_is_closed(keys: dict[str, str]) -> None:
         assert not [key for key in keys.values() if key in str(service.get("command", ""))], name
 
 
-def test_two_ports_are_published_on_loopback_and_workers_alone_reach_the_world() -> None:
+def test_three_ports_are_published_on_loopback_and_workers_alone_reach_the_world() -> None:
     found = compose()
     published = {name: service["ports"] for name, service in found["services"].items() if "ports" in service}
-    assert published == {"redis": ["127.0.0.1:6379:6379"], "s3": ["127.0.0.1:8333:8333"]}
+    assert published == {
+        "redis": ["127.0.0.1:6379:6379"],
+        "s3": ["127.0.0.1:8333:8333"],
+        "prometheus": ["127.0.0.1:9090:9090"],
+    }
     assert found["networks"]["inside"] == {"internal": True}
     outside = [name for name, service in found["services"].items() if "outside" in service["networks"]]
     assert outside == ["worker", "worker-gpu"]
