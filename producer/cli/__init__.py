@@ -45,6 +45,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "results": ("producer.cli.results:results", "Write the labels of a job as JSONL, CSV, Parquet, …"),
     "export": ("producer.cli.export:export", "Write the generated images of a job as a dataset."),
     "report": ("producer.cli.report:report", "Write the HTML page of a job."),
+    "top": ("producer.cli.top:top", "Watch queues, jobs and workers."),
     "workers": ("producer.cli.workers:workers", "List the workers, and drain one."),
     "gc": ("producer.cli.clean:gc", "Delete what nobody needs."),
     "rebuild": ("producer.cli.jobs:rebuild", "Rewrite the ledger from the bucket."),
