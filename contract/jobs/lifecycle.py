@@ -243,6 +243,8 @@ def rebuild(backend: Backend, id: str) -> Status:
     if now.end is not None:
         return now.end
     found = backend.ledger.status(id)
+    if found is not None and found.ended:  # just now; what the bucket says of it is what stays
+        return status(backend, id)
     return found or Status(id=id, kind=spec.kind, state="queued", created_at=created_at)
 
 
