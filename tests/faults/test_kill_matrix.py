@@ -136,11 +136,10 @@ def test_every_connection_is_cut(mill: Mill, folder: Path, keys: list[str]) -> N
     assert set(received(mill).values()) == {1}, "no message came twice"
 
 
-def test_the_same_shards_are_sent_twice(mill: Mill, folder: Path, keys: list[str]) -> None:
-    """Two workers with the same message: one works, the other leaves it."""
+def test_there_are_far_more_tickets_than_shards(mill: Mill, folder: Path, keys: list[str]) -> None:
+    """A surplus ticket finds nothing, and no shard runs twice."""
     job = begin(mill, folder)
-    for shard in range(len(keys) // SHARD):
-        mill.client.backend.queues.run("classify", job, [shard])
+    mill.client.backend.queues.tickets("classify", 5 * len(keys) // SHARD)
     mill.finished(job)
     check_complete(mill.client, job, keys)
     assert set(begins(mill, job).values()) == {1}

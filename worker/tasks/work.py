@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from contract import keys
 from worker.app import app, process
 
 
-@app.task(name=keys.TASK_RUN)  # type: ignore[untyped-decorator]
-def run(job: str, shard: int) -> None:
-    """Run a shard of a job."""
-    process.messages.run(job, shard)
+@app.task(name=keys.TASK_RUN, bind=True)  # type: ignore[untyped-decorator]
+def run(self: Any, *_: Any) -> None:
+    """Ask for a shard, and run it; earlier versions named one."""
+    process.messages.run(self.request.delivery_info["routing_key"])
 
 
 @app.task(name=keys.TASK_FINISH)  # type: ignore[untyped-decorator]
