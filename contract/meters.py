@@ -7,10 +7,10 @@ does nothing: neither this package nor the engine knows Prometheus.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 Unit = Literal["", "seconds", "bytes", "images", "shards", "jobs", "workers", "slots"]
 Role = Literal["controller", "worker"]
@@ -59,6 +59,9 @@ class Label:
 class Instrument:
     """What is measured: one metric of Prometheus, with its full name."""
 
+    kind: ClassVar[Literal["counter", "gauge", "histogram"]]
+    """The type that Prometheus sees."""
+
     name: str
     description: str
     unit: Unit = ""
@@ -66,45 +69,28 @@ class Instrument:
     roles: tuple[Role, ...] = ("worker",)
     """The roles of the processes that show it."""
 
-    @property
-    def kind(self) -> Literal["counter", "gauge", "histogram"]:
-        """The type that Prometheus sees."""
-        raise NotImplementedError
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Counter(Instrument):
     """A number that only grows while its process lives. It grows when something has happened, not when it begins."""
 
-    @property
-    def kind(self) -> Literal["counter"]:
-        return "counter"
+    kind = "counter"
 
     def add(self, amount: float = 1.0, *labels: str) -> None:
         """Count `amount`, with the values of `labels` in their order."""
         if _recorder is not None:
             _recorder.add(self, amount, labels)
 
-    @contextmanager
-    def seconds(self, *labels: str) -> Iterator[None]:
+    def seconds(self, *labels: str) -> AbstractContextManager[None]:
         """Count the seconds that the block takes, whether or not it raises."""
-        if _recorder is None:
-            yield
-            return
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.add(time.perf_counter() - began, *labels)
+        return _timed(self.add, labels)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Gauge(Instrument):
     """A number as it is now."""
 
-    @property
-    def kind(self) -> Literal["gauge"]:
-        return "gauge"
+    kind = "gauge"
 
     def set(self, value: float, *labels: str) -> None:
         """Show `value`, with the values of `labels` in their order."""
@@ -116,25 +102,27 @@ class Gauge(Instrument):
 class Histogram(Instrument):
     """A distribution: how many values were at most each of `buckets`, their number and their sum."""
 
-    buckets: tuple[float, ...]
+    kind = "histogram"
 
-    @property
-    def kind(self) -> Literal["histogram"]:
-        return "histogram"
+    buckets: tuple[float, ...]
 
     def observe(self, value: float, *labels: str) -> None:
         """Add one value, with the values of `labels` in their order."""
         if _recorder is not None:
             _recorder.observe(self, value, labels)
 
-    @contextmanager
-    def seconds(self, *labels: str) -> Iterator[None]:
+    def seconds(self, *labels: str) -> AbstractContextManager[None]:
         """Observe the seconds that the block takes, whether or not it raises."""
-        if _recorder is None:
-            yield
-            return
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.observe(time.perf_counter() - began, *labels)
+        return _timed(self.observe, labels)
+
+
+@contextmanager
+def _timed(record: Callable[..., None], labels: tuple[str, ...]) -> Iterator[None]:
+    if _recorder is None:
+        yield
+        return
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        record(time.perf_counter() - began, *labels)

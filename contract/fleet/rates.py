@@ -99,7 +99,7 @@ class Meter:
     def add(self, kind: str, model: str, device: str, images: int, seconds: float) -> None:
         """Count a shard of `images` that took a slot so many seconds and ends now.
 
-        Those that began before the first one ended say nothing of the rate: they waited for the model to load.
+        A shard that began before the first one ended does not count: it waited for the model to load.
         """
         if not images or seconds <= 0 or not counts_images(kind):
             return

@@ -38,7 +38,7 @@ class Sample:
 
     at: float
     workers: int
-    """Those that start included."""
+    """Number of workers, including those that are starting."""
     busy_slots: int
     backlog_images: int
 
@@ -255,7 +255,7 @@ class _Run:
         new = min(self.trace.most, max(self.trace.least, new))
         for _ in range(new - count):
             self.add_worker(self.trace.cold_start_seconds)
-        # Those that are not ready first, then the youngest, as a ReplicaSet does: it does not know who is idle.
+        # Drain workers that are not ready first, then the youngest, as a ReplicaSet does: it cannot see who is idle.
         for worker in sorted(staying, key=lambda w: (-w.ready, -w.number))[: max(0, count - new)]:
             worker.draining = True
             if worker.runs:

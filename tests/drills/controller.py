@@ -9,7 +9,6 @@ import argparse
 import json
 import sys
 import time
-from pathlib import Path
 
 from contract.backend.broker import Queues, make_app
 from contract.backend.ledger import Ledger
@@ -20,6 +19,7 @@ from contract.jobs.lifecycle import Backend
 from contract.jobs.specs import Classify, Source
 from contract.jobs.status import Plan
 from contract.settings import Settings
+from tests.drills.peak import peak_mb
 from tests.slow_store import BUCKET, JOB, KEYS
 from worker.control.finalize import finalize
 
@@ -38,7 +38,7 @@ def main(commits: int, items: int) -> None:
     )
     lifecycle.submit(backend, spec)
     store.put(KEYS.plan, Plan(shards=commits, items=commits * items).to_json())
-    before = _peak()
+    before = peak_mb()
     began = time.monotonic()
     backend.ledger.forget(JOB)
     rebuilt = lifecycle.rebuild(backend, JOB)
@@ -56,16 +56,10 @@ def main(commits: int, items: int) -> None:
         "rebuild_seconds": round(rebuild_seconds, 1),
         "finalize_seconds": round(finalize_seconds, 1),
         "before_mb": before,
-        "peak_mb": _peak(),
+        "peak_mb": peak_mb(),
         "numpy": "numpy" in sys.modules,
     }
     print(json.dumps(told), flush=True)
-
-
-def _peak() -> int:
-    # Not `ru_maxrss`, which a child inherits from the process that forked it.
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) // 1024
 
 
 if __name__ == "__main__":
