@@ -151,6 +151,12 @@ class Settings(BaseSettings):
         "between.",
     )
 
+    log: Literal["text", "json"] = Field(
+        "text",
+        description="How worker, controller, clock and embedded stack write their logs: as text, or as JSON, one "
+        "object a line with time, level, logger and message, and with worker, job, shard and attempt where they are "
+        "known.",
+    )
     metrics_port: str = Field(
         "",
         pattern=r"^(\d{1,5}(-\d{1,5})?)?$",

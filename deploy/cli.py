@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from contract import logs
 from contract.settings import load, use_data
 from deploy.local import daemon
 from deploy.local.autoscaler import parse_count
@@ -51,7 +52,7 @@ def up(workers: str, data: Path | None, detach: bool, as_json: bool) -> None:
     elif detach:
         _print_up(daemon.run_detached(folder, least, most), as_json, "runs")
     else:
-        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")  # on stderr
+        logs.set_up(load().log, logging.WARNING, "%(asctime)s %(message)s")
         click.echo(f"Starting in {folder} …", err=True)
         daemon.run_foreground(Stack(folder, least, most), lambda info: _print_up(info, as_json, "runs", ", or Ctrl-C"))
 

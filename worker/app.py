@@ -18,6 +18,7 @@ from contract.printable import log_printably
 from worker.engine.cores import cores
 from worker.engine.memory import bound_heaps, calm_openmp
 from worker.process import signals
+from worker.process.celery_logs import log_as_json
 from worker.process.process import Process
 
 log_printably()
@@ -36,6 +37,8 @@ app.conf.update(
     include=["worker.tasks.control", "worker.tasks.work"],
 )
 process = Process(app, settings)
+if settings.log == "json":
+    log_as_json(app)
 atexit.register(process.leaving.exit)
 
 
@@ -43,6 +46,8 @@ atexit.register(process.leaving.exit)
 def _init(sender: Any, **_: Any) -> None:
     # Whatever the command line says: what Celery's workers tell each other costs connections, and nobody listens.
     sender.options.update(without_gossip=True, without_mingle=True, without_heartbeat=True)
+    if settings.log == "json":
+        sender.quiet = True  # its banner is no JSON
     process.observed.open()
 
 

@@ -17,9 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import click
-
-from contract import errors
+from contract import errors, logs
 from contract.errors import ImagemillError, ServiceUnavailable
 from contract.settings import load, stack_file
 from deploy.local import orphans
@@ -28,6 +26,8 @@ from deploy.local.private import open_private
 from deploy.local.stack import HOME, START_SECONDS, Stack, make_folder
 from deploy.local.stackfile import StackInfo
 from deploy.local.supervisor import last_line, mark_of
+
+log = logging.getLogger("imagemill.supervisor")
 
 STOP_SECONDS = 45.0
 """More than all parts of a stack but its workers take together, before their supervisor is taken for stuck."""
@@ -68,7 +68,7 @@ def run_foreground(stack: Stack, started: Callable[[StackInfo], None]) -> None:
             started(stack.start())
             threading.Event().wait()
         except KeyboardInterrupt:
-            click.echo("Stopping; running shards end or are handed back.", err=True)
+            log.warning("Stopping; running shards end or are handed back")
         finally:
             try:
                 stack.stop()
@@ -136,7 +136,6 @@ def main(data: str, workers: str, most: str, control: str) -> None:
     """The detached supervisor: answers on stdout with one JSON line when it is up, or why it is not."""
     if os.fork():
         os._exit(0)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
 
     def answer(said: str) -> None:
         with suppress(BrokenPipeError):
@@ -147,6 +146,7 @@ def main(data: str, workers: str, most: str, control: str) -> None:
         os.close(null)
 
     try:
+        logs.set_up(load(data=Path(data)).log, logging.INFO, "%(asctime)s %(message)s")
         stack = Stack(Path(data), int(workers), int(most), control=bool(int(control)))
         run_foreground(stack, lambda info: answer(info.model_dump_json()))
     except ImagemillError as error:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError, URLError
 
 import pytest
@@ -21,7 +23,7 @@ IMAGES, BAD = 60, 3
 @pytest.fixture(scope="module")
 def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mill]:
     # A range, because other tests may run on this machine.
-    whole = Mill(tmp_path_factory.mktemp("observed"), workers=1, metrics_port="21000-21999")
+    whole = Mill(tmp_path_factory.mktemp("observed"), workers=1, metrics_port="21000-21999", log="json")
     with whole.running():
         yield whole
 
@@ -121,6 +123,33 @@ def test_counters_agree_with_the_rows(mill: Mill, tmp_path: Path) -> None:
         assert mill.settings.s3_secret_key.get_secret_value() not in page
 
 
+def test_each_line_of_the_logs_is_an_object_that_says_what_it_is_about(mill: Mill, tmp_path: Path) -> None:
+    # Given a job whose images have hostile names,
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    colour(1, 1).save(photos / "good.png")
+    (photos / 'bad\n{"level": "CRITICAL"}.jpg').write_bytes(b"")
+    job = mill.client.classify(photos, model="efficientnet-lite0").id
+    mill.finished(job)
+
+    # if I read the logs of all processes, Celery's own lines and banners among them, I expect an object in each line,
+    def lines(name: str) -> list[dict[str, Any]]:
+        # A line may just be written.
+        whole = mill.log(name).rpartition("\n")[0]
+        return [json.loads(line) for line in whole.splitlines()]
+
+    for name in ("worker-0", "controller", "clock"):
+        for line in lines(name):
+            assert {"time", "level", "logger", "message"} <= set(line), line
+            assert line["level"] != "CRITICAL"
+    assert any(line["logger"].startswith("celery.") for line in lines("worker-0"))
+
+    # and the lines about a shard say which, of which job, at which attempt, and on which worker.
+    [began] = [line for line in lines("worker-0") if line.get("job") == job and "begins" in line["message"]]
+    assert (began["shard"], began["attempt"]) == (0, 1)
+    assert began["worker"].startswith("worker-0@")
+
+
 def test_both_live_and_are_ready(mill: Mill) -> None:
     for role in ("worker", "controller"):
         wait_until(lambda role=role: ask(address(mill, role), "/readyz")[0] == 200, 60, f"the {role} to be ready")
@@ -144,3 +173,5 @@ def test_a_redis_that_is_away_ends_nobody(mill: Mill) -> None:
     # and if the worker is told to leave, that nobody answers at its port once it has gone.
     mill.supervisor.stop_service("worker-0")
     assert ask(ports[0], "/readyz")[0] == 0
+    for line in mill.log("worker-0").splitlines():
+        json.loads(line)

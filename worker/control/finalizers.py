@@ -7,6 +7,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from contract import logs
 from contract.errors import ImagemillError
 from contract.jobs.lifecycle import Backend
 from worker.control.finalize import finalize
@@ -35,7 +36,7 @@ class Finalizers:
             if job in self._under_way or self._leaving.is_set():
                 return
             self._under_way.add(job)
-            self._pool.submit(self._run, job)
+            self._pool.submit(logs.scope(job=job)(self._run), job)
 
     def leave(self) -> None:
         """Stop at the next commit; another controller starts over."""

@@ -14,6 +14,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
+from contract import logs
 from contract.backend.broker import Queues, make_app
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
@@ -22,7 +23,6 @@ from contract.jobs.kinds import KINDS
 from contract.jobs.lifecycle import Backend
 from contract.jobs.sources import SOURCES
 from contract.keys import JobKeys
-from contract.printable import log_printably
 from contract.settings import Settings
 from worker.confinement.limits import die_with_parent, expendable, limit_memory, no_core_dump
 from worker.control.plan import plan
@@ -58,8 +58,8 @@ def serve(settings: Settings, job: str, pipe: Connection) -> None:
     leaving = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: leaving.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    log_printably()
-    logging.basicConfig(level=logging.INFO, format="[%(asctime)s: %(levelname)s/plan] %(message)s")
+    logs.set_up(settings.log, logging.INFO, "[%(asctime)s: %(levelname)s/plan] %(message)s")
+    logs.tell_always(job=job)
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     patience = settings.plan_stall_seconds / 2  # a server that is away is not a source that hangs
     backend = Backend(

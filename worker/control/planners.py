@@ -21,6 +21,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Literal
 
+from contract import logs
 from contract.backend.lock import Lock
 from contract.errors import ImagemillError, ServiceUnavailable
 from contract.instruments import PLAN_SECONDS
@@ -121,7 +122,8 @@ class Planners:
             self._waiting.remove(job)
             self._running[job.id] = job
             job.begun, job.asked = time.monotonic(), None
-            thread = threading.Thread(target=self._run, args=(job,), name=f"plan {job.id}", daemon=True)
+            run = logs.scope(job=job.id)(self._run)
+            thread = threading.Thread(target=run, args=(job,), name=f"plan {job.id}", daemon=True)
             self._threads.add(thread)
             thread.start()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 
-from contract import instruments
+from contract import instruments, logs
 from contract.errors import InvalidInput, UnknownJob
 from contract.jobs.ends import Standing, read_standing
 from contract.jobs.kinds import kind_of
@@ -43,7 +43,8 @@ def _tick(backend: Backend, settings: Settings, now: Clock) -> None:
     lost: dict[str, list[int]] = {}
     for job in sorted({*active_jobs(backend.store), *ledger.active()}):
         try:
-            late = _reconcile(backend, settings, job)
+            with logs.scope(job=job):
+                late = _reconcile(backend, settings, job)
         except InvalidInput as error:  # made by a newer version; it must not block the others
             log.warning("%s waits for a controller of its version: %s", job, error)
             continue

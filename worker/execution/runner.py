@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from contract import instruments
+from contract import instruments, logs
 from contract.backend.ledger import Step
 from contract.errors import (
     ImagemillError,
@@ -108,6 +108,7 @@ class Runner:
             log.info("Shard %d of %s is %s", shard, job, answer)
             return
         lease = Lease(job, shard, token, trouble, host.process)
+        logs.tell(job=job, shard=shard, attempt=trouble.attempts)
         if host.process in trouble.processes and not self.refuses and self._pass_on(lease):
             return
         try:

@@ -9,6 +9,7 @@ import threading
 
 from celery import Celery
 
+from contract import logs
 from contract.backend.broker import Queues
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
@@ -54,6 +55,7 @@ class Process:
     def start(self, name: str, queues: list[str]) -> None:
         """Start heartbeats, load the built-in model if this worker runs classify shards, and test this process."""
         self.resources.name = name
+        logs.tell_always(worker=name)
         self._self_test.begin(queues)
         self.leaving.start()
         beats = threading.Thread(target=self._live, args=(queues,), name="heartbeat", daemon=True)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from contract import keys
+from contract import keys, logs
 from worker.app import app, process
 
 
 @app.task(name=keys.TASK_RUN)  # type: ignore[untyped-decorator]
 def run(job: str, shard: int) -> None:
     """Run a shard of a job."""
-    process.messages.run(job, shard)
+    with logs.scope():
+        process.messages.run(job, shard)
 
 
 @app.task(name=keys.TASK_FINISH)  # type: ignore[untyped-decorator]
 def finish(job: str) -> None:
     """End a job whose shards are done, or write its page."""
-    process.messages.finish(job)
+    with logs.scope(job=job):
+        process.messages.finish(job)
 
 
 @app.task(name=keys.TASK_CHECK)  # type: ignore[untyped-decorator]
