@@ -8,7 +8,9 @@
     │   ├── UnknownJob
     │   ├── InvalidSchedule     an invalid cron line or time zone, or a name that is taken
     │   ├── UnknownSchedule     with the nearest names
-    │   ├── NotOwner            a model or a schedule belongs to another owner
+    │   ├── InvalidWatch        a prefix that cannot be watched, or a name that is taken
+    │   ├── UnknownWatch        with the nearest names
+    │   ├── NotOwner            a model, a schedule or a watch belongs to another owner
     │   └── JobConflict         one id for two specs, or a state that forbids the action
     ├── JobFailed               the job did not succeed                     exit 1
     ├── ServiceUnavailable      a retry can help                            exit 3
@@ -82,12 +84,20 @@ class InvalidSchedule(InvalidInput):
     """The cron line, time zone or name of a schedule is invalid, or the name is taken."""
 
 
+class InvalidWatch(InvalidInput):
+    """The watch has an invalid name, prefix or interval, or a name that is taken."""
+
+
+class UnknownWatch(InvalidInput):
+    """There is no watch with this name."""
+
+
 class UnknownSchedule(InvalidInput):
     """There is no such schedule."""
 
 
 class NotOwner(InvalidInput):
-    """The model or the schedule belongs to another owner, or its name is reserved."""
+    """The model, schedule or watch belongs to another owner, or its name is reserved."""
 
 
 class JobConflict(InvalidInput):

@@ -31,13 +31,16 @@ JOBS = "jobs/"
 ACTIVE = "active/"
 MODELS = "models/"
 SCHEDULES = "schedules/"
+WATCHES = "watches/"
 INDEX = "index/"
 
 PROBES = "probes/"
-RESERVED = (JOBS, ACTIVE, MODELS, SCHEDULES, INDEX, PROBES, "inputs/")
+RESERVED = (JOBS, ACTIVE, MODELS, SCHEDULES, WATCHES, INDEX, PROBES, "inputs/")
 """Prefixes of the own bucket that no job may write its results to."""
 
 _TICK = re.compile(r"/ticks/(\d{8}t\d{4})\.json$")
+_WATCH_STATE = re.compile(r"^watches/([a-z0-9-]+)/(\d{8}t\d{6})/$")
+_SEGMENT = re.compile(r"/segments/(\d{6})\.json$")
 _RUN = re.compile(r"/runs/(\d+)-(start|end)\.json$")
 _CONTENT = re.compile(r"-[0-9a-f]{16}\.[a-z]+$")
 _SHARD = re.compile(r"shard-(\d+)(?:-r(\d+))?\.[a-z]+$")
@@ -390,6 +393,54 @@ def parse_tick(key: str) -> str | None:
     return match[1] if match else None
 
 
+def watch_record(name: str) -> str:
+    """A watch: the prefix that it follows, and what its segments' jobs are made of."""
+    return f"{WATCHES}{name}.json"
+
+
+def parse_watch(key: str) -> str | None:
+    """The watch whose record this is, or None."""
+    name = key.removeprefix(WATCHES)
+    return name.removesuffix(".json") if name.endswith(".json") and "/" not in name else None
+
+
+def watch_prefix(name: str) -> str:
+    """Prefix of all that watches of this name have written."""
+    return f"{WATCHES}{name}/"
+
+
+def watch_state(name: str, stamp: str) -> str:
+    """Prefix of what one watch writes; `stamp` is when it was added."""
+    return f"{watch_prefix(name)}{stamp}/"
+
+
+def parse_watch_state(key: str) -> tuple[str, str] | None:
+    """The name and the stamp of the watch whose prefix this is, or None."""
+    match = _WATCH_STATE.match(key)
+    return (match[1], match[2]) if match else None
+
+
+def watch_segments(root: str) -> str:
+    """Prefix of the segments of a watch; `root` is its `watch_state`."""
+    return f"{root}segments/"
+
+
+def watch_segment(root: str, number: int) -> str:
+    """A segment of a watch: its job, with the whole spec. Written if absent."""
+    return f"{watch_segments(root)}{number:06d}.json"
+
+
+def parse_segment(key: str) -> int | None:
+    """The number of the segment that an object key names, or None."""
+    match = _SEGMENT.search(key)
+    return int(match[1]) if match else None
+
+
+def watch_seen(root: str) -> str:
+    """Prefix of the sorted runs of what a watch has planned in closed segments."""
+    return f"{root}seen/"
+
+
 @dataclass(frozen=True)
 class RedisKeys:
     """Redis keys under one namespace."""
@@ -428,6 +479,20 @@ class RedisKeys:
     def schedules(self) -> str:
         """Sorted set of schedules by their last tick that is done with."""
         return f"{self.namespace}:schedules"
+
+    @property
+    def watches(self) -> str:
+        """Hash of how each watch stands, by name, as its controller last wrote it."""
+        return f"{self.namespace}:watches"
+
+    @property
+    def watchers(self) -> str:
+        """Sorted set of the controllers that keep watches, by when they last said so."""
+        return f"{self.namespace}:watchers"
+
+    def watch(self, name: str) -> str:
+        """The controller that keeps a watch, a string with a TTL."""
+        return f"{self.namespace}:watch:{name}"
 
     @property
     def clock(self) -> str:

@@ -54,6 +54,7 @@ ROLES = {
                 *_ENDS,
                 f"{keys.MODELS}{ANY}",
                 f"{keys.SCHEDULES}{ANY}",
+                keys.watch_record(ANY),
                 keys.probe(ANY),
                 keys.INDEX_STATE,
                 f"{keys.USES}{ANY}",
@@ -68,6 +69,7 @@ ROLES = {
                 keys.deleting(ANY),
                 f"{keys.MODELS}{ANY}",
                 f"{keys.SCHEDULES}{ANY}",
+                keys.watch_record(ANY),
                 keys.probe(ANY),
             ),
             never=tuple(f"{keys.MODELS}{name}/{ANY}" for name in BUILT_IN),
@@ -84,12 +86,14 @@ ROLES = {
                 *_ENDS,
                 f"{keys.INDEX}{ANY}",
                 f"{keys.schedule_ticks(ANY)}{ANY}",
+                f"{keys.watch_prefix(ANY)}{ANY}",
             ),
             deletes=(
                 f"{keys.JOBS}{ANY}",  # whose retention is over
                 f"{keys.INDEX}{ANY}",
                 _JOB.active,
                 f"{keys.schedule_ticks(ANY)}{ANY}",
+                f"{keys.watch_prefix(ANY)}{ANY}",
             ),
         ),
         Role(

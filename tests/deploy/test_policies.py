@@ -50,6 +50,7 @@ ARGUMENTS = {
     "stamp": "20261124t0100",
     "id": "a-job",
     "of": "another-job",
+    "root": "watches/birds/20261124t010000/",
     "by": "a-job",
     "ended_ms": 1_795_600_000_000,
     "due_ms": 1_795_600_000_000,
