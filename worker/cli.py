@@ -72,6 +72,7 @@ def run(
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="With --only filtered: folder with the IDX files of Fashion-MNIST.",
 )
+@click.option("--peers", is_flag=True, help="Also label by a DataLoader, and by Ray Data if it is installed.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def bench(
     photos: Path | None,
@@ -80,6 +81,7 @@ def bench(
     precision: str,
     only: str | None,
     data_set: Path | None,
+    peers: bool,
     as_json: bool,
 ) -> None:
     """Measure this machine, and the product against it.
@@ -89,6 +91,7 @@ def bench(
       imagemill-worker bench --count 2000
     """
     from worker.bench import run as benchmark
+    from worker.bench.report import report
 
     figures = benchmark.run(
         photos,
@@ -97,11 +100,12 @@ def bench(
         precision=precision,  # type: ignore[arg-type]
         only=only,  # type: ignore[arg-type]
         data_set=data_set,
+        with_peers=peers,
     )
     if as_json:
         print(json.dumps(figures))
     else:
-        benchmark.report(figures)
+        report(figures)
 
 
 @cli.command()

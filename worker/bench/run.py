@@ -6,18 +6,12 @@ driven through its commands, as a user would.
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import statistics
-import subprocess
-import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
-from datetime import datetime
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -31,7 +25,10 @@ from contract.models.families import make_recipe
 from contract.models.registry import Model, Registry, make_file
 from contract.records import Precision
 from worker.bench import labelling as engine_measure
+from worker.bench import peers
+from worker.bench.cpu import CpuSeconds
 from worker.bench.crops import crops
+from worker.bench.stack import job, say, stack, upload
 from worker.datasets.reader import training_preprocess
 from worker.engine.cores import cores
 from worker.engine.memory import calm_openmp, tune_allocator
@@ -43,7 +40,6 @@ from worker.zoo import builtin
 Part: TypeAlias = Literal["labelling", "training", "generation", "filtered"]
 
 _PHOTOS = Path(__file__).parents[2] / "deploy" / "photos"
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _EXAMPLES, _EPOCHS = 10_000, 2
 """Examples and epochs of the training bench: an epoch takes seconds, and a tenth of the images are held out. With 2,000
 examples an epoch took under a second, so work done once per epoch weighed more than in real trainings."""
@@ -60,10 +56,12 @@ def run(
     precision: Precision,
     only: Part | None = None,
     data_set: Path | None = None,
+    with_peers: bool = False,
 ) -> dict[str, Any]:
     """Return the figures of everything or of one part, in images/s, medians of `repeat` runs.
 
-    Ratios are to the ideal loop of the part, of a training to its bare steps.
+    Ratios are to the ideal loop of the part, of a training to its bare steps. With the labelling come the CPU seconds
+    by process, and with `with_peers` what else is installed that can label photos.
     """
     if only == "filtered":
         return _filtered(data_set)
@@ -81,13 +79,14 @@ def run(
         files: list[Path] = []
         if only != "generation":
             (base / "photos").mkdir()
-            _say(f"making {count} crops of 500×375 …")
+            say(f"making {count} crops of 500×375 …")
             files = crops(photos or _PHOTOS, count, base / "photos")
         if only in (None, "labelling"):
             runtime, model = _runtime(base, precision)
             with closing(runtime):
                 about |= {"device": runtime.device, "runtime": runtime.name, "precision": runtime.precision}
-                runs |= _labelling(base, files, runtime, model, precision, repeat)
+                found, about["cpu_seconds"] = _labelling(base, files, runtime, model, precision, repeat, with_peers)
+                runs |= found
             ratios |= _ratios(runs, "ideal")
         if only in (None, "training"):
             trained = _in_turn(_training(files), repeat)
@@ -106,40 +105,57 @@ def run(
 
 
 def _labelling(
-    base: Path, files: list[Path], runtime: Runtime, model: Model, precision: Precision, repeat: int
-) -> dict[str, list[float]]:
-    """Measure the parts, the ideal loop, and jobs on a stack of its own."""
+    base: Path,
+    files: list[Path],
+    runtime: Runtime,
+    model: Model,
+    precision: Precision,
+    repeat: int,
+    with_peers: bool,
+) -> tuple[dict[str, list[float]], dict[str, dict[str, float]]]:
+    """Measure the parts, the ideal loop, its peers, and jobs on a stack of its own; also CPU seconds by process."""
     preprocess = model.preprocess
-    with _stack(base) as imagemill:
+    others: dict[str, Callable[[], float]] = {}
+    if with_peers:
+        load = partial(load_runtime, model, base / model.weights.name, configuration.load(), precision)
+        others = peers.peers(files, runtime, load, preprocess, base)
+    with stack(base) as imagemill:
         store = ObjectStore(configuration.load(data=base / "stack"))
-        _say("uploading them as objects and as tars …")
-        _upload(store, files, base)
+        say("uploading them as objects and as tars …")
+        upload(store, files, base)
         product = {
             "product_tars": "s3://imagemill/bench/tars/",
             "product_objects": "s3://imagemill/bench/objects/",
             "product_folder": str(base / "photos"),
         }
+        cpu = CpuSeconds(imagemill.supervisor)
         steps: dict[str, Callable[[], float]] = {
             "decode": lambda: engine_measure.decode_only(files, preprocess, runtime.lanes),
             "forward": lambda: engine_measure.forward_only(runtime, len(files), preprocess.size),
-            "ideal": lambda: engine_measure.ideal_loop(files, runtime, preprocess),
+            "ideal": cpu.of("ideal", lambda: engine_measure.ideal_loop(files, runtime, preprocess)),
             **{
-                name: _job(imagemill, "classify", source, "--model", builtin.NAME, "--precision", precision)
+                name: cpu.of(
+                    name, job(imagemill, "classify", source, "--model", builtin.NAME, "--precision", precision)
+                )
                 for name, source in product.items()
             },
+            **others,
         }
-        return _in_turn(steps, repeat)
+        try:
+            return _in_turn(steps, repeat), cpu.medians(repeat)
+        finally:
+            peers.close()
 
 
 def _in_turn(steps: Mapping[str, Callable[[], float]], repeat: int) -> dict[str, list[float]]:
     """Run each step `repeat` times after a warm-up, in turn because the machine drifts; return what they measured."""
     runs: dict[str, list[float]] = {name: [] for name in steps}
     for name, step in steps.items():
-        _say(f"warming up: {name}")
+        say(f"warming up: {name}")
         step()
     for n in range(repeat):
         for name, step in steps.items():
-            _say(f"run {n + 1} of {repeat}: {name}")
+            say(f"run {n + 1} of {repeat}: {name}")
             runs[name].append(step())
     return runs
 
@@ -188,7 +204,7 @@ def _generation(base: Path, precision: Precision, repeat: int) -> dict[str, list
     )
     device, sampler = torch.device(generator.device), generator.sampler(seed=0)
     images, threads = measure.some_images(sampler, _CLASSES), settings.threads or cores()
-    with _stack(base / "generation") as imagemill:
+    with stack(base / "generation") as imagemill:
         store = ObjectStore(configuration.load(data=base / "generation" / "stack"))
         Registry(store).publish(model, {model.weights.name: weights})
         return _in_turn(
@@ -205,7 +221,7 @@ def _generation(base: Path, precision: Precision, repeat: int) -> dict[str, list
                     shard=_SHARD,
                     threads=threads,
                 ),
-                "product_generate": _job(
+                "product_generate": job(
                     imagemill, "generate", "--model", model.name, "--count", str(_GENERATED), "--precision", precision
                 ),
             },
@@ -219,7 +235,7 @@ def _filtered(data_set: Path | None) -> dict[str, Any]:
 
     if data_set is None:
         raise InvalidSource("--only filtered needs Fashion-MNIST; name its folder with --data-set.")
-    with tempfile.TemporaryDirectory(prefix="imagemill-bench-") as folder, _stack(Path(folder)) as imagemill:
+    with tempfile.TemporaryDirectory(prefix="imagemill-bench-") as folder, stack(Path(folder)) as imagemill:
         found = filtered.measure(imagemill, data_set, Path(folder))
     return {"accuracy": {name: round(share, 4) for name, share in found.items()}}
 
@@ -247,133 +263,9 @@ def _gan() -> tuple[Model, bytes]:
     return model, weights
 
 
-def report(figures: dict[str, Any]) -> None:
-    """Print the figures as a table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    if "accuracy" in figures:
-        for name, share in figures["accuracy"].items():
-            print(f"{share:7.2%}  learnt from {name} images")
-        return
-    title = f"{figures['cores']} cores"
-    if "runtime" in figures:
-        title += f", photos on {figures['device']} by {figures['runtime']} in {figures['precision']}"
-    table = Table(title=title)
-    table.add_column("what")
-    table.add_column("images/s", justify="right")
-    table.add_column("of the ideal", justify="right")
-    rates, ratios = figures["images_per_second"], figures["ratio_to_ideal"]
-    for part, images in figures["images"].items():
-        table.add_section()
-        table.add_row(f"[bold]{part}[/], {_IMAGES[part].format(images)}")
-        for name, meaning in _ROWS[part].items():
-            table.add_row(f"  {meaning}", f"{rates[name]:,.0f}", f"{ratios[name]:.2f}")
-    Console().print(table)
-
-
-_IMAGES = {
-    "labelling": "{:,} photos of 500×375",
-    "training": "{:,} images of 28×28, gray",
-    "generation": "{:,} images of 28×28, gray",
-}
-_ROWS = {
-    "labelling": {
-        "decode": "decode only, all cores",
-        "forward": "forward only",
-        "ideal": "ideal loop: file, decode, forward, JSON line",
-        "product_tars": "whole product, tars in the bucket",
-        "product_objects": "whole product, one object a photo",
-        "product_folder": "whole product, a local folder",
-    },
-    "training": {
-        "train_steps": "steps alone, its ideal",
-        "train": "with batches, validation, checkpoints",
-    },
-    "generation": {
-        "generate_forward": "latents and forward only",
-        "generate_encode": "PNG only, all cores",
-        "generate_ideal": "ideal loop: latents, forward, PNG, tar",
-        "product_generate": "whole product: files, index, upload, page",
-    },
-}
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def _runtime(base: Path, precision: Precision) -> tuple[Runtime, Model]:
     settings = configuration.load()
     model, files = builtin.efficientnet_lite0()
     path = base / model.weights.name
     path.write_bytes(files[model.weights.name])
     return load_runtime(model, path, settings, precision), model
-
-
-@contextmanager
-def _stack(base: Path) -> Iterator[Callable[..., dict[str, Any]]]:
-    """Run a stack; yield a function that runs an `imagemill` command and returns its JSON."""
-    base.mkdir(exist_ok=True)
-    program = Path(sys.executable).with_name("imagemill")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("IMAGEMILL_REDIS", "IMAGEMILL_S3"))}
-    environment["IMAGEMILL_DATA"] = str(base / "stack")
-
-    def imagemill(*arguments: str) -> dict[str, Any]:
-        done = subprocess.run(
-            [program, *arguments, "--json"], env=environment, stdout=subprocess.PIPE, text=True, check=True
-        )
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
-
-    _say("starting a stack …")
-    with _signals_raise():
-        try:
-            imagemill("up", "--detach")
-            yield imagemill
-        finally:
-            # A second Ctrl-C must not keep it from stopping.
-            if threading.current_thread() is threading.main_thread():
-                for number in _ENDING:
-                    signal.signal(number, signal.SIG_IGN)
-            imagemill("down")
-
-
-@contextmanager
-def _signals_raise() -> Iterator[None]:
-    """Let a signal that asks to end raise KeyboardInterrupt, so that the stack is stopped on the way out."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers, and only there they raise
-        return
-    before = {number: signal.signal(number, signal.default_int_handler) for number in _ENDING}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _upload(store: ObjectStore, files: list[Path], base: Path) -> None:
-    """Upload the photos twice: as objects, and in tars of 1,000."""
-    import tarfile
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda f: store.put(f"bench/objects/{f.name}", f.read_bytes()), files))
-    for first in range(0, len(files), 1000):
-        path = base / f"photos-{first // 1000:04d}.tar"
-        with tarfile.open(path, "w") as tar:
-            for file in files[first : first + 1000]:
-                tar.add(file, arcname=file.name)
-        store.put_file(f"bench/tars/{path.name}", path)
-        path.unlink()
-
-
-def _job(imagemill: Callable[..., dict[str, Any]], *command: str) -> Callable[[], float]:
-    """Return a function that runs this command and returns its items per second, start to end."""
-
-    def measure() -> float:
-        job = imagemill(*command)
-        began, ended = (datetime.fromisoformat(job[key]) for key in ("created_at", "finished_at"))
-        return float(job["done"]) / (ended - began).total_seconds()
-
-    return measure
