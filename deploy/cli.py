@@ -33,28 +33,33 @@ _json = click.option("--json", "as_json", is_flag=True, help="JSON: one object."
     metavar="N|N..M",
     help="Worker processes; a range, such as 1..8, follows the work.",
 )
+@click.option("--metrics", is_flag=True, help="Show probes and metrics of controller and workers, on free local ports.")
 @_data
 @click.option("--detach", is_flag=True, help="Return when it is up, and leave it running.")
 @_json
-def up(workers: str, data: Path | None, detach: bool, as_json: bool) -> None:
+def up(workers: str, metrics: bool, data: Path | None, detach: bool, as_json: bool) -> None:
     """Start the embedded stack: Redis, an S3 server, controller, clock and workers.
 
     \b
     Example:
       imagemill up
       imagemill up --workers 2 --data /big/disk --detach
-      imagemill up --workers 1..8
+      imagemill up --workers 1..8 --metrics
     """
     least, most = parse_count(workers)
     folder = _folder(data)
     if daemon.running(folder):
-        _print_up(daemon.wait_running(folder), as_json, "runs already")
+        info = daemon.wait_running(folder)
+        _print_up(info, as_json, "runs already")
+        if metrics and not info.metrics:
+            click.echo("It was started without --metrics; run `imagemill down`, and start it again with it.", err=True)
     elif detach:
-        _print_up(daemon.run_detached(folder, least, most), as_json, "runs")
+        _print_up(daemon.run_detached(folder, least, most, metrics=metrics), as_json, "runs")
     else:
         logs.set_up(load().log, logging.WARNING, "%(asctime)s %(message)s")
         click.echo(f"Starting in {folder} …", err=True)
-        daemon.run_foreground(Stack(folder, least, most), lambda info: _print_up(info, as_json, "runs", ", or Ctrl-C"))
+        stack = Stack(folder, least, most, metrics=metrics)
+        daemon.run_foreground(stack, lambda info: _print_up(info, as_json, "runs", ", or Ctrl-C"))
 
 
 @click.command(context_settings=_HELP)
@@ -96,6 +101,7 @@ def _print_up(info: StackInfo, as_json: bool, verb: str, or_else: str = "") -> N
         f"  label  imagemill classify FOLDER --model efficientnet-lite0{option}",
         f"  stop   imagemill down{option}{or_else}",
     ]
+    lines[4:4] = [f"  watch  http://{at}/metrics, {name}" for name, at in info.metrics.items()]
     click.echo("\n".join(lines))
 
 

@@ -76,14 +76,16 @@ def run_foreground(stack: Stack, started: Callable[[StackInfo], None]) -> None:
                 stack.stop(patience=0.0)
 
 
-def run_detached(data: Path, workers: int, most: int | None = None, *, control: bool = True) -> StackInfo:
+def run_detached(
+    data: Path, workers: int, most: int | None = None, *, control: bool = True, metrics: bool = False
+) -> StackInfo:
     """Start a stack in a session of its own and return when it is up.
 
     Raises what `Stack.start` raises in that process.
     """
     make_folder(data)
     count = [str(workers), str(workers if most is None else most)]
-    command = [sys.executable, "-m", "deploy.local.daemon", str(data), *count, str(int(control))]
+    command = [sys.executable, "-m", "deploy.local.daemon", str(data), *count, str(int(control)), str(int(metrics))]
     log = data / "logs" / "supervisor.log"
     with open(log, "ab", opener=open_private) as output:
         process = subprocess.Popen(
@@ -132,7 +134,7 @@ def stop(data: Path) -> bool:
     return pid is not None or bool(left)
 
 
-def main(data: str, workers: str, most: str, control: str) -> None:
+def main(data: str, workers: str, most: str, control: str, metrics: str) -> None:
     """The detached supervisor: answers on stdout with one JSON line when it is up, or why it is not."""
     if os.fork():
         os._exit(0)
@@ -147,7 +149,8 @@ def main(data: str, workers: str, most: str, control: str) -> None:
 
     try:
         logs.set_up(load(data=Path(data)).log, logging.INFO, "%(asctime)s %(message)s")
-        stack = Stack(Path(data), int(workers), int(most), control=bool(int(control)))
+        shape = {"control": bool(int(control)), "metrics": bool(int(metrics))}
+        stack = Stack(Path(data), int(workers), int(most), **shape)
         run_foreground(stack, lambda info: answer(info.model_dump_json()))
     except ImagemillError as error:
         logging.error("%s", error)

@@ -6,6 +6,7 @@ process is kept running is the supervisor's business, how a server is configured
     DATA/lock            held by the supervisor
     DATA/stack.json      addresses and credentials while the stack runs (0600)
     DATA/servers.json    ports and credentials that the next start uses again (0600)
+    DATA/metrics.json    where Prometheus finds the processes, if they show metrics
     DATA/redis, DATA/s3  the data
     DATA/logs            one log a process
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +27,7 @@ from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, InvalidSettings, ServiceUnavailable
 from contract.keys import QUEUE_CONTROL, WORKER_QUEUES
 from contract.settings import Settings, load, stack_file
-from deploy.local import orphans
+from deploy.local import metrics, orphans
 from deploy.local.autoscaler import Autoscaler, policy_of
 from deploy.local.cores import usable_cores
 from deploy.local.lock import DataLock
@@ -48,15 +49,18 @@ class Stack:
     """A stack whose supervisor is this process.
 
     `control=False` leaves controller and clock out, `workers=0` the workers. With `most`, the number of workers follows
-    the work, from `workers` to that.
+    the work, from `workers` to that. With `metrics`, controller and workers show theirs, on ports of loopback.
     """
 
-    def __init__(self, data: Path, workers: int = 1, most: int | None = None, *, control: bool = True) -> None:
+    def __init__(
+        self, data: Path, workers: int = 1, most: int | None = None, *, control: bool = True, metrics: bool = False
+    ) -> None:
         self.data = data.expanduser().resolve()
         self.workers = workers
         self.most = workers if most is None else most
         self.autoscaler: Autoscaler | None = None
         self.control = control
+        self.metrics = metrics
         self.supervisor = Supervisor([], self.data / "logs")
         self._lock = DataLock(self.data)
 
@@ -98,6 +102,7 @@ class Stack:
     def _start(self) -> StackInfo:
         given = load(data=self.data)
         own_redis, own_s3 = not given.redis_url, not given.s3_endpoint
+        shown = self._metrics(given)
         servers = Servers.of(self.data)
         info = StackInfo(
             state="starting",
@@ -111,6 +116,7 @@ class Stack:
             s3_access_key=servers.s3_access_key if own_s3 else None,
             s3_secret_key=servers.s3_secret_key if own_s3 else None,
             ports={name: port for name, port in servers if name.endswith("_port")},
+            metrics=shown,
         )
         info.write()
 
@@ -124,11 +130,11 @@ class Stack:
             services.append(s3_service(servers, self.data, _quiet(partial(probe, store))))
         # Several machines may work on one Redis; only on our own is `local` a name for one worker.
         host = "local" if own_redis else socket.gethostname()
-        programs = self._programs(settings, ledger, host)
+        programs = self._programs(settings, ledger, host, shown)
         self.supervisor = Supervisor([*services, *programs], self.data / "logs")
         if services:
             self.supervisor.start(*(service.name for service in services))
-        nodes = {f"worker-{number}": f"worker-{number}@{host}" for number in range(1, self.most + 1)}
+        nodes = {_worker(number): f"{_worker(number)}@{host}" for number in range(1, self.most + 1)}
         later = list(nodes)[self.workers :]
         if at_once := [program.name for program in programs if program.name not in later]:
             self.supervisor.start(*at_once)
@@ -141,7 +147,14 @@ class Stack:
         info.write()
         return info
 
-    def _programs(self, settings: Settings, ledger: Ledger, host: str) -> list[Service]:
+    def _metrics(self, settings: Settings) -> dict[str, str]:
+        """Return where controller and workers show their metrics, which they do if that is asked for."""
+        if not self.metrics:
+            return {}
+        workers = [_worker(number) for number in range(1, self.most + 1)]
+        return metrics.choose(self.data, settings, [*([CONTROLLER] if self.control else []), *workers])
+
+    def _programs(self, settings: Settings, ledger: Ledger, host: str, shown: Mapping[str, str]) -> list[Service]:
         """Controller, clock and workers, as Celery commands."""
         celery = [sys.executable, "-m", "celery", "-A", "worker.app"]
         worker = [sys.executable, "-m", "worker.cli", "run", "--queues", ",".join(WORKER_QUEUES)]
@@ -158,7 +171,7 @@ class Stack:
                         *("-Q", QUEUE_CONTROL, "-n", node),
                         *("--without-gossip", "--without-mingle", "--loglevel", "INFO"),
                     ],
-                    env=env,
+                    env={**env, **metrics.environment(shown.get(CONTROLLER))},
                     cwd=HOME,
                     ready=_beats(ledger, node),
                     ready_seconds=START_SECONDS,
@@ -176,12 +189,12 @@ class Stack:
             # Each would take all cores; `setdefault`, since what the user says wins.
             env.setdefault("IMAGEMILL_THREADS", str(max(1, usable_cores() // self.most)))
         for number in range(1, self.most + 1):
-            node = f"worker-{number}@{host}"
+            name, node = _worker(number), f"{_worker(number)}@{host}"
             programs.append(
                 Service(
-                    name=f"worker-{number}",
+                    name=name,
                     command=[*worker, "--name", node],
-                    env=env,
+                    env={**env, **metrics.environment(shown.get(name))},
                     cwd=HOME,
                     ready=_beats(ledger, node),
                     ready_seconds=START_SECONDS,
@@ -191,6 +204,10 @@ class Stack:
                 )
             )
         return programs
+
+
+def _worker(number: int) -> str:
+    return f"worker-{number}"
 
 
 def make_folder(data: Path) -> None:

@@ -32,6 +32,8 @@ class StackInfo(BaseModel):
     s3_access_key: str | None = Field(default=None, repr=False)
     s3_secret_key: str | None = Field(default=None, repr=False)
     ports: dict[str, int] = {}
+    metrics: dict[str, str] = {}
+    """Address by process, of those that show metrics."""
 
     @property
     def logs(self) -> Path:
@@ -50,6 +52,7 @@ class StackInfo(BaseModel):
             "s3_endpoint": settings.s3_endpoint,
             "bucket": self.bucket,
             "logs": str(self.logs),
+            "metrics": self.metrics,
         }
 
     def write(self) -> None:
