@@ -123,11 +123,18 @@ class GuardedTransport(kombu_redis.Transport):
         except self.connection_errors:
             raise
         except Exception as error:
-            # Well-formed, so the fault may be this worker's: the message stays among the taken ones, and comes back.
             log.exception("A message of %s could not be taken", queue)
             for channel in self.channels[:1]:
                 reject(channel.client, channel.rejected_key, "delivery failed", error)
                 remove_misplaced(channel.client)
+            self._drop(message)
+
+    def _drop(self, message: Any) -> None:
+        """Take a message off the books: one that nobody works on would hold a place of this process for ever."""
+        tag = message["properties"]["delivery_tag"]
+        for channel in self.channels:
+            if tag in channel.qos._delivered:
+                channel.basic_reject(tag, requeue=False)
 
 
 class GuardedQoS(kombu_redis.QoS):

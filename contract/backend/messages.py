@@ -108,7 +108,8 @@ def _headers(headers: Mapping[str, Any]) -> str:
         raise MalformedMessageError("unknown task")
     # Nothing of ours is compressed, delayed, chained or stamped.
     unwanted = ("compression", "eta", "group", "group_index", "shadow")
-    nothing = all(headers.get(name) is None for name in unwanted) and not headers.get("stamps")
+    unstamped = headers.get("stamps") in (None, {}) and headers.get("stamped_headers") in (None, [])
+    nothing = unstamped and all(headers.get(name) is None for name in unwanted)
     plain = all(_plain(name, value) for name, value in headers.items())
     if not (nothing and plain and _text(headers.get("id")) and _number(headers.get("retries", 0))):
         raise MalformedMessageError("headers")
