@@ -1,7 +1,7 @@
 """An S3 server in memory with as many images under `in/` as one likes, which answers a listing as fast as it is read.
 
-Pages are made up as they are asked for. The shard manifests of one job are counted and dropped, so that only what plans
-it is measured. Run it as `python -m tests.listed_store --keys 10000000`; it prints its port.
+Pages are made up as they are asked for. The shard manifests of one job are counted, and all but the first are dropped,
+so that only what plans it is measured. Run it as `python -m tests.listed_store --keys 10000000`; it prints its port.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ PREFIX = "in/"
 SEEN = "seen"
 """An object that says what was planned: shards, items, and whether they are all keys in their order."""
 _PAGE = 1000
+_KEPT = 100
+"""Shard manifests that can be read again, for a worker that begins while the rest is listed."""
 _STAMP = "<LastModified>2026-11-26T02:00:00.000Z</LastModified><ETag>&quot;0&quot;</ETag><Size>100000</Size>"
 
 
@@ -28,14 +30,14 @@ def key(number: int) -> str:
     return f"{PREFIX}folder-{number // 10_000:05d}/photo-{number:09d}.jpg"
 
 
-def spec(keys: int) -> Classify:
+def spec(bucket: str) -> Classify:
     """Return the job that labels all of them."""
     return Classify(
         id=JOB,
-        source=Source(kind="prefix", uri=f"s3://{BUCKET}/{PREFIX}", label=f"{keys:,} keys"),
+        source=Source(kind="prefix", uri=f"s3://{bucket}/{PREFIX}", label="many keys"),
         model="parity@1",
         weights_sha256="0" * 64,
-        output=f"s3://{BUCKET}/{KEYS.root}out/",
+        output=f"s3://{bucket}/{KEYS.root}out/",
     )
 
 
@@ -72,6 +74,8 @@ class Listed(Store):
             wanted = (key(self.planned), key(self.planned + lines - 1))
             self.ordered &= (json.loads(first)["key"], json.loads(last)["key"]) == wanted
             self.shards, self.planned = self.shards + 1, self.planned + lines
+            if found[0] < _KEPT:
+                self.written[KEYS.manifest(found[0])] = body
         return 200, {"ETag": '"0"'}, b""
 
     def _listing(self, query: dict[str, str]) -> bytes:

@@ -66,10 +66,11 @@ def make_work(resources: Resources) -> SleepingWork:
 
 
 if SECONDS in os.environ:
-    from worker.app import app, process
+    from worker.app import app
     from worker.classify import shard
+    from worker.process import process
 
     shard.make_work = make_work  # type: ignore[assignment]
-    process.warm_up = lambda: None  # type: ignore[method-assign]
+    process.warm_up = lambda *_: None
 
     __all__ = ["app"]
