@@ -35,7 +35,7 @@ OUTCOME = Label(
     "outcome",
     ("committed", "overtaken", "stopped", "lost", "returned", "postponed", "passed_on", "faulted", "unfit", "failed"),
 )
-REASON = Label("reason", ("lapsed", "lost", "rebuilt"))
+REASON = Label("reason", ("lapsed", "rebuilt"))
 OPERATION = Label("operation", ("get", "put", "put_if_absent", "stat", "list", "delete", "bucket"))
 FAULT = Label("fault", ("unavailable", "refused", "full", "credentials", "settings"))
 SERVICE = Label("service", ("redis", "store"))
@@ -158,8 +158,8 @@ RECONCILE_SECONDS = Histogram(
 )
 REQUEUES = Counter(
     name="imagemill_requeues_total",
-    description="Shards queued again: `lapsed`, their worker was lost; `lost`, their message was; and ledger "
-    "entries `rebuilt` from the bucket.",
+    description="Shards handed out again because their worker was lost, `lapsed`, and ledger entries that were "
+    "`rebuilt` from the bucket.",
     labels=(REASON,),
     roles=("controller",),
 )

@@ -22,7 +22,7 @@ TASK_PLAN = "imagemill.plan"
 TASK_FINALIZE = "imagemill.finalize"
 TASK_TICK = "imagemill.tick"
 TASK_RUN = "imagemill.run"
-"""Run a shard of a job, on the queue of its kind (`contract.jobs.kinds`)."""
+"""A ticket: whoever gets it asks the ledger for a shard of any job of its queue (`contract.backend.dispatch`)."""
 TASK_FINISH = "imagemill.finish"
 """Finish a whole job on a worker: choose images and end it, or write its page."""
 TASK_CHECK = "imagemill.check"
@@ -463,9 +463,20 @@ class RedisKeys:
         return f"{self.namespace}:active"
 
     def job(self, id: str) -> list[str]:
-        """The five keys of a job: hash, done bits, leases, trouble, queued; the order of ledger.lua."""
+        """The five keys of a job: hash, done bits, leases, trouble, queued (entry.lua)."""
         base = f"{self.namespace}:job:{id}"
         return [base, f"{base}:done", f"{base}:leases", f"{base}:trouble", f"{base}:queued"]
+
+    @property
+    def dispatch(self) -> tuple[str, str, str]:
+        """Prefixes of the entries of jobs, of the index of those that have a shard to run, and of queues; the order of
+        entry.lua."""
+        return f"{self.namespace}:job:", f"{self.namespace}:next:", self.broker_prefix
+
+    @property
+    def slots(self) -> str:
+        """Hash of queues: the slots of all live workers that serve one."""
+        return f"{self.namespace}:next:slots"
 
     def lock(self, what: str, id: str = "") -> str:
         return f"{self.namespace}:lock:{what}" + (f":{id}" if id else "")

@@ -80,7 +80,6 @@ class Settings(BaseSettings):
         "`default` on all queues.",
     )
     shard_size: int = Field(512, ge=1, le=4096, description="Images per shard of a classify job that names no size.")
-    window: int = Field(256, ge=1, description="Largest number of shards of one job that are queued or running.")
     lease_seconds: float = Field(
         30.0, gt=0, description="Seconds after which another process may take the work of one that died."
     )

@@ -15,7 +15,6 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from contract import keys
-from contract.backend.ledger import iso
 from contract.errors import ImagemillError, InvalidInput, RedisUnavailable, ServiceUnavailable
 from contract.jobs.lifecycle import Backend
 from contract.models.families import FAMILIES
@@ -32,6 +31,7 @@ from contract.models.registry import (
 )
 from contract.models.review import Review, Verdict
 from contract.paths import write_inside
+from contract.times import iso
 
 _POLL_SECONDS = 0.5
 _ASK_SECONDS = 20.0

@@ -74,7 +74,7 @@ def _ready(sender: Any, **_: Any) -> None:
     take(0)
     process.resources.take = take
     signals.install(process.leaving)
-    process.start(sender.hostname, queues)
+    process.start(sender.hostname, queues, min(_SHARDS, controller.concurrency))
     if keys.QUEUE_CONTROL in queues:
         # Resend at once what was lost while no controller ran.
         app.send_task(keys.TASK_TICK)

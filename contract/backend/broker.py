@@ -1,13 +1,12 @@
 """The Celery app of both sides: queues, routes, JSON only, and a transport that loses no message.
 
 Redis has no acknowledgements; kombu emulates them with a hash `unacked`. Two details of that emulation would break our
-guarantees; `PatientQoS` corrects them. It knows no job kind: each shard goes to the queue in the kind's record.
+guarantees; `PatientQoS` corrects them. It knows no job kind.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from typing import Any
 
 from celery import Celery
@@ -19,7 +18,6 @@ from contract import keys
 from contract.backend import economy, guard
 from contract.backend.wire import redis_address, why_not_secure
 from contract.errors import RedisUnavailable
-from contract.jobs.kinds import kind_of
 from contract.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -133,7 +131,7 @@ def make_app(settings: Settings) -> Celery:
 
 
 class Queues:
-    """Sends tasks. A message carries a job id and a shard number, or a model's name and version, and nothing else."""
+    """Sends tasks. A message carries a job id, or a model's name and version; a ticket carries nothing."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
@@ -144,10 +142,10 @@ class Queues:
     def finalize(self, job: str) -> None:
         self._send(keys.TASK_FINALIZE, job)
 
-    def run(self, kind: str, job: str, shards: Iterable[int]) -> None:
-        """Queue shards of a job of `kind`; raises InvalidInput for an unknown kind."""
-        for shard in shards:
-            self._send(keys.TASK_RUN, job, shard, queue=kind_of(kind).queue)
+    def tickets(self, queue: str, number: int = 1) -> None:
+        """Have so many slots of a queue's workers ask for a shard."""
+        for _ in range(number):
+            self._send(keys.TASK_RUN, queue=queue)
 
     def finish(self, job: str) -> None:
         """Have a worker finish a job: select images and end it, or write its page."""

@@ -1,24 +1,8 @@
--- The state of one job, changed in single steps. ARGV[1] names the operation.
--- KEYS: job hash, done bits, leases, trouble, queued.
---   leases: shard -> "token deadline ok errors mode"; mode: waits (for its turn), shared, alone, notice
---   trouble: shard -> JSON (contract.backend.trouble)   queued: shard scored by when it was queued, or may run again
+-- The steps of one job, each whole. Follows entry.lua. KEYS[4]: the job's id; ARGV[1] names the operation.
 -- Every operation may arrive twice. For a job that Redis has forgotten the answer is 'unknown': the bucket is the
 -- truth, and the ledger is rebuilt from it by replaying 'commit'.
-local job, done, leases, troubles, queued = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+use(KEYS[4])
 local op = ARGV[1]
-local time = redis.call('TIME')
-local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
-
-local function num(field) return tonumber(redis.call('HGET', job, field) or '0') end
-local function stamp(t) return string.format('%.3f', t) end
-
-local function parse(lease)
-  local token, deadline, ok, errors, mode = string.match(lease, '^(%S+) (%S+) (%S+) (%S+) (%S+)$')
-  return token, tonumber(deadline), tonumber(ok), tonumber(errors), mode
-end
-
--- The record of what went wrong with a shard.
-local function trouble(shard) return cjson.decode(redis.call('HGET', troubles, shard) or '{}') end
 
 local function keep(shard, record)
   if next(record) == nil then redis.call('HDEL', troubles, shard)
@@ -57,33 +41,10 @@ local function exhume(shard, token)
   end
 end
 
-local function stopped()
-  local state = redis.call('HGET', job, 'state')
-  return state == 'succeeded' or state == 'failed' or state == 'canceled' or num('over_budget') == 1
-end
-
--- Marks shards as queued, at most `window` of them waiting or running; the caller sends the messages.
-local function fill()
-  local out = {}
-  if stopped() then return out end
-  local room = num('window') - redis.call('ZCARD', queued) - redis.call('HLEN', leases)
-  local cursor, planned = num('cursor'), num('planned')
-  while room > 0 and cursor < planned do
-    if redis.call('GETBIT', done, cursor) == 0 then
-      redis.call('ZADD', queued, stamp(now), cursor)
-      table.insert(out, cursor)
-      room = room - 1
-    end
-    cursor = cursor + 1
-  end
-  redis.call('HSET', job, 'cursor', cursor)
-  return out
-end
-
 -- Moves the job to 'finalizing' once its error budget is exceeded or its last shard is done.
 local function advance()
   -- A rebuild replays commits in any order: its counts mean nothing before it is opened.
-  if stopped() or num('window') == 0 then return end
+  if stopped() or num('opened') == 0 then return end
   if num('complete') == 1 then
     if num('errors') > num('error_limit') then
       redis.call('HSET', job, 'state', 'finalizing', 'over_budget', 1)
@@ -95,13 +56,26 @@ end
 
 local function state() return redis.call('HGET', job, 'state') or 'unknown' end
 
--- Outcome of a step: the job's state, the shards whose messages the caller now sends, and the job's kind.
-local function step(queue) return {state(), queue, redis.call('HGET', job, 'kind') or ''} end
+-- Ends a step after which `more` shards may run that could not before: the job's state, its kind, and the number of
+-- tickets that the caller now sends.
+local function step(more)
+  place()
+  return {state(), redis.call('HGET', job, 'kind') or '', tickets(more)}
+end
+
+-- Takes the entry out of the index and deletes it.
+local function forget()
+  redis.call('HSET', job, 'opened', 0)
+  redis.call('DEL', leases)
+  place()
+  redis.call('DEL', job, done, troubles, queued)
+end
 
 if op == 'create' then -- run, field, value, ...; the entry of an earlier run gives way
   if redis.call('EXISTS', job) == 1 then
-    if num('run') >= tonumber(ARGV[2]) then return {'exists'} end
-    redis.call('DEL', job, done, leases, troubles, queued)
+    -- One without a queue was made by an earlier version.
+    if num('run') >= tonumber(ARGV[2]) and redis.call('HEXISTS', job, 'queue') == 1 then return {'exists'} end
+    forget()
   end
   redis.call('HSET', job, 'run', ARGV[2], unpack(ARGV, 3))
   return {'created'}
@@ -110,54 +84,44 @@ end
 if redis.call('EXISTS', job) == 0 then return {'unknown'} end
 
 if op == 'planned' then -- shard, items
-  local shard = tonumber(ARGV[2])
+  local shard, fresh = tonumber(ARGV[2]), 0
   if shard >= num('planned') then
+    fresh = 1
     redis.call('HSET', job, 'planned', shard + 1)
     redis.call('HINCRBY', job, 'items', ARGV[3])
   end
   if state() == 'queued' then redis.call('HSET', job, 'state', 'planning') end
-  return step(fill())
+  return step(fresh)
 
 elseif op == 'complete' then -- shards, items, error limit, skipped
+  local more = tonumber(ARGV[2]) - num('planned')
   if num('complete') == 0 then
     redis.call('HSET', job, 'complete', 1, 'planned', ARGV[2], 'shards_total', ARGV[2] + num('extra'),
       'items', ARGV[3], 'error_limit', ARGV[4], 'skipped', ARGV[5])
     if not stopped() then redis.call('HSET', job, 'state', 'running') end
   end
   advance()
-  return step(fill())
+  return step(more)
 
 elseif op == 'extend' then -- shards, items, error limit; all of the plan, which grew while the job was finalizing
-  if state() ~= 'finalizing' or num('over_budget') == 1 or tonumber(ARGV[2]) <= num('planned') then return step({}) end
+  if state() ~= 'finalizing' or num('over_budget') == 1 or tonumber(ARGV[2]) <= num('planned') then return step(0) end
+  local more = tonumber(ARGV[2]) - num('planned')
   redis.call('HSET', job, 'planned', ARGV[2], 'shards_total', ARGV[2] + num('extra'), 'items', ARGV[3],
     'error_limit', ARGV[4], 'state', 'running')
-  return step(fill())
+  return step(more)
 
-elseif op == 'open' then -- window; ends a rebuild, during which no message was sent
-  local out = num('window') == 0 and redis.call('ZRANGE', queued, 0, -1) or {}
-  for i, n in ipairs(out) do out[i] = tonumber(n) end
-  redis.call('HSET', job, 'window', ARGV[2], 'kept', num('ok') + num('errors'), 'rate_t1', 0)
+elseif op == 'open' then -- ends a rebuild, during which no shard was handed out
+  redis.call('HSET', job, 'opened', 1, 'kept', num('ok') + num('errors'), 'rate_t1', 0)
   advance()
-  for _, n in ipairs(fill()) do table.insert(out, n) end
-  return step(out)
+  return step(num('planned') + num('extra') - num('shards_done'))
 
-elseif op == 'take' then -- shard, token, lease seconds
-  local shard, token = ARGV[2], ARGV[3]
-  if stopped() then redis.call('ZREM', queued, shard) return {'stopped'} end
-  if redis.call('GETBIT', done, shard) == 1 then redis.call('ZREM', queued, shard) return {'done'} end
-  local lease = redis.call('HGET', leases, shard)
-  if lease then
-    local holder, deadline = parse(lease)
-    if holder ~= token and deadline > now then return {'leased'} end
-    if holder ~= token then bury(shard, lease, tonumber(ARGV[4])) end
-  end
-  local record = trouble(shard)
-  if (record.not_before or 0) > now then return {'later'} end
-  redis.call('HSET', leases, shard, token .. ' ' .. stamp(now + tonumber(ARGV[4])) .. ' 0 0 waits')
-  redis.call('ZREM', queued, shard)
-  redis.call('HSETNX', job, 'started_at', stamp(now))
-  redis.call('HDEL', job, 'unmet_since') -- a worker that can run the job is there
-  return {'taken', redis.call('HGET', troubles, shard) or '', stamp(now)}
+elseif op == 'set' then -- field, value, ...: priority, weight, slots or needs
+  redis.call('HSET', job, unpack(ARGV, 2))
+  return step(num('ready') == 0 and 2 or 0)
+
+elseif op == 'forget' then -- to be rebuilt from the bucket
+  forget()
+  return {'forgotten'}
 
 elseif op == 'mode' then -- shard, token, mode, whether to forget what went wrong so far
   local lease = redis.call('HGET', leases, ARGV[2])
@@ -177,15 +141,16 @@ elseif op == 'renew' then -- shard, token, lease seconds, ok, errors, figures as
   redis.call('HSET', leases, ARGV[2],
     ARGV[3] .. ' ' .. stamp(now + tonumber(ARGV[4])) .. ' ' .. ARGV[5] .. ' ' .. ARGV[6] .. ' ' .. ARGV[8])
   if ARGV[7] ~= '' then redis.call('HSET', job, 'metrics', ARGV[7]) end
+  if not lease then place() end
   return {'renewed'}
 
-elseif op == 'commit' then -- shard, ok, errors, child or -1, child or -1
+elseif op == 'commit' then -- shard, ok, errors, child or -1, child or -1, seconds of a slot or 0
   local shard = ARGV[2]
   local fresh = redis.call('SETBIT', done, shard, 1) == 0
   redis.call('HDEL', leases, shard)
   redis.call('HDEL', troubles, shard)
   redis.call('ZREM', queued, shard)
-  local out = {}
+  local more = 1 -- for the slot that is free now
   if fresh then
     redis.call('HINCRBY', job, 'ok', ARGV[3])
     redis.call('HINCRBY', job, 'errors', ARGV[4])
@@ -195,6 +160,11 @@ elseif op == 'commit' then -- shard, ok, errors, child or -1, child or -1
       redis.call('HSET', job, 'rate_t0', num('rate_t1'), 'rate_d0', num('rate_d1'),
         'rate_t1', stamp(now), 'rate_d1', num('ok') + num('errors'))
     end
+    local images, seconds = tonumber(ARGV[3]) + tonumber(ARGV[4]), tonumber(ARGV[7])
+    if images > 0 and seconds > 0 then
+      local before, measured = num('pace'), seconds / images
+      redis.call('HSET', job, 'pace', string.format('%.6g', before > 0 and 0.7 * before + 0.3 * measured or measured))
+    end
     for i = 5, 6 do
       if ARGV[i] ~= '-1' then
         redis.call('HINCRBY', job, 'shards_total', 1)
@@ -202,17 +172,15 @@ elseif op == 'commit' then -- shard, ok, errors, child or -1, child or -1
         if redis.call('GETBIT', done, ARGV[i]) == 0 then
           keep(ARGV[i], {half = true}) -- suspect: it runs alone, and one kill bisects it again
           redis.call('ZADD', queued, stamp(now), ARGV[i])
-          -- In a rebuild its commit may come next; 'open' sends what is left.
-          if num('window') > 0 then table.insert(out, tonumber(ARGV[i])) end
+          more = more + 1
         end
       end
     end
   end
   advance()
-  for _, n in ipairs(fill()) do table.insert(out, n) end
-  return step(out)
+  return step(more)
 
-elseif op == 'release' then -- shard, token, seconds before it may run again, '', 'wait' or 'fault', process, images
+elseif op == 'release' then -- shard, token, seconds until it may run again, '', 'wait', 'fault' or 'avoid', process, images
   local lease = redis.call('HGET', leases, ARGV[2])
   exhume(ARGV[2], ARGV[3])
   if not lease or parse(lease) ~= ARGV[3] then return {'lost'} end
@@ -229,16 +197,16 @@ elseif op == 'release' then -- shard, token, seconds before it may run again, ''
       mark(record.images, image, ARGV[6], 1)
     end
   end
-  record.not_before = due > now and due or nil
+  if ARGV[5] == 'avoid' then mark(record, 'avoid', ARGV[6], due) end
   keep(ARGV[2], record)
-  if not stopped() then redis.call('ZADD', queued, stamp(due), ARGV[2]) end
-  return {'released'}
+  if not stopped() then redis.call('ZADD', queued, stamp(ARGV[5] == 'avoid' and now or due), ARGV[2]) end
+  return step(due > now and ARGV[5] ~= 'avoid' and 0 or 1)
 
-elseif op == 'lapsed' then -- lease seconds; frees the leases of dead workers; returns their shards, and those that waited long enough
+elseif op == 'lapsed' then -- lease seconds; frees the leases of dead workers; returns their shards too, what the job
+  -- needs, and leases
+  if num('opened') == 0 or redis.call('HEXISTS', job, 'queue') == 0 then return {'rebuilding'} end
   local out = {}
-  if num('window') == 0 then return {'rebuilding', out, ''} end
-  if stopped() then return step(out) end
-  local all = redis.call('HGETALL', leases)
+  local all = stopped() and {} or redis.call('HGETALL', leases)
   for i = 1, #all, 2 do
     local _, deadline = parse(all[i + 1])
     if deadline <= now then
@@ -248,31 +216,14 @@ elseif op == 'lapsed' then -- lease seconds; frees the leases of dead workers; r
       table.insert(out, tonumber(all[i]))
     end
   end
-  all = redis.call('HKEYS', troubles)
-  for i = 1, #all do
-    local record = trouble(all[i])
-    if record.not_before and record.not_before <= now then
-      record.not_before = nil
-      keep(all[i], record)
-      if redis.call('ZSCORE', queued, all[i]) then
-        redis.call('ZADD', queued, stamp(now), all[i])
-        table.insert(out, tonumber(all[i]))
-      end
-    end
-  end
   advance()
-  for _, n in ipairs(fill()) do table.insert(out, n) end
-  return step(out)
-
-elseif op == 'requeue' then -- shards whose messages were lost
-  local out = {}
-  for i = 2, #ARGV do
-    if redis.call('ZSCORE', queued, ARGV[i]) then
-      redis.call('ZADD', queued, stamp(now), ARGV[i])
-      table.insert(out, tonumber(ARGV[i]))
-    end
-  end
-  return step(out)
+  local answer = step(#out)
+  local needs, ready = unpack(redis.call('HMGET', job, 'needs', 'ready'))
+  table.insert(answer, out)
+  table.insert(answer, needs or '')
+  table.insert(answer, redis.call('HLEN', leases))
+  table.insert(answer, tonumber(ready or '0'))
+  return answer
 
 elseif op == 'end' then -- state, reason, seconds to keep, run or -1; the end of an earlier run is not that of this one
   local run = tonumber(ARGV[5])
@@ -281,6 +232,7 @@ elseif op == 'end' then -- state, reason, seconds to keep, run or -1; the end of
   redis.call('HSET', job, 'state', ARGV[2], 'finished_at', stamp(now))
   if ARGV[3] ~= '' then redis.call('HSET', job, 'reason', ARGV[3]) end
   redis.call('DEL', queued, troubles, leases)
+  place()
   redis.call('EXPIRE', job, ARGV[4])
   redis.call('EXPIRE', done, ARGV[4])
   return {ARGV[2]}

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -24,21 +23,23 @@ from redis.retry import Retry as RedisRetry
 
 from contract.backend import messages
 from contract.backend.lock import Lock, lock
-from contract.backend.trouble import Trouble
 from contract.backend.wire import redis_address, why_not_secure
 from contract.errors import InvalidSettings, RedisUnavailable
 from contract.instruments import REDIS_SECONDS
+from contract.jobs.kinds import kind_of
 from contract.jobs.specs import Spec
-from contract.jobs.status import Shards, State, Status
+from contract.jobs.status import ENDED, Shards, State, Status
 from contract.keys import RedisKeys
 from contract.settings import Settings
+from contract.times import iso
 
-_SCRIPT = Path(__file__).with_name("ledger.lua").read_text()
+ENTRY_LUA = Path(__file__).with_name("entry.lua").read_text()
+"""What the scripts about jobs begin with."""
+_SCRIPT = ENTRY_LUA + Path(__file__).with_name("ledger.lua").read_text()
 _RENEW = Path(__file__).with_name("renew.lua").read_text()
 _CONNECTIONS = 2
 """Connections of one process; the second one is for when a call waits for an answer that is late."""
 T = TypeVar("T")
-Taken = Literal["taken", "later", "done", "leased", "stopped", "unknown"]
 Mode = Literal["waits", "shared", "alone", "notice"]
 """How a leased shard runs: it waits for its turn, runs beside others, runs alone, or its worker is about to leave."""
 Renewed = Literal["renewed", "stopped", "lost", "unknown"]
@@ -46,11 +47,25 @@ Renewed = Literal["renewed", "stopped", "lost", "unknown"]
 
 @dataclass(frozen=True)
 class Step:
-    """Outcome of a step: the job's state, and the shards whose messages the caller must now send."""
+    """Outcome of a step: the job's state, and how many tickets the caller must now send for its kind."""
 
     state: str
-    queue: tuple[int, ...] = ()
     kind: str = ""
+    tickets: int = 0
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the reconciler finds: shards whose leases had expired, and what the job waits for."""
+
+    step: Step
+    shards: tuple[int, ...] = ()
+    needs: str = ""
+    """What a worker must have (`contract.jobs.numerics.Needs`)."""
+    running: int = 0
+    """Shards that are leased."""
+    ready: int = 0
+    """Shards that may run now."""
 
 
 @dataclass(frozen=True)
@@ -114,11 +129,18 @@ class Ledger:
     # Jobs
 
     def create(
-        self, spec: Spec, created_at: float | None = None, *, rebuild: bool = False, retry: int = 0, run: int = 0
+        self,
+        spec: Spec,
+        created_at: float | None = None,
+        *,
+        rebuild: bool = False,
+        retry: int = 0,
+        run: int = 0,
+        needs: str = "",
     ) -> bool:
         """Create the ledger entry of a run; return False if it, or a later one, exists. An earlier one is replaced.
 
-        In a rebuild no shard is queued until `open`.
+        In a rebuild no shard is handed out until `open`.
         """
         created = time.time() if created_at is None else created_at
         fields: dict[str, Any] = {
@@ -130,8 +152,10 @@ class Ledger:
             "source_kind": spec.source.kind,
             "output": spec.output,
             "created_at": f"{created:.3f}",
-            "window": 0 if rebuild else self._settings.window,
+            "opened": 0 if rebuild else 1,
             "retry": retry,
+            "queue": kind_of(spec).queue,
+            "needs": needs,
         }
         flat = [str(x) for pair in fields.items() for x in pair]
         answer = self._run(spec.id, "create", run, *flat)
@@ -141,8 +165,12 @@ class Ledger:
         return bool(answer[0] == "created")
 
     def open(self, id: str) -> Step:
-        """End a rebuild, and queue shards again."""
-        return _step(self._run(id, "open", self._settings.window))
+        """End a rebuild, and let shards be handed out again."""
+        return _step(self._run(id, "open"))
+
+    def need(self, id: str, needs: str) -> Step:
+        """Say what a worker must have to run the job."""
+        return _step(self._run(id, "set", "needs", needs))
 
     def kind(self, id: str) -> str | None:
         """Return the kind of a job, or None if the ledger does not know the job."""
@@ -199,8 +227,7 @@ class Ledger:
 
     def forget(self, id: str) -> None:
         """Delete the entry of a job, to be rebuilt from the bucket."""
-        with self._mapped():
-            self.redis.delete(*self.keys.job(id))
+        self._run(id, "forget")
 
     def drop(self, id: str) -> None:
         """Delete every trace of a job."""
@@ -231,25 +258,16 @@ class Ledger:
 
     def status(self, id: str) -> Status | None:
         """Return the status of a job, running shards included, or None if the ledger does not know the job."""
-        job, _, leases, _, queued = self.keys.job(id)
+        job, _, leases, *_ = self.keys.job(id)
         with self._mapped():
             pipe = self.redis.pipeline(transaction=True)
             pipe.hgetall(job)
             pipe.hvals(leases)
-            pipe.zcard(queued)
             pipe.time()
-            fields, held, waiting, (seconds, micros) = pipe.execute()
-        return status_of(fields, held, waiting, seconds + micros / 1e6) if fields else None
+            fields, held, (seconds, micros) = pipe.execute()
+        return status_of(fields, held, seconds + micros / 1e6) if fields else None
 
     # Shards
-
-    def take(self, id: str, shard: int, token: str) -> tuple[Taken, Trouble]:
-        """Lease a shard to the holder of `token`; also return what has gone wrong with it so far.
-
-        The answer is "later" for a shard that must not run again yet; the reconciler sends it when it may.
-        """
-        answer = self._run(id, "take", shard, token, self._settings.lease_seconds)
-        return cast("Taken", answer[0]), Trouble.parse(answer[1], float(answer[2])) if len(answer) > 1 else Trouble()
 
     def begin(self, id: str, shard: int, token: str, mode: Mode = "shared") -> bool:
         """Say that the work begins, beside others or alone; return False if the lease is lost.
@@ -306,44 +324,41 @@ class Ledger:
     def _renew_one(self, lease: Held) -> Renewed:
         return self.renew(lease.job, lease.shard, lease.token, lease.ok, lease.errors, lease.metrics, lease.mode)
 
-    def commit(self, id: str, shard: int, ok: int, errors: int, split: tuple[int, int] | None = None) -> Step:
-        """Count a committed shard, once however often it is reported."""
-        return _step(self._run(id, "commit", shard, ok, errors, *(split or (-1, -1))))
+    def commit(
+        self, id: str, shard: int, ok: int, errors: int, split: tuple[int, int] | None = None, *, seconds: float = 0.0
+    ) -> Step:
+        """Count a committed shard, once however often it is reported; it took a slot so many `seconds`, 0: unknown."""
+        return _step(self._run(id, "commit", shard, ok, errors, *(split or (-1, -1)), f"{seconds:.3f}"))
 
-    def release(self, id: str, shard: int, token: str) -> None:
+    def release(self, id: str, shard: int, token: str) -> Step:
         """Give a shard back; nothing counts against it."""
-        self._run(id, "release", shard, token, 0, "", "", "")
+        return _step(self._run(id, "release", shard, token, 0, "", "", ""))
 
-    def postpone(self, id: str, shard: int, token: str, seconds: float) -> None:
+    def avoid(self, id: str, shard: int, token: str, seconds: float, *, process: str) -> Step:
+        """Give a shard back that `process` shall not get for `seconds`; nothing counts against it."""
+        return _step(self._run(id, "release", shard, token, f"{seconds:.3f}", "avoid", process, ""))
+
+    def postpone(self, id: str, shard: int, token: str, seconds: float) -> Step:
         """Give a shard back that must wait for a service; it may run again after `seconds`."""
-        self._run(id, "release", shard, token, f"{seconds:.3f}", "wait", "", "")
+        return _step(self._run(id, "release", shard, token, f"{seconds:.3f}", "wait", "", ""))
 
     def fault(
         self, id: str, shard: int, token: str, seconds: float, *, process: str, images: Iterable[int] = ()
-    ) -> None:
+    ) -> Step:
         """Give a shard back that raised in a process; it may run again after `seconds`, best in another process.
 
         `images` are the positions of those that failed alone there while a known good image passed.
         """
-        self._run(id, "release", shard, token, f"{seconds:.3f}", "fault", process, ",".join(map(str, images)))
+        failed = ",".join(map(str, images))
+        return _step(self._run(id, "release", shard, token, f"{seconds:.3f}", "fault", process, failed))
 
-    def lapsed(self, id: str) -> Step:
-        """Free the shards whose leases have expired; return them, with those that may run again now."""
-        return _step(self._run(id, "lapsed", self._settings.lease_seconds))
-
-    def waiting(self, id: str) -> dict[int, float]:
-        """Return the shards marked as queued, and how many seconds ago they were."""
-        with self._mapped():
-            pipe = self.redis.pipeline()
-            pipe.zrange(self.keys.job(id)[4], 0, -1, withscores=True)
-            pipe.time()
-            rows, (seconds, micros) = pipe.execute()
-        return {int(shard): seconds + micros / 1e6 - float(at) for shard, at in rows}
-
-    def requeue(self, id: str, shards: Iterable[int]) -> Step:
-        """Mark shards as queued anew, except those that have been taken since."""
-        wanted = list(shards)
-        return _step(self._run(id, "requeue", *wanted)) if wanted else Step("")
+    def lapsed(self, id: str) -> Look:
+        """Free the shards whose leases have expired, and return what the job waits for."""
+        answer = self._run(id, "lapsed", self._settings.lease_seconds)
+        if len(answer) == 1:
+            return Look(_step(answer))
+        shards, needs, running, ready = answer[3:]
+        return Look(_step(answer[:3]), tuple(map(int, shards)), str(needs), int(running), int(ready))
 
     def messages(self, queues: Sequence[str], young: float) -> set[tuple[Any, ...]]:
         """Return the arguments of every task in these queues, or taken by a worker less than `young` seconds ago."""
@@ -477,7 +492,7 @@ class Ledger:
 
     def _run(self, id: str, op: str, *args: Any) -> list[Any]:
         with self._mapped():
-            return cast("list[Any]", self._script(keys=self.keys.job(id), args=[op, *args]))
+            return cast("list[Any]", self._script(keys=[*self.keys.dispatch, id], args=[op, *args]))
 
     @contextmanager
     def _mapped(self) -> Iterator[None]:
@@ -499,25 +514,20 @@ class Ledger:
 def _step(answer: list[Any]) -> Step:
     if len(answer) == 1:
         return Step(str(answer[0]))
-    state, queue, kind = answer
-    return Step(str(state), tuple(int(n) for n in queue), str(kind))
+    state, kind, tickets = answer
+    return Step(str(state), str(kind), int(tickets))
 
 
-def iso(seconds: str | float | None) -> str | None:
-    """Format seconds since the epoch as UTC, ISO 8601 with milliseconds."""
-    if not seconds:
-        return None
-    return datetime.fromtimestamp(float(seconds), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def status_of(fields: Mapping[str, str], held: Sequence[str], waiting: int, now: float) -> Status:
-    """Return the status of a job by its ledger entry, its leases and the number of shards that wait."""
+def status_of(fields: Mapping[str, str], held: Sequence[str], now: float) -> Status:
+    """Return the status of a job by its ledger entry and its leases."""
 
     def number(name: str) -> int:
         return int(fields.get(name, 0))
 
     running_ok = sum(int(lease.split(" ")[2]) for lease in held)
     running_errors = sum(int(lease.split(" ")[3]) for lease in held)
+    planned = number("shards_total") or number("planned") + number("extra")
+    over = fields["state"] in (*ENDED, "finalizing") or number("over_budget") == 1
     ok, errors = number("ok") + running_ok, number("errors") + running_errors
     done = ok + errors
     complete = number("complete") == 1
@@ -542,10 +552,10 @@ def status_of(fields: Mapping[str, str], held: Sequence[str], waiting: int, now:
         ok=ok,
         errors=errors,
         shards=Shards(
-            total=number("shards_total") or number("planned"),
+            total=planned,
             done=number("shards_done"),
             running=len(held),
-            queued=waiting,
+            queued=0 if over else max(0, planned - number("shards_done") - len(held)),
         ),
         images_per_second=rate,
         eta_seconds=eta,

@@ -40,15 +40,15 @@ def _number(value: object) -> bool:
     return type(value) is int and 0 <= value < 2**31
 
 
-TASKS: dict[str, tuple[Callable[[object], bool], ...]] = {
-    keys.TASK_PLAN: (_name,),
-    keys.TASK_FINALIZE: (_name,),
-    keys.TASK_TICK: (),
-    keys.TASK_RUN: (_name, _number),
-    keys.TASK_FINISH: (_name,),
-    keys.TASK_CHECK: (_name, _number),
+TASKS: dict[str, tuple[tuple[Callable[[object], bool], ...], ...]] = {
+    keys.TASK_PLAN: ((_name,),),
+    keys.TASK_FINALIZE: ((_name,),),
+    keys.TASK_TICK: ((),),
+    keys.TASK_RUN: ((), (_name, _number)),  # earlier versions named a shard, which is a ticket all the same
+    keys.TASK_FINISH: ((_name,),),
+    keys.TASK_CHECK: ((_name, _number),),
 }
-"""The tasks, and what each of their arguments must be."""
+"""The tasks, and what their arguments must be; any of several."""
 
 
 def check(queue: str, raw: bytes) -> tuple[Any, ...]:
@@ -138,14 +138,17 @@ def _arguments(task: str, body: object) -> tuple[Any, ...]:
         args, kwargs, embed = json.loads(base64.b64decode(body, validate=True))
     except (ValueError, TypeError, RecursionError, binascii.Error):
         raise MalformedMessageError("body") from None
-    wanted = TASKS[task]
-    if not isinstance(args, list) or len(args) != len(wanted) or kwargs != {}:
+    if not isinstance(args, list) or kwargs != {}:
         raise MalformedMessageError("arguments")
     if not isinstance(embed, dict) or any(value is not None for value in embed.values()):
         raise MalformedMessageError("body")
-    if not all(fits(value) for fits, value in zip(wanted, args, strict=True)):
+    if not any(_fit(wanted, args) for wanted in TASKS[task]):
         raise MalformedMessageError("arguments")
     return tuple(args)
+
+
+def _fit(wanted: tuple[Callable[[object], bool], ...], args: list[object]) -> bool:
+    return len(args) == len(wanted) and all(fits(value) for fits, value in zip(wanted, args, strict=True))
 
 
 def _plain(name: str, value: object) -> bool:

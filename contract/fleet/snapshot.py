@@ -1,7 +1,7 @@
 """One look at the whole fleet: workers, queues and jobs, as frozen records.
 
 Whoever shows or scales the fleet reads it here: the autoscaler, the controller's metrics, `top` and `workers`.
-`read_fleet` takes two round trips to Redis, with one command for a queue or a worker and three for a job.
+`read_fleet` takes two round trips to Redis, with one command for a queue or a worker and two for a job.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class JobState:
     """`queued` counts all shards that wait for a slot, in a message or not."""
     images_per_second: float
     waiting_seconds: float
-    """How long its oldest shard has waited for a slot; 0 if none waits."""
+    """How long its shards have waited since a worker last took one; 0 if none waits."""
     backlog_seconds: float
     """Slot seconds of what is left, by the rates of the live workers."""
 
@@ -143,18 +143,17 @@ def read_fleet(ledger: Ledger) -> Fleet:
         for name in names:
             pipe.hgetall(keys.worker(name))
         for id in ids:
-            job, _, leases, _, queued = keys.job(id)
+            job, _, leases, *_ = keys.job(id)
             pipe.hgetall(job)
             pipe.hvals(leases)
-            pipe.zrange(queued, 0, 0, withscores=True)
         answers: list[Any] = pipe.execute()
     beats = answers[: len(names)]
     alive = (worker_state(name, beat) for name, beat in zip(names, beats, strict=True) if beat)
     workers = tuple(worker for worker in alive if set(worker.queues) & set(WORKER_QUEUES))  # controllers beat too
     rates = parse_rates(measured)
     jobs = tuple(
-        job_state(fields, held, oldest, now, workers, rates)
-        for fields, held, oldest in _threes(answers[len(names) :])
+        job_state(fields, held, now, workers, rates)
+        for fields, held in _pairs(answers[len(names) :])
         if fields.get("kind") in KINDS and fields["state"] not in ENDED
     )
     messages = dict(zip(WORKER_QUEUES, lengths, strict=True))
@@ -184,13 +183,12 @@ def worker_state(name: str, fields: Mapping[str, str]) -> WorkerState:
 def job_state(
     fields: Mapping[str, str],
     held: Sequence[str],
-    oldest: Sequence[tuple[str, float]],
     now: float,
     workers: Iterable[WorkerState],
     rates: Rates,
 ) -> JobState:
-    """Return a job by its ledger entry, its leases and its shard that has waited longest."""
-    status = status_of(fields, held, 0, now)
+    """Return a job by its ledger entry and its leases."""
+    status = status_of(fields, held, now)
     kind = KINDS[status.kind]
     over = status.state == "finalizing" or fields.get("over_budget") == "1"
     waiting = 0 if over else max(0, status.shards.total - status.shards.done - status.shards.running)
@@ -214,7 +212,7 @@ def job_state(
         errors=status.errors,
         shards=status.shards.model_copy(update={"queued": waiting}),
         images_per_second=status.images_per_second or 0.0,
-        waiting_seconds=max(0.0, now - oldest[0][1]) if oldest and waiting else 0.0,
+        waiting_seconds=max(0.0, now - float(fields.get("waits_since", now))) if waiting else 0.0,
         backlog_seconds=left,
     )
 
@@ -260,5 +258,5 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(word for word in text.split(",") if word)
 
 
-def _threes(answers: Sequence[Any]) -> list[tuple[dict[str, str], list[str], list[tuple[str, float]]]]:
-    return [(answers[n], answers[n + 1], answers[n + 2]) for n in range(0, len(answers), 3)]
+def _pairs(answers: Sequence[Any]) -> list[tuple[dict[str, str], list[str]]]:
+    return list(zip(answers[::2], answers[1::2], strict=True))

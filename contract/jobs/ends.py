@@ -14,7 +14,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from contract.backend.ledger import iso
 from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
 from contract.errors import InvalidSettings, InvalidSource, ObjectNotFound, StoreFull, StoreRefused
@@ -25,6 +24,7 @@ from contract.jobs.specs import Spec
 from contract.jobs.status import Retry, RunStart, Status
 from contract.keys import JobKeys, parse_run
 from contract.printable import csv_line
+from contract.times import iso
 
 log = logging.getLogger(__name__)
 

@@ -64,7 +64,11 @@ class JobKind:
     judge: str | None = None
     """The field of the spec that names the classifier which judges a generator."""
     runs_while_planned: bool = False
-    """Whether shards are queued as they are planned; otherwise none is before the plan is complete."""
+    """Whether shards run as they are planned; otherwise none does before the plan is complete."""
+    long: bool = False
+    """Whether a shard may take hours, so that nothing may wait for its end."""
+    trains: Literal["always", "if judged"] | None = None
+    """When a shard trains something, which a process does one at a time: always, or if `judge` is named."""
     encoder_option: str | None = None
     """The option that asks for this kind, if its model needs an encoder."""
     done: str
@@ -115,6 +119,8 @@ _KINDS = (
     JobKind(
         spec=Train,
         bytes_promised=True,
+        long=True,
+        trains="always",
         makes="model",
         queue=QUEUE_TRAIN,
         plan="worker.control.plan:single_shard",
@@ -126,6 +132,8 @@ _KINDS = (
     JobKind(
         spec=Evaluate,
         makes="figures",
+        long=True,
+        trains="if judged",
         queue=QUEUE_TRAIN,
         plan="worker.control.plan:single_shard",
         run="worker.evaluation.job:make_work",

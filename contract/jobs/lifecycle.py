@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, cast
 
 from contract.backend.broker import Queues
-from contract.backend.ledger import Ledger, Step, iso
+from contract.backend.ledger import Ledger, Step
 from contract.backend.objects import ObjectStore
 from contract.errors import JobConflict, ObjectNotFound, UnknownJob
 from contract.jobs import ends, index
@@ -22,10 +22,12 @@ from contract.jobs.commits import iter_commits, read_retries
 from contract.jobs.destinations import check_output
 from contract.jobs.ends import Standing, read_end, read_standing
 from contract.jobs.kinds import kind_of
+from contract.jobs.numerics import needs_of
 from contract.jobs.sources import source_kind
 from contract.jobs.specs import JOB_ID, Classify, ImagesSpec, Spec, parse_spec
 from contract.jobs.status import Plan, Retry, State, Status
 from contract.keys import ACTIVE, JobKeys, parse_shard
+from contract.times import iso
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Backend:
 
     def follow_up(self, id: str, step: Step) -> None:
         """Send the messages that a ledger step asks for."""
-        self.queues.run(step.kind, id, step.queue)
+        if step.tickets:
+            self.queues.tickets(kind_of(step.kind).queue, step.tickets)
         if step.state == "finalizing":
             self.queues.finalize(id)
 
@@ -59,7 +62,7 @@ def submit(backend: Backend, spec: Spec) -> bool:
     if now.end is not None:
         return False
     backend.store.put(keys.active, b"")
-    backend.ledger.create(spec, _seconds(created_at), run=now.run)
+    backend.ledger.create(spec, _seconds(created_at), run=now.run, needs=needs_of(backend.store, spec).signature)
     if not source_kind(spec.source.kind).packed_by_producer:
         backend.queues.plan(spec.id)
     if read_end(backend.store, spec.id) is not None:
@@ -227,7 +230,7 @@ def reopen(backend: Backend, id: str, found: Standing | None = None, retry: Retr
 
 
 def rebuild(backend: Backend, id: str) -> Status:
-    """Rebuild a job's ledger entry from the bucket alone, and queue the shards that are not done.
+    """Rebuild a job's ledger entry from the bucket alone, and let the shards that are not done be handed out.
 
     It is safe while workers run, because a commit counts once however often it is reported.
     """
@@ -252,7 +255,8 @@ def _replay(backend: Backend, spec: Spec, created: float, now: Standing) -> None
     """Create a ledger entry, tell it what the bucket holds, and open it if the run is open."""
     store, ledger, id = backend.store, backend.ledger, spec.id
     retries = read_retries(store, id)
-    ledger.create(spec, created, rebuild=True, retry=retries.number, run=now.run)
+    needs = needs_of(store, spec).signature
+    ledger.create(spec, created, rebuild=True, retry=retries.number, run=now.run, needs=needs)
     plan = read_plan(store, id)
     if plan is None and kind_of(spec).runs_while_planned:
         shard_size = cast("Classify", spec).shard_size
@@ -265,8 +269,7 @@ def _replay(backend: Backend, spec: Spec, created: float, now: Standing) -> None
         ledger.complete(id, shards=plan.shards, items=plan.items, error_limit=limit, skipped=plan.skipped)
     for commit in iter_commits(store, id):
         if commit.retry >= retries.required.get(commit.shard, 0):
-            step = ledger.commit(id, commit.shard, commit.ok, commit.errors, commit.split)
-            backend.queues.run(step.kind, id, step.queue)
+            ledger.commit(id, commit.shard, commit.ok, commit.errors, commit.split, seconds=commit.seconds)
     if now.end is None:
         backend.follow_up(id, ledger.open(id))
         if plan is None and not source_kind(spec.source.kind).packed_by_producer:

@@ -38,6 +38,20 @@ class Needs(Record):
 
     device: str | None = None
     precision: Computed | None = None
+    long: bool = False
+    """Whether it may take hours."""
+    trains: bool = False
+
+    @property
+    def signature(self) -> str:
+        """The needs as the ledger compares them with what a worker can do, `device=cuda precision=bf16 long=1`."""
+        parts = {"device": self.device, "precision": self.precision, "long": self.long, "trains": self.trains}
+        return " ".join(f"{name}={1 if value is True else value}" for name, value in parts.items() if value)
+
+    @classmethod
+    def parse(cls, signature: str) -> Needs:
+        """Return the needs with this signature."""
+        return cls.model_validate(dict(part.split("=", 1) for part in signature.split()))
 
     def __str__(self) -> str:
         return f"{self.device or 'any device'}/{self.precision or 'any precision'}"
@@ -77,6 +91,11 @@ def able(workers: Iterable[Worker], queue: str, needs: Needs) -> list[str]:
     return [worker.name for worker, can in found if can is not None and can.meet(needs)]
 
 
+def serving(workers: Iterable[Worker], queue: str) -> list[Worker]:
+    """Return the live workers that take shards of a queue."""
+    return [worker for worker in workers if queue in _queues(worker) and not worker.fields.get("unfit")]
+
+
 def asked_precision(spec: AnySpec) -> Precision:
     """Return the precision that a spec asks for; auto if it has no such option."""
     return cast("Precision", getattr(getattr(spec, "recipe", spec), "precision", "auto"))
@@ -103,6 +122,23 @@ def read_class(store: ObjectStore, job: str) -> NumericsClass | None:
         return None
 
 
+def needs_of(store: ObjectStore, spec: AnySpec) -> Needs:
+    """Return what the shards of a job need, as far as it is decided; a class that is not decides its first worker."""
+    kind = kind_of(spec)
+    trains = kind.trains == "always" or (kind.trains is not None and getattr(spec, str(kind.judge)) is not None)
+    asked = asked_precision(spec)
+    needs = Needs(precision=None if asked == "auto" else asked, long=kind.long, trains=trains)
+    if runs_in_one_class(spec) and (found := read_class(store, _classed(spec))) is not None:
+        return needs.model_copy(update={"device": found.device, "precision": found.precision})
+    return needs
+
+
+def _classed(spec: AnySpec) -> str:
+    """Return the job whose numerics class counts for one that runs in one class."""
+    source = kind_of(spec).class_from
+    return spec.id if source is None else str(getattr(spec, source))
+
+
 def decide_class(store: ObjectStore, spec: AnySpec, capabilities: Capabilities) -> Needs:
     """Return what the shards of a job that runs in one class need, deciding the class here if nobody has.
 
@@ -110,7 +146,7 @@ def decide_class(store: ObjectStore, spec: AnySpec, capabilities: Capabilities) 
 
     A job that an earlier version began has commits and no class: their precision is kept. The first decision counts.
     """
-    job = spec.id if (source := kind_of(spec).class_from) is None else str(getattr(spec, source))
+    job = _classed(spec)
     found = read_class(store, job)
     if found is None:
         asked = asked_precision(spec)

@@ -17,12 +17,12 @@ from cronsim import CronSim, CronSimError
 from pydantic import Field, ValidationError
 
 from contract import keys
-from contract.backend.ledger import iso
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSchedule, NotOwner, ObjectNotFound, UnknownSchedule
 from contract.jobs.templates import Template
 from contract.records import Record
 from contract.suggest import did_you_mean
+from contract.times import iso
 
 Missed: TypeAlias = Literal["run", "skip"]
 

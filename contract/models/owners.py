@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 
 from contract import keys
-from contract.backend.ledger import iso
 from contract.backend.objects import ObjectStore
 from contract.errors import NotOwner, ObjectNotFound
 from contract.records import Record
+from contract.times import iso
 
 BUILT_IN = {"efficientnet-lite0": 1, "fashion-cnn": 1, "fashion-gan": 1, "fashion-vae": 1, "motion-rnn": 1}
 """The models that ship, with the version that does. Their names are reserved: workers publish them, nobody else."""

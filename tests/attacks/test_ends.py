@@ -25,6 +25,7 @@ from contract.keys import JobKeys, parse_run, shard_stem
 from contract.settings import Settings
 from producer.jobs import submission
 from tests.interleaved import Actor, DictStore, KilledError, Mailbox, Recorded, Scheduler, Stepped, weighted
+from tests.taking import take
 from worker.control import reconcile
 from worker.control.finalize import finalize
 
@@ -87,7 +88,7 @@ class Play:
     def work(self, backend: Backend, most: int = SHARDS) -> None:
         """Do what a worker does with a shard: lease, rows, commit, ledger."""
         for shard in range(SHARDS):
-            if most and backend.ledger.take(self.id, shard, f"worker-{id(backend)}")[0] == "taken":
+            if most and take(backend.ledger, self.id, shard, f"worker-{id(backend)}")[0] == "taken":
                 most -= 1
                 retry = read_retries(backend.store, self.id).required.get(shard, 0)
                 errors = 1 if self.failing and not retry else 0
@@ -113,7 +114,7 @@ class Play:
     def tick(self, backend: Backend, settings: Settings) -> None:
         """Reconcile, as if the last look at the bucket were long ago."""
         backend.ledger.redis.delete(backend.ledger.keys.lock(f"standing:{self.id}"))
-        reconcile._reconcile(backend, settings, self.id)
+        reconcile._reconcile(backend, settings, self.id, backend.ledger.workers())
 
     def act(self, settings: Settings) -> list[Actor]:
         """Let the processes act, some of which die, and let one look on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import uuid
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
@@ -23,6 +24,7 @@ from contract.jobs.status import Plan, ShardCommit
 from contract.keys import JobKeys, named_by_content
 from contract.models.registry import Model, Registry, make_file
 from tests.synthetic import LABELS, generate_spec
+from tests.taking import granted
 from tests.worker.conftest import MODEL, Jobs, Runners, job, runner_of
 from worker.control.finalize import finalize
 from worker.control.plan import plan
@@ -94,7 +96,7 @@ def run(backend: Backend, request: pytest.FixtureRequest) -> Any:
     def runs(shard: int, paint: bytes = b"original") -> None:
         renewer = LeaseRenewer(backend.ledger, 30.0)
         request.addfinalizer(renewer.close)
-        fit = Fit(backend, Capabilities(device="cpu", precisions=("fp32",)), threading.Event(), wait_seconds=60.0)
+        fit = Fit(backend, Capabilities(device="cpu", precisions=("fp32",)))
         host = Host(
             name="worker",
             process="worker",
@@ -106,7 +108,9 @@ def run(backend: Backend, request: pytest.FixtureRequest) -> Any:
             fault_seconds=0.0,
         )
         runner = JobRunner(host, fit)
-        runner.run(kind_of("generate"), painter(backend, paint), JOB, shard)
+        grant = granted(backend.ledger, JOB, shard, f"worker:{uuid.uuid4().hex}")
+        if grant is not None:
+            runner.run(kind_of("generate"), painter(backend, paint), grant)
 
     return runs
 

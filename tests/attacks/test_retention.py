@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from contract import keys
-from contract.backend.ledger import iso
 from contract.errors import JobConflict, UnknownJob
 from contract.jobs import index, retention
 from contract.jobs.ends import read_end
@@ -18,6 +17,7 @@ from contract.jobs.lifecycle import Backend, active_jobs, close, read_spec, reop
 from contract.jobs.specs import Classify, Source
 from contract.keys import JobKeys
 from contract.settings import Settings
+from contract.times import iso
 from producer import Client
 from worker.control.clean import clean
 

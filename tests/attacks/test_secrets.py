@@ -129,7 +129,7 @@ def test_errors_and_tracebacks_show_no_secret(
     def environment() -> None:
         monkeypatch.setenv("IMAGEMILL_REDIS_URL", f"redis://:{SECRET}@host/0")
         monkeypatch.setenv("IMAGEMILL_S3_SECRET_KEY", SECRET)
-        monkeypatch.setenv("IMAGEMILL_WINDOW", "none")
+        monkeypatch.setenv("IMAGEMILL_SHARD_SIZE", "none")
         load()
 
     def stack_file() -> None:

@@ -21,6 +21,7 @@ from deploy.local.supervisor import Service, Supervisor
 from producer import Client
 from tests.contract.backend.test_ledger import begin
 from tests.mill import check_complete
+from tests.taking import take
 from tests.waiting import wait_until
 
 NODES = {f"worker-{n}": f"worker-{n}@local" for n in (1, 2, 3)}
@@ -75,7 +76,7 @@ def test_it_starts_what_is_missing_and_drains_the_idlest(ledger: Ledger, setting
         ledger.end("a", "canceled")
         begin(ledger, "b", 3)
         for shard in (0, 1):
-            ledger.take("b", shard, f"w:{shard}")
+            take(ledger, "b", shard, f"w:{shard}")
         beat(ledger, 1, shards=1)
         beat(ledger, 2)
         beat(ledger, 3, shards=1)

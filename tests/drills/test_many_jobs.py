@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from contract.backend.ledger import iso
 from contract.backend.objects import ObjectStore
 from contract.jobs import index, retention
 from contract.jobs.lifecycle import Backend
@@ -22,6 +21,7 @@ from contract.jobs.specs import Classify, Source
 from contract.jobs.status import Status
 from contract.keys import JobKeys
 from contract.settings import Settings
+from contract.times import iso
 from producer import Client
 from tests.mill import variables
 

@@ -34,7 +34,7 @@ def samples(mill: Mill) -> list[bytes]:
     queues = Queues(app)
     queues.plan("a-job")
     queues.finalize("a-job")
-    queues.run("classify", "a-job", [0, 1])
+    queues.tickets("classify", 2)
     queues.finish("a-job")
     queues.check("birds", 3)
     app.close()

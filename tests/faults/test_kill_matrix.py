@@ -43,6 +43,12 @@ def received(mill: Mill) -> Counter[str]:
     return Counter(id for ids in found for id in ids)
 
 
+def holders(mill: Mill, job: str) -> list[str]:
+    """Which worker holds each leased shard of a job: `worker-0@host:…`, followed by the rest of its lease."""
+    ledger = mill.client.backend.ledger
+    return list(ledger.hash(ledger.keys.job(job)[2]).values())
+
+
 def connections_lost(mill: Mill) -> list[int]:
     return [mill.log(name).count("Connection to broker lost") for name in mill.workers]
 
@@ -53,9 +59,20 @@ def pids(mill: Mill) -> dict[str, int | None]:
 
 def test_a_worker_is_killed(mill: Mill, folder: Path, keys: list[str]) -> None:
     """SIGKILL: its shards are taken up again within a lease and a tick."""
-    job = begin(mill, folder)
-    held = mill.client.backend.ledger.status(job)
-    assert held is not None and held.shards.running
+    # Given a worker that holds a shard, and stands still, so that it cannot finish it while the test looks,
+    wait_until(mill.ready, 30, "the workers")
+    job = mill.client.classify(folder, model=MODEL, shard_size=LONG).id
+
+    def stopped_with_a_shard() -> bool:
+        mill.pause("worker-0")
+        if any(lease.startswith("worker-0@") for lease in holders(mill, job)):
+            return True
+        mill.go_on("worker-0")
+        return False
+
+    wait_until(stopped_with_a_shard, 60, "worker-0 to have a shard")
+
+    # if it is killed, I expect the job to end as if it had not been.
     mill.kill("worker-0")
     killed_at = time.monotonic()
     mill.finished(job)
@@ -136,11 +153,10 @@ def test_every_connection_is_cut(mill: Mill, folder: Path, keys: list[str]) -> N
     assert set(received(mill).values()) == {1}, "no message came twice"
 
 
-def test_the_same_shards_are_sent_twice(mill: Mill, folder: Path, keys: list[str]) -> None:
-    """Two workers with the same message: one works, the other leaves it."""
+def test_there_are_far_more_tickets_than_shards(mill: Mill, folder: Path, keys: list[str]) -> None:
+    """A surplus ticket finds nothing, and no shard runs twice."""
     job = begin(mill, folder)
-    for shard in range(len(keys) // SHARD):
-        mill.client.backend.queues.run("classify", job, [shard])
+    mill.client.backend.queues.tickets("classify", 5 * len(keys) // SHARD)
     mill.finished(job)
     check_complete(mill.client, job, keys)
     assert set(begins(mill, job).values()) == {1}

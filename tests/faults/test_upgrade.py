@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from contract.backend.broker import make_app
-from contract.keys import QUEUE_CLASSIFY
+from contract.backend.dispatch import waiting
+from contract.keys import QUEUE_CLASSIFY, TASK_RUN
 from tests.mill import Mill
 from tests.waiting import wait_until
 from worker.process.leaving import EXIT_UNFIT
@@ -54,23 +55,29 @@ def test_a_worker_that_cannot_load_its_code_leaves_and_the_job_ends_or_goes_on(
         wait_until(mill.ready, 30, "a worker")
 
 
-def test_messages_of_an_older_version_are_refused_and_sent_again(tmp_path: Path, crops: Path) -> None:
+def test_messages_of_older_versions_are_refused_or_taken_as_tickets(tmp_path: Path, crops: Path) -> None:
     with Mill(tmp_path, workers=1).running() as mill:
-        # Given shards whose messages name the task of the version before, and nobody who has taken one yet,
+        # Given shards that wait, and in their queue only messages of earlier versions, of which the oldest name a task
+        # that is gone, and the others a shard of a job, here of one that nobody knows,
         mill.supervisor.stop_service("worker-0")
         mill.client.classify(crops / "koala", model="efficientnet-lite0", shard_size=20, job="older")
         ledger = mill.client.backend.ledger
-        wait_until(lambda: len(ledger.messages([QUEUE_CLASSIFY], 0)) == 5, 30, "the messages")
+        wait_until(lambda: ledger.state("older") == "running", 30, "the plan")
+        mill.supervisor.stop_service("controller")
         ledger.redis.delete(f"{ledger.keys.broker_prefix}{QUEUE_CLASSIFY}")
         app = make_app(mill.settings)
         for shard in range(5):
             app.send_task("imagemill.classify", args=["older", shard], queue=QUEUE_CLASSIFY, ignore_result=True)
+        app.send_task(TASK_RUN, args=["gone", 7], queue=QUEUE_CLASSIFY, ignore_result=True)
         app.close()
+        assert waiting(ledger, [QUEUE_CLASSIFY]) == {QUEUE_CLASSIFY: 6}
 
-        # if a worker of this version begins, I expect it to refuse them and to live,
+        # if a worker of this version begins, I expect it to refuse the oldest, to live,
         mill.supervisor.start_service("worker-0")
         wait_until(lambda: ledger.rejected() == {"unknown task": 5}, 60, "five refusals")
 
-        # and the reconciler to send messages that it knows.
+        # and to take the other one for a ticket, from which all the shards follow.
+        wait_until(lambda: ledger.state("older") == "finalizing", 60, "the shards to be done")
+        mill.supervisor.start_service("controller")
         assert mill.finished("older").state == "succeeded"
         assert mill.supervisor.pid("worker-0") is not None

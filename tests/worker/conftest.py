@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import threading
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -23,6 +23,7 @@ from contract.jobs.specs import Classify, Source
 from contract.jobs.status import Plan
 from contract.keys import JobKeys
 from contract.models.registry import File, Model, Preprocess
+from tests.taking import granted
 from worker.classify.shard import ClassifyWork
 from worker.engine import canary
 from worker.engine.budget import Reservation
@@ -49,6 +50,9 @@ MODEL = Model(
 def pixel_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Undo what a test does to Pillow's limit of pixels, which holds for the whole process."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+
+
+_numbers = itertools.count(1)
 
 
 class FakeEngine:
@@ -106,11 +110,16 @@ class FakeModels:
 class Labels:
     """A worker that runs classify jobs and nothing else."""
 
+    backend: Backend
+    name: str
     runner: JobRunner
     work: ClassifyWork
 
     def run(self, job: str, shard: int) -> None:
-        self.runner.run(kind_of("classify"), self.work, job, shard)
+        """Run this shard, unless nobody may take it now."""
+        grant = granted(self.backend.ledger, job, shard, f"{self.name}:{next(_numbers)}")
+        if grant is not None:
+            self.runner.run(kind_of("classify"), self.work, grant)
 
 
 Runners = Callable[..., Labels]
@@ -136,7 +145,7 @@ def runner_of(backend: Backend, request: pytest.FixtureRequest) -> Runners:
         request.addfinalizer(renewer.close)
         request.addfinalizer(fetcher.close)
         work = ClassifyWork(backend, fetcher, models or FakeModels())  # type: ignore[arg-type]
-        fit = Fit(backend, Capabilities(device="cpu", precisions=("fp32",)), threading.Event(), wait_seconds=60.0)
+        fit = Fit(backend, Capabilities(device="cpu", precisions=("fp32",)))
         host = Host(
             name=name,
             process=name,
@@ -146,7 +155,7 @@ def runner_of(backend: Backend, request: pytest.FixtureRequest) -> Runners:
             health=Health(test, left),
             **{"max_attempts": 3, "fault_seconds": 0.0, **limits},
         )
-        return Labels(JobRunner(host, fit), work)
+        return Labels(backend, name, JobRunner(host, fit), work)
 
     return make
 

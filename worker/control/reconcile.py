@@ -1,23 +1,27 @@
 """The tick: fire due schedules, then resend whatever a killed worker, a wiped Redis or a lost message left undone.
 
-The reconciler compares bucket, ledger and queues, which should agree, and sends what is missing. Duplicate messages are
-harmless, so it need not be certain that one was lost.
+The reconciler compares bucket and ledger, which should agree, and tops up the tickets in the queues. One too many does
+no harm, so it need not be certain that one was lost.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from contract import instruments, logs
+from contract.backend.ledger import Worker
 from contract.errors import InvalidInput, UnknownJob
 from contract.jobs.ends import Standing, read_standing
 from contract.jobs.kinds import kind_of
-from contract.jobs.lifecycle import Backend, active_jobs, read_spec, rebuild, settle
+from contract.jobs.lifecycle import Backend, active_jobs, close, read_spec, rebuild, settle
+from contract.jobs.numerics import Needs, able, serving, unmet
 from contract.jobs.status import ENDED
-from contract.keys import WORKER_QUEUES, JobKeys
+from contract.keys import JobKeys
 from contract.settings import Settings
 from worker.control.clean import clean
 from worker.control.fire_schedules import Clock, fire, utc_now
+from worker.control.tickets import top_up
 
 log = logging.getLogger(__name__)
 
@@ -40,23 +44,19 @@ def _tick(backend: Backend, settings: Settings, now: Clock) -> None:
     ledger.ticked(5 * settings.reconcile_seconds)
     # Schedules first: a job that cannot be reconciled must not delay them.
     fire(backend, settings, now())
-    lost: dict[str, list[int]] = {}
+    workers = ledger.workers()
     for job in sorted({*active_jobs(backend.store), *ledger.active()}):
         try:
             with logs.scope(job=job):
-                late = _reconcile(backend, settings, job)
+                _reconcile(backend, settings, job, workers)
         except InvalidInput as error:  # made by a newer version; it must not block the others
             log.warning("%s waits for a controller of its version: %s", job, error)
-            continue
-        if late:
-            lost[job] = late
-    if lost:
-        _requeue(backend, settings, lost)
+    top_up(backend, workers)
     clean(backend, settings)
 
 
-def _reconcile(backend: Backend, settings: Settings, job: str) -> list[int]:
-    """Resend what a job lacks; return the shards that have been queued for long, whose messages may be lost.
+def _reconcile(backend: Backend, settings: Settings, job: str, workers: Sequence[Worker]) -> None:
+    """Send what a job lacks, and say or end it if no worker can run it.
 
     Raises InvalidInput for a job of an unknown kind.
     """
@@ -65,48 +65,54 @@ def _reconcile(backend: Backend, settings: Settings, job: str) -> list[int]:
     if state is None:
         log.warning("Redis has lost %s; its ledger entry is rebuilt from the bucket", job)
         _rebuild(backend, job)
-        return []
+        return
     if state in ENDED:
         now = settle(backend, job)
         if now.end is None and now.run > ledger.run(job):
             log.warning("%s was resumed and Redis does not know; its ledger entry is rebuilt", job)
             _rebuild(backend, job)
-        return []
-    kind_of(ledger.kind(job) or read_spec(backend.store, job))
+        return
+    kind = kind_of(ledger.kind(job) or read_spec(backend.store, job))
     if state == "finalizing":
         if not ledger.locked("finalize", job):
             backend.queues.finalize(job)
-        return []
+        return
     if ledger.once_in(_LOOK_SECONDS, f"standing:{job}") and read_standing(backend.store, job) != Standing(
         ledger.run(job), None
     ):
         log.warning("The bucket and Redis disagree about %s; its ledger entry is rebuilt", job)
         _rebuild(backend, job)
         settle(backend, job)
-        return []
-    step = ledger.lapsed(job)
-    if step.state == "rebuilding":
+        return
+    found = ledger.lapsed(job)
+    if found.step.state == "rebuilding":
         _rebuild(backend, job)
-        return []
-    if step.queue:
-        instruments.REQUEUES.add(len(step.queue), "lapsed")
-        log.warning("Shards %s of %s are queued again", list(step.queue), job)
-    backend.follow_up(job, step)
+        return
+    if found.shards:
+        instruments.REQUEUES.add(len(found.shards), "lapsed")
+        log.warning("Shards %s of %s may run again: their leases have expired", list(found.shards), job)
+    backend.follow_up(job, found.step)
     # A planner holds a lock while it works; without the lock its message may be lost.
     if state in ("queued", "planning") and not ledger.locked("plan", job):
         backend.queues.plan(job)
-    return [shard for shard, age in ledger.waiting(job).items() if age > settings.reconcile_seconds]
+    if found.ready and not found.running:
+        _find_worker(backend, settings, job, kind.queue, Needs.parse(found.needs), workers)
 
 
-def _requeue(backend: Backend, settings: Settings, late: dict[str, list[int]]) -> None:
-    """Resend the messages that should be in a queue and are not."""
-    waiting = backend.ledger.messages(WORKER_QUEUES, settings.lease_seconds)
-    for job, shards in late.items():
-        missing = [shard for shard in shards if (job, shard) not in waiting]
-        if missing:
-            instruments.REQUEUES.add(len(missing), "lost")
-            log.warning("The messages of %d shards of %s were lost; queued again", len(missing), job)
-            backend.follow_up(job, backend.ledger.requeue(job, missing))
+def _find_worker(
+    backend: Backend, settings: Settings, job: str, queue: str, needs: Needs, workers: Sequence[Worker]
+) -> None:
+    """End a job that none of the live workers of its queue can run, once that has been so for long enough.
+
+    While there is no worker at all, it waits: one may be about to start.
+    """
+    there = serving(workers, queue)
+    if not there or able(there, queue, needs):
+        backend.ledger.met(job)
+    elif backend.ledger.unmet(job) < settings.worker_wait_seconds:
+        log.warning("%s needs %s, which no live worker has", job, needs)
+    else:
+        close(backend, job, "failed", unmet(job, needs, there, queue))
 
 
 def _rebuild(backend: Backend, job: str) -> None:

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import ClassVar
 
-from contract.errors import ImagemillError, ModelError
-from contract.jobs.lifecycle import Backend, read_spec
+from contract.errors import ModelError
+from contract.jobs.lifecycle import Backend
 from contract.jobs.outputs import write
 from contract.jobs.specs import Evaluate
 from contract.jobs.status import Output, Plan, ShardCommit
@@ -26,7 +24,7 @@ from contract.models.registry import Model
 from worker.datasets.reader import DatasetReader
 from worker.evaluation.judges import Case, Judgement, classifier
 from worker.evaluation.judges.generator import GeneratorJudge
-from worker.execution.job_runner import ShardWork, exclusively
+from worker.execution.job_runner import ShardWork
 from worker.execution.leases import Lease
 from worker.execution.model_cache import Models
 from worker.execution.resources import Resources
@@ -39,28 +37,12 @@ FIGURES = "evaluation.json"
 class EvaluateWork(ShardWork[Evaluate]):
     """Evaluates models, with the loaded models of the process."""
 
-    long: ClassVar[bool] = True
     backend: Backend
     reader: DatasetReader
     models: Models
     judge_generator: Callable[[Case], Judgement]
     training: threading.Lock
     """Held while this process trains. Judging a generator trains classifiers, and only one training runs at a time."""
-
-    @contextmanager
-    def admit(self, job: str) -> Iterator[bool]:
-        if not self._trains(job):
-            yield True
-            return
-        with exclusively(self.training) as admitted:
-            yield admitted
-
-    def _trains(self, job: str) -> bool:
-        try:
-            model = read_spec(self.backend.store, job).model
-            return self.models.model(model).task == "generate"
-        except ImagemillError:
-            return False  # the error recurs under the lease, where it is reported
 
     def give_up(self, spec: Evaluate, lease: Lease, retry: int, kills: int) -> ShardCommit:
         raise ModelError(f"The evaluation of {spec.model} ended {kills} workers; see their logs.")

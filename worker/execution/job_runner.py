@@ -1,6 +1,6 @@
 """Runs the shards of any job: reads its spec, gives up on a shard that kills its processes, commits what is made.
 
-    admit → lease → spec → make, or give up → commit → ledger
+    lease → spec → make, or give up → commit → ledger
 
 What a kind of job makes of a shard is its `ShardWork`; leases and failures are `worker.execution.runner`'s.
 """
@@ -12,11 +12,10 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from contract import instruments
+from contract.backend.dispatch import Grant
 from contract.backend.ledger import Step
 from contract.errors import ImagemillError, JobFailed, ObjectNotFound
 from contract.jobs.commits import read_commit
@@ -40,9 +39,6 @@ _SPECS_AT_MOST = 256
 class ShardWork(ABC, Generic[S]):
     """The work of one kind of job on a shard. One object serves all shards of a process."""
 
-    long: ClassVar[bool] = False
-    """Whether a shard may take hours, so that nothing may wait for its end."""
-
     @abstractmethod
     def make(self, spec: S, lease: Lease, retry: int) -> ShardCommit:
         """Do the work of a shard, write its output, and return the commit that stands for it.
@@ -62,10 +58,6 @@ class ShardWork(ABC, Generic[S]):
         """Return whether `give_up` can tell items of the shard apart, because it holds more than one."""
         return True
 
-    def admit(self, job: str) -> AbstractContextManager[bool]:
-        """Decide, before the shard is leased, whether this process can take one of this job now."""
-        return nullcontext(True)
-
     def retry_of(self, job: str, shard: int) -> int:
         """Return the number of the retry that the shard is run for, 0 for its first run."""
         return 0
@@ -81,17 +73,6 @@ def _count(kind: str, model: str, commit: ShardCommit) -> None:
     instruments.SHARD_SECONDS.observe(commit.seconds, kind)
 
 
-@contextmanager
-def exclusively(lock: threading.Lock) -> Iterator[bool]:
-    """Hold `lock` if it is free; yield whether it was. For `ShardWork.admit`."""
-    taken = lock.acquire(blocking=False)
-    try:
-        yield taken
-    finally:
-        if taken:
-            lock.release()
-
-
 class JobRunner:
     """Runs shards of jobs of every kind; one a process."""
 
@@ -100,26 +81,25 @@ class JobRunner:
         self._specs: OrderedDict[str, tuple[AnySpec, Needs]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def run(self, kind: JobKind, work: ShardWork[Any], job: str, shard: int) -> None:
-        """Run a shard with the work of its kind, if it is free and this process can take it now."""
-        with work.admit(job) as admitted:
-            if not admitted:
-                # The job stays queued: the reconciler sends the message again, perhaps to an idle worker.
-                log.info("Shard %d of %s waits for a worker that is free", shard, job)
-                return
+    def run(self, kind: JobKind, work: ShardWork[Any], grant: Grant) -> None:
+        """Run a shard with the work of its kind, or leave it to others if its job needs what this process has not."""
+        needs = self._needs(kind, grant.job)
+        if needs is not None and needs.signature != grant.needs:
+            # The first worker of a job has decided its numerics class: from now on only those get it that have it.
+            self._backend.follow_up(grant.job, self._backend.ledger.need(grant.job, needs.signature))
+        if needs is not None and not self._fit.capabilities.meet(needs):
+            log.info("Shard %d of %s needs %s and is left to another worker", grant.shard, grant.job, needs)
+            step = self._backend.ledger.release(grant.job, grant.shard, grant.token)
+            self._backend.follow_up(grant.job, step)
+            return
 
-            needs = self._needs(kind, job)
-            if not self._fit.capabilities.meet(needs):
-                self._fit.pass_on(kind, job, shard, needs)
-                return
+        def commit(lease: Lease) -> Step:
+            return self._commit(kind, work, lease)
 
-            def commit(lease: Lease) -> Step:
-                return self._commit(kind, work, lease)
+        def elsewhere(failed: frozenset[str]) -> bool:
+            return self._fit.elsewhere(kind, needs or Needs(), failed)
 
-            def elsewhere(failed: frozenset[str]) -> bool:
-                return self._fit.elsewhere(kind, needs, failed)
-
-            Runner(kind.name, self._host, elsewhere, work.long).run(job, shard, commit)
+        Runner(self._host, elsewhere, kind.long, kind=kind.name).run(grant, commit)
 
     def _commit(self, kind: JobKind, work: ShardWork[Any], lease: Lease) -> Step:
         """Commit a shard by what is made of it, unless it is committed; the first commit counts."""
@@ -147,19 +127,19 @@ class JobRunner:
                 _count(kind.name, spec.model or "", commit)
             else:
                 lease.outcome = "overtaken"
-        return self._backend.ledger.commit(job, shard, commit.ok, commit.errors, commit.split)
+        return self._backend.ledger.commit(job, shard, commit.ok, commit.errors, commit.split, seconds=commit.seconds)
 
     def _condemned(self, work: ShardWork[Any], lease: Lease) -> bool:
         kills = lease.trouble.kills
         return kills > 0 and kills >= lease.trouble.kills_needed(work.divisible(lease), self._host.max_attempts)
 
-    def _needs(self, kind: JobKind, job: str) -> Needs:
-        """Return what the shards of a job need; nothing if that cannot be read, for it is reported under the lease."""
+    def _needs(self, kind: JobKind, job: str) -> Needs | None:
+        """Return what the shards of a job need; None if that cannot be read, which recurs and is reported later."""
         try:
             return self._spec(kind, job)[1]
         except ImagemillError as error:
             log.info("Cannot read what %s requires of a worker: %s", job, error)
-            return Needs()
+            return None
 
     def _spec(self, kind: JobKind, job: str) -> tuple[AnySpec, Needs]:
         """Read the spec of a job, in the precision of its numerics class, and what its shards need, once."""

@@ -16,6 +16,7 @@ from contract.fleet.rates import Meter
 from contract.jobs.lifecycle import Backend
 from contract.settings import Settings
 from worker.engine.cores import cores
+from worker.execution.admission import Admission
 from worker.execution.exclusive import Turns
 from worker.execution.health import Health
 
@@ -47,6 +48,10 @@ class Resources:
         """Measures how fast shards run; heartbeats publish it."""
         self.training = threading.Lock()
         """Held by whatever trains: a process trains one thing at a time."""
+        self.slots = 1
+        """Shards that this process runs at once."""
+        self.queues: frozenset[str] = frozenset()
+        """The queues that it serves."""
         self.take: Callable[[int], None] = lambda waiting: None
         """Told how many shards only wait for the web, to take others in their place."""
         self._lock = threading.RLock()
@@ -63,6 +68,11 @@ class Resources:
     def threads(self) -> int:
         """Number of cores to compute on."""
         return self.settings.threads or cores()
+
+    @property
+    def admission(self) -> Admission:
+        """Says what may run beside what runs."""
+        return self.once(_make_admission)
 
     @property
     def renewer(self) -> LeaseRenewer:
@@ -106,6 +116,10 @@ class Resources:
         for make in (_make_models, _make_renewer, _make_fetcher):
             if make in self._made:
                 self._made[make].close()
+
+
+def _make_admission(resources: Resources) -> Admission:
+    return Admission(resources.training, resources.slots, resources.queues)
 
 
 def _make_renewer(resources: Resources) -> LeaseRenewer:

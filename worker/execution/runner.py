@@ -1,6 +1,6 @@
 """Runs one shard of any kind of job under its lease, and says what becomes of it when that goes wrong.
 
-    take → turn → begin → work → commit, or release
+    lease → turn → begin → work → commit, or release
 
 An exception never counts like a death. First this process proves itself on known good input; then the shard waits and
 goes to another process, until enough of them have failed. It knows neither what the work is nor Celery.
@@ -9,11 +9,11 @@ goes to another process, until enough of them have failed. It knows neither what
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from contract import instruments, logs
+from contract.backend.dispatch import Grant
 from contract.backend.ledger import Step
 from contract.errors import (
     ImagemillError,
@@ -41,8 +41,8 @@ log = logging.getLogger(__name__)
 
 Work = Callable[[Lease], Step]
 """Does a shard's work and commits it."""
-_PAUSE_SECONDS = 0.5
-"""Before a shard that this process should not run goes back to the queue, so that it is not passed around hotly."""
+_AVOID_SECONDS = 10.0
+"""For so long a shard that failed here is left to other processes; then this one looks again whether there are any."""
 
 
 class ImagesFailed(ImagemillError):
@@ -86,27 +86,22 @@ class Host:
 
 @dataclass(frozen=True)
 class Runner:
-    """Takes shards of one kind of job. `elsewhere` says whether a live process other than these could run them.
+    """Runs shards of one kind of job. `elsewhere` says whether a live process other than these could run them.
 
     `long` work is not waited for by a shard that must run alone. What only `refuses` a shard, and says why, may do so
     again in the same process.
     """
 
-    kind: str
     host: Host
     elsewhere: Callable[[frozenset[str]], bool] = lambda _: False
     long: bool = False
     refuses: bool = False
+    kind: str = ""
+    """Of the jobs, for the metrics."""
 
-    def run(self, job: str, shard: int, work: Work) -> None:
-        """Run a shard if it is free, and never raise for what a second worker can do better."""
-        host = self.host
-        token = f"{host.name}:{uuid.uuid4().hex[:12]}"
-        answer, trouble = host.backend.ledger.take(job, shard, token)
-        if answer != "taken":
-            # done, leased, stopped: the message was a copy. unknown: the reconciler rebuilds the job. later: it waits.
-            log.info("Shard %d of %s is %s", shard, job, answer)
-            return
+    def run(self, grant: Grant, work: Work) -> None:
+        """Run a leased shard, and never raise for what a second worker can do better."""
+        host, job, shard, token, trouble = self.host, grant.job, grant.shard, grant.token, grant.trouble
         lease = Lease(job, shard, token, trouble, host.process)
         logs.tell(job=job, shard=shard, attempt=trouble.attempts)
         if host.process in trouble.processes and not self.refuses and self._pass_on(lease):
@@ -126,20 +121,20 @@ class Runner:
         except (JobStopped, LeaseLost) as error:
             self._ended("stopped" if isinstance(error, JobStopped) else "lost")
             log.info("%s", error)
-            self._release(lease, at_once=False)
+            self._release(lease)
         except WorkerLeaving as error:
             self._ended("returned")
             log.info("%s", error)
             self._release(lease)
         except ServiceUnavailable as error:
-            # No fault of the shard; the reconciler queues it again after the pause.
+            # No fault of the shard.
             self._ended("postponed")
             log.warning("Shard %d of %s waits: %s", shard, job, error)
             host.backend.ledger.postpone(job, shard, token, trouble.pause())
         except WorkerUnfit as error:
             self._ended("unfit")
             log.error("Shard %d of %s is left to another worker: %s", shard, job, error)
-            host.backend.ledger.fault(job, shard, token, 0, process=host.process)
+            host.backend.ledger.fault(job, shard, token, trouble.pause(), process=host.process)
         except InvalidSettings as error:
             self._fault(lease, error)  # of this worker, not of the job
         except (ModelError, InvalidInput, ObjectDamaged, TrainingDiverged, StoreFull, JobFailed) as error:
@@ -158,9 +153,9 @@ class Runner:
         if self.elsewhere(trouble.processes):
             self._ended("passed_on")
             log.info("Shard %d of %s failed here and is left to another worker", lease.shard, lease.job)
-            self.host.backend.ledger.release(lease.job, lease.shard, lease.token)
-            health.leaving.wait(_PAUSE_SECONDS)
-            self.host.backend.queues.run(self.kind, lease.job, [lease.shard])
+            ledger = self.host.backend.ledger
+            step = ledger.avoid(lease.job, lease.shard, lease.token, _AVOID_SECONDS, process=self.host.process)
+            self.host.backend.follow_up(lease.job, step)
             return True
         if trouble.images or len(trouble.processes) < self.host.max_attempts:
             self._release(lease)
@@ -200,10 +195,9 @@ class Runner:
     def _ended(self, outcome: str) -> None:
         instruments.ATTEMPTS.add(1, self.kind, outcome)
 
-    def _release(self, lease: Lease, *, at_once: bool = True) -> None:
-        self.host.backend.ledger.release(lease.job, lease.shard, lease.token)
-        if at_once:
-            self.host.backend.queues.run(self.kind, lease.job, [lease.shard])
+    def _release(self, lease: Lease) -> None:
+        step = self.host.backend.ledger.release(lease.job, lease.shard, lease.token)
+        self.host.backend.follow_up(lease.job, step)
 
     def _fail(self, job: str, reason: str) -> None:
         backend = self.host.backend

@@ -26,7 +26,7 @@ from contract.jobs.outputs import missing, write
 from contract.jobs.results import committed
 from contract.jobs.specs import Synthesize
 from contract.jobs.status import Plan
-from contract.keys import JobKeys, shard_stem
+from contract.keys import QUEUE_GENERATE, JobKeys, shard_stem
 from contract.models.registry import Model
 from worker.execution.resources import Resources
 from worker.generation import candidate_plan
@@ -78,7 +78,7 @@ class SynthesisFinalizer(ImagesFinalizer):
         self.backend.store.put(JobKeys(spec.id).plan, plan.to_json())
         limit = spec.error_limit(plan.items)
         step = self.backend.ledger.extend(spec.id, shards=plan.shards, items=plan.items, error_limit=limit)
-        self.backend.queues.run(step.kind, spec.id, step.queue)
+        self.backend.queues.tickets(QUEUE_GENERATE, step.tickets)
 
     def _keep(
         self,

@@ -63,6 +63,7 @@ class Heartbeat:
             "pool": resources.settings.pool,
             "rate": str(resources.meter.images_per_second()),
             "queues": ",".join(self._queues),
+            "slots": resources.slots,
             "unfit": resources.health.unfit or ("it is leaving" if resources.leaving.is_set() else ""),
             "draining": "" if self._leaving.since is None else f"{self._leaving.since:.3f}",
         }

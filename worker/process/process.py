@@ -52,9 +52,9 @@ class Process:
         """Held while the thread of the heartbeats loads or tests a model, which ends before the process does."""
         self._beating = threading.Lock()
 
-    def start(self, name: str, queues: list[str]) -> None:
+    def start(self, name: str, queues: list[str], slots: int) -> None:
         """Start heartbeats, load the built-in model if this worker runs classify shards, and test this process."""
-        self.resources.name = name
+        self.resources.name, self.resources.queues, self.resources.slots = name, frozenset(queues), slots
         logs.tell_always(worker=name)
         self._self_test.begin(queues)
         self.leaving.start()

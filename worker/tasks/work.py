@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from contract import keys, logs
 from worker.app import app, process
 
 
-@app.task(name=keys.TASK_RUN)  # type: ignore[untyped-decorator]
-def run(job: str, shard: int) -> None:
-    """Run a shard of a job."""
+@app.task(name=keys.TASK_RUN, bind=True)  # type: ignore[untyped-decorator]
+def run(self: Any, *_: Any) -> None:
+    """Ask for a shard, and run it; earlier versions named one."""
     with logs.scope():
-        process.messages.run(job, shard)
+        process.messages.run(self.request.delivery_info["routing_key"])
 
 
 @app.task(name=keys.TASK_FINISH)  # type: ignore[untyped-decorator]

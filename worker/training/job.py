@@ -13,9 +13,7 @@ import json
 import logging
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from PIL import Image
@@ -37,7 +35,7 @@ from contract.models.registry import Registry
 from worker.datasets.dataset import Dataset, split
 from worker.datasets.reader import DatasetReader, Prepared, Wanted
 from worker.engine.memory import calm_openmp, tune_allocator
-from worker.execution.job_runner import ShardWork, exclusively
+from worker.execution.job_runner import ShardWork
 from worker.execution.leases import Lease
 from worker.execution.resources import Resources
 from worker.training.learners.registry import make
@@ -55,7 +53,6 @@ _KEPT = 2
 class TrainWork(ShardWork[Train]):
     """Trains models, one at a time, so that a training has the device to itself."""
 
-    long: ClassVar[bool] = True
     backend: Backend
     reader: DatasetReader
     device: torch.device
@@ -64,9 +61,6 @@ class TrainWork(ShardWork[Train]):
     leaving: threading.Event
     training: threading.Lock
     """Held while this process trains."""
-
-    def admit(self, job: str) -> AbstractContextManager[bool]:
-        return exclusively(self.training)
 
     def give_up(self, spec: Train, lease: Lease, retry: int, kills: int) -> ShardCommit:
         raise ModelError(

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from safetensors.torch import save
 from torch import Tensor
 
-from contract.backend.ledger import iso
 from contract.jobs.specs import Train
 from contract.models.families import make_recipe
 from contract.models.registry import File, Model, Registry, imagemill_version, make_file
+from contract.times import iso
 from worker.datasets.reader import Prepared, training_preprocess
 from worker.pictures import plots
 from worker.training.loop import EpochRecord, Outcome

@@ -72,14 +72,14 @@ def test_a_consumer_takes_one_more_and_ends_at_once(
                 connection.drain_events(timeout=0.1)
             wait_until(lambda: "brpop" in connections(ledger, settings), 10, "the read")
             # if something comes, I expect it at once;
-            Queues(app).run("classify", "job", [7])
+            Queues(app).tickets("classify")
             connection.drain_events(timeout=60)
-            assert got[0][0] == ["job", 7]
+            assert got[0][0] == []
             with pytest.raises((TimeoutError, Empty, OSError)):
                 connection.drain_events(timeout=0.1)
             assert len(connections(ledger, settings)) <= 3
     # and if it is closed, I expect the read to be over, and nothing to be taken any more.
-    Queues(app).run("classify", "job", [8])
+    Queues(app).tickets("classify")
     assert ledger.redis.llen(f"{ledger.keys.broker_prefix}{QUEUE_CLASSIFY}") == 1
 
 

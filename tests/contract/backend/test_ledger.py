@@ -12,6 +12,7 @@ from contract.errors import RedisUnavailable
 from contract.jobs.specs import Classify, Source
 from contract.secret_url import SecretUrl
 from contract.settings import Settings
+from tests.taking import take
 from tests.waiting import wait_until
 
 
@@ -44,28 +45,28 @@ def test_a_job_is_begun_once(ledger: Ledger) -> None:
     assert ledger.active() == {"a"}
 
 
-def test_a_planned_shard_is_to_be_queued_once(ledger: Ledger) -> None:
+def test_a_planned_shard_asks_for_one_ticket(ledger: Ledger) -> None:
     ledger.create(spec_of("a"))
-    assert ledger.planned("a", 0, 10).queue == (0,)
-    assert ledger.planned("a", 0, 10).queue == ()
+    assert ledger.planned("a", 0, 10).tickets == 1
+    assert ledger.planned("a", 0, 10).tickets == 0
     assert ledger.complete("a", shards=1, items=10, error_limit=10, skipped=0).state == "running"
 
 
 def test_a_plan_is_extended_once_and_only_when_all_of_it_is_done(ledger: Ledger) -> None:
     begin(ledger, "a", 1)
     more = {"shards": 3, "items": 30, "error_limit": 30}
-    assert ledger.extend("a", **more).queue == (), "its shard is not done"
+    assert ledger.extend("a", **more).tickets == 0, "its shard is not done"
 
-    # Given a job whose shards are done, if its plan grows, I expect the new shards to be queued.
-    ledger.take("a", 0, "w:1")
+    # Given a job whose shards are done, if its plan grows, I expect tickets for the new shards.
+    take(ledger, "a", 0, "w:1")
     assert ledger.commit("a", 0, 10, 0).state == "finalizing"
     step = ledger.extend("a", **more)
-    assert (step.state, step.queue, step.kind) == ("running", (1, 2), "classify")
+    assert (step.state, step.tickets, step.kind) == ("running", 2, "classify")
 
     # The same again changes nothing, even after the new shards are done.
-    assert ledger.extend("a", **more).queue == ()
+    assert ledger.extend("a", **more).tickets == 0
     for shard in (1, 2):
-        ledger.take("a", shard, "w:1")
+        take(ledger, "a", shard, "w:1")
         ledger.commit("a", shard, 10, 0)
     assert ledger.extend("a", **more).state == "finalizing"
     status = ledger.status("a")
@@ -78,38 +79,29 @@ def test_a_plan_is_extended_once_and_only_when_all_of_it_is_done(ledger: Ledger)
     assert ledger.extend("unknown", **more).state == "unknown"
 
 
-def test_no_more_than_the_window_waits(settings: Settings, request: pytest.FixtureRequest) -> None:
-    ledger = Ledger(settings.model_copy(update={"window": 2}))
-    request.addfinalizer(ledger.close)
-    ledger.create(spec_of("a"))
-    queued = [ledger.planned("a", shard, 10).queue for shard in range(4)]
-    assert queued == [(0,), (1,), (), ()]
-    ledger.take("a", 0, "w:1")
-    assert ledger.commit("a", 0, 10, 0).queue == (2,), "a shard done makes room for the next"
-
-
 def test_a_leased_shard_is_left_alone(ledger: Ledger) -> None:
     begin(ledger, "a", 1)
-    assert ledger.take("a", 0, "one:1")[0] == "taken"
-    assert ledger.take("a", 0, "two:2")[0] == "leased"
-    assert ledger.take("a", 0, "one:1")[0] == "taken", "the same request sent again has the same answer"
+    assert take(ledger, "a", 0, "one:1")[0] == "taken"
+    assert take(ledger, "a", 0, "two:2")[0] == "leased"
 
 
 def test_only_the_holder_of_a_lease_begins_and_gives_back(ledger: Ledger) -> None:
     begin(ledger, "a", 1)
-    ledger.take("a", 0, "one:1")
+    take(ledger, "a", 0, "one:1")
     assert not ledger.begin("a", 0, "two:2"), "it holds no lease"
     assert ledger.begin("a", 0, "one:1")
     assert ledger.begin("a", 0, "one:1"), "sent again"
     ledger.fault("a", 0, "other:4", 0, process="other")
     ledger.release("a", 0, "one:1")
-    assert ledger.take("a", 0, "two:2") == ("taken", Trouble()), "who gives back has not died"
+    assert take(ledger, "a", 0, "two:2") == ("taken", Trouble()), "who gives back has not died"
 
 
 def test_only_one_of_many_gets_the_lease(ledger: Ledger) -> None:
     begin(ledger, "a", 1)
     answers: list[str] = []
-    threads = [threading.Thread(target=lambda n=n: answers.append(ledger.take("a", 0, f"w:{n}")[0])) for n in range(16)]
+    threads = [
+        threading.Thread(target=lambda n=n: answers.append(take(ledger, "a", 0, f"w:{n}")[0])) for n in range(16)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -148,7 +140,7 @@ def hasty(settings: Settings) -> Iterator[Ledger]:
 
 
 def lapse(ledger: Ledger) -> None:
-    wait_until(lambda: 0 in ledger.lapsed("a").queue, 5, "the lease to lapse")
+    wait_until(lambda: 0 in ledger.lapsed("a").shards, 5, "the lease to lapse")
 
 
 @pytest.mark.parametrize(
@@ -164,62 +156,52 @@ def test_a_death_counts_only_while_a_shard_was_computed_and_is_a_kill_only_if_it
     hasty: Ledger, mode: Mode | None, found: Trouble
 ) -> None:
     begin(hasty, "a", 1)
-    hasty.take("a", 0, "dead:1")
+    take(hasty, "a", 0, "dead:1")
     if mode == "notice":
         hasty.begin("a", 0, "dead:1", "alone")
         hasty.notice("a", 0, "dead:1")
     elif mode is not None:
         hasty.begin("a", 0, "dead:1", mode)
     lapse(hasty)
-    assert hasty.take("a", 0, "alive:2") == ("taken", found)
-
-
-def test_a_lease_that_the_next_worker_finds_lapsed_is_a_death_too(hasty: Ledger) -> None:
-    begin(hasty, "a", 1)
-    hasty.take("a", 0, "dead:1")
-    hasty.begin("a", 0, "dead:1", "alone")
-    wait_until(lambda: hasty.take("a", 0, "alive:2")[0] == "taken", 5, "the lease to lapse")
-    assert hasty.take("a", 0, "alive:2")[1].kills == 1
+    assert take(hasty, "a", 0, "alive:2") == ("taken", found)
 
 
 @pytest.mark.parametrize("taken_over", [False, True])
 def test_a_worker_that_was_only_frozen_has_killed_nothing(hasty: Ledger, ledger: Ledger, taken_over: bool) -> None:
     # Given a lease that lapsed while its worker was stopped,
     begin(hasty, "a", 1)
-    hasty.take("a", 0, "frozen:1")
+    take(hasty, "a", 0, "frozen:1")
     hasty.begin("a", 0, "frozen:1", "alone")
     lapse(hasty)
     if taken_over:
-        assert ledger.take("a", 0, "next:2")[1].kills == 1
+        assert take(ledger, "a", 0, "next:2")[1].kills == 1
 
     # if it renews the lease after all, I expect the death to be forgotten, whoever has the shard now.
     assert ledger.renew("a", 0, "frozen:1", 1, 0, mode="alone") == ("lost" if taken_over else "renewed")
     ledger.release("a", 0, "next:2" if taken_over else "frozen:1")
-    assert ledger.take("a", 0, "third:3") == ("taken", Trouble())
+    assert take(ledger, "a", 0, "third:3") == ("taken", Trouble())
 
 
 def test_a_fault_is_no_death_and_waits_its_pause_and_names_who_failed(ledger: Ledger) -> None:
     begin(ledger, "a", 1)
-    ledger.take("a", 0, "one:1")
+    take(ledger, "a", 0, "one:1")
     ledger.begin("a", 0, "one:1", "alone")
 
-    # Given a shard that raised, if it must wait, I expect no worker to get it, nor the reconciler to send it,
+    # Given a shard that raised, if it must wait, I expect no worker to get it, nor a ticket for it,
     ledger.fault("a", 0, "one:1", 0.3, process="one", images=[4])
-    assert ledger.take("a", 0, "two:2")[0] == "later"
-    assert ledger.lapsed("a").queue == ()
-    assert ledger.waiting("a")[0] < 0
+    assert take(ledger, "a", 0, "two:2")[0] == "later"
+    assert ledger.lapsed("a").ready == 0
 
-    # and after its pause to be sent once, with what is known of it.
-    wait_until(lambda: ledger.lapsed("a").queue == (0,), 5, "the pause to end")
-    assert ledger.lapsed("a").queue == ()
-    answer, trouble = ledger.take("a", 0, "two:2")
+    # and after its pause to be ready again, with what is known of it.
+    wait_until(lambda: ledger.lapsed("a").ready == 1, 5, "the pause to end")
+    answer, trouble = take(ledger, "a", 0, "two:2")
     assert (answer, trouble.kills, trouble.suspect, trouble.faults) == ("taken", 0, False, 1)
     assert (trouble.processes, trouble.images) == ({"one"}, {4: {"one"}})
     assert trouble.failing_seconds >= 0.3
 
     # A second process adds to it, and a commit forgets it all.
     ledger.fault("a", 0, "two:2", 0, process="two", images=[4, 7])
-    _, trouble = ledger.take("a", 0, "three:3")
+    _, trouble = take(ledger, "a", 0, "three:3")
     assert (trouble.faults, trouble.images) == (2, {4: {"one", "two"}, 7: {"two"}})
     ledger.commit("a", 0, 10, 0)
     assert not ledger.redis.exists(ledger.keys.job("a")[3])
@@ -241,7 +223,7 @@ def test_kills_that_condemn(trouble: Trouble, divisible: bool, needed: int) -> N
 
 def test_a_renewed_lease_does_not_lapse_and_shows_progress(ledger: Ledger) -> None:
     begin(ledger, "a", 1)
-    ledger.take("a", 0, "w:1")
+    take(ledger, "a", 0, "w:1")
     assert ledger.renew("a", 0, "w:1", 3, 1) == "renewed"
     assert ledger.renew("a", 0, "other:2", 9, 9) == "lost"
     status = ledger.status("a")
@@ -253,11 +235,11 @@ def test_the_leases_of_a_process_are_renewed_together(ledger: Ledger) -> None:
     # Given a process with leases of four jobs: one was canceled, and of another a shard was taken over,
     for job in ("a", "b", "c", "d"):
         begin(ledger, job, 2)
-        ledger.take(job, 0, "w:1")
-        ledger.take(job, 1, "w:2")
+        take(ledger, job, 0, "w:1")
+        take(ledger, job, 1, "w:2")
     ledger.end("b", "canceled")
     ledger.release("c", 0, "w:1")
-    ledger.take("c", 0, "other:1")
+    take(ledger, "c", 0, "other:1")
     ledger.commit("d", 1, 10, 0)
     held = [
         Held("c", 0, "w:1"),
@@ -283,7 +265,7 @@ def test_the_leases_of_a_process_are_renewed_together(ledger: Ledger) -> None:
 def test_a_lease_renewed_with_others_is_as_one_renewed_alone(hasty: Ledger, how: str) -> None:
     # Given a worker that was cut off past its lease, so that its shard is free and it counts as dead,
     begin(hasty, "a", 1)
-    hasty.take("a", 0, "w:1")
+    take(hasty, "a", 0, "w:1")
     hasty.begin("a", 0, "w:1", "alone")
     lapse(hasty)
     # if it renews before another takes the shard, I expect the lease to be its own, and nothing against the shard.
@@ -292,35 +274,36 @@ def test_a_lease_renewed_with_others_is_as_one_renewed_alone(hasty: Ledger, how:
     else:
         assert hasty.renew_all([Held("a", 0, "w:1", ok=1, mode="alone")]) == ["renewed"]
     hasty.release("a", 0, "w:1")
-    assert hasty.take("a", 0, "w:2")[1].kills == 0
+    assert take(hasty, "a", 0, "w:2")[1].kills == 0
 
 
 def test_progress_that_lasts_clears_a_shard(hasty: Ledger, ledger: Ledger) -> None:
     begin(hasty, "a", 1)
-    hasty.take("a", 0, "w:1")
+    take(hasty, "a", 0, "w:1")
     hasty.begin("a", 0, "w:1", "alone")
     lapse(hasty)
-    assert ledger.take("a", 0, "w:2")[1].kills == 1
+    assert take(ledger, "a", 0, "w:2")[1].kills == 1
     ledger.absolve("a", 0, "w:2", "shared")
     ledger.release("a", 0, "w:2")
-    assert ledger.take("a", 0, "w:3") == ("taken", Trouble())
+    assert take(ledger, "a", 0, "w:3") == ("taken", Trouble())
 
 
 def test_a_bisected_shard_hands_over_to_its_halves(ledger: Ledger) -> None:
     begin(ledger, "a", 1)
-    ledger.take("a", 0, "w:1")
-    assert ledger.commit("a", 0, 0, 0, (1, 2)).queue == (1, 2)
-    assert ledger.commit("a", 0, 0, 0, (1, 2)).queue == (), "once only"
-    assert ledger.take("a", 1, "w:2")[1] == Trouble(suspect=True, half=True)
+    take(ledger, "a", 0, "w:1")
+    for _ in range(2):
+        assert ledger.commit("a", 0, 0, 0, (1, 2)).state == "running"
+        assert ledger.lapsed("a").ready == 2, "once only"
+    assert take(ledger, "a", 1, "w:2")[1] == Trouble(suspect=True, half=True)
     assert ledger.commit("a", 1, 5, 0).state == "running"
     assert ledger.commit("a", 2, 5, 0).state == "finalizing"
 
 
 def test_a_canceled_job_hands_out_no_shards(ledger: Ledger) -> None:
     begin(ledger, "a", 2)
-    ledger.take("a", 0, "w:1")
+    take(ledger, "a", 0, "w:1")
     ledger.end("a", "canceled")
-    assert ledger.take("a", 1, "w:2")[0] == "stopped"
+    assert take(ledger, "a", 1, "w:2")[0] == "stopped"
     assert ledger.renew("a", 0, "w:1", 1, 0) == "stopped"
     assert ledger.active() == set()
 
@@ -331,14 +314,14 @@ def test_a_job_over_its_error_budget_stops_early(ledger: Ledger) -> None:
         ledger.planned("a", shard, 10)
     ledger.complete("a", shards=3, items=30, error_limit=2, skipped=0)
     assert ledger.commit("a", 0, 7, 3).state == "finalizing"
-    assert ledger.take("a", 1, "w:1")[0] == "stopped"
+    assert take(ledger, "a", 1, "w:1")[0] == "stopped"
 
 
 def test_what_redis_forgot_is_unknown_not_wrong(ledger: Ledger) -> None:
     begin(ledger, "a", 1)
-    ledger.take("a", 0, "w:1")
+    take(ledger, "a", 0, "w:1")
     ledger.redis.flushall()
-    assert ledger.take("a", 0, "w:2")[0] == "unknown"
+    assert take(ledger, "a", 0, "w:2")[0] == "unknown"
     assert ledger.renew("a", 0, "w:1", 1, 0) == "unknown"
     assert ledger.commit("a", 0, 10, 0).state == "unknown"
     assert not ledger.exists("a"), "a late commit must not begin books of its own"
@@ -360,7 +343,7 @@ def test_redis_holds_bits_not_images(ledger: Ledger) -> None:
     for shard in range(200):
         ledger.planned("a", shard, 512)
     for shard in range(100):
-        ledger.take("a", shard, "w:1")
+        take(ledger, "a", shard, "w:1")
         ledger.commit("a", shard, 512, 0)
     grown = ledger.redis.info("memory")["used_memory"] - before
     assert grown < 20 * 200 * 512
@@ -381,5 +364,5 @@ def test_the_wait_for_an_able_worker_begins_anew_when_one_took_a_shard(ledger: L
     wait_until(lambda: ledger.unmet("a") > 0, 5, "the wait to be counted")
 
     # if a worker takes a shard of it, I expect a later wait to begin at nothing.
-    assert ledger.take("a", 0, "able")[0] == "taken"
+    assert take(ledger, "a", 0, "able")[0] == "taken"
     assert ledger.unmet("a") == 0

@@ -12,6 +12,7 @@ from contract.fleet.snapshot import read_fleet
 from contract.jobs.specs import Train
 from contract.models.families import make_recipe
 from tests.contract.backend.test_ledger import begin, spec_of
+from tests.taking import take
 
 
 def beat(ledger: Ledger, name: str, **fields: object) -> None:
@@ -56,7 +57,7 @@ def test_a_backlog_is_what_no_slot_has_done(ledger: Ledger) -> None:
     # Given a job of five shards of ten images, one done and one half done,
     begin(ledger, "a", 5)
     for shard in (0, 1):
-        ledger.take("a", shard, f"w:{shard}")
+        take(ledger, "a", shard, f"w:{shard}")
         ledger.begin("a", shard, f"w:{shard}")
     ledger.commit("a", 0, 10, 0)
     ledger.renew("a", 1, "w:1", 4, 1)
@@ -94,7 +95,7 @@ def test_a_training_is_one_long_shard(ledger: Ledger) -> None:
 
 def test_a_job_that_ends_waits_for_nothing(ledger: Ledger) -> None:
     begin(ledger, "a", 1)
-    ledger.take("a", 0, "w:1")
+    take(ledger, "a", 0, "w:1")
     ledger.commit("a", 0, 10, 0)
     (job,) = read_fleet(ledger).jobs
     assert (job.state, job.backlog_seconds, job.shards.queued) == ("finalizing", 0.0, 0)

@@ -22,6 +22,7 @@ from contract.jobs.specs import Classify
 from contract.jobs.status import Retry
 from contract.keys import JobKeys, child_shards
 from contract.settings import Settings
+from tests.taking import take
 from tests.waiting import wait_until
 from tests.worker.conftest import FakeEngine, FakeModels, Runners
 from worker.classify.rows import read_rows
@@ -158,9 +159,9 @@ def test_a_worker_died_between_marker_and_ledger(backend: Backend, job: Jobs, ru
 def die(settings: Settings, shard: int, name: str, mode: Mode = "alone") -> None:
     """Begin a shard in a process that dies."""
     with closing(Ledger(settings.model_copy(update={"lease_seconds": 0.05}))) as ledger:
-        assert ledger.take("job", shard, name)[0] == "taken"
+        assert take(ledger, "job", shard, name)[0] == "taken"
         ledger.begin("job", shard, name, mode)
-        wait_until(lambda: shard in ledger.lapsed("job").queue, 5, "the lease to lapse")
+        wait_until(lambda: shard in ledger.lapsed("job").shards, 5, "the lease to lapse")
 
 
 def test_a_shard_that_killed_its_workers_is_cut_in_two(
@@ -269,7 +270,7 @@ def test_no_error_counts_like_a_death(
 
     runner_of(models=FakeModels(error=error), unfit=unfit, left=left.append).run("job", 0)
 
-    answer, trouble = backend.ledger.take("job", 0, "next:1")
+    answer, trouble = take(backend.ledger, "job", 0, "next:1")
     assert (answer, trouble.kills, trouble.suspect) == ("taken", 0, False)
     assert (trouble.faults, trouble.waits) == (faults, waits)
     assert len(left) == (unfit is not None), "a process that fails its self-test leaves, and only such a one"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from contract import keys
+from contract.backend.dispatch import waiting
 from contract.jobs.lifecycle import Backend
 from contract.settings import Settings
 from tests.worker.conftest import Jobs
@@ -16,17 +17,14 @@ from worker.control.reconcile import tick
 def test_a_job_of_a_newer_version_keeps_no_other_from_going_on(
     backend: Backend, settings: Settings, job: Jobs, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # Given two jobs whose messages were lost, of which the first is of a kind that this controller does not know,
+    # Given two jobs whose tickets were lost, of which the first is of a kind that this controller does not know,
     for id in ("a-newer", "b-known"):
         job(b"\x01", b"\x02", id=id)
     redis: Any = backend.ledger.redis
     redis.hset(backend.ledger.keys.job("a-newer")[0], "kind", "count")
     redis.delete(*(f"{backend.ledger.keys.broker_prefix}{queue}" for queue in keys.QUEUES))
-    for id in ("a-newer", "b-known"):
-        queued = backend.ledger.keys.job(id)[4]
-        redis.zadd(queued, dict.fromkeys(redis.zrange(queued, 0, -1), 1.0))
 
-    # I expect a tick to send those of the second, and to say of the first what it waits for.
+    # I expect a tick to replace them, and to say of the first what it waits for.
     tick(backend, settings)
-    assert backend.ledger.messages([keys.QUEUE_CLASSIFY], 0) == {("b-known", 0)}
+    assert waiting(backend.ledger, [keys.QUEUE_CLASSIFY]) == {"classify": 2}
     assert "a-newer waits for a controller of its version: There is no job kind 'count'" in caplog.text

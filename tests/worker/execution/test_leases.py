@@ -11,6 +11,7 @@ from contract.backend.ledger import Held, Ledger, Renewed
 from contract.errors import JobStopped, LeaseLost, RedisUnavailable, WorkerLeaving
 from contract.settings import Settings
 from tests.contract.backend.test_ledger import begin
+from tests.taking import take
 from tests.waiting import wait_until
 from worker.execution.leases import Lease, LeaseRenewer
 
@@ -42,7 +43,7 @@ def renewer(counting: CountingLedger) -> Iterator[LeaseRenewer]:
 
 def taken(ledger: Ledger, job: str, shard: int) -> Lease:
     token = f"w:{job}-{shard}"
-    assert ledger.take(job, shard, token)[0] == "taken"
+    assert take(ledger, job, shard, token)[0] == "taken"
     return Lease(job, shard, token)
 
 

@@ -1,0 +1,130 @@
+-- Chooses the job whose turn it is and leases its next shard to the worker that asks. Follows entry.lua.
+-- KEYS[4]: hash of measured rates (contract.fleet.rates). ARGV: queue, token, seconds of a lease, process, slots that one owner may hold or 0, then what the worker can do:
+-- device, precisions, whether it may take what is long, whether it may train.
+-- The same token again gets the same shard, for the answer may have been lost.
+local queue, token, lease, process, cap = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+local can = {device = ARGV[6], precisions = ',' .. ARGV[7] .. ',', long = ARGV[8], trains = ARGV[9]}
+local root, rates = index .. queue, KEYS[4]
+local TRIED = 16 -- owners, and jobs of each, that are looked at until one has a shard for this process
+
+local function meets(needs)
+  for name, value in string.gmatch(needs, '(%w+)=(%S+)') do
+    if name == 'device' then
+      if value ~= can.device then return false end
+    elseif name == 'precision' then
+      if not string.find(can.precisions, ',' .. value .. ',', 1, true) then return false end
+    elseif can[name] ~= value then
+      return false
+    end
+  end
+  return true
+end
+
+local mine = {}
+for _, needs in ipairs(redis.call('HKEYS', root .. ':ready')) do
+  if meets(needs) then table.insert(mine, needs) end
+end
+
+-- The children of a parent that have something for this worker, in their order.
+local function children(parent)
+  local found, list, reached = {}, {}, clock(root, parent)
+  for _, needs in ipairs(mine) do
+    local tree = root .. '|' .. needs .. (parent == '' and '' or '|' .. parent)
+    local scored = redis.call('ZRANGE', tree, 0, TRIED - 1, 'WITHSCORES')
+    for i = 1, #scored, 2 do
+      if not found[scored[i]] then
+        found[scored[i]] = true
+        table.insert(list, {name = scored[i], tag = math.max(tonumber(scored[i + 1]), reached)})
+      end
+    end
+  end
+  table.sort(list, function(a, b)
+    if a.tag ~= b.tag then return a.tag < b.tag end
+    local one, two = CLASSES[a.name] or 0, CLASSES[b.name] or 0
+    if parent == '' and one ~= two then return one > two end
+    return a.name < b.name
+  end)
+  return list
+end
+
+-- Start-time fair queueing (Goyal, Vin, Cheng: IEEE/ACM Transactions on Networking 5(5), 1997), at each level of the
+-- tree: who is served has the smallest tag; the clock moves to that tag, and the tag by seconds over weight. A child
+-- that nobody could serve for a while stands where the clock is, for service that is missed is no credit.
+local function charge(parent, child, seconds)
+  local tags, start = root .. ':tags|' .. parent, tag(root, parent, child)
+  local finish = tagged(start + seconds)
+  redis.call('SET', root .. ':clock|' .. parent, tagged(start), 'EX', REMEMBERED)
+  redis.call('ZREMRANGEBYSCORE', tags, '-inf', tagged(start))
+  redis.call('ZADD', tags, finish, child)
+  redis.call('EXPIRE', tags, REMEMBERED)
+  for _, needs in ipairs(redis.call('HKEYS', root .. ':ready')) do
+    redis.call('ZADD', root .. '|' .. needs .. (parent == '' and '' or '|' .. parent), 'XX', finish, child)
+  end
+end
+
+-- Seconds that a shard of the job will take.
+local function estimate()
+  local size = math.max(1, num('items') / math.max(1, num('planned')))
+  local measured = num('pace')
+  if measured == 0 then
+    local kind, model = unpack(redis.call('HMGET', job, 'kind', 'model'))
+    local field = (kind or '') .. '|' .. (model or '') .. '|' .. can.device
+    local rate = string.match(redis.call('HGET', rates, field) or '', '^%S+')
+    measured = 1 / (tonumber(rate or '') or math.huge)
+  end
+  return measured > 0 and math.max(0.001, measured * size) or UNMEASURED
+end
+
+local function answer(shard)
+  local kind, needs = unpack(redis.call('HMGET', job, 'kind', 'needs'))
+  return {id, shard, kind or '', needs or '', redis.call('HGET', troubles, shard) or '', stamp(now)}
+end
+
+local function grant(class, owner, shard)
+  redis.call('HSET', leases, shard, token .. ' ' .. stamp(now + lease) .. ' 0 0 waits')
+  redis.call('ZREM', queued, shard)
+  if tonumber(shard) == num('cursor') then redis.call('HINCRBY', job, 'cursor', 1) end
+  redis.call('HSETNX', job, 'started_at', stamp(now))
+  redis.call('HSET', job, 'waits_since', stamp(now))
+  redis.call('HDEL', job, 'unmet_since', 'waiting_for') -- a worker that can run the job is there
+  local seconds, weight = estimate(), num('weight')
+  charge(class .. '|' .. owner, id, seconds / (weight > 0 and weight or 1))
+  charge(class, owner, seconds)
+  charge('', class, seconds / CLASSES[class])
+  place()
+  redis.call('SET', index .. 'granted:' .. token, id .. ' ' .. shard, 'EX', math.ceil(lease))
+  return answer(shard)
+end
+
+-- An entry that somebody deleted by hand.
+local function vanish(class, owner)
+  for _, needs in ipairs(mine) do
+    redis.call('ZREM', root .. '|' .. needs .. '|' .. class .. '|' .. owner, id)
+    climb(root, needs, class, owner)
+  end
+end
+
+local before = redis.call('GET', index .. 'granted:' .. token)
+if before then
+  local which, shard = string.match(before, '^(%S+) (%S+)$')
+  use(which)
+  local held = redis.call('HGET', leases, shard)
+  if held and parse(held) == token then return answer(shard) end
+end
+
+for _, class in ipairs(children('')) do
+  for _, owner in ipairs(children(class.name)) do
+    if cap > 0 and tonumber(redis.call('HGET', root .. ':slots', owner.name) or '0') >= cap then
+      park(root, owner.name, true)
+    else
+      for _, one in ipairs(children(class.name .. '|' .. owner.name)) do
+        use(one.name)
+        local there = redis.call('EXISTS', job) == 1
+        local shard = there and not stopped() and pick(process)
+        if shard then return grant(class.name, owner.name, shard) end
+        if there then place() else vanish(class.name, owner.name) end
+      end
+    end
+  end
+end
+return {}

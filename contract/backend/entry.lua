@@ -1,0 +1,173 @@
+-- What ledger.lua and dispatch.lua share: the entry of one job, and the index of jobs that have a shard to hand out.
+-- KEYS: prefix of the entries, prefix of the index, prefix of Celery's queues.
+--
+-- An entry, `job:ID` and below:
+--   (hash)    state, plan, counts, whose it is; `cursor` is the first planned shard that was never handed out
+--   :done     a bit for each committed shard
+--   :leases   shard -> "token deadline ok errors mode"; mode: waits (for its turn), shared, alone, notice
+--   :trouble  shard -> JSON (contract.backend.trouble)
+--   :queued   shards that came back, and halves of those that were split, scored by when they may run
+--
+-- The index, `next:QUEUE` and below. One tree for each set of needs, so that a worker sees only what it can run:
+--   |NEEDS               priority class, scored by its tag
+--   |NEEDS|CLASS         owner
+--   |NEEDS|CLASS|OWNER   job
+--   :ready    needs -> shards that may run now        :slots   owner -> shards that are leased
+--   :parked   owners that hold as many slots as they may
+--   :tags|PARENT and :clock|PARENT, where PARENT is nothing, CLASS or CLASS|OWNER: see `charge`
+--
+-- `place` brings the index into line with an entry; every step that changes an entry ends with it.
+local entries, index, celery = KEYS[1], KEYS[2], KEYS[3]
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+
+-- A class gets twenty times what the one below it gets, as long as both want something.
+local CLASSES = {high = 400, normal = 20, low = 1}
+local UNMEASURED = 20 -- seconds of a shard of a kind that nobody has measured: the most that a shard should take
+local REMEMBERED = 86400 -- seconds for which tags of those who want nothing are kept
+local LOOK = 32 -- shards that came back, of which one may run in the process that asks
+
+local id, job, done, leases, troubles, queued
+
+local function use(which)
+  id, job = which, entries .. which
+  done, leases, troubles, queued = job .. ':done', job .. ':leases', job .. ':trouble', job .. ':queued'
+end
+
+local function num(field) return tonumber(redis.call('HGET', job, field) or '0') end
+local function stamp(t) return string.format('%.3f', t) end
+local function tagged(t) return string.format('%.6f', t) end
+
+local function parse(lease)
+  local token, deadline, ok, errors, mode = string.match(lease, '^(%S+) (%S+) (%S+) (%S+) (%S+)$')
+  return token, tonumber(deadline), tonumber(ok), tonumber(errors), mode
+end
+
+-- The record of what went wrong with a shard.
+local function trouble(shard) return cjson.decode(redis.call('HGET', troubles, shard) or '{}') end
+
+local function stopped()
+  local state = redis.call('HGET', job, 'state')
+  return state == 'succeeded' or state == 'failed' or state == 'canceled' or num('over_budget') == 1
+end
+
+-- The first shard from `from` on that is not committed.
+local function uncommitted(from)
+  local bytes = redis.call('STRLEN', done)
+  while from < 8 * bytes and from % 8 > 0 do
+    if redis.call('GETBIT', done, from) == 0 then return from end
+    from = from + 1
+  end
+  if from >= 8 * bytes then return from end
+  local found = redis.call('BITPOS', done, 0, from / 8)
+  return found < 0 and 8 * bytes or found
+end
+
+local function free(shard)
+  return redis.call('HEXISTS', leases, shard) == 0 and redis.call('GETBIT', done, shard) == 0
+end
+
+-- The next shard that may run now, if need be in this process, or nil: those that came back go first.
+local function pick(process)
+  for _, shard in ipairs(redis.call('ZRANGEBYSCORE', queued, '-inf', stamp(now), 'LIMIT', 0, LOOK)) do
+    if not free(shard) then
+      redis.call('ZREM', queued, shard)
+    else
+      local avoid = process and trouble(shard).avoid or {}
+      if (avoid[process] or 0) <= now then return shard end
+    end
+  end
+  local cursor, planned = num('cursor'), num('planned')
+  local shard = uncommitted(cursor)
+  -- Leased, or back in `queued`, before the cursor came by: an entry that was rebuilt begins at 0.
+  while shard < planned and not (free(shard) and not redis.call('ZSCORE', queued, shard)) do
+    shard = uncommitted(shard + 1)
+  end
+  if shard > cursor then redis.call('HSET', job, 'cursor', math.min(shard, planned)) end
+  return shard < planned and tostring(shard) or nil
+end
+
+-- How far the children of a parent have been served.
+local function clock(root, parent) return tonumber(redis.call('GET', root .. ':clock|' .. parent) or '0') end
+
+-- Where a child stands: a newcomer begins at the clock, with neither credit nor debt.
+local function tag(root, parent, child)
+  local own = tonumber(redis.call('ZSCORE', root .. ':tags|' .. parent, child) or '0')
+  return math.max(own, clock(root, parent))
+end
+
+-- Brings the ancestors of an owner's jobs into line with them.
+local function climb(root, needs, class, owner)
+  local classes = root .. '|' .. needs
+  local owners = classes .. '|' .. class
+  if redis.call('EXISTS', owners .. '|' .. owner) == 1 and redis.call('SISMEMBER', root .. ':parked', owner) == 0 then
+    redis.call('ZADD', owners, tagged(tag(root, class, owner)), owner)
+  else
+    redis.call('ZREM', owners, owner)
+  end
+  if redis.call('EXISTS', owners) == 1 then
+    redis.call('ZADD', classes, tagged(tag(root, '', class)), class)
+  else
+    redis.call('ZREM', classes, class)
+  end
+end
+
+-- Takes an owner out of all trees, or puts it back where it has jobs.
+local function park(root, owner, parked)
+  redis.call(parked and 'SADD' or 'SREM', root .. ':parked', owner)
+  for _, needs in ipairs(redis.call('HKEYS', root .. ':ready')) do
+    for class in pairs(CLASSES) do climb(root, needs, class, owner) end
+  end
+end
+
+local function add(hash, field, by)
+  if by ~= 0 and redis.call('HINCRBY', hash, field, by) <= 0 then redis.call('HDEL', hash, field) end
+end
+
+-- Brings the index into line with the entry.
+local function place()
+  local found = redis.call('HMGET', job, 'queue', 'needs', 'priority', 'owner', 'max_slots', 'opened',
+    'placed', 'ready', 'slots')
+  local queue, needs, class, owner, most = found[1], found[2] or '', found[3] or 'normal', found[4] or '', found[5]
+  local placed, before, slots = found[7] or '', tonumber(found[8] or '0'), tonumber(found[9] or '0')
+  if not queue then return end -- of an earlier version, until it is rebuilt
+  local root, held, ready = index .. queue, redis.call('HLEN', leases), 0
+  if found[6] == '1' and not stopped() then
+    local room = tonumber(most or '0') > 0 and tonumber(most) - held or math.huge
+    if room > 0 and pick() then
+      ready = math.min(room, math.max(1, num('planned') + num('extra') - num('shards_done') - held))
+    end
+  end
+  local where = ready > 0 and needs .. '|' .. class .. '|' .. owner or ''
+  if placed ~= where or before ~= ready or slots ~= held then
+    redis.call('HSET', job, 'placed', where, 'ready', ready, 'slots', held)
+    if before == 0 then redis.call('HSET', job, 'waits_since', stamp(now)) end
+  end
+  local was = string.match(placed, '^[^|]*')
+  if placed == where then
+    add(root .. ':ready', needs, ready - before)
+  else
+    if before > 0 then add(root .. ':ready', was, -before) end
+    if ready > 0 then add(root .. ':ready', needs, ready) end
+  end
+  if placed ~= where and placed ~= '' then
+    redis.call('ZREM', root .. '|' .. placed, id)
+    climb(root, string.match(placed, '^([^|]*)|([^|]*)|(.*)$'))
+  end
+  if where ~= '' and not redis.call('ZSCORE', root .. '|' .. where, id) then
+    redis.call('ZADD', root .. '|' .. where, tagged(tag(root, class .. '|' .. owner, id)), id)
+    climb(root, needs, class, owner)
+  end
+  add(root .. ':slots', owner, held - slots)
+  if held < slots and redis.call('SISMEMBER', root .. ':parked', owner) == 1 then park(root, owner, false) end
+end
+
+-- Messages that the caller shall send, `most` of them, so that twice as many wait as there are slots.
+local function tickets(most)
+  local queue = redis.call('HGET', job, 'queue')
+  if not queue or most <= 0 then return 0 end
+  local ready = 0
+  for _, shards in ipairs(redis.call('HVALS', index .. queue .. ':ready')) do ready = ready + tonumber(shards) end
+  local slots = tonumber(redis.call('HGET', index .. 'slots', queue) or '8')
+  return math.max(0, math.min(most, math.min(2 * slots, ready) - redis.call('LLEN', celery .. queue)))
+end
