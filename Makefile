@@ -95,7 +95,7 @@ check: $(VENV)/.dev
 # the Prometheus operator, where their repositories cannot be reached. What was skipped is listed with its reason.
 CRDS ?=
 check-deploy: $(VENV)/.tests
-	CRDS=$(CRDS) $(BIN)/python -m pytest -v -rs tests/deploy/test_chart.py tests/deploy/test_compose.py tests/deploy/test_rules.py
+	CRDS=$(CRDS) $(BIN)/python -m pytest -v -rs tests/deploy/test_chart.py tests/deploy/test_compose.py tests/deploy/test_rules.py tests/deploy/test_dashboard.py
 
 # The reference is generated from the code; a dead link or anchor fails the build.
 docs: $(VENV)/.dev
@@ -128,7 +128,7 @@ images:
 
 # Each image reference gets the digest that its tag has now; commit the result. Needs docker and a registry.
 digests:
-	@for image in python:3.12-slim redis:8-alpine prom/prometheus:v3.5.0; do \
+	@for image in python:3.12-slim redis:8-alpine prom/prometheus:v3.5.0 grafana/grafana:12.2.0; do \
 		digest=$$(docker buildx imagetools inspect --format '{{.Manifest.Digest}}' $$image) || exit 1; \
 		sed -i.old -E "s|$$image(@sha256:[0-9a-f]{64})?|$$image@$$digest|g" deploy/docker/Dockerfile deploy/docker/compose.yaml || exit 1; \
 		rm -f deploy/docker/*.old; echo "$$image@$$digest"; \

@@ -10,12 +10,15 @@ figures: take `max`, not `sum`.
 
 from __future__ import annotations
 
+from typing import get_args
+
 from contract.errors import IMAGE_ERRORS
+from contract.jobs.specs import AnySpec
 from contract.jobs.status import ENDED, STATES
 from contract.keys import WORKER_QUEUES
 from contract.meters import Counter, Gauge, Histogram, Instrument, Label
 
-KIND = Label("kind", most=16)
+KIND = Label("kind", tuple(spec.model_fields["kind"].default for spec in get_args(AnySpec)))
 """The kind of a job: `classify`, `train`, …"""
 MODEL = Label("model", most=50)
 """`name@version`; empty for a kind of job that has none."""

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from contract import meters
-from contract.instruments import INSTRUMENTS
+from contract.instruments import INSTRUMENTS, KIND
+from contract.jobs.kinds import KINDS
 from contract.meters import Counter, Gauge, Histogram, Instrument, Label
 
 ONE = Counter(name="imagemill_test_total", description="A test.", labels=(Label("kind", most=2),))
@@ -50,6 +51,10 @@ def test_a_metric_follows_the_rules_of_prometheus(one: Instrument) -> None:
         assert stem.endswith(f"_{one.unit}")
     assert one.description.endswith(".") and "\n" not in one.description
     assert one.roles
+
+
+def test_kinds_are_those_of_jobs() -> None:
+    assert set(KIND.values) == set(KINDS)
 
 
 def test_names_are_given_once() -> None:

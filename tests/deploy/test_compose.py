@@ -105,13 +105,20 @@ def test_every_container_is_closed(keys: dict[str, str]) -> None:
         assert not [key for key in keys.values() if key in str(service.get("command", ""))], name
 
 
-def test_three_ports_are_published_on_loopback_and_workers_alone_reach_the_world() -> None:
+def test_every_file_that_is_mounted_is_there() -> None:
+    for name, service in compose()["services"].items():
+        for source in (entry.split(":")[0] for entry in service.get("volumes", ()) if entry.startswith(".")):
+            assert (FILE.parent / source).is_file(), f"{name}: {source}"
+
+
+def test_few_ports_are_published_on_loopback_and_workers_alone_reach_the_world() -> None:
     found = compose()
     published = {name: service["ports"] for name, service in found["services"].items() if "ports" in service}
     assert published == {
         "redis": ["127.0.0.1:6379:6379"],
         "s3": ["127.0.0.1:8333:8333"],
         "prometheus": ["127.0.0.1:9090:9090"],
+        "grafana": ["127.0.0.1:3000:3000"],
     }
     assert found["networks"]["inside"] == {"internal": True}
     outside = [name for name, service in found["services"].items() if "outside" in service["networks"]]

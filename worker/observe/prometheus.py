@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 _LONGEST = 100
-_ZEROS = 64
+_ZEROS = 96
 """Series of a metric that are shown before they are used; a rate needs a value before the first event."""
 
 
