@@ -47,7 +47,13 @@ def _cpu_table(spent: Mapping[str, Mapping[str, float]], images: int) -> Table:
     return table
 
 
-_SHORT = {"ideal": "ideal loop", "product_tars": "tars", "product_objects": "objects", "product_folder": "folder"}
+_SHORT = {
+    "ideal": "ideal loop",
+    "product_tars": "tars",
+    "product_objects": "objects",
+    "product_folder": "folder",
+    "product_workers": "worker a core",
+}
 _IMAGES = {
     "labelling": "{:,} photos of 500×375",
     "training": "{:,} images of 28×28, gray",
@@ -61,6 +67,7 @@ _ROWS = {
         "product_tars": "whole product, tars in the bucket",
         "product_objects": "whole product, one object a photo",
         "product_folder": "whole product, a local folder",
+        "product_workers": "whole product, tars, a worker a core",
         "peer_dataloader": "DataLoader of PyTorch, a process a core",
         "peer_ray": "Ray Data, with the start of its actor",
     },

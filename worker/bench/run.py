@@ -113,36 +113,40 @@ def _labelling(
     repeat: int,
     with_peers: bool,
 ) -> tuple[dict[str, list[float]], dict[str, dict[str, float]]]:
-    """Measure the parts, the ideal loop, its peers, and jobs on a stack of its own; also CPU seconds by process."""
+    """Measure the parts, the ideal loop, its peers, and jobs on stacks of their own; also CPU seconds by process.
+
+    One stack has a worker for all cores, the other a worker a core.
+    """
     preprocess = model.preprocess
     others: dict[str, Callable[[], float]] = {}
     if with_peers:
         load = partial(load_runtime, model, base / model.weights.name, configuration.load(), precision)
         others = peers.peers(files, runtime, load, preprocess, base)
-    with stack(base) as imagemill:
-        store = ObjectStore(configuration.load(data=base / "stack"))
+    number = len(os.sched_getaffinity(0))
+    with stack(base) as one, stack(base / "each", workers=number) as each:
         say("uploading them as objects and as tars …")
-        upload(store, files, base)
+        for folder in (base, base / "each"):
+            upload(ObjectStore(configuration.load(data=folder / "stack")), files, base)
+        tars = "s3://imagemill/bench/tars/"
         product = {
-            "product_tars": "s3://imagemill/bench/tars/",
-            "product_objects": "s3://imagemill/bench/objects/",
-            "product_folder": str(base / "photos"),
+            "product_tars": (one, tars),
+            "product_objects": (one, "s3://imagemill/bench/objects/"),
+            "product_folder": (one, str(base / "photos")),
+            "product_workers": (each, tars),
         }
-        cpu = CpuSeconds(imagemill.supervisor)
+        cpu = {one: CpuSeconds(one.supervisor), each: CpuSeconds(each.supervisor)}
         steps: dict[str, Callable[[], float]] = {
             "decode": lambda: engine_measure.decode_only(files, preprocess, runtime.lanes),
             "forward": lambda: engine_measure.forward_only(runtime, len(files), preprocess.size),
-            "ideal": cpu.of("ideal", lambda: engine_measure.ideal_loop(files, runtime, preprocess)),
+            "ideal": cpu[one].of("ideal", lambda: engine_measure.ideal_loop(files, runtime, preprocess)),
             **{
-                name: cpu.of(
-                    name, job(imagemill, "classify", source, "--model", builtin.NAME, "--precision", precision)
-                )
-                for name, source in product.items()
+                name: cpu[on].of(name, job(on, "classify", source, "--model", builtin.NAME, "--precision", precision))
+                for name, (on, source) in product.items()
             },
             **others,
         }
         try:
-            return _in_turn(steps, repeat), cpu.medians(repeat)
+            return _in_turn(steps, repeat), cpu[one].medians(repeat) | cpu[each].medians(repeat)
         finally:
             peers.close()
 

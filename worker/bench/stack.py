@@ -44,14 +44,14 @@ class Commands:
 
 
 @contextmanager
-def stack(base: Path) -> Iterator[Commands]:
+def stack(base: Path, workers: int = 1) -> Iterator[Commands]:
     """Run a stack with its data in `base`, and stop it at the end, or when a signal ends this process."""
     base.mkdir(exist_ok=True)
     imagemill = Commands(base / "stack")
     say("starting a stack …")
     with _signals_raise():
         try:
-            imagemill.supervisor = imagemill("up", "--detach")["pid"]
+            imagemill.supervisor = imagemill("up", "--workers", str(workers), "--detach")["pid"]
             yield imagemill
         finally:
             # A second Ctrl-C must not keep it from stopping.
