@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -75,11 +75,13 @@ class Mill:
         s3_options: Sequence[str] = (),
         s3_through: str = "",
         identities: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+        altered: Callable[[Service], Service] = lambda service: service,
         **settings: Any,
     ) -> None:
         """`native_bf16` is on or off for each worker; else it is what this machine has. `identities` are the keys of
         the store for `producer`, `controller` and `worker`, in place of the administrator's; `s3_options` are those of
-        the server that knows them; through `s3_through`, the address of a proxy, all but `client` reach it."""
+        the server that knows them; through `s3_through`, the address of a proxy, all but `client` reach it. `altered`
+        may change the command or the environment of a worker."""
         servers, self.settings = make_servers(data, **{**TIMES, **settings})
         threads = {"IMAGEMILL_THREADS": str(settings.get("threads", 1))}
         through = {"IMAGEMILL_S3_ENDPOINT": s3_through} if s3_through else {}
@@ -117,10 +119,15 @@ class Mill:
                 for name in self.clocks
             ),
             *(
-                self._service(
-                    f"worker-{n}",
-                    [*program, "worker", "-Q", ",".join(WORKER_QUEUES), "-n", f"worker-{n}@%h", *quiet],
-                    {**keys.get("worker", {}), **({"IMAGEMILL_NATIVE_BF16": native_bf16[n]} if native_bf16 else {})},
+                altered(
+                    self._service(
+                        f"worker-{n}",
+                        [*program, "worker", "-Q", ",".join(WORKER_QUEUES), "-n", f"worker-{n}@%h", *quiet],
+                        {
+                            **keys.get("worker", {}),
+                            **({"IMAGEMILL_NATIVE_BF16": native_bf16[n]} if native_bf16 else {}),
+                        },
+                    )
                 )
                 for n in range(workers)
             ),

@@ -1,4 +1,4 @@
-"""TCP proxies: one records what passes, one ends TLS before a server that speaks none."""
+"""TCP proxies: one records what passes, one ends TLS before a server that speaks none; each can swallow everything."""
 
 from __future__ import annotations
 
@@ -20,12 +20,17 @@ class Wire:
     seen: bytearray = field(default_factory=bytearray)
     """All bytes of both directions, as they were on the wire."""
     connections: int = 0
+    flows: threading.Event = field(default_factory=threading.Event)
+    """While it is cleared nothing passes, and no connection ends."""
+
+    def __post_init__(self) -> None:
+        self.flows.set()
 
 
 @contextmanager
-def tap(upstream: int) -> Iterator[Wire]:
-    """Record what passes to and from a port on loopback."""
-    with _serve(upstream, None) as wire:
+def tap(upstream: int, host: str = LOOPBACK) -> Iterator[Wire]:
+    """Record what passes to and from a port on loopback, between it and a port of `host`."""
+    with _serve(upstream, None, host) as wire:
         yield wire
 
 
@@ -37,16 +42,18 @@ def tls_before(upstream: int, context: ssl.SSLContext) -> Iterator[Wire]:
 
 
 @contextmanager
-def _serve(upstream: int, context: ssl.SSLContext | None) -> Iterator[Wire]:
-    listener = socket.create_server((LOOPBACK, 0))
+def _serve(upstream: int, context: ssl.SSLContext | None, host: str = LOOPBACK) -> Iterator[Wire]:
+    listener = socket.create_server((host, 0))
     wire = Wire(listener.getsockname()[1])
     open_sockets: set[socket.socket] = set()
 
     def pump(source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
+                wire.flows.wait()
                 wire.seen += data
                 sink.sendall(data)
+        wire.flows.wait()
         for end in (source, sink):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -77,6 +84,7 @@ def _serve(upstream: int, context: ssl.SSLContext | None) -> Iterator[Wire]:
     try:
         yield wire
     finally:
+        wire.flows.set()
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         thread.join()

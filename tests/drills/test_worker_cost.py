@@ -8,17 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from contract.data.items import Item, write_manifest
-from contract.jobs.lifecycle import submit
-from contract.jobs.specs import Classify, Source
-from contract.jobs.status import Plan
-from contract.keys import JobKeys
 from tests.fleet.commands import Cost, Meter
 from tests.fleet.sleeper import SECONDS
+from tests.fleet.sleeping_job import begin
 from tests.mill import Mill
 from tests.waiting import wait_until
 
-WORKERS, SHARDS, SPAN = 2, 200, 6.0
+JOB, WORKERS, SHARDS, SPAN = "asleep", 2, 200, 6.0
 
 
 def test_a_worker_has_five_connections_at_most(
@@ -41,21 +37,8 @@ def test_a_worker_has_five_connections_at_most(
 
         idle = measured()
         # if they work on a job,
-        spec = Classify(
-            id="asleep",
-            source=Source(kind="prefix", uri="s3://photos/", label="photos"),
-            model="m@1",
-            weights_sha256="0" * 64,
-            output=f"s3://{backend.store.bucket}/jobs/asleep/out/",
-        )
-        submit(backend, spec)
-        manifest = write_manifest([Item("a.jpg", "s3://photos/a.jpg", size=1)])
-        for shard in range(SHARDS):
-            backend.store.put(JobKeys(spec.id).manifest(shard), manifest)
-        backend.store.put(JobKeys(spec.id).plan, Plan(shards=SHARDS, items=SHARDS, skipped=0).to_json())
-        step = backend.ledger.complete(spec.id, shards=SHARDS, items=SHARDS, error_limit=SHARDS, skipped=0)
-        backend.follow_up(spec.id, step)
-        wait_until(lambda: mill.client.status(spec.id).shards.done > WORKERS, 60, "shards to be done")
+        begin(backend, JOB, SHARDS)
+        wait_until(lambda: mill.client.status(JOB).shards.done > WORKERS, 60, "shards to be done")
         busy = measured()
         mill.client.close()
     figures(
