@@ -33,7 +33,15 @@ JOB_STATE = Label("state", tuple(state for state in STATES if state not in ENDED
 JOB_END = Label("state", tuple(state for state in STATES if state in ENDED))
 SHARD_STATE = Label("state", ("queued", "running", "done"))
 WORKER_STATE = Label("state", ("serving", "draining", "unfit"))
-STAGE = Label("stage", ("fetch", "decode", "forward", "encode", "put"))
+TASK = Label("task", ("classify", "classify-sequence", "generate"))
+STAGE = Label(
+    "stage",
+    (
+        *("fetch", "decode", "forward", "encode", "put"),
+        *("sample", "judge"),
+        *("read", "step", "validate", "checkpoint"),
+    ),
+)
 OUTCOME = Label(
     "outcome",
     ("committed", "overtaken", "stopped", "lost", "returned", "postponed", "passed_on", "faulted", "unfit", "failed"),
@@ -245,16 +253,24 @@ SHARD_SECONDS = Histogram(
 STAGE_SECONDS = Counter(
     name="imagemill_stage_seconds_total",
     description="Seconds of this worker in each stage; `fetch` is what a shard waits for bytes, `forward` may wait for "
-    "the device. The rate is the mean number of threads there; stages overlap.",
+    "the device. A generator has `sample`, and `judge` if there is a gate; a training has `read` for its data, then "
+    "`step`, `validate` and `checkpoint`. The rate is the mean number of threads there; stages overlap.",
     unit="seconds",
     labels=(STAGE,),
 )
 DEVICE_BUSY_SECONDS = Counter(
     name="imagemill_device_busy_seconds_total",
-    description="Seconds in which a classifier had at least one batch on the device. The rate is the share of time in "
-    "which it is busy; training and generation are not in it.",
+    description="Seconds in which a device had something to compute: at least one batch of a classifier, a group of a "
+    "generator, or a step or validation of a training. The rate is the share of time in which it is busy.",
     unit="seconds",
     labels=(DEVICE,),
+)
+TRAINED_IMAGES = Counter(
+    name="imagemill_trained_images_total",
+    description="Images that the steps of trainings have learned from, by the task of the model; each counts once an "
+    "epoch. The evaluation of a generator trains classifiers, whose images count too.",
+    unit="images",
+    labels=(TASK,),
 )
 MODEL_LOAD_SECONDS = Histogram(
     name="imagemill_model_load_seconds",

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from contract import meters
-from contract.instruments import INSTRUMENTS, KIND
+from contract.instruments import INSTRUMENTS, KIND, TASK
 from contract.jobs.kinds import KINDS
 from contract.meters import Counter, Gauge, Histogram, Instrument, Label
+from contract.models.families import RECIPES
 
 ONE = Counter(name="imagemill_test_total", description="A test.", labels=(Label("kind", most=2),))
 NOW = Gauge(name="imagemill_test", description="A test.")
@@ -55,6 +56,10 @@ def test_a_metric_follows_the_rules_of_prometheus(one: Instrument) -> None:
 
 def test_kinds_are_those_of_jobs() -> None:
     assert set(KIND.values) == set(KINDS)
+
+
+def test_tasks_are_those_of_recipes() -> None:
+    assert set(TASK.values) == {recipe.task for recipe in RECIPES.values()}
 
 
 def test_names_are_given_once() -> None:

@@ -123,6 +123,48 @@ def test_counters_agree_with_the_rows(mill: Mill, tmp_path: Path) -> None:
         assert mill.settings.s3_secret_key.get_secret_value() not in page
 
 
+def test_a_generator_and_a_training_show_where_their_time_goes(mill: Mill, tmp_path: Path) -> None:
+    # Given a worker that has made images, and then learned from others,
+    def busy() -> float:
+        return total(mill, "worker", "imagemill_device_busy_seconds_total")
+
+    def stages() -> dict[str, float]:
+        return {
+            stage: total(mill, "worker", "imagemill_stage_seconds_total", stage=stage)
+            for stage in ("sample", "encode", "put", "read", "step", "validate", "checkpoint")
+        }
+
+    def passed(before: dict[str, float], *names: str) -> bool:
+        now = stages()
+        return all(now[name] > before[name] for name in names)
+
+    before, at = busy(), stages()
+    job = mill.client.generate("fashion-gan", count=100).id
+    assert mill.finished(job).state == "succeeded"
+
+    # if I read its figures, I expect the time of its stages, and the device to have been busy,
+    wait_until(lambda: passed(at, "sample", "encode", "put"), 30, "the stages of a generator")
+    assert busy() > before
+    wait_until(
+        lambda: total(mill, "worker", "imagemill_images_total", kind="generate", status="ok") == 100,
+        30,
+        "the images to be counted",
+    )
+
+    # and the same of a training, whose images count as it learns from them.
+    for label, number in ((label, number) for label in range(2) for number in range(20)):
+        (tmp_path / f"class-{label}").mkdir(exist_ok=True)
+        colour(label, number).save(tmp_path / f"class-{label}" / f"{number}.png")
+    before, at = busy(), stages()
+    settings = ["size=8", "variant=classic", "batch_size=8"]
+    job = mill.client.train("cnn", tmp_path, name="colours", epochs=2, settings=settings).id
+    trained = mill.finished(job)
+    assert trained.state == "succeeded", trained.reason
+    wait_until(lambda: passed(at, "read", "step", "validate", "checkpoint"), 30, "the stages of a training")
+    assert total(mill, "worker", "imagemill_trained_images_total", task="classify") == trained.total
+    assert busy() > before
+
+
 def test_each_line_of_the_logs_is_an_object_that_says_what_it_is_about(mill: Mill, tmp_path: Path) -> None:
     # Given a job whose images have hostile names,
     photos = tmp_path / "photos"

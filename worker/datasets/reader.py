@@ -23,6 +23,7 @@ from contract.backend.objects import ObjectStore
 from contract.data.items import Item, sharded
 from contract.errors import ImageError, InvalidSource
 from contract.import_paths import load
+from contract.instruments import STAGE_SECONDS
 from contract.jobs.sources import source_kind
 from contract.jobs.specs import Source
 from contract.models.registry import Preprocess
@@ -102,10 +103,11 @@ class DatasetReader:
 
         Raises InvalidSource where it holds no images, an image has no label, or sizes differ that may not.
         """
-        if source_kind(source.kind).arrays is not None:
-            return self._whole(source, wanted)
-        with ThreadPoolExecutor(self.threads, thread_name_prefix="decode") as pool:
-            return self._images(source, wanted, pool, seen)
+        with STAGE_SECONDS.seconds("read"):
+            if source_kind(source.kind).arrays is not None:
+                return self._whole(source, wanted)
+            with ThreadPoolExecutor(self.threads, thread_name_prefix="decode") as pool:
+                return self._images(source, wanted, pool, seen)
 
     # Images one by one
 

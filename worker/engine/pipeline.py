@@ -25,7 +25,7 @@ from contract.errors import DecodeFailed, ImageError
 from contract.instruments import STAGE_SECONDS
 from contract.models.registry import Preprocess
 from worker.engine.budget import Reservation
-from worker.engine.busy import Busy
+from worker.engine.busy import busy_on
 from worker.engine.images.decode import Decoded, Frame
 from worker.engine.images.decoders import open_item
 from worker.engine.types import Output, Runtime
@@ -82,7 +82,7 @@ class Engine:
         lanes = lanes or runtime.lanes
         # Limits the decoded batches that wait for the device: pixels are what fills memory.
         self._in_flight = threading.BoundedSemaphore(2 * lanes)
-        self._busy = Busy(runtime.device)
+        self._busy = busy_on(runtime.device)
         self._work = _Work()
         self._open: set[Future[list[Result]]] = set()
         self._lock = threading.Lock()

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from contract.instruments import STAGE_SECONDS
 from contract.jobs.specs import EncodedSpec, Interpolate, Reconstruct
 from worker.engine.generators.interpolation import spherical
 from worker.engine.generators.sampler import GROUP
@@ -88,8 +89,9 @@ def written(
     encoders: ThreadPoolExecutor, spec: EncodedSpec, made: NDArray[np.uint8]
 ) -> tuple[NDArray[np.uint8], list[bytes]]:
     """Return the images at the size that was asked for, and their files."""
-    shown = pixels.resized(made, spec.size) if spec.size else made
-    return shown, list(encoders.map(partial(encode, image_format=spec.image_format), shown))
+    with STAGE_SECONDS.seconds("encode"):
+        shown = pixels.resized(made, spec.size) if spec.size else made
+        return shown, list(encoders.map(partial(encode, image_format=spec.image_format), shown))
 
 
 def mean_squared_errors(source_images: NDArray[np.uint8], images: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -24,12 +24,14 @@ from numpy.typing import NDArray
 
 from contract.data.image_index import INDEX, named
 from contract.errors import ModelError
+from contract.instruments import STAGE_SECONDS
 from contract.jobs.lifecycle import Backend
 from contract.jobs.outputs import write
 from contract.jobs.specs import Generate, ImagesSpec, Synthesize
 from contract.jobs.status import ShardCommit
 from contract.keys import JobKeys, shard_stem
 from contract.models.registry import Model
+from worker.engine.busy import busy_on
 from worker.engine.generators.sampler import GROUP
 from worker.engine.images import pixels
 from worker.engine.images.encode import encode
@@ -94,7 +96,8 @@ class ImagesWork(ShardWork[S]):
         data = index(archive.rows, spec.kind, filled.columns)
         lease.check()
         files = {".tar": archive.close(), INDEX: data}
-        outputs = write(self.backend.store, self.prefix(spec), shard_stem(lease.shard), files)
+        with STAGE_SECONDS.seconds("put"):
+            outputs = write(self.backend.store, self.prefix(spec), shard_stem(lease.shard), files)
         runtime = self.models.generator(spec.model, spec.precision)
         return ShardCommit(
             shard=lease.shard,
@@ -193,7 +196,9 @@ class CandidateWork(SampledWork[Synthesize]):
             for keys, images in self.images(spec, block, lease):
                 given = pixels.rgb(pixels.resized(images, gate.preprocess.size))
                 size = loaded.runtime.batch_size
-                outputs = [loaded.runtime.submit(given[at : at + size]).result() for at in range(0, len(given), size)]
+                parts = [given[at : at + size] for at in range(0, len(given), size)]
+                with STAGE_SECONDS.seconds("judge"), busy_on(loaded.runtime.device).computing():
+                    outputs = [loaded.runtime.submit(part).result() for part in parts]
                 said = np.concatenate([output.logits for output in outputs])
                 seen = np.concatenate([output.features for output in outputs])
                 rows = [new_row(spec, model, label, number, spec.size or images.shape[1]) for label, number in keys]
@@ -245,9 +250,10 @@ def _verdicts(
 
 def _encoded(spec: ImagesSpec, images: NDArray[np.uint8]) -> list[bytes]:
     """Return the file of each image, at the size that was asked for."""
-    if spec.size and len(images):
-        images = pixels.resized(images, spec.size)
-    return [encode(image, spec.image_format) for image in images]
+    with STAGE_SECONDS.seconds("encode"):
+        if spec.size and len(images):
+            images = pixels.resized(images, spec.size)
+        return [encode(image, spec.image_format) for image in images]
 
 
 def make_generator(resources: Resources) -> GeneratedWork:

@@ -144,6 +144,7 @@ class TrainWork(ShardWork[Train]):
                     hooks,
                     start=start,
                     checkpoint_seconds=self.checkpoint_seconds,
+                    device=str(self.device),
                 )
             except ObjectDamaged as error:
                 log.warning("A checkpoint of %s is skipped: %s", spec.id, error)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,9 +18,11 @@ import torch
 from torch import Tensor
 
 from contract.errors import DeviceOutOfMemory, ObjectDamaged
+from contract.instruments import STAGE_SECONDS, TRAINED_IMAGES
 from contract.models.recipes import Recipe
 from contract.records import Record
 from worker.datasets.dataset import Dataset
+from worker.engine.busy import busy_on
 from worker.training.checkpoint import unpack
 from worker.training.data.batches import Batch, ahead, batches, cut, steps_an_epoch
 from worker.training.learners.protocol import At, Learner
@@ -92,18 +94,20 @@ def train(
     checkpoint_seconds: float = 60.0,
     clock: Callable[[], float] = time.monotonic,
     beside: Executor | None = None,
+    device: str = "cpu",
 ) -> Outcome:
     """Train for all epochs of the recipe, from the start or from the checkpoint `start`.
 
     `data` is the part to train on; the learner has the held-out part. A checkpoint is made at the end and at most
     `checkpoint_seconds` after the last one, unless a step, a validation or a write takes longer. Checkpoints are
-    written on `beside`, by default a thread of its own, and all are written when this returns or raises. Raises
+    written on `beside`, by default a thread of its own, and all are written when this returns or raises. The
+    seconds that `device` computes count as those in which it is busy. Raises
     TrainingDiverged if a loss or metric is not finite, ObjectDamaged if `start` is not a checkpoint of this training,
     and DeviceOutOfMemory if a batch is too large.
     """
     with beside or ThreadPoolExecutor(1, "checkpoints") as thread:
         writer = Writer(hooks.checkpoint, thread)
-        training = _Training(learner, data, recipe, hooks, writer, checkpoint_seconds, clock)
+        training = _Training(learner, data, recipe, hooks, writer, checkpoint_seconds, clock, device)
         if start is not None:
             training.restore(start)
         return training.run()
@@ -121,8 +125,10 @@ class _Training:
         writer: Writer,
         checkpoint_seconds: float,
         clock: Callable[[], float],
+        device: str,
     ) -> None:
         self._learner = learner
+        self._busy = busy_on(device)
         self._data = data
         self._recipe = recipe
         self._hooks = hooks
@@ -181,19 +187,28 @@ class _Training:
         with closing(ahead(order)) as ordered:
             for batch in ordered:
                 at = At(self._step, self._steps, epoch)
-                self._losses.add(at, len(batch), self._try_step(batch, at))
+                with self._computing("step"):
+                    self._losses.add(at, len(batch), self._try_step(batch, at))
+                TRAINED_IMAGES.add(len(batch), self._recipe.task)
                 self._step += 1
                 self._writer.check()
                 now = self._clock()
                 # The next step will take about as long as this one, and would end too late for the checkpoint.
                 due = self._due(now + (now - last))
                 if due or now - self._read >= _READ_SECONDS:
-                    self._hooks.progress(self._images(), self._losses.read(self._recipe.learning_rate))
+                    with self._computing("step"):  # where a GPU is waited for
+                        losses = self._losses.read(self._recipe.learning_rate)
+                    self._hooks.progress(self._images(), losses)
                     self._read = now
                 if due:
                     self._checkpoint()
                 last = self._clock()
         self._losses.read(self._recipe.learning_rate)
+
+    @contextmanager
+    def _computing(self, stage: str) -> Iterator[None]:
+        with STAGE_SECONDS.seconds(stage), self._busy.computing():
+            yield
 
     def _try_step(self, batch: Batch, at: At) -> dict[str, Tensor]:
         try:
@@ -207,7 +222,8 @@ class _Training:
     def _validate(self) -> None:
         """End the epoch: compute its metrics, record it, and keep its weights if it is the best so far."""
         last = At(self._step - 1, self._steps, len(self._history))
-        metrics = self._learner.validate()
+        with self._computing("validate"):
+            metrics = self._learner.validate()
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise diverged(f"{name} is {value}", last, self._recipe.learning_rate)

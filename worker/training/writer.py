@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from contract.instruments import STAGE_SECONDS
 from worker.training.checkpoint import pack, snapshot
 
 
@@ -48,4 +49,5 @@ class Writer:
         self.check()
 
     def _pack(self, images: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        self._put(images, pack(tensors, meta))
+        with STAGE_SECONDS.seconds("checkpoint"):
+            self._put(images, pack(tensors, meta))

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from contract.errors import ModelError
-from worker.engine.generators.sampler import GROUP, Decode, checked
+from worker.engine.generators.sampler import GROUP, Decode, checked, sampling
 from worker.engine.precision import autocast
 from worker.engine.types import Precision
 
@@ -37,10 +37,11 @@ class Autoencoder:
         Raises ModelError if a number is not finite.
         """
         missing = GROUP - len(labels)
-        x = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, missing)).to(self.device).float().div_(127.5).sub_(1)
-        with autocast(self.device, self.precision):
-            mean, _ = self.encode(x, functional.pad(labels, (0, missing)).to(self.device))
-        mean = mean[: len(labels)].float().cpu()
+        with sampling(self.device):
+            x = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, missing)).to(self.device).float().div_(127.5).sub_(1)
+            with autocast(self.device, self.precision):
+                mean, _ = self.encode(x, functional.pad(labels, (0, missing)).to(self.device))
+            mean = mean[: len(labels)].float().cpu()
         if not mean.isfinite().all():
             raise ModelError(
                 "The latents that its weights encode images to are not finite, so the training has diverged; train the "
@@ -55,7 +56,8 @@ class Autoencoder:
         Raises ModelError if a pixel is not a finite number.
         """
         missing = GROUP - len(labels)
-        filled = functional.pad(z, (0, 0, 0, missing)).to(self.device)
-        with autocast(self.device, self.precision):
-            images = self.decode(filled, functional.pad(labels, (0, missing)).to(self.device))
-        return checked(images)[: len(labels)].cpu()
+        with sampling(self.device):
+            filled = functional.pad(z, (0, 0, 0, missing)).to(self.device)
+            with autocast(self.device, self.precision):
+                images = self.decode(filled, functional.pad(labels, (0, missing)).to(self.device))
+            return checked(images)[: len(labels)].cpu()

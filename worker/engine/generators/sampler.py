@@ -6,6 +6,7 @@ It knows no family: a generator is a function of latents and labels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from contract.errors import ModelError
+from contract.instruments import STAGE_SECONDS
+from worker.engine.busy import busy_on
 from worker.engine.generators.latents import latents
 from worker.engine.precision import autocast
 from worker.engine.types import Precision
@@ -53,19 +56,30 @@ class Sampler:
         for y, numbers in zip(labels.split(GROUP), index.split(GROUP), strict=True):
             missing = GROUP - len(y)
             filled = functional.pad(y, (0, missing))
-            z = latents(self.seed, filled, functional.pad(numbers, (0, missing)), self.width, self.truncation)
-            with autocast(self.device, self.precision):
-                images = self.decode(z.to(self.device), filled.to(self.device))
-            before, waiting = waiting, _read(images, len(y))
-            if before is not None:
-                yield before()
+            with sampling(self.device):
+                z = latents(self.seed, filled, functional.pad(numbers, (0, missing)), self.width, self.truncation)
+                with autocast(self.device, self.precision):
+                    images = self.decode(z.to(self.device), filled.to(self.device))
+                before, waiting = waiting, _read(images, len(y))
+                group = None if before is None else before()
+            if group is not None:
+                yield group
         if waiting is not None:
-            yield waiting()
+            with sampling(self.device):
+                group = waiting()
+            yield group
 
     def rows(self, classes: int, columns: int) -> list[Tensor]:
         """Generate the first images of the first classes: for each class, uint8 [columns, c, size, size] on the CPU."""
         labels = torch.arange(classes).repeat_interleave(columns)
         return list(self.images(labels, torch.arange(columns).repeat(classes)).split(columns))
+
+
+@contextmanager
+def sampling(device: torch.device) -> Iterator[None]:
+    """Count the time of the block, in which a generator has the device."""
+    with STAGE_SECONDS.seconds("sample"), busy_on(str(device)).computing():
+        yield
 
 
 def _read(images: Tensor, count: int) -> Callable[[], Tensor]:

@@ -53,7 +53,7 @@ def accuracy(
     Taking the best epoch instead would select on the test images. `advance` is called with the number of images learnt
     from since the last call.
     """
-    outcome = train(make(how, learn, test, device), learn, how, _Progress(advance), start=None)
+    outcome = train(make(how, learn, test, device), learn, how, _Progress(advance), start=None, device=str(device))
     return outcome.history[-1].metrics["accuracy"]
 
 
