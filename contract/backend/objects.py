@@ -70,6 +70,7 @@ _HTTP_FULL = 507
 _FAILED = "InternalError"  # what SeaweedFS answers when its disk is full
 _EXISTS = 412
 _PART = 16 * 2**20
+_PIECE = 2**20
 
 
 class ObjectStore:
@@ -79,17 +80,22 @@ class ObjectStore:
     ObjectNotFound, StoreRefused, StoreFull, InvalidSource (no such bucket), InvalidSettings (access denied),
     CredentialsRefused.
     `obstore_reader(bucket, key, offset, length or None)` is asked first for an object's bytes; None sends the read to
-    the SDK.
+    the SDK. `heard` is called, on the thread that reads, for each piece of an object that arrives.
     """
 
     def __init__(
-        self, settings: Settings, *, patience: float = 5.0, obstore_reader: ObstoreReader | None = None
+        self,
+        settings: Settings,
+        *,
+        patience: float = 5.0,
+        obstore_reader: ObstoreReader | None = None,
+        heard: Callable[[], None] = lambda: None,
     ) -> None:
         self.bucket = settings.bucket
         self._patience = patience
         self.answered_at: float | None = None
         """When the store last answered, by the monotonic clock."""
-        self._fast_get = obstore_reader
+        self._fast_get, self._heard = obstore_reader, heard
         self._conditional: set[str] = set()
         """Buckets whose store has been seen to refuse a second write."""
         self.endpoint = settings.s3_endpoint
@@ -148,7 +154,7 @@ class ObjectStore:
         def read() -> bytes:
             response = self._minio.get_object(bucket_name=bucket, object_name=key, offset=offset, length=length or 0)
             try:
-                data: bytes = response.read(limit + 1) if limit is not None else response.read()
+                data = self._joined(response, None if limit is None else limit + 1)
             except BaseException:
                 response.close()
                 raise
@@ -158,6 +164,14 @@ class ObjectStore:
             return data
 
         return self._call("get", bucket, key, read)
+
+    def _joined(self, response: urllib3.BaseHTTPResponse, at_most: int | None) -> bytes:
+        """Return the rest of an answer, or so many bytes of it."""
+        found = bytearray()
+        while piece := response.read(_PIECE if at_most is None else min(_PIECE, at_most - len(found))):
+            found += piece
+            self._heard()
+        return bytes(found)
 
     def pieces(self, key: str, *, bucket: str = "", size: int = _PART) -> Iterator[bytes]:
         """Yield the bytes of an object, `size` at a time; each piece is a request that is retried by itself."""

@@ -264,7 +264,10 @@ class ClassifyWork(ShardWork[Classify]):
                     submit()
                     while under_way:
                         yield from first()
-                    lease.waits(gives_way=arrived == "web")
+                    if arrived == "web":
+                        lease.gives_way()
+                    else:
+                        lease.waits_here()
                     continue
                 places.append(arrived[0])
                 batch.append(arrived[1])

@@ -31,6 +31,7 @@ from worker.datasets.dataset import Dataset
 from worker.engine.budget import Reservation
 from worker.engine.images import decoders, pixels
 from worker.engine.images.decode import Decoded, Frame
+from worker.engine.motion import carried, moved
 from worker.engine.pipeline import Encoded
 from worker.sources.fetch import Fetcher
 from worker.sources.lister import Part, labelled_items, lister
@@ -162,15 +163,16 @@ class DatasetReader:
         """Fetch and decode items; return the pixels of each, or its error, in order.
 
         Files are decoded as they arrive, so that no more of them are held than the process has memory for; `waits` is
-        called while none arrives.
+        called while none arrives from the web.
         """
         made: dict[int, Future[_Pixels]] = {}
         with closing(self.fetcher.read_any(chunk, reach)) as fetched:
             for arrived in fetched:
                 if isinstance(arrived, str):
-                    waits()
+                    if arrived == "web":
+                        waits()
                     continue
-                made[arrived[0]] = pool.submit(_then_release, how, chunk[arrived[0]], *arrived[1:])
+                made[arrived[0]] = pool.submit(carried(_then_release), how, chunk[arrived[0]], *arrived[1:])
                 del arrived
         return [made[place].result() for place in range(len(chunk))]
 
@@ -251,6 +253,7 @@ def _then_release(
         return how((item, encoded))
     finally:
         memory.release()
+        moved()
 
 
 @dataclass(frozen=True)

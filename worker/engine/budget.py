@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from worker.engine.cores import cores
+from worker.engine.motion import At, behind, moved
 
 _MIB = 2**20
 _LEAST = 64 * _MIB
@@ -36,7 +37,13 @@ class Reservation:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the bytes may be used; return whether they may."""
-        return self.granted.wait(timeout)
+        if self.granted.is_set():
+            return True
+        with behind(self._pool.moved):
+            granted = self.granted.wait(timeout)
+        if granted:
+            moved()
+        return granted
 
     def shrink(self, count: int) -> None:
         """Give back all but `count` bytes, once the real size is known; never grows."""
@@ -59,25 +66,42 @@ class Pool:
     """A number of bytes that threads share, first come, first served.
 
     A request that does not fit waits, and later ones wait behind it, so that small images cannot starve a large one.
-    A request for more than the whole pool is granted once nobody else holds any of it.
+    A request for more than the whole pool is granted once nobody else holds any of it. Its holders may wait for
+    something else, which moves at `then`.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, then: At = lambda: 0.0) -> None:
         self.total = total
+        self._then = then
         self.held = self.peak = 0
         self._waiting: deque[Reservation] = deque()
         self._lock = threading.Lock()
         self._moved = time.monotonic()
+        self._bounded = 0
 
     @property
     def waiting(self) -> int:
         """Number of requests that wait."""
         return len(self._waiting)
 
-    @property
     def moved(self) -> float:
-        """When bytes were last granted or given back, on the monotonic clock."""
-        return self._moved
+        """Return when bytes were last granted or given back, on the monotonic clock; now while a holder is `bounded`.
+
+        The requests in front of one that waits are finite, and each moves the pool as it comes and goes.
+        """
+        return time.monotonic() if self._bounded else max(self._moved, self._then())
+
+    @contextmanager
+    def bounded(self) -> Iterator[None]:
+        """Mark the work of a holder that a deadline ends, so that who waits behind it does not stand still."""
+        with self._lock:
+            self._bounded += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._bounded -= 1
+                self._moved = time.monotonic()
 
     def ask(self, count: int, told: Callable[[], None] = lambda: None) -> Reservation:
         """Queue for `count` bytes without waiting; `told` is called, on any thread, when they are granted."""
@@ -178,13 +202,8 @@ class Budget:
 
     def __init__(self, total: int) -> None:
         self.total = total
-        self.encoded = Pool(total // 3)
         self.pixels = Pool(total - total // 3)
-
-    def idle_for(self) -> float:
-        """Return for how many seconds somebody has waited without any bytes changing hands; 0.0 if nobody waits."""
-        now = time.monotonic()
-        return max((now - pool.moved for pool in (self.encoded, self.pixels) if pool.waiting), default=0.0)
+        self.encoded = Pool(total // 3, self.pixels.moved)
 
     @property
     def busy(self) -> bool:

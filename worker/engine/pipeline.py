@@ -28,6 +28,7 @@ from worker.engine.budget import Reservation
 from worker.engine.busy import busy_on
 from worker.engine.images.decode import Decoded, Frame
 from worker.engine.images.decoders import open_item
+from worker.engine.motion import Motion, behind, current, moved, working_for
 from worker.engine.types import Output, Runtime
 
 Encoded: TypeAlias = bytes | tuple[Frame, ...] | ImageError
@@ -83,6 +84,7 @@ class Engine:
         # Limits the decoded batches that wait for the device: pixels are what fills memory.
         self._in_flight = threading.BoundedSemaphore(2 * lanes)
         self._busy = busy_on(runtime.device)
+        self._motion, self._device = Motion(), Motion()  # of the lanes together, and of the batches on the device
         self._work = _Work()
         self._open: set[Future[list[Result]]] = set()
         self._lock = threading.Lock()
@@ -117,6 +119,8 @@ class Engine:
             shard.put(0, [])
         chunk = min(self._runtime.batch_size, _CHUNK)
         for start in range(0, len(items), chunk):
+            for motion in shard.motions:
+                motion.queue(self._motion.at)  # chunks are taken in turn: what the lanes do meanwhile lies in front
             self._work.later(partial(self._take, shard, start, chunk))
         return shard.future
 
@@ -141,6 +145,13 @@ class Engine:
 
     def _take(self, shard: _Shard, start: int, count: int) -> None:
         """Decode a chunk and submit it to the runtime."""
+        for motion in shard.motions:
+            motion.leave(self._motion.at)
+            motion.move()
+        with working_for(self._motion, *shard.motions):
+            self._run(shard, start, count)
+
+    def _run(self, shard: _Shard, start: int, count: int) -> None:
         places = range(start, min(start + count, len(shard.items)))
         if shard.future.done():
             for place in places:
@@ -154,7 +165,9 @@ class Engine:
                 shard.put(start, _results(entries, None, shard))
                 return
             batch = padded(pixels) if self._frames else (np.stack(pixels),)
-            self._in_flight.acquire()
+            with behind(self._device.at):
+                self._in_flight.acquire()
+            moved()
             began = time.perf_counter()
             self._busy.begin()
             try:
@@ -163,7 +176,7 @@ class Engine:
                 self._busy.end()
                 self._in_flight.release()
                 raise
-            output.add_done_callback(partial(self._done, began))
+            output.add_done_callback(partial(self._done, shard, began))
         except Exception as error:
             shard.fail(error)
             for place in places:  # those that were not opened either
@@ -175,8 +188,10 @@ class Engine:
             # The device thread only queues this step; a lane makes the results before it decodes more.
             output.add_done_callback(partial(self._give_back_later, shard, start, entries))
 
-    def _done(self, began: float, _: Future[Output]) -> None:
+    def _done(self, shard: _Shard, began: float, _: Future[Output]) -> None:
         """Let the next batch through, and count the time of this one on its device, where it may have waited."""
+        for motion in (self._device, *shard.motions):
+            motion.move()
         self._busy.end()
         self._in_flight.release()
         STAGE_SECONDS.add(time.perf_counter() - began, "forward")
@@ -195,6 +210,7 @@ class Engine:
             return self._open_item(shard.items[place])
         finally:
             shard.forget(place)
+            moved()
 
     def _open_item(self, item: Encoded) -> _Entry:
         if isinstance(item, ImageError):
@@ -244,6 +260,8 @@ class _Shard:
     def __init__(self, items: Sequence[Encoded], top_k: int, features: bool, memory: Sequence[Reservation]) -> None:
         self.items, self.top_k, self.features = list(items), top_k, features
         self._memory = memory
+        self.motions = current()
+        """What this is done for; it waits behind other chunks until a lane takes its own."""
         self.future: Future[list[Result]] = Future()
         self._results: list[Result | None] = [None] * len(items)
         self._missing = len(items)

@@ -15,6 +15,7 @@ from queue import Empty, SimpleQueue
 from contract.backend.ledger import Held, Ledger, Mode
 from contract.backend.trouble import Trouble
 from contract.errors import JobStopped, LeaseLost, ServiceUnavailable, WorkerLeaving
+from worker.engine.motion import Motion, working_for
 from worker.execution.exclusive import Turn
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ class Lease:
         self.ok = self.errors = 0
         self.metrics: Mapping[str, float] = {}
         self.progress_at: float | None = None
+        self.motion = Motion()
+        """Moves with what is done for the shard between two reports of progress."""
         self.over: str | None = None
         self.waiting = False
         self.outcome = "committed"
@@ -55,6 +58,10 @@ class Lease:
         if self.mode != "notice":
             self.mode = "shared"
 
+    def moved_at(self) -> float | None:
+        """Return when the shard, or what it waits behind, last moved; None before its work has begun."""
+        return None if self.progress_at is None else max(self.progress_at, self.motion.at())
+
     def progress(self, ok: int, errors: int, metrics: Mapping[str, float] | None = None) -> None:
         """Items of this shard done so far, and figures of the work for people."""
         self.ok, self.errors = ok, errors
@@ -62,13 +69,14 @@ class Lease:
         self.progress_at = time.monotonic()
         self._wait(False)
 
-    def waits(self, *, gives_way: bool) -> None:
-        """Mark that the shard waits for what has a deadline of its own, which is no standstill.
-
-        It `gives_way` to another shard if that would not wait for the same: for the web, not for memory.
-        """
+    def gives_way(self) -> None:
+        """Mark that the shard waits for the web, whose deadlines are its own, so that another one may run meanwhile."""
         self.progress_at = time.monotonic()
-        self._wait(gives_way)
+        self._wait(True)
+
+    def waits_here(self) -> None:
+        """Mark that the shard waits for what another one would wait for too, as memory; no progress by itself."""
+        self._wait(False)
 
     def _wait(self, waiting: bool) -> None:
         if waiting != self.waiting:
@@ -114,13 +122,14 @@ class LeaseRenewer:
 
     @contextmanager
     def hold(self, lease: Lease) -> Iterator[Lease]:
-        """Renew a lease for the body of a `with` statement."""
+        """Renew a lease for the body of a `with` statement, in which this thread works for it."""
         lease.changed = self._wake
         with self._lock:
             self._held[lease.token] = lease
         self._wake()
         try:
-            yield lease
+            with working_for(lease.motion):
+                yield lease
         finally:
             with self._lock:
                 self._held.pop(lease.token, None)  # unless it was abandoned

@@ -132,6 +132,7 @@ def _make_renewer(resources: Resources) -> LeaseRenewer:
 
 def _make_fetcher(resources: Resources) -> Fetcher:
     from worker.engine.images import decoders
+    from worker.engine.motion import moved
     from worker.sources.fetch import Fetcher
     from worker.sources.obstore_reader import ObstoreReader
 
@@ -141,7 +142,9 @@ def _make_fetcher(resources: Resources) -> Fetcher:
         seconds=settings.decode_seconds,
         max_pixels=settings.max_image_pixels,
     )
-    store = ObjectStore(settings, patience=settings.store_patience_seconds, obstore_reader=ObstoreReader(settings))
+    store = ObjectStore(
+        settings, patience=settings.store_patience_seconds, obstore_reader=ObstoreReader(settings), heard=moved
+    )
     return Fetcher.of(store, settings)
 
 

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from contract.backend.ledger import Ledger
 from contract.errors import ServiceUnavailable
-from worker.engine.budget import Budget
 from worker.execution.resources import Resources
 
 if TYPE_CHECKING:
@@ -58,8 +57,8 @@ class Leaving:
     From `begin` on, the death of the process counts against nothing.
     """
 
-    def __init__(self, resources: Resources, memory: Budget) -> None:
-        self._resources, self._settings, self._memory = resources, resources.settings, memory
+    def __init__(self, resources: Resources) -> None:
+        self._resources, self._settings = resources, resources.settings
         self._lock = threading.Lock()
         self._hand_back_at = self._end_at = float("inf")
         self.since: float | None = None
@@ -118,11 +117,13 @@ class Leaving:
             os._exit(EXIT_STALLED)
 
     def stalled(self) -> tuple[Lease, float] | None:
-        """Return a shard that has made no progress for too long, and for how many seconds; None if all go on."""
+        """Return a shard that has made no progress for too long, and for how many seconds; None if all go on.
+
+        One that waits behind others goes on as long as they do (`worker.engine.motion`).
+        """
         for lease in self._held():
-            idle = time.monotonic() - (lease.progress_at or time.monotonic())
-            if self._memory.busy:  # a shard that waits its turn is not stuck as long as images come and go
-                idle = min(idle, self._memory.idle_for())
+            moved = lease.moved_at()
+            idle = 0.0 if moved is None else time.monotonic() - moved
             if idle > self._settings.stall_seconds:
                 return lease, idle
         return None

@@ -42,7 +42,8 @@ class Process:
             Queues(app),
         )
         self.resources = Resources(self.backend, settings, f"worker@{socket.gethostname()}-{os.getpid()}")
-        self.leaving = Leaving(self.resources, set_total(settings.memory))
+        set_total(settings.memory)
+        self.leaving = Leaving(self.resources)
         self._self_test = SelfTest(self.resources)
         self.resources.health = Health(self._self_test.run, self.leaving.afresh, self.resources.leaving)
         self.messages = Messages(self.resources, self._self_test, self.leaving)

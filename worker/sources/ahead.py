@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -18,6 +19,7 @@ from contract.data.image_bytes import NeedsRoom
 from contract.data.items import Item
 from contract.errors import ImageError
 from worker.engine.budget import Pool, Reservation, release_all
+from worker.engine.motion import behind, moved
 
 SPAN = 8 * 2**20  # one GET of 8 MiB costs the store as much CPU as eight of 100 KB
 _FIRST_SPAN = 2**20  # so that the device has work early
@@ -224,7 +226,8 @@ class Reading:
                 self._said = True
                 return None
             try:
-                event = self._events.get(timeout=max(0.0, until - time.monotonic()))
+                with behind(self._pool.moved) if self.waits else nullcontext():
+                    event = self._events.get(timeout=max(0.0, until - time.monotonic()))
             except queue.Empty:
                 return None
             if event is None or event[0] not in self._under_way:
@@ -235,6 +238,7 @@ class Reading:
                 self._requests -= 1
                 self._ahead += one.cost
                 continue
+            moved()
             arrived = self._take(one)
             if arrived is not None:
                 self._said = False

@@ -7,7 +7,6 @@ no item is at fault.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -37,6 +36,7 @@ from contract.settings import Settings
 from contract.web.client import WebClient, too_many_bytes
 from worker.engine.budget import Reservation, budget, release_all
 from worker.engine.images.decode import Frame, too_many_frames
+from worker.engine.motion import carried
 from worker.engine.pipeline import Encoded
 from worker.sources.ahead import Arrived, Reading, Request, SizeRoom, Span, grouped, spans
 from worker.sources.lanes import Lanes, host_of
@@ -46,8 +46,6 @@ Found: TypeAlias = list[bytes | ImageError]
 
 _GRACE = 10.0
 """Seconds beyond its deadline that a fetch from the web may take to end."""
-_OTHERS_DECODE = 120.0
-"""Seconds for which waiting for memory is no standstill though none changes hands: one image may take so long."""
 
 Fetched: TypeAlias = tuple[int, Encoded, Reservation]
 Waits: TypeAlias = Literal["web", "memory"]
@@ -119,7 +117,7 @@ class Fetcher:
         """Yield each item's place, bytes or error, and memory as they come: a slow one holds up no other.
 
         Whoever takes one must release its memory. Yield "memory" when that has run out, so that what was taken must be
-        decoded first, and about once a second while others decode; yield "web" as often while nothing comes but the web
+        decoded first, and about once a second while it is short; yield "web" as often while nothing comes but the web
         is at work, within its deadlines. Raises StoreUnavailable if the store does not answer.
         """
         wanted = [self._files(item) for item in items]
@@ -135,7 +133,7 @@ class Fetcher:
                 if arrived is None:
                     if reading.only_web and self._lanes.idle_for < self._web.seconds + _GRACE:
                         yield "web"
-                    elif reading.waits and time.monotonic() - self._memory.moved < _OTHERS_DECODE:
+                    elif reading.waits:
                         yield "memory"
                     continue
                 for number, memory in enumerate(arrived.memory):
@@ -189,7 +187,7 @@ class Fetcher:
         self, wanted: list[Sequence[Item]], items: Sequence[Item], reach: Reach | None, *, in_order: bool = False
     ) -> Reading:
         def start(span: Span, room: SizeRoom | None, told: Callable[[], None]) -> Request:
-            load = partial(self._load, span, room, reach or Reach())
+            load = carried(partial(self._load, span, room, reach or Reach()))
             if span.web:
                 return self._lanes.submit(host_of(span.items[0].uri), load, told)
             return _StoreRequest(self._pool.submit(load))

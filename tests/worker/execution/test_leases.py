@@ -115,10 +115,10 @@ def test_what_waits_for_the_web_is_told_at_each_change(counting: CountingLedger)
     with closing(LeaseRenewer(counting, 2.0, told.append)) as renewer:
         lease = taken(counting, "a", 0)
         with renewer.hold(lease):
-            lease.waits(gives_way=True)
+            lease.gives_way()
             wait_until(lambda: told == [1], 10, "one that waits")
             lease.progress(1, 0)
             wait_until(lambda: told == [1, 0], 10, "none that waits")
-            lease.waits(gives_way=True)
+            lease.gives_way()
             wait_until(lambda: told == [1, 0, 1], 10, "one again")
         wait_until(lambda: told == [1, 0, 1, 0], 10, "the end of the shard")

@@ -11,6 +11,7 @@ import queue
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -24,6 +25,7 @@ from worker.engine.budget import budget
 from worker.engine.images import decode
 from worker.engine.images.decode import Decoded, Frame, Interpolation
 from worker.engine.images.messages import Head, Messages
+from worker.engine.motion import behind
 
 log = logging.getLogger(__name__)
 
@@ -81,8 +83,8 @@ class _Child:
             close_fds=True,
         )
         assert self._process.stdin is not None and self._process.stdout is not None
-        patience = max(_WALL * how.seconds, _WALL_SECONDS)
-        self._messages = Messages(self._process.stdout.fileno(), self._process.stdin.fileno(), patience=patience)
+        self._patience = max(_WALL * how.seconds, _WALL_SECONDS)
+        self._messages = Messages(self._process.stdout.fileno(), self._process.stdin.fileno(), patience=self._patience)
         try:
             self.limits, _ = self._messages.receive(0)
         except _BROKEN as error:
@@ -94,19 +96,26 @@ class _Child:
 
     def ask(self, head: Head, files: Sequence[bytes]) -> tuple[Head, bytearray]:
         """Return the answer to a request; raises _Gone if the process ended, or was stopped for too long."""
-        held = budget().pixels.ask(_GRANTED)
+        about = {"seconds": self._seconds, "granted": _GRANTED, "sizes": [len(file) for file in files]}
+        request: tuple[Head, Sequence[bytes]] = {**head, **about}, files
+        pool, left = budget().pixels, self._patience
+        held = pool.ask(_GRANTED)
         try:
-            held.wait()
-            about = {"seconds": self._seconds, "granted": _GRANTED, "sizes": [len(file) for file in files]}
-            self._messages.send({**head, **about}, files)
             while True:
-                answer, data = self._messages.receive(_PIXELS_AT_MOST)
+                held.wait()
+                began = time.monotonic()
+                with behind(time.monotonic), pool.bounded():  # `patience` ends it
+                    self._messages.patience = left
+                    self._messages.send(*request)
+                    answer, data = self._messages.receive(_PIXELS_AT_MOST)
                 if "take" not in answer:
                     return answer, data
+                left -= time.monotonic() - began
+                if left < 0:
+                    raise TimeoutError("a decoder that asks for memory again and again")
+                request = {}, ()
                 held.release()  # nobody asks for pixels who holds some
-                held = budget().pixels.ask(int(answer["take"]))
-                held.wait()
-                self._messages.send({})
+                held = pool.ask(int(answer["take"]))
         except _BROKEN as error:
             raise _Gone(self.end()) from error
         finally:

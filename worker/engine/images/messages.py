@@ -31,7 +31,7 @@ class Messages:
     """
 
     def __init__(self, incoming: int, outgoing: int, *, patience: float | None = None) -> None:
-        self._incoming, self._outgoing, self._patience = incoming, outgoing, patience
+        self._incoming, self._outgoing, self.patience = incoming, outgoing, patience
         self._read = bytearray()
         if patience is not None:
             for pipe in (incoming, outgoing):
@@ -85,7 +85,7 @@ class Messages:
             self._read += piece
 
     def _deadline(self) -> float | None:
-        return None if self._patience is None else time.monotonic() + self._patience
+        return None if self.patience is None else time.monotonic() + self.patience
 
     def _wait(self, pipe: int, event: int, deadline: float | None) -> None:
         assert deadline is not None, "a pipe that blocks"
