@@ -22,6 +22,7 @@ redis.call('ZREM', queued, shard)
 redis.call('HSETNX', job, 'started_at', stamp(now))
 redis.call('HDEL', job, 'unmet_since')
 place()
+flush()
 local kind, needs = unpack(redis.call('HMGET', job, 'kind', 'needs'))
 return {'taken', redis.call('HGET', troubles, shard) or '', stamp(now), kind, needs}
 """

@@ -23,7 +23,7 @@ from contract.settings import Settings
 log = logging.getLogger(__name__)
 
 
-class PatientQoS(guard.GuardedQoS):
+class PatientQoS(economy.EconomicalQoS):
     """Acknowledgements that survive a lost connection.
 
     kombu restores every unacknowledged message as soon as a connection drops, so a running task would start a second
@@ -144,8 +144,9 @@ class Queues:
 
     def tickets(self, queue: str, number: int = 1) -> None:
         """Have so many slots of a queue's workers ask for a shard."""
-        for _ in range(number):
-            self._send(keys.TASK_RUN, queue=queue)
+        if number > 0:
+            with economy.copies(number):
+                self._send(keys.TASK_RUN, queue=queue)
 
     def finish(self, job: str) -> None:
         """Have a worker finish a job: select images and end it, or write its page."""

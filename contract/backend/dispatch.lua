@@ -20,8 +20,8 @@ local function meets(needs)
   return true
 end
 
-local mine = {}
-for _, needs in ipairs(redis.call('HKEYS', root .. ':ready')) do
+local all, mine = redis.call('HKEYS', root .. ':ready'), {}
+for _, needs in ipairs(all) do
   if meets(needs) then table.insert(mine, needs) end
 end
 
@@ -53,11 +53,11 @@ end
 local function charge(parent, child, seconds)
   local tags, start = root .. ':tags|' .. parent, tag(root, parent, child)
   local finish = tagged(start + seconds)
-  redis.call('SET', root .. ':clock|' .. parent, tagged(start), 'EX', REMEMBERED)
+  move_clock(root, parent, start)
   redis.call('ZREMRANGEBYSCORE', tags, '-inf', tagged(start))
   redis.call('ZADD', tags, finish, child)
   redis.call('EXPIRE', tags, REMEMBERED)
-  for _, needs in ipairs(redis.call('HKEYS', root .. ':ready')) do
+  for _, needs in ipairs(all) do
     redis.call('ZADD', root .. '|' .. needs .. (parent == '' and '' or '|' .. parent), 'XX', finish, child)
   end
 end
@@ -67,8 +67,7 @@ local function estimate()
   local size = math.max(1, num('items') / math.max(1, num('planned')))
   local measured = num('pace')
   if measured == 0 then
-    local kind, model = unpack(redis.call('HMGET', job, 'kind', 'model'))
-    local field = (kind or '') .. '|' .. (model or '') .. '|' .. can.device
+    local field = (get('kind') or '') .. '|' .. (get('model') or '') .. '|' .. can.device
     local rate = string.match(redis.call('HGET', rates, field) or '', '^%S+')
     measured = 1 / (tonumber(rate or '') or math.huge)
   end
@@ -76,17 +75,18 @@ local function estimate()
 end
 
 local function answer(shard)
-  local kind, needs = unpack(redis.call('HMGET', job, 'kind', 'needs'))
-  return {id, shard, kind or '', needs or '', redis.call('HGET', troubles, shard) or '', stamp(now)}
+  flush()
+  return {id, shard, get('kind') or '', get('needs') or '', redis.call('HGET', troubles, shard) or '', stamp(now)}
 end
 
 local function grant(class, owner, shard)
   redis.call('HSET', leases, shard, token .. ' ' .. stamp(now + lease) .. ' 0 0 waits')
   redis.call('ZREM', queued, shard)
-  if tonumber(shard) == num('cursor') then redis.call('HINCRBY', job, 'cursor', 1) end
-  redis.call('HSETNX', job, 'started_at', stamp(now))
-  redis.call('HSET', job, 'waits_since', stamp(now))
-  redis.call('HDEL', job, 'unmet_since', 'waiting_for') -- a worker that can run the job is there
+  if tonumber(shard) == num('cursor') then put('cursor', shard + 1) end
+  if not get('started_at') then put('started_at', stamp(now)) end
+  put('waits_since', stamp(now))
+  put('unmet_since', nil) -- a worker that can run the job is there
+  put('waiting_for', nil)
   local seconds, weight = estimate(), num('weight')
   charge(class .. '|' .. owner, id, seconds / (weight > 0 and weight or 1))
   charge(class, owner, seconds)
@@ -119,10 +119,11 @@ for _, class in ipairs(children('')) do
     else
       for _, one in ipairs(children(class.name .. '|' .. owner.name)) do
         use(one.name)
-        local there = redis.call('EXISTS', job) == 1
+        local there = get('state')
         local shard = there and not stopped() and pick(process)
         if shard then return grant(class.name, owner.name, shard) end
         if there then place() else vanish(class.name, owner.name) end
+        flush()
       end
     end
   end

@@ -16,7 +16,7 @@
 --   :parked   owners that hold as many slots as they may
 --   :tags|PARENT and :clock|PARENT, where PARENT is nothing, CLASS or CLASS|OWNER: see `charge`
 --
--- `place` brings the index into line with an entry; every step that changes an entry ends with it.
+-- `place` brings the index into line with an entry; every step that changes an entry ends with it, and with `flush`.
 local entries, index, celery = KEYS[1], KEYS[2], KEYS[3]
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
@@ -29,12 +29,51 @@ local LOOK = 32 -- shards that came back, of which one may run in the process th
 
 local id, job, done, leases, troubles, queued
 
+-- The fields of the hash that steps read. They are read together when the first is asked for, and `flush` writes what
+-- a step has changed together: a command in a script costs as much as its work.
+local FIELDS = {'run', 'kind', 'model', 'state', 'over_budget', 'complete', 'planned', 'extra', 'items', 'error_limit',
+  'shards_total', 'shards_done', 'ok', 'errors', 'cursor', 'opened', 'started_at', 'queue', 'needs', 'priority',
+  'owner', 'weight', 'max_slots', 'placed', 'ready', 'slots', 'pace', 'rate_t1', 'rate_d1', 'unmet_since',
+  'waiting_for'}
+local fields, changed
+
 local function use(which)
   id, job = which, entries .. which
   done, leases, troubles, queued = job .. ':done', job .. ':leases', job .. ':trouble', job .. ':queued'
+  fields, changed = nil, {}
 end
 
-local function num(field) return tonumber(redis.call('HGET', job, field) or '0') end
+local function get(name)
+  if not fields then
+    fields = {}
+    for i, value in ipairs(redis.call('HMGET', job, unpack(FIELDS))) do fields[FIELDS[i]] = value end
+  end
+  return fields[name]
+end
+
+local function num(name) return tonumber(get(name) or '0') end
+
+-- Sets a field; nil removes it.
+local function put(name, value)
+  value = value ~= nil and tostring(value) or false
+  if (get(name) or false) ~= value then fields[name], changed[name] = value, true end
+end
+
+local function flush()
+  local set, gone = {}, {}
+  for name in pairs(changed) do
+    if fields[name] then
+      table.insert(set, name)
+      table.insert(set, fields[name])
+    else
+      table.insert(gone, name)
+    end
+  end
+  changed = {}
+  if #set > 0 then redis.call('HSET', job, unpack(set)) end
+  if #gone > 0 then redis.call('HDEL', job, unpack(gone)) end
+end
+
 local function stamp(t) return string.format('%.3f', t) end
 local function tagged(t) return string.format('%.6f', t) end
 
@@ -47,12 +86,13 @@ end
 local function trouble(shard) return cjson.decode(redis.call('HGET', troubles, shard) or '{}') end
 
 local function stopped()
-  local state = redis.call('HGET', job, 'state')
+  local state = get('state')
   return state == 'succeeded' or state == 'failed' or state == 'canceled' or num('over_budget') == 1
 end
 
 -- The first shard from `from` on that is not committed.
 local function uncommitted(from)
+  if redis.call('GETBIT', done, from) == 0 then return from end
   local bytes = redis.call('STRLEN', done)
   while from < 8 * bytes and from % 8 > 0 do
     if redis.call('GETBIT', done, from) == 0 then return from end
@@ -63,14 +103,10 @@ local function uncommitted(from)
   return found < 0 and 8 * bytes or found
 end
 
-local function free(shard)
-  return redis.call('HEXISTS', leases, shard) == 0 and redis.call('GETBIT', done, shard) == 0
-end
-
 -- The next shard that may run now, if need be in this process, or nil: those that came back go first.
 local function pick(process)
   for _, shard in ipairs(redis.call('ZRANGEBYSCORE', queued, '-inf', stamp(now), 'LIMIT', 0, LOOK)) do
-    if not free(shard) then
+    if redis.call('HEXISTS', leases, shard) == 1 or redis.call('GETBIT', done, shard) == 1 then
       redis.call('ZREM', queued, shard)
     else
       local avoid = process and trouble(shard).avoid or {}
@@ -80,15 +116,26 @@ local function pick(process)
   local cursor, planned = num('cursor'), num('planned')
   local shard = uncommitted(cursor)
   -- Leased, or back in `queued`, before the cursor came by: an entry that was rebuilt begins at 0.
-  while shard < planned and not (free(shard) and not redis.call('ZSCORE', queued, shard)) do
+  while shard < planned and (redis.call('HEXISTS', leases, shard) == 1 or redis.call('ZSCORE', queued, shard)) do
     shard = uncommitted(shard + 1)
   end
-  if shard > cursor then redis.call('HSET', job, 'cursor', math.min(shard, planned)) end
+  if shard > cursor then put('cursor', math.min(shard, planned)) end
   return shard < planned and tostring(shard) or nil
 end
 
 -- How far the children of a parent have been served.
-local function clock(root, parent) return tonumber(redis.call('GET', root .. ':clock|' .. parent) or '0') end
+local clocks = {}
+local function clock(root, parent)
+  local key = root .. ':clock|' .. parent
+  clocks[key] = clocks[key] or tonumber(redis.call('GET', key) or '0')
+  return clocks[key]
+end
+
+local function move_clock(root, parent, at)
+  local key = root .. ':clock|' .. parent
+  clocks[key] = at
+  redis.call('SET', key, tagged(at), 'EX', REMEMBERED)
+end
 
 -- Where a child stands: a newcomer begins at the clock, with neither credit nor debt.
 local function tag(root, parent, child)
@@ -126,23 +173,21 @@ end
 
 -- Brings the index into line with the entry.
 local function place()
-  local found = redis.call('HMGET', job, 'queue', 'needs', 'priority', 'owner', 'max_slots', 'opened',
-    'placed', 'ready', 'slots')
-  local queue, needs, class, owner, most = found[1], found[2] or '', found[3] or 'normal', found[4] or '', found[5]
-  local placed, before, slots = found[7] or '', tonumber(found[8] or '0'), tonumber(found[9] or '0')
+  local queue, needs, class = get('queue'), get('needs') or '', get('priority') or 'normal'
+  local owner, placed, before, slots = get('owner') or '', get('placed') or '', num('ready'), num('slots')
   if not queue then return end -- of an earlier version, until it is rebuilt
   local root, held, ready = index .. queue, redis.call('HLEN', leases), 0
-  if found[6] == '1' and not stopped() then
-    local room = tonumber(most or '0') > 0 and tonumber(most) - held or math.huge
+  if get('opened') == '1' and not stopped() then
+    local room = num('max_slots') > 0 and num('max_slots') - held or math.huge
     if room > 0 and pick() then
       ready = math.min(room, math.max(1, num('planned') + num('extra') - num('shards_done') - held))
     end
   end
   local where = ready > 0 and needs .. '|' .. class .. '|' .. owner or ''
-  if placed ~= where or before ~= ready or slots ~= held then
-    redis.call('HSET', job, 'placed', where, 'ready', ready, 'slots', held)
-    if before == 0 then redis.call('HSET', job, 'waits_since', stamp(now)) end
-  end
+  if (placed ~= where or before ~= ready or slots ~= held) and before == 0 then put('waits_since', stamp(now)) end
+  put('placed', where)
+  put('ready', ready)
+  put('slots', held)
   local was = string.match(placed, '^[^|]*')
   if placed == where then
     add(root .. ':ready', needs, ready - before)
@@ -164,7 +209,7 @@ end
 
 -- Messages that the caller shall send, `most` of them, so that twice as many wait as there are slots.
 local function tickets(most)
-  local queue = redis.call('HGET', job, 'queue')
+  local queue = get('queue')
   if not queue or most <= 0 then return 0 end
   local ready = 0
   for _, shards in ipairs(redis.call('HVALS', index .. queue .. ':ready')) do ready = ready + tonumber(shards) end

@@ -47,58 +47,73 @@ local function advance()
   if stopped() or num('opened') == 0 then return end
   if num('complete') == 1 then
     if num('errors') > num('error_limit') then
-      redis.call('HSET', job, 'state', 'finalizing', 'over_budget', 1)
+      put('state', 'finalizing')
+      put('over_budget', 1)
     elseif num('shards_done') >= num('shards_total') then
-      redis.call('HSET', job, 'state', 'finalizing')
+      put('state', 'finalizing')
     end
   end
 end
 
-local function state() return redis.call('HGET', job, 'state') or 'unknown' end
+local function state() return get('state') or 'unknown' end
 
 -- Ends a step after which `more` shards may run that could not before: the job's state, its kind, and the number of
 -- tickets that the caller now sends.
 local function step(more)
   place()
-  return {state(), redis.call('HGET', job, 'kind') or '', tickets(more)}
+  flush()
+  return {state(), get('kind') or '', tickets(more)}
 end
 
 -- Takes the entry out of the index and deletes it.
 local function forget()
-  redis.call('HSET', job, 'opened', 0)
+  put('opened', 0)
   redis.call('DEL', leases)
   place()
   redis.call('DEL', job, done, troubles, queued)
+  use(id)
 end
 
 if op == 'create' then -- run, field, value, ...; the entry of an earlier run gives way
-  if redis.call('EXISTS', job) == 1 then
+  if get('state') then
     -- One without a queue was made by an earlier version.
-    if num('run') >= tonumber(ARGV[2]) and redis.call('HEXISTS', job, 'queue') == 1 then return {'exists'} end
+    if num('run') >= tonumber(ARGV[2]) and get('queue') then return {'exists'} end
     forget()
   end
   redis.call('HSET', job, 'run', ARGV[2], unpack(ARGV, 3))
   return {'created'}
 end
 
-if redis.call('EXISTS', job) == 0 then return {'unknown'} end
+if op == 'mode' then -- shard, token, mode, whether to forget what went wrong so far
+  local lease = redis.call('HGET', leases, ARGV[2])
+  if not lease or parse(lease) ~= ARGV[3] then return {'lost'} end
+  redis.call('HSET', leases, ARGV[2], string.match(lease, '^%S+ %S+ %S+ %S+') .. ' ' .. ARGV[4])
+  if ARGV[5] == '1' then redis.call('HDEL', troubles, ARGV[2]) end
+  return {'set'}
+end
+
+if not get('state') then return {'unknown'} end
 
 if op == 'planned' then -- shard, items
   local shard, fresh = tonumber(ARGV[2]), 0
   if shard >= num('planned') then
     fresh = 1
-    redis.call('HSET', job, 'planned', shard + 1)
-    redis.call('HINCRBY', job, 'items', ARGV[3])
+    put('planned', shard + 1)
+    put('items', num('items') + ARGV[3])
   end
-  if state() == 'queued' then redis.call('HSET', job, 'state', 'planning') end
+  if state() == 'queued' then put('state', 'planning') end
   return step(fresh)
 
 elseif op == 'complete' then -- shards, items, error limit, skipped
   local more = tonumber(ARGV[2]) - num('planned')
   if num('complete') == 0 then
-    redis.call('HSET', job, 'complete', 1, 'planned', ARGV[2], 'shards_total', ARGV[2] + num('extra'),
-      'items', ARGV[3], 'error_limit', ARGV[4], 'skipped', ARGV[5])
-    if not stopped() then redis.call('HSET', job, 'state', 'running') end
+    put('complete', 1)
+    put('planned', ARGV[2])
+    put('shards_total', ARGV[2] + num('extra'))
+    put('items', ARGV[3])
+    put('error_limit', ARGV[4])
+    put('skipped', ARGV[5])
+    if not stopped() then put('state', 'running') end
   end
   advance()
   return step(more)
@@ -106,29 +121,27 @@ elseif op == 'complete' then -- shards, items, error limit, skipped
 elseif op == 'extend' then -- shards, items, error limit; all of the plan, which grew while the job was finalizing
   if state() ~= 'finalizing' or num('over_budget') == 1 or tonumber(ARGV[2]) <= num('planned') then return step(0) end
   local more = tonumber(ARGV[2]) - num('planned')
-  redis.call('HSET', job, 'planned', ARGV[2], 'shards_total', ARGV[2] + num('extra'), 'items', ARGV[3],
-    'error_limit', ARGV[4], 'state', 'running')
+  put('planned', ARGV[2])
+  put('shards_total', ARGV[2] + num('extra'))
+  put('items', ARGV[3])
+  put('error_limit', ARGV[4])
+  put('state', 'running')
   return step(more)
 
 elseif op == 'open' then -- ends a rebuild, during which no shard was handed out
-  redis.call('HSET', job, 'opened', 1, 'kept', num('ok') + num('errors'), 'rate_t1', 0)
+  put('opened', 1)
+  put('kept', num('ok') + num('errors'))
+  put('rate_t1', 0)
   advance()
   return step(num('planned') + num('extra') - num('shards_done'))
 
 elseif op == 'set' then -- field, value, ...: priority, weight, slots or needs
-  redis.call('HSET', job, unpack(ARGV, 2))
+  for i = 2, #ARGV, 2 do put(ARGV[i], ARGV[i + 1]) end
   return step(num('ready') == 0 and 2 or 0)
 
 elseif op == 'forget' then -- to be rebuilt from the bucket
   forget()
   return {'forgotten'}
-
-elseif op == 'mode' then -- shard, token, mode, whether to forget what went wrong so far
-  local lease = redis.call('HGET', leases, ARGV[2])
-  if not lease or parse(lease) ~= ARGV[3] then return {'lost'} end
-  redis.call('HSET', leases, ARGV[2], string.match(lease, '^%S+ %S+ %S+ %S+') .. ' ' .. ARGV[4])
-  if ARGV[5] == '1' then redis.call('HDEL', troubles, ARGV[2]) end
-  return {'set'}
 
 elseif op == 'renew' then -- shard, token, lease seconds, ok, errors, figures as JSON or '', mode
   if stopped() then return {'stopped'} end
@@ -140,8 +153,9 @@ elseif op == 'renew' then -- shard, token, lease seconds, ok, errors, figures as
   redis.call('ZREM', queued, ARGV[2])
   redis.call('HSET', leases, ARGV[2],
     ARGV[3] .. ' ' .. stamp(now + tonumber(ARGV[4])) .. ' ' .. ARGV[5] .. ' ' .. ARGV[6] .. ' ' .. ARGV[8])
-  if ARGV[7] ~= '' then redis.call('HSET', job, 'metrics', ARGV[7]) end
+  if ARGV[7] ~= '' then put('metrics', ARGV[7]) end
   if not lease then place() end
+  flush()
   return {'renewed'}
 
 elseif op == 'commit' then -- shard, ok, errors, child or -1, child or -1, seconds of a slot or 0
@@ -152,23 +166,25 @@ elseif op == 'commit' then -- shard, ok, errors, child or -1, child or -1, secon
   redis.call('ZREM', queued, shard)
   local more = 1 -- for the slot that is free now
   if fresh then
-    redis.call('HINCRBY', job, 'ok', ARGV[3])
-    redis.call('HINCRBY', job, 'errors', ARGV[4])
-    redis.call('HINCRBY', job, 'shards_done', 1)
+    put('ok', num('ok') + ARGV[3])
+    put('errors', num('errors') + ARGV[4])
+    put('shards_done', num('shards_done') + 1)
     -- Two points in time, at least ten seconds apart, from which the current rate is computed.
     if now - num('rate_t1') > 10 then
-      redis.call('HSET', job, 'rate_t0', num('rate_t1'), 'rate_d0', num('rate_d1'),
-        'rate_t1', stamp(now), 'rate_d1', num('ok') + num('errors'))
+      put('rate_t0', stamp(num('rate_t1')))
+      put('rate_d0', num('rate_d1'))
+      put('rate_t1', stamp(now))
+      put('rate_d1', num('ok') + num('errors'))
     end
     local images, seconds = tonumber(ARGV[3]) + tonumber(ARGV[4]), tonumber(ARGV[7])
     if images > 0 and seconds > 0 then
       local before, measured = num('pace'), seconds / images
-      redis.call('HSET', job, 'pace', string.format('%.6g', before > 0 and 0.7 * before + 0.3 * measured or measured))
+      put('pace', string.format('%.6g', before > 0 and 0.7 * before + 0.3 * measured or measured))
     end
     for i = 5, 6 do
       if ARGV[i] ~= '-1' then
-        redis.call('HINCRBY', job, 'shards_total', 1)
-        redis.call('HINCRBY', job, 'extra', 1)
+        put('shards_total', num('shards_total') + 1)
+        put('extra', num('extra') + 1)
         if redis.call('GETBIT', done, ARGV[i]) == 0 then
           keep(ARGV[i], {half = true}) -- suspect: it runs alone, and one kill bisects it again
           redis.call('ZADD', queued, stamp(now), ARGV[i])
@@ -204,7 +220,7 @@ elseif op == 'release' then -- shard, token, seconds until it may run again, '',
 
 elseif op == 'lapsed' then -- lease seconds; frees the leases of dead workers; returns their shards too, what the job
   -- needs, and leases
-  if num('opened') == 0 or redis.call('HEXISTS', job, 'queue') == 0 then return {'rebuilding'} end
+  if num('opened') == 0 or not get('queue') then return {'rebuilding'} end
   local out = {}
   local all = stopped() and {} or redis.call('HGETALL', leases)
   for i = 1, #all, 2 do
@@ -218,21 +234,22 @@ elseif op == 'lapsed' then -- lease seconds; frees the leases of dead workers; r
   end
   advance()
   local answer = step(#out)
-  local needs, ready = unpack(redis.call('HMGET', job, 'needs', 'ready'))
   table.insert(answer, out)
-  table.insert(answer, needs or '')
-  table.insert(answer, redis.call('HLEN', leases))
-  table.insert(answer, tonumber(ready or '0'))
+  table.insert(answer, get('needs') or '')
+  table.insert(answer, num('slots'))
+  table.insert(answer, num('ready'))
   return answer
 
 elseif op == 'end' then -- state, reason, seconds to keep, run or -1; the end of an earlier run is not that of this one
   local run = tonumber(ARGV[5])
   if run >= 0 and num('run') > run then return {'stale'} end
-  if run > num('run') then redis.call('HSET', job, 'run', run) end
-  redis.call('HSET', job, 'state', ARGV[2], 'finished_at', stamp(now))
-  if ARGV[3] ~= '' then redis.call('HSET', job, 'reason', ARGV[3]) end
+  if run > num('run') then put('run', run) end
+  put('state', ARGV[2])
+  put('finished_at', stamp(now))
+  if ARGV[3] ~= '' then put('reason', ARGV[3]) end
   redis.call('DEL', queued, troubles, leases)
   place()
+  flush()
   redis.call('EXPIRE', job, ARGV[4])
   redis.call('EXPIRE', done, ARGV[4])
   return {ARGV[2]}

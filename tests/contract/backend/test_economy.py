@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from queue import Empty
 
 import pytest
 from celery import Celery
-from kombu import Connection, Consumer, Queue
+from kombu import Connection, Consumer, Message, Queue
 
 from contract.backend.broker import Queues, Transport, make_app
 from contract.backend.ledger import Ledger
@@ -112,3 +113,23 @@ def test_a_ledger_has_two_connections_for_all_threads(ledger: Ledger, settings: 
         for thread in threads:
             thread.join()
         assert 1 <= len(connections(ledger, settings)) <= 2
+
+
+def test_tickets_are_sent_together_and_taken_one_by_one(app: Celery, settings: Settings, ledger: Ledger) -> None:
+    # Given many tickets that were sent at once, in more than one command,
+    Queues(app).tickets(QUEUE_CLASSIFY, 1200)
+    waiting = f"{ledger.keys.broker_prefix}{QUEUE_CLASSIFY}"
+    messages = [json.loads(raw) for raw in ledger.redis.lrange(waiting, 0, -1)]
+    # I expect each to be a message of its own,
+    assert len({message["properties"]["delivery_tag"] for message in messages}) == 1200
+    assert len({message["headers"]["id"] for message in messages}) == 1200
+    with app.connection_for_read() as connection:
+        queue = Queue(QUEUE_CLASSIFY, app.amqp.queues[QUEUE_CLASSIFY].exchange, routing_key=QUEUE_CLASSIFY)
+        got: list[Message] = []
+        with Consumer(connection, [queue], on_message=got.append):
+            while len(got) < 3:
+                connection.drain_events(timeout=60)
+            # that is acknowledged without the others.
+            got[1].ack()
+            unacked = ledger.redis.hkeys(f"{ledger.keys.broker_prefix}unacked")
+            assert set(unacked) >= {got[0].delivery_tag, got[2].delivery_tag} and got[1].delivery_tag not in unacked
