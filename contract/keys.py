@@ -67,6 +67,11 @@ class JobKeys:
         return f"{self.root}numerics.json"
 
     @property
+    def share(self) -> str:
+        """Priority, weight and slots that `imagemill jobs set` gave the job since it was submitted."""
+        return f"{self.root}share.json"
+
+    @property
     def plan_prefix(self) -> str:
         return f"{self.root}plan/"
 

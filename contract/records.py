@@ -10,6 +10,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 Computed = Literal["fp32", "bf16"]
 """What `auto` can come to."""
 Numerics = Literal["one", "any"]
+Priority = Literal["low", "normal", "high"]
 ImageFormat = Literal["png", "webp", "jpeg"]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """A hash, which is also the name of a file on a worker."""

@@ -65,7 +65,14 @@ class Settings(BaseSettings):
         "",
         max_length=128,
         pattern=r"^[ -~]*$",
-        description="Who owns the models and schedules that this producer makes; empty: `user@host`.",
+        description="Who owns the jobs, models and schedules that this producer makes; empty: `user@host`.",
+    )
+
+    owner_max_slots: int = Field(
+        0,
+        ge=0,
+        description="Shards of one owner's jobs that run at once on a queue, at most; 0: any number. Set it alike on "
+        "all workers.",
     )
 
     pool: str = Field(

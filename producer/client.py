@@ -34,6 +34,7 @@ from contract.jobs.options import (
     TrainOptions,
     VerifyKeywords,
     VerifyOptions,
+    check_share,
     parse_options,
 )
 from contract.jobs.results import Row
@@ -42,6 +43,7 @@ from contract.jobs.schedules import Missed, Schedules
 from contract.jobs.status import Status
 from contract.keys import JOBS, JobKeys
 from contract.models.registry import Model, Registry, Scalar, Task
+from contract.records import Priority
 from contract.settings import Settings, current
 from contract.web.client import WebClient
 from producer import models as own_models
@@ -103,7 +105,10 @@ class Client:
         request = make_request(options, self._ready_store(keys), self.settings)
         spec = submission.make_spec(request, keys, self.backend.store)
         limit = self.settings.max_image_bytes
-        submission.begin(self.backend, self._patient, spec, request.found, max_bytes=limit, progress=progress)
+        owner = self.settings.owns_as
+        submission.begin(
+            self.backend, self._patient, spec, request.found, owner=owner, max_bytes=limit, progress=progress
+        )
         return self.status(keys.id)
 
     def classify(
@@ -245,6 +250,22 @@ class Client:
         """Return the figures of each epoch of a training so far: losses, metrics, learning_rate, seconds, …"""
         lifecycle.read_spec(self.backend.store, job)
         return lifecycle.read_history(self.backend.store, job)
+
+    def set_share(
+        self,
+        job: str,
+        *,
+        priority: Priority | None = None,
+        weight: float | None = None,
+        max_slots: int | None = None,
+    ) -> Status:
+        """Change which part of the slots a job gets from now on; None leaves a part as it is.
+
+        Raises InvalidInput for what no share can be, and JobConflict if the job has ended.
+        """
+        given = {"priority": priority, "weight": weight, "max_slots": max_slots}
+        check_share({name: value for name, value in given.items() if value is not None})
+        return lifecycle.set_share(self.backend, job, priority=priority, weight=weight, max_slots=max_slots)
 
     def cancel(self, job: str) -> Status:
         """Stop a job, keep its committed shards, and return its end.

@@ -135,9 +135,9 @@ elseif op == 'open' then -- ends a rebuild, during which no shard was handed out
   advance()
   return step(num('planned') + num('extra') - num('shards_done'))
 
-elseif op == 'set' then -- field, value, ...: priority, weight, slots or needs
+elseif op == 'set' then -- field, value, ...: priority, weight, max_slots or needs
   for i = 2, #ARGV, 2 do put(ARGV[i], ARGV[i + 1]) end
-  return step(num('ready') == 0 and 2 or 0)
+  return step(math.huge)
 
 elseif op == 'forget' then -- to be rebuilt from the bucket
   forget()

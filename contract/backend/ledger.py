@@ -27,9 +27,11 @@ from contract.backend.wire import redis_address, why_not_secure
 from contract.errors import InvalidSettings, RedisUnavailable
 from contract.instruments import REDIS_SECONDS
 from contract.jobs.kinds import kind_of
+from contract.jobs.options import Share
 from contract.jobs.specs import Spec
 from contract.jobs.status import ENDED, Shards, State, Status
 from contract.keys import RedisKeys
+from contract.records import Priority
 from contract.settings import Settings
 from contract.times import iso
 
@@ -137,10 +139,12 @@ class Ledger:
         retry: int = 0,
         run: int = 0,
         needs: str = "",
+        owner: str = "",
+        share: Share | None = None,
     ) -> bool:
         """Create the ledger entry of a run; return False if it, or a later one, exists. An earlier one is replaced.
 
-        In a rebuild no shard is handed out until `open`.
+        In a rebuild no shard is handed out until `open`. Without a `share` it has the one that the spec asks for.
         """
         created = time.time() if created_at is None else created_at
         fields: dict[str, Any] = {
@@ -156,6 +160,8 @@ class Ledger:
             "retry": retry,
             "queue": kind_of(spec).queue,
             "needs": needs,
+            "owner": owner,
+            **_share(share or spec),
         }
         flat = [str(x) for pair in fields.items() for x in pair]
         answer = self._run(spec.id, "create", run, *flat)
@@ -171,6 +177,10 @@ class Ledger:
     def need(self, id: str, needs: str) -> Step:
         """Say what a worker must have to run the job."""
         return _step(self._run(id, "set", "needs", needs))
+
+    def share(self, id: str, share: Share) -> Step:
+        """Give a job another share of the slots, from now on."""
+        return _step(self._run(id, "set", *(part for pair in _share(share).items() for part in pair)))
 
     def kind(self, id: str) -> str | None:
         """Return the kind of a job, or None if the ledger does not know the job."""
@@ -188,9 +198,16 @@ class Ledger:
             return now - float(cast("str | None", self.redis.hget(job, "unmet_since")) or now)
 
     def met(self, id: str) -> None:
-        """Forget what `unmet` counts from: there is a worker that can run the job."""
+        """Forget what `unmet` counts from, and what the job waits for: there is a worker that can run it."""
         with self._mapped():
-            self.redis.hdel(self.keys.job(id)[0], "unmet_since")
+            self.redis.hdel(self.keys.job(id)[0], "unmet_since", "waiting_for")
+
+    def waits_for(self, id: str, what: str) -> None:
+        """Say which worker a job waits for, until one takes a shard of it."""
+        job = self.keys.job(id)[0]
+        with self._mapped():
+            if self.redis.exists(job):
+                self.redis.hset(job, "waiting_for", what)
 
     def retry_number(self, id: str) -> int:
         """Return how often the job was retried."""
@@ -518,6 +535,10 @@ def _step(answer: list[Any]) -> Step:
     return Step(str(state), str(kind), int(tickets))
 
 
+def _share(share: Share) -> dict[str, str]:
+    return {name: str(getattr(share, name)) for name in Share.model_fields}
+
+
 def status_of(fields: Mapping[str, str], held: Sequence[str], now: float) -> Status:
     """Return the status of a job by its ledger entry and its leases."""
 
@@ -567,5 +588,10 @@ def status_of(fields: Mapping[str, str], held: Sequence[str], now: float) -> Sta
         source=fields.get("source", ""),
         skipped=number("skipped"),
         reason=fields.get("reason"),
+        owner=fields.get("owner", ""),
+        priority=cast("Priority", fields.get("priority", "normal")),
+        weight=float(fields.get("weight", 1)),
+        max_slots=number("max_slots"),
+        waiting_for=None if over or held else fields.get("waiting_for"),
         metrics=json.loads(fields["metrics"]) if "metrics" in fields else None,
     )

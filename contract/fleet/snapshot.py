@@ -74,12 +74,20 @@ class JobState:
     """Images that have a row, those of running shards included."""
     errors: int
     shards: Shards
-    """`queued` counts all shards that wait for a slot, in a message or not."""
+    """`queued` counts all shards that wait for a slot."""
+    max_slots: int
+    """Shards that run at once, at most; 0: any number."""
     images_per_second: float
     waiting_seconds: float
     """How long its shards have waited since a worker last took one; 0 if none waits."""
     backlog_seconds: float
     """Slot seconds of what is left, by the rates of the live workers."""
+
+    @property
+    def runnable_shards(self) -> int:
+        """Shards that free slots could take now."""
+        room = self.max_slots - self.shards.running if self.max_slots else self.shards.queued
+        return max(0, min(room, self.shards.queued))
 
     @property
     def backlog_images(self) -> int:
@@ -211,6 +219,7 @@ def job_state(
         done=status.done,
         errors=status.errors,
         shards=status.shards.model_copy(update={"queued": waiting}),
+        max_slots=status.max_slots,
         images_per_second=status.images_per_second or 0.0,
         waiting_seconds=max(0.0, now - float(fields.get("waits_since", now))) if waiting else 0.0,
         backlog_seconds=left,
@@ -235,7 +244,7 @@ def queue_state(queue: str, jobs: Iterable[JobState], workers: Iterable[WorkerSt
         queue=queue,
         backlog_images=sum(job.backlog_images for job in ours),
         backlog_seconds=seconds + sum(job.backlog_seconds for job in ours),
-        runnable_shards=tasks + sum(job.shards.queued for job in ours),
+        runnable_shards=tasks + sum(job.runnable_shards for job in ours),
         running_shards=sum(job.shards.running for job in ours),
         slots=sum(worker.slots for worker in serving),
         workers=len(serving),

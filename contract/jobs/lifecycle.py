@@ -17,16 +17,18 @@ from contract.backend.broker import Queues
 from contract.backend.ledger import Ledger, Step
 from contract.backend.objects import ObjectStore
 from contract.errors import JobConflict, ObjectNotFound, UnknownJob
-from contract.jobs import ends, index
+from contract.jobs import ends, index, shares
 from contract.jobs.commits import iter_commits, read_retries
 from contract.jobs.destinations import check_output
 from contract.jobs.ends import Standing, read_end, read_standing
 from contract.jobs.kinds import kind_of
 from contract.jobs.numerics import needs_of
+from contract.jobs.options import Share
 from contract.jobs.sources import source_kind
 from contract.jobs.specs import JOB_ID, Classify, ImagesSpec, Spec, parse_spec
 from contract.jobs.status import Plan, Retry, State, Status
 from contract.keys import ACTIVE, JobKeys, parse_shard
+from contract.records import Priority
 from contract.times import iso
 
 
@@ -46,23 +48,30 @@ class Backend:
             self.queues.finalize(id)
 
 
-def submit(backend: Backend, spec: Spec) -> bool:
-    """Begin a job; return False if the same job was begun before.
+def submit(backend: Backend, spec: Spec, owner: str = "") -> bool:
+    """Begin a job of `owner`; return False if the same job was begun before, by whomever.
 
     Raises JobConflict if the id belongs to a job with another spec.
     """
     keys = JobKeys(spec.id)
     index.check_not_deleted(backend.store, spec.id)
     index.record_uses(backend.store, spec)
-    fresh = backend.store.put_if_absent(keys.spec, _envelope(spec))
-    there, created_at = _read_envelope(backend.store, spec.id)
-    if there != spec:
+    fresh = backend.store.put_if_absent(keys.spec, _envelope(spec, owner))
+    there = _read_envelope(backend.store, spec.id)
+    if there.spec != spec:
         raise JobConflict(f"The job {spec.id!r} exists with another spec; choose another --job, or leave it out.")
     now = read_standing(backend.store, spec.id)
     if now.end is not None:
         return False
     backend.store.put(keys.active, b"")
-    backend.ledger.create(spec, _seconds(created_at), run=now.run, needs=needs_of(backend.store, spec).signature)
+    backend.ledger.create(
+        spec,
+        there.created,
+        run=now.run,
+        needs=needs_of(backend.store, spec).signature,
+        owner=there.owner,
+        share=None if fresh else shares.read(backend.store, spec),
+    )
     if not source_kind(spec.source.kind).packed_by_producer:
         backend.queues.plan(spec.id)
     if read_end(backend.store, spec.id) is not None:
@@ -70,13 +79,26 @@ def submit(backend: Backend, spec: Spec) -> bool:
     return fresh
 
 
-def _envelope(spec: Spec) -> bytes:
-    return json.dumps({"created_at": iso(time.time()), "spec": spec.model_dump()}, indent=1).encode()
+@dataclass(frozen=True)
+class _Envelope:
+    spec: Spec
+    created_at: str
+    owner: str
+
+    @property
+    def created(self) -> float:
+        """When the job was submitted, in seconds since the epoch."""
+        return datetime.fromisoformat(self.created_at).timestamp()
+
+
+def _envelope(spec: Spec, owner: str) -> bytes:
+    # The owner is no part of the spec: the same command by somebody else is the same job.
+    return json.dumps({"created_at": iso(time.time()), "owner": owner, "spec": spec.model_dump()}, indent=1).encode()
 
 
 def read_spec(store: ObjectStore, id: str) -> Spec:
     """Return the spec of a job; raises UnknownJob, and InvalidInput for a kind that only a newer version knows."""
-    return _read_envelope(store, id)[0]
+    return _read_envelope(store, id).spec
 
 
 def read_classify(store: ObjectStore, id: str) -> Classify:
@@ -100,10 +122,10 @@ def _read_kind(store: ObjectStore, id: str, makes: str, lacks: str) -> Spec:
 
 def read_created(store: ObjectStore, id: str) -> str:
     """Return when the job was submitted, in UTC as ISO 8601; raises UnknownJob."""
-    return _read_envelope(store, id)[1]
+    return _read_envelope(store, id).created_at
 
 
-def _read_envelope(store: ObjectStore, id: str) -> tuple[Spec, str]:
+def _read_envelope(store: ObjectStore, id: str) -> _Envelope:
     try:
         # Not every text can be an id: `../x` would name the object of somebody else.
         envelope = json.loads(store.get(JobKeys(id).spec)) if re.fullmatch(JOB_ID, id) else None
@@ -115,7 +137,7 @@ def _read_envelope(store: ObjectStore, id: str) -> tuple[Spec, str]:
     spec = parse_spec(envelope["spec"])
     # Again, since anybody who may write the bucket can write a spec by hand.
     check_output(spec.output, store.bucket, id=spec.id)
-    return spec, str(envelope["created_at"])
+    return _Envelope(spec, str(envelope["created_at"]), str(envelope.get("owner", "")))
 
 
 def read_plan(store: ObjectStore, id: str) -> Plan | None:
@@ -167,14 +189,18 @@ def write_end(
     backend: Backend, id: str, state: State, reason: str = "", *, run: int | None = None, **details: Any
 ) -> Status:
     """Do the first half of `close`: decide the end of a run. `settle` does the second."""
-    spec, created_at = _read_envelope(backend.store, id)
-    now = backend.ledger.status(id) or Status(id=id, kind=spec.kind, state=state, created_at=created_at)
+    there = _read_envelope(backend.store, id)
+    spec = there.spec
+    now = backend.ledger.status(id) or Status(
+        id=id, kind=spec.kind, state=state, created_at=there.created_at, owner=there.owner
+    )
     final = now.model_copy(
         update={
             "state": state,
             "reason": reason or None,
             "finished_at": iso(time.time()),
             "eta_seconds": None,
+            "waiting_for": None,
             "output": spec.output,
             "model": spec.model,
             "source": spec.source.label,
@@ -194,6 +220,41 @@ def settle(backend: Backend, id: str) -> Standing:
     if now.end is not None:
         backend.ledger.end(id, now.end.state, now.end.reason or "", run=now.run)
     return now
+
+
+def set_share(
+    backend: Backend,
+    id: str,
+    *,
+    priority: Priority | None = None,
+    weight: float | None = None,
+    max_slots: int | None = None,
+) -> Status:
+    """Change a job's share of the slots, None leaving a part as it is; return its status.
+
+    Raises JobConflict if the job has ended, and pydantic.ValidationError for what no share can be.
+    """
+    spec, now = read_spec(backend.store, id), read_standing(backend.store, id)
+    if now.end is not None:
+        raise JobConflict(f"The job {id} has {_ended(now.end.state)}; only one that has not ended has a share.")
+    changes = {"priority": priority, "weight": weight, "max_slots": max_slots}
+    given = {name: value for name, value in changes.items() if value is not None}
+    share = Share.model_validate({**shares.read(backend.store, spec).model_dump(), **given})
+    shares.write(backend.store, id, share)
+    backend.follow_up(id, backend.ledger.share(id, share))
+    _tell_share(backend, spec, share)
+    return status(backend, id)
+
+
+def _tell_share(backend: Backend, spec: Spec, told: Share) -> None:
+    """Tell the ledger the share in the bucket, in case somebody has changed it since the ledger was told `told`."""
+    while (share := shares.read(backend.store, spec)) != told:
+        backend.follow_up(spec.id, backend.ledger.share(spec.id, share))
+        told = share
+
+
+def _ended(state: str) -> str:
+    return "been canceled" if state == "canceled" else state
 
 
 def cancel(backend: Backend, id: str) -> Status:
@@ -234,29 +295,40 @@ def rebuild(backend: Backend, id: str) -> Status:
 
     It is safe while workers run, because a commit counts once however often it is reported.
     """
-    spec, created_at = _read_envelope(backend.store, id)
+    there = _read_envelope(backend.store, id)
+    spec = there.spec
     while True:
-        now = read_standing(backend.store, id)
-        _replay(backend, spec, _seconds(created_at), now)
+        now, share = read_standing(backend.store, id), shares.read(backend.store, spec)
+        _replay(backend, there, now, share)
         if now.end is not None:
             backend.ledger.end(id, now.end.state, now.end.reason or "", run=now.run)
         # Whoever ended the run meanwhile may have found no entry to end.
         if read_standing(backend.store, id) == now:
             break
+    _tell_share(backend, spec, share)
     if now.end is not None:
         return now.end
     found = backend.ledger.status(id)
     if found is not None and found.ended:  # just now; what the bucket says of it is what stays
         return status(backend, id)
-    return found or Status(id=id, kind=spec.kind, state="queued", created_at=created_at)
+    return found or Status(id=id, kind=spec.kind, state="queued", created_at=there.created_at, owner=there.owner)
 
 
-def _replay(backend: Backend, spec: Spec, created: float, now: Standing) -> None:
+def _replay(backend: Backend, there: _Envelope, now: Standing, share: Share) -> None:
     """Create a ledger entry, tell it what the bucket holds, and open it if the run is open."""
+    spec = there.spec
     store, ledger, id = backend.store, backend.ledger, spec.id
     retries = read_retries(store, id)
-    needs = needs_of(store, spec).signature
-    ledger.create(spec, created, rebuild=True, retry=retries.number, run=now.run, needs=needs)
+    ledger.create(
+        spec,
+        there.created,
+        rebuild=True,
+        retry=retries.number,
+        run=now.run,
+        needs=needs_of(store, spec).signature,
+        owner=there.owner,
+        share=share,
+    )
     plan = read_plan(store, id)
     if plan is None and kind_of(spec).runs_while_planned:
         shard_size = cast("Classify", spec).shard_size
@@ -274,10 +346,6 @@ def _replay(backend: Backend, spec: Spec, created: float, now: Standing) -> None
         backend.follow_up(id, ledger.open(id))
         if plan is None and not source_kind(spec.source.kind).packed_by_producer:
             backend.queues.plan(id)
-
-
-def _seconds(iso_time: str) -> float:
-    return datetime.fromisoformat(iso_time).timestamp()
 
 
 def active_jobs(store: ObjectStore) -> list[str]:

@@ -7,7 +7,7 @@ keeps. It knows no device: workers say what they can in their heartbeat.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import cast
 
@@ -176,6 +176,11 @@ def check_workers(spec: AnySpec, workers: Iterable[Worker]) -> None:
             f"{option}: no live worker computes in {asked} ({_list(there)}); use auto or fp32, or start a worker on a "
             f"machine that has {asked}."
         )
+
+
+def lacking(needs: Needs, workers: Sequence[Worker], queue: str) -> str:
+    """Return what a job waits for that none of the workers of its queue can run."""
+    return f"a worker with {needs} ({_list(workers)})" if workers else f"a worker of the queue {queue}"
 
 
 def unmet(job: str, needs: Needs, workers: Iterable[Worker], queue: str) -> str:

@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from contract.errors import InvalidInput
-from contract.records import ImageFormat, Numerics, Precision, Record
+from contract.records import ImageFormat, Numerics, Precision, Priority, Record
 from contract.suggest import nearest
 
 
@@ -64,7 +64,19 @@ class EarlierLabels(Record):
     min_score: float = Field(0.0, ge=0, le=1, description="With job:ID, use only labels with at least this score.")
 
 
-class Retention(Record):
+class Share(Record):
+    """Which part of the workers' slots a job gets beside others."""
+
+    priority: Priority = Field(
+        "normal", description="Class of the job. Each gets twenty times the slots of the one below, and none starves."
+    )
+    weight: float = Field(
+        1.0, ge=0.01, le=100, description="Share among the owner's jobs of one priority; 3: three times that of 1."
+    )
+    max_slots: int = Field(0, ge=0, description="Shards of the job that run at once, at most; 0: any number.")
+
+
+class EveryJob(Share):
     """Options of every job."""
 
     keep_days: float | None = Field(
@@ -72,7 +84,7 @@ class Retention(Record):
     )
 
 
-class ClassifyFields(Arithmetic, Retention):
+class ClassifyFields(Arithmetic, EveryJob):
     model: Annotated[str, Cli(metavar="NAME")] = Field(
         description="`name`, `name@version` or `name@alias`; `imagemill models list` shows them."
     )
@@ -93,7 +105,7 @@ class ClassifyFields(Arithmetic, Retention):
         return value
 
 
-class TrainFields(EarlierLabels, PromisedBytes, Retention):
+class TrainFields(EarlierLabels, PromisedBytes, EveryJob):
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="Name of the model; each training publishes its next version."
     )
@@ -106,7 +118,7 @@ class TrainFields(EarlierLabels, PromisedBytes, Retention):
     half: bool = Field(False, description="Publish the weights in half precision (fp16), which halves their size.")
 
 
-class EvaluateFields(Arithmetic, EarlierLabels, Retention):
+class EvaluateFields(Arithmetic, EarlierLabels, EveryJob):
     model: Annotated[str, Cli(argument=True)] = Field(description="`name`, `name@version` or `name@alias`.")
     features: Annotated[str | None, Cli(metavar="CLASSIFIER")] = Field(
         None, description="For a generator: the classifier whose features are compared."
@@ -118,7 +130,7 @@ class EvaluateFields(Arithmetic, EarlierLabels, Retention):
     seed: int = Field(0, ge=0, le=2**32 - 1, description="For a generator: seed of images and classifiers.")
 
 
-class ImageFields(Arithmetic, PromisedBytes, Retention):
+class ImageFields(Arithmetic, PromisedBytes, EveryJob):
     """Options of every job that makes images."""
 
     model: Annotated[str, Cli(metavar="GENERATOR")] = Field(
@@ -165,7 +177,7 @@ class SynthesizeFields(SampledFields):
     )
 
 
-class VerifyFields(PromisedBytes, Retention):
+class VerifyFields(PromisedBytes, EveryJob):
     sample: int = Field(64, ge=1, description="Images to generate again, spread evenly over those accepted.")
 
 
@@ -197,7 +209,14 @@ class ClassifyOptions(ClassifyFields, _Destination, JobOptions):
     source: Annotated[str | Path, Cli(argument=True)]
 
 
-class ClassifyKeywords(TypedDict, total=False):
+class _EveryKeywords(TypedDict, total=False):
+    priority: Priority
+    weight: float
+    max_slots: int
+    keep_days: float | None
+
+
+class ClassifyKeywords(_EveryKeywords, total=False):
     model: Required[str]
     top_k: int
     embed: bool
@@ -205,7 +224,6 @@ class ClassifyKeywords(TypedDict, total=False):
     shard_size: int
     max_errors: str
     to: str | None
-    keep_days: float | None
 
 
 class TrainOptions(TrainFields, JobOptions):
@@ -219,7 +237,7 @@ class TrainOptions(TrainFields, JobOptions):
     )
 
 
-class TrainKeywords(TypedDict, total=False):
+class TrainKeywords(_EveryKeywords, total=False):
     name: Required[str]
     epochs: int | None
     settings: Sequence[str]
@@ -228,7 +246,6 @@ class TrainKeywords(TypedDict, total=False):
     min_score: float
     half: bool
     numerics: Numerics
-    keep_days: float | None
 
 
 class EvaluateOptions(EvaluateFields, JobOptions):
@@ -239,17 +256,16 @@ class EvaluateOptions(EvaluateFields, JobOptions):
     )
 
 
-class EvaluateKeywords(TypedDict, total=False):
+class EvaluateKeywords(_EveryKeywords, total=False):
     precision: Precision
     min_score: float
     features: str | None
     count: int
     cas_epochs: int
     seed: int
-    keep_days: float | None
 
 
-class _ImageKeywords(TypedDict, total=False):
+class _ImageKeywords(_EveryKeywords, total=False):
     classes: Sequence[str]
     seed: int
     truncation: float | None
@@ -259,7 +275,6 @@ class _ImageKeywords(TypedDict, total=False):
     numerics: Numerics
     shard_size: int
     to: str | None
-    keep_days: float | None
 
 
 class GenerateOptions(ReconstructFields, InterpolateFields, _ClassNames, SampledFields, _Destination, JobOptions):
@@ -305,10 +320,9 @@ class VerifyOptions(VerifyFields, JobOptions):
     made: Annotated[str, Cli(argument=True, metavar="JOB")]
 
 
-class VerifyKeywords(TypedDict, total=False):
+class VerifyKeywords(_EveryKeywords, total=False):
     sample: int
     numerics: Numerics
-    keep_days: float | None
 
 
 COMMANDS: dict[str, type[JobOptions]] = {
@@ -333,6 +347,18 @@ def parse_options(model: type[Options], values: Mapping[str, Any]) -> Options:
         return model.model_validate({name: value for name, value in values.items() if value not in _NOT_GIVEN})
     except ValidationError as error:
         raise InvalidInput(_complaint(model, error)) from None
+
+
+def check_share(values: Mapping[str, Any]) -> None:
+    """Raise InvalidInput unless these can be parts of a job's share of the slots, one of them at least."""
+    if not values:
+        raise InvalidInput("Say what to set: --priority, --weight or --max-slots.")
+    try:
+        Share.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name, said = str(first["loc"][0]), str(first["msg"]).removeprefix("Input ")
+        raise InvalidInput(f"{spelling(Share, name)} {first['input']!r}: {said}.") from None
 
 
 def cli_of(field: FieldInfo) -> Cli:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from contract.records import Record, Sha256
+from contract.records import Priority, Record, Sha256
 
 State = Literal["queued", "planning", "running", "finalizing", "succeeded", "failed", "canceled"]
 ENDED: frozenset[str] = frozenset({"succeeded", "failed", "canceled"})
@@ -115,6 +115,13 @@ class Status(Record):
     model: str = Field(default="", description="The model, as `name@version`; for a training, the name it publishes.")
     source: str = Field(default="", description="The source, as typed.")
     skipped: int = Field(default=0, description="Files that were skipped because their suffix is not that of an image.")
+    owner: str = Field(default="", description="Who submitted it; empty: an earlier version did not record that.")
+    priority: Priority = Field(default="normal", description="Class of the job among all: `low`, `normal` or `high`.")
+    weight: float = Field(default=1.0, description="Share among the owner's jobs of one priority.")
+    max_slots: int = Field(default=0, description="Shards that run at once, at most; 0: any number.")
+    waiting_for: str | None = Field(
+        default=None, description="What no live worker has that the job needs; null if some worker can run it."
+    )
     reason: str | None = Field(default=None, description="Why the job failed, in one sentence.")
     error_codes: dict[str, int] | None = Field(
         default=None, description="Number of failed images by error code, once the job has ended."

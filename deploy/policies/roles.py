@@ -58,6 +58,7 @@ ROLES = {
                 keys.probe(ANY),
                 keys.INDEX_STATE,
                 f"{keys.USES}{ANY}",
+                _JOB.share,
                 keys.deleting(ANY),  # asks the controller to delete a job
             ),
             deletes=(

@@ -120,12 +120,14 @@ def status_fields(status: Status) -> dict[str, str]:
     return {
         "job": status.id,
         "state": status.state,
+        "waiting": f"for {status.waiting_for}" if status.waiting_for else "",
         "reason": status.reason or "",
         "source": status.source,
         "model": status.model,
         "images": f"{status.done:,} of {total} done, {status.ok:,} ok, {status.errors:,} failed"
         + (f", {status.skipped:,} {'file' if status.skipped == 1 else 'files'} skipped" if status.skipped else ""),
         "shards": f"{shards.done:,} of {shards.total:,} done, {shards.running:,} running, {shards.queued:,} queued",
+        "share": _share(status),
         "rate": "" if status.images_per_second is None else f"{status.images_per_second:,.1f} images/s",
         "left": "" if status.eta_seconds is None else duration(status.eta_seconds),
         "figures": figures(status.metrics),
@@ -136,6 +138,16 @@ def status_fields(status: Status) -> dict[str, str]:
         "finished": status.finished_at or "",
         "output": status.output,
     }
+
+
+def _share(status: Status) -> str:
+    """Return what is special about a job's share of the slots, nothing for the share that every job has."""
+    parts = {
+        f"{status.priority} priority": status.priority != "normal",
+        f"weight {status.weight:g}": status.weight != 1,
+        f"at most {status.max_slots:,} {'slot' if status.max_slots == 1 else 'slots'}": status.max_slots > 0,
+    }
+    return ", ".join(text for text, given in parts.items() if given)
 
 
 def figures(metrics: Mapping[str, float] | None) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import click
 
+from contract.jobs.options import Share
+from contract.records import Priority
 from producer.cli import EXIT_INTERRUPTED
 from producer.cli.common import echo, print_json, print_status, print_table, say, shared_options
 from producer.cli.progress import packing_bar
@@ -33,8 +35,9 @@ def jobs(context: click.Context, limit: int, before: str, as_json: bool) -> None
         for status in found:
             print_json(status.model_dump())
     elif found:
+        waits = any(status.waiting_for for status in found)
         print_table(
-            ("JOB", "STATE", "DONE", "TOTAL", "FAILED", "CREATED", "MODEL", "SOURCE"),
+            ("JOB", "STATE", "DONE", "TOTAL", "FAILED", "CREATED", "MODEL", "SOURCE", *(["WAITING FOR"] * waits)),
             (
                 (
                     status.id,
@@ -45,6 +48,7 @@ def jobs(context: click.Context, limit: int, before: str, as_json: bool) -> None
                     status.created_at[:19].replace("T", " "),
                     status.model,
                     status.source,
+                    *([status.waiting_for or ""] * waits),
                 )
                 for status in found
             ),
@@ -56,6 +60,25 @@ def jobs(context: click.Context, limit: int, before: str, as_json: bool) -> None
         say(f"No job ended before {before}.")
     else:
         say("There are no jobs yet; `imagemill classify --help` shows how to submit one.")
+
+
+@jobs.command(name="set")
+@click.argument("job")
+@click.option("--priority", type=click.Choice(get_args(Priority)), help=str(Share.model_fields["priority"].description))
+@click.option("--weight", type=float, help=str(Share.model_fields["weight"].description))
+@click.option("--max-slots", type=int, help=str(Share.model_fields["max_slots"].description))
+@shared_options
+def set_(job: str, priority: Priority | None, weight: float | None, max_slots: int | None, as_json: bool) -> None:
+    """Change which part of the workers' slots JOB gets from now on. Shards that run already are not stopped.
+
+    \b
+    Example:
+      imagemill jobs set classify-20261124-093215-7f3a --priority low
+      imagemill jobs set classify-20261124-093215-7f3a --weight 3 --max-slots 8
+    """
+    from producer.client import Client
+
+    print_status(Client().set_share(job, priority=priority, weight=weight, max_slots=max_slots), as_json=as_json)
 
 
 @jobs.command()

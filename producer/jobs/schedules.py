@@ -131,7 +131,7 @@ def run(backend: Backend, name: str) -> str:
     id = f"{name}-manual-{now:%Y%m%dt%H%M%S}-{secrets.token_hex(2)}"
     spec = fill(schedule.template, id=id, store=backend.store)
     schedules.by_hand(name, id, now, Tick(at=to_iso(now), state="submitted", job=id, manual=True))
-    lifecycle.submit(backend, spec)
+    lifecycle.submit(backend, spec, schedule.owner)
     return id
 
 

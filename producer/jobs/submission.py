@@ -74,6 +74,7 @@ def begin(
     spec: AnySpec,
     found: images.Resolved | None,
     *,
+    owner: str,
     max_bytes: int,
     progress: OnProgress | None,
 ) -> None:
@@ -91,7 +92,7 @@ def begin(
         _upload(patient.store, found, keys, progress)
     elif isinstance(found, images.Packed) and not known and not while_planned:
         upload(patient.store, keys, found, max_bytes=max_bytes, progress=progress or _silent)
-    lifecycle.submit(backend, spec)
+    lifecycle.submit(backend, spec, owner)
     if isinstance(found, images.Packed) and while_planned and read_end(backend.store, spec.id) is None:
         _pack(patient, spec, found, max_bytes, progress)
 

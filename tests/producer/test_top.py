@@ -55,6 +55,7 @@ def job(id: str, **fields: Any) -> JobState:
         "done": 250_000,
         "errors": 12,
         "shards": Shards(total=1000, done=250, running=2, queued=748),
+        "max_slots": 0,
         "images_per_second": 1000.0,
         "waiting_seconds": 90.0,
         "backlog_seconds": 3000.0,

@@ -78,12 +78,12 @@ def _fire(backend: Backend, schedules: Schedules, name: str, now: datetime, outa
     if schedule.paused:
         return
     known = backend.ledger.last_tick(name)
-    last = _recover(backend, schedules, name) if known is None else datetime.fromtimestamp(known, UTC)
+    last = _recover(backend, schedules, schedule) if known is None else datetime.fromtimestamp(known, UTC)
     last = max(last or to_time(schedule.since), to_time(schedule.since))
     found = due(schedule, last, now, outage)
     for tick in found:
         decided = schedules.decide(name, tick.at, _decision(backend, schedule, tick, now))
-        _carry_out(backend, schedules, name, tick.at, decided)
+        _carry_out(backend, schedules, schedule, tick.at, decided)
         # Last: after a death before this line the same tick is due again, and already decided.
         backend.ledger.set_last_tick(name, tick.at.timestamp())
         SCHEDULE_TICKS.add(1, decided.state)
@@ -93,13 +93,13 @@ def _fire(backend: Backend, schedules: Schedules, name: str, now: datetime, outa
         backend.ledger.set_last_tick(name, last.timestamp())
 
 
-def _recover(backend: Backend, schedules: Schedules, name: str) -> datetime | None:
+def _recover(backend: Backend, schedules: Schedules, schedule: Schedule) -> datetime | None:
     """Return the last tick in the bucket, after starting its job, which may have been decided and not begun."""
-    newest = schedules.last(name)
+    newest = schedules.last(schedule.name)
     if newest is None:
         return None
     at, tick = newest
-    _carry_out(backend, schedules, name, at, tick)
+    _carry_out(backend, schedules, schedule, at, tick)
     return at
 
 
@@ -120,17 +120,17 @@ def _decision(backend: Backend, schedule: Schedule, tick: Due, now: datetime) ->
     return Tick(at=at, state="submitted", job=id, missed=tick.missed, spec=spec.model_dump(mode="json"))
 
 
-def _carry_out(backend: Backend, schedules: Schedules, name: str, at: datetime, tick: Tick) -> None:
+def _carry_out(backend: Backend, schedules: Schedules, schedule: Schedule, at: datetime, tick: Tick) -> None:
     """Submit the job of a tick, unless it was submitted before."""
     if tick.state != "submitted":
         return
     try:
-        fresh = submit(backend, parse_spec(tick.spec))
+        fresh = submit(backend, parse_spec(tick.spec), schedule.owner)
     except JobConflict:
         reason = f"The id {tick.job} belongs to another job; `imagemill show {tick.job}` shows it."
-        log.warning("The tick %s of %s makes no job: %s", tick.at, name, reason)
-        schedules.correct(name, at, Tick(at=tick.at, state="failed", reason=reason, missed=tick.missed))
+        log.warning("The tick %s of %s makes no job: %s", tick.at, schedule.name, reason)
+        schedules.correct(schedule.name, at, Tick(at=tick.at, state="failed", reason=reason, missed=tick.missed))
     else:
         if fresh:
             SCHEDULE_DELAY_SECONDS.observe(max(0.0, (utc_now() - at).total_seconds()))
-            log.info("The tick %s of %s is the job %s", tick.at, name, tick.job)
+            log.info("The tick %s of %s is the job %s", tick.at, schedule.name, tick.job)

@@ -15,7 +15,7 @@ from contract.errors import InvalidInput, UnknownJob
 from contract.jobs.ends import Standing, read_standing
 from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend, active_jobs, close, read_spec, rebuild, settle
-from contract.jobs.numerics import Needs, able, serving, unmet
+from contract.jobs.numerics import Needs, able, lacking, serving, unmet
 from contract.jobs.status import ENDED
 from contract.keys import JobKeys
 from contract.settings import Settings
@@ -107,9 +107,15 @@ def _find_worker(
     While there is no worker at all, it waits: one may be about to start.
     """
     there = serving(workers, queue)
-    if not there or able(there, queue, needs):
+    able_ones = able(there, queue, needs)
+    if not there or able_ones:
         backend.ledger.met(job)
-    elif backend.ledger.unmet(job) < settings.worker_wait_seconds:
+    if able_ones:
+        return
+    backend.ledger.waits_for(job, lacking(needs, there, queue))
+    if not there:
+        return
+    if backend.ledger.unmet(job) < settings.worker_wait_seconds:
         log.warning("%s needs %s, which no live worker has", job, needs)
     else:
         close(backend, job, "failed", unmet(job, needs, there, queue))

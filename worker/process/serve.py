@@ -64,6 +64,7 @@ class Messages:
             Can(can.device, can.precisions, long=offer.may_be_long, trains=offer.may_train),
             process=resources.process,
             lease_seconds=settings.lease_seconds,
+            owner_slots=settings.owner_max_slots,
         )
 
     def _run(self, grant: Grant) -> None:

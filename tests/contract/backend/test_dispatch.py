@@ -8,6 +8,7 @@ from collections import Counter
 from contract.backend.dispatch import Can, Grant, next_shard, ready, set_slots
 from contract.backend.ledger import Ledger
 from contract.jobs.kinds import KINDS
+from contract.jobs.options import Share
 from tests.contract.backend.test_ledger import begin, spec_of
 
 QUEUE = KINDS["classify"].queue
@@ -97,3 +98,75 @@ def test_no_more_tickets_wait_than_twice_the_slots(ledger: Ledger) -> None:
     ledger.redis.lpush(f"{ledger.keys.broker_prefix}{QUEUE}", *range(6))
     assert (grant := ask(ledger)) is not None
     assert ledger.commit("a", grant.shard, 10, 0).tickets == 0, "six wait already"
+
+
+# Shares
+
+
+def share(ledger: Ledger, job: str, **fields: object) -> None:
+    ledger.share(job, Share.model_validate(fields))
+
+
+def begin_for(ledger: Ledger, owner: str, job: str, shards: int = 200, **fields: object) -> None:
+    ledger.create(spec_of(job, **fields), owner=owner)
+    ledger.complete(job, shards=shards, items=10 * shards, error_limit=10 * shards, skipped=0)
+
+
+def test_weight_counts_among_the_jobs_of_an_owner(ledger: Ledger) -> None:
+    begin_for(ledger, "ann", "one")
+    begin_for(ledger, "ann", "three", weight=3)
+    assert serve(ledger, 40) == {"one": 10, "three": 30}
+
+
+def test_owners_share_alike_however_many_jobs_they_have(ledger: Ledger) -> None:
+    for number in range(4):
+        begin_for(ledger, "many", f"many-{number}", weight=5)
+    begin_for(ledger, "few", "few")
+    assert serve(ledger, 40) == {"few": 20, **{f"many-{number}": 5 for number in range(4)}}
+
+
+def test_a_higher_class_gets_twenty_times_as_much_and_the_lowest_does_not_starve(ledger: Ledger) -> None:
+    for priority in ("low", "normal", "high"):
+        begin_for(ledger, "ann", priority, shards=1000, priority=priority)
+    served = serve(ledger, 421)
+    assert served == {"high": 400, "normal": 20, "low": 1}
+
+
+def test_a_job_gets_no_more_slots_than_it_may_have(ledger: Ledger) -> None:
+    begin_for(ledger, "ann", "capped", max_slots=2)
+    held = [ask(ledger) for _ in range(3)]
+    assert [grant is None for grant in held] == [False, False, True]
+    assert ready(ledger, QUEUE) == {}
+
+    # A slot that becomes free is its own again, and so is one that it may have from now on.
+    ledger.commit("capped", 0, 10, 0)
+    assert ask(ledger) is not None
+    assert ask(ledger) is None
+    share(ledger, "capped", max_slots=3)
+    assert ask(ledger) is not None
+    assert ask(ledger) is None
+
+
+def test_an_owner_gets_no_more_slots_than_one_may_have_and_keeps_nobody_waiting(ledger: Ledger) -> None:
+    begin_for(ledger, "ann", "a", priority="high")
+    begin_for(ledger, "ann", "b")
+    begin_for(ledger, "bob", "c", priority="low")
+
+    def jobs(number: int) -> list[str]:
+        grants = [ask(ledger, owner_slots=2) for _ in range(number)]
+        return [grant.job if grant else "" for grant in grants]
+
+    assert jobs(5) == ["a", "b", "c", "c", ""]
+    ledger.end("a", "canceled")
+    assert jobs(2) == ["b", ""]
+
+
+def test_a_share_that_is_changed_counts_from_then_on(ledger: Ledger) -> None:
+    for job in ("a", "b"):
+        begin_for(ledger, "ann", job)
+    assert serve(ledger, 20) == {"a": 10, "b": 10}
+    share(ledger, "a", weight=4)
+    assert serve(ledger, 20) == {"a": 16, "b": 4}
+    share(ledger, "b", priority="high")
+    served = serve(ledger, 63)
+    assert 2 <= served["a"] <= 3, "a class lower than b now"

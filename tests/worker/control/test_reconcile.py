@@ -8,10 +8,11 @@ import pytest
 
 from contract import keys
 from contract.backend.dispatch import waiting
-from contract.jobs.lifecycle import Backend
+from contract.jobs.lifecycle import Backend, status
 from contract.settings import Settings
 from tests.worker.conftest import Jobs
-from worker.control.reconcile import tick
+from worker.control.fire_schedules import utc_now
+from worker.control.reconcile import _tick, tick
 
 
 def test_a_job_of_a_newer_version_keeps_no_other_from_going_on(
@@ -28,3 +29,24 @@ def test_a_job_of_a_newer_version_keeps_no_other_from_going_on(
     tick(backend, settings)
     assert waiting(backend.ledger, [keys.QUEUE_CLASSIFY]) == {"classify": 2}
     assert "a-newer waits for a controller of its version: There is no job kind 'count'" in caplog.text
+
+
+def test_a_job_that_no_live_worker_can_run_says_what_it_waits_for(
+    backend: Backend, settings: Settings, job: Jobs
+) -> None:
+    # Given a job in bf16, if nobody serves its queue, and if only a worker without bf16 does, I expect it to say so,
+    job(b"\x01", precision="bf16")
+    _tick(backend, settings, utc_now)
+    assert status(backend, "job").waiting_for == "a worker of the queue classify"
+    beat(backend, "plain", "fp32")
+    _tick(backend, settings, utc_now)
+    assert status(backend, "job").waiting_for == "a worker with any device/bf16 (plain: cpu fp32)"
+
+    # and no more once there is one that can.
+    beat(backend, "better", "fp32,bf16")
+    _tick(backend, settings, utc_now)
+    assert status(backend, "job").waiting_for is None
+
+
+def beat(backend: Backend, name: str, precisions: str) -> None:
+    backend.ledger.beat(name, 60.0, queues=keys.QUEUE_CLASSIFY, device_kind="cpu", precisions=precisions)

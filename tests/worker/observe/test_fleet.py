@@ -53,6 +53,7 @@ JOB = JobState(
     done=100,
     errors=0,
     shards=Shards(total=10, done=1, running=1, queued=8),
+    max_slots=0,
     images_per_second=10.0,
     waiting_seconds=12.5,
     backlog_seconds=90.0,
