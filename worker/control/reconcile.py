@@ -7,9 +7,11 @@ no harm, so it need not be certain that one was lost.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 
 from contract import instruments, logs
+from contract.backend.glance import COMPARED, Glance, glance
 from contract.backend.ledger import Worker
 from contract.errors import InvalidInput, UnknownJob
 from contract.jobs.ends import Standing, read_standing
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 60.0
 """How often the bucket is asked whether a running job has ended: whoever ended it may have died before the ledger."""
+_LOOKS = 20
+"""How many jobs a round may compare with the bucket beyond an even spread over the rounds; each is a request."""
 _REBUILD_SECONDS = 60.0
 """A rebuild whose process died is taken up after this long."""
 
@@ -45,62 +49,71 @@ def _tick(backend: Backend, settings: Settings, now: Clock) -> None:
     # Schedules first: a job that cannot be reconciled must not delay them.
     fire(backend, settings, now())
     workers = ledger.workers()
-    for job in sorted({*active_jobs(backend.store), *ledger.active()}):
+    jobs = sorted({*active_jobs(backend.store), *ledger.active()})
+    looks = _LOOKS + math.ceil(len(jobs) * settings.reconcile_seconds / _LOOK_SECONDS)
+    for job, seen in glance(ledger, jobs).items():
         try:
             with logs.scope(job=job):
-                _reconcile(backend, settings, job, workers)
+                looks -= _reconcile(backend, settings, job, seen, workers, may_look=looks > 0)
         except InvalidInput as error:  # made by a newer version; it must not block the others
             log.warning("%s waits for a controller of its version: %s", job, error)
     top_up(backend, workers)
     clean(backend, settings)
 
 
-def _reconcile(backend: Backend, settings: Settings, job: str, workers: Sequence[Worker]) -> None:
-    """Send what a job lacks, and say or end it if no worker can run it.
+def _reconcile(
+    backend: Backend, settings: Settings, job: str, seen: Glance, workers: Sequence[Worker], *, may_look: bool
+) -> bool:
+    """Send what a job lacks, and say or end it if no worker can run it; return whether it was compared with the bucket.
 
     Raises InvalidInput for a job of an unknown kind.
     """
     ledger = backend.ledger
-    state = ledger.state(job)
-    if state is None:
+    if seen.state is None:
         log.warning("Redis has lost %s; its ledger entry is rebuilt from the bucket", job)
         _rebuild(backend, job)
-        return
-    if state in ENDED:
+        return True
+    if seen.state in ENDED:
         now = settle(backend, job)
         if now.end is None and now.run > ledger.run(job):
             log.warning("%s was resumed and Redis does not know; its ledger entry is rebuilt", job)
             _rebuild(backend, job)
-        return
-    kind = kind_of(ledger.kind(job) or read_spec(backend.store, job))
-    if state == "finalizing":
-        if not ledger.locked("finalize", job):
+        return True
+    kind = kind_of(seen.kind or read_spec(backend.store, job))
+    if seen.state == "finalizing":
+        if not seen.finalized:
             backend.queues.finalize(job)
-        return
-    if ledger.once_in(_LOOK_SECONDS, f"standing:{job}") and read_standing(backend.store, job) != Standing(
-        ledger.run(job), None
-    ):
+        return False
+    looks = may_look and not seen.compared and ledger.once_in(_LOOK_SECONDS, f"{COMPARED}:{job}")
+    if looks and read_standing(backend.store, job) != Standing(ledger.run(job), None):
         log.warning("The bucket and Redis disagree about %s; its ledger entry is rebuilt", job)
         _rebuild(backend, job)
         settle(backend, job)
-        return
+        return True
     found = ledger.lapsed(job)
     if found.step.state == "rebuilding":
         _rebuild(backend, job)
-        return
+        return True
     if found.shards:
         instruments.REQUEUES.add(len(found.shards), "lapsed")
         log.warning("Shards %s of %s may run again: their leases have expired", list(found.shards), job)
     backend.follow_up(job, found.step)
     # A planner holds a lock while it works; without the lock its message may be lost.
-    if state in ("queued", "planning") and not ledger.locked("plan", job):
+    if seen.state in ("queued", "planning") and not seen.planned:
         backend.queues.plan(job)
     if found.ready and not found.running:
-        _find_worker(backend, settings, job, kind.queue, Needs.parse(found.needs), workers)
+        _find_worker(backend, settings, job, seen, kind.queue, Needs.parse(found.needs), workers)
+    return looks
 
 
 def _find_worker(
-    backend: Backend, settings: Settings, job: str, queue: str, needs: Needs, workers: Sequence[Worker]
+    backend: Backend,
+    settings: Settings,
+    job: str,
+    seen: Glance,
+    queue: str,
+    needs: Needs,
+    workers: Sequence[Worker],
 ) -> None:
     """End a job that none of the live workers of its queue can run, once that has been so for long enough.
 
@@ -108,11 +121,14 @@ def _find_worker(
     """
     there = serving(workers, queue)
     able_ones = able(there, queue, needs)
-    if not there or able_ones:
+    clear = seen.unmet if not there else bool(able_ones) and (seen.unmet or seen.waiting_for is not None)
+    if clear:
         backend.ledger.met(job)
     if able_ones:
         return
-    backend.ledger.waits_for(job, lacking(needs, there, queue))
+    what = lacking(needs, there, queue)
+    if clear or what != seen.waiting_for:
+        backend.ledger.waits_for(job, what)
     if not there:
         return
     if backend.ledger.unmet(job) < settings.worker_wait_seconds:
