@@ -369,7 +369,7 @@ class Client:
             missed=missed,
             owner=self.settings.owns_as,
         )
-        submission.make_spec(request, keys, self.backend.store)  # as the first tick would, to find mistakes now
+        submission.make_spec(request, keys, self.backend.store, scheduled=True)  # to find mistakes now
         Schedules(self.backend.store).add(made)
         return self.schedules(name)[0]
 

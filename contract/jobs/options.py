@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Required, TypedDict, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Required, TypedDict, TypeVar
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
@@ -37,6 +37,8 @@ class Cli:
     """The environment variable that replaces the field's default."""
     suffix: str = ""
     """Written behind the number, as the `x` of `20x`."""
+    most: int | None = None
+    """The largest number, where the field also takes a word."""
     lines_of_file: bool = False
     """The command line names a file; the option is its lines."""
 
@@ -144,7 +146,6 @@ class ImageFields(Arithmetic, PromisedBytes, EveryJob):
 class SampledFields(ImageFields):
     """Options of jobs that draw their latents."""
 
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of the latents.")
     truncation: Annotated[float | None, Cli(metavar="X")] = Field(
         None, gt=0, description="Keep latents within ±X: better images, less variety. Default: no limit."
     )
@@ -195,6 +196,21 @@ class _Destination(Record):
     to: Annotated[str | None, Cli(metavar="s3://…")] = Field(
         None, description="s3:// prefix for the results. Default: the job's own folder in the bucket."
     )
+
+
+class _Seed(Record):
+    seed: Annotated[int | Literal["tick"] | None, Cli(most=2**32 - 1)] = Field(
+        None,
+        description="Seed of the latents: a number, or, in a schedule, `tick` for another one at each tick. "
+        "Default: 0; in a schedule, tick.",
+    )
+
+    @field_validator("seed")
+    @classmethod
+    def _bounded(cls, value: int | str | None) -> int | str | None:
+        if isinstance(value, int) and not 0 <= value < 2**32:
+            raise ValueError(f"{value} is not a seed; give a number from 0 to {2**32 - 1}")
+        return value
 
 
 class _ClassNames(Record):
@@ -267,7 +283,7 @@ class EvaluateKeywords(_EveryKeywords, total=False):
 
 class _ImageKeywords(_EveryKeywords, total=False):
     classes: Sequence[str]
-    seed: int
+    seed: int | Literal["tick"] | None
     truncation: float | None
     size: int
     image_format: ImageFormat
@@ -277,7 +293,9 @@ class _ImageKeywords(_EveryKeywords, total=False):
     to: str | None
 
 
-class GenerateOptions(ReconstructFields, InterpolateFields, _ClassNames, SampledFields, _Destination, JobOptions):
+class GenerateOptions(
+    _Seed, ReconstructFields, InterpolateFields, _ClassNames, SampledFields, _Destination, JobOptions
+):
     command = "generate"
 
     reconstruct: Annotated[str | Path | None, Cli(metavar="SOURCE")] = Field(
@@ -295,7 +313,7 @@ class GenerateKeywords(_ImageKeywords, total=False):
     steps: int
 
 
-class SynthesizeOptions(_ClassNames, SynthesizeFields, _Destination, JobOptions):
+class SynthesizeOptions(_Seed, _ClassNames, SynthesizeFields, _Destination, JobOptions):
     command = "synthesize"
 
     away_from: Annotated[str | Path | None, Cli(metavar="SOURCE")] = Field(

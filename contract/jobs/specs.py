@@ -103,6 +103,7 @@ class _Images(ImageFields):
 class _Sampled(_Images, SampledFields):
     """Fields of jobs whose latents are drawn from a seed."""
 
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of the latents.")
     classes: tuple[int, ...] = Field(min_length=1, description="Class indices of the generator.")
 
     @property

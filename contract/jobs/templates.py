@@ -6,6 +6,7 @@ uses the version that the name stands for that night; one that names `flowers@3`
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,9 @@ from contract.models.families import ENCODERS
 from contract.models.registry import Model, Registry
 from contract.records import Record
 from contract.suggest import did_you_mean
+
+TICK = "tick"
+"""The seed of a template whose jobs each have their own."""
 
 
 class Template(Record):
@@ -45,7 +49,10 @@ class Template(Record):
         if "ends" in self.spec:
             return " to ".join(end["label"] for end in self.spec["ends"])
         source = self.spec.get("source") or self.spec.get("away_from")
-        return str(source["label"]) if source else f"seed {self.spec['seed']}"
+        if source:
+            return str(source["label"])
+        seed = self.spec.get("seed", 0)
+        return "another seed at each tick" if seed == TICK else f"seed {seed}"
 
 
 def pin(fields: Mapping[str, Any], kind: str, registry: Registry) -> dict[str, Any]:
@@ -114,6 +121,15 @@ def _judge(model: Model, fields: Mapping[str, Any], place: str, registry: Regist
     return {place: judge.ref, **({"gate_sha256": judge.weights.sha256} if place == "gate" else {})}
 
 
+def seed_of(id: str) -> int:
+    """Return the seed that `tick` stands for: the first 32 bits of the SHA-256 of the job's id.
+
+    The id of a tick's job names the schedule and the tick, so whoever submits it draws the same images, and
+    `printf nightly-20261125t0200 | sha256sum | cut -c1-8` prints it in hex.
+    """
+    return int.from_bytes(hashlib.sha256(id.encode()).digest()[:4], "big")
+
+
 def output(keys: JobKeys, bucket: str, to: str | None) -> str:
     """Return the s3:// prefix of a job's results, with a trailing slash: below `to`, or in the job's own folder.
 
@@ -129,6 +145,8 @@ def output(keys: JobKeys, bucket: str, to: str | None) -> str:
 def fill(template: Template, *, id: str, store: ObjectStore) -> Spec:
     """Return the spec of the job `id`, with the current versions of its models; raises what `pin` raises."""
     fields = pin(template.spec, template.kind, Registry(store))
+    if fields.get("seed") == TICK:
+        fields["seed"] = seed_of(id)
     try:
         return parse_spec({**fields, "id": id, "output": output(JobKeys(id), store.bucket, template.to)})
     except ValidationError as error:

@@ -110,6 +110,8 @@ def _type(field: FieldInfo, cli: Cli) -> tuple[click.ParamType[Any], int]:
         return click.STRING, 0 if parts[-1] is Ellipsis else len(parts)
     if get_origin(first) is Literal:
         return click.Choice(get_args(first)), 1
+    if first is int and len(kinds) > 1:
+        return NumberOrWord([word for kind in kinds[1:] for word in get_args(kind)], cli.most), 1
     if first is int:
         low, high = _bound(field, "ge"), _bound(field, "le")
         return (click.INT if (low, high) == (None, None) else click.IntRange(low, high)), 1
@@ -118,6 +120,26 @@ def _type(field: FieldInfo, cli: Cli) -> tuple[click.ParamType[Any], int]:
         low = _bound(field, "ge") if above is None else above
         return click.FloatRange(low, _bound(field, "le"), min_open=above is not None), 1
     return click.STRING, 1
+
+
+class NumberOrWord(click.ParamType[Any]):
+    """A whole number, or one of a few words: `--seed 7`, `--seed tick`."""
+
+    name = "integer"
+
+    def __init__(self, words: Sequence[str], most: int | None) -> None:
+        self._words, self._numbers = words, click.IntRange(0, most)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "|".join(("INTEGER", *self._words))
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number or the word; fails for anything else."""
+        if isinstance(value, int) or value in self._words:
+            return value
+        if not value.removeprefix("-").isdecimal():
+            self.fail(f"{value!r} is neither a whole number nor {' or '.join(self._words)}", param, ctx)
+        return self._numbers.convert(value, param, ctx)
 
 
 def _members(annotation: Any) -> Sequence[Any]:

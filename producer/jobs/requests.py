@@ -40,7 +40,7 @@ from contract.jobs.specs import (
     Train,
     Verify,
 )
-from contract.jobs.templates import Template, encoder
+from contract.jobs.templates import TICK, Template, encoder
 from contract.models.families import make_recipe
 from contract.models.recipes import RnnRecipe
 from contract.models.registry import Model, Registry
@@ -196,6 +196,8 @@ def _leave_out(options: JobOptions, why: str, *names: str) -> None:
 def make_template(request: Request[Any]) -> Template:
     """Return what a schedule keeps of a request; raises InvalidSource for images that only this machine has."""
     fields = {"kind": request.name, **request.fields}
+    if kind_of(request.name).seeded and fields["seed"] is None:
+        fields["seed"] = TICK
     if isinstance(request.found, Remote):
         found = request.found
         fields[request.place] = {"kind": found.kind, "uri": found.uri, "label": found.label}

@@ -40,8 +40,8 @@ def new_job_id(command: str) -> str:
     return f"{command}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def make_spec(request: Request[S], keys: JobKeys, store: ObjectStore) -> S:
-    """Return the spec of a request, with models and source pinned.
+def make_spec(request: Request[S], keys: JobKeys, store: ObjectStore, *, scheduled: bool = False) -> S:
+    """Return the spec of a request, with models and source pinned; `scheduled`, as the first tick would make it.
 
     Raises InvalidSource if the bucket for the results does not exist, InvalidInput for an id that cannot be, and what
     `templates.pin` raises.
@@ -51,6 +51,8 @@ def make_spec(request: Request[S], keys: JobKeys, store: ObjectStore) -> S:
             f"There is no bucket {parse_s3(request.to)[0]!r} at {store.endpoint} for the results; create it."
         )
     fields = templates.pin(request.fields, request.name, Registry(store))
+    if kind_of(request.name).seeded:
+        fields["seed"] = _seed(fields["seed"], keys.id, scheduled=scheduled)
     found = request.found
     if isinstance(found, images.Packed) and not kind_of(request.name).runs_while_planned:
         uri = f"s3://{store.bucket}/{keys.input_prefix}"
@@ -66,6 +68,16 @@ def make_spec(request: Request[S], keys: JobKeys, store: ObjectStore) -> S:
                 f"{keys.id!r} cannot be a job id; use up to 63 of a-z, 0-9 and -, with a letter or digit first."
             ) from None
         raise InvalidInput(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+
+
+def _seed(asked: int | str | None, id: str, *, scheduled: bool) -> int:
+    """Return the seed of a job; raises InvalidInput for `tick` outside of a schedule."""
+    if asked == templates.TICK and not scheduled:
+        raise InvalidInput(
+            "--seed tick is another seed at each tick of a schedule, and this job has none; give a number, or leave "
+            "--seed out."
+        )
+    return asked if isinstance(asked, int) else templates.seed_of(id) if scheduled else 0
 
 
 def begin(

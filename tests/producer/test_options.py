@@ -8,7 +8,16 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from contract.jobs.options import COMMANDS, SCHEDULABLE, GenerateOptions, SynthesizeOptions, TrainOptions, spelling
+from contract.errors import InvalidInput
+from contract.jobs.options import (
+    COMMANDS,
+    SCHEDULABLE,
+    GenerateOptions,
+    SynthesizeOptions,
+    TrainOptions,
+    parse_options,
+    spelling,
+)
 from producer.cli import cli
 from producer.cli.options import given
 
@@ -92,3 +101,14 @@ def test_the_help_of_a_group_cuts_no_line_short(name: str) -> None:
     text = CliRunner().invoke(cli, [name, "--help"], prog_name="imagemill").output
 
     assert "..." not in text.partition("Commands:")[2]
+
+
+def test_a_seed_is_a_number_or_the_tick_of_a_schedule() -> None:
+    words = ["--model", "gan", "--count", "10", "--seed"]
+    for typed, meant in (("7", 7), ("tick", "tick")):
+        with command("generate").make_context("generate", [*words, typed]) as ctx:
+            assert given(ctx, GenerateOptions)["seed"] == meant
+    with pytest.raises(click.BadParameter, match="neither a whole number nor tick"):
+        command("generate").make_context("generate", [*words, "tock"])
+    with pytest.raises(InvalidInput, match="--seed: -1 is not a seed"):
+        parse_options(GenerateOptions, {"model": "gan", "seed": -1})

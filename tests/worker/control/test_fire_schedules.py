@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from contract.backend.broker import Queues, make_app
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
-from contract.errors import StoreUnavailable, UnknownModel
+from contract.errors import InvalidInput, StoreUnavailable, UnknownModel
 from contract.jobs.lifecycle import Backend, active_jobs, read_spec, submit
+from contract.jobs.options import GenerateOptions, parse_options
 from contract.jobs.schedules import KEPT, Schedule, Schedules, Tick, stamp, to_iso
-from contract.jobs.specs import Classify, Train
+from contract.jobs.specs import Classify, Generate, Train
 from contract.jobs.templates import Template
 from contract.keys import JOBS, JobKeys
 from contract.models.registry import Model, Preprocess, Registry, make_file
 from contract.settings import Settings
+from producer.jobs.requests import make_request, make_template
+from producer.jobs.submission import make_spec
 from tests.halves import half_written
 from worker.control.fire_schedules import Due, due, fire, outage_seconds
 from worker.control.reconcile import tick
@@ -49,7 +53,7 @@ def publish(
     model = Model(
         name=name,
         version=registry.claim(name, f"{name}{labels}{fields}"),
-        family="cnn",
+        family=fields.pop("family", "cnn"),
         labels=labels,
         preprocess=Preprocess(size=8, mean=0.0, std=1.0),
         weights=make_file("weights.safetensors", weights),
@@ -62,9 +66,11 @@ def publish(
 def add(backend: Backend, name: str = "nightly", cron: str = "0 2 * * *", **fields: Any) -> Schedule:
     """A schedule that labels a prefix, made an hour before the night's tick."""
     source = {"kind": "prefix", "uri": f"s3://{backend.store.bucket}/camera/", "label": "s3://camera/"}
-    spec = {"source": source, **fields.pop("spec", {})}
+    spec = fields.pop("spec", {})
     if "kind" not in spec:
         spec = {"kind": "classify", "model": "flowers", **spec}
+    if spec["kind"] != "generate":
+        spec = {"source": source, **spec}
     since = to_iso(fields.pop("since", NIGHT - HOUR))
     schedule = Schedule(
         name=name,
@@ -579,3 +585,45 @@ def test_a_record_says_what_was_decided(backend: Backend, settings: Settings, re
     assert record["at"] == "2026-11-24T01:00:00.000Z"
     assert (record["state"], record["job"]) == ("submitted", "nightly-20261124t0100")
     assert record["spec"]["model"] == "flowers@1"
+
+
+# Seeds
+
+
+@pytest.mark.parametrize("seed", ["tick", 7, None])
+def test_a_seed_of_the_tick_is_another_each_night_and_a_number_stays(
+    backend: Backend, settings: Settings, registry: Registry, seed: int | str | None
+) -> None:
+    # Given a schedule that generates, with a seed that is `tick`, a number, or left out,
+    publish(registry, "digits-gan", family="gan", task="generate")
+    options = parse_options(GenerateOptions, {"model": "digits-gan", "count": 10, "seed": seed})
+    made = make_template(make_request(options, backend.store, settings))
+    add(backend, spec=made.spec)
+
+    # if two nights pass,
+    for night in (NIGHT, NIGHT + DAY):
+        fire(backend, settings, night)
+
+    # I expect the number, or seeds that anybody can compute from the ids of the jobs.
+    found = [cast("Generate", read_spec(backend.store, job)).seed for job in jobs(backend.store)]
+    ids = [f"nightly-{stamp(night)}" for night in (NIGHT, NIGHT + DAY)]
+    digests = [int(hashlib.sha256(id.encode()).hexdigest()[:8], 16) for id in ids]
+    assert found == ([7, 7] if seed == 7 else digests)
+    assert digests[0] != digests[1]
+
+
+def test_a_record_without_a_seed_draws_from_0(backend: Backend, settings: Settings, registry: Registry) -> None:
+    publish(registry, "digits-gan", family="gan", task="generate")
+    add(backend, spec={"kind": "generate", "model": "digits-gan", "count": 10, "classes": ()})
+
+    fire(backend, settings, NIGHT)
+
+    (job,) = jobs(backend.store)
+    assert cast("Generate", read_spec(backend.store, job)).seed == 0
+
+
+def test_a_job_without_a_schedule_has_no_tick(backend: Backend, settings: Settings, registry: Registry) -> None:
+    publish(registry, "digits-gan", family="gan", task="generate")
+    options = parse_options(GenerateOptions, {"model": "digits-gan", "count": 10, "seed": "tick"})
+    with pytest.raises(InvalidInput, match="--seed tick is another seed at each tick of a schedule"):
+        make_spec(make_request(options, backend.store, settings), JobKeys("sheet"), backend.store)
