@@ -61,7 +61,8 @@ def test_a_tick_of_many_jobs(
     figures: Callable[..., None],
     counted: Callable[[Callable[[], object]], Calls],
 ) -> None:
-    # Given many jobs under way,
+    # Given a worker, and many jobs under way,
+    backend.ledger.beat("worker@here", 3600, queues="classify", slots=2, device_kind="cpu", precisions="fp32")
     count = 1000 if long else 100
     jobs = [f"busy-{number:05d}" for number in range(count)]
     with ThreadPoolExecutor(8) as threads:
