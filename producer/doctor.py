@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from contract.backend.ledger import Ledger, Worker
 from contract.backend.objects import ObjectStore
-from contract.errors import ImagemillError, ServiceUnavailable, StoreRefused
+from contract.errors import ImagemillError, InvalidSource, ServiceUnavailable, StoreRefused
 from contract.keys import QUEUE_CLASSIFY, QUEUE_CONTROL, probe
 from contract.models.registry import Registry
 from contract.settings import Settings, addresses_given, current, stack_file
@@ -90,6 +90,8 @@ def check_redis(info: Mapping[str, Any]) -> Iterator[Check]:
 def check_store(store: ObjectStore) -> Iterator[Check]:
     """Check the store, its bucket, and that it writes an object only if it is absent."""
     exists = store.bucket_exists(store.bucket)
+    with suppress(InvalidSource):  # there is none
+        next(store.list("jobs/"), None)  # any HTTP server answers the question before, which has no body
     yield Check("store", True, store.endpoint)
     if not exists:
         yield Check("bucket", False, f"{store.bucket} does not exist; run `imagemill up`, or create it in the store")

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from contract import keys
 from contract.backend import economy, guard
-from contract.backend.wire import redis_address, why_not_secure
+from contract.backend.wire import redis_address, why_not_redis, why_not_secure
 from contract.errors import RedisUnavailable
 from contract.settings import Settings
 
@@ -160,8 +160,9 @@ class Queues:
         try:
             self._app.send_task(task, args=list(args), queue=queue, retry=False, ignore_result=True)
         except (OperationalError, RedisError, OSError) as error:
-            why = why_not_secure(error) or type(error).__name__
+            fault = why_not_secure(error) or why_not_redis(error)
+            why = f"the server {fault}" if fault else type(error).__name__
             raise RedisUnavailable(
-                f"Redis did not accept the message {task} {args} ({why}); the reconciler sends it "
-                "again once Redis answers, or run `imagemill resume`."
+                f"Redis did not accept the message {task} {args} ({why}); the reconciler sends it again once Redis "
+                "answers, or run `imagemill resume`."
             ) from error

@@ -18,12 +18,12 @@ import redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.client import Pipeline
 from redis.commands.core import Script
-from redis.exceptions import AuthenticationError, BusyLoadingError
+from redis.exceptions import AuthenticationError, BusyLoadingError, InvalidResponse, ResponseError
 from redis.retry import Retry as RedisRetry
 
 from contract.backend import messages
 from contract.backend.lock import Lock, lock
-from contract.backend.wire import redis_address, why_not_secure
+from contract.backend.wire import redis_address, why_not_redis, why_not_secure
 from contract.errors import InvalidSettings, RedisUnavailable
 from contract.instruments import REDIS_SECONDS
 from contract.jobs.kinds import kind_of
@@ -520,12 +520,17 @@ class Ledger:
         except AuthenticationError as error:
             raise InvalidSettings(f"Redis refuses the password in IMAGEMILL_REDIS_URL: {error}.") from error
         except (redis.ConnectionError, redis.TimeoutError, BusyLoadingError) as error:
-            why = why_not_secure(error) or "cannot be reached; start it, or correct IMAGEMILL_REDIS_URL"
+            why = why_not_secure(error) or why_not_redis(error)
+            why = why or "cannot be reached; start it, or correct IMAGEMILL_REDIS_URL"
             raise RedisUnavailable(f"Redis at {self._address.shown} {why}.") from error
         except redis.OutOfMemoryError as error:
             raise RedisUnavailable("Redis is out of memory; raise `maxmemory` and try again.") from error
         except redis.ReadOnlyError as error:
             raise RedisUnavailable("Redis is a read-only replica; point IMAGEMILL_REDIS_URL to its master.") from error
+        except (InvalidResponse, ResponseError) as error:
+            if (why := why_not_redis(error)) is None:
+                raise  # a mistake of ours
+            raise RedisUnavailable(f"The server at {self._address.shown} {why}.") from error
 
 
 def _step(answer: list[Any]) -> Step:

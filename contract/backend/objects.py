@@ -39,6 +39,7 @@ from contract.errors import (
     StoreUnavailable,
 )
 from contract.instruments import STORE_FAULTS, STORE_SECONDS
+from contract.printable import printable
 from contract.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ _FULL = frozenset(
     | {"XMinioAdminBucketQuotaExceeded", "BucketQuotaExceeded"}
 )
 _HTTP_FULL = 507
+_BUSY_HTTP = (408, 429)
 _FAILED = "InternalError"  # what SeaweedFS answers when its disk is full
 _EXISTS = 412
 _PART = 16 * 2**20
@@ -359,7 +361,7 @@ class ObjectStore:
         except ValueError as error:
             raise StoreUnavailable(
                 f"The store at {self.endpoint} answered a listing of s3://{bucket}/{prefix} that cannot be read "
-                f"({error}); try again."
+                f"({error}); try again, or correct IMAGEMILL_S3_ENDPOINT if this goes on."
             ) from error
 
     def _call(self, operation: str, bucket: str, key: str, call: Callable[[], T], *, writes: bool = False) -> T:
@@ -454,10 +456,21 @@ def _mapped(error: Exception, bucket: str, key: str, endpoint: str) -> Imagemill
                 f"The store at {endpoint} answered {error.code} for s3://{bucket}/{key}; try again."
             )
         return StoreRefused(f"The store at {endpoint} refuses s3://{bucket}/{key}: {error.code}, {error.message}")
+    if isinstance(error, InvalidResponseError) and error._code < 500 and error._code not in _BUSY_HTTP:
+        what = f"HTTP {error._code}, {printable(str(error._content_type or 'no type'))[:60]}"
+        return StoreUnavailable(
+            f"The server at {endpoint} answers as no S3 store does ({what}); correct IMAGEMILL_S3_ENDPOINT."
+        )
     if isinstance(error, ServerError | InvalidResponseError):
-        return StoreUnavailable(f"The store at {endpoint} is not ready ({error}); try again.")
+        reason = f"HTTP {error._code}" if isinstance(error, InvalidResponseError) else str(error)
+        return StoreUnavailable(f"The store at {endpoint} is not ready ({reason}); try again.")
     if isinstance(error, urllib3.exceptions.HTTPError | OSError):
         reached = f"cannot be reached ({type(error).__name__}); start it, or correct IMAGEMILL_S3_ENDPOINT"
+        if isinstance(error, urllib3.exceptions.ProtocolError):
+            reached = (
+                "breaks the connection, or does not answer in HTTP; start it, or correct IMAGEMILL_S3_ENDPOINT, which "
+                "begins with https:// if the store serves TLS"
+            )
         return StoreUnavailable(f"The store at {endpoint} {why_not_secure(error) or reached}.")
     if isinstance(error, ValueError):
         return InvalidSource(f"s3://{bucket}/{key} is not an address that the store accepts: {error}.")

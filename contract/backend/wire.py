@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+import redis
+from redis.exceptions import ClusterDownError, InvalidResponse, MovedError, NoPermissionError, ResponseError
+
 from contract.errors import InvalidSettings
 from contract.secret_url import SecretUrl
 from contract.settings import Settings
@@ -162,6 +165,33 @@ def why_not_secure(error: BaseException) -> str | None:
         if isinstance(cause, TimeoutError) and "handshake" in str(cause):  # as Redis does, which waits for a line
             return "does not answer a TLS handshake; check that it serves TLS on this port"
     return None
+
+
+def why_not_redis(error: BaseException) -> str | None:
+    """Return why what answers at an address is no Redis that serves us, as a predicate of it, or None for other errors.
+
+    The answer of a stranger is quoted up to 60 characters.
+    """
+    for cause in _causes(error):
+        if isinstance(cause, InvalidResponse):
+            return _not_redis(str(cause).partition(": ")[2])
+        if isinstance(cause, MovedError | ClusterDownError):
+            return "is a member of a Redis Cluster, which is not supported; point IMAGEMILL_REDIS_URL to a single Redis"
+        if isinstance(cause, NoPermissionError):
+            return f"refuses a command to the user of IMAGEMILL_REDIS_URL ({cause}); extend the user's ACL"
+        if isinstance(cause, ResponseError) and "unknown command" in str(cause).lower():
+            return f"lacks a command ({str(cause)[:60]!r}); use Redis 6.2 or newer, or correct IMAGEMILL_REDIS_URL"
+        said = str(cause) if isinstance(cause, redis.ConnectionError | OSError) else ""
+        if "closed by server" in said or "reset by peer" in said:
+            return "closes the connection; correct IMAGEMILL_REDIS_URL, which begins with rediss:// if Redis serves TLS"
+    return None
+
+
+def _not_redis(answer: str) -> str:
+    """Return the predicate of a server that gave `answer`, the repr of a line, in place of Redis' protocol."""
+    if answer.startswith(("b'\\x15\\x03", 'b"\\x15\\x03')):  # an alert of TLS
+        return "serves TLS; write rediss:// in IMAGEMILL_REDIS_URL"
+    return f"is no Redis (it answers {answer[1:60]}); correct IMAGEMILL_REDIS_URL"
 
 
 def _redis_tls(settings: Settings, scheme: str, options: dict[str, str]) -> dict[str, Any]:
