@@ -56,8 +56,8 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 	$(EDITABLE) '.[worker,local]'
 	@touch $@
 
-$(VENV)/.tests: $(VENV)/.installed locks/test.txt
-	$(call LOCKED,test)
+$(VENV)/.tests: $(VENV)/.installed locks/otel.txt locks/test.txt
+	$(call LOCKED,otel test)
 	$(EDITABLE) '.[worker,local,test]'
 	@touch $@
 

@@ -160,8 +160,15 @@ class Settings(BaseSettings):
     log: Literal["text", "json"] = Field(
         "text",
         description="How worker, controller, clock and embedded stack write their logs: as text, or as JSON, one "
-        "object a line with time, level, logger and message, and with worker, job, shard and attempt where they are "
-        "known.",
+        "object a line with time, level, logger and message, and with worker, job, shard, attempt and trace where they "
+        "are known.",
+    )
+    traces: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Share of jobs that are traced with OpenTelemetry, over OTLP/HTTP to where "
+        "`OTEL_EXPORTER_OTLP_ENDPOINT` says; spans that are errors are sent of all jobs. Empty: no traces.",
     )
     metrics_port: str = Field(
         "",
@@ -225,6 +232,12 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read arguments, then variables, then the files of `IMAGEMILL_SECRETS_DIR`."""
         return init_settings, env_settings, SecretsSettingsSource(settings_cls, secrets_dir=_secrets_dir())
+
+    @field_validator("traces", mode="before")
+    @classmethod
+    def _no_traces(cls, value: Any) -> Any:
+        """Read an empty variable as no traces."""
+        return None if value == "" else value
 
     @field_validator("ca_file", "secrets_dir", mode="before")
     @classmethod

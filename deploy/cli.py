@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from contract import logs
 from contract.settings import load, use_data
+from contract.telemetry import logs
 from deploy.local import daemon
 from deploy.local.autoscaler import parse_count
 from deploy.local.stack import Stack

@@ -19,6 +19,7 @@ STAGES = {
     "control": ["control"],
     "local": ["local"],
     "worker": ["worker"],
+    "otel": ["otel"],
     "test": ["test"],
     "dev": ["dev", "docs"],
     "supply": ["supply"],

@@ -7,7 +7,9 @@ Whatever can be wrong with a job is found before anything is queued.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TextIO, Unpack
 
@@ -45,6 +47,7 @@ from contract.keys import JOBS, JobKeys
 from contract.models.registry import Model, Registry, Scalar, Task
 from contract.records import Priority
 from contract.settings import Settings, current
+from contract.telemetry import traces
 from contract.web.client import WebClient
 from producer import models as own_models
 from producer.exports.images.export import OnImages
@@ -101,6 +104,8 @@ class Client:
         Raises InvalidSource, UnknownModel, InvalidInput (an option) or JobConflict (the id belongs to another job)
         before anything is queued.
         """
+        traces.set_up(self.settings, "imagemill-producer")
+        began = time.time()
         keys = JobKeys(job or new_job_id(options.command))
         request = make_request(options, self._ready_store(keys), self.settings)
         spec = submission.make_spec(request, keys, self.backend.store)
@@ -109,6 +114,8 @@ class Client:
         submission.begin(
             self.backend, self._patient, spec, request.found, owner=owner, max_bytes=limit, progress=progress
         )
+        created = partial(lifecycle.read_created, self.backend.store, keys.id)
+        traces.record("submit", keys.id, created, began, command=options.command)
         return self.status(keys.id)
 
     def classify(

@@ -24,6 +24,7 @@ from contract.jobs.specs import Spec
 from contract.jobs.status import Retry, RunStart, Status
 from contract.keys import JobKeys, parse_run
 from contract.printable import csv_line
+from contract.telemetry import traces
 from contract.times import iso
 
 log = logging.getLogger(__name__)
@@ -64,9 +65,19 @@ def write_end(store: ObjectStore, id: str, run: int, end: Status) -> Status:
     key = JobKeys(id).run_end(run)
     if store.put_if_absent(key, end.to_json()):
         JOBS_ENDED.add(1, end.kind, end.state)
+        _trace(run, end)
     else:
         end = _read(store, key) or end
     return end
+
+
+def _trace(run: int, end: Status) -> None:
+    """Record the span of a job that ended here."""
+    error = (end.reason or end.state) if end.state == "failed" else ""
+    said: dict[str, str | int] = {"kind": end.kind, "state": end.state, "model": end.model}
+    counts = {"images": end.ok, "errors": end.errors, "shards": end.shards.total}
+    until = end.finished_at or end.created_at
+    traces.ended(end.id, end.created_at, until, again=run > 0, error=error, attributes={**said, **counts})
 
 
 def open_run(store: ObjectStore, id: str, run: int, retry: Retry | None = None) -> bool:

@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from contract import errors, logs
+from contract import errors
 from contract.errors import ImagemillError, ServiceUnavailable
 from contract.settings import load, stack_file
+from contract.telemetry import logs
 from deploy.local import orphans
 from deploy.local.lock import holder
 from deploy.local.private import open_private

@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 from tests.mill import ROOT
 
-STAGES = ("control", "local", "worker", "test", "dev", "supply")
+STAGES = ("control", "local", "worker", "otel", "test", "dev", "supply")
 RERUN = "run `make lock` and commit what it writes"
 
 
@@ -47,6 +47,7 @@ def test_every_package_has_hashes(stage: str) -> None:
         ("control", ["control"]),
         ("local", ["local"]),
         ("worker", ["worker"]),
+        ("otel", ["otel"]),
         ("test", ["test"]),
         ("dev", ["dev", "docs"]),
         ("supply", ["supply"]),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from contract.backend.lock import Lock
@@ -20,11 +21,12 @@ from contract.instruments import FINALIZE_SECONDS
 from contract.jobs.commits import Tally, iter_commits, read_retries, remove_superseded
 from contract.jobs.ends import Standing, read_standing
 from contract.jobs.kinds import kind_of
-from contract.jobs.lifecycle import Backend, close, read_plan, read_spec, reopen, settle
+from contract.jobs.lifecycle import Backend, close, read_created, read_plan, read_spec, reopen, settle
 from contract.jobs.outputs import checked, leftovers, publish, run_again
 from contract.jobs.specs import Classify, Evaluate, ImagesSpec, Spec, Train, Verify
 from contract.jobs.status import Plan, Shards
 from contract.keys import QUEUE_GENERATE
+from contract.telemetry import traces
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +71,8 @@ def finalize(
         try:
             spec = read_spec(backend.store, job)
             if now.end is None:
-                with FINALIZE_SECONDS.seconds(spec.kind):
+                created = partial(read_created, backend.store, job)
+                with FINALIZE_SECONDS.seconds(spec.kind), traces.span("finalize", job, created, kind=spec.kind):
                     load(kind_of(spec).finalize)(ending, spec)
             elif kind_of(spec).makes == "images" and now.end.labels is not None:
                 _send(backend, job)  # its finalizer died before the summary

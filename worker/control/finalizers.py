@@ -7,9 +7,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from contract import logs
 from contract.errors import ImagemillError
 from contract.jobs.lifecycle import Backend
+from contract.telemetry import logs
 from worker.control.finalize import finalize
 from worker.execution.resources import Resources
 

@@ -14,7 +14,6 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
-from contract import logs
 from contract.backend.broker import Queues, make_app
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
@@ -24,6 +23,7 @@ from contract.jobs.lifecycle import Backend
 from contract.jobs.sources import SOURCES
 from contract.keys import JobKeys
 from contract.settings import Settings
+from contract.telemetry import logs
 from worker.confinement.limits import die_with_parent, expendable, limit_memory, no_core_dump
 from worker.control.plan import plan
 

@@ -21,13 +21,13 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Literal
 
-from contract import logs
 from contract.backend.lock import Lock
 from contract.errors import ImagemillError, ServiceUnavailable
 from contract.instruments import PLAN_SECONDS
 from contract.jobs.ends import read_standing
-from contract.jobs.lifecycle import Backend, close, read_spec
+from contract.jobs.lifecycle import Backend, close, read_created, read_spec
 from contract.settings import Settings
+from contract.telemetry import logs, traces
 from worker.control import plan_child
 from worker.control.plan_attempts import PlanAttempts, read_attempts, write_attempts
 from worker.execution.resources import Resources
@@ -173,7 +173,11 @@ class Planners:
             write_attempts(store, job.id, now)
             began = time.monotonic()
             try:
-                ending = self._watch(job, lock)
+                with traces.span("plan", job.id, lambda: read_created(store, job.id), attempt=now.attempts):
+                    ending = self._watch(job, lock)
+                    traces.note(outcome=ending)
+                    if ending == "bad":
+                        traces.fail(job.reason)
             except Exception:  # no process could be made: a fault of this machine
                 write_attempts(store, job.id, before)
                 raise

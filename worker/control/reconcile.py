@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Sequence
 
-from contract import instruments, logs
+from contract import instruments
 from contract.backend.glance import COMPARED, Glance, glance
 from contract.backend.ledger import Worker
 from contract.errors import InvalidInput, UnknownJob
@@ -21,6 +21,7 @@ from contract.jobs.numerics import Needs, able, lacking, serving, unmet
 from contract.jobs.status import ENDED
 from contract.keys import JobKeys
 from contract.settings import Settings
+from contract.telemetry import logs
 from worker.control.clean import clean
 from worker.control.fire_schedules import Clock, fire, utc_now
 from worker.control.tickets import top_up

@@ -12,6 +12,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from contract import instruments
@@ -20,11 +21,12 @@ from contract.backend.ledger import Step
 from contract.errors import ImagemillError, JobFailed, ObjectNotFound
 from contract.jobs.commits import read_commit
 from contract.jobs.kinds import JobKind
-from contract.jobs.lifecycle import read_spec
+from contract.jobs.lifecycle import read_created, read_spec
 from contract.jobs.numerics import Needs
 from contract.jobs.specs import AnySpec
 from contract.jobs.status import ShardCommit
 from contract.keys import JobKeys
+from contract.telemetry import traces
 from worker.execution.capabilities import Fit
 from worker.execution.leases import Lease
 from worker.execution.runner import Host, Runner
@@ -99,7 +101,16 @@ class JobRunner:
         def elsewhere(failed: frozenset[str]) -> bool:
             return self._fit.elsewhere(kind, needs or Needs(), failed)
 
-        Runner(self._host, elsewhere, kind.long, kind=kind.name).run(grant, commit)
+        with traces.span(
+            "shard",
+            grant.job,
+            partial(read_created, self._backend.store, grant.job),
+            kind=kind.name,
+            shard=grant.shard,
+            attempt=grant.trouble.attempts,
+            worker=self._host.name,
+        ):
+            Runner(self._host, elsewhere, kind.long, kind=kind.name).run(grant, commit)
 
     def _commit(self, kind: JobKind, work: ShardWork[Any], lease: Lease) -> Step:
         """Commit a shard by what is made of it, unless it is committed; the first commit counts."""
@@ -110,16 +121,18 @@ class JobRunner:
             commit = read_commit(store, job, shard, retry)
         except ObjectNotFound:
             began = time.monotonic()
-            if self._condemned(work, lease):
-                made = work.give_up(spec, lease, retry, lease.trouble.kills)
-            else:
-                made = work.make(spec, lease, retry)
+            with traces.step("make"):
+                if self._condemned(work, lease):
+                    made = work.give_up(spec, lease, retry, lease.trouble.kills)
+                else:
+                    made = work.make(spec, lease, retry)
             seconds = time.monotonic() - began
             commit = made.model_copy(update={"worker": self._host.name, "seconds": round(seconds, 3)})
             if commit.split is None:
                 device = self._fit.capabilities.device
                 self._host.meter.add(kind.name, spec.model, device, commit.items, seconds)
             ours = commit
+            traces.note(images=commit.ok, errors=commit.errors)
             if not store.put_if_absent(JobKeys(job).commit(shard, retry), commit.to_json()):
                 # Another worker was first, or our own write was answered late: what stands there counts.
                 commit = read_commit(store, job, shard, retry)
@@ -127,7 +140,10 @@ class JobRunner:
                 _count(kind.name, spec.model or "", commit)
             else:
                 lease.outcome = "overtaken"
-        return self._backend.ledger.commit(job, shard, commit.ok, commit.errors, commit.split, seconds=commit.seconds)
+        with traces.step("commit"):
+            return self._backend.ledger.commit(
+                job, shard, commit.ok, commit.errors, commit.split, seconds=commit.seconds
+            )
 
     def _condemned(self, work: ShardWork[Any], lease: Lease) -> bool:
         kills = lease.trouble.kills

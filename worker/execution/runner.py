@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from contract import instruments, logs
+from contract import instruments
 from contract.backend.dispatch import Grant
 from contract.backend.ledger import Step
 from contract.errors import (
@@ -32,6 +32,7 @@ from contract.errors import (
 )
 from contract.fleet.rates import Meter
 from contract.jobs.lifecycle import Backend, close
+from contract.telemetry import logs, traces
 from worker.execution.exclusive import Turns
 from worker.execution.health import Health
 from worker.execution.leases import Lease, LeaseRenewer
@@ -128,17 +129,17 @@ class Runner:
             self._release(lease)
         except ServiceUnavailable as error:
             # No fault of the shard.
-            self._ended("postponed")
+            self._ended("postponed", error)
             log.warning("Shard %d of %s waits: %s", shard, job, error)
             host.backend.ledger.postpone(job, shard, token, trouble.pause())
         except WorkerUnfit as error:
-            self._ended("unfit")
+            self._ended("unfit", error)
             log.error("Shard %d of %s is left to another worker: %s", shard, job, error)
             host.backend.ledger.fault(job, shard, token, trouble.pause(), process=host.process)
         except InvalidSettings as error:
             self._fault(lease, error)  # of this worker, not of the job
         except (ModelError, InvalidInput, ObjectDamaged, TrainingDiverged, StoreFull, JobFailed) as error:
-            self._ended("failed")
+            self._ended("failed", error)
             log.error("The job %s cannot go on: %s", job, error)
             self._fail(job, str(error))
         except Exception as error:
@@ -174,14 +175,14 @@ class Runner:
         try:
             host.health.check()
         except WorkerUnfit as unfit:
-            self._ended("unfit")
+            self._ended("unfit", unfit)
             log.critical("%s", unfit)
             self._release(lease)
             host.health.leave(host.health.unfit)
             return
         processes = trouble.processes | {host.process}
         enough = len(processes) >= host.max_attempts and trouble.failing_seconds >= host.fault_seconds
-        self._ended("failed" if enough and not images else "faulted")
+        self._ended("failed" if enough and not images else "faulted", error)
         if enough and not images:
             self._fail(
                 job,
@@ -192,8 +193,11 @@ class Runner:
             return
         host.backend.ledger.fault(job, shard, lease.token, trouble.pause(), process=host.process, images=images)
 
-    def _ended(self, outcome: str) -> None:
+    def _ended(self, outcome: str, error: Exception | None = None) -> None:
         instruments.ATTEMPTS.add(1, self.kind, outcome)
+        traces.note(outcome=outcome)
+        if error is not None:
+            traces.fail(error)
 
     def _release(self, lease: Lease) -> None:
         step = self.host.backend.ledger.release(lease.job, lease.shard, lease.token)

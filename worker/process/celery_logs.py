@@ -9,7 +9,7 @@ import celery.apps.worker
 from celery import Celery
 from celery.signals import after_setup_task_logger
 
-from contract import logs
+from contract.telemetry import logs
 
 
 def log_as_json(app: Celery) -> None:

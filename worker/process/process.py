@@ -9,13 +9,14 @@ import threading
 
 from celery import Celery
 
-from contract import logs
 from contract.backend.broker import Queues
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
+from contract.errors import InvalidSettings
 from contract.jobs.lifecycle import Backend
-from contract.keys import QUEUE_CLASSIFY
+from contract.keys import QUEUE_CLASSIFY, QUEUE_CONTROL
 from contract.settings import Settings
+from contract.telemetry import logs, traces
 from worker.engine.budget import set_total
 from worker.execution.health import Health
 from worker.execution.resources import Resources
@@ -57,6 +58,12 @@ class Process:
         """Start heartbeats, load the built-in model if this worker runs classify shards, and test this process."""
         self.resources.name, self.resources.queues, self.resources.slots = name, frozenset(queues), slots
         logs.tell_always(worker=name)
+        try:
+            traces.set_up(
+                self.settings, "imagemill-controller" if QUEUE_CONTROL in queues else "imagemill-worker", name
+            )
+        except InvalidSettings as error:
+            log.error("There are no traces: %s", error)
         self._self_test.begin(queues)
         self.leaving.start()
         beats = threading.Thread(target=self._live, args=(queues,), name="heartbeat", daemon=True)
@@ -72,6 +79,7 @@ class Process:
             self.leaving.farewell()
         self.resources.close()
         self.observed.close()
+        traces.close()
 
     def _live(self, queues: list[str]) -> None:
         with self._computing:

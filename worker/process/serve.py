@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from contract.backend.dispatch import Can, Grant, next_shard
@@ -12,8 +13,9 @@ from contract.backend.ledger import Step
 from contract.errors import ImagemillError, InvalidInput, JobFailed, WorkerUnfit
 from contract.import_paths import load
 from contract.jobs.kinds import kind_of
-from contract.jobs.lifecycle import read_spec
+from contract.jobs.lifecycle import read_created, read_spec
 from contract.jobs.numerics import Capabilities, Needs
+from contract.telemetry import traces
 from worker.execution.admission import Offer
 from worker.execution.resources import Resources
 from worker.process.leaving import Leaving
@@ -98,7 +100,8 @@ class Messages:
         except ImportError as error:
             self._leaving.unfit(error)  # the message is resent, to a worker that can
         else:
-            finish(job)
+            with traces.span("finish", job, partial(read_created, self._backend.store, job), kind=kind.name):
+                finish(job)
 
     def check(self, name: str, version: int) -> None:
         """Try the model `name@version`, which was pushed, and publish it or write down why not."""

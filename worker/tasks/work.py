@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from contract import keys, logs
+from contract import keys
+from contract.telemetry import logs
 from worker.app import app, process
 
 

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract import logs
 from contract.printable import PrintableRecord
+from contract.telemetry import logs
 
 HOSTILE = [
     'a\n{"level": "CRITICAL", "message": "forged"}',
