@@ -10,7 +10,8 @@ import logging
 import os
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from contract import instruments, meters
@@ -36,6 +37,8 @@ _ASK_SECONDS = 20.0
 """The store is asked something when it has not answered anything for so long."""
 _ANSWERED_SECONDS = 60.0
 """A process is not ready when a server has not answered it for so long."""
+_AWAY_SECONDS = 10.0
+"""Redis is away when it has not answered for so long; heartbeats ask it every few seconds."""
 _TURN_SECONDS = 60.0
 """Redis answers for so long, and the consumer of the queue still does not turn: it hangs."""
 
@@ -66,6 +69,7 @@ class Observed:
         self._begun_at = self._beat_at = self._turned_at = time.monotonic()
         self._redis_since: float | None = None
         self._beats = threading.Thread()
+        self._asks = False
         self._cold = True
         self._stop = threading.Event()
 
@@ -116,13 +120,24 @@ class Observed:
     def beat(self) -> None:
         """Note that the heartbeat's thread has made a round."""
         now = self._beat_at = time.monotonic()
-        if self._age("redis") > _LOOK_SECONDS * 2:
+        if self._age("redis") > _AWAY_SECONDS:
             self._redis_since = None
         elif self._redis_since is None:
             self._redis_since = now
         if self._cold and not self._serves():
             self._cold = False
             instruments.COLD_START_SECONDS.set(process_age())
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Note that the heartbeat's thread asks Redis in this block, and does nothing else."""
+        began, self._asks = time.monotonic(), True
+        try:
+            yield
+        finally:
+            self._beat_at, self._asks = time.monotonic(), False
+            if self._beat_at - began > _AWAY_SECONDS:
+                self._redis_since = None
 
     def turned(self) -> None:
         """Note that the consumer of the queue has made a round."""
@@ -144,6 +159,8 @@ class Observed:
             return ""  # it is still starting
         if not self._beats.is_alive():
             return "its thread has ended"
+        if self._asks:
+            return ""  # it waits for Redis, which may take minutes if that accepts connections and says nothing
         idle = time.monotonic() - self._beat_at
         return f"no round for {idle:.0f} s" if idle > self._settings.stall_seconds else ""
 
@@ -152,7 +169,7 @@ class Observed:
         return "" if found is None else f"one has made no progress for {found[1]:.0f} s"
 
     def _consumer(self) -> str:
-        if self._redis_since is None or self._resources.leaving.is_set():
+        if self._redis_since is None or self._age("redis") > _AWAY_SECONDS or self._resources.leaving.is_set():
             return ""  # it waits for Redis, or has been stopped
         idle = time.monotonic() - max(self._turned_at, self._redis_since)
         return f"Redis answers, and it has not asked for {idle:.0f} s" if idle > _TURN_SECONDS else ""

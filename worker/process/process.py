@@ -94,7 +94,8 @@ class Process:
             with self._beating:
                 if self._stop.is_set():  # the last word is the farewell
                     return
-                heartbeat.beat()
+                with self.observed.asking():
+                    heartbeat.beat()
             self.observed.beat()
             self.leaving.watch()
             self._stop.wait(BEAT_SECONDS)

@@ -113,6 +113,27 @@ def test_a_heartbeat_that_hangs_or_ends_is_seen(subject: Subject) -> None:
     assert "heartbeat: its thread has ended" in subject.live()[1]
 
 
+def test_a_heartbeat_that_waits_for_redis_lives(subject: Subject) -> None:
+    # Given a heartbeat that asks a Redis which accepts and says nothing, for longer than a shard may stand still,
+    with subject.observed.asking():
+        subject.now += 400
+        # I expect the process alive,
+        assert subject.live() == (200, "ok\n")
+
+    # also once Redis answers, before the consumer has noticed,
+    subject.backend.ledger.answered_at = subject.now
+    subject.observed.beat()
+    subject.now += 30
+    assert subject.live() == (200, "ok\n")
+
+    # and the time that it has for other things to begin after that.
+    subject.now += 269
+    subject.observed.turned()
+    assert subject.live() == (200, "ok\n")
+    subject.now += 2
+    assert subject.live()[0] == 503
+
+
 def test_a_process_that_leaves_lives_and_takes_nothing(subject: Subject) -> None:
     # Given a process that drains, whose consumer has stopped,
     subject.resources.leaving.set()
