@@ -28,6 +28,7 @@
     ├── WorkerUnfit             a worker cannot be relied upon and leaves
     ├── JobStopped              the job was canceled, or failed, while a shard was running
     ├── ObjectNotFound          an object is missing
+    │   └── ObjectChanged       another version is there
     ├── ObjectDamaged           an object differs from what was committed
     └── ImageError              one bad image, one bad row; `code` is stable
         ├── EmptyFile           empty_file
@@ -180,6 +181,10 @@ class WorkerLeaving(ImagemillError):
 
 class ObjectNotFound(ImagemillError):
     """An object is missing from the store."""
+
+
+class ObjectChanged(ObjectNotFound):
+    """The version of an object that was asked for is missing: it was overwritten."""
 
 
 class ObjectDamaged(ImagemillError):

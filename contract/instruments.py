@@ -24,6 +24,8 @@ MODEL = Label("model", most=50)
 """`name@version`; empty for a kind of job that has none."""
 QUEUE = Label("queue", WORKER_QUEUES)
 POOL = Label("pool", most=50)
+WATCH = Label("watch", most=200)
+"""The name of a watch."""
 DEVICE = Label("device", most=16)
 """`cpu`, `cuda`, or `cuda:1`."""
 STATUS = Label("status", ("ok", "error"))
@@ -143,6 +145,27 @@ JOB_IDLE_SECONDS = Gauge(
     "of this controller at most.",
     unit="seconds",
     labels=(KIND,),
+    roles=("controller",),
+)
+WATCH_LAG_SECONDS = Gauge(
+    name="imagemill_watch_lag_seconds",
+    description="Age of the oldest object under a watched prefix that is not planned, as far as is known.",
+    unit="seconds",
+    labels=(WATCH,),
+    roles=("controller",),
+)
+WATCH_UNPLANNED_IMAGES = Gauge(
+    name="imagemill_watch_unplanned_images",
+    description="Objects that a watch has found and not planned.",
+    unit="images",
+    labels=(WATCH,),
+    roles=("controller",),
+)
+WATCH_UNCOMMITTED_IMAGES = Gauge(
+    name="imagemill_watch_uncommitted_images",
+    description="Objects that a watch has planned and that have no row yet.",
+    unit="images",
+    labels=(WATCH,),
     roles=("controller",),
 )
 FLEET_AGE_SECONDS = Gauge(

@@ -38,6 +38,9 @@ PROBES = "probes/"
 RESERVED = (JOBS, ACTIVE, MODELS, SCHEDULES, WATCHES, INDEX, PROBES, "inputs/")
 """Prefixes of the own bucket that no job may write its results to."""
 
+MAX_OPEN_SHARDS = 100_000
+"""The most shards of a plan that is open: the halves of its bisected shards are numbered from here."""
+
 _TICK = re.compile(r"/ticks/(\d{8}t\d{4})\.json$")
 _WATCH_STATE = re.compile(r"^watches/([a-z0-9-]+)/(\d{8}t\d{6})/$")
 _SEGMENT = re.compile(r"/segments/(\d{6})\.json$")

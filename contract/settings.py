@@ -120,6 +120,18 @@ class Settings(BaseSettings):
     plan_stall_seconds: float = Field(
         60.0, gt=0, description="Seconds without progress after which the planner of a job is ended."
     )
+    watch_segment_seconds: float = Field(
+        3600.0, gt=0, description="Seconds after which a watch closes a segment, whose job then ends."
+    )
+    watch_segment_images: int = Field(
+        100_000, ge=1, le=1_000_000, description="Images after which a watch closes a segment."
+    )
+    watch_sweep_seconds: float = Field(
+        600.0,
+        gt=0,
+        description="Seconds between two full listings of a watched prefix, for keys that sort before what was found; "
+        "longer where a listing takes more than a twentieth of that.",
+    )
     checkpoint_seconds: float = Field(
         60.0, gt=0, description="Longest time in seconds between two checkpoints of a training."
     )

@@ -41,6 +41,7 @@ from producer import cli as producer_cli  # noqa: E402
 from producer.client import Client  # noqa: E402
 from producer.exports import formats  # noqa: E402
 from producer.jobs.schedules import Run, Scheduled  # noqa: E402
+from producer.jobs.watches import Watched  # noqa: E402
 from worker import cli as worker_cli  # noqa: E402
 
 PROGRAMS: dict[str, click.Command] = {"imagemill": producer_cli.cli, "imagemill-worker": worker_cli.cli}
@@ -281,7 +282,7 @@ def recipes_page() -> str:
 
 def records_page() -> str:
     return page(
-        "Jobs and schedules as JSON",
+        "Jobs, schedules and watches as JSON",
         "`--json` prints these objects: one per line for lists, newest first. Times are UTC in ISO 8601.",
         "## Job states",
         table(["State", "Meaning"], ([code(state), meaning] for state, meaning in STATES.items())),
@@ -295,6 +296,9 @@ def records_page() -> str:
         "## Schedule run",
         "`imagemill schedule history` prints one per tick, and one per run by hand.",
         fields_table(Run),
+        "## Watch",
+        "`imagemill watch list`, `show`, `add`, `pause` and `unpause` print it.",
+        fields_table(Watched),
     )
 
 
@@ -306,7 +310,7 @@ def arrow_type(kind: Any) -> str:
 
 
 def rows_page() -> str:
-    labels = label_rows.schema(embedding=True)
+    labels = label_rows.schema(embedding=True, watched=True)
     parts = [
         "## Label rows",
         (

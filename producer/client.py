@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TextIO, Unpack
@@ -36,6 +37,8 @@ from contract.jobs.options import (
     TrainOptions,
     VerifyKeywords,
     VerifyOptions,
+    WatchKeywords,
+    WatchOptions,
     check_share,
     parse_options,
 )
@@ -43,11 +46,13 @@ from contract.jobs.results import Row
 from contract.jobs.retention import Found
 from contract.jobs.schedules import Missed, Schedules
 from contract.jobs.status import Status
+from contract.jobs.templates import fill
 from contract.keys import JOBS, JobKeys
 from contract.models.registry import Model, Registry, Scalar, Task
 from contract.records import Priority
 from contract.settings import Settings, current
 from contract.telemetry import traces
+from contract.watches.record import Watches
 from contract.web.client import WebClient
 from producer import models as own_models
 from producer.exports.images.export import OnImages
@@ -55,11 +60,13 @@ from producer.exports.images.export import export as export_images
 from producer.exports.labels.export import Written
 from producer.exports.labels.export import export as export_labels
 from producer.exports.labels.source import labels_of
-from producer.jobs import cleaning, following, pages, reports, submission
+from producer.jobs import cleaning, following, pages, reports, submission, watched_rows
 from producer.jobs import schedules as own_schedules
-from producer.jobs.requests import check_command, make_request, make_template
+from producer.jobs import watches as own_watches
+from producer.jobs.requests import check_command, make_request, make_template, make_watch_template
 from producer.jobs.schedules import Run, Scheduled
 from producer.jobs.submission import OnProgress, new_job_id
+from producer.jobs.watches import Watched
 from producer.sources.read import Images
 
 
@@ -420,6 +427,60 @@ class Client:
         """Return the newest runs of a schedule with their jobs, newest first. Raises UnknownSchedule."""
         self._checked_store()
         return own_schedules.history(self.backend, name, limit, self.status)
+
+    # Watches
+
+    def add_watch(self, name: str, source: str, **options: Unpack[WatchKeywords]) -> Watched:
+        """Label what is under the `s3://` prefix `source` and what comes there, each object once.
+
+        The options are those of `classify`, and `every`, `start` and `overwrites` of `WatchOptions`. Raises
+        InvalidWatch, also if the name is taken, and UnknownModel; nothing is written then.
+        """
+        given = {"name": name, "source": source, **options}
+        return self.submit_watch(parse_options(WatchOptions, given))
+
+    def submit_watch(self, options: WatchOptions) -> Watched:
+        """Add the watch that a command's options describe; raises what `add_watch` does."""
+        store = self._ready_store(JobKeys("watch"))
+        template = make_watch_template(options, store, self.settings)
+        made = own_watches.new_watch(options, template, store, owner=self.settings.owns_as)
+        fill(template, id=made.job(0), store=store)  # as the first segment would, to find mistakes now
+        Watches(store).add(made)
+        return self.watch(made.name)
+
+    def watch(self, name: str) -> Watched:
+        """Return a watch and how it stands; raises UnknownWatch."""
+        (found,) = own_watches.overview(self.backend, [name])
+        return found
+
+    def watches(self) -> list[Watched]:
+        """Return every watch by name, and how each stands."""
+        return own_watches.overview(self.backend, Watches(self._checked_store()).names())
+
+    def pause_watch(self, name: str) -> Watched:
+        """Plan nothing more until the watch is unpaused; what is planned goes on. Raises UnknownWatch and NotOwner."""
+        own_watches.pause(self.backend, name, self.settings.owns_as)
+        return self.watch(name)
+
+    def unpause_watch(self, name: str) -> Watched:
+        """Go on where the watch was paused: what came meanwhile is labelled too. Raises UnknownWatch and NotOwner."""
+        own_watches.pause(self.backend, name, self.settings.owns_as, paused=False)
+        return self.watch(name)
+
+    def remove_watch(self, name: str) -> None:
+        """Remove a watch and what it has seen; its jobs and their rows stay. Raises UnknownWatch and NotOwner."""
+        self._checked_store()
+        own_watches.remove(self.backend, name, self.settings.owns_as)
+
+    def watched_rows(
+        self, name: str, *, since: datetime | None = None, follow: bool = False, stop: threading.Event | None = None
+    ) -> Iterator[Row]:
+        """Yield the rows of a watch, failures included, those planned at `since` or later.
+
+        With `follow`, go on with rows as they are committed, until `stop` is set. Raises UnknownWatch.
+        """
+        watch = Watches(self._checked_store()).get(name)
+        return watched_rows.rows(self._patient.store, watch, since=since, follow=follow, stop=stop)
 
     # Models and workers
 

@@ -13,11 +13,12 @@ _LAST = chr(0x10FFFF)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An object in a listing: `size` in bytes, `modified` in seconds since the epoch."""
+    """An object in a listing: `size` in bytes, `modified` in seconds since the epoch, `etag` without its quotes."""
 
     key: str
     size: int
     modified: float = 0.0
+    etag: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,14 @@ def parse_page(data: bytes, *, folders: bool) -> Page:
 
 
 def _entries(root: ElementTree.Element, space: str, encoded: bool) -> Iterator[Entry]:
-    key, size, modified = f"{space}Key", f"{space}Size", f"{space}LastModified"
+    key, size, modified, etag = f"{space}Key", f"{space}Size", f"{space}LastModified", f"{space}ETag"
     for tag in root.iterfind(f"{space}Contents"):
         changed = tag.findtext(modified)
         yield Entry(
             _name(tag.findtext(key), encoded),
             int(tag.findtext(size) or 0),
             datetime.fromisoformat(changed).timestamp() if changed else 0.0,
+            (tag.findtext(etag) or "").strip('"'),
         )
 
 

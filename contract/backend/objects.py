@@ -32,6 +32,7 @@ from contract.errors import (
     ImagemillError,
     InvalidSettings,
     InvalidSource,
+    ObjectChanged,
     ObjectNotFound,
     ServiceUnavailable,
     StoreFull,
@@ -141,10 +142,14 @@ class ObjectStore:
         offset: int = 0,
         length: int | None = None,
         limit: int | None = None,
+        etag: str = "",
     ) -> bytes:
-        """Return the bytes of an object, or `length` of them from `offset`; read at most `limit` + 1."""
+        """Return the bytes of an object, or `length` of them from `offset`; read at most `limit` + 1.
+
+        With `etag`, raises ObjectChanged if the object has another one.
+        """
         bucket = bucket or self.bucket
-        if self._fast_get is not None:
+        if self._fast_get is not None and not etag:
             # The limit is sent as a range; a server returns what exists of it.
             began = time.perf_counter()
             found = self._fast_get(bucket, key, offset, limit + 1 if limit is not None else length)
@@ -155,6 +160,11 @@ class ObjectStore:
 
         def read() -> bytes:
             response = self._minio.get_object(bucket_name=bucket, object_name=key, offset=offset, length=length or 0)
+            # Compared here, for not every store heeds If-Match.
+            if etag and response.headers.get("ETag", "").strip('"') != etag:
+                response.close()
+                response.release_conn()
+                raise ObjectChanged(f"s3://{bucket}/{key} was overwritten.")
             try:
                 data = self._joined(response, None if limit is None else limit + 1)
             except BaseException:

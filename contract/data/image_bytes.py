@@ -37,8 +37,8 @@ class ImageBytes:
     def __init__(self, store: ObjectStore, max_bytes: int, web: WebClient) -> None:
         self._store, self._max_bytes, self._web = store, max_bytes, web
 
-    def read(self, uri: str, room: Room | None = None) -> bytes:
-        """Return the bytes at an `s3://` or web address.
+    def read(self, uri: str, room: Room | None = None, etag: str = "") -> bytes:
+        """Return the bytes at an `s3://` or web address; with `etag`, only those of this version of an object.
 
         Raises TooManyBytes, what `WebClient.read` or `ObjectStore.get` raises, and NeedsRoom if there are more bytes
         than `room` has and can get at once.
@@ -47,14 +47,14 @@ class ImageBytes:
             return self._web.read(uri, self._max_bytes, room=_asking(room))
         bucket, key = parse_s3(uri)
         limit = self._max_bytes if room is None else min(room.bytes, self._max_bytes)
-        data = self._store.get(key, bucket=bucket, limit=limit)
+        data = self._store.get(key, bucket=bucket, limit=limit, etag=etag)
         if len(data) > limit and limit < self._max_bytes:
             del data
             size = self._store.size(key, bucket=bucket)
             if size > self._max_bytes:
                 raise too_many_bytes(size, self._max_bytes)
             _asking(room)(size)
-            data = self._store.get(key, bucket=bucket, limit=size)
+            data = self._store.get(key, bucket=bucket, limit=size, etag=etag)
         if len(data) > self._max_bytes:
             raise too_many_bytes(None, self._max_bytes)
         return data

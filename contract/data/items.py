@@ -51,6 +51,9 @@ MAX_URI = 8192
 MAX_LABEL = 1000
 """The longest label in characters."""
 
+_LATEST = 253_402_300_799.0
+"""The last second of the year 9999, beyond which Python has no date."""
+
 SHARD_FRAMES = 2**16
 """The most frames in a shard of sequences; they bound its memory, and the work that is lost with a worker."""
 
@@ -66,6 +69,10 @@ class Item:
     A sequence of several files has `length`, the number of its frames, and `frames`, those that the model sees; none if
     there are too many. Its `uri` is its folder, with a slash at the end, or the row that lists it, and its `size` is
     the sum over `frames`.
+
+    An item that a watch found also has `modified`, when the object was last modified, and `planned_at`, when it was
+    put into a shard, both in seconds since the epoch. If overwritten objects are labelled again, `etag` names the
+    version that is meant.
     """
 
     key: str
@@ -76,6 +83,9 @@ class Item:
     label: str | None = None
     length: int | None = None
     frames: tuple[Item, ...] = ()
+    etag: str | None = None
+    modified: float | None = None
+    planned_at: float | None = None
 
     @staticmethod
     def of_frames(key: str, uri: str, frames: Iterable[Item], *, length: int, label: str | None = None) -> Item:
@@ -107,7 +117,8 @@ class Item:
     @property
     def _plain(self) -> bool:
         """Whether this is one image that is a file by itself."""
-        return self.tar is None and self.offset is None and self.length is None and not self.frames
+        watched = self.etag is not None or self.modified is not None or self.planned_at is not None
+        return self.tar is None and self.offset is None and self.length is None and not self.frames and not watched
 
     def to_line(self, *, label: bool = False) -> str:
         """Return the manifest line without its line feed; with `label`, include the label.
@@ -126,6 +137,9 @@ class Item:
             "offset": self.offset,
             "label": self.label if label else None,
             "length": self.length,
+            "etag": self.etag,
+            "modified": self.modified,
+            "planned_at": self.planned_at,
         }
         if self.frames:
             # By character, then back to a slash: `commonpath` would take s3:// for a path and drop one of its slashes.
@@ -152,11 +166,12 @@ class Item:
 
 
 def _is_file(item: Item) -> bool:
-    """Return whether the fields of an item have their types; a size, an offset and a length are not negative."""
+    """Return whether the fields of an item have their types; numbers and times are not negative."""
     texts = isinstance(item.key, str) and isinstance(item.uri, str)
-    optional = all(text is None or isinstance(text, str) for text in (item.tar, item.label))
-    numbers = (item.size, item.offset, item.length)
-    return texts and optional and all(n is None or (type(n) is int and n >= 0) for n in numbers)
+    optional = all(text is None or isinstance(text, str) for text in (item.tar, item.label, item.etag))
+    numbers = all(n is None or (type(n) is int and n >= 0) for n in (item.size, item.offset, item.length))
+    times = all(t is None or (type(t) in (int, float) and 0 <= t <= _LATEST) for t in (item.modified, item.planned_at))
+    return texts and optional and numbers and times
 
 
 def _short(frame: Item, base: str) -> list[str | int]:

@@ -26,6 +26,9 @@ _COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "top_k": (pa.list_(_LABEL), "The most likely classes, best first; the first is `label` itself."),
     "model": (pa.string(), "The model, as `name@version`."),
     "weights_sha256": (pa.string(), "Hash of the model's weights file."),
+    "etag": (pa.string(), "Version of the object, if the watch labels overwritten ones again; only of a watch."),
+    "event_time": (pa.timestamp("ms", "UTC"), "When the object was last modified; only of a watch."),
+    "planned_at": (pa.timestamp("ms", "UTC"), "When the object was put into a shard; only of a watch."),
     "embedding": (pa.list_(pa.float32()), "The model's features; only with `--embed`."),
 }
 
@@ -33,6 +36,11 @@ DESCRIPTIONS = {name: description for name, (_, description) in _COLUMNS.items()
 """What each column holds, in the order of the schema; the reference prints it."""
 
 
-def schema(*, embedding: bool = False) -> pa.Schema:
-    """Return the Arrow schema of the rows; `embedding` adds the column of that name."""
-    return pa.schema([(name, type) for name, (type, _) in _COLUMNS.items() if embedding or name != "embedding"])
+WATCHED = ("etag", "event_time", "planned_at")
+"""The columns that only the rows of a watch have."""
+
+
+def schema(*, embedding: bool = False, watched: bool = False) -> pa.Schema:
+    """Return the Arrow schema of the rows; `embedding` adds the column of that name, `watched` those of a watch."""
+    absent = {*(() if embedding else ("embedding",)), *(() if watched else WATCHED)}
+    return pa.schema([(name, type) for name, (type, _) in _COLUMNS.items() if name not in absent])

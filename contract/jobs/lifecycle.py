@@ -7,6 +7,7 @@ or `rebuild` repairs. It knows nothing of how a job is planned or run.
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from contract.jobs.options import Share
 from contract.jobs.sources import source_kind
 from contract.jobs.specs import JOB_ID, Classify, ImagesSpec, Spec, parse_spec
 from contract.jobs.status import Plan, Retry, State, Status
-from contract.keys import ACTIVE, JobKeys, parse_shard
+from contract.keys import ACTIVE, MAX_OPEN_SHARDS, JobKeys, parse_shard
 from contract.records import Priority
 from contract.times import iso
 
@@ -72,7 +73,7 @@ def submit(backend: Backend, spec: Spec, owner: str = "") -> bool:
         owner=there.owner,
         share=None if fresh else shares.read(backend.store, spec),
     )
-    if not source_kind(spec.source.kind).packed_by_producer:
+    if source_kind(spec.source.kind).has_planner:
         backend.queues.plan(spec.id)
     if read_end(backend.store, spec.id) is not None:
         settle(backend, spec.id)  # it ended while this call was under way
@@ -332,9 +333,10 @@ def _replay(backend: Backend, there: _Envelope, now: Standing, share: Share) -> 
     plan = read_plan(store, id)
     if plan is None and kind_of(spec).runs_while_planned:
         shard_size = cast("Classify", spec).shard_size
+        halves = MAX_OPEN_SHARDS if source_kind(spec.source.kind).open_plan else math.inf
         for entry in store.list(JobKeys(id).plan_prefix):
             found = parse_shard(entry.key)
-            if found and entry.size:  # an empty manifest ends the plan
+            if found and entry.size and found[0] < halves:  # an empty manifest ends the plan
                 ledger.planned(id, found[0], shard_size)
     elif plan is not None:
         limit = spec.error_limit(plan.items)
@@ -344,7 +346,7 @@ def _replay(backend: Backend, there: _Envelope, now: Standing, share: Share) -> 
             ledger.commit(id, commit.shard, commit.ok, commit.errors, commit.split, seconds=commit.seconds)
     if now.end is None:
         backend.follow_up(id, ledger.open(id))
-        if plan is None and not source_kind(spec.source.kind).packed_by_producer:
+        if plan is None and source_kind(spec.source.kind).has_planner:
             backend.queues.plan(id)
 
 

@@ -242,6 +242,31 @@ class ClassifyKeywords(_EveryKeywords, total=False):
     to: str | None
 
 
+class WatchOptions(ClassifyOptions):
+    command = "watch"
+    schedulable = False  # it goes on by itself
+
+    name: Annotated[str, Cli(argument=True)]
+    every: Annotated[str, Cli(metavar="TIME")] = Field(
+        "5s", description="Time between two looks at the prefix, and so the age of a shard at most: 500ms, 5s, 2m."
+    )
+    start: Annotated[Literal["beginning", "now"], Cli("--from")] = Field(
+        "beginning", description="Label what is there already, or only what comes."
+    )
+    overwrites: Literal["ignore", "again"] = Field(
+        "ignore", description="Label an object once, or again when it is overwritten."
+    )
+    max_errors: str = Field(
+        "100%", description="Fail a segment's job when more images fail: a count (50) or a share (1%); 100%: never."
+    )
+
+
+class WatchKeywords(ClassifyKeywords, total=False):
+    every: str
+    start: Literal["beginning", "now"]
+    overwrites: Literal["ignore", "again"]
+
+
 class TrainOptions(TrainFields, JobOptions):
     command = "train"
 

@@ -12,7 +12,9 @@ from typing import Literal, TypeAlias
 from contract.errors import InvalidInput
 from contract.import_paths import ImportPath
 
-SourceName: TypeAlias = Literal["job", "idx", "prefix", "tars", "manifest", "packed", "uploaded", "seed", "pair"]
+SourceName: TypeAlias = Literal[
+    "job", "idx", "prefix", "tars", "manifest", "packed", "uploaded", "seed", "pair", "watch"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,13 @@ class SourceKind:
     """`(store, source, part) -> (images, labels)`, on a worker, for a source that is read as a whole."""
     packed_by_producer: bool = False
     """Whether the producer cuts it into shards while it uploads them, in place of the controller."""
+    open_plan: bool = False
+    """Whether a watch appends shards to the plan until it closes it, in place of a planner."""
+
+    @property
+    def has_planner(self) -> bool:
+        """Whether a planner of the controller cuts it into shards."""
+        return not self.packed_by_producer and not self.open_plan
 
 
 _KINDS = (
@@ -77,6 +86,11 @@ _KINDS = (
         name="uploaded",
         means="a local folder that was packed before the job began, with a manifest beside each tar; their prefix",
         lister="worker.sources.prefix:Uploaded",
+    ),
+    SourceKind(
+        name="watch",
+        means="what a watch finds under an `s3://` address while its segment is open",
+        open_plan=True,
     ),
     SourceKind(name="seed", means="nothing: the images are drawn from a seed"),
     SourceKind(name="pair", means="two images, the ends of an interpolation; both addresses"),

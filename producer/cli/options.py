@@ -49,7 +49,7 @@ def job_command(model: type[JobOptions], help: str) -> click.Command:
     ]
     for option in job_options:
         command = option(command)
-    command.params = [*_parameters(model), *command.params]
+    command.params = [*parameters(model), *command.params]
     return command
 
 
@@ -59,7 +59,7 @@ def given(ctx: click.Context, model: type[JobOptions]) -> dict[str, Any]:
     return {name: ctx.params[name] for name in model.model_fields if ctx.get_parameter_source(name) is not default}
 
 
-def _parameters(model: type[JobOptions]) -> list[click.Parameter]:
+def parameters(model: type[JobOptions]) -> list[click.Parameter]:
     """Arguments first, then required options, then the command's own, then those it shares with others."""
     depth = {name: n for n, cls in enumerate(reversed(model.__mro__)) for name in inspect.get_annotations(cls)}
 

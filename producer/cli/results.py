@@ -14,7 +14,12 @@ from producer.exports.formats import LABELS, help_text
 
 
 @click.command()
-@click.argument("job")
+@click.argument("job", required=False)
+@click.option("--watch", metavar="NAME", help="Write the rows of a watch as JSON lines, in place of those of a JOB.")
+@click.option(
+    "--since", metavar="TIME", help="With --watch: only rows planned since 2026-11-26T08:00 (UTC), or since 15m ago."
+)
+@click.option("--follow", is_flag=True, help="With --watch: go on with rows as they are committed, until Ctrl-C.")
 @click.option(
     "--format",
     type=click.Choice(list(LABELS)),
@@ -36,17 +41,36 @@ from producer.exports.formats import LABELS, help_text
     help="With labelstudio: write web addresses valid for HOURS in place of s3:// ones.",
 )
 @shared_options
-def results(job: str, format: str, output: Path | None, presign: float, as_json: bool) -> None:
-    """Write the labels of JOB: all rows committed so far.
+def results(
+    job: str | None,
+    watch: str | None,
+    since: str | None,
+    follow: bool,
+    format: str,
+    output: Path | None,
+    presign: float,
+    as_json: bool,
+) -> None:
+    """Write the labels of JOB, or of a watch: all rows committed so far.
 
     \b
     Examples:
       imagemill results JOB | jq -r '[.key, .label, .score] | @tsv'
       imagemill results JOB --format csv -o labels.csv
       imagemill results JOB --format imagefolder -o labelled/
+      imagemill results --watch camera --since 15m --follow | jq -r '[.event_time, .key, .label] | @tsv'
     """
     from producer.client import Client
 
+    if watch is not None:
+        if job is not None or output is not None or format != "jsonl":
+            raise click.UsageError("--watch writes JSON lines to stdout; leave JOB, --format and -o out.")
+        _write_watched(watch, since, follow)
+        return
+    if job is None:
+        raise click.UsageError("Name a JOB, or a watch with --watch NAME.")
+    if since is not None or follow:
+        raise click.UsageError("--since and --follow belong to --watch.")
     if output is None and as_json and format != "jsonl":
         raise click.UsageError("--json on stdout requires --format jsonl; for another format, name a file with -o.")
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
@@ -87,6 +111,22 @@ def errors(job: str, as_json: bool) -> None:
             echo("\t".join(printable(row[name]) for name in ("key", "error_code", "error_message")))
     if not found:
         say(f"No image of {job} has failed so far.")
+
+
+def _write_watched(name: str, since: str | None, follow: bool) -> None:
+    """Write the rows of a watch to stdout, one by one: who follows them sees each at once."""
+    import json
+
+    from producer.client import Client
+    from producer.exports.labels.source import rounded
+    from producer.jobs.watched_rows import parse_since
+
+    sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+    out = _stdout()
+    for row in Client().watched_rows(name, since=parse_since(since) if since else None, follow=follow):
+        out.write(json.dumps(rounded(row), ensure_ascii=False) + "\n")
+        if follow:
+            sys.stdout.flush()
 
 
 def _stdout() -> TextIO:

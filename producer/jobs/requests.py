@@ -26,6 +26,7 @@ from contract.jobs.options import (
     SynthesizeOptions,
     TrainOptions,
     VerifyOptions,
+    WatchOptions,
     spelling,
 )
 from contract.jobs.specs import (
@@ -191,6 +192,22 @@ def _leave_out(options: JobOptions, why: str, *names: str) -> None:
     for name in names:
         if name in options.model_fields_set:
             raise InvalidInput(f"{why}; leave {spelling(type(options), name)} out.")
+
+
+def make_watch_template(options: WatchOptions, store: ObjectStore, settings: Settings) -> Template:
+    """Return what the jobs of a watch are made of; raises what `make_request` raises for the model."""
+    fields = _shared(options, Classify)
+    if "shard_size" not in options.model_fields_set:
+        fields["shard_size"] = settings.shard_size
+    if frames := _frames(store, options.model, "classify"):
+        raise InvalidInput(
+            f"{options.model} labels sequences of up to {frames} frames, and a watch cannot know when one is complete; "
+            "name a model of single images."
+        )
+    source = str(options.source)
+    return Template(
+        spec={"kind": "classify", **fields, "source": {"kind": "watch", "uri": source, "label": source}}, to=options.to
+    )
 
 
 def make_template(request: Request[Any]) -> Template:

@@ -6,6 +6,7 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -25,6 +26,7 @@ class Rows:
 
     model: Model
     embed: bool
+    watched: bool = False
     rows: list[dict[str, Any]] = field(default_factory=list)
     codes: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
@@ -46,6 +48,8 @@ class Rows:
             "model": self.model.ref,
             "weights_sha256": self.model.weights.sha256,
         }
+        if self.watched:
+            row.update(etag=item.etag, event_time=_time(item.modified), planned_at=_time(item.planned_at))
         if isinstance(result, Failed):
             row.update(status=ERROR, error_code=result.error.code, error_message=str(result.error))
             self.codes[result.error.code] += 1
@@ -75,10 +79,14 @@ class Rows:
 
     def parquet(self) -> bytes:
         """Return the rows as a Parquet file, compressed with zstd."""
-        table = pa.Table.from_pylist(self.rows, schema=schema(embedding=self.embed))
+        table = pa.Table.from_pylist(self.rows, schema=schema(embedding=self.embed, watched=self.watched))
         sink = io.BytesIO()
         pq.write_table(table, sink, compression="zstd")
         return sink.getvalue()
+
+
+def _time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def read_rows(data: bytes) -> list[dict[str, Any]]:

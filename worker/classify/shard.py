@@ -31,9 +31,10 @@ from contract.errors import (
 from contract.instruments import STAGE_SECONDS
 from contract.jobs.commits import read_commit, read_retries
 from contract.jobs.lifecycle import Backend, read_plan
+from contract.jobs.sources import source_kind
 from contract.jobs.specs import Classify
 from contract.jobs.status import Output, ShardCommit
-from contract.keys import JobKeys, child_shards, shard_stem
+from contract.keys import MAX_OPEN_SHARDS, JobKeys, child_shards, shard_stem
 from contract.models.registry import Model
 from worker.classify.isolate import isolate
 from worker.classify.rows import Rows, read_rows, tally
@@ -83,7 +84,7 @@ class ClassifyWork(ShardWork[Classify]):
         items, model = self._items(lease), self.models.model(spec.model)
         if len(items) > 1:
             return self._split(spec, lease.shard, items)
-        rows = Rows(model, spec.embed)
+        rows = Rows(model, spec.embed, watched=source_kind(spec.source.kind).open_plan)
         rows.fail(items[0], _poison(kills))
         return self._write(spec, lease, retry, model, rows)
 
@@ -121,15 +122,21 @@ class ClassifyWork(ShardWork[Classify]):
 
     def _split(self, spec: Classify, shard: int, items: list[Item]) -> ShardCommit:
         """Write the manifests of two halves; they count only once the commit names them."""
-        plan = read_plan(self.backend.store, spec.id)
-        if plan is None:
-            raise ServiceUnavailable(f"Shard {shard} of {spec.id} can only be bisected once the plan is complete.")
-        halves = child_shards(shard, plan.shards)
+        halves = child_shards(shard, self._planned(spec, shard))
         middle = len(items) // 2
         log.warning("Shard %d of %s killed its processes and is bisected into %d and %d", shard, spec.id, *halves)
         for number, half in zip(halves, (items[:middle], items[middle:]), strict=True):
             self.backend.store.put(JobKeys(spec.id).manifest(number), write_manifest(half))
         return ShardCommit(shard=shard, items=len(items), ok=0, errors=0, split=halves)
+
+    def _planned(self, spec: Classify, shard: int) -> int:
+        """Return the number of shards in the plan; halves are numbered from there."""
+        if source_kind(spec.source.kind).open_plan:
+            return MAX_OPEN_SHARDS  # more may come
+        plan = read_plan(self.backend.store, spec.id)
+        if plan is None:
+            raise ServiceUnavailable(f"Shard {shard} of {spec.id} can only be bisected once the plan is complete.")
+        return plan.shards
 
     def _earlier_rows(self, spec: Classify, shard: int, retry: int) -> dict[int, dict[str, object]]:
         """Return the rows of earlier runs that are not errors, by position."""
@@ -156,7 +163,7 @@ class ClassifyWork(ShardWork[Classify]):
     ) -> Rows:
         """Return a row for every item, in manifest order."""
         todo = [n for n in range(len(items)) if n not in old]
-        rows = Rows(model, spec.embed)
+        rows = Rows(model, spec.embed, watched=source_kind(spec.source.kind).open_plan)
         early: dict[int, Result] = {}
         failed = 0  # of those in `early`
         at = 0

@@ -56,7 +56,7 @@ def plan(backend: Backend, job: str) -> None:
 def _plan(backend: Backend, job: str) -> None:
     spec = read_spec(backend.store, job)
     state = backend.ledger.state(job)
-    if state is None or state in ENDED or source_kind(spec.source.kind).packed_by_producer:
+    if state is None or state in ENDED or not source_kind(spec.source.kind).has_planner:
         return
     done = read_plan(backend.store, job) or load(kind_of(spec).plan)(backend, spec)
     if done is None:

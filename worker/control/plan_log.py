@@ -7,22 +7,34 @@ manifest ends the log, so that no planner appends to a plan that another has com
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from contract.backend.objects import ObjectStore
 from contract.data.items import Item, read_manifest, write_manifest
+from contract.jobs.commits import in_parallel
 from contract.jobs.lifecycle import read_plan
 from contract.jobs.status import Plan
 from contract.keys import JobKeys, parse_shard
 
 _END = b""
+_THREADS = 8
 
 
 class PlanLog:
-    """The manifests of a job so far; with `labels` they hold the labels too."""
+    """The manifests of a job so far; with `labels` they hold the labels too.
 
-    def __init__(self, store: ObjectStore, job: str, *, labels: bool = False) -> None:
-        self._store, self._job, self._labels = store, job, labels
+    `found` is given the items of each shard that is there already, or that another planner wrote.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        job: str,
+        *,
+        labels: bool = False,
+        found: Callable[[Sequence[Item]], None] = lambda items: None,
+    ) -> None:
+        self._store, self._job, self._labels, self._found = store, job, labels, found
         self.shards = 0
         """Number of shards so far."""
         self.items = 0
@@ -30,10 +42,11 @@ class PlanLog:
         self.last: Item | None = None
         """The last item."""
         self.ended = False
-        for entry in store.list(JobKeys(job).plan_prefix):
-            found = parse_shard(entry.key)
-            if found is not None and found[0] == self.shards and not self.ended:
-                self._follow(store.get(entry.key))
+        keys = (entry.key for entry in store.list(JobKeys(job).plan_prefix) if parse_shard(entry.key))
+        numbered = (key for number, key in enumerate(keys) if parse_shard(key) == (number, 0))
+        for data in in_parallel(store.get, numbered, threads=_THREADS):
+            if not self.ended:
+                self._follow(data)
 
     def append(self, items: Sequence[Item]) -> bool:
         """Write the next shard; return False if another planner wrote another one there, which now is the last."""
@@ -52,7 +65,9 @@ class PlanLog:
         if not self._store.put_if_absent(key, data):
             there = self._store.get(key)
             # Only after the plan is complete does anybody else, who splits a shard, write a manifest.
-            if there != data and read_plan(self._store, self._job) is not None:
+            if there != data and (plan := read_plan(self._store, self._job)) is not None:
+                while self.shards < plan.shards:
+                    self._follow(self._store.get(JobKeys(self._job).manifest(self.shards)))
                 self.ended = True
                 return False
             if there != data:
@@ -62,7 +77,9 @@ class PlanLog:
         return True
 
     def _follow(self, data: bytes) -> None:
-        self._add(read_manifest(data))
+        items = read_manifest(data)
+        self._found(items)
+        self._add(items)
 
     def _add(self, items: Sequence[Item]) -> None:
         """Go on behind a manifest; an empty one ends the log."""

@@ -18,6 +18,7 @@ from contract.jobs.ends import Standing, read_standing
 from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend, active_jobs, close, read_spec, rebuild, settle
 from contract.jobs.numerics import Needs, able, lacking, serving, unmet
+from contract.jobs.sources import source_kind
 from contract.jobs.status import ENDED
 from contract.keys import JobKeys
 from contract.settings import Settings
@@ -100,7 +101,8 @@ def _reconcile(
         log.warning("Shards %s of %s may run again: their leases have expired", list(found.shards), job)
     backend.follow_up(job, found.step)
     # A planner holds a lock while it works; without the lock its message may be lost.
-    if seen.state in ("queued", "planning") and not seen.planned:
+    unplanned = seen.state in ("queued", "planning") and not seen.planned
+    if unplanned and source_kind(read_spec(backend.store, job).source.kind).has_planner:
         backend.queues.plan(job)
     if found.ready and not found.running:
         _find_worker(backend, settings, job, seen, kind.queue, Needs.parse(found.needs), workers)

@@ -14,6 +14,7 @@ from contract import instruments
 from contract.backend.ledger import Ledger
 from contract.fleet.snapshot import Fleet, JobState, WorkerState, read_fleet
 from contract.meters import Gauge
+from contract.watches.state import WatchState, read_states
 
 Labels = tuple[str, ...]
 
@@ -43,6 +44,7 @@ class FleetWatch:
             # By the clock of this process: the time that stands there is another machine's.
             self._tick, self._ticked_at = ticked, self._clock() - max(0.0, fleet.at - ticked)
         self._show(fleet)
+        self.show_watches(fleet, read_states(self._ledger).values())
         _show_redis(info)
         for show in self._also:
             show(fleet)
@@ -82,10 +84,24 @@ class FleetWatch:
         for labels in shown:
             gauge.set(values.get(labels, 0), *labels)
 
+    def show_watches(self, fleet: Fleet, states: Iterable[WatchState]) -> None:
+        """Show how far each watch is behind."""
+        left = {job.id: job.backlog_images for job in fleet.jobs}
+        lag, unplanned, uncommitted = dict[Labels, float](), dict[Labels, float](), dict[Labels, float]()
+        for state in states:
+            lag[state.name,] = state.lag(fleet.at)
+            unplanned[state.name,] = state.pending
+            uncommitted[state.name,] = sum(left.get(job, 0) for job in state.jobs)
+        self._set(instruments.WATCH_LAG_SECONDS, lag)
+        self._set(instruments.WATCH_UNPLANNED_IMAGES, unplanned)
+        self._set(instruments.WATCH_UNCOMMITTED_IMAGES, uncommitted)
+
     def _idle(self, jobs: Iterable[JobState]) -> dict[Labels, float]:
         """Return for how long the job of each kind that stood still longest has made no progress, in seconds."""
         now, longest, standing = self._clock(), dict[Labels, float](), dict[str, tuple[tuple[Any, ...], float]]()
         for job in jobs:
+            if job.state == "planning" and job.shards.total == job.shards.done:
+                continue  # it waits for more to do; a watch's job does for an hour
             mark = (job.state, job.items, job.done, job.shards.total, job.shards.done)
             before = self._standing.get(job.id)
             since = before[1] if before is not None and before[0] == mark else now

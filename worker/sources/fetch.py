@@ -27,6 +27,7 @@ from contract.errors import (
     ImageNotFound,
     InvalidSettings,
     InvalidSource,
+    ObjectChanged,
     ObjectNotFound,
     StoreRefused,
     TooManyBytes,
@@ -211,9 +212,12 @@ class Fetcher:
                 return self._members(span)
             if first.uri.startswith("file://"):
                 raise _local(first.uri, reach.packed)
-            return [self._bytes.read(first.uri, room)]
+            return [self._bytes.read(first.uri, room, first.etag or "")]
         except ImageError as error:
             return [error] * len(span.items)
+        except ObjectChanged:
+            new = f"{first.uri} was overwritten before a worker read it; its new version has a row of its own."
+            return [ImageNotFound(new)] * len(span.items)
         except (ObjectNotFound, InvalidSource):
             gone = f"{first.tar or first.uri} was gone when the worker asked for it; restore it and retry the job."
             return [ImageNotFound(gone)] * len(span.items)

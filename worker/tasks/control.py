@@ -15,6 +15,7 @@ from worker.control.finalizers import Finalizers, make_finalizers
 from worker.control.planners import Planners, make_planners
 from worker.control.reconcile import tick as run_tick
 from worker.control.scale import Scale
+from worker.control.watching.keeper import Keeper, make_keeper
 from worker.observe.routes import Answer, as_json, text
 
 
@@ -26,6 +27,11 @@ def planners() -> Planners:
 def finalizers() -> Finalizers:
     """Return the finalizers of this process."""
     return process.resources.once(make_finalizers)
+
+
+def keeper() -> Keeper:
+    """Return the watches of this process."""
+    return process.resources.once(make_keeper)
 
 
 @app.task(name=keys.TASK_PLAN)  # type: ignore[untyped-decorator]
@@ -71,14 +77,17 @@ def _ready(sender: Any, **_: Any) -> None:
     if keys.QUEUE_CONTROL in (str(queue) for queue in sender.app.amqp.queues.consume_from):
         planners().warm_up()
         _show_scale()
+        keeper().begin(str(sender.hostname))
 
 
 def _shutting_down(**_: Any) -> None:
     planners().leave()
     finalizers().leave()
+    keeper().leave()
 
 
 def _shutdown(**_: Any) -> None:
+    keeper().close()
     planners().close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +14,9 @@ from contract.data.items import Item, parse_s3
 from contract.data.label_rows import schema
 from contract.jobs import results
 from contract.jobs.results import Row
+from contract.jobs.sources import source_kind
 from contract.jobs.specs import Classify
+from contract.times import iso
 
 _DIGITS = 6
 """Digits behind the point: a float32 softmax holds no more."""
@@ -48,7 +51,7 @@ def labels_of(store: ObjectStore, spec: Classify, read: Callable[[Item], bytes],
         return uri
 
     return Labels(
-        schema=schema(embedding=spec.embed),
+        schema=schema(embedding=spec.embed, watched=source_kind(spec.source.kind).open_plan),
         tables=lambda: (table for _, table in results.tables(store, spec.id)),
         shards=lambda: results.with_items(store, spec.id),
         read=read,
@@ -57,9 +60,11 @@ def labels_of(store: ObjectStore, spec: Classify, read: Callable[[Item], bytes],
 
 
 def rounded(value: Any) -> Any:
-    """Return a value of a row with every float in it rounded, for text formats."""
+    """Return a value of a row for text formats: every float in it is rounded, and a time is ISO 8601."""
     if isinstance(value, float):
         return round(value, _DIGITS)
+    if isinstance(value, datetime):
+        return iso(value.timestamp())
     if isinstance(value, list):
         return [rounded(v) for v in value]
     if isinstance(value, dict):

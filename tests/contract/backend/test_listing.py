@@ -28,7 +28,7 @@ def page(
 @pytest.mark.parametrize("space", [AMAZON, ""])
 def test_a_page_names_keys_sizes_and_times(space: str) -> None:
     found = parse_page(page("a/1.jpg", "a/2.jpg", space=space), folders=False)
-    assert found.entries == [Entry("a/1.jpg", 7, AT), Entry("a/2.jpg", 7, AT)]
+    assert found.entries == [Entry("a/1.jpg", 7, AT, "0"), Entry("a/2.jpg", 7, AT, "0")]
     assert found.after == "", "it is the last page"
 
 

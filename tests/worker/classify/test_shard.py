@@ -17,10 +17,10 @@ from contract.data.items import Item, parse_s3, read_manifest, write_manifest
 from contract.errors import DeviceOutOfMemory, InvalidSettings, ModelError, StoreUnavailable
 from contract.jobs.commits import read_commit
 from contract.jobs.ends import read_end
-from contract.jobs.lifecycle import Backend, reopen
-from contract.jobs.specs import Classify
-from contract.jobs.status import Retry
-from contract.keys import JobKeys, child_shards
+from contract.jobs.lifecycle import Backend, rebuild, reopen, submit
+from contract.jobs.specs import Classify, Source
+from contract.jobs.status import Plan, Retry
+from contract.keys import MAX_OPEN_SHARDS, JobKeys, child_shards
 from contract.settings import Settings
 from tests.taking import take
 from tests.waiting import wait_until
@@ -32,7 +32,7 @@ from worker.engine.pipeline import Encoded, Result
 Jobs = Callable[..., Classify]
 
 
-def rows(backend: Backend, job: str, shard: int, retry: int = 0) -> list[dict[str, object]]:
+def rows(backend: Backend, job: str, shard: int, retry: int = 0) -> list[dict[str, Any]]:
     commit = read_commit(backend.store, job, shard, retry)
     assert commit.output is not None
     bucket, key = parse_s3(commit.output)
@@ -184,6 +184,56 @@ def test_a_shard_that_killed_its_workers_is_cut_in_two(
     finalize(backend, "job")
     end = read_end(backend.store, "job")
     assert end is not None and (end.state, end.done) == ("succeeded", 5)
+
+
+def test_a_shard_of_an_open_plan_is_cut_in_two_while_more_shards_come(
+    backend: Backend, settings: Settings, runner_of: Runners
+) -> None:
+    # Given a segment of a watch with one shard, which killed its workers while the plan is open
+    bucket = backend.store.bucket
+    spec = Classify(
+        id="job",
+        source=Source(kind="watch", uri=f"s3://{bucket}/in/", label="in"),
+        model="parity@1",
+        weights_sha256="0" * 64,
+        output=f"s3://{bucket}/jobs/job/out/",
+    )
+    submit(backend, spec)
+    keys = JobKeys("job")
+
+    def append(shard: int, *names: str) -> None:
+        items = [Item(n, f"s3://{bucket}/in/{n}", modified=1_795_000_000.25, planned_at=1_795_000_001.0) for n in names]
+        for name in names:
+            backend.store.put(f"in/{name}", bytes([int(name)]))
+        backend.store.put(keys.manifest(shard), write_manifest(items))
+        backend.ledger.planned("job", shard, len(items))
+
+    append(0, "0", "1")
+    die(settings, 0, "dead:0", "shared")
+    die(settings, 0, "dead:1")
+    die(settings, 0, "dead:2")
+
+    runner_of().run("job", 0)
+
+    # I expect its halves to run behind all shards that may come, also after Redis was wiped,
+    halves = child_shards(0, MAX_OPEN_SHARDS)
+    assert read_commit(backend.store, "job", 0).split == halves
+    append(1, "2")
+    backend.ledger.forget("job")
+    rebuild(backend, "job")
+    for shard in (*halves, 1):
+        runner_of().run("job", shard)
+    # and the job to end once its plan is closed.
+    backend.store.put(keys.plan, Plan(shards=2, items=3).to_json())
+    backend.ledger.complete("job", shards=2, items=3, error_limit=0, skipped=0)
+    assert counts(backend, "job") == (3, 3, 0)
+    finalize(backend, "job")
+    end = read_end(backend.store, "job")
+    assert end is not None and (end.state, end.done) == ("succeeded", 3)
+    # Rows of a watch say when.
+    (row,) = rows(backend, "job", 1)
+    assert (row["event_time"].timestamp(), row["planned_at"].timestamp()) == (1_795_000_000.25, 1_795_000_001.0)
+    assert row["etag"] is None
 
 
 def test_deaths_beside_others_never_condemn_a_shard(

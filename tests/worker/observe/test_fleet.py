@@ -11,6 +11,7 @@ from contract import instruments, meters
 from contract.fleet.rates import Rates
 from contract.fleet.snapshot import Fleet, JobState, QueueState, WorkerState
 from contract.jobs.status import Shards
+from contract.watches.state import WatchState
 from worker.observe import fleet as module
 from worker.observe.fleet import FleetWatch
 from worker.observe.prometheus import Metrics
@@ -66,6 +67,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.fleet, self.ticked = FLEET, 995.0
+        self.watches: dict[str, WatchState] = {}
 
     def info(self) -> dict[str, Any]:
         return {"used_memory": 100, "maxmemory": 0, "total_system_memory": 1000, "connected_clients": 7}
@@ -80,6 +82,7 @@ class Watched:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.ledger = 0.0, Ledger()
         monkeypatch.setattr(module, "read_fleet", lambda ledger: ledger.fleet)
+        monkeypatch.setattr(module, "read_states", lambda ledger: ledger.watches)
         self.watch = FleetWatch(self.ledger, clock=lambda: self.now)  # type: ignore[arg-type]
         self.metrics = Metrics(["controller"])
         monkeypatch.setattr(meters, "_recorder", self.metrics)
@@ -140,6 +143,40 @@ def test_a_job_that_stands_still_is_seen(watched: Watched) -> None:
     watched.ledger.fleet = replace(FLEET, jobs=(replace(still, done=101),))
     watched.watch.look()
     assert watched.value(instruments.JOB_IDLE_SECONDS, "classify") == 0
+
+
+def test_a_segment_of_a_watch_that_waits_for_more_stands_still_for_nobody(watched: Watched) -> None:
+    done = replace(JOB, state="planning", done=1000, shards=Shards(total=10, done=10))
+    for now, job in ((0.0, done), (3000.0, done), (3001.0, replace(done, shards=Shards(total=11, done=10)))):
+        watched.now = now
+        watched.ledger.fleet = replace(FLEET, jobs=(job,))
+        watched.watch.look()
+        assert watched.value(instruments.JOB_IDLE_SECONDS, "classify") == 0
+
+
+def test_each_watch_shows_how_far_behind_it_is(watched: Watched) -> None:
+    # Given a watch with 5 objects that are not planned, the oldest for 40 s, and a segment that lacks 900 rows,
+    behind = WatchState(
+        name="camera",
+        stamp="s",
+        controller="c",
+        at=999.0,
+        every=5.0,
+        swept_at=990.0,
+        pending=5,
+        oldest=960.0,
+        jobs=(JOB.id, "classify-gone"),
+    )
+    watched.ledger.watches = {"camera": behind}
+    watched.watch.look()
+    assert watched.value(instruments.WATCH_LAG_SECONDS, "camera") == 40
+    assert watched.value(instruments.WATCH_UNPLANNED_IMAGES, "camera") == 5
+    assert watched.value(instruments.WATCH_UNCOMMITTED_IMAGES, "camera") == 900
+
+    # if it is removed, I expect no alert to stay.
+    watched.ledger.watches = {}
+    watched.watch.look()
+    assert watched.value(instruments.WATCH_LAG_SECONDS, "camera") == 0
 
 
 def test_figures_that_are_old_say_so(watched: Watched) -> None:

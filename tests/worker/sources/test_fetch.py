@@ -180,3 +180,22 @@ def test_a_silent_store_is_no_items_fault(settings: Settings) -> None:
     with pytest.raises(StoreUnavailable):
         list(fetcher.read([Item("x", "s3://bucket/x")]))
     fetcher.close()
+
+
+def test_a_version_is_read_or_its_row_says_that_it_was_overwritten(store: ObjectStore, fetcher: Fetcher) -> None:
+    # Given two objects as a listing named them, one of which is overwritten before it is read
+    store.put("in/a", b"first")
+    store.put("in/b", b"stays")
+    listed = [
+        Item(entry.key, f"s3://{store.bucket}/{entry.key}", size=entry.size, etag=entry.etag)
+        for entry in store.list("in/")
+    ]
+    assert all(item.etag for item in listed)
+    store.put("in/a", b"other")
+
+    found = {item.key: data for item, data in fetcher.read(listed)}
+
+    assert found["in/b"] == b"stays"
+    changed = found["in/a"]
+    assert isinstance(changed, ImageError)
+    assert changed.code == "not_found" and "overwritten before a worker read it" in str(changed)

@@ -1,0 +1,180 @@
+"""`imagemill watch`: label a bucket as it fills. Add, list, show, pause, unpause, remove."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from contract.jobs.options import WatchOptions, parse_options
+from producer.cli.common import duration, print_fields, print_json, print_table, say, shared_options
+from producer.cli.options import given, parameters
+
+if TYPE_CHECKING:
+    from producer.jobs.watches import Watched
+
+
+@click.group()
+def watch() -> None:
+    """Label a bucket as it fills: add, list, show, pause, unpause, remove."""
+
+
+@watch.command()
+@shared_options
+@click.pass_context
+def add(ctx: click.Context, /, as_json: bool, **_: Any) -> None:
+    """Label every image under SOURCE, an s3:// prefix, and then each that comes, once.
+
+    What is there already is labelled first. A model `name` or `name@alias` is resolved when a segment begins, about
+    once an hour; `name@version` stays.
+
+    \b
+    Examples:
+      imagemill watch add camera s3://photos/in/ --model efficientnet-lite0
+      imagemill watch add camera s3://photos/in/ --model efficientnet-lite0 --every 500ms --from now
+      imagemill results --watch camera --follow
+    """
+    from producer.client import Client
+
+    _print(Client().submit_watch(parse_options(WatchOptions, given(ctx, WatchOptions))), as_json)
+
+
+add.params = [*parameters(WatchOptions), *add.params]
+
+
+@watch.command("list")
+@shared_options
+def list_watches(as_json: bool) -> None:
+    """List every watch by name: how it stands, how far behind it is, and its rate.
+
+    \b
+    Example:
+      imagemill watch list
+    """
+    from producer.client import Client
+
+    found = Client().watches()
+    if as_json:
+        for one in found:
+            print_json(one.model_dump())
+    elif found:
+        print_table(
+            ("WATCH", "STATE", "LAG", "UNPLANNED", "UNCOMMITTED", "PLANNED", "RATE", "MODEL", "SOURCE"),
+            (
+                (
+                    one.name,
+                    one.state,
+                    _lag(one),
+                    f"{one.unplanned:,}",
+                    f"{one.uncommitted:,}",
+                    f"{one.planned:,}",
+                    _rate(one),
+                    one.model,
+                    one.source,
+                )
+                for one in found
+            ),
+            right=("LAG", "UNPLANNED", "UNCOMMITTED", "PLANNED", "RATE"),
+        )
+    else:
+        say("There are no watches yet; `imagemill watch add --help` shows how to add one.")
+
+
+@watch.command()
+@click.argument("name")
+@shared_options
+def show(name: str, as_json: bool) -> None:
+    """Show NAME: how it stands, how far behind it is, and its segments, which are jobs.
+
+    \b
+    Example:
+      imagemill watch show camera --json | jq .lag_seconds
+    """
+    from producer.client import Client
+
+    _print(Client().watch(name), as_json)
+
+
+@watch.command()
+@click.argument("name")
+@shared_options
+def pause(name: str, as_json: bool) -> None:
+    """Plan nothing more for NAME. What is planned is labelled, and what comes meanwhile is labelled later.
+
+    \b
+    Example:
+      imagemill watch pause camera
+    """
+    from producer.client import Client
+
+    _print(Client().pause_watch(name), as_json)
+
+
+@watch.command()
+@click.argument("name")
+@shared_options
+def unpause(name: str, as_json: bool) -> None:
+    """Let NAME go on where it was paused.
+
+    \b
+    Example:
+      imagemill watch unpause camera
+    """
+    from producer.client import Client
+
+    _print(Client().unpause_watch(name), as_json)
+
+
+@watch.command()
+@click.argument("name")
+@shared_options
+def remove(name: str, as_json: bool) -> None:
+    """Remove NAME and what it has seen. Its jobs and their rows stay.
+
+    \b
+    Example:
+      imagemill watch remove camera
+    """
+    from producer.client import Client
+
+    Client().remove_watch(name)
+    if as_json:
+        print_json({"removed": name})
+    else:
+        say(f"Removed the watch {name}; its jobs and their rows stay.")
+
+
+def _print(found: Watched, as_json: bool) -> None:
+    """Print one watch to stdout."""
+    if as_json:
+        print_json(found.model_dump())
+        return
+    print_fields(
+        {
+            "watch": found.name,
+            "state": found.state,
+            "reason": found.reason or "",
+            "source": found.source,
+            "model": found.model,
+            "lag": _lag(found),
+            "images": f"{found.planned:,} planned, {found.unplanned:,} not planned yet, {found.uncommitted:,} without "
+            "a row yet",
+            "rate": _rate(found),
+            "segments": ", ".join(found.jobs),
+            "every": duration(found.every_seconds),
+            "from": found.start,
+            "overwrites": found.overwrites,
+            "planned": found.swept_at or "",
+            "controller": found.controller or "",
+            "created": found.created_at,
+            "owner": found.owner,
+        }
+    )
+
+
+def _lag(found: Watched) -> str:
+    return "?" if found.lag_seconds is None else f"{found.lag_seconds:,.1f} s"
+
+
+def _rate(found: Watched) -> str:
+    return f"{found.images_per_second:,.1f} images/s"

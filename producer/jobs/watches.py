@@ -1,0 +1,169 @@
+"""Watches as a user sees them: adds, pauses and removes them, and says how each stands.
+
+It plans nothing; `worker.control.watching` does, on the controllers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Literal
+
+from pydantic import Field
+
+from contract.backend.objects import ObjectStore
+from contract.data.items import parse_s3
+from contract.errors import InvalidWatch
+from contract.fleet.snapshot import JobState, read_fleet
+from contract.jobs import templates
+from contract.jobs.destinations import check_output
+from contract.jobs.lifecycle import Backend
+from contract.jobs.options import WatchOptions
+from contract.jobs.templates import Template
+from contract.keys import RESERVED, JobKeys
+from contract.records import Record
+from contract.times import iso
+from contract.watches.record import Overwrites, Start, Watch, Watches, check_name, parse_every
+from contract.watches.state import WatchState, read_states
+
+_SILENT_SECONDS = 30.0
+"""A controller says how a watch stands every few seconds."""
+
+
+class Watched(Record):
+    """A watch and how it stands, as `imagemill watch list --json` prints it. Times are UTC, ISO 8601."""
+
+    name: str = Field(description="Name of the watch, up to 32 characters.")
+    source: str = Field(description="The prefix that it follows.")
+    model: str = Field(description="The model as typed; each segment pins the version that it names then.")
+    state: Literal["watching", "waiting", "paused", "unattended"] = Field(
+        description="`waiting`: `reason` says for what; `unattended`: no controller has reported on it lately."
+    )
+    reason: str | None = Field(default=None, description="Why not everything is planned, in one sentence.")
+    lag_seconds: float | None = Field(
+        default=None, description="Age of the oldest object that is not planned; null while nobody knows."
+    )
+    unplanned: int = Field(0, description="Objects that were found and are not planned: discovered − planned.")
+    uncommitted: int = Field(0, description="Objects that are planned and have no row yet: planned − committed.")
+    planned: int = Field(0, description="Objects planned since the watch was added.")
+    images_per_second: float = Field(0.0, description="Rate at which rows are committed.")
+    jobs: tuple[str, ...] = Field((), description="The segments that have not ended: jobs like any other.")
+    every_seconds: float = Field(description="Seconds between two looks at the prefix.")
+    start: Start = Field(description="Whether what was there before is labelled too.")
+    overwrites: Overwrites = Field(description="Whether an overwritten object is labelled again.")
+    swept_at: str | None = Field(default=None, description="When everything was planned last.")
+    controller: str | None = Field(default=None, description="The controller that keeps it.")
+    created_at: str = Field(description="When the watch was added.")
+    owner: str = Field("", description="Who may change it; empty: anybody.")
+
+
+def new_watch(
+    options: WatchOptions, template: Template, store: ObjectStore, *, owner: str = "", now: float | None = None
+) -> Watch:
+    """Return a watch that begins `now`; raises InvalidWatch for a name, prefix, interval or output that cannot be."""
+    watch = Watch(
+        name=check_name(options.name),
+        source=str(options.source),
+        every=parse_every(options.every),
+        start=options.start,
+        overwrites=options.overwrites,
+        created_at=iso(now or time.time()) or "",
+        template=template,
+        owner=owner,
+    )
+    _check_source(watch, store)
+    _check_output(watch, store, options.to)
+    return watch
+
+
+def _check_source(watch: Watch, store: ObjectStore) -> None:
+    if not watch.source.startswith("s3://"):
+        raise InvalidWatch(f"{watch.source} is no s3:// prefix; a watch follows s3://bucket/prefix.")
+    if not store.bucket_exists(watch.bucket):
+        raise InvalidWatch(
+            f"There is no bucket {watch.bucket!r} at {store.endpoint}; create it, or correct {watch.source}."
+        )
+    reserved = next((one for one in RESERVED if one.startswith(watch.prefix) or watch.prefix.startswith(one)), None)
+    if watch.bucket == store.bucket and reserved is not None:
+        raise InvalidWatch(
+            f"{watch.source} holds what Imagemill itself writes, such as s3://{store.bucket}/{reserved}; watch a "
+            f"prefix of its own, such as s3://{store.bucket}/photos/."
+        )
+
+
+def _check_output(watch: Watch, store: ObjectStore, to: str | None) -> None:
+    """Refuse rows below the watched prefix, where a watch would find what it wrote."""
+    if to is None:
+        return
+    check_output(to, store.bucket)
+    bucket, prefix = parse_s3(templates.output(JobKeys(watch.job(0)), store.bucket, to))
+    if not store.bucket_exists(bucket):
+        raise InvalidWatch(f"There is no bucket {bucket!r} at {store.endpoint} for the rows; create it.")
+    rows = prefix.removesuffix("000000/")
+    if bucket == watch.bucket and (rows.startswith(watch.prefix) or watch.prefix.startswith(rows)):
+        raise InvalidWatch(
+            f"{to} lies below {watch.source}, so the watch would find its own rows; choose another --to."
+        )
+
+
+def pause(backend: Backend, name: str, owner: str, *, paused: bool = True) -> Watch:
+    """Plan nothing more until the watch goes on; raises UnknownWatch and NotOwner."""
+    watches = Watches(backend.store)
+    changed = watches.owned(name, owner).model_copy(update={"paused": paused})
+    watches.put(changed)
+    return changed
+
+
+def remove(backend: Backend, name: str, owner: str) -> None:
+    """Remove a watch; its jobs and their rows stay. Raises UnknownWatch and NotOwner."""
+    watches = Watches(backend.store)
+    with suppress(InvalidWatch):  # one that cannot be read has no owner who could object
+        watches.owned(name, owner)
+    watches.remove(name)
+
+
+def overview(backend: Backend, names: Sequence[str], now: float | None = None) -> list[Watched]:
+    """Return these watches and how they stand; raises UnknownWatch."""
+    watches = Watches(backend.store)
+    found = [watches.get(name) for name in names]
+    states = read_states(backend.ledger)
+    jobs = {job.id: job for job in read_fleet(backend.ledger).jobs}
+    return [_overview(watch, states.get(watch.name), jobs, time.time() if now is None else now) for watch in found]
+
+
+def _overview(watch: Watch, state: WatchState | None, jobs: Mapping[str, JobState], now: float) -> Watched:
+    if state is not None and (state.stamp != watch.stamp or now - state.at > _SILENT_SECONDS):
+        state = None
+    under_way = [jobs[job] for job in (state.jobs if state else ()) if job in jobs]
+    return Watched(
+        name=watch.name,
+        source=watch.source,
+        model=watch.template.model,
+        state=_state(watch, state),
+        reason=state.reason or None if state else _UNATTENDED,
+        lag_seconds=round(state.lag(now), 1) if state and (state.swept_at or state.oldest) else None,
+        unplanned=state.pending if state else 0,
+        uncommitted=sum(job.backlog_images for job in under_way),
+        planned=state.planned if state else 0,
+        images_per_second=round(sum(job.images_per_second for job in under_way), 1),
+        jobs=state.jobs if state else (),
+        every_seconds=watch.every,
+        start=watch.start,
+        overwrites=watch.overwrites,
+        swept_at=iso(state.swept_at) if state else None,
+        controller=state.controller if state else None,
+        created_at=watch.created_at,
+        owner=watch.owner,
+    )
+
+
+_UNATTENDED = "No controller has reported on it lately; see `imagemill doctor`."
+
+
+def _state(watch: Watch, state: WatchState | None) -> Literal["watching", "waiting", "paused", "unattended"]:
+    if watch.paused:
+        return "paused"
+    if state is None:
+        return "unattended"
+    return "waiting" if state.reason else "watching"
