@@ -31,7 +31,6 @@ from contract.jobs.numerics import Capabilities
 from contract.keys import QUEUE_CLASSIFY
 from contract.settings import Settings
 from tests.fleet import sleeper
-from worker.engine.budget import set_total
 from worker.execution.capabilities import of_this_process
 from worker.execution.resources import Resources
 from worker.process import serve
@@ -73,7 +72,7 @@ class VirtualWorker:
         resources = self.resources = Resources(backend, settings, name)
         resources.slots, resources.queues = slots, frozenset({QUEUE_CLASSIFY})
         resources._made[of_this_process] = Capabilities(device="cpu", precisions=("fp32",))
-        leaving = Leaving(resources, set_total(settings.memory))
+        leaving = Leaving(resources)
         self._messages = serve.Messages(resources, SelfTest(resources), leaving)
         self._slots, self._granted = threading.Semaphore(slots), granted
         self.heartbeat = Heartbeat(resources, leaving, [QUEUE_CLASSIFY])
