@@ -62,16 +62,15 @@ local function charge(parent, child, seconds)
   end
 end
 
--- Seconds that a shard of the job will take.
+-- Seconds that a shard of the job will take. Before one has ended that is a guess, which the first to end corrects.
 local function estimate()
-  local size = math.max(1, num('items') / math.max(1, num('planned')))
-  local measured = num('pace')
-  if measured == 0 then
-    local field = (get('kind') or '') .. '|' .. (get('model') or '') .. '|' .. can.device
-    local rate = string.match(redis.call('HGET', rates, field) or '', '^%S+')
-    measured = 1 / (tonumber(rate or '') or math.huge)
-  end
-  return measured > 0 and math.max(0.001, measured * size) or UNMEASURED
+  if num('pace') > 0 then return of_shard(num('pace')) end
+  local field = (get('kind') or '') .. '|' .. (get('model') or '') .. '|' .. can.device
+  local rate = tonumber(string.match(redis.call('HGET', rates, field) or '', '^%S+') or '')
+  local seconds = rate and of_shard(1 / rate) or UNMEASURED
+  put('guesses', num('guesses') + 1)
+  put('guessed', num('guessed') + seconds)
+  return seconds
 end
 
 local function answer(shard)

@@ -33,7 +33,7 @@ local id, job, done, leases, troubles, queued
 -- a step has changed together: a command in a script costs as much as its work.
 local FIELDS = {'run', 'kind', 'model', 'state', 'over_budget', 'complete', 'planned', 'extra', 'items', 'error_limit',
   'shards_total', 'shards_done', 'ok', 'errors', 'cursor', 'opened', 'started_at', 'queue', 'needs', 'priority',
-  'owner', 'weight', 'max_slots', 'placed', 'ready', 'slots', 'pace', 'rate_t1', 'rate_d1', 'unmet_since',
+  'owner', 'weight', 'max_slots', 'placed', 'ready', 'slots', 'pace', 'rate_t1', 'rate_d1', 'guesses', 'guessed', 'unmet_since',
   'waiting_for'}
 local fields, changed
 
@@ -141,6 +141,22 @@ end
 local function tag(root, parent, child)
   local own = tonumber(redis.call('ZSCORE', root .. ':tags|' .. parent, child) or '0')
   return math.max(own, clock(root, parent))
+end
+
+-- Moves a child by the seconds, over its weight, by which a guess was wrong; never behind the clock.
+local function correct(root, parent, child, by)
+  local own = tonumber(redis.call('ZSCORE', root .. ':tags|' .. parent, child) or '0')
+  if own <= clock(root, parent) then return end
+  local at = tagged(math.max(own + by, clock(root, parent)))
+  redis.call('ZADD', root .. ':tags|' .. parent, at, child)
+  for _, needs in ipairs(redis.call('HKEYS', root .. ':ready')) do
+    redis.call('ZADD', root .. '|' .. needs .. (parent == '' and '' or '|' .. parent), 'XX', at, child)
+  end
+end
+
+-- Seconds of a shard of average size, by the seconds of an item.
+local function of_shard(pace)
+  return math.max(0.001, pace * math.max(1, num('items') / math.max(1, num('planned'))))
 end
 
 -- Brings the ancestors of an owner's jobs into line with them.

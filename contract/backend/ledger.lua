@@ -74,6 +74,17 @@ local function forget()
   use(id)
 end
 
+-- Charges the job, its owner and its class what its guessed shards took beyond the guess, or gives that back.
+local function settle(seconds)
+  local root, class, owner = index .. (get('queue') or ''), get('priority') or 'normal', get('owner') or ''
+  local weight = num('weight') > 0 and num('weight') or 1
+  correct(root, class .. '|' .. owner, id, seconds / weight)
+  correct(root, class, owner, seconds)
+  correct(root, '', class, seconds / CLASSES[class])
+  put('guesses', nil)
+  put('guessed', nil)
+end
+
 if op == 'create' then -- run, field, value, ...; the entry of an earlier run gives way
   if get('state') then
     -- One without a queue was made by an earlier version.
@@ -179,6 +190,7 @@ elseif op == 'commit' then -- shard, ok, errors, child or -1, child or -1, secon
     local images, seconds = tonumber(ARGV[3]) + tonumber(ARGV[4]), tonumber(ARGV[7])
     if images > 0 and seconds > 0 then
       local before, measured = num('pace'), seconds / images
+      if before == 0 and num('guesses') > 0 then settle(num('guesses') * of_shard(measured) - num('guessed')) end
       put('pace', string.format('%.6g', before > 0 and 0.7 * before + 0.3 * measured or measured))
     end
     for i = 5, 6 do

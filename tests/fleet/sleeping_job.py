@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from contract.backend.objects import ObjectStore
 from contract.data.items import Item, parse_s3, write_manifest
@@ -17,7 +18,9 @@ from contract.keys import JobKeys
 _THREADS = 16
 
 
-def begin(backend: Backend, id: str, shards: int, items: int = 1) -> tuple[list[str], float]:
+def begin(
+    backend: Backend, id: str, shards: int, items: int = 1, owner: str = "", **options: Any
+) -> tuple[list[str], float]:
     """Submit a job of so many shards with so many items each, and let all of them run at once.
 
     Return the keys of its items, and when the shards could run, by the monotonic clock.
@@ -28,6 +31,7 @@ def begin(backend: Backend, id: str, shards: int, items: int = 1) -> tuple[list[
         model="m@1",
         weights_sha256="0" * 64,
         output=f"s3://{backend.store.bucket}/jobs/{id}/out/",
+        **options,
     )
     names = [[f"{shard:06d}-{n:03d}.jpg" for n in range(items)] for shard in range(shards)]
 
@@ -40,7 +44,7 @@ def begin(backend: Backend, id: str, shards: int, items: int = 1) -> tuple[list[
         list(threads.map(write, range(shards)))
     total = shards * items
     backend.store.put(JobKeys(id).plan, Plan(shards=shards, items=total, skipped=0).to_json())
-    submit(backend, spec)
+    submit(backend, spec, owner)
     at = time.monotonic()
     step = backend.ledger.complete(id, shards=shards, items=total, error_limit=total, skipped=0)
     backend.follow_up(id, step)

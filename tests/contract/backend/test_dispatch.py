@@ -170,3 +170,27 @@ def test_a_share_that_is_changed_counts_from_then_on(ledger: Ledger) -> None:
     share(ledger, "b", priority="high")
     served = serve(ledger, 63)
     assert 2 <= served["a"] <= 3, "a class lower than b now"
+
+
+def test_a_guess_that_was_wrong_costs_a_job_no_turns(ledger: Ledger) -> None:
+    # Given a job whose shards are known to take a second, and two new ones, of which nothing is known,
+    def serve_in(seconds: dict[str, float], number: int) -> Counter[str]:
+        served: Counter[str] = Counter()
+        for _ in range(number):
+            grant = ask(ledger)
+            assert grant is not None
+            ledger.commit(grant.job, grant.shard, 10, 0, seconds=seconds[grant.job])
+            served[grant.job] += 1
+        return served
+
+    takes = {"known": 1.0, "quick": 1.0, "slow": 60.0}
+    begin(ledger, "known", 500)
+    serve_in(takes, 10)
+    begin(ledger, "quick", 500)
+    # if the first shard of one takes a second too, which counted as twenty, I expect it to get every other slot,
+    served = serve_in(takes, 40)
+    assert abs(served["known"] - served["quick"]) <= 1
+    # and one that takes a minute, to wait until the others have had a minute each.
+    begin(ledger, "slow", 500)
+    served = serve_in(takes, 122)
+    assert 1 <= served["slow"] <= 2
