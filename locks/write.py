@@ -31,8 +31,8 @@ ALWAYS = {
     # What torch needs beside its own libraries.
     "worker": ["filelock", "fsspec", "jinja2", "networkx", "sympy", "typing-extensions"],
 }
-OLDEST = {"dev": "3.11.5", "supply": "3.11.5"}
-"""Python that a stage needs; the site's generator is newer than the oldest Python that Imagemill runs on."""
+OLDEST = "3.11"
+"""The oldest Python that every stage can be installed on; Debian 12 has 3.11.2."""
 HEAD = "# Written by `make lock` from pyproject.toml and constraints.txt; do not edit. For the extra{s} {extras}.\n"
 
 
@@ -43,9 +43,7 @@ def main() -> None:
     for stage, added in STAGES.items():
         extras += added
         more += ALWAYS.get(stage, [])
-        blocks = {
-            name: block for name, block in resolve(extras, more, OLDEST.get(stage, "3.11")).items() if name not in known
-        }
+        blocks = {name: block for name, block in resolve(extras, more).items() if name not in known}
         known |= set(blocks)
         head = HEAD.format(s="" if len(added) == 1 else "s", extras=" and ".join(added))
         (ROOT / "locks" / f"{stage}.txt").write_text(head + "".join(blocks.values()))
@@ -67,15 +65,15 @@ def normal(pinned: str) -> str:
     return re.sub(r"[-_.]+", "-", pinned.partition("==")[0]).lower()
 
 
-def resolve(extras: list[str], more: list[str], oldest: str) -> dict[str, str]:
-    """Return the lines of each package, by name, for Linux and macOS and every Python from `oldest` on."""
+def resolve(extras: list[str], more: list[str]) -> dict[str, str]:
+    """Return the lines of each package, by name, for Linux and macOS and every Python from `OLDEST` on."""
     with tempfile.TemporaryDirectory() as folder:
         wanted, without = Path(folder, "more.in"), Path(folder, "without.txt")
         wanted.write_text("\n".join(more))
         without.write_text('torch ; sys_platform == "never"\n')
         command = [
             str(Path(sys.executable).with_name("uv")),
-            *("pip", "compile", "--quiet", "--universal", "--python-version", oldest, "--generate-hashes"),
+            *("pip", "compile", "--quiet", "--universal", "--python-version", OLDEST, "--generate-hashes"),
             *("--no-header", "--no-annotate", "--no-emit-package", "torch"),
             *("--constraints", "constraints.txt", "--overrides", str(without)),
             *(word for extra in extras for word in ("--extra", extra)),
