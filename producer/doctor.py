@@ -54,6 +54,7 @@ def run_checks() -> Iterator[Check]:
             yield _failed("store", error)
         if workers is not None:
             yield from check_workers(workers)
+            yield from check_confinement(workers)
             yield from check_metrics(workers)
             yield check_clock(ledger.ticking())
             yield check_messages(ledger.rejected())
@@ -128,6 +129,14 @@ def check_workers(alive: Sequence[Worker]) -> Iterator[Check]:
         ", ".join(_describe(w) for w in workers)
         or "none, so no image is labelled: run `imagemill up` or `imagemill-worker run`",
     )
+
+
+def check_confinement(alive: Sequence[Worker]) -> Iterator[Check]:
+    """Name the workers whose machines lack a layer that confines decoders and pushed programs; nothing if none does."""
+    lacking = [f"{w.name} ({w.fields['unconfined'].replace(',', ', ')})" for w in alive if w.fields.get("unconfined")]
+    if lacking:
+        advice = "decode and run there only what you trust, or use a kernel and a container that allow them"
+        yield Check("confinement", False, f"missing on {', '.join(lacking)}: {advice}")
 
 
 def check_metrics(alive: Sequence[Worker]) -> Iterator[Check]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contract.backend.ledger import Worker
-from producer.doctor import Check, check_clock, check_metrics, check_redis, check_workers, exit_code
+from producer.doctor import Check, check_clock, check_confinement, check_metrics, check_redis, check_workers, exit_code
 
 
 def test_a_redis_that_is_old_or_forgets_is_named() -> None:
@@ -56,6 +56,13 @@ def test_exit_codes_tell_what_cannot_be_reached_from_what_is_wrong() -> None:
 def test_a_clock_that_stands_still_is_said() -> None:
     assert check_clock(True).ok
     assert "celery -A worker.app beat" in check_clock(False).detail
+
+
+def test_missing_layers_of_confinement_are_named() -> None:
+    whole, lacks = Worker("w1", {"unconfined": ""}), Worker("w2", {"unconfined": "landlock,seccomp"})
+    [check] = check_confinement([whole, lacks])
+    assert not check.ok and "w2 (landlock, seccomp)" in check.detail and "w1" not in check.detail
+    assert list(check_confinement([whole])) == []
 
 
 def test_it_says_where_metrics_are() -> None:

@@ -5,7 +5,6 @@ It knows nothing of what the child computes.
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import select
@@ -18,18 +17,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import BinaryIO
 
+from worker.confinement import layers
 from worker.confinement.confine import LAYERS, Limits
 from worker.confinement.run import command, environment
 from worker.confinement.wire import Closed, Header, Memory, Receiver, send
-
-log = logging.getLogger(__name__)
 
 Answer = tuple[Header, list[bytes]]
 
 # The kernel ends a child with the thread that started it (PR_SET_PDEATHSIG), hence one thread that never ends.
 _SPAWNER = ThreadPoolExecutor(1, "imagemill-spawner")
 _KEPT = 4096  # of what a child wrote to its standard error
-_said_once: set[tuple[str, ...]] = set()
 
 
 class ChildDied(Exception):
@@ -118,7 +115,7 @@ class Child:
             raise
         self.facts: Header = found["facts"]
         self.enforced: tuple[str, ...] = tuple(found["enforced"])
-        _say(module, self.enforced)
+        layers.note(module, LAYERS, self.enforced)
 
     @property
     def pid(self) -> int:
@@ -245,14 +242,3 @@ def _signal(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _say(module: str, enforced: tuple[str, ...]) -> None:
-    """Log once for each combination what confines children, and warn of what this machine cannot do."""
-    if enforced in _said_once:
-        return
-    _said_once.add(enforced)
-    missing = [layer for layer in LAYERS if layer not in enforced]
-    log.info("Children such as %s are confined by %s", module, ", ".join(enforced))
-    if missing:
-        log.warning("This machine cannot confine children by %s", ", ".join(missing))

@@ -9,6 +9,7 @@ import time
 
 from contract.errors import ImagemillError, ServiceUnavailable
 from contract.jobs.kinds import KINDS
+from worker.confinement import layers
 from worker.execution.resources import Resources
 from worker.process.leaving import Leaving
 
@@ -65,6 +66,7 @@ class Heartbeat:
             "queues": ",".join(self._queues),
             "slots": resources.slots,
             "unfit": resources.health.unfit or ("it is leaving" if resources.leaving.is_set() else ""),
+            "unconfined": ",".join(layers.missing()),
             "draining": "" if self._leaving.since is None else f"{self._leaving.since:.3f}",
         }
         if (models := resources.models_made()) is not None:

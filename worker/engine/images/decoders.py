@@ -21,6 +21,7 @@ import numpy as np
 
 from contract.errors import IMAGE_ERRORS, DecodeFailed, DecodeTimeout, EmptyFile, ImageError
 from contract.models.registry import Preprocess
+from worker.confinement import layers
 from worker.engine.budget import budget
 from worker.engine.images import decode
 from worker.engine.images.decode import Decoded, Frame, Interpolation
@@ -223,7 +224,8 @@ def _take() -> _Child:
             child = _idle.get_nowait()
         except queue.Empty:
             child = _starter.submit(_Child, _how).result()
-            log.info("A decoder begins: memory limited %s, system calls filtered %s", *child.limits.values())
+            found = {"rlimits": child.limits.get("limited"), "seccomp": child.limits.get("confined")}
+            layers.note("decoders", found, (layer for layer, enforced in found.items() if enforced is True))
             return child
         if child.alive:
             return child
