@@ -31,6 +31,18 @@ MODEL = Model(
 )
 
 
+def template(source: str, shard_size: int = 64) -> Template:
+    """What the jobs of a watch are made of."""
+    return Template(
+        spec={
+            "kind": "classify",
+            "model": "parity",
+            "shard_size": shard_size,
+            "source": {"kind": "watch", "uri": source, "label": source},
+        }
+    )
+
+
 class Controller:
     """One controller's view of the watch, as it was at its start."""
 
@@ -92,14 +104,7 @@ def make_camera(backend: Backend, settings: Settings) -> Callable[..., Camera]:
             start=start,
             overwrites=overwrites,
             created_at="2026-11-26T08:30:12.345Z",
-            template=Template(
-                spec={
-                    "kind": "classify",
-                    "model": "parity",
-                    "shard_size": shard_size,
-                    "source": {"kind": "watch", "uri": source, "label": source},
-                }
-            ),
+            template=template(source, shard_size),
         )
         Watches(store).add(watch)
         return Camera(backend, settings, watch, 1_795_000_000.0)
