@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.mill import Mill, check_complete
+from tests.sick_mill import many, sick_mill
 from tests.waiting import wait_until
 from worker.process.leaving import EXIT_AFRESH
 
@@ -20,24 +21,13 @@ IMAGES = 96
 @pytest.fixture(scope="module")
 def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mill]:
     """Two workers whose runtime falls ill when it is told to."""
-    data = tmp_path_factory.mktemp("mill")
-    (data / "cache").mkdir()
-    with (
-        pytest.MonkeyPatch.context() as patched,
-        Mill(data, workers=2, app="tests.sick", cache_dir=data / "cache").running() as made,
-    ):
-        patched.setattr("deploy.local.supervisor.BACK_OFF", (0.1, 0.2))
+    with sick_mill(tmp_path_factory.mktemp("mill")) as made:
         yield made
 
 
 @pytest.fixture
 def folder(tmp_path: Path, photos: dict[str, Path]) -> Path:
-    made = tmp_path / "photos"
-    made.mkdir()
-    files = list(photos.values())
-    for n in range(IMAGES):
-        (made / f"{n:04d}.jpg").symlink_to(files[n % len(files)])
-    return made
+    return many(tmp_path / "photos", photos, IMAGES)
 
 
 def test_a_runtime_that_raises_for_a_while_makes_no_error_row(

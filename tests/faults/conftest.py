@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.mill import Mill
+from tests.sick_mill import many
 
 # Two workers of one thread label about 250 of these a second: two to three seconds to be disturbed in.
 IMAGES = 640
@@ -22,11 +23,7 @@ def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mill]:
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path]) -> Path:
     """640 files: each photo many times under its own name."""
-    made = tmp_path_factory.mktemp("photos")
-    files = list(photos.values())
-    for n in range(IMAGES):
-        (made / f"{n:04d}.jpg").symlink_to(files[n % len(files)])
-    return made
+    return many(tmp_path_factory.mktemp("photos"), photos, IMAGES)
 
 
 @pytest.fixture

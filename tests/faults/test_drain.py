@@ -17,6 +17,7 @@ from contract.jobs.lifecycle import read_images
 from contract.jobs.status import Status
 from contract.models.registry import Registry
 from tests.mill import Mill, check_complete
+from tests.sick_mill import many, sick_mill
 from tests.waiting import wait_until
 
 MODEL = "efficientnet-lite0"
@@ -28,21 +29,8 @@ RECIPE = ["epochs=6", "variant=classic", "batch_size=32", "precision=fp32", "siz
 @pytest.fixture(scope="module")
 def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mill]:
     """Two workers whose runtime is as slow as it is told to be."""
-    data = tmp_path_factory.mktemp("mill")
-    (data / "cache").mkdir()
-    with (
-        pytest.MonkeyPatch.context() as patched,
-        Mill(
-            data,
-            workers=2,
-            app="tests.sick",
-            cache_dir=data / "cache",
-            batch_size=4,
-            grace_seconds=GRACE,
-            checkpoint_seconds=0.5,
-        ).running() as made,
-    ):
-        patched.setattr("deploy.local.supervisor.BACK_OFF", (0.1, 0.2))
+    quick = {"batch_size": 4, "grace_seconds": GRACE, "checkpoint_seconds": 0.5}
+    with sick_mill(tmp_path_factory.mktemp("mill"), **quick) as made:
         yield made
 
 
@@ -58,12 +46,7 @@ def slow(mill: Mill) -> Iterator[Path]:
 
 @pytest.fixture
 def photos_of(tmp_path: Path, photos: dict[str, Path]) -> Path:
-    made = tmp_path / "photos"
-    made.mkdir()
-    files = list(photos.values())
-    for n in range(IMAGES):
-        (made / f"{n:04d}.jpg").symlink_to(files[n % len(files)])
-    return made
+    return many(tmp_path / "photos", photos, IMAGES)
 
 
 def holder(mill: Mill, job: str) -> str:
