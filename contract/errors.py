@@ -23,6 +23,7 @@
     ├── TrainingDiverged        the loss is not finite; nothing is published
     ├── DeviceOutOfMemory       a smaller batch can help
     ├── LeaseLost               another worker holds the shard now
+    │   └── ShardDone           another worker has committed the shard
     ├── LockLost                another process may hold the lock now
     ├── WorkerLeaving           a worker was asked to end; another continues
     ├── WorkerUnfit             a worker cannot be relied upon and leaves
@@ -161,6 +162,10 @@ class DeviceOutOfMemory(ImagemillError):
 
 class LeaseLost(ImagemillError):
     """The lease on the shard expired, and another worker may hold it."""
+
+
+class ShardDone(LeaseLost):
+    """Another worker has committed the shard, so nothing is left to do."""
 
 
 class LockLost(ImagemillError):

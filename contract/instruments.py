@@ -91,6 +91,13 @@ RUNNING_SHARDS = Gauge(
     labels=(QUEUE,),
     roles=("controller",),
 )
+SPECULATIVE_SHARDS = Gauge(
+    name="imagemill_speculative_shards",
+    description="Running shards of which a second worker runs a copy, by queue.",
+    unit="shards",
+    labels=(QUEUE,),
+    roles=("controller",),
+)
 SLOTS = Gauge(
     name="imagemill_slots",
     description="Slots of live workers that take new shards, by queue; a worker of two queues counts in both.",
@@ -264,6 +271,12 @@ ATTEMPTS = Counter(
     "commit counts; `stopped` with its job; `lost` its lease; `returned` by a worker that leaves; `postponed`, a "
     "service did not answer; `passed_on` to another worker; `faulted`, it raised; `unfit`, this worker is; `failed`, "
     "and its job with it.",
+    labels=(KIND, OUTCOME),
+)
+SPECULATIVE_ATTEMPTS = Counter(
+    name="imagemill_speculative_attempts_total",
+    description="Second copies of a shard that took another worker too long, by kind and outcome: a copy that was "
+    "faster is `committed`, one that was not is `overtaken`. They count as attempts too.",
     labels=(KIND, OUTCOME),
 )
 SHARD_SECONDS = Histogram(

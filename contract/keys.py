@@ -471,9 +471,9 @@ class RedisKeys:
         return f"{self.namespace}:active"
 
     def job(self, id: str) -> list[str]:
-        """The five keys of a job: hash, done bits, leases, trouble, queued (entry.lua)."""
+        """The six keys of a job: hash, done bits, leases, trouble, queued, copies (entry.lua)."""
         base = f"{self.namespace}:job:{id}"
-        return [base, f"{base}:done", f"{base}:leases", f"{base}:trouble", f"{base}:queued"]
+        return [base, f"{base}:done", f"{base}:leases", f"{base}:trouble", f"{base}:queued", f"{base}:copies"]
 
     @property
     def dispatch(self) -> tuple[str, str, str]:

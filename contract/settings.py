@@ -90,6 +90,11 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(
         30.0, gt=0, description="Seconds after which another process may take the work of one that died."
     )
+    speculation: Literal["on", "off"] = Field(
+        "on",
+        description="Whether a worker for which nothing else is left runs a second copy of a shard that takes another "
+        "worker more than twice as long as the job's shards usually take. Read by workers and controller.",
+    )
     reconcile_seconds: float = Field(10.0, gt=0, description="Seconds between two rounds of the reconciler.")
     max_attempts: int = Field(
         3,

@@ -17,7 +17,7 @@ if stopped() then return {'stopped'} end
 if redis.call('GETBIT', done, shard) == 1 then return {'done'} end
 if redis.call('HEXISTS', leases, shard) == 1 then return {'leased'} end
 if tonumber(redis.call('ZSCORE', queued, shard) or '0') > tonumber(stamp(now)) then return {'later'} end
-redis.call('HSET', leases, shard, token .. ' ' .. stamp(now + lease) .. ' 0 0 waits')
+redis.call('HSET', leases, shard, token .. ' ' .. stamp(now + lease) .. ' 0 0 waits ' .. stamp(now))
 redis.call('ZREM', queued, shard)
 redis.call('HSETNX', job, 'started_at', stamp(now))
 redis.call('HDEL', job, 'unmet_since')

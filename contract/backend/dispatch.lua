@@ -1,6 +1,7 @@
 -- Chooses the job whose turn it is and leases its next shard to the worker that asks. Follows entry.lua.
--- KEYS[4]: hash of measured rates (contract.fleet.rates). ARGV: queue, token, seconds of a lease, process, slots that one owner may hold or 0, then what the worker can do:
--- device, precisions, whether it may take what is long, whether it may train.
+-- KEYS[4]: hash of measured rates (contract.fleet.rates). ARGV: queue, token, seconds of a lease, process, slots that one
+-- owner may hold or 0, then what the worker can do: device, precisions, whether it may take what is long, whether it may
+-- train; then whether it runs second copies.
 -- The same token again gets the same shard, for the answer may have been lost.
 local queue, token, lease, process, cap = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local can = {device = ARGV[6], precisions = ',' .. ARGV[7] .. ',', long = ARGV[8], trains = ARGV[9]}
@@ -73,17 +74,14 @@ local function estimate()
   return seconds
 end
 
-local function answer(shard)
+local function answer(shard, where)
   flush()
-  return {id, shard, get('kind') or '', get('needs') or '', redis.call('HGET', troubles, shard) or '', stamp(now)}
+  return {id, shard, get('kind') or '', get('needs') or '', redis.call('HGET', troubles, shard) or '', stamp(now),
+    where == copies and 1 or 0}
 end
 
-local function grant(class, owner, shard)
-  redis.call('HSET', leases, shard, token .. ' ' .. stamp(now + lease) .. ' 0 0 waits')
-  redis.call('ZREM', queued, shard)
-  if tonumber(shard) == num('cursor') then put('cursor', shard + 1) end
-  if not get('started_at') then put('started_at', stamp(now)) end
-  put('waits_since', stamp(now))
+local function hand_out(where, class, owner, shard)
+  redis.call('HSET', where, shard, token .. ' ' .. stamp(now + lease) .. ' 0 0 waits ' .. stamp(now))
   put('unmet_since', nil) -- a worker that can run the job is there
   put('waiting_for', nil)
   local seconds, weight = estimate(), num('weight')
@@ -92,7 +90,36 @@ local function grant(class, owner, shard)
   charge('', class, seconds / CLASSES[class])
   place()
   redis.call('SET', index .. 'granted:' .. token, id .. ' ' .. shard, 'EX', math.ceil(lease))
-  return answer(shard)
+  return answer(shard, where)
+end
+
+local function grant(class, owner, shard)
+  redis.call('ZREM', queued, shard)
+  if tonumber(shard) == num('cursor') then put('cursor', shard + 1) end
+  if not get('started_at') then put('started_at', stamp(now)) end
+  put('waits_since', stamp(now))
+  return hand_out(leases, class, owner, shard)
+end
+
+local function capped(owner) return cap > 0 and tonumber(redis.call('HGET', root .. ':slots', owner) or '0') >= cap end
+
+-- Speculative execution (Dean, Ghemawat: MapReduce, OSDI 2004, section 3.6): a worker for which nothing else is left
+-- gets a second copy of the shard that has run longest, unless it holds that itself. The commit decides which counts.
+local function copy()
+  local function worker(of) return string.match(of, '^(.*):') or of end
+  for _, which in ipairs(redis.call('SMEMBERS', root .. ':tails')) do
+    use(which)
+    local found, owner = get('state') and stragglers() or {}, get('owner') or ''
+    if #found == 0 then redis.call('SREM', root .. ':tails', which) end
+    for _, one in ipairs(meets(get('needs') or '') and not capped(owner) and found or {}) do
+      if worker(one.token) ~= worker(token) then
+        redis.call('HSET', troubles, one.shard, cjson.encode({copied = true})) -- until it is committed: not again
+        put('copies', num('copies') + 1)
+        return hand_out(copies, get('priority') or 'normal', owner, one.shard)
+      end
+    end
+  end
+  return {}
 end
 
 -- An entry that somebody deleted by hand.
@@ -107,13 +134,13 @@ local before = redis.call('GET', index .. 'granted:' .. token)
 if before then
   local which, shard = string.match(before, '^(%S+) (%S+)$')
   use(which)
-  local held = redis.call('HGET', leases, shard)
-  if held and parse(held) == token then return answer(shard) end
+  local where = lease_of(shard, token)
+  if where then return answer(shard, where) end
 end
 
 for _, class in ipairs(children('')) do
   for _, owner in ipairs(children(class.name)) do
-    if cap > 0 and tonumber(redis.call('HGET', root .. ':slots', owner.name) or '0') >= cap then
+    if capped(owner.name) then
       park(root, owner.name, true)
     else
       for _, one in ipairs(children(class.name .. '|' .. owner.name)) do
@@ -127,4 +154,4 @@ for _, class in ipairs(children('')) do
     end
   end
 end
-return {}
+return ARGV[10] == '1' and copy() or {}

@@ -38,22 +38,33 @@ class Grant:
     token: str
     needs: str = ""
     trouble: Trouble = Trouble()  # noqa: RUF009  # frozen
+    copy: bool = False
+    """Whether another worker runs the shard too, and is late."""
 
 
 def next_shard(
-    ledger: Ledger, queue: str, token: str, can: Can, *, process: str, lease_seconds: float, owner_slots: int = 0
+    ledger: Ledger,
+    queue: str,
+    token: str,
+    can: Can,
+    *,
+    process: str,
+    lease_seconds: float,
+    owner_slots: int = 0,
+    speculative: bool = False,
 ) -> Grant | None:
     """Lease the next shard of a queue to the holder of `token`; return None if there is none for this worker now.
 
     The same token again gets the same shard. No owner gets more than `owner_slots` slots of the queue, 0: any number.
+    If nothing is left but shards of other workers that take too long, a `speculative` worker gets a second copy of one.
     """
     args = (queue, token, lease_seconds, process, owner_slots, can.device, ",".join(can.precisions))
     keys = (*ledger.keys.dispatch, ledger.keys.rates)
-    answer = ledger.script(_SCRIPT, keys, (*args, int(can.long), int(can.trains)))
+    answer = ledger.script(_SCRIPT, keys, (*args, int(can.long), int(can.trains), int(speculative)))
     if not answer:
         return None
-    job, shard, kind, needs, trouble, now = answer
-    return Grant(job, kind, int(shard), token, needs, Trouble.parse(trouble, float(now)))
+    job, shard, kind, needs, trouble, now, copy = answer
+    return Grant(job, kind, int(shard), token, needs, Trouble.parse(trouble, float(now)), bool(copy))
 
 
 def ready(ledger: Ledger, queue: str) -> dict[str, int]:

@@ -4,7 +4,8 @@
 -- An entry, `job:ID` and below:
 --   (hash)    state, plan, counts, whose it is; `cursor` is the first planned shard that was never handed out
 --   :done     a bit for each committed shard
---   :leases   shard -> "token deadline ok errors mode"; mode: waits (for its turn), shared, alone, notice
+--   :leases   shard -> "token deadline ok errors mode since"; mode: waits (for its turn), shared, alone, notice
+--   :copies   shard -> the same for a second copy of a leased shard; it takes the lease's place when that ends
 --   :trouble  shard -> JSON (contract.backend.trouble)
 --   :queued   shards that came back, and halves of those that were split, scored by when they may run
 --
@@ -14,6 +15,7 @@
 --   |NEEDS|CLASS|OWNER   job
 --   :ready    needs -> shards that may run now        :slots   owner -> shards that are leased
 --   :parked   owners that hold as many slots as they may
+--   :tails    jobs that had stragglers at the last tick
 --   :tags|PARENT and :clock|PARENT, where PARENT is nothing, CLASS or CLASS|OWNER: see `charge`
 --
 -- `place` brings the index into line with an entry; every step that changes an entry ends with it, and with `flush`.
@@ -25,21 +27,27 @@ local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local CLASSES = {high = 400, normal = 20, low = 1}
 local UNMEASURED = 20 -- seconds of a shard of a kind that nobody has measured: the most that a shard should take
 local REMEMBERED = 86400 -- seconds for which tags of those who want nothing are kept
+local SAMPLES = 21 -- shards of a job whose seconds are remembered, for their median
+-- A straggler runs longer than twice the median of its job's finished shards. Spark's `spark.speculation.multiplier` is
+-- 1.5 up to version 3 and 3 since. It runs for five seconds at least, the least that a shard should take: what is
+-- shorter is over before a tick has seen it.
+local LAG, SHORTEST = 2, 5
 local LOOK = 32 -- shards that came back, of which one may run in the process that asks
 
-local id, job, done, leases, troubles, queued
+local id, job, done, leases, copies, troubles, queued
 
 -- The fields of the hash that steps read. They are read together when the first is asked for, and `flush` writes what
 -- a step has changed together: a command in a script costs as much as its work.
 local FIELDS = {'run', 'kind', 'model', 'state', 'over_budget', 'complete', 'planned', 'extra', 'items', 'error_limit',
   'shards_total', 'shards_done', 'ok', 'errors', 'cursor', 'opened', 'started_at', 'queue', 'needs', 'priority',
-  'owner', 'weight', 'max_slots', 'placed', 'ready', 'slots', 'pace', 'rate_t1', 'rate_d1', 'guesses', 'guessed', 'unmet_since',
-  'waiting_for'}
+  'owner', 'weight', 'max_slots', 'placed', 'ready', 'slots', 'pace', 'rate_t1', 'rate_d1', 'guesses', 'guessed',
+  'unmet_since', 'waiting_for', 'speculative', 'copies', 'took'}
 local fields, changed
 
 local function use(which)
   id, job = which, entries .. which
-  done, leases, troubles, queued = job .. ':done', job .. ':leases', job .. ':trouble', job .. ':queued'
+  done, leases, copies = job .. ':done', job .. ':leases', job .. ':copies'
+  troubles, queued = job .. ':trouble', job .. ':queued'
   fields, changed = nil, {}
 end
 
@@ -78,8 +86,32 @@ local function stamp(t) return string.format('%.3f', t) end
 local function tagged(t) return string.format('%.6f', t) end
 
 local function parse(lease)
-  local token, deadline, ok, errors, mode = string.match(lease, '^(%S+) (%S+) (%S+) (%S+) (%S+)$')
-  return token, tonumber(deadline), tonumber(ok), tonumber(errors), mode
+  local token, deadline, ok, errors, mode, since = string.match(lease, '^(%S+) (%S+) (%S+) (%S+) (%S+) ?(%S*)$')
+  return token, tonumber(deadline), tonumber(ok), tonumber(errors), mode, tonumber(since)
+end
+
+-- Where the holder of `token` has its lease on a shard, and the lease; nil if it has none.
+local function lease_of(shard, token)
+  for _, where in ipairs({leases, copies}) do
+    local lease = redis.call('HGET', where, shard)
+    if lease and parse(lease) == token then return where, lease end
+  end
+end
+
+local function drop_copy(shard)
+  if num('copies') > 0 then put('copies', num('copies') - redis.call('HDEL', copies, shard)) end
+end
+
+-- Ends the lease on a shard. Returns whether nobody works on it now, for a copy takes the lease's place.
+local function vacate(shard)
+  local copy = num('copies') > 0 and redis.call('HGET', copies, shard)
+  if copy then
+    redis.call('HSET', leases, shard, copy)
+    drop_copy(shard)
+    return false
+  end
+  redis.call('HDEL', leases, shard)
+  return true
 end
 
 -- The record of what went wrong with a shard.
@@ -192,11 +224,12 @@ local function place()
   local queue, needs, class = get('queue'), get('needs') or '', get('priority') or 'normal'
   local owner, placed, before, slots = get('owner') or '', get('placed') or '', num('ready'), num('slots')
   if not queue then return end -- of an earlier version, until it is rebuilt
-  local root, held, ready = index .. queue, redis.call('HLEN', leases), 0
+  local root, running, ready = index .. queue, redis.call('HLEN', leases), 0
+  local held = running + num('copies')
   if get('opened') == '1' and not stopped() then
     local room = num('max_slots') > 0 and num('max_slots') - held or math.huge
     if room > 0 and pick() then
-      ready = math.min(room, math.max(1, num('planned') + num('extra') - num('shards_done') - held))
+      ready = math.min(room, math.max(1, num('planned') + num('extra') - num('shards_done') - running))
     end
   end
   local where = ready > 0 and needs .. '|' .. class .. '|' .. owner or ''
@@ -223,6 +256,34 @@ local function place()
   if held < slots and redis.call('SISMEMBER', root .. ':parked', owner) == 1 then park(root, owner, false) end
 end
 
+-- Half of the job's last shards took no more seconds than this; nil before one is done.
+local function median()
+  local took = {}
+  for seconds in string.gmatch(get('took') or '', '%S+') do table.insert(took, tonumber(seconds)) end
+  table.sort(took)
+  return took[math.ceil(#took / 2)]
+end
+
+-- The leased shards that another worker may run too, the one that has run longest first: only where nothing else of the
+-- job is left to hand out, once for each shard, and none that anything has gone wrong with, for it may end its workers.
+local function stragglers()
+  local found, typical = {}, median()
+  if not typical or get('speculative') ~= '1' or get('opened') ~= '1' or num('complete') == 0 or stopped() then
+    return found
+  end
+  local full = num('max_slots') > 0 and num('slots') >= num('max_slots')
+  if full or num('ready') > 0 or redis.call('ZCARD', queued) > 0 then return found end
+  local before, all = now - math.max(SHORTEST, LAG * typical), redis.call('HGETALL', leases)
+  for i = 1, #all, 2 do
+    local token, _, _, _, mode, since = parse(all[i + 1])
+    if since and since < before and mode ~= 'notice' and redis.call('HEXISTS', troubles, all[i]) == 0 then
+      table.insert(found, {shard = all[i], token = token, since = since})
+    end
+  end
+  table.sort(found, function(a, b) return a.since < b.since end)
+  return found
+end
+
 -- Messages that the caller shall send, `most` of them, so that twice as many wait as there are slots.
 local function tickets(most)
   local queue = get('queue')
@@ -231,4 +292,11 @@ local function tickets(most)
   for _, shards in ipairs(redis.call('HVALS', index .. queue .. ':ready')) do ready = ready + tonumber(shards) end
   local slots = tonumber(redis.call('HGET', index .. 'slots', queue) or '8')
   return math.max(0, math.min(most, math.min(2 * slots, ready) - redis.call('LLEN', celery .. queue)))
+end
+
+-- Messages that the caller shall send for so many stragglers, whose job is in nobody's tree.
+local function copy_tickets(slow)
+  if slow == 0 then return 0 end
+  local slots = tonumber(redis.call('HGET', index .. 'slots', get('queue')) or '8')
+  return math.max(0, math.min(slow, 2 * slots - redis.call('LLEN', celery .. get('queue'))))
 end

@@ -65,11 +65,18 @@ local function step(more)
   return {state(), get('kind') or '', tickets(more)}
 end
 
+-- Ends all leases, and takes the entry out of the index, as far as it is not open.
+local function clear()
+  redis.call('DEL', leases, copies)
+  put('copies', 0)
+  if get('queue') then redis.call('SREM', index .. get('queue') .. ':tails', id) end
+  place()
+end
+
 -- Takes the entry out of the index and deletes it.
 local function forget()
   put('opened', 0)
-  redis.call('DEL', leases)
-  place()
+  clear()
   redis.call('DEL', job, done, troubles, queued)
   use(id)
 end
@@ -96,9 +103,10 @@ if op == 'create' then -- run, field, value, ...; the entry of an earlier run gi
 end
 
 if op == 'mode' then -- shard, token, mode, whether to forget what went wrong so far
-  local lease = redis.call('HGET', leases, ARGV[2])
-  if not lease or parse(lease) ~= ARGV[3] then return {'lost'} end
-  redis.call('HSET', leases, ARGV[2], string.match(lease, '^%S+ %S+ %S+ %S+') .. ' ' .. ARGV[4])
+  local where, lease = lease_of(ARGV[2], ARGV[3])
+  if not where then return {'lost'} end
+  local before, since = string.match(lease, '^(%S+ %S+ %S+ %S+) %S+(.*)$')
+  redis.call('HSET', where, ARGV[2], before .. ' ' .. ARGV[4] .. since)
   if ARGV[5] == '1' then redis.call('HDEL', troubles, ARGV[2]) end
   return {'set'}
 end
@@ -156,14 +164,18 @@ elseif op == 'forget' then -- to be rebuilt from the bucket
 
 elseif op == 'renew' then -- shard, token, lease seconds, ok, errors, figures as JSON or '', mode
   if stopped() then return {'stopped'} end
-  local lease = redis.call('HGET', leases, ARGV[2])
-  if redis.call('GETBIT', done, ARGV[2]) == 1 then return {'lost'} end
-  if not lease or parse(lease) ~= ARGV[3] then exhume(ARGV[2], ARGV[3]) end
-  -- A lease that is missing after Redis was wiped, or that expired and nobody took, may be renewed.
-  if lease and parse(lease) ~= ARGV[3] then return {'lost'} end
+  if redis.call('GETBIT', done, ARGV[2]) == 1 then return {'done'} end
+  local where, lease = lease_of(ARGV[2], ARGV[3])
+  if not where then
+    exhume(ARGV[2], ARGV[3])
+    -- A lease that is missing after Redis was wiped, or that expired and nobody took, may be renewed.
+    if redis.call('HEXISTS', leases, ARGV[2]) == 1 then return {'lost'} end
+    where = leases
+  end
+  local since = lease and select(6, parse(lease)) or now
   redis.call('ZREM', queued, ARGV[2])
-  redis.call('HSET', leases, ARGV[2],
-    ARGV[3] .. ' ' .. stamp(now + tonumber(ARGV[4])) .. ' ' .. ARGV[5] .. ' ' .. ARGV[6] .. ' ' .. ARGV[8])
+  redis.call('HSET', where, ARGV[2], table.concat({ARGV[3], stamp(now + tonumber(ARGV[4])), ARGV[5], ARGV[6], ARGV[8],
+    stamp(since)}, ' '))
   if ARGV[7] ~= '' then put('metrics', ARGV[7]) end
   if not lease then place() end
   flush()
@@ -173,6 +185,7 @@ elseif op == 'commit' then -- shard, ok, errors, child or -1, child or -1, secon
   local shard = ARGV[2]
   local fresh = redis.call('SETBIT', done, shard, 1) == 0
   redis.call('HDEL', leases, shard)
+  drop_copy(shard)
   redis.call('HDEL', troubles, shard)
   redis.call('ZREM', queued, shard)
   local more = 1 -- for the slot that is free now
@@ -192,6 +205,11 @@ elseif op == 'commit' then -- shard, ok, errors, child or -1, child or -1, secon
       local before, measured = num('pace'), seconds / images
       if before == 0 and num('guesses') > 0 then settle(num('guesses') * of_shard(measured) - num('guessed')) end
       put('pace', string.format('%.6g', before > 0 and 0.7 * before + 0.3 * measured or measured))
+      local took = {string.format('%.6g', seconds)}
+      for earlier in string.gmatch(get('took') or '', '%S+') do
+        if #took < SAMPLES then table.insert(took, earlier) end
+      end
+      put('took', table.concat(took, ' '))
     end
     for i = 5, 6 do
       if ARGV[i] ~= '-1' then
@@ -209,12 +227,13 @@ elseif op == 'commit' then -- shard, ok, errors, child or -1, child or -1, secon
   return step(more)
 
 elseif op == 'release' then -- shard, token, seconds until it may run again, '', 'wait', 'fault' or 'avoid', process, images
-  local lease = redis.call('HGET', leases, ARGV[2])
+  local where = lease_of(ARGV[2], ARGV[3])
   exhume(ARGV[2], ARGV[3])
-  if not lease or parse(lease) ~= ARGV[3] then return {'lost'} end
-  redis.call('HDEL', leases, ARGV[2])
+  if not where then return {'lost'} end
+  local alone = where == leases and vacate(ARGV[2])
+  if where == copies then drop_copy(ARGV[2]) end
   local record, due = trouble(ARGV[2]), now + tonumber(ARGV[4])
-  if ARGV[5] == 'wait' then
+  if ARGV[5] == 'wait' and alone then
     record.waits = (record.waits or 0) + 1
   elseif ARGV[5] == 'fault' then
     record.faults, record.waits = (record.faults or 0) + 1, nil
@@ -227,25 +246,36 @@ elseif op == 'release' then -- shard, token, seconds until it may run again, '',
   end
   if ARGV[5] == 'avoid' then mark(record, 'avoid', ARGV[6], due) end
   keep(ARGV[2], record)
+  if not alone then return step(0) end -- the other copy goes on
   if not stopped() then redis.call('ZADD', queued, stamp(ARGV[5] == 'avoid' and now or due), ARGV[2]) end
   return step(due > now and ARGV[5] ~= 'avoid' and 0 or 1)
 
-elseif op == 'lapsed' then -- lease seconds; frees the leases of dead workers; returns their shards too, what the job
-  -- needs, and leases
+elseif op == 'lapsed' then -- lease seconds, whether to copy stragglers; frees the leases of dead workers; returns their
+  -- shards too, what the job needs, and leases
   if num('opened') == 0 or not get('queue') then return {'rebuilding'} end
   local out = {}
+  -- The death of a copy says nothing that the death of its shard's holder would not say too.
+  local second = num('copies') > 0 and redis.call('HGETALL', copies) or {}
+  for i = 1, #second, 2 do
+    local _, deadline = parse(second[i + 1])
+    if deadline <= now then drop_copy(second[i]) end
+  end
   local all = stopped() and {} or redis.call('HGETALL', leases)
   for i = 1, #all, 2 do
     local _, deadline = parse(all[i + 1])
     if deadline <= now then
       bury(all[i], all[i + 1], tonumber(ARGV[2]))
-      redis.call('HDEL', leases, all[i])
-      redis.call('ZADD', queued, stamp(now), all[i])
-      table.insert(out, tonumber(all[i]))
+      if vacate(all[i]) then
+        redis.call('ZADD', queued, stamp(now), all[i])
+        table.insert(out, tonumber(all[i]))
+      end
     end
   end
   advance()
   local answer = step(#out)
+  local slow = ARGV[3] == '1' and #stragglers() or 0
+  if slow > 0 then redis.call('SADD', index .. get('queue') .. ':tails', id) end
+  answer[3] = answer[3] + copy_tickets(slow)
   table.insert(answer, out)
   table.insert(answer, get('needs') or '')
   table.insert(answer, num('slots'))
@@ -259,8 +289,8 @@ elseif op == 'end' then -- state, reason, seconds to keep, run or -1; the end of
   put('state', ARGV[2])
   put('finished_at', stamp(now))
   if ARGV[3] ~= '' then put('reason', ARGV[3]) end
-  redis.call('DEL', queued, troubles, leases)
-  place()
+  redis.call('DEL', queued, troubles)
+  clear()
   flush()
   redis.call('EXPIRE', job, ARGV[4])
   redis.call('EXPIRE', done, ARGV[4])

@@ -44,7 +44,8 @@ _CONNECTIONS = 2
 T = TypeVar("T")
 Mode = Literal["waits", "shared", "alone", "notice"]
 """How a leased shard runs: it waits for its turn, runs beside others, runs alone, or its worker is about to leave."""
-Renewed = Literal["renewed", "stopped", "lost", "unknown"]
+Renewed = Literal["renewed", "stopped", "done", "lost", "unknown"]
+"""What becomes of a renewal: `done` if another worker committed the shard, `lost` if one holds it."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,7 @@ class Ledger:
             "needs": needs,
             "owner": owner,
             **_share(share or spec),
+            "speculative": int(kind_of(spec).speculative),
         }
         flat = [str(x) for pair in fields.items() for x in pair]
         answer = self._run(spec.id, "create", run, *flat)
@@ -370,8 +372,9 @@ class Ledger:
         return _step(self._run(id, "release", shard, token, f"{seconds:.3f}", "fault", process, failed))
 
     def lapsed(self, id: str) -> Look:
-        """Free the shards whose leases have expired, and return what the job waits for."""
-        answer = self._run(id, "lapsed", self._settings.lease_seconds)
+        """Free the shards whose leases have expired, and return what the job waits for; ask for second copies."""
+        speculative = int(self._settings.speculation == "on")
+        answer = self._run(id, "lapsed", self._settings.lease_seconds, speculative)
         if len(answer) == 1:
             return Look(_step(answer))
         shards, needs, running, ready = answer[3:]

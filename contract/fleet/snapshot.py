@@ -77,6 +77,8 @@ class JobState:
     """`queued` counts all shards that wait for a slot."""
     max_slots: int
     """Shards that run at once, at most; 0: any number."""
+    copies: int = 0
+    """Running shards of which a second worker runs a copy, which takes a slot too."""
     images_per_second: float
     waiting_seconds: float
     """How long its shards have waited since a worker last took one; 0 if none waits."""
@@ -86,7 +88,8 @@ class JobState:
     @property
     def runnable_shards(self) -> int:
         """Shards that free slots could take now."""
-        room = self.max_slots - self.shards.running if self.max_slots else self.shards.queued
+        busy = self.shards.running + self.copies
+        room = self.max_slots - busy if self.max_slots else self.shards.queued
         return max(0, min(room, self.shards.queued))
 
     @property
@@ -107,6 +110,8 @@ class QueueState:
     """Shards that a free slot could take, and other tasks that wait."""
     running_shards: int
     """Shards under a lease."""
+    copies: int = 0
+    """Second copies of them that run too."""
     slots: int
     """Slots of the live workers that take new shards. One that serves several queues counts in each."""
     workers: int
@@ -220,6 +225,7 @@ def job_state(
         errors=status.errors,
         shards=status.shards.model_copy(update={"queued": waiting}),
         max_slots=status.max_slots,
+        copies=0 if over else int(fields.get("copies", 0)),
         images_per_second=status.images_per_second or 0.0,
         waiting_seconds=max(0.0, now - float(fields.get("waits_since", now))) if waiting else 0.0,
         backlog_seconds=left,
@@ -246,6 +252,7 @@ def queue_state(queue: str, jobs: Iterable[JobState], workers: Iterable[WorkerSt
         backlog_seconds=seconds + sum(job.backlog_seconds for job in ours),
         runnable_shards=tasks + sum(job.runnable_shards for job in ours),
         running_shards=sum(job.shards.running for job in ours),
+        copies=sum(job.copies for job in ours),
         slots=sum(worker.slots for worker in serving),
         workers=len(serving),
         oldest_waiting_seconds=max((job.waiting_seconds for job in ours), default=0.0),

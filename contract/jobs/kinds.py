@@ -81,6 +81,11 @@ class JobKind:
         """The `kind` of its specs."""
         return str(self.spec.model_fields["kind"].default)
 
+    @property
+    def speculative(self) -> bool:
+        """Whether a second worker may run a shard that takes too long: its commit then names all that it made."""
+        return self.makes in ("labels", "images") and not self.long
+
     def next_step(self, status: Status) -> str:
         """Return what to do with a job that ended, in sentences for people."""
         labels, failures = self.makes == "labels", self.makes == "labels" and status.errors

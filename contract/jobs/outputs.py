@@ -53,6 +53,15 @@ def write(
     return tuple(written)
 
 
+def discard(store: ObjectStore, made: ShardCommit, stands: ShardCommit) -> None:
+    """Delete what an attempt wrote whose commit came second, apart from objects that the commit that stands names."""
+    named = {output.address for output in stands.outputs}
+    for output in made.outputs:
+        bucket, key = parse_s3(output.address)
+        if output.address not in named and named_by_content(key):
+            store.delete(key, bucket=bucket)
+
+
 def publish(store: ObjectStore, commit: ShardCommit) -> None:
     """Copy what a commit names to where people look for it; every finalizer copies the same bytes."""
     for output in commit.outputs:

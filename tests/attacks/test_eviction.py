@@ -18,7 +18,7 @@ ROUNDS = 3  # of these a shard was cut in two, when each counted like a death
 def modes(mill: Mill, job: str) -> set[str]:
     """How the leased shards of a job run, as the ledger has it."""
     ledger = mill.client.backend.ledger
-    return {str(lease).rpartition(" ")[2] for lease in ledger.redis.hvals(ledger.keys.job(job)[2])}
+    return {str(lease).split(" ")[4] for lease in ledger.redis.hvals(ledger.keys.job(job)[2])}
 
 
 def test_evictions_neither_cut_a_shard_nor_raise_a_suspicion(

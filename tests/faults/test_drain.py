@@ -54,7 +54,7 @@ def holder(mill: Mill, job: str) -> str:
 
     def found() -> str:
         leases = mill.client.backend.ledger.redis.hvals(mill.client.backend.ledger.keys.job(job)[2])
-        held = [re.match(r"(worker-\d)@\S+ .* (?:shared|alone)$", str(lease)) for lease in leases]
+        held = [re.match(r"(worker-\d)@\S+ .* (?:shared|alone) \S+$", str(lease)) for lease in leases]
         return next((match[1] for match in held if match), "")
 
     return wait_until(found, 60, f"a worker to begin a shard of {job}")

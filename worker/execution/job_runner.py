@@ -19,6 +19,7 @@ from contract import instruments
 from contract.backend.dispatch import Grant
 from contract.backend.ledger import Step
 from contract.errors import ImagemillError, JobFailed, ObjectNotFound
+from contract.jobs import outputs
 from contract.jobs.commits import read_commit
 from contract.jobs.kinds import JobKind
 from contract.jobs.lifecycle import read_created, read_spec
@@ -140,6 +141,7 @@ class JobRunner:
                 _count(kind.name, spec.model or "", commit)
             else:
                 lease.outcome = "overtaken"
+                outputs.discard(store, ours, commit)
         with traces.step("commit"):
             return self._backend.ledger.commit(
                 job, shard, commit.ok, commit.errors, commit.split, seconds=commit.seconds

@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 
 from contract.backend.ledger import Held, Ledger, Mode
 from contract.backend.trouble import Trouble
-from contract.errors import JobStopped, LeaseLost, ServiceUnavailable, WorkerLeaving
+from contract.errors import JobStopped, LeaseLost, ServiceUnavailable, ShardDone, WorkerLeaving
 from worker.engine.motion import Motion, working_for
 from worker.execution.exclusive import Turn
 
@@ -24,11 +24,21 @@ log = logging.getLogger(__name__)
 class Lease:
     """The lease on one shard. The task reports progress; `check` raises if it must stop.
 
-    `trouble` is what went wrong with the shard before, and `process` what an exception is remembered by.
+    `trouble` is what went wrong with the shard before, and `process` what an exception is remembered by. Another worker
+    runs the shard of a `copy` too.
     """
 
-    def __init__(self, job: str, shard: int, token: str, trouble: Trouble = Trouble(), process: str = "") -> None:  # noqa: B008  # frozen
-        self.job, self.shard, self.token = job, shard, token
+    def __init__(
+        self,
+        job: str,
+        shard: int,
+        token: str,
+        trouble: Trouble = Trouble(),  # noqa: B008  # frozen
+        process: str = "",
+        *,
+        copy: bool = False,
+    ) -> None:
+        self.job, self.shard, self.token, self.copy = job, shard, token, copy
         self.trouble, self.process = trouble, process
         self.mode: Mode = "waits"
         self._turn = Turn()
@@ -84,9 +94,11 @@ class Lease:
             self.changed()
 
     def check(self) -> None:
-        """Raises JobStopped, LeaseLost or WorkerLeaving."""
+        """Raises JobStopped, LeaseLost, ShardDone or WorkerLeaving."""
         if self.over == "stopped":
             raise JobStopped(f"The job {self.job} was stopped.")
+        if self.over == "done":
+            raise ShardDone(f"Another worker was faster with shard {self.shard} of {self.job}.")
         if self.over == "lost":
             raise LeaseLost(f"Another worker holds shard {self.shard} of {self.job}.")
         if self.over == "leaving":
@@ -218,7 +230,7 @@ class LeaseRenewer:
             ]
         )
         for lease, answer in zip(held, answers, strict=True):
-            if answer in ("stopped", "lost"):
+            if answer in ("stopped", "done", "lost"):
                 lease.over = answer
 
     def _tell(self, held: list[Lease], give_back: bool) -> None:

@@ -25,6 +25,7 @@ from contract.errors import (
     ModelError,
     ObjectDamaged,
     ServiceUnavailable,
+    ShardDone,
     StoreFull,
     TrainingDiverged,
     WorkerLeaving,
@@ -103,7 +104,7 @@ class Runner:
     def run(self, grant: Grant, work: Work) -> None:
         """Run a leased shard, and never raise for what a second worker can do better."""
         host, job, shard, token, trouble = self.host, grant.job, grant.shard, grant.token, grant.trouble
-        lease = Lease(job, shard, token, trouble, host.process)
+        lease = Lease(job, shard, token, trouble, host.process, copy=grant.copy)
         logs.tell(job=job, shard=shard, attempt=trouble.attempts)
         if host.process in trouble.processes and not self.refuses and self._pass_on(lease):
             return
@@ -114,32 +115,33 @@ class Runner:
                 lease.begin(turn)
                 if not host.backend.ledger.begin(job, shard, token, lease.mode):
                     raise LeaseLost(f"Another worker holds shard {shard} of {job}.")
-                alone = ", alone" if turn.alone else ""
-                log.info("Shard %d of %s begins%s, attempt %d", shard, job, alone, trouble.attempts)
+                how = ", alone" if turn.alone else ", as a second copy" if grant.copy else ""
+                log.info("Shard %d of %s begins%s, attempt %d", shard, job, how, trouble.attempts)
                 step = work(lease)
-            self._ended(lease.outcome)
+            self._ended(lease, lease.outcome)
             host.backend.follow_up(job, step)
         except (JobStopped, LeaseLost) as error:
-            self._ended("stopped" if isinstance(error, JobStopped) else "lost")
+            lost = "overtaken" if isinstance(error, ShardDone) else "lost"
+            self._ended(lease, "stopped" if isinstance(error, JobStopped) else lost)
             log.info("%s", error)
             self._release(lease)
         except WorkerLeaving as error:
-            self._ended("returned")
+            self._ended(lease, "returned")
             log.info("%s", error)
             self._release(lease)
         except ServiceUnavailable as error:
             # No fault of the shard.
-            self._ended("postponed", error)
+            self._ended(lease, "postponed", error)
             log.warning("Shard %d of %s waits: %s", shard, job, error)
             host.backend.ledger.postpone(job, shard, token, trouble.pause())
         except WorkerUnfit as error:
-            self._ended("unfit", error)
+            self._ended(lease, "unfit", error)
             log.error("Shard %d of %s is left to another worker: %s", shard, job, error)
             host.backend.ledger.fault(job, shard, token, trouble.pause(), process=host.process)
         except InvalidSettings as error:
             self._fault(lease, error)  # of this worker, not of the job
         except (ModelError, InvalidInput, ObjectDamaged, TrainingDiverged, StoreFull, JobFailed) as error:
-            self._ended("failed", error)
+            self._ended(lease, "failed", error)
             log.error("The job %s cannot go on: %s", job, error)
             self._fail(job, str(error))
         except Exception as error:
@@ -152,7 +154,7 @@ class Runner:
         """
         trouble, health = lease.trouble, self.host.health
         if self.elsewhere(trouble.processes):
-            self._ended("passed_on")
+            self._ended(lease, "passed_on")
             log.info("Shard %d of %s failed here and is left to another worker", lease.shard, lease.job)
             ledger = self.host.backend.ledger
             step = ledger.avoid(lease.job, lease.shard, lease.token, _AVOID_SECONDS, process=self.host.process)
@@ -175,14 +177,14 @@ class Runner:
         try:
             host.health.check()
         except WorkerUnfit as unfit:
-            self._ended("unfit", unfit)
+            self._ended(lease, "unfit", unfit)
             log.critical("%s", unfit)
             self._release(lease)
             host.health.leave(host.health.unfit)
             return
         processes = trouble.processes | {host.process}
         enough = len(processes) >= host.max_attempts and trouble.failing_seconds >= host.fault_seconds
-        self._ended("failed" if enough and not images else "faulted", error)
+        self._ended(lease, "failed" if enough and not images else "faulted", error)
         if enough and not images:
             self._fail(
                 job,
@@ -193,8 +195,10 @@ class Runner:
             return
         host.backend.ledger.fault(job, shard, lease.token, trouble.pause(), process=host.process, images=images)
 
-    def _ended(self, outcome: str, error: Exception | None = None) -> None:
+    def _ended(self, lease: Lease, outcome: str, error: Exception | None = None) -> None:
         instruments.ATTEMPTS.add(1, self.kind, outcome)
+        if lease.copy:
+            instruments.SPECULATIVE_ATTEMPTS.add(1, self.kind, outcome)
         traces.note(outcome=outcome)
         if error is not None:
             traces.fail(error)

@@ -61,6 +61,7 @@ class FleetWatch:
             instruments.BACKLOG_SECONDS.set(queue.backlog_seconds, name)
             instruments.RUNNABLE_SHARDS.set(queue.runnable_shards, name)
             instruments.RUNNING_SHARDS.set(queue.running_shards, name)
+            instruments.SPECULATIVE_SHARDS.set(queue.copies, name)
             instruments.SLOTS.set(queue.slots, name)
             instruments.OLDEST_WAITING_SECONDS.set(queue.oldest_waiting_seconds, name)
             instruments.QUEUE_MESSAGES.set(queue.messages, name)

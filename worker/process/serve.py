@@ -67,6 +67,7 @@ class Messages:
             process=resources.process,
             lease_seconds=settings.lease_seconds,
             owner_slots=settings.owner_max_slots,
+            speculative=settings.speculation == "on",
         )
 
     def _run(self, grant: Grant) -> None:
