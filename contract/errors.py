@@ -10,8 +10,10 @@
     │   ├── UnknownSchedule     with the nearest names
     │   ├── InvalidWatch        a prefix that cannot be watched, or a name that is taken
     │   ├── UnknownWatch        with the nearest names
-    │   ├── NotOwner            a model, a schedule or a watch belongs to another owner
+    │   ├── UnknownDataset      with the nearest names
+    │   ├── NotOwner            a model, schedule, watch or dataset belongs to another owner
     │   └── JobConflict         one id for two specs, or a state that forbids the action
+    │       └── DatasetBusy     another job extends the dataset now
     ├── JobFailed               the job did not succeed                     exit 1
     ├── ServiceUnavailable      a retry can help                            exit 3
     │   ├── RedisUnavailable
@@ -98,12 +100,20 @@ class UnknownSchedule(InvalidInput):
     """There is no such schedule."""
 
 
+class UnknownDataset(InvalidInput):
+    """The bucket has no such dataset, or no such version of it."""
+
+
 class NotOwner(InvalidInput):
-    """The model, schedule or watch belongs to another owner, or its name is reserved."""
+    """The model, schedule, watch or dataset belongs to another owner, or its name is reserved."""
 
 
 class JobConflict(InvalidInput):
     """The job exists with another spec, or is in a state that forbids the action."""
+
+
+class DatasetBusy(JobConflict):
+    """Another job extends the dataset; submit this one again once that has ended."""
 
 
 class JobFailed(ImagemillError):

@@ -32,10 +32,11 @@ ACTIVE = "active/"
 MODELS = "models/"
 SCHEDULES = "schedules/"
 WATCHES = "watches/"
+DATASETS = "datasets/"
 INDEX = "index/"
 
 PROBES = "probes/"
-RESERVED = (JOBS, ACTIVE, MODELS, SCHEDULES, WATCHES, INDEX, PROBES, "inputs/")
+RESERVED = (JOBS, ACTIVE, MODELS, SCHEDULES, WATCHES, DATASETS, INDEX, PROBES, "inputs/")
 """Prefixes of the own bucket that no job may write its results to."""
 
 MAX_OPEN_SHARDS = 100_000
@@ -44,6 +45,7 @@ MAX_OPEN_SHARDS = 100_000
 _TICK = re.compile(r"/ticks/(\d{8}t\d{4})\.json$")
 _WATCH_STATE = re.compile(r"^watches/([a-z0-9-]+)/(\d{8}t\d{6})/$")
 _SEGMENT = re.compile(r"/segments/(\d{6})\.json$")
+_VERSION = re.compile(r"/versions/(\d{6})\.json$")
 _RUN = re.compile(r"/runs/(\d+)-(start|end)\.json$")
 _CONTENT = re.compile(r"-[0-9a-f]{16}\.[a-z]+$")
 _SHARD = re.compile(r"shard-(\d+)(?:-r(\d+))?\.[a-z]+$")
@@ -285,6 +287,11 @@ def uses_prefix(id: str) -> str:
     return f"{USES}{id}/"
 
 
+def version_entry(job: str, dataset: str, number: int) -> str:
+    """An empty object for a job that makes a version of a dataset, which keeps it once the version is there."""
+    return f"{uses_prefix(job)}{dataset}@{number}"
+
+
 def uses_entry(of: str, by: str) -> str:
     """An empty object for a job whose images lie in another one, which is therefore kept."""
     return f"{uses_prefix(of)}{by}"
@@ -393,6 +400,43 @@ def schedule_ticks(name: str) -> str:
 def schedule_tick(name: str, stamp: str) -> str:
     """Decision about a tick, with the spec of its job; the last 1,000 are kept."""
     return f"{schedule_ticks(name)}{stamp}.json"
+
+
+def dataset_record(name: str) -> str:
+    """Whose a dataset is, and since when."""
+    return f"{DATASETS}{name}/dataset.json"
+
+
+def dataset_versions(name: str) -> str:
+    """Prefix of the versions of a dataset."""
+    return f"{DATASETS}{name}/versions/"
+
+
+def dataset_version(name: str, number: int) -> str:
+    """What one job added to a dataset: counts, and the objects that hold the images; written last, if absent."""
+    return f"{dataset_versions(name)}{number:06d}.json"
+
+
+def parse_dataset_version(key: str) -> int | None:
+    """The number of the version that an object key names, or None."""
+    match = _VERSION.search(key)
+    return int(match[1]) if match else None
+
+
+def dataset_claims(name: str) -> str:
+    """Prefix of the claims to versions of a dataset."""
+    return f"{DATASETS}{name}/claims/"
+
+
+def dataset_claim(name: str, number: int) -> str:
+    """The job that is making a version of a dataset."""
+    return f"{dataset_claims(name)}{number:06d}.json"
+
+
+def dataset_features(name: str, gate_sha256: str, job: str) -> str:
+    """Features of the images that a job added to a dataset, by the gate with these weights: for the duplicate check of
+    later versions."""
+    return f"{DATASETS}{name}/features/{gate_sha256[:16]}/{job}.safetensors"
 
 
 def parse_tick(key: str) -> str | None:

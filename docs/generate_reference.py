@@ -39,6 +39,7 @@ from contract.models.families import RECIPES  # noqa: E402
 from contract.settings import Settings  # noqa: E402
 from producer import cli as producer_cli  # noqa: E402
 from producer.client import Client  # noqa: E402
+from producer.datasets import DatasetSummary  # noqa: E402
 from producer.exports import formats  # noqa: E402
 from producer.jobs.schedules import Run, Scheduled  # noqa: E402
 from producer.jobs.watches import Watched  # noqa: E402
@@ -299,6 +300,9 @@ def records_page() -> str:
         "## Watch",
         "`imagemill watch list`, `show`, `add`, `pause` and `unpause` print it.",
         fields_table(Watched),
+        "## Dataset",
+        "`imagemill datasets list` prints it; `show` adds `versions`, newest first.",
+        fields_table(DatasetSummary),
     )
 
 

@@ -18,6 +18,7 @@ from contract.backend.broker import Queues, make_app
 from contract.backend.ledger import Ledger, Worker
 from contract.backend.objects import ObjectStore
 from contract.data.dataset_stats import DatasetStats
+from contract.datasets.records import Version
 from contract.errors import InvalidSettings
 from contract.fleet import drain
 from contract.fleet.snapshot import Fleet, read_fleet
@@ -54,7 +55,9 @@ from contract.settings import Settings, current
 from contract.telemetry import traces
 from contract.watches.record import Watches
 from contract.web.client import WebClient
+from producer import datasets as own_datasets
 from producer import models as own_models
+from producer.datasets import DatasetSummary
 from producer.exports.images.export import OnImages
 from producer.exports.images.export import export as export_images
 from producer.exports.labels.export import Written
@@ -202,7 +205,8 @@ class Client:
     ) -> Status:
         """Generate images until `per_class` of each class are accepted by the classifier `gate`.
 
-        Candidates are also rejected nearer than `dedup` to an accepted image, and nearer than `copy_distance` to an
+        With `extend`, the images become the next version of that dataset. Candidates are also rejected nearer than
+        `dedup` to an accepted image, and nearer than `copy_distance` to an
         image of `away_from`, both cosine distances between features of the gate. The job fails, and keeps what it has,
         if a class falls short after `max_attempts` candidates per image wanted. The options are the fields of
         `SynthesizeOptions`. Returns and raises like `submit`.
@@ -337,6 +341,7 @@ class Client:
     def export(self, job: str, format: str, folder: str | Path, *, progress: OnImages | None = None) -> DatasetStats:
         """Write the accepted images of a job as a dataset, with a card and Croissant metadata; return its counts.
 
+        `job` may also be `dataset:NAME[@V]`, the images of all versions of a dataset up to that one.
         `format` is one of `producer.exports.formats.IMAGES`.
         The same call again continues, or replaces what is there. `progress` gets the number of images written and
         their total. Raises JobConflict for a job without images or one that has not ended, InvalidInput if `folder`
@@ -481,6 +486,27 @@ class Client:
         """
         watch = Watches(self._checked_store()).get(name)
         return watched_rows.rows(self._patient.store, watch, since=since, follow=follow, stop=stop)
+
+    # Datasets
+
+    def datasets(self, *, limit: int = 100, after: str = "") -> list[DatasetSummary]:
+        """Return datasets in the order of their names, those behind `after`, each at its newest version."""
+        return own_datasets.page(self._checked_store(), limit, after)
+
+    def dataset(self, ref: str) -> DatasetSummary:
+        """Return the dataset `name`, `name@number` or `name@time` with its counts; raises UnknownDataset."""
+        return own_datasets.summary(self._checked_store(), ref)
+
+    def dataset_versions(self, name: str, *, limit: int = 100, before: int = 0) -> list[Version]:
+        """Return versions of a dataset, newest first, those before the number `before`; raises UnknownDataset."""
+        return own_datasets.versions(self._checked_store(), name, limit, before)
+
+    def remove_dataset(self, name: str) -> int:
+        """Remove a dataset; return how many jobs hold its images, which stay.
+
+        Raises UnknownDataset, NotOwner, and JobConflict while a job that has not ended or a schedule needs it.
+        """
+        return own_datasets.remove(self._checked_store(), name, self.settings.owns_as)
 
     # Models and workers
 

@@ -13,7 +13,8 @@ from typing import Any
 from contract.data.dataset_stats import DatasetStats
 from contract.data.image_index import SUFFIX, SYNTHETIC
 from contract.data.provenance import option, provenance
-from contract.jobs.specs import ImagesSpec
+from contract.datasets.versions import Grown
+from contract.jobs.specs import ImagesSpec, Synthesize
 from contract.jobs.status import Status
 
 CARD = "README.md"
@@ -141,6 +142,54 @@ command makes the same images again.
 
 The images show what the generator has learnt, with its errors and the biases of its training data. Their licence
 follows from those of the generator and of that data.
+"""
+
+
+def grown_card(spec: Synthesize, stats: DatasetStats, layout: Layout, grown: Grown) -> str:
+    """Return the card of a dataset at a version, as Markdown; `spec` is that of its newest version."""
+    newest = grown.newest
+    versions = (
+        (f"`{one.ref}`", one.at, f"`{one.job}`", f"`{one.model}`", f"`{one.gate}`", str(one.seed), f"{added:,}")
+        for one in grown.versions
+        for added in [sum(one.accepted.values())]
+    )
+    return f"""{front_matter(spec, stats, layout)}
+# {grown.ref}: {stats.accepted:,} synthetic images of {len(stats.classes):,} classes
+
+Every image was made by a generator of Imagemill; none shows anything that was photographed. Kept are those that a
+classifier, the gate, takes for their class, and that are no near-duplicate of an earlier one. In the metadata of each
+file `DigitalSourceType` is <{SYNTHETIC}>.
+
+## How it was made
+
+Version {newest.number} of the dataset `{grown.name}`, which grows by the images of one job a version:
+
+{_table(("version", "of", "job", "generator", "gate", "seed", "images"), versions)}
+
+```sh
+imagemill export dataset:{grown.ref} --format {layout.name} -o DIR
+```
+
+An image follows from the weights of its generator, the seed, the class, its index and the settings of its job alone.
+
+## Images
+
+{_table(("class", "`label_index`", "name", "accepted", "candidates", "acceptance", "mean score"), _counts(stats))}
+{_rejected(stats)}
+## Load it
+
+{layout.load}
+
+## Columns
+
+{_table(("column", "meaning"), ((f"`{name}`", COLUMNS[name]) for name in columns(spec)))}
+
+{layout.columns}
+
+## Limits
+
+The images show what the generators have learnt, with their errors and the biases of their training data. Their licence
+follows from those of the generators and of that data.
 """
 
 

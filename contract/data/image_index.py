@@ -29,7 +29,7 @@ REJECT_REASONS = {
     "class": "The gate takes the image for another class.",
     "score": "The gate is less sure of the class than `--min-score`.",
     "copy": "A training image from `--away-from` is nearer than `--copy-distance`.",
-    "duplicate": "An accepted image with a lower index is nearer than `--dedup`.",
+    "duplicate": "An accepted image, of a lower index or an earlier version of the dataset, is nearer than `--dedup`.",
     "surplus": "The class already has as many images as were asked for.",
 }
 """Why a candidate is rejected, in the order of the tests; the reference prints it."""
@@ -51,7 +51,7 @@ _COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "score": (pa.float32(), "The gate's probability of the class that was asked for; null without a gate."),
     "duplicate_distance": (
         pa.float32(),
-        "Cosine distance of the gate's features to the nearest accepted image of a lower index; null if not measured.",
+        "Cosine distance of the gate's features to the nearest accepted image before it; null if not measured.",
     ),
     "copy_distance": (pa.float32(), "Cosine distance to the nearest training image; null without `--away-from`."),
     "nearest": (pa.string(), "Key or row of that training image."),
@@ -95,9 +95,12 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def sample_key(label: int, index: int) -> str:
-    """Return the stem of an image's members in a tar: without dots, and sorting by class and index."""
-    return f"{label:05d}-{index:09d}"
+def sample_key(label: int, index: int, version: int = 0) -> str:
+    """Return the stem of an image's members in a tar: without dots, and sorting by class and index.
+
+    The images of a dataset have their `version` in between, so that no two of its versions share a name.
+    """
+    return f"{label:05d}-{f'v{version:06d}-' if version else ''}{index:09d}"
 
 
 INDEX = ".parquet"

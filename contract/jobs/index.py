@@ -12,6 +12,7 @@ from datetime import datetime
 
 from contract import keys
 from contract.backend.objects import ObjectStore
+from contract.datasets.versions import read_version
 from contract.errors import JobConflict, ObjectNotFound
 from contract.jobs.specs import AnySpec, Synthesize
 from contract.jobs.status import Status
@@ -96,13 +97,26 @@ def record_uses(store: ObjectStore, spec: AnySpec) -> None:
     """Enter what a job needs of others, before it is submitted."""
     for id in uses(store, spec):
         store.put(keys.uses_entry(id, spec.id), b"")
+    if isinstance(spec, Synthesize) and spec.extend is not None:
+        store.put(keys.version_entry(spec.id, spec.extend.dataset, spec.extend.number), b"")
 
 
 def users(store: ObjectStore, id: str) -> list[str]:
     """Return the jobs that need images of a job."""
     prefix = keys.uses_prefix(id)
     named = [entry.key.removeprefix(prefix) for entry in store.list(prefix)]
-    return [by for by in named if store.exists(keys.JobKeys(by).spec)]
+    return [by for by in named if "@" not in by and store.exists(keys.JobKeys(by).spec)]
+
+
+def dataset_of(store: ObjectStore, id: str) -> str | None:
+    """Return the dataset that holds the images of a job as one of its versions, None if there is none."""
+    prefix = keys.uses_prefix(id)
+    for entry in store.list(prefix):
+        dataset, _, number = entry.key.removeprefix(prefix).partition("@")
+        version = read_version(store, dataset, int(number)) if number else None
+        if version is not None and version.job == id:
+            return dataset
+    return None
 
 
 def check_not_deleted(store: ObjectStore, id: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any, cast
 from contract.backend.broker import Queues
 from contract.backend.ledger import Ledger, Step
 from contract.backend.objects import ObjectStore
+from contract.datasets import extending
 from contract.errors import JobConflict, ObjectNotFound, UnknownJob
 from contract.jobs import ends, index, shares
 from contract.jobs.commits import iter_commits, read_retries
@@ -52,11 +53,12 @@ class Backend:
 def submit(backend: Backend, spec: Spec, owner: str = "") -> bool:
     """Begin a job of `owner`; return False if the same job was begun before, by whomever.
 
-    Raises JobConflict if the id belongs to a job with another spec.
+    Raises JobConflict if the id belongs to a job with another spec, and what `extending.claim` raises.
     """
     keys = JobKeys(spec.id)
     index.check_not_deleted(backend.store, spec.id)
     index.record_uses(backend.store, spec)
+    extending.claim(backend.store, spec, owner)
     fresh = backend.store.put_if_absent(keys.spec, _envelope(spec, owner))
     there = _read_envelope(backend.store, spec.id)
     if there.spec != spec:

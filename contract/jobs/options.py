@@ -341,6 +341,12 @@ class GenerateKeywords(_ImageKeywords, total=False):
 class SynthesizeOptions(_Seed, _ClassNames, SynthesizeFields, _Destination, JobOptions):
     command = "synthesize"
 
+    extend: Annotated[str | None, Cli(metavar="DATASET")] = Field(
+        None,
+        description="Add the images to this dataset of the bucket as its next version, without near-duplicates of what "
+        "it holds; --dedup is then 0.0005 unless given.",
+    )
+
     away_from: Annotated[str | Path | None, Cli(metavar="SOURCE")] = Field(
         None, description="Reject copies of these images, e.g. the training data."
     )
@@ -351,6 +357,7 @@ class SynthesizeKeywords(_ImageKeywords, total=False):
     per_class: Required[int]
     min_score: float
     dedup: float | None
+    extend: str | None
     away_from: str | Path | None
     copy_distance: float
     max_attempts: int

@@ -64,6 +64,10 @@ def check_removable(store: ObjectStore, id: str, *, together: frozenset[str] = f
     others = [by for by in index.users(store, id) if by not in together]
     if others:
         raise JobConflict(f"{others[0]} needs the images of {id}; remove that job first, or both with one command.")
+    if dataset := index.dataset_of(store, id):
+        raise JobConflict(
+            f"The dataset {dataset} holds the images of {id}; `imagemill datasets rm {dataset}` removes that first."
+        )
 
 
 def remove(backend: Backend, id: str) -> Found:
@@ -167,7 +171,7 @@ def expire(
         if not _stands(store, key, id):
             if not dry_run:
                 store.delete(key)
-        elif not index.users(store, id):
+        elif not index.users(store, id) and index.dataset_of(store, id) is None:
             found.append(size(store, id) if dry_run else remove(backend, id))
     return found
 

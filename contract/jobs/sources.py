@@ -13,7 +13,7 @@ from contract.errors import InvalidInput
 from contract.import_paths import ImportPath
 
 SourceName: TypeAlias = Literal[
-    "job", "idx", "prefix", "tars", "manifest", "packed", "uploaded", "seed", "pair", "watch"
+    "job", "dataset", "idx", "prefix", "tars", "manifest", "packed", "uploaded", "seed", "pair", "watch"
 ]
 
 
@@ -51,6 +51,13 @@ _KINDS = (
         resolve="producer.sources.labelled:resolve_job",
         labelled_only=True,
         lister="worker.sources.earlier_job:EarlierJob",
+    ),
+    SourceKind(
+        name="dataset",
+        means="the images of a dataset of the bucket at a version; `name@number`",
+        resolve="producer.sources.labelled:resolve_dataset",
+        labelled_only=True,
+        lister="worker.sources.grown_dataset:GrownDataset",
     ),
     SourceKind(
         name="idx",

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, StringConstraints, TypeAdapter
 
+from contract.datasets.records import Extend
 from contract.jobs.options import (
     ClassifyFields,
     EvaluateFields,
@@ -125,6 +126,7 @@ class Synthesize(_Sampled, SynthesizeFields):
     kind: Literal["synthesize"] = "synthesize"
     gate_sha256: Sha256
     away_from: Source | None = Field(None, description="Labelled images that no accepted image may copy.")
+    extend: Extend | None = Field(None, description="The version of a dataset that the images become.")
 
 
 class Reconstruct(_Images, ReconstructFields):
@@ -169,6 +171,7 @@ class Verify(VerifyFields):
     kind: Literal["verify"] = "verify"
     id: JobId
     job: JobId = Field(description="The job to verify.")
+    dataset: str = Field("", description="name@number of the dataset to verify, whose newest version is that job.")
     model: str = Field(description="name@version that it used.")
     weights_sha256: Sha256
     output: str = Field(description="s3:// prefix of the summary, with a trailing slash.")
@@ -176,7 +179,7 @@ class Verify(VerifyFields):
     @property
     def source(self) -> Source:
         """The job to verify."""
-        return Source(kind="job", uri=self.job, label=f"job:{self.job}")
+        return Source(kind="job", uri=self.job, label=f"dataset:{self.dataset}" if self.dataset else f"job:{self.job}")
 
     def error_limit(self, total: int) -> int:
         """Return `total`: an image that differs fails the job by itself."""

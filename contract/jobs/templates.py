@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import Field, ValidationError
 
 from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
+from contract.datasets import extending
+from contract.datasets.records import Extend
+from contract.datasets.versions import Datasets
 from contract.errors import InvalidInput
 from contract.jobs.destinations import check_output
 from contract.jobs.kinds import JobKind, kind_of
-from contract.jobs.specs import Spec, parse_spec
+from contract.jobs.specs import Source, Spec, parse_spec
 from contract.keys import JobKeys
 from contract.models.families import ENCODERS
 from contract.models.registry import Model, Registry
@@ -121,6 +125,19 @@ def _judge(model: Model, fields: Mapping[str, Any], place: str, registry: Regist
     return {place: judge.ref, **({"gate_sha256": judge.weights.sha256} if place == "gate" else {})}
 
 
+def pin_source(source: Source, store: ObjectStore) -> Source:
+    """Return the source with a dataset at the version that it has now; raises UnknownDataset."""
+    if source.kind != "dataset":
+        return source
+    number = Datasets(store).resolve(source.uri)
+    return source.model_copy(update={"uri": f"{source.uri.partition('@')[0]}@{number}"})
+
+
+def extension(fields: Mapping[str, Any], id: str, store: ObjectStore, at: datetime) -> Extend:
+    """Return the version that a job makes of the dataset that it extends; raises what `extending.pin` raises."""
+    return extending.pin(store, fields["extend"], id, Registry(store).get(fields["model"]), fields, at)
+
+
 def seed_of(id: str) -> int:
     """Return the seed that `tick` stands for: the first 32 bits of the SHA-256 of the job's id.
 
@@ -142,11 +159,19 @@ def output(keys: JobKeys, bucket: str, to: str | None) -> str:
     return f"s3://{bucket}/{prefix.rstrip('/')}/{keys.id}/" if prefix.strip("/") else f"s3://{bucket}/{keys.id}/"
 
 
-def fill(template: Template, *, id: str, store: ObjectStore) -> Spec:
-    """Return the spec of the job `id`, with the current versions of its models; raises what `pin` raises."""
+def fill(template: Template, *, id: str, store: ObjectStore, at: datetime | None = None) -> Spec:
+    """Return the spec of the job `id`, with the current versions of its models and datasets.
+
+    `at` is the tick, by default now. Raises what `pin` and `extending.pin` raise.
+    """
     fields = pin(template.spec, template.kind, Registry(store))
+    for place in ("source", "away_from"):
+        if isinstance(fields.get(place), dict):
+            fields[place] = pin_source(Source.model_validate(fields[place]), store)
     if fields.get("seed") == TICK:
         fields["seed"] = seed_of(id)
+    if fields.get("extend"):
+        fields["extend"] = extension(fields, id, store, at or datetime.now(UTC))
     try:
         return parse_spec({**fields, "id": id, "output": output(JobKeys(id), store.bucket, template.to)})
     except ValidationError as error:

@@ -55,6 +55,8 @@ ROLES = {
                 f"{keys.MODELS}{ANY}",
                 f"{keys.SCHEDULES}{ANY}",
                 keys.watch_record(ANY),
+                keys.dataset_record(ANY),
+                f"{keys.dataset_claims(ANY)}{ANY}",
                 keys.probe(ANY),
                 keys.INDEX_STATE,
                 f"{keys.USES}{ANY}",
@@ -71,6 +73,7 @@ ROLES = {
                 f"{keys.MODELS}{ANY}",
                 f"{keys.SCHEDULES}{ANY}",
                 keys.watch_record(ANY),
+                f"{keys.DATASETS}{ANY}",
                 keys.probe(ANY),
             ),
             never=tuple(f"{keys.MODELS}{name}/{ANY}" for name in BUILT_IN),
@@ -88,6 +91,8 @@ ROLES = {
                 f"{keys.INDEX}{ANY}",
                 f"{keys.schedule_ticks(ANY)}{ANY}",
                 f"{keys.watch_prefix(ANY)}{ANY}",
+                keys.dataset_record(ANY),  # of a schedule's jobs, as the claims
+                f"{keys.dataset_claims(ANY)}{ANY}",
             ),
             deletes=(
                 f"{keys.JOBS}{ANY}",  # whose retention is over
@@ -99,7 +104,7 @@ ROLES = {
         ),
         Role(
             name="worker",
-            reads=(f"{keys.JOBS}{ANY}", f"{keys.ACTIVE}{ANY}", f"{keys.MODELS}{ANY}"),
+            reads=(f"{keys.JOBS}{ANY}", f"{keys.ACTIVE}{ANY}", f"{keys.MODELS}{ANY}", f"{keys.DATASETS}{ANY}"),
             writes=(
                 _JOB.numerics,
                 f"{_JOB.plan_prefix}{ANY}",  # halves of a shard, and plans that only a worker can make
@@ -112,6 +117,8 @@ ROLES = {
                 f"{_OUT}{ANY}",
                 *_ENDS,
                 f"{keys.MODELS}{ANY}",
+                f"{keys.dataset_versions(ANY)}{ANY}",
+                keys.dataset_features(ANY, ANY, ANY),
             ),
             deletes=(
                 f"{_JOB.commit_prefix}{ANY}",  # of generated images that are gone

@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("producer.cli.submit:verify", "Generate images of a job again, and compare."),
     "schedule": ("producer.cli.schedule:schedule", "Submit jobs on a schedule, and see how they went."),
     "watch": ("producer.cli.watch:watch", "Label a bucket as it fills, and see how far behind that is."),
+    "datasets": ("producer.cli.datasets:datasets", "List, show and remove datasets that grow."),
     "jobs": ("producer.cli.jobs:jobs", "List jobs, and remove them."),
     "show": ("producer.cli.jobs:show", "Show one job."),
     "follow": ("producer.cli.follow:follow", "Follow a job to its end."),

@@ -31,12 +31,15 @@ from producer.exports.formats import IMAGES, help_text
 def export(job: str, format: str, output: Path, as_json: bool) -> None:
     """Write the accepted images of JOB, a finished generate or synthesize job, as a dataset.
 
+    JOB may also be dataset:NAME or dataset:NAME@VERSION: the images of all versions of a dataset up to that one.
+
     The folder also gets README.md, a dataset card, and croissant.json, the same metadata for machines.
 
     \b
     Examples:
       imagemill export JOB -o digits/
       imagemill export JOB --format imagefolder -o digits/
+      imagemill export dataset:digits@2026-11-25 -o digits/
       imagemill export JOB --format idx -o digits/ && imagemill train cnn --data digits/ --name digits
     """
     from producer.client import Client

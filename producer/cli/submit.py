@@ -36,7 +36,8 @@ train = job_command(
     """Train a model of FAMILY: cnn, rnn, gan or vae.
 
     SOURCE is a folder with one folder per class, WebDataset tars, an S3 prefix, a manifest with a column `label`, a
-    folder with IDX files (the MNIST format), or job:ID, the labels of an earlier classify job. An rnn takes sequences:
+    folder with IDX files (the MNIST format), job:ID, the labels of an earlier classify job, or dataset:NAME[@VERSION],
+    a dataset of the bucket, by default at the version that is newest now. An rnn takes sequences:
     CLASS/SEQUENCE/frame-1.png, animations, or a manifest with `frames` and `label`. Training checkpoints, so it
     survives the loss of a worker. Ctrl-C leaves it running. The best epoch is published.
 
@@ -93,9 +94,13 @@ synthesize = job_command(
     the gate. The result does not depend on the number of workers. The exit code is 1 if a class falls short after
     --max-attempts.
 
+    With --extend the images become the next version of a named dataset of the bucket, if every class has its
+    --per-class: other images than it holds, with another --seed each time. In a schedule it grows at each tick.
+
     \b
     Examples:
       imagemill synthesize --model fashion-gan --gate fashion-cnn --per-class 1000 --dedup 0.0005
+      imagemill synthesize --model fashion-gan --gate fashion-cnn --per-class 100 --extend garments --seed 1
       imagemill synthesize --model fashion-gan --gate fashion-cnn --per-class 1000 --away-from fashion/
       imagemill report JOB -o synthesis.html
     """,
@@ -105,10 +110,12 @@ verify = job_command(
     VerifyOptions,
     """Generate images of JOB again from its records, and compare them with its files.
 
-    The exit code is 1 if a pixel differs by more than 1 of 255.
+    JOB may also be dataset:NAME[@VERSION]; the sample is then spread over all its versions. The exit code is 1 if a
+    pixel differs by more than 1 of 255.
 
     \b
     Example:
       imagemill verify generate-20261124-093215-7f3a --sample 256
+      imagemill verify dataset:garments
     """,
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from contract.backend.objects import ObjectStore
+from contract.datasets.versions import Datasets, check_owner, name_of
 from contract.errors import InvalidInput, InvalidSource, JobConflict
 from contract.jobs import lifecycle
 from contract.jobs.ends import read_end
@@ -135,14 +136,27 @@ def _interpolate(options: GenerateOptions, store: ObjectStore, settings: Setting
     return Request(Interpolate, ends, fields, options.to, place="ends")
 
 
-def _synthesize(options: SynthesizeOptions, store: ObjectStore, _: Settings) -> Request[Synthesize]:
+_EXTEND_DEDUP = 0.0005
+"""The `--dedup` of a job that extends a dataset: with `fashion-cnn`, one in a hundred photos has another within it."""
+
+
+def _synthesize(options: SynthesizeOptions, store: ObjectStore, settings: Settings) -> Request[Synthesize]:
     away = options.away_from
     found = labelled.resolve(str(away), store, 0) if away is not None else None
-    return Request(Synthesize, found, _shared(options, Synthesize), options.to, place="away_from")
+    fields = _shared(options, Synthesize)
+    if options.extend is not None:
+        _leave_out(options, "The images of a dataset stay in the bucket, with their job", "to")
+        record = Datasets(store).record(options.extend)
+        if record is not None:
+            check_owner(Datasets(store).get(options.extend), settings.owns_as)
+        fields["dedup"] = _EXTEND_DEDUP if options.dedup is None else options.dedup
+    return Request(Synthesize, found, fields, options.to, place="away_from")
 
 
 def _verify(options: VerifyOptions, store: ObjectStore, _: Settings) -> Request[Verify]:
-    made = lifecycle.read_spec(store, options.made)
+    ref = name_of(options.made)
+    grown = Datasets(store).grown(ref) if ref is not None else None
+    made = lifecycle.read_spec(store, options.made if grown is None else grown.newest.job)
     kind = kind_of(made)
     if kind.makes != "images":
         raise JobConflict(f"{made.id} generated nothing, its kind is {kind.name}; there is nothing to verify.")
@@ -155,6 +169,8 @@ def _verify(options: VerifyOptions, store: ObjectStore, _: Settings) -> Request[
         raise JobConflict(f"The job {made.id} has not ended; follow it to its end, then verify it.")
     model = Registry(store).get(made.model).ref
     pinned = {"job": made.id, "model": model, "weights_sha256": cast("SampledSpec", made).weights_sha256}
+    if grown is not None:
+        pinned["dataset"] = grown.ref
     return Request(Verify, None, {**_shared(options, Verify), **pinned})
 
 
@@ -215,6 +231,11 @@ def make_template(request: Request[Any]) -> Template:
     fields = {"kind": request.name, **request.fields}
     if kind_of(request.name).seeded and fields["seed"] is None:
         fields["seed"] = TICK
+    if fields.get("extend") and fields["seed"] != TICK:
+        raise InvalidInput(
+            "--extend in a schedule needs another seed at each tick, or the same images would come again; leave --seed "
+            "out."
+        )
     if isinstance(request.found, Remote):
         found = request.found
         fields[request.place] = {"kind": found.kind, "uri": found.uri, "label": found.label}

@@ -129,7 +129,7 @@ def run(backend: Backend, name: str) -> str:
     schedules, now = Schedules(backend.store), datetime.now(UTC)
     schedule = schedules.get(name)
     id = f"{name}-manual-{now:%Y%m%dt%H%M%S}-{secrets.token_hex(2)}"
-    spec = fill(schedule.template, id=id, store=backend.store)
+    spec = fill(schedule.template, id=id, store=backend.store, at=now)
     schedules.by_hand(name, id, now, Tick(at=to_iso(now), state="submitted", job=id, manual=True))
     lifecycle.submit(backend, spec, schedule.owner)
     return id

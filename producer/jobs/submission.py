@@ -7,15 +7,16 @@ since somebody waits for the answer.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any, cast
 
 from pydantic import ValidationError
 
 from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
-from contract.errors import InvalidInput, InvalidSource, JobConflict, ObjectNotFound, UnknownJob
+from contract.datasets.records import Extend
+from contract.errors import DatasetBusy, InvalidInput, InvalidSource, JobConflict, ObjectNotFound, UnknownJob
 from contract.jobs import lifecycle, templates
 from contract.jobs.commits import iter_commits, read_retries
 from contract.jobs.ends import read_end, read_standing
@@ -23,7 +24,7 @@ from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend
 from contract.jobs.numerics import check_workers
 from contract.jobs.sources import source_kind
-from contract.jobs.specs import AnySpec, Classify, Source
+from contract.jobs.specs import AnySpec, Classify, Source, Synthesize
 from contract.jobs.status import Retry, Status
 from contract.keys import JobKeys
 from contract.models.registry import Registry
@@ -53,12 +54,15 @@ def make_spec(request: Request[S], keys: JobKeys, store: ObjectStore, *, schedul
     fields = templates.pin(request.fields, request.name, Registry(store))
     if kind_of(request.name).seeded:
         fields["seed"] = _seed(fields["seed"], keys.id, scheduled=scheduled)
+    if fields.get("extend"):
+        fields["extend"] = _extension(fields, keys.id, store, scheduled=scheduled)
     found = request.found
     if isinstance(found, images.Packed) and not kind_of(request.name).runs_while_planned:
         uri = f"s3://{store.bucket}/{keys.input_prefix}"
         fields[request.place] = Source(kind="uploaded", uri=uri, label=found.label)
     elif found is not None:
-        fields[request.place] = found.source(keys, store.bucket)
+        source = found.source(keys, store.bucket)
+        fields[request.place] = templates.pin_source(source, store) if isinstance(source, Source) else source
     try:
         return request.kind(id=keys.id, output=templates.output(keys, store.bucket, request.to), **fields)
     except ValidationError as error:
@@ -78,6 +82,23 @@ def _seed(asked: int | str | None, id: str, *, scheduled: bool) -> int:
             "--seed out."
         )
     return asked if isinstance(asked, int) else templates.seed_of(id) if scheduled else 0
+
+
+def _extension(fields: Mapping[str, Any], id: str, store: ObjectStore, *, scheduled: bool) -> Extend:
+    """Return the version that a job makes of its dataset: what it was first submitted with, if it was."""
+    try:
+        there = lifecycle.read_spec(store, id)
+    except UnknownJob:
+        there = None
+    if isinstance(there, Synthesize) and there.extend is not None and there.extend.dataset == fields["extend"]:
+        return there.extend
+    now = datetime.now(UTC)
+    try:
+        return templates.extension(fields, id, store, now)
+    except DatasetBusy:
+        if not scheduled:
+            raise
+        return Extend(dataset=fields["extend"], number=1, at=now.isoformat())  # the first tick waits its turn
 
 
 def begin(

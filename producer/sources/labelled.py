@@ -14,6 +14,7 @@ from pathlib import Path
 
 from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
+from contract.datasets.versions import Datasets, name_of
 from contract.errors import InvalidSource
 from contract.jobs import lifecycle
 from contract.jobs.kinds import kind_of
@@ -52,6 +53,18 @@ def resolve_job(text: str, store: ObjectStore, frames: int) -> Remote | None:
             f"The job {id} is of the kind {kind.name}, without labelled images; name a job that has some."
         )
     return Remote("job", id, text)
+
+
+def resolve_dataset(text: str, store: ObjectStore, frames: int) -> Remote | None:
+    """Return the source `dataset:NAME[@V]`; raises UnknownDataset, and InvalidSource for a model of sequences."""
+    ref = name_of(text)
+    if ref is None:
+        return None
+    if frames:
+        raise InvalidSource(f"{text} holds single images; a model of sequences needs sequences.")
+    Datasets(store).resolve(ref)
+    # The version is pinned with the spec: a schedule that names none takes the newest at each tick.
+    return Remote("dataset", ref, text)
 
 
 def resolve_idx(text: str, store: ObjectStore, frames: int) -> Remote | Upload | None:

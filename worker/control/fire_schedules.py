@@ -12,12 +12,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import takewhile
 
-from contract.errors import ImagemillError, JobConflict, ServiceUnavailable, UnknownSchedule
+from contract.errors import (
+    DatasetBusy,
+    ImagemillError,
+    JobConflict,
+    NotOwner,
+    ServiceUnavailable,
+    UnknownDataset,
+    UnknownSchedule,
+)
 from contract.instruments import SCHEDULE_DELAY_SECONDS, SCHEDULE_TICKS
 from contract.jobs.lifecycle import Backend, submit
 from contract.jobs.schedules import Schedule, Schedules, Tick, job_id, to_iso, to_time
 from contract.jobs.specs import parse_spec
 from contract.jobs.templates import fill
+from contract.keys import JobKeys
 from contract.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -111,8 +120,8 @@ def _decision(backend: Backend, schedule: Schedule, tick: Due, now: datetime) ->
         return Tick(at=at, state="skipped", reason=reason, missed=tick.missed)
     id = job_id(schedule.name, tick.at)
     try:
-        spec = fill(schedule.template, id=id, store=backend.store)
-    except ServiceUnavailable:
+        spec = fill(schedule.template, id=id, store=backend.store, at=tick.at)
+    except (ServiceUnavailable, DatasetBusy):
         raise  # the next round tries again
     except ImagemillError as error:
         log.warning("The tick %s of %s makes no job: %s", at, schedule.name, error)
@@ -126,8 +135,12 @@ def _carry_out(backend: Backend, schedules: Schedules, schedule: Schedule, at: d
         return
     try:
         fresh = submit(backend, parse_spec(tick.spec), schedule.owner)
-    except JobConflict:
-        reason = f"The id {tick.job} belongs to another job; `imagemill show {tick.job}` shows it."
+    except DatasetBusy:
+        raise  # somebody submitted another job in between
+    except (JobConflict, NotOwner, UnknownDataset) as error:
+        reason = str(error)
+        if backend.store.exists(JobKeys(str(tick.job)).spec):
+            reason = f"The id {tick.job} belongs to another job; `imagemill show {tick.job}` shows it."
         log.warning("The tick %s of %s makes no job: %s", tick.at, schedule.name, reason)
         schedules.correct(schedule.name, at, Tick(at=tick.at, state="failed", reason=reason, missed=tick.missed))
     else:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from contract.data.image_index import SUFFIX, SYNTHETIC, sample_key, schema, sha256
 from contract.data.provenance import provenance
-from contract.jobs.specs import ImagesSpec
+from contract.jobs.specs import ImagesSpec, Synthesize
 from contract.models.registry import Model
 from contract.records import ImageFormat
 from worker.generation import tar_writer
@@ -75,10 +75,15 @@ def facts(spec: ImagesSpec, row: Row) -> dict[str, object]:
     return {**found, "job": spec.id, "synthetic": True, "DigitalSourceType": SYNTHETIC}
 
 
+def version_of(spec: ImagesSpec) -> int:
+    """Return the version of a dataset that the images become, 0 if they become none."""
+    return spec.extend.number if isinstance(spec, Synthesize) and spec.extend is not None else 0
+
+
 def new_row(spec: ImagesSpec, model: Model, label: int, number: int, side: int) -> Row:
     """Return the row of an image that is neither judged nor stored yet."""
     return {
-        "key": sample_key(label, number),
+        "key": sample_key(label, number, version_of(spec)),
         "label": model.labels[label],
         "label_index": label,
         "seed": provenance(spec).origin().get("seed"),

@@ -115,6 +115,9 @@ class ImagesFinalizer:
         if lost:
             raise OutputsMissingError
 
+    def publish(self, spec: Any, stats: DatasetStats, short: Sequence[str]) -> None:
+        """Make what the job made part of what others read; called before it ends, perhaps more than once."""
+
     def end(self, spec: ImagesSpec, short: Sequence[str] = ()) -> None:
         """Write summary and page, and end the job; `short` names the classes that lack images."""
         store = self.backend.store
@@ -144,6 +147,7 @@ class ImagesFinalizer:
         if self.backend.ledger.state(spec.id) != "finalizing":
             raise LockLostError
         metrics = self.report(spec)(spec, stats)
+        self.publish(spec, stats, short)
         details: dict[str, Any] = {
             "total": stats.candidates + left_out.total(),
             "done": stats.candidates + left_out.total(),

@@ -13,13 +13,16 @@ import logging
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from contract.backend.lock import Lock
 from contract.data import image_index
+from contract.data.dataset_stats import DatasetStats
 from contract.data.image_index import INDEX, SUFFIX, named
+from contract.datasets import extending
+from contract.datasets.records import Part, Version
 from contract.errors import StoreUnavailable
 from contract.jobs.commits import read_commit
 from contract.jobs.outputs import missing, write
@@ -32,6 +35,7 @@ from worker.execution.resources import Resources
 from worker.generation import candidate_plan
 from worker.generation.archive import Archive, facts, index
 from worker.generation.candidate_plan import CandidateBlock, next_candidates
+from worker.generation.dataset_features import ByClass, DatasetFeatures, make_dataset_features
 from worker.generation.finalize_images import ImagesFinalizer, LockLostError, finalizer_of
 from worker.generation.selection import Selection
 from worker.generation.shard import FEATURES
@@ -42,6 +46,9 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class SynthesisFinalizer(ImagesFinalizer):
     """Finalizes jobs of kind `synthesize`."""
+
+    features: DatasetFeatures | None = None
+    """The features of datasets; None where no job extends one."""
 
     def finalize(self, spec: Synthesize, lock: Lock) -> None:
         """Select and end the job, or let it run again for more candidates."""
@@ -56,7 +63,8 @@ class SynthesisFinalizer(ImagesFinalizer):
         for number in range(len(blocks)):
             check(lock)
             tables.append(committed(self.backend.store, read_commit(self.backend.store, spec.id, number)))
-        selected = select(spec, blocks, tables)
+        earlier = self._features.before(spec, lambda: check(lock)) if spec.extend is not None else {}
+        selected = select(spec, blocks, tables, earlier)
         more = next_candidates(spec, blocks, {label: one.accepted for label, one in selected.items()})
         if more:
             log.info("%s: %d more shards of candidates", spec.id, len(more))
@@ -70,7 +78,43 @@ class SynthesisFinalizer(ImagesFinalizer):
             self._keep(spec, number, table, verdicts)
         for _, told in missing(self.backend.store, spec, image_index.outcome(self.backend.store, spec)):
             raise StoreUnavailable(f"{told}, though it has just been written; the selection is written again.")
-        self.end(spec, _short(spec, model, selected))
+        short = _short(spec, model, selected)
+        if spec.extend is not None and not short:
+            width = max(one.features().shape[1] for one in selected.values())
+            self._features.keep(spec, {label: one.features(width) for label, one in selected.items()})
+        self.end(spec, short)
+
+    def publish(self, spec: Synthesize, stats: DatasetStats, short: Sequence[str]) -> None:
+        """Write the version of the dataset that the job extends; a class that falls short makes none."""
+        if spec.extend is None or short:
+            return
+        model = self.models.model(spec.model)
+        commits = list(image_index.outcome(self.backend.store, spec))
+        version = Version(
+            dataset=spec.extend.dataset,
+            number=spec.extend.number,
+            at=spec.extend.at,
+            job=spec.id,
+            model=spec.model,
+            weights_sha256=spec.weights_sha256,
+            gate=spec.gate,
+            gate_sha256=spec.gate_sha256,
+            seed=spec.seed,
+            labels=model.labels,
+            size=spec.size or model.preprocess.size,
+            channels=model.preprocess.channels,
+            image_format=spec.image_format,
+            accepted={one.label: one.accepted for one in stats.classes if one.accepted},
+            parts=tuple(
+                Part(index=str(one.output), sha256=str(one.sha256), accepted=one.ok) for one in commits if one.ok
+            ),
+        )
+        extending.publish(self.backend.store, version)
+
+    @property
+    def _features(self) -> DatasetFeatures:
+        assert self.features is not None, "a worker has them"
+        return self.features
 
     def _extend(self, spec: Synthesize, blocks: Sequence[CandidateBlock]) -> None:
         """Let a job run again with a longer plan: in the bucket first, then in the ledger."""
@@ -122,9 +166,15 @@ def check(lock: Lock) -> None:
         raise LockLostError
 
 
-def select(spec: Synthesize, blocks: Sequence[CandidateBlock], tables: Sequence[pa.Table]) -> dict[int, Selection]:
-    """Select among the candidates of each class; the blocks of a class must be in the order of their indices."""
-    selected = {label: Selection(spec.per_class, spec.dedup) for label in spec.classes}
+def select(
+    spec: Synthesize, blocks: Sequence[CandidateBlock], tables: Sequence[pa.Table], earlier: ByClass | None = None
+) -> dict[int, Selection]:
+    """Select among the candidates of each class; the blocks of a class must be in the order of their indices.
+
+    `earlier` are the features of images that a dataset holds already.
+    """
+    earlier = earlier or {}
+    selected = {label: Selection(spec.per_class, spec.dedup, earlier=earlier.get(label)) for label in spec.classes}
     for block, table in zip(blocks, tables, strict=True):
         (label,) = block.labels
         column = table[FEATURES].combine_chunks()
@@ -152,4 +202,5 @@ def _short(spec: Synthesize, model: Model, selected: dict[int, Selection]) -> li
 
 def make_finalizer(resources: Resources) -> Callable[[str], None]:
     """Return the function that finalizes a synthesis in this process."""
-    return finalizer_of(resources, SynthesisFinalizer).run
+    made = finalizer_of(resources, SynthesisFinalizer)
+    return replace(made, features=resources.once(make_dataset_features)).run

@@ -26,6 +26,8 @@ class Selection:
     distances: list[float | None] = field(default_factory=list)
     """Cosine distance from each candidate to the nearest accepted one before it, or None if it was not measured."""
     accepted: int = 0
+    earlier: NDArray[np.float32] | None = None
+    """Features of images that no candidate may duplicate, float32 [n, d] with rows of length 1."""
     _kept: NDArray[np.float32] | None = None
 
     def add(self, reasons: Sequence[str | None], features: NDArray[np.float32] | None) -> None:
@@ -52,7 +54,7 @@ class Selection:
         verdicts: list[str | None],
         distances: list[float | None],
     ) -> None:
-        kept = np.empty((0, unit.shape[1]), np.float32) if self._kept is None else self._kept
+        kept = self._all(unit.shape[1])
         close = (unit @ kept.T).max(axis=1, initial=-1)
         new: list[int] = []  # accepted in this block, so not yet in `kept`
         for n, place in enumerate(places):
@@ -68,6 +70,15 @@ class Selection:
             self.accepted += 1
             new.append(n)
         self._kept = np.concatenate([kept, unit[new]])
+
+    def features(self, width: int = 0) -> NDArray[np.float32]:
+        """Return the features of the accepted candidates, float32 [accepted, d] with rows of length 1."""
+        return self._all(width)[0 if self.earlier is None else len(self.earlier) :]
+
+    def _all(self, width: int) -> NDArray[np.float32]:
+        if self._kept is not None:
+            return self._kept
+        return np.empty((0, width), np.float32) if self.earlier is None else self.earlier
 
 
 def normalized(features: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -32,6 +32,8 @@ class Reach:
         buckets: set[str] = set()
         for _ in range(_NESTED):
             buckets.update(_BUCKET.findall(source.uri))
+            if source.kind == "dataset":
+                buckets.add(store.bucket)
             if source.kind != "job":
                 break
             try:

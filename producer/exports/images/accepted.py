@@ -14,6 +14,8 @@ from contract.data.dataset_card import columns
 from contract.data.dataset_stats import DatasetStats
 from contract.data.image_index import shards, tar_of
 from contract.data.items import parse_s3
+from contract.datasets.contents import tables
+from contract.datasets.versions import Grown
 from contract.errors import ObjectDamaged
 from contract.jobs.results import Row
 from contract.jobs.specs import ImagesSpec
@@ -49,6 +51,16 @@ class ImageSet:
         """
         for commit, index in self.shards():
             yield from of_shard(self.store, commit, index)
+
+
+@dataclass(frozen=True)
+class GrownSet(ImageSet):
+    """The images of a dataset at a version; `spec` is that of the newest version, under the name of the dataset."""
+
+    grown: Grown
+
+    def shards(self) -> Iterator[tuple[ShardCommit, pa.Table]]:
+        return tables(self.store, self.grown)
 
 
 def of_shard(store: ObjectStore, commit: ShardCommit, index: pa.Table) -> Iterator[tuple[Row, bytes]]:

@@ -1,0 +1,1 @@
+"""Named datasets in the bucket that grow by a version a job."""
