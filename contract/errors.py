@@ -9,6 +9,7 @@
     │   ├── InvalidSchedule     an invalid cron line or time zone, or a name that is taken
     │   ├── UnknownSchedule     with the nearest names
     │   ├── InvalidWatch        a prefix that cannot be watched, or a name that is taken
+    │   ├── InvalidEvent        a message about a bucket that cannot be understood
     │   ├── UnknownWatch        with the nearest names
     │   ├── UnknownDataset      with the nearest names
     │   ├── NotOwner            a model, schedule, watch or dataset belongs to another owner
@@ -90,6 +91,10 @@ class InvalidSchedule(InvalidInput):
 
 class InvalidWatch(InvalidInput):
     """The watch has an invalid name, prefix or interval, or a name that is taken."""
+
+
+class InvalidEvent(InvalidInput):
+    """What was posted as an event is none, or names no object that can be followed."""
 
 
 class UnknownWatch(InvalidInput):

@@ -52,6 +52,7 @@ REASON = Label("reason", ("lapsed", "rebuilt"))
 OPERATION = Label("operation", ("get", "put", "put_if_absent", "stat", "list", "delete", "bucket"))
 FAULT = Label("fault", ("unavailable", "refused", "full", "credentials", "settings"))
 SERVICE = Label("service", ("redis", "store"))
+EVENT_RESULT = Label("result", ("taken", "unwatched", "rejected", "refused", "unavailable"))
 TICK_STATE = Label("state", ("submitted", "skipped", "failed"))
 
 _SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -184,6 +185,13 @@ FLEET_AGE_SECONDS = Gauge(
 
 # The controller's own work
 
+EVENTS = Counter(
+    name="imagemill_events_total",
+    description="Objects that were announced to `/v1/events`, taken for a watch or of no watch's prefix; requests that "
+    "were rejected, refused, or not written because Redis was unavailable.",
+    labels=(EVENT_RESULT,),
+    roles=("controller",),
+)
 RECONCILE_AGE_SECONDS = Gauge(
     name="imagemill_reconcile_age_seconds",
     description="Seconds since any controller last began a round of the reconciler.",

@@ -472,6 +472,15 @@ def parse_watch_state(key: str) -> tuple[str, str] | None:
     return (match[1], match[2]) if match else None
 
 
+REJECTED_EVENTS = f"{WATCHES}rejected/"
+"""Events that could not be understood, and why; the newest are kept."""
+
+
+def rejected_event(stamp: str, digest: str) -> str:
+    """An event that could not be understood; `stamp` is when it came, UTC."""
+    return f"{REJECTED_EVENTS}{stamp}-{digest[:16]}.json"
+
+
 def watch_segments(root: str) -> str:
     """Prefix of the segments of a watch; `root` is its `watch_state`."""
     return f"{root}segments/"
@@ -556,6 +565,10 @@ class RedisKeys:
     def watch(self, name: str) -> str:
         """The controller that keeps a watch, a string with a TTL."""
         return f"{self.namespace}:watch:{name}"
+
+    def hints(self, watch: str) -> str:
+        """Stream of keys that were announced for a watch, with a TTL (`contract.watches.hints`)."""
+        return f"{self.namespace}:hints:{watch}"
 
     @property
     def clock(self) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import socket
 from functools import lru_cache
 from pathlib import Path
@@ -198,6 +199,12 @@ class Settings(BaseSettings):
         description="Address that the port for metrics listens on; `0.0.0.0` in a container. It asks for no password.",
     )
 
+    events_token: SecretStr = Field(
+        SecretStr(""),
+        description="Token with which object stores post events to `/v1/events` on the controller's port, 16 "
+        "characters or more; empty: no events are taken.",
+    )
+
     max_image_bytes: int = Field(
         64 * 2**20, ge=1, description="Largest image file in bytes; a larger one becomes an error row."
     )
@@ -255,6 +262,15 @@ class Settings(BaseSettings):
     def _no_traces(cls, value: Any) -> Any:
         """Read an empty variable as no traces."""
         return None if value == "" else value
+
+    @field_validator("events_token")
+    @classmethod
+    def _no_guess(cls, value: SecretStr) -> SecretStr:
+        """Refuse a token that can be guessed, or that no header can hold."""
+        text = value.get_secret_value()
+        if text and not re.fullmatch(r"[!-~]{16,512}", text):
+            raise ValueError("it must be 16 to 512 printable ASCII characters without spaces")
+        return value
 
     @field_validator("ca_file", "secrets_dir", mode="before")
     @classmethod

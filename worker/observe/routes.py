@@ -31,12 +31,25 @@ def as_json(value: Any, status: int = 200) -> Answer:
     return Answer(status, json.dumps(value).encode() + b"\n", JSON)
 
 
+@dataclass(frozen=True)
+class Inbox:
+    """A path that takes a body of at most `limit` bytes by POST.
+
+    `refuse` is given the header `Authorization` before the body is read, and returns an answer to whoever may not post.
+    """
+
+    refuse: Callable[[str], Answer | None]
+    take: Callable[[bytes], Answer]
+    limit: int
+
+
 class Routes:
     """A table of pages. Paths are compared as they come: nothing is decoded, and nothing is a file."""
 
     def __init__(self) -> None:
         self._pages: dict[str, Callable[[], Answer]] = {}
         self._named: dict[str, Callable[[str], Answer]] = {}
+        self._inboxes: dict[str, Inbox] = {}
 
     def add(self, path: str, page: Callable[[], Answer]) -> None:
         """Serve `path`, as `/livez`."""
@@ -45,6 +58,14 @@ class Routes:
     def add_named(self, prefix: str, page: Callable[[str], Answer]) -> None:
         """Serve `prefix` and one name after it, as `/scale/` and a pool; `page` is given the name."""
         self._named[prefix] = page
+
+    def add_inbox(self, path: str, inbox: Inbox) -> None:
+        """Take what is posted to `path`, as `/v1/events`."""
+        self._inboxes[path] = inbox
+
+    def inbox(self, target: str) -> Inbox | None:
+        """Return what takes a POST to the target of a request, whose query is ignored."""
+        return self._inboxes.get(target.partition("?")[0])
 
     def answer(self, target: str) -> Answer:
         """Return the answer to the target of a request, whose query is ignored."""

@@ -1,4 +1,5 @@
-"""The HTTP server of a process: it answers GET from a table of pages, for probes and Prometheus, and nothing else.
+"""The HTTP server of a process: it answers GET from a table of pages, for probes and Prometheus, and takes what is
+posted to the few paths that are made for it.
 
 It is small and suspicious, since whoever can reach the port can send anything. A connection has one request and a few
 seconds in all, whatever it sends; when too many are open, the oldest one ends, so that slow clients cannot keep
@@ -20,7 +21,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from contract.errors import InvalidSettings
-from worker.observe.routes import Answer, Routes, text
+from worker.observe.routes import Answer, Inbox, Routes, as_json, text
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ _MOST = 32
 _SECONDS = 10.0
 """From accepting a connection to its end."""
 _LOOK_SECONDS = 0.5
+_DROPPED = 16 * 2**20
+"""Bytes of a body that is refused that are read and dropped."""
 
 
 def parse_ports(given: str) -> range:
@@ -166,25 +169,65 @@ class _Handler(BaseHTTPRequestHandler):
             answer = text(500, "This page failed; see the log of the process.")
         self._send(answer)
 
+    def do_POST(self) -> None:
+        if (inbox := self.server.routes.inbox(self.path)) is None:
+            self._refuse_method()
+            return
+        try:
+            answer = inbox.refuse(self.headers.get("Authorization", "")) or self._taken(inbox)
+        except OSError:
+            raise
+        except Exception:
+            log.exception("What was posted could not be taken")
+            answer = as_json({"error": "This request failed; see the log of the process."}, 500)
+        if answer is not None:
+            self._send(answer)
+            self._let_them_read()
+
+    def _taken(self, inbox: Inbox) -> Answer | None:
+        """Read the body and hand it over; return None to a client that went away."""
+        length = self.headers.get("Content-Length", "")
+        if not length or self.headers.get("Transfer-Encoding") is not None:
+            return as_json({"error": "Send the body in one piece, with a Content-Length."}, 411)
+        if not re.fullmatch(r"\d{1,15}", length, re.ASCII):
+            return as_json({"error": "The Content-Length is no number."}, 400)
+        if int(length) > inbox.limit:
+            return as_json({"error": f"The body has more than {inbox.limit:,} bytes; send less at a time."}, 413)
+        body = self.rfile.read(int(length))
+        return inbox.take(body) if len(body) == int(length) else None
+
+    def _let_them_read(self) -> None:
+        """Read and drop what is still sent: closing at once would take the answer from a client that is sending."""
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            for _ in range(_DROPPED // 2**16):
+                if not self.rfile.read1(2**16):
+                    return
+
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Refuse a request: in one line, without repeating what it said."""
         if code == 501:  # a method that there is no `do_` for
-            self._send(text(405, "Only GET is answered."), allow=True)
+            self._refuse_method()
         else:
             self._send(text(code, "This is no request that is understood here."))
         self.close_connection = True
 
-    def _send(self, answer: Answer, *, allow: bool = False) -> None:
+    def _refuse_method(self) -> None:
+        posts = self.server.routes.inbox(self.path) is not None
+        self._send(text(405, f"Only {'POST' if posts else 'GET'} is answered."), allow="POST" if posts else "GET")
+
+    def _send(self, answer: Answer, *, allow: str = "") -> None:
         if self.request_version == "HTTP/0.9":
             return
         self.send_response(answer.status)
-        self.send_header("Content-Type", answer.type)
-        self.send_header("Content-Length", str(len(answer.body)))
+        if answer.status != 204:
+            self.send_header("Content-Type", answer.type)
+            self.send_header("Content-Length", str(len(answer.body)))
         self.send_header("Cache-Control", "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Connection", "close")
         if allow:
-            self.send_header("Allow", "GET")
+            self.send_header("Allow", allow)
         self.end_headers()
         self.wfile.write(answer.body)
 
