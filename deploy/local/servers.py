@@ -21,6 +21,7 @@ from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSettings, ObjectNotFound
 from deploy.local import ports, weed
+from deploy.local.events import EventsHook
 from deploy.local.private import private_folder, write_private
 from deploy.local.supervisor import Service
 
@@ -43,6 +44,8 @@ class Servers(BaseModel):
     volume_port: int
     filer_port: int
     admin_port: int
+    events_port: int = 0
+    events_token: str = Field(default="", repr=False)
 
     @property
     def redis_url(self) -> str:
@@ -51,6 +54,11 @@ class Servers(BaseModel):
     @property
     def s3_endpoint(self) -> str:
         return f"{ports.LOOPBACK}:{self.s3_port}"
+
+    @property
+    def events_address(self) -> str:
+        """Where the controller listens, unless it is told another port."""
+        return f"{ports.LOOPBACK}:{self.events_port}"
 
     @property
     def weed_ports(self) -> weed.Ports:
@@ -80,6 +88,7 @@ class Servers(BaseModel):
             "redis_password": secrets.token_hex(24),
             "s3_access_key": secrets.token_hex(10).upper(),
             "s3_secret_key": secrets.token_hex(24),
+            "events_token": secrets.token_hex(24),
         }
         servers = cls(**{**made, **known, **dict(zip(names, chosen, strict=True))})
         write_private(path, servers.model_dump_json(indent=2))
@@ -115,10 +124,14 @@ def redis_service(servers: Servers, data: Path, ready: Callable[[], bool]) -> Se
     )
 
 
-def s3_service(servers: Servers, data: Path, ready: Callable[[], bool]) -> Service:
-    """SeaweedFS in one process with its data in `DATA/s3`. Raises InvalidSettings where no binary is found."""
+def s3_service(servers: Servers, data: Path, ready: Callable[[], bool], hook: EventsHook | None = None) -> Service:
+    """SeaweedFS in one process with its data in `DATA/s3`; with a `hook` it says there what is written.
+
+    Raises InvalidSettings where no binary is found.
+    """
     folder = private_folder(data / "s3")
     weed.secure(folder, [ports.LOOPBACK, "localhost"])
+    weed.notify(folder, hook.url if hook else "", hook.token if hook else "")
     return Service(
         name=S3,
         command=weed.command(folder, servers.weed_ports, host=ports.LOOPBACK, bind=ports.LOOPBACK),

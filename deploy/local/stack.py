@@ -30,6 +30,7 @@ from contract.settings import Settings, load, stack_file
 from deploy.local import metrics, orphans
 from deploy.local.autoscaler import Autoscaler, policy_of
 from deploy.local.cores import usable_cores
+from deploy.local.events import EventsHook, hook_of
 from deploy.local.lock import DataLock
 from deploy.local.private import private_folder
 from deploy.local.servers import SERVERS_FILE, Servers, probe, redis_service, s3_service
@@ -126,11 +127,15 @@ class Stack:
         services = []
         if own_redis:
             services.append(redis_service(servers, self.data, _quiet(ledger.info)))
+        hook = None
+        if self.control:
+            address = shown.get(CONTROLLER, servers.events_address)
+            hook = hook_of(settings, address, servers.events_token)
         if own_s3:
-            services.append(s3_service(servers, self.data, _quiet(partial(probe, store))))
+            services.append(s3_service(servers, self.data, _quiet(partial(probe, store)), hook))
         # Several machines may work on one Redis; only on our own is `local` a name for one worker.
         host = "local" if own_redis else socket.gethostname()
-        programs = self._programs(settings, ledger, host, shown)
+        programs = self._programs(settings, ledger, host, shown, hook)
         self.supervisor = Supervisor([*services, *programs], self.data / "logs")
         if services:
             self.supervisor.start(*(service.name for service in services))
@@ -154,7 +159,9 @@ class Stack:
         workers = [_worker(number) for number in range(1, self.most + 1)]
         return metrics.choose(self.data, settings, [*([CONTROLLER] if self.control else []), *workers])
 
-    def _programs(self, settings: Settings, ledger: Ledger, host: str, shown: Mapping[str, str]) -> list[Service]:
+    def _programs(
+        self, settings: Settings, ledger: Ledger, host: str, shown: Mapping[str, str], hook: EventsHook | None
+    ) -> list[Service]:
         """Controller, clock and workers, as Celery commands."""
         celery = [sys.executable, "-m", "celery", "-A", "worker.app"]
         worker = [sys.executable, "-m", "worker.cli", "run", "--queues", ",".join(WORKER_QUEUES)]
@@ -171,7 +178,7 @@ class Stack:
                         *("-Q", QUEUE_CONTROL, "-n", node),
                         *("--without-gossip", "--without-mingle", "--loglevel", "INFO"),
                     ],
-                    env={**env, **metrics.environment(shown.get(CONTROLLER))},
+                    env={**env, **(hook.environment() if hook else {})},
                     cwd=HOME,
                     ready=_beats(ledger, node),
                     ready_seconds=START_SECONDS,

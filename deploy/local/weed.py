@@ -104,6 +104,21 @@ def secure(home: Path, hosts: Sequence[str]) -> None:
     write_private(folder / "security.toml", "\n".join(_table(name, table) for name, table in tables.items()))
 
 
+def notify(home: Path, url: str, token: str) -> None:
+    """Write `HOME/.seaweedfs/notification.toml`: have the filer post what is written to `url`; remove it if that is "".
+
+    An event that is not answered with 2xx is lost, whatever `max_retries` says, and so is what waits when the server is
+    killed: it is a hint, and no record of what was written.
+    """
+    path = private_folder(home / ".seaweedfs") / "notification.toml"
+    if not url:
+        path.unlink(missing_ok=True)
+        return
+    hook: dict[str, object] = {"enabled": True, "endpoint": url, "bearer_token": token}
+    lists = 'event_types = ["create", "update", "rename"]\npath_prefixes = ["/buckets/"]\n'
+    write_private(path, _table("notification.webhook", hook) + lists)
+
+
 def is_squatted(port: int) -> bool:
     """Return whether a socket of somebody else lies where a server on this port would make its own."""
     return any(True for _ in _sockets(port))
