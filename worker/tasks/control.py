@@ -15,6 +15,7 @@ from worker.control.finalizers import Finalizers, make_finalizers
 from worker.control.planners import Planners, make_planners
 from worker.control.reconcile import tick as run_tick
 from worker.control.scale import Scale
+from worker.control.watching.events import PATH, EventsInbox
 from worker.control.watching.keeper import Keeper, make_keeper
 from worker.observe.routes import Answer, as_json, text
 
@@ -73,10 +74,17 @@ def _show_scale() -> None:
         observed.fleet.also(show)
 
 
+def _take_events() -> None:
+    """Take what object stores announce at `/v1/events`."""
+    inbox = EventsInbox(process.settings, process.backend.store, keeper().hints, keeper().watches)
+    process.observed.routes.add_inbox(PATH, inbox.inbox)
+
+
 def _ready(sender: Any, **_: Any) -> None:
     if keys.QUEUE_CONTROL in (str(queue) for queue in sender.app.amqp.queues.consume_from):
         planners().warm_up()
         _show_scale()
+        _take_events()
         keeper().begin(str(sender.hostname))
 
 

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from contract import keys
 from contract.backend.ledger import Ledger
@@ -21,6 +20,7 @@ from contract.errors import ImagemillError, InvalidWatch, ServiceUnavailable, Un
 from contract.jobs.lifecycle import Backend
 from contract.settings import Settings
 from contract.watches import claims
+from contract.watches.hints import Hints
 from contract.watches.record import Watch, Watches
 from contract.watches.state import WatchState, read_states, write_states
 from worker.control.watching.chain import Chain
@@ -40,26 +40,6 @@ _FULL_SECONDS = 1.0
 _TELL_SECONDS = 5.0
 _RETRY_SECONDS = 5.0
 _PATIENCE = 3.0
-
-
-class Hints(Protocol):
-    """Where keys come from that may be new. The thread that sweeps a watch calls both, with its name."""
-
-    def take(self, watch: str) -> list[str]:
-        """Return keys that were announced for a watch, those that a dead controller took among them."""
-
-    def settle(self, watch: str) -> None:
-        """Forget the keys that were taken: they are planned, or need not be."""
-
-
-class NoHints:
-    """Nobody announces anything."""
-
-    def take(self, watch: str) -> list[str]:
-        return []
-
-    def settle(self, watch: str) -> None:
-        pass
 
 
 @dataclass(eq=False)
@@ -84,8 +64,8 @@ class Keeper:
 
     backend: Backend
     settings: Settings
+    hints: Hints
     name: str = ""
-    hints: Hints = field(default_factory=NoHints)
     clock: Callable[[], float] = time.time
     _kept: dict[str, _Kept] = field(default_factory=dict)
     _read: dict[str, tuple[str, Watch | None]] = field(default_factory=dict)
@@ -101,6 +81,10 @@ class Keeper:
         self.name = name
         self._thread = threading.Thread(target=self._loop, name="watches", daemon=True)
         self._thread.start()
+
+    def watches(self) -> list[Watch]:
+        """Return all watches of the bucket, also those that others keep, as they were last read; from any thread."""
+        return [watch for _, watch in list(self._read.values()) if watch is not None]
 
     def leave(self) -> None:
         """Begin no more rounds."""
@@ -154,6 +138,7 @@ class Keeper:
                 if name not in mine or watches[name] != kept.watch:
                     kept.gone = True  # a round that is under way harms nothing
                     del self._kept[name]
+                    self.hints.drop(name)
             fresh = [name for name in sorted(mine) if name not in self._kept]
             for name in fresh:
                 self._kept[name] = _Kept(watches[name])
@@ -272,5 +257,5 @@ def _news(told: WatchState | None, now: WatchState) -> bool:
 def make_keeper(resources: Resources) -> Keeper:
     """Return what keeps watches in a controller; a server that is away is asked again at the next round."""
     settings = resources.settings
-    servers = ObjectStore(settings, patience=_PATIENCE), Ledger(settings, patience=_PATIENCE)
-    return Keeper(Backend(*servers, resources.backend.queues), settings)
+    store, ledger = ObjectStore(settings, patience=_PATIENCE), Ledger(settings, patience=_PATIENCE)
+    return Keeper(Backend(store, ledger, resources.backend.queues), settings, Hints(ledger))
