@@ -23,7 +23,7 @@ def test_one_worker_is_ten_times_slower(
     tmp_path: Path, long: bool, figures: Callable[..., None], speculation: str
 ) -> None:
     # Given two workers with a slot each, of which one takes ten times as long,
-    seconds, shards = (10.0, 40) if long else (2.5, 5)
+    seconds, shards = (10.0, 40) if long else (2.0, 5)
 
     mill = SleepingMill(tmp_path, (10 * seconds, seconds), lease_seconds=30.0, speculation=speculation)
     with mill.running():
