@@ -51,6 +51,7 @@ ARGUMENTS = {
     "job": "a-job",
     "dataset": "garments",
     "stamp": "20261124t0100",
+    "digest": "0" * 64,
     "id": "a-job",
     "of": "another-job",
     "root": "watches/birds/20261124t010000/",
