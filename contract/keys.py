@@ -33,10 +33,12 @@ MODELS = "models/"
 SCHEDULES = "schedules/"
 WATCHES = "watches/"
 DATASETS = "datasets/"
+TABLES = "tables/"
+"""The rows of each watch as one partitioned table, for other tools."""
 INDEX = "index/"
 
 PROBES = "probes/"
-RESERVED = (JOBS, ACTIVE, MODELS, SCHEDULES, WATCHES, DATASETS, INDEX, PROBES, "inputs/")
+RESERVED = (JOBS, ACTIVE, MODELS, SCHEDULES, WATCHES, DATASETS, TABLES, INDEX, PROBES, "inputs/")
 """Prefixes of the own bucket that no job may write its results to."""
 
 MAX_OPEN_SHARDS = 100_000

@@ -93,6 +93,7 @@ ROLES = {
                 f"{keys.watch_prefix(ANY)}{ANY}",
                 keys.dataset_record(ANY),  # of a schedule's jobs, as the claims
                 f"{keys.dataset_claims(ANY)}{ANY}",
+                f"{keys.TABLES}{ANY}",
             ),
             deletes=(
                 f"{keys.JOBS}{ANY}",  # whose retention is over
@@ -100,6 +101,7 @@ ROLES = {
                 _JOB.active,
                 f"{keys.schedule_ticks(ANY)}{ANY}",
                 f"{keys.watch_prefix(ANY)}{ANY}",
+                f"{keys.TABLES}{ANY}",
             ),
         ),
         Role(

@@ -26,6 +26,7 @@ from contract.watches.state import WatchState, read_states, write_states
 from worker.control.watching.chain import Chain
 from worker.control.watching.retire import leftovers, retire
 from worker.control.watching.sweep import Sweep
+from worker.control.watching.tables import Tables
 from worker.execution.resources import Resources
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class Keeper:
     backend: Backend
     settings: Settings
     hints: Hints
+    tables: Tables
     name: str = ""
     clock: Callable[[], float] = time.time
     _kept: dict[str, _Kept] = field(default_factory=dict)
@@ -96,6 +98,7 @@ class Keeper:
     def close(self) -> None:
         """Wait a little for the rounds under way, and let other controllers have the watches at once."""
         self.leave()
+        self.tables.close()
         if self._thread is not None:
             self._thread.join(_LOOK_SECONDS + 1)
         claims.leave(self.backend.ledger, self.name, list(self._kept))
@@ -147,6 +150,7 @@ class Keeper:
                 self._retire(name, watches[name].stamp)
         for name in sorted(folders - set(self._read)):
             self._retire(name, None)
+        self.tables.follow([watches[name] for name in sorted(mine)])
         self._tell(sorted(gone))
 
     def _records(self) -> tuple[dict[str, Watch], set[str]]:
@@ -258,4 +262,4 @@ def make_keeper(resources: Resources) -> Keeper:
     """Return what keeps watches in a controller; a server that is away is asked again at the next round."""
     settings = resources.settings
     store, ledger = ObjectStore(settings, patience=_PATIENCE), Ledger(settings, patience=_PATIENCE)
-    return Keeper(Backend(store, ledger, resources.backend.queues), settings, Hints(ledger))
+    return Keeper(Backend(store, ledger, resources.backend.queues), settings, Hints(ledger), Tables(store, settings))

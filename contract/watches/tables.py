@@ -1,0 +1,50 @@
+"""Where the rows of a watch lie as one table, which other tools read; jobs know it from the id of a segment's job."""
+
+from __future__ import annotations
+
+import re
+
+from contract import keys
+from contract.backend.objects import ObjectStore
+from contract.data.items import parse_s3
+from contract.keys import JobKeys
+
+_JOB = re.compile(r"([a-z0-9-]+-\d{8}t\d{6})-(\d{6,})")
+
+
+def table_of(store: ObjectStore, job: str, output: str) -> tuple[str, int] | None:
+    """Return the s3:// prefix of the table and the number of the segment, by its job's id and output; None for others.
+
+    With `--to` the table lies beside the folders of the segments, else below `tables/` of the own bucket.
+    """
+    match = _JOB.fullmatch(job)
+    if match is None:
+        return None
+    base = f"s3://{store.bucket}/{keys.TABLES}"
+    if output != f"s3://{store.bucket}/{JobKeys(job).root}out/":
+        base = output.rstrip("/").rpartition("/")[0] + "/"
+    return f"{base}{match[1]}/", int(match[2])
+
+
+def segment_manifests(table: str) -> str:
+    """Return the s3:// prefix of a table's manifests."""
+    return f"{table}_segments/"
+
+
+def segment_manifest(table: str, segment: int) -> str:
+    """Return the s3:// address of a segment's manifest, which names its files; written last."""
+    return f"{segment_manifests(table)}{segment:06d}.json"
+
+
+def forget_segment(store: ObjectStore, job: str, output: str) -> None:
+    """Have a segment written to its table again, since its job ran again: delete its manifest."""
+    if (found := table_of(store, job, output)) is not None:
+        bucket, key = parse_s3(segment_manifest(*found))
+        store.delete(key, bucket=bucket)
+
+
+def written_segments(store: ObjectStore, table: str) -> set[int]:
+    """Return the numbers of the segments that have their manifest in a table."""
+    bucket, prefix = parse_s3(segment_manifests(table))
+    names = (entry.key.removeprefix(prefix) for entry in store.list(prefix, bucket=bucket))
+    return {int(name.removesuffix(".json")) for name in names if re.fullmatch(r"\d{6,}\.json", name)}

@@ -1,0 +1,84 @@
+"""Segments reach the table of their watch once their jobs have ended, by a child that may die."""
+
+from __future__ import annotations
+
+import os
+
+from contract.backend.objects import ObjectStore
+from contract.jobs import lifecycle
+from contract.jobs.commits import iter_listed
+from contract.jobs.lifecycle import Backend
+from contract.jobs.specs import Classify, parse_spec
+from contract.settings import Settings
+from contract.watches.segments import read_segment
+from contract.watches.tables import forget_segment, table_of, written_segments
+from tests.worker.control.watching.conftest import Camera
+from tests.worker.control.watching.test_table import BEGIN, commit, row
+from worker.control.watching import tables as module
+from worker.control.watching.table import read_manifest
+from worker.control.watching.tables import FAILED, Tables
+
+
+def killed(settings: Settings, table: str, segment: int, job: str, run: int) -> None:
+    os.kill(os.getpid(), 9)
+
+
+def refused(settings: Settings, table: str, segment: int, job: str, run: int) -> None:
+    raise SystemExit(FAILED)
+
+
+def closed(camera: Camera, backend: Backend) -> tuple[str, str]:
+    """Plan, label and close a segment; return its job, whose end is left to the test, and the table."""
+    camera.put("a.jpg", "b.jpg")
+    controller = camera.controller(watch_segment_seconds=60)
+    controller.round()
+    camera.now += 100
+    controller.round()
+    job = camera.watch.job(0)
+    commit(backend.store, job, 0, [row(1, BEGIN), row(2, BEGIN)])
+    found = table_of(backend.store, job, f"s3://{backend.store.bucket}/jobs/{job}/out/")
+    assert found is not None and found[1] == 0
+    return job, found[0]
+
+
+def test_a_segment_is_written_once_its_job_has_ended(camera: Camera, backend: Backend, settings: Settings) -> None:
+    # Given a segment that is closed, whose job has not ended
+    job, table = closed(camera, backend)
+    tables = Tables(backend.store, settings)
+    tables.look(camera.watch)
+    assert written_segments(backend.store, table) == set()
+    # if it ends, I expect the segment in the table
+    lifecycle.close(backend, job, "succeeded")
+    tables.look(camera.watch)
+    manifest = read_manifest(backend.store, table, 0)
+    assert manifest is not None and (manifest.job, manifest.rows) == (job, 2)
+    # and again after its rows were made anew
+    spec = parse_spec(read_segment(backend.store, camera.watch.root, 0).spec)
+    assert isinstance(spec, Classify) and [found.shard for found in iter_listed(backend.store, job)] == [0]
+    forget_segment(backend.store, job, spec.output)
+    assert written_segments(backend.store, table) == set()
+    tables.look(camera.watch)
+    assert written_segments(backend.store, table) == {0}
+
+
+def test_a_child_that_dies_is_no_harm(camera: Camera, backend: Backend, settings: Settings) -> None:
+    job, table = closed(camera, backend)
+    lifecycle.close(backend, job, "succeeded")
+    for serve in (killed, refused):
+        tables = Tables(backend.store, settings, serve=serve)
+        tables.look(camera.watch)
+        assert written_segments(backend.store, table) == set()
+        # It is left alone for a while
+        tables.serve = module.serve
+        tables.look(camera.watch)
+        assert written_segments(backend.store, table) == set()
+    Tables(backend.store, settings).look(camera.watch)
+    assert written_segments(backend.store, table) == {0}
+
+
+def test_the_table_lies_beside_the_rows(store: ObjectStore) -> None:
+    job = "camera-20261126t083012-000042"
+    assert table_of(store, job, f"s3://lake/labels/{job}/") == ("s3://lake/labels/camera-20261126t083012/", 42)
+    own = f"s3://{store.bucket}/tables/camera-20261126t083012/"
+    assert table_of(store, job, f"s3://{store.bucket}/jobs/{job}/out/") == (own, 42)
+    assert table_of(store, "nightly-20261126t0830", "s3://lake/x/") is None

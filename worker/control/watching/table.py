@@ -1,0 +1,212 @@
+"""Turns the rows of a closed segment into few large Parquet files of the watch's table, partitioned by hour.
+
+    <table>dt=2026-11-26/hour=08/part-000042-000.parquet     segment 42; `event_time` decides
+    <table>_segments/000042.json                             names the segment's files; written last
+
+The rows of the segment's job stay where they are and are the truth; this is a copy that other tools read as one table.
+The names say which segment, and not which attempt, so whoever does it again writes the same files over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import Field, ValidationError
+
+from contract.backend.objects import ObjectStore
+from contract.data.items import parse_s3
+from contract.errors import ObjectDamaged, ObjectNotFound
+from contract.jobs.results import tables
+from contract.records import Record, Sha256
+from contract.watches.tables import segment_manifest
+
+FILE_BYTES = 128 * 2**20
+_GROUP_BYTES = 32 * 2**20
+"""Unpacked bytes of a row group, which is held in memory until it is written."""
+_HOUR_MS = 3_600_000
+_PART = re.compile(r"/part-(\d{6,})-\d{3,}\.parquet$")
+_NULL = "__HIVE_DEFAULT_PARTITION__"
+"""What Hive calls the partition of rows without a value."""
+_TIME = "event_time"
+
+
+class TableFile(Record):
+    """A file of a table: its key below the table's prefix."""
+
+    key: str
+    rows: int
+    bytes: int
+    sha256: Sha256
+
+
+class TableSegment(Record):
+    """`_segments/<number>.json` of a table: what one segment of the watch has in it."""
+
+    segment: int
+    job: str
+    run: int = Field(description="The run of the job whose rows these are; a `retry` begins another.")
+    rows: int
+    files: tuple[TableFile, ...]
+
+
+@dataclass
+class _Spill:
+    """The rows of a job on the local disk, and which batches hold rows of which hour since the epoch."""
+
+    path: Path
+    rows: int = 0
+    batches: dict[int | None, list[int]] = field(default_factory=dict)
+
+
+def read_manifest(store: ObjectStore, table: str, segment: int) -> TableSegment | None:
+    """Return what a segment has in a table, or None; raises ObjectDamaged for what this version cannot read."""
+    bucket, key = parse_s3(segment_manifest(table, segment))
+    try:
+        return TableSegment.model_validate_json(store.get(key, bucket=bucket))
+    except ObjectNotFound:
+        return None
+    except ValidationError as error:
+        raise ObjectDamaged(f"s3://{bucket}/{key} is no manifest of a table; delete it, to have it written.") from error
+
+
+def compact(
+    store: ObjectStore,
+    table: str,
+    segment: int,
+    job: str,
+    run: int,
+    *,
+    file_bytes: int = FILE_BYTES,
+    check: Callable[[], None] = lambda: None,
+) -> TableSegment:
+    """Write the rows of a segment's job to the table at the s3:// prefix `table`; return its manifest.
+
+    It is safe to do twice, at once too, and to be killed anywhere. `check` is called before each object is written.
+    Raises ObjectDamaged if rows do not match their commits, and what the store raises.
+    """
+    if (found := read_manifest(store, table, segment)) is not None and (found.job, found.run) == (job, run):
+        return found
+    bucket, prefix = parse_s3(table)
+    with TemporaryDirectory(prefix="imagemill-table-") as folder:
+        spill = _spilled(store, job, Path(folder) / "rows.arrow")
+        files = []
+        for key, path, rows in _files(spill, segment, file_bytes, Path(folder)):
+            check()
+            size, digest = path.stat().st_size, _sha256(path)
+            store.put_file(prefix + key, path, bucket=bucket)
+            files.append(TableFile(key=key, rows=rows, bytes=size, sha256=digest))
+            path.unlink()
+    made = TableSegment(segment=segment, job=job, run=run, rows=spill.rows, files=tuple(files))
+    if sum(file.rows for file in files) != spill.rows:
+        raise ObjectDamaged(f"The files of segment {segment} of {table} hold other rows than {job}; report this.")
+    check()
+    # Of an earlier run, or of an attempt at one: rows that are here twice.
+    kept = {prefix + file.key for file in files}
+    for entry in store.list(prefix, bucket=bucket):
+        match = _PART.search(entry.key)
+        if match and int(match[1]) == segment and entry.key not in kept:
+            store.delete(entry.key, bucket=bucket)
+    store.put(parse_s3(segment_manifest(table, segment))[1], made.to_json(), bucket=bucket)
+    return made
+
+
+def _spilled(store: ObjectStore, job: str, path: Path) -> _Spill:
+    """Write the rows of a job to one local file, a shard in memory at a time."""
+    spill, schema = _Spill(path), None
+    writer = None
+    number = 0
+    try:
+        for _, rows in tables(store, job):
+            if writer is None:
+                schema = rows.schema
+                writer = pa.ipc.new_file(path, schema)
+            if rows.schema != schema:
+                raise ObjectDamaged(f"The shards of {job} have other columns than its first one; label them again.")
+            for batch in rows.combine_chunks().to_batches():
+                writer.write_batch(batch)
+                for hour in pc.unique(_hours(batch)).to_pylist():
+                    spill.batches.setdefault(hour, []).append(number)
+                spill.rows += batch.num_rows
+                number += 1
+    finally:
+        if writer is not None:
+            writer.close()
+    return spill
+
+
+def _files(spill: _Spill, segment: int, file_bytes: int, folder: Path) -> Iterator[tuple[str, Path, int]]:
+    """Yield the key, the local path and the number of rows of each file, one on the disk at a time."""
+    if not spill.rows:
+        return
+    with pa.memory_map(str(spill.path)) as source, pa.ipc.open_file(source) as reader:
+        for hour, numbers in sorted(spill.batches.items(), key=lambda pair: (pair[0] is None, pair[0] or 0)):
+            rows = (_of_hour(reader.get_batch(number), hour) for number in numbers)
+            for part, (path, count) in enumerate(_written(rows, reader.schema, file_bytes, folder)):
+                yield f"{_partition(hour)}part-{segment:06d}-{part:03d}.parquet", path, count
+
+
+def _written(
+    batches: Iterator[pa.RecordBatch], schema: pa.Schema, file_bytes: int, folder: Path
+) -> Iterator[tuple[Path, int]]:
+    """Write batches to files of about `file_bytes`; yield the path and the rows of each once it is whole."""
+    path = folder / "part.parquet"
+    while True:
+        count, more = 0, False
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for group in _groups(batches):
+                writer.write_table(pa.Table.from_batches(group, schema))
+                count += sum(batch.num_rows for batch in group)
+                if path.stat().st_size >= file_bytes:
+                    more = True
+                    break
+        if count:
+            yield path, count
+        if not more:
+            return
+
+
+def _groups(batches: Iterator[pa.RecordBatch]) -> Iterator[Sequence[pa.RecordBatch]]:
+    """Yield batches, as many at a time as make a row group."""
+    group: list[pa.RecordBatch] = []
+    size = 0
+    for batch in batches:
+        group.append(batch)
+        size += batch.nbytes
+        if size >= _GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _hours(batch: pa.RecordBatch) -> pa.Array:
+    """Return the hour of each row since the epoch, null where it has none."""
+    if _TIME not in batch.schema.names:
+        return pa.nulls(batch.num_rows, pa.int64())
+    millis = batch.column(_TIME).cast(pa.timestamp("ms", "UTC")).cast(pa.int64())
+    return pc.divide(millis, _HOUR_MS)
+
+
+def _of_hour(batch: pa.RecordBatch, hour: int | None) -> pa.RecordBatch:
+    hours = _hours(batch)
+    return batch.filter(pc.is_null(hours) if hour is None else pc.equal(hours, hour))
+
+
+def _partition(hour: int | None) -> str:
+    if hour is None:
+        return f"dt={_NULL}/hour={_NULL}/"
+    return datetime.fromtimestamp(hour * 3600, UTC).strftime("dt=%Y-%m-%d/hour=%H/")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
