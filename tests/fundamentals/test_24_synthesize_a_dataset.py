@@ -125,11 +125,17 @@ def test_a_synthesis_every_night(mill: Mill, client: Client, made: Status) -> No
     added = imagemill(mill, "schedule", "add", "nightly", "--cron", "0 2 * * *", "--", *words)
     assert "synthesize painter" in added
 
-    # if a tick comes, I expect a job of the version that this is now, and the same images at each tick.
+    # if a tick comes, I expect a job of the version that this is now, and other images at each tick,
     jobs = [mill.finished(client.run_schedule("nightly").id) for _ in range(2)]
     assert [job.labels for job in jobs] == [{"koala": 5}] * 2
-    assert accepted(client, jobs[0]) == accepted(client, jobs[1])
+    assert not {sha256 for _, sha256 in accepted(client, jobs[0])} & {sha for _, sha in accepted(client, jobs[1])}
     client.remove_schedule("nightly")
+
+    # or the same, of a seed that is a number.
+    imagemill(mill, "schedule", "add", "same", "--cron", "0 2 * * *", "--", *words, "--seed", "7")
+    jobs = [mill.finished(client.run_schedule("same").id) for _ in range(2)]
+    assert accepted(client, jobs[0]) == accepted(client, jobs[1])
+    client.remove_schedule("same")
 
 
 def test_what_is_accepted_can_be_learnt_from(mill: Mill, client: Client, made: Status) -> None:
