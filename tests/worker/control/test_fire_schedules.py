@@ -17,10 +17,10 @@ from contract.backend.broker import Queues, make_app
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, StoreUnavailable, UnknownModel
-from contract.jobs.lifecycle import Backend, active_jobs, read_spec, submit
-from contract.jobs.options import GenerateOptions, parse_options
+from contract.jobs.lifecycle import Backend, active_jobs, close, read_spec, submit
+from contract.jobs.options import GenerateOptions, SynthesizeOptions, parse_options
 from contract.jobs.schedules import KEPT, Schedule, Schedules, Tick, stamp, to_iso
-from contract.jobs.specs import Classify, Generate, Train
+from contract.jobs.specs import Classify, Generate, Synthesize, Train
 from contract.jobs.templates import Template
 from contract.keys import JOBS, JobKeys
 from contract.models.registry import Model, Preprocess, Registry, make_file
@@ -69,7 +69,7 @@ def add(backend: Backend, name: str = "nightly", cron: str = "0 2 * * *", **fiel
     spec = fields.pop("spec", {})
     if "kind" not in spec:
         spec = {"kind": "classify", "model": "flowers", **spec}
-    if spec["kind"] != "generate":
+    if spec["kind"] not in ("generate", "synthesize"):
         spec = {"source": source, **spec}
     since = to_iso(fields.pop("since", NIGHT - HOUR))
     schedule = Schedule(
@@ -627,3 +627,29 @@ def test_a_job_without_a_schedule_has_no_tick(backend: Backend, settings: Settin
     options = parse_options(GenerateOptions, {"model": "digits-gan", "count": 10, "seed": "tick"})
     with pytest.raises(InvalidInput, match="--seed tick is another seed at each tick of a schedule"):
         make_spec(make_request(options, backend.store, settings), JobKeys("sheet"), backend.store)
+
+
+def test_a_tick_that_extends_a_dataset_waits_for_the_job_before_it(
+    backend: Backend, settings: Settings, registry: Registry, another: Callable[[], Backend]
+) -> None:
+    # Given a schedule that extends a dataset, and a job of its first tick that has not ended,
+    publish(registry, "flowers-gan", family="gan", task="generate")
+    asked = {"model": "flowers-gan", "gate": "flowers", "per_class": 5, "extend": "garden"}
+    made = make_template(make_request(parse_options(SynthesizeOptions, asked), backend.store, settings))
+    add(backend, cron="*/10 * * * *", spec=made.spec, since=NIGHT - MINUTE)
+    fire(backend, settings, NIGHT)
+
+    # if two controllers see the next tick, I expect no job and no decision,
+    first, second = (f"nightly-{stamp(at)}" for at in (NIGHT, NIGHT + 10 * MINUTE))
+    for one in (backend, another()):
+        fire(one, settings, NIGHT + 10 * MINUTE)
+    assert jobs(backend.store) == [first]
+    assert len(states(backend)) == 1
+
+    # until the first has ended: then one that makes the version that is next now.
+    close(backend, first, "canceled")
+    for one in (backend, another()):
+        fire(one, settings, NIGHT + 11 * MINUTE)
+    assert jobs(backend.store) == [first, second]
+    extend = cast("Synthesize", read_spec(backend.store, second)).extend
+    assert extend is not None and (extend.number, extend.at[:16]) == (1, "2026-11-24T01:10")
