@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from contract.backend.glance import COMPARED, glance
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.errors import JobConflict, ObjectNotFound
@@ -113,8 +114,10 @@ class Play:
 
     def tick(self, backend: Backend, settings: Settings) -> None:
         """Reconcile, as if the last look at the bucket were long ago."""
-        backend.ledger.redis.delete(backend.ledger.keys.lock(f"standing:{self.id}"))
-        reconcile._reconcile(backend, settings, self.id, backend.ledger.workers())
+        ledger = backend.ledger
+        ledger.redis.delete(ledger.keys.lock(f"{COMPARED}:{self.id}"))
+        seen = glance(ledger, [self.id])[self.id]
+        reconcile._reconcile(backend, settings, self.id, seen, ledger.workers(), may_look=True)
 
     def act(self, settings: Settings) -> list[Actor]:
         """Let the processes act, some of which die, and let one look on."""
