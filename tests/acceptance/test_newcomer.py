@@ -79,7 +79,8 @@ def test_show_has_the_documented_fields(imagemill: Shell) -> None:
     assert shown == job
     assert set(shown) >= DOCUMENTED
     # Beside them what explains a job to people, and nothing else.
-    assert set(shown) - DOCUMENTED == {"source", "skipped", "reason", "error_codes", "labels", "metrics"}
+    explains = {"source", "skipped", "reason", "error_codes", "labels", "metrics", "owner", "waiting_for"}
+    assert set(shown) - DOCUMENTED == explains | {"priority", "weight", "max_slots"}
     assert shown["shards"] == {"total": 1, "done": 1, "running": 0, "queued": 0}
     assert (shown["id"], shown["kind"], shown["state"], shown["total"]) == ("shown", "classify", "succeeded", 37)
     assert shown["eta_seconds"] is None
