@@ -24,6 +24,7 @@ from contract.backend.objects import ObjectStore
 from contract.jobs.commits import in_parallel
 from contract.jobs.lifecycle import Backend
 from contract.settings import Settings
+from contract.watches.hints import Hints
 from contract.watches.record import Watch, Watches
 from contract.watches.seen import SeenSet
 from contract.watches.segments import Segment, decide_segment
@@ -31,6 +32,7 @@ from tests.mill import Mill
 from tests.waiting import wait_until
 from worker.control.watching.keeper import Keeper
 from worker.control.watching.sweep import Outcome, Sweep
+from worker.control.watching.tables import Tables
 
 Figures = Callable[..., None]
 PER_SECOND = 50
@@ -220,7 +222,7 @@ def test_many_idle_watches_are_kept_in_time(
 
     monkeypatch.setattr(Sweep, "round", noted)
     with closing(make_app(settings)) as app, closing(Ledger(settings)) as ledger:
-        keeper = Keeper(Backend(store, ledger, Queues(app)), settings)
+        keeper = Keeper(Backend(store, ledger, Queues(app)), settings, Hints(ledger), Tables(store, settings))
         before = time.process_time()
         keeper.begin("drill")
         wait_until(lambda: len(rounds) == number, 60, "a first round of each")
