@@ -405,7 +405,7 @@ def schedule_tick(name: str, stamp: str) -> str:
 
 
 def dataset_record(name: str) -> str:
-    """Whose a dataset is, and since when."""
+    """The record of a dataset: its owner, and when it was created."""
     return f"{DATASETS}{name}/dataset.json"
 
 

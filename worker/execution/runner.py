@@ -99,7 +99,7 @@ class Runner:
     long: bool = False
     refuses: bool = False
     kind: str = ""
-    """Of the jobs, for the metrics."""
+    """The kind of the jobs, as a label of the metrics."""
 
     def run(self, grant: Grant, work: Work) -> None:
         """Run a leased shard, and never raise for what a second worker can do better."""

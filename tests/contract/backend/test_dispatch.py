@@ -1,4 +1,4 @@
-"""Whose turn it is, on a real Redis."""
+"""Dispatch chooses the next job and leases its next shard, on a real Redis."""
 
 from __future__ import annotations
 

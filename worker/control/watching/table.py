@@ -109,7 +109,7 @@ def compact(
     if sum(file.rows for file in files) != spill.rows:
         raise ObjectDamaged(f"The files of segment {segment} of {table} hold other rows than {job}; report this.")
     check()
-    # Of an earlier run, or of an attempt at one: rows that are here twice.
+    # Files of an earlier run or attempt would hold rows a second time.
     kept = {prefix + file.key for file in files}
     for entry in store.list(prefix, bucket=bucket):
         match = _PART.search(entry.key)
