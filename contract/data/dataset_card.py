@@ -124,20 +124,7 @@ imagemill export {spec.id} --format {layout.name} -o DIR
 {provenance(spec).determined_by()} alone: the first
 command makes the same images again.
 
-## Images
-
-{_table(("class", "`label_index`", "name", "accepted", "candidates", "acceptance", "mean score"), _counts(stats))}
-{_rejected(stats)}
-## Load it
-
-{layout.load}
-
-## Columns
-
-{_table(("column", "meaning"), ((f"`{name}`", COLUMNS[name]) for name in columns(spec)))}
-
-{layout.columns}
-
+{_content(spec, stats, layout)}
 ## Limits
 
 The images show what the generator has learnt, with its errors and the biases of its training data. Their licence
@@ -172,7 +159,17 @@ imagemill export dataset:{grown.ref} --format {layout.name} -o DIR
 
 An image follows from the weights of its generator, the seed, the class, its index and the settings of its job alone.
 
-## Images
+{_content(spec, stats, layout)}
+## Limits
+
+The images show what the generators have learnt, with their errors and the biases of their training data. Their licence
+follows from those of the generators and of that data.
+"""
+
+
+def _content(spec: ImagesSpec, stats: DatasetStats, layout: Layout) -> str:
+    """Return the sections on images, loading and columns."""
+    return f"""## Images
 
 {_table(("class", "`label_index`", "name", "accepted", "candidates", "acceptance", "mean score"), _counts(stats))}
 {_rejected(stats)}
@@ -185,11 +182,6 @@ An image follows from the weights of its generator, the seed, the class, its ind
 {_table(("column", "meaning"), ((f"`{name}`", COLUMNS[name]) for name in columns(spec)))}
 
 {layout.columns}
-
-## Limits
-
-The images show what the generators have learnt, with their errors and the biases of their training data. Their licence
-follows from those of the generators and of that data.
 """
 
 
