@@ -33,7 +33,7 @@ def read_table(data: bytes) -> pa.Table:
 def read_rows(source: Path | BinaryIO, columns: Collection[str]) -> Iterator[dict[str, Any]]:
     """Yield the rows of a file of any size, with those of `columns` that it has; a thousand rows are held at a time.
 
-    A damaged file can end this process: a file of a stranger is read by `contract.data.parquet_child`. Raises
+    A damaged file can end this process: a file of a stranger is read by `contract.data.children.parquet`. Raises
     pyarrow.ArrowException or OSError if it is not Parquet, and ValueError if it unpacks to more than a manifest may
     hold.
     """

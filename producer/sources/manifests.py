@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from contract.data.children.parquet import rows_apart
 from contract.data.items import FRAMES_COLUMN, URI_COLUMNS, folder_label, label_of, parse_s3, row_frames, row_uri
-from contract.data.parquet_child import rows_apart
 from contract.data.sequences import MAX_FRAMES, spread
 from contract.data.text import MAX_FRAMES_LINE, MAX_LINE, bounded_lines, parse_json, rows_of_csv
 from contract.errors import InvalidSource

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from worker.confinement.memory import Header
 from worker.confinement.serve import serve
-from worker.confinement.wire import Header
 
 FINE, CRASH, HANG, NO_MEMORY, KILLED, NONSENSE, FAIL = range(7)
 

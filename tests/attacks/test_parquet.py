@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from contract.backend.objects import ObjectStore
-from contract.data import parquet_child
-from contract.data.parquet_child import rows_apart
+from contract.data.children import parquet as parquet_child
+from contract.data.children.parquet import rows_apart
 from contract.errors import InvalidSource
 from contract.jobs.specs import Source
 from producer.sources.manifests import rows

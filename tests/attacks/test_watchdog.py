@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from contract.backend.objects import ObjectStore
+from contract.data.children.messages import Messages
 from contract.data.items import Item
 from contract.models.registry import Preprocess
 from contract.settings import Settings
@@ -30,7 +31,6 @@ from worker.engine import budget as budgets
 from worker.engine import motion, pipeline
 from worker.engine.images import decoders
 from worker.engine.images.decode import Decoded
-from worker.engine.images.messages import Messages
 from worker.engine.pipeline import Engine, Result
 from worker.engine.types import Output, Precision
 from worker.execution import leases

@@ -25,7 +25,7 @@ from typing import IO, Any, BinaryIO, cast
 
 from contract.backend.listing import Entry
 from contract.backend.objects import ObjectStore
-from contract.data import parquet_child
+from contract.data.children import parquet as parquet_child
 from contract.errors import ImageError, ImagemillError
 from contract.jobs.sources import SourceName
 from contract.jobs.specs import Source

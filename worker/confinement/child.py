@@ -19,8 +19,8 @@ from typing import BinaryIO
 
 from worker.confinement import layers
 from worker.confinement.confine import LAYERS, Limits
+from worker.confinement.memory import Closed, Header, Memory, Receiver, send
 from worker.confinement.run import command, environment
-from worker.confinement.wire import Closed, Header, Memory, Receiver, send
 
 Answer = tuple[Header, list[bytes]]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from worker.confinement import run
-from worker.confinement.wire import Closed, Header, Memory, Receiver, send
+from worker.confinement.memory import Closed, Header, Memory, Receiver, send
 
 Handler = Callable[[Header, list[bytes]], tuple[Header, Sequence[bytes | memoryview]]]
 

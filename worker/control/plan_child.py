@@ -17,6 +17,7 @@ from typing import Any
 from contract.backend.broker import Queues, make_app
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
+from contract.data.children.limits import die_with_parent, expendable, limit_memory, no_core_dump
 from contract.errors import ServiceUnavailable
 from contract.jobs.kinds import KINDS
 from contract.jobs.lifecycle import Backend
@@ -24,7 +25,6 @@ from contract.jobs.sources import SOURCES
 from contract.keys import JobKeys
 from contract.settings import Settings
 from contract.telemetry import logs
-from worker.confinement.limits import die_with_parent, expendable, limit_memory, no_core_dump
 from worker.control.plan import plan
 
 log = logging.getLogger(__name__)

@@ -12,16 +12,16 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from contract.data import parquet_child
+from contract.data.children import parquet as parquet_child
+from contract.data.children.limits import is_expendable
+from contract.data.children.parquet import Running, rows_apart
 from contract.data.items import FRAMES_COLUMN, URI_COLUMNS, Item, item_of, label_of, parse_s3, row_frames, row_uri
 from contract.data.parquet import read_rows
-from contract.data.parquet_child import Running, rows_apart
 from contract.data.sequences import MAX_FRAMES, spread
 from contract.data.text import MAX_FRAMES_LINE, MAX_LINE, bounded_lines, parse_json, rows_of_csv
 from contract.errors import InvalidSource
 from worker.confinement.child import start
 from worker.confinement.confine import Limits
-from worker.confinement.limits import is_expendable
 from worker.sources.lister import Lister
 
 _PARQUET = Limits(memory=2 * 2**30)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from worker.confinement.memory import Header
 from worker.confinement.serve import serve
-from worker.confinement.wire import Header
 
 held: list[bytearray] = []
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 
 from contract.backend.objects import ObjectStore
+from contract.data.children.limits import die_with_parent, no_core_dump
 from contract.errors import ImagemillError, ServiceUnavailable
 from contract.jobs.ends import read_standing
 from contract.jobs.templates import output
@@ -23,7 +24,6 @@ from contract.telemetry import logs
 from contract.watches.record import Watch
 from contract.watches.segments import segment_numbers
 from contract.watches.tables import table_of, written_segments
-from worker.confinement.limits import die_with_parent, no_core_dump
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,12 @@ from typing import Any, cast
 import numpy as np
 from PIL import AvifImagePlugin
 
+from contract.data.children import limits
+from contract.data.children.messages import Head, Messages
 from contract.errors import ImageError
-from worker.confinement import limits, seccomp
+from worker.confinement import seccomp
 from worker.engine.budget import Budget, use
 from worker.engine.images import decode
-from worker.engine.images.messages import Head, Messages
 
 _SLACK = 512 * 2**20
 _BYTES_A_PIXEL = 16

@@ -19,13 +19,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from contract.data.children.messages import Head, Messages
 from contract.errors import IMAGE_ERRORS, DecodeFailed, DecodeTimeout, EmptyFile, ImageError
 from contract.models.registry import Preprocess
 from worker.confinement import layers
 from worker.engine.budget import budget
 from worker.engine.images import decode
 from worker.engine.images.decode import Decoded, Frame, Interpolation
-from worker.engine.images.messages import Head, Messages
 from worker.engine.motion import behind
 
 log = logging.getLogger(__name__)

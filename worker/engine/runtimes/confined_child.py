@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from contract.errors import ModelError
+from worker.confinement.memory import Header
 from worker.confinement.serve import Handler, serve
-from worker.confinement.wire import Header
 from worker.engine import select
 from worker.engine.types import ModelSpec
 

@@ -21,7 +21,7 @@ from typing import IO, Any, BinaryIO, Protocol
 from contract.data.text import MAX_FRAMES_LINE, bounded_lines, parse_json
 from contract.errors import InvalidSource
 
-MODULE = "contract.data.parquet_child"
+MODULE = "contract.data.children.parquet"
 _STALL_SECONDS = 300.0
 """The longest wait for the next rows; a thousand of them take milliseconds, and a busy machine starts slowly."""
 _END_SECONDS = 10.0
