@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from worker.confinement.memory import Header
+from contract.data.children.messages import Head
 from worker.confinement.serve import serve
 
 FINE, CRASH, HANG, NO_MEMORY, KILLED, NONSENSE, FAIL = range(7)
 
 
-def handle(request: Header, blobs: list[bytes]) -> tuple[Header, Sequence[bytes]]:
+def handle(request: Head, blobs: list[bytes]) -> tuple[Head, Sequence[bytes]]:
     n, does = request["shape"][0], blobs[0][0]
     if does == CRASH:
         os.abort()

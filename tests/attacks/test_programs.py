@@ -91,7 +91,7 @@ def test_what_a_model_does_to_its_process_is_an_error_of_the_model(
 
 
 def test_a_child_that_the_system_kills_once_costs_nothing(hostile: ConfinedRuntime) -> None:
-    hostile._child._process.kill()
+    hostile._child._process.running.kill()
 
     assert hostile.submit(batch(FINE)).result(120).features.shape == (2, 2)
 

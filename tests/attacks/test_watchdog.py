@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from contract.backend.objects import ObjectStore
-from contract.data.children.messages import Messages
+from contract.data.children.process import Process, start
 from contract.data.items import Item
 from contract.models.registry import Preprocess
 from contract.settings import Settings
@@ -372,7 +372,7 @@ def test_a_decoder_that_stops_is_replaced_by_its_own_deadline(children: None) ->
     # Given a decoder that hangs, and is no fault of the image,
     child = decoders._take()
     child._patience = 0.2
-    os.kill(child._process.pid, signal.SIGSTOP)
+    os.kill(child.pid, signal.SIGSTOP)
     decoders._idle.put(child)
     # if an image is given to it, I expect the image to be decoded by another one, and the memory to be free.
     assert decoders.open_item(gray(), HOW, max_pixels=10**6, frames=0).width == 10
@@ -382,21 +382,17 @@ def test_a_decoder_that_stops_is_replaced_by_its_own_deadline(children: None) ->
 
 def test_a_decoder_that_asks_for_memory_for_ever_meets_the_same_deadline() -> None:
     # Given a decoder that was taken over, and answers each grant with another request,
-    requests, answers = os.pipe(), os.pipe()
+    forever = """
+from contract.data.children.messages import Receiver, send
+requests = Receiver(0)
+while True:
+    requests.receive(1000)
+    send(1, {"take": 1})
+"""
     child = object.__new__(decoders._Child)
-    child._seconds, child._patience = 10, 0.2
-    child._messages = Messages(answers[0], requests[1], patience=0.2)
-    ended = threading.Event()
-    child.end = lambda: ended.set() or 0  # type: ignore[method-assign, func-returns-value]
-    theirs = Messages(requests[0], answers[1])
-
-    def ask() -> None:
-        while not ended.is_set():
-            theirs.receive(1000)
-            theirs.send({"take": 1})
-
-    threading.Thread(target=ask, daemon=True).start()
+    Process.__init__(child, start(["-c", forever]))
+    child._seconds, child._patience = 10, 2.0
     # if it is asked for an image, I expect it to be given up.
     with pytest.raises(decoders._Gone):
         child.ask({}, [b"x"])
-    assert ended.is_set() and budgets.budget().pixels.held == 0
+    assert not child.alive and budgets.budget().pixels.held == 0

@@ -7,26 +7,33 @@ from __future__ import annotations
 
 import os
 import queue
-import select
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import BinaryIO
 
+from contract.data.children import process
+from contract.data.children.messages import Closed, Head
+from contract.data.children.process import Process, ending
 from worker.confinement import layers
 from worker.confinement.confine import LAYERS, Limits
-from worker.confinement.memory import Closed, Header, Memory, Receiver, send
-from worker.confinement.run import command, environment
+from worker.confinement.memory import Memory
+from worker.confinement.run import command
 
-Answer = tuple[Header, list[bytes]]
+Answer = tuple[Head, list[bytes]]
 
-# The kernel ends a child with the thread that started it (PR_SET_PDEATHSIG), hence one thread that never ends.
-_SPAWNER = ThreadPoolExecutor(1, "imagemill-spawner")
-_KEPT = 4096  # of what a child wrote to its standard error
+_KEPT = ("LD_LIBRARY_PATH",)
+_ENVIRONMENT = {
+    "HOME": "/nonexistent",
+    "USER": "imagemill",  # torch asks for it, and the list of users is closed to it
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+_LAST_WORDS = 4096
+"""Bytes that are kept of what a child wrote to its standard error."""
 
 
 class ChildDied(Exception):
@@ -50,21 +57,32 @@ def start(
     module: str,
     *arguments: str,
     stdin: BinaryIO | int = subprocess.PIPE,
-    stderr: int = subprocess.PIPE,
-    pass_fds: tuple[int, ...] = (),
-    env: dict[str, str] | None = None,
+    stderr: int = subprocess.DEVNULL,
+    pass_fds: Sequence[int] = (),
+    env: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a confined child that runs `module` as a program, and ends with this process; its output is a pipe."""
-    return _SPAWNER.submit(
-        subprocess.Popen,
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    return process.start(
         command(limits, module, *arguments),
         stdin=stdin,
-        stdout=subprocess.PIPE,
         stderr=stderr,
         pass_fds=pass_fds,
-        env=environment(**(env or {})),
-        start_new_session=True,  # a Ctrl-C for the worker is not for it
-    ).result()
+        env={**_ENVIRONMENT, **kept, **(env or {})},
+    )
+
+
+def run(limits: Limits, module: str, *arguments: str, data: bytes, seconds: float) -> tuple[int, bytes, bytes]:
+    """Run `module` on `data` in a confined child; return its status, output and errors.
+
+    Raises subprocess.TimeoutExpired if it takes longer than so many seconds, and ends it.
+    """
+    with start(limits, module, *arguments, stderr=subprocess.PIPE) as child:
+        try:
+            said, errors = child.communicate(data, seconds)
+        finally:
+            child.kill()
+        return child.returncode, said, errors
 
 
 class Child:
@@ -79,7 +97,7 @@ class Child:
         module: str,
         limits: Limits,
         *,
-        greeting: Header | None = None,
+        greeting: Head | None = None,
         slots: int = 1,
         size: int,
         threads: int = 1,
@@ -96,24 +114,24 @@ class Child:
         self._dead: ChildDied | None = None
         self._said = b""
         handle = self._memory.handle
-        self._process = start(limits, module, pass_fds=(handle,), env=env)
-        assert self._process.stdin and self._process.stdout and self._process.stderr
-        self._requests, self._answers = self._process.stdin.fileno(), self._process.stdout.fileno()
-        self._ears = threading.Thread(target=self._hear, args=(self._process.stderr.fileno(),), daemon=True)
+        started = start(limits, module, stderr=subprocess.PIPE, pass_fds=(handle,), env=env)
+        assert started.stderr is not None
+        self._process, self._stderr = Process(started), started.stderr
+        self._ears = threading.Thread(target=self._hear, args=(self._stderr.fileno(),), daemon=True)
         self._ears.start()
         ready: Future[Answer] = Future()
         self._waiting[-1] = ready, -1, time.monotonic() + start_seconds
         self._reader = threading.Thread(target=self._read, name="imagemill-child", daemon=True)
         self._reader.start()
-        with suppress(Closed):  # the reader says what happened
+        with suppress(Closed, TimeoutError):  # the reader says what happened
             hello = {"memory": handle, "slots": slots, "size": self._memory.size, "threads": threads}
-            send(self._requests, {**(greeting or {}), **hello})
+            self._process.send({**(greeting or {}), **hello}, seconds=start_seconds)
         try:
             found = ready.result()[0]
         except BaseException:
             self.close()
             raise
-        self.facts: Header = found["facts"]
+        self.facts: Head = found["facts"]
         self.enforced: tuple[str, ...] = tuple(found["enforced"])
         layers.note(module, LAYERS, self.enforced)
 
@@ -121,7 +139,7 @@ class Child:
     def pid(self) -> int:
         return self._process.pid
 
-    def submit(self, header: Header, blobs: Sequence[bytes | memoryview], *, seconds: float) -> Future[Answer]:
+    def submit(self, header: Head, blobs: Sequence[bytes | memoryview], *, seconds: float) -> Future[Answer]:
         """Send a request, waiting for a free slot, and return a future of the child's header and blobs.
 
         The future fails with ChildDied if the child does not answer within `seconds` or ends, and with ChildError if it
@@ -143,11 +161,11 @@ class Child:
             self._count += 1
             number = self._count
             self._waiting[number] = future, slot, time.monotonic() + seconds
-            with suppress(Closed):  # the reader says what happened
-                send(self._requests, {**header, "id": number, "slot": slot, "sizes": sizes})
+            with suppress(Closed, TimeoutError):  # the reader says what happened
+                self._process.send({**header, "id": number, "slot": slot, "sizes": sizes}, seconds=seconds)
         return future
 
-    def call(self, header: Header, blobs: Sequence[bytes | memoryview], *, seconds: float) -> Answer:
+    def call(self, header: Head, blobs: Sequence[bytes | memoryview], *, seconds: float) -> Answer:
         """Send a request and wait for its answer; raises what the future of `submit` raises."""
         return self.submit(header, blobs, seconds=seconds).result()
 
@@ -158,13 +176,12 @@ class Child:
     def close(self) -> None:
         """End the child at once, and free its memory; requests under way fail with ChildDied."""
         with suppress(OSError):
-            self._process.kill()
+            self._process.running.kill()
         self._reader.join()
+        self._process.end()
         self._ears.join(5.0)
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if pipe:
-                with suppress(OSError):
-                    pipe.close()
+        with suppress(OSError):
+            self._stderr.close()
         with suppress(OSError, ValueError):
             self._memory.close()
 
@@ -172,11 +189,11 @@ class Child:
         """Keep the last words of the child; read on, so that it never blocks."""
         with suppress(OSError):
             while data := os.read(pipe, 65536):
-                self._said = (self._said + data)[-_KEPT:]
+                self._said = (self._said + data)[-_LAST_WORDS:]
 
     def _read(self) -> None:
         """Hand answers to those who wait, until the child ends or is late."""
-        late, receiver = False, Receiver(self._answers)
+        late = False
         while True:
             with self._lock:
                 deadlines = [at for _, _, at in self._waiting.values()]
@@ -185,16 +202,15 @@ class Child:
             if wait <= 0:
                 late = True
                 break
-            if not select.select([self._answers], [], [], wait)[0]:
-                continue
             try:
-                for reply in receiver.some():
-                    self._take(reply)
+                self._take(self._process.receive(seconds=wait)[0])
+            except TimeoutError:
+                continue
             except (Closed, LookupError, TypeError, ValueError):
                 break
         self._end(late)
 
-    def _take(self, reply: Header) -> None:
+    def _take(self, reply: Head) -> None:
         with self._lock:
             future, slot, _ = self._waiting.pop(reply["id"])
         try:
@@ -212,22 +228,11 @@ class Child:
                 self._slots.put(slot)
 
     def _end(self, late: bool) -> None:
-        if not late:  # pipes close a moment before the process has ended
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(1.0)
-        ended = self._process.poll() is not None
-        with suppress(OSError):
-            self._process.kill()
-        code = self._process.wait()
-        killed = code == -signal.SIGKILL and ended and not late
+        code = self._process.ended(0.0 if late else 1.0)  # pipes close a moment before the process has ended
+        killed = code == -signal.SIGKILL and not self._process.stopped
         self._ears.join(1.0)
         said = self._said.decode(errors="replace").strip().rpartition("\n")[2][:200]
-        if late:
-            why = "it did not answer in time"
-        elif code < 0:
-            why = f"it ended by {_signal(-code)}"
-        else:
-            why = f"it ended with status {code}"
+        why = "it did not answer in time" if late else f"it ended with {ending(code)}"
         with self._lock:
             self._dead = ChildDied(f"{why} ({said})" if said and not late else why, late=late, killed=killed)
             waiting, self._waiting = list(self._waiting.values()), {}
@@ -235,10 +240,3 @@ class Child:
             future.set_exception(self._dead)
             if slot >= 0:
                 self._slots.put(slot)
-
-
-def _signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -9,16 +9,17 @@ import ctypes
 import json
 import os
 import resource
-import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from worker.confinement import landlock, syscalls
+from contract.data.children.limits import die_with_parent, no_core_dump
+from worker.confinement import landlock, seccomp
 
 # <linux/prctl.h>, <linux/sched.h> and <linux/capability.h>
-_PDEATHSIG, _DUMPABLE, _CAPBSET_DROP, _NO_NEW_PRIVS = 1, 4, 24, 38
+_CAPBSET_DROP, _NO_NEW_PRIVS = 24, 38
 _NEWUSER, _NEWNET = 0x10000000, 0x40000000
 _CAPSET = {"x86_64": 126, "aarch64": 91}
 _CAPABILITIES_V3 = 0x20080522
@@ -57,13 +58,13 @@ def confine(limits: Limits, *, parent: int = 0) -> tuple[str, ...]:
     With `parent`, the process also ends as soon as the thread that started it does. Raises nothing: what the kernel
     cannot do is missing from the answer.
     """
-    enforced = ["rlimits"]
     _limit(limits)
-    if not sys.platform.startswith("linux"):
-        return tuple(enforced)
+    if not sys.platform.startswith("linux"):  # macOS takes a limit of memory, and does not keep it
+        return ()
+    enforced = ["rlimits"]
     libc = ctypes.CDLL(None, use_errno=True)
     if parent:
-        libc.prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        die_with_parent()
         if os.getppid() != parent:
             os._exit(1)
     if libc.unshare(_NEWNET) == 0 or libc.unshare(_NEWUSER | _NEWNET) == 0:
@@ -74,13 +75,24 @@ def confine(limits: Limits, *, parent: int = 0) -> tuple[str, ...]:
         enforced.append("no_new_privs")
         if landlock.restrict(libc, limits.readable, limits.writable, devices=limits.devices):
             enforced.append("landlock")
-        if syscalls.restrict(libc):
+        if seccomp.deny(libc):
             enforced.append("seccomp")
     return tuple(layer for layer in LAYERS if layer in enforced)
 
 
+def only_pipes(enforced: Sequence[str]) -> tuple[str, ...]:
+    """Give up what a process does not need that computes, talks through its pipes, and has imported everything.
+
+    Return the layers of `confine` that are in force; "seccomp" is one of them only if this was done too. Call it in a
+    process of one thread.
+    """
+    done = sys.platform.startswith("linux") and seccomp.allow_only(ctypes.CDLL(None, use_errno=True))
+    return tuple(layer for layer in enforced if done or layer != "seccomp")
+
+
 def _limit(limits: Limits) -> None:
-    wanted = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, limits.file_bytes)]
+    no_core_dump()
+    wanted = [(resource.RLIMIT_FSIZE, limits.file_bytes)]
     wanted += [(resource.RLIMIT_CPU, limits.cpu_seconds)] if limits.cpu_seconds else []
     wanted += [(resource.RLIMIT_DATA, limits.memory)] if limits.memory else []
     for kind, most in wanted:

@@ -17,30 +17,8 @@ ENFORCED: list[str] = []
 
 
 def command(limits: Limits, module: str, *arguments: str) -> list[str]:
-    """Return the command that runs `module` in a confined child of this process; start it with `environment()`."""
-    return [
-        sys.executable,
-        "-s",
-        "-m",
-        "worker.confinement.run",
-        str(os.getpid()),
-        limits.to_json(),
-        module,
-        *arguments,
-    ]
-
-
-def environment(**more: str) -> dict[str, str]:
-    """Return the environment of a confined child: where to import from, and `more`; no credentials, no home."""
-    return {
-        "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry),
-        "PYTHONUTF8": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "HOME": "/nonexistent",
-        "USER": "imagemill",  # torch asks for it, and the list of users is closed to it
-        "OMP_WAIT_POLICY": "PASSIVE",
-        **more,
-    }
+    """Return the arguments of the interpreter that run `module` in a confined child of this process."""
+    return ["-s", "-m", "worker.confinement.run", str(os.getpid()), limits.to_json(), module, *arguments]
 
 
 def main() -> None:

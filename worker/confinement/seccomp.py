@@ -1,90 +1,94 @@
-"""A filter of system calls for a process that computes and talks through pipes it already has.
+"""Filters the system calls of this process by seccomp, in classic BPF: denies some to it, or allows it only a few.
 
-It allows no file to be opened, no socket, no other program, no signal to another process; what is not allowed fails
-with EPERM. Linux on x86-64 and arm64.
+Written here because the bindings on PyPI need libseccomp on each machine, and have had no release for years. A refused
+call fails with EPERM, so that a library which only tries goes on. The filters know x86-64 and 64-bit ARM; where the
+kernel or the processor has none, they change nothing and return False. The caller has set no_new_privs.
 """
 
 from __future__ import annotations
 
 import ctypes
-import platform
-import sys
+import errno
+import os
+from collections.abc import Callable, Mapping
 
-_PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _MODE_FILTER = 38, 22, 2  # <linux/prctl.h>, <linux/seccomp.h>
-_LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06  # <linux/bpf_common.h>: LD|W|ABS, JMP|JEQ|K, RET|K
-_ALLOW, _REFUSE, _KILL = 0x7FFF0000, 0x00050000 | 1, 0x80000000  # <linux/seccomp.h>; 1 is EPERM
-_ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}  # <linux/audit.h>, column of `_CALLS`
-_CALLS: dict[str, tuple[int, int | None]] = {
-    "read": (0, 63),
-    "write": (1, 64),
-    "readv": (19, 65),
-    "writev": (20, 66),
-    "close": (3, 57),
-    "fstat": (5, 80),
-    "newfstatat": (262, 79),
-    "lseek": (8, 62),
-    "poll": (7, None),
-    "ppoll": (271, 73),
-    "mmap": (9, 222),
-    "mprotect": (10, 226),
-    "munmap": (11, 215),
-    "mremap": (25, 216),
-    "madvise": (28, 233),
-    "brk": (12, 214),
-    "rt_sigaction": (13, 134),
-    "rt_sigprocmask": (14, 135),
-    "rt_sigreturn": (15, 139),
-    "sigaltstack": (131, 132),
-    "setitimer": (38, 103),
-    "getitimer": (36, 102),
-    "getpid": (39, 172),
-    "gettid": (186, 178),
-    "futex": (202, 98),
-    "sched_yield": (24, 124),
-    "sched_getaffinity": (204, 123),
-    "nanosleep": (35, 101),
-    "clock_nanosleep": (230, 115),
-    "clock_gettime": (228, 113),
-    "gettimeofday": (96, 169),
-    "getrusage": (98, 165),
-    "getrandom": (318, 278),
-    "restart_syscall": (219, 128),
-    "exit": (60, 93),
-    "exit_group": (231, 94),
-}
-"""Numbers on x86-64 and arm64: <asm/unistd_64.h>, <asm-generic/unistd.h>."""
+from worker.confinement.syscalls import ALLOWED, DENIED
+
+_AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+_X32 = 0x40000000  # calls of the x32 interface, which would pass for others
+_CLONE, _CLONE3, _KILL, _TGKILL, _PRCTL = (56, 220), (435, 435), (62, 129), (234, 131), (157, 167)
+
+# <linux/filter.h> and <linux/seccomp.h>
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_ALLOW, _ERRNO, _KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
+_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
+_CLONE_THREAD, _PDEATHSIG = 0x00010000, 1
+_SET_SECCOMP, _FILTER = 22, 2
+
+_Line = tuple[int, int, int, int]
+"""An instruction: code, skip if true, skip if false, constant."""
+_ALLOWED: _Line = (_RETURN, 0, 0, _ALLOW)
+_REFUSED: _Line = (_RETURN, 0, 0, _ERRNO | errno.EPERM)
 
 
 class _Instruction(ctypes.Structure):
-    _fields_ = [("code", ctypes.c_uint16), ("jt", ctypes.c_uint8), ("jf", ctypes.c_uint8), ("k", ctypes.c_uint32)]
+    _fields_ = (
+        ("code", ctypes.c_uint16),
+        ("then", ctypes.c_uint8),
+        ("otherwise", ctypes.c_uint8),
+        ("k", ctypes.c_uint32),
+    )
 
 
 class _Program(ctypes.Structure):
-    _fields_ = [("length", ctypes.c_uint16), ("filter", ctypes.POINTER(_Instruction))]
+    _fields_ = (("length", ctypes.c_uint16), ("filter", ctypes.POINTER(_Instruction)))
 
 
-def confine() -> bool:
-    """Give up all system calls but those above, for good; return False, and change nothing, where that cannot be done.
+def deny(libc: ctypes.CDLL) -> bool:
+    """Refuse `DENIED` to this thread and all that it starts, for good; return whether the kernel does.
 
-    Call it once everything is imported, in a process of one thread.
+    Threads may be started, processes may not; signals go to this process only.
     """
-    known = _ARCHITECTURES.get(platform.machine())
-    if known is None or not sys.platform.startswith("linux"):
+    return _install(libc, lambda column: _denying(column, os.getpid()))
+
+
+def allow_only(libc: ctypes.CDLL) -> bool:
+    """Refuse all but `ALLOWED` to this thread, for good; return whether the kernel does.
+
+    No file can be opened then, no thread or process started, no signal sent. Call it when all is imported.
+    """
+    return _install(libc, lambda column: [*_each(ALLOWED, column, _ALLOWED), _REFUSED])
+
+
+def _install(libc: ctypes.CDLL, rules: Callable[[int], list[_Line]]) -> bool:
+    machine = os.uname().machine
+    if machine not in _AUDIT_ARCH:
         return False
-    architecture, column = known
-    numbers = [pair[column] for pair in _CALLS.values() if pair[column] is not None]
-    program = [
-        _Instruction(_LOAD, 0, 0, 4),  # the architecture, in struct seccomp_data
-        _Instruction(_JUMP_IF_EQUAL, 1, 0, architecture),
-        _Instruction(_RETURN, 0, 0, _KILL),
-        _Instruction(_LOAD, 0, 0, 0),  # the number of the call
-        *(_Instruction(_JUMP_IF_EQUAL, len(numbers) - n, 0, number) for n, number in enumerate(numbers)),
-        _Instruction(_RETURN, 0, 0, _REFUSE),
-        _Instruction(_RETURN, 0, 0, _ALLOW),
+    lines = [
+        (_LOAD, 0, 0, _ARCHITECTURE),
+        (_EQUAL, 1, 0, _AUDIT_ARCH[machine]),
+        (_RETURN, 0, 0, _KILL_PROCESS),
+        (_LOAD, 0, 0, _NUMBER),
+        *([(_AT_LEAST, 0, 1, _X32), _REFUSED] if machine == "x86_64" else []),
+        *rules(list(_AUDIT_ARCH).index(machine)),
     ]
-    filters = (_Instruction * len(program))(*program)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-        return False
-    whole = _Program(len(program), ctypes.cast(filters, ctypes.POINTER(_Instruction)))
-    return bool(libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(whole), 0, 0) == 0)
+    program = _Program(len(lines), (_Instruction * len(lines))(*(_Instruction(*line) for line in lines)))
+    return bool(libc.prctl(_SET_SECCOMP, _FILTER, ctypes.byref(program), 0, 0) == 0)
+
+
+def _each(calls: Mapping[str, tuple[int, int]], column: int, then: _Line) -> list[_Line]:
+    """Return the instructions that answer `then` to each of some calls."""
+    return [line for pair in calls.values() if pair[column] >= 0 for line in ((_EQUAL, 0, 1, pair[column]), then)]
+
+
+def _denying(column: int, pid: int) -> list[_Line]:
+    argument = (_LOAD, 0, 0, _FIRST_ARGUMENT)
+    lines = _each(DENIED, column, _REFUSED)
+    # glibc falls back to clone, whose flags a filter can read.
+    lines += [(_EQUAL, 0, 1, _CLONE3[column]), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
+    lines += [(_EQUAL, 0, 4, _CLONE[column]), argument, (_ANY_BIT, 0, 1, _CLONE_THREAD), _ALLOWED, _REFUSED]
+    for call in (_KILL, _TGKILL):
+        lines += [(_EQUAL, 0, 4, call[column]), argument, (_EQUAL, 0, 1, pid), _ALLOWED, _REFUSED]
+    # It may name its threads, and not outlive its parent.
+    lines += [(_EQUAL, 0, 4, _PRCTL[column]), argument, (_EQUAL, 0, 1, _PDEATHSIG), _REFUSED, _ALLOWED]
+    return [*lines, _ALLOWED]

@@ -11,30 +11,29 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from contract.data.children.messages import Closed, Head, Receiver, send, take_output
 from worker.confinement import run
-from worker.confinement.memory import Closed, Header, Memory, Receiver, send
+from worker.confinement.memory import Memory
 
-Handler = Callable[[Header, list[bytes]], tuple[Header, Sequence[bytes | memoryview]]]
+Handler = Callable[[Head, list[bytes]], tuple[Head, Sequence[bytes | memoryview]]]
 
 
-def serve(make: Callable[[Header], tuple[Header, Handler]]) -> None:
+def serve(make: Callable[[Head], tuple[Head, Handler]]) -> None:
     """Answer requests until the parent is gone, then end the process.
 
     `make` is given the parent's greeting, and returns facts for the parent and the handler of requests. The pipes are
     on standard input and output, which become /dev/null and standard error: what a library prints harms nobody.
     """
-    requests, answers = os.dup(0), os.dup(1)
+    requests, answers = Receiver(os.dup(0)), take_output()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(2, 1)
     lock = threading.Lock()
 
-    def answer(header: Header) -> None:
+    def answer(header: Head) -> None:
         with lock:
             send(answers, header)
 
     try:
-        headers = iter(Receiver(requests))
-        greeting = next(headers)
+        greeting, _ = requests.receive()
         memory = Memory(greeting["memory"], greeting["slots"], greeting["size"])
         try:
             facts, handler = make(greeting)
@@ -43,8 +42,8 @@ def serve(make: Callable[[Header], tuple[Header, Handler]]) -> None:
             raise
         answer({"id": -1, "facts": facts, "enforced": run.ENFORCED})
         with ThreadPoolExecutor(greeting["threads"]) as pool:
-            for request in headers:
-                pool.submit(_one, request, memory, handler, answer)
+            while True:
+                pool.submit(_one, requests.receive()[0], memory, handler, answer)
     except Closed:
         os._exit(0)
     except BaseException as error:
@@ -52,11 +51,11 @@ def serve(make: Callable[[Header], tuple[Header, Handler]]) -> None:
         os._exit(1)
 
 
-def _one(request: Header, memory: Memory, handler: Handler, answer: Callable[[Header], None]) -> None:
+def _one(request: Head, memory: Memory, handler: Handler, answer: Callable[[Head], None]) -> None:
     number, slot = request["id"], request["slot"]
     try:
         header, blobs = handler(request, memory.get(slot, request["sizes"]))
-        reply: Header = {"id": number, "header": header, "sizes": memory.put(slot, blobs)}
+        reply: Head = {"id": number, "header": header, "sizes": memory.put(slot, blobs)}
     except BaseException as error:
         reply = {"id": number, **_told(error)}
     try:
@@ -65,5 +64,5 @@ def _one(request: Header, memory: Memory, handler: Handler, answer: Callable[[He
         os._exit(0)
 
 
-def _told(error: BaseException) -> Header:
+def _told(error: BaseException) -> Head:
     return {"error": type(error).__name__, "message": str(error)[:2000]}

@@ -1,19 +1,12 @@
-"""Denies a process that loads libraries and computes the system calls that no model needs, by seccomp in classic BPF.
+"""Which system calls confined children may not make, or may make alone: names and numbers, and no code.
 
-Written here because the bindings on PyPI need libseccomp on each machine, and have had no release for years. A denied
-call fails with EPERM, so that a library which only tries goes on. The filter knows x86-64 and 64-bit ARM.
+The numbers are those of x86-64 and of 64-bit ARM (<asm/unistd_64.h>, <asm-generic/unistd.h>, as libseccomp 2.5 resolves
+them), and -1 where the architecture has no such call.
 """
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import os
-
-_AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-_X32 = 0x40000000  # calls of the x32 interface, which would pass for others
-
-_DENIED: dict[str, tuple[int, int]] = {
+DENIED: dict[str, tuple[int, int]] = {
     # the network
     "socket": (41, 198),
     "socketpair": (53, 199),
@@ -134,65 +127,44 @@ _DENIED: dict[str, tuple[int, int]] = {
     "mq_open": (240, 180),
     "mq_unlink": (241, 181),
 }
-"""Numbers on x86-64 and on ARM, as libseccomp 2.5 resolves them; -1 where the architecture has no such call."""
-_CLONE, _CLONE3, _KILL, _TGKILL, _PRCTL = (56, 220), (435, 435), (62, 129), (234, 131), (157, 167)
+"""What no process needs that loads libraries and computes."""
 
-# <linux/filter.h> and <linux/seccomp.h>
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_ALLOW, _ERRNO, _KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
-_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
-_CLONE_THREAD, _PDEATHSIG = 0x00010000, 1
-_SET_SECCOMP, _FILTER = 22, 2
-
-
-class _Instruction(ctypes.Structure):
-    _fields_ = (
-        ("code", ctypes.c_uint16),
-        ("then", ctypes.c_uint8),
-        ("otherwise", ctypes.c_uint8),
-        ("k", ctypes.c_uint32),
-    )
-
-
-class _Program(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_uint16), ("filter", ctypes.POINTER(_Instruction)))
-
-
-def restrict(libc: ctypes.CDLL) -> bool:
-    """Install the filter for this thread and all that it starts; return False if the kernel or processor has none.
-
-    The caller has set no_new_privs. Threads may be started, processes may not; signals go to this process only.
-    """
-    machine = os.uname().machine
-    if machine not in _AUDIT_ARCH:
-        return False
-    lines = _filter(machine, os.getpid())
-    program = _Program(len(lines), (_Instruction * len(lines))(*(_Instruction(*line) for line in lines)))
-    return bool(libc.prctl(_SET_SECCOMP, _FILTER, ctypes.byref(program), 0, 0) == 0)
-
-
-def _filter(machine: str, pid: int) -> list[tuple[int, int, int, int]]:
-    """Return the instructions as (code, skip if true, skip if false, constant)."""
-    column = list(_AUDIT_ARCH).index(machine)
-    refuse = (_RETURN, 0, 0, _ERRNO | errno.EPERM)
-    allow = (_RETURN, 0, 0, _ALLOW)
-    argument = (_LOAD, 0, 0, _FIRST_ARGUMENT)
-    lines = [
-        (_LOAD, 0, 0, _ARCHITECTURE),
-        (_EQUAL, 1, 0, _AUDIT_ARCH[machine]),
-        (_RETURN, 0, 0, _KILL_PROCESS),
-        (_LOAD, 0, 0, _NUMBER),
-    ]
-    if machine == "x86_64":
-        lines += [(_AT_LEAST, 0, 1, _X32), refuse]
-    for numbers in _DENIED.values():
-        if numbers[column] >= 0:
-            lines += [(_EQUAL, 0, 1, numbers[column]), refuse]
-    # glibc falls back to clone, whose flags a filter can read.
-    lines += [(_EQUAL, 0, 1, _CLONE3[column]), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
-    lines += [(_EQUAL, 0, 4, _CLONE[column]), argument, (_ANY_BIT, 0, 1, _CLONE_THREAD), allow, refuse]
-    for call in (_KILL, _TGKILL):
-        lines += [(_EQUAL, 0, 4, call[column]), argument, (_EQUAL, 0, 1, pid), allow, refuse]
-    # It may name its threads, and not outlive its parent.
-    lines += [(_EQUAL, 0, 4, _PRCTL[column]), argument, (_EQUAL, 0, 1, _PDEATHSIG), refuse, allow]
-    return [*lines, allow]
+ALLOWED: dict[str, tuple[int, int]] = {
+    "read": (0, 63),
+    "write": (1, 64),
+    "readv": (19, 65),
+    "writev": (20, 66),
+    "close": (3, 57),
+    "fstat": (5, 80),
+    "newfstatat": (262, 79),
+    "lseek": (8, 62),
+    "poll": (7, -1),
+    "ppoll": (271, 73),
+    "mmap": (9, 222),
+    "mprotect": (10, 226),
+    "munmap": (11, 215),
+    "mremap": (25, 216),
+    "madvise": (28, 233),
+    "brk": (12, 214),
+    "rt_sigaction": (13, 134),
+    "rt_sigprocmask": (14, 135),
+    "rt_sigreturn": (15, 139),
+    "sigaltstack": (131, 132),
+    "setitimer": (38, 103),
+    "getitimer": (36, 102),
+    "getpid": (39, 172),
+    "gettid": (186, 178),
+    "futex": (202, 98),
+    "sched_yield": (24, 124),
+    "sched_getaffinity": (204, 123),
+    "nanosleep": (35, 101),
+    "clock_nanosleep": (230, 115),
+    "clock_gettime": (228, 113),
+    "gettimeofday": (96, 169),
+    "getrusage": (98, 165),
+    "getrandom": (318, 278),
+    "restart_syscall": (219, 128),
+    "exit": (60, 93),
+    "exit_group": (231, 94),
+}
+"""All that a process needs that has loaded its libraries, computes, and talks through pipes it already has."""

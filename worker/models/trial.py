@@ -9,10 +9,11 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from contract.data.children.process import ending
 from contract.errors import ModelError
 from contract.models.registry import Model
+from worker.confinement.child import run
 from worker.confinement.confine import Limits
-from worker.confinement.run import command, environment
 
 REFUSED = 10
 """Exit code of a process that says on stdout, in one sentence, what is wrong with the model."""
@@ -38,21 +39,14 @@ def try_out(model: Model, weights: Path, *, seconds: float = 300.0) -> None:
             writable=(scratch,),
         )
         try:
-            done = subprocess.run(
-                command(limits, "worker.models.examine", str(weights.absolute())),
-                input=model.to_json(),
-                capture_output=True,
-                timeout=seconds,
-                env=environment(),  # nothing of ours: not the keys of the store either
-                start_new_session=True,  # a Ctrl-C for the worker is no fault of the model
-                check=False,
-            )
+            module, path = "worker.models.examine", str(weights.absolute())
+            status, said, errors = run(limits, module, path, data=model.to_json(), seconds=seconds)
         except subprocess.TimeoutExpired as error:
             raise ModelError(f"It does not answer within {seconds:.0f} s; take a smaller model.") from error
-    if done.returncode == REFUSED:
-        raise ModelError(done.stdout.decode().strip())
-    if done.returncode < 0:
-        raise ModelError(f"It ends the process that runs it (signal {-done.returncode}); does it need more memory?")
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise ModelError(f"It fails where no model should ({said[:200]}).")
+    if status == REFUSED:
+        raise ModelError(said.decode().strip())
+    if status < 0:
+        raise ModelError(f"It ends the process that runs it ({ending(status)}); does it need more memory?")
+    if status:
+        last = errors.decode(errors="replace").strip().rpartition("\n")[2]
+        raise ModelError(f"It fails where no model should ({last[:200]}).")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from worker.confinement.memory import Header
+from contract.data.children.messages import Head
 from worker.confinement.serve import serve
 
 held: list[bytearray] = []
@@ -70,7 +70,7 @@ ACTIONS: dict[str, Callable[..., str]] = {
 }
 
 
-def handle(request: Header, blobs: list[bytes]) -> tuple[Header, Sequence[bytes]]:
+def handle(request: Head, blobs: list[bytes]) -> tuple[Head, Sequence[bytes]]:
     return {"said": ACTIONS[request["do"]](*request.get("arguments", []))}, blobs
 
 

@@ -1,38 +1,35 @@
 """A decoder: a process that decodes what it is given, and can do nothing else.
 
-    python -m worker.engine.images.decode_child MAX_PIXELS
+    python -m worker.confinement.run … worker.engine.images.decode_child
 
-It has no credentials in its environment, opens no file and no socket once it has begun, and ends when its parent does,
-or when an image takes more CPU time than it may. It asks its parent for memory, which all decoders share.
+It opens no file, no socket and no thread once it has begun, and ends when an image takes more CPU time than it may. It
+asks its parent for memory, which all decoders share.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 from typing import Any, cast
 
 import numpy as np
 from PIL import AvifImagePlugin
 
-from contract.data.children import limits
-from contract.data.children.messages import Head, Messages
+from contract.data.children.messages import Closed, Head, Receiver, send, take_output
 from contract.errors import ImageError
-from worker.confinement import seccomp
+from worker.confinement import run
+from worker.confinement.confine import only_pipes
 from worker.engine.budget import Budget, use
 from worker.engine.images import decode
 
-_SLACK = 512 * 2**20
-_BYTES_A_PIXEL = 16
 _ANY = 2**62
 
 
 class _Parent:
     """The budget of the parent, in place of this process's own."""
 
-    def __init__(self, messages: Messages) -> None:
-        self._messages = messages
+    def __init__(self, requests: Receiver, answers: int) -> None:
+        self._requests, self._answers = requests, answers
         self.granted = 0
 
     @property
@@ -41,8 +38,8 @@ class _Parent:
 
     def ask(self, count: int) -> _Parent:
         if count > self.granted:
-            self._messages.send({"take": count})
-            self._messages.receive(0)
+            send(self._answers, {"take": count})
+            self._requests.receive()
             self.granted = count
         return self
 
@@ -53,14 +50,14 @@ class _Parent:
         """The parent does when it has the answer."""
 
 
-def serve(messages: Messages) -> None:
+def serve(requests: Receiver, answers: int) -> None:
     """Answer requests until the parent closes the pipe."""
-    parent = _Parent(messages)
+    parent = _Parent(requests, answers)
     use(cast(Budget, parent))
     while True:
         try:
-            head, data = messages.receive(_ANY)
-        except EOFError:
+            head, data = requests.receive(_ANY)
+        except Closed:
             return
         parent.granted = head["granted"]
         signal.setitimer(signal.ITIMER_PROF, head["seconds"])  # SIGPROF ends the process, whatever it is in
@@ -69,7 +66,7 @@ def serve(messages: Messages) -> None:
         except ImageError as error:
             answer, parts = {"error": error.code, "says": str(error)}, []
         signal.setitimer(signal.ITIMER_PROF, 0)
-        messages.send(answer, parts)
+        send(answers, answer, parts)
 
 
 def _answer(head: Head, data: bytearray) -> tuple[Head, list[memoryview]]:
@@ -93,16 +90,11 @@ def _answer(head: Head, data: bytearray) -> tuple[Head, list[memoryview]]:
 
 
 def main() -> None:
-    messages = Messages(0, os.dup(1))
-    os.dup2(2, 1)  # libraries that print must not speak to the parent
-    limits.die_with_parent()
-    limits.no_core_dump()
-    # More is a bomb that the header did not announce.
-    limited = limits.limit_memory(_SLACK + _BYTES_A_PIXEL * int(sys.argv[1]))
+    answers = take_output()
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     os.chdir("/")
-    messages.send({"limited": limited, "confined": seccomp.confine()})
-    serve(messages)
+    send(answers, {"enforced": only_pipes(run.ENFORCED)})
+    serve(Receiver(0), answers)
 
 
 if __name__ == "__main__":

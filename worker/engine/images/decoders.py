@@ -6,23 +6,21 @@ It knows neither formats nor models: `worker.engine.images.decode` does the work
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
-from contract.data.children.messages import Head, Messages
+from contract.data.children.messages import Closed, Head
+from contract.data.children.process import Process, ending
 from contract.errors import IMAGE_ERRORS, DecodeFailed, DecodeTimeout, EmptyFile, ImageError
 from contract.models.registry import Preprocess
 from worker.confinement import layers
+from worker.confinement.child import start
+from worker.confinement.confine import Limits
 from worker.engine.budget import budget
 from worker.engine.images import decode
 from worker.engine.images.decode import Decoded, Frame, Interpolation
@@ -33,14 +31,21 @@ log = logging.getLogger(__name__)
 _WALL, _WALL_SECONDS = 20, 60.0
 """How many times longer than its CPU time an image may take, and how long at least, before its decoder is taken for
 stopped."""
-_KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "MALLOC_ARENA_MAX")
+_ENVIRONMENT = {
+    # One thread: the filter of system calls covers no other.
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "PILLOW_BLOCKS_MAX": "4",
+}
+_MEMORY, _BYTES_A_PIXEL = 640 * 2**20, 16
+"""Bytes that a decoder may have, 100 MiB of them for the interpreter and libraries, and for each pixel of the largest
+image; more is a bomb that the header did not announce."""
 _GRANTED = 8 * 2**20
 """Bytes of pixels that come with a request; a photo of two megapixels needs no more, and need not ask."""
 _PIXELS_AT_MOST = 2**33
 """Bytes of an answer; no sequence that may be decoded has more."""
 
-
-_BROKEN = (EOFError, OSError, ValueError, TypeError, KeyError)
+_BROKEN = (Closed, TimeoutError, ValueError, TypeError, KeyError)
 """What talking to a process raises that ended, stopped, or writes nonsense."""
 
 
@@ -61,39 +66,19 @@ class _How:
     max_pixels: int = 100_000_000
 
 
-class _Child:
+class _Child(Process):
     """One decoding process; used by one thread at a time."""
 
     def __init__(self, how: _How) -> None:
-        environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
-        environment |= {
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            # One thread: the filter of system calls covers no other.
-            "OPENBLAS_NUM_THREADS": "1",
-            "OMP_NUM_THREADS": "1",
-            "PILLOW_BLOCKS_MAX": "4",
-        }
+        limits = Limits(memory=_MEMORY + _BYTES_A_PIXEL * how.max_pixels)
+        super().__init__(start(limits, "worker.engine.images.decode_child", env=_ENVIRONMENT))
         self._seconds = how.seconds
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "worker.engine.images.decode_child", str(how.max_pixels)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # libtiff and libjpeg write there
-            env=environment,
-            close_fds=True,
-        )
-        assert self._process.stdin is not None and self._process.stdout is not None
         self._patience = max(_WALL * how.seconds, _WALL_SECONDS)
-        self._messages = Messages(self._process.stdout.fileno(), self._process.stdin.fileno(), patience=self._patience)
         try:
-            self.limits, _ = self._messages.receive(0)
+            enforced = [str(layer) for layer in self.receive(seconds=self._patience)[0]["enforced"]]
         except _BROKEN as error:
-            raise OSError(f"A decoder does not start (status {self.end()}).") from error
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
+            raise OSError(f"A decoder does not start ({ending(self.end())}).") from error
+        layers.note("decoders", ("rlimits", "seccomp"), enforced)
 
     def ask(self, head: Head, files: Sequence[bytes]) -> tuple[Head, bytearray]:
         """Return the answer to a request; raises _Gone if the process ended, or was stopped for too long."""
@@ -106,9 +91,8 @@ class _Child:
                 held.wait()
                 began = time.monotonic()
                 with behind(time.monotonic), pool.bounded():  # `patience` ends it
-                    self._messages.patience = left
-                    self._messages.send(*request)
-                    answer, data = self._messages.receive(_PIXELS_AT_MOST)
+                    self.send(*request, seconds=left)
+                    answer, data = self.receive(_PIXELS_AT_MOST, seconds=left)
                 if "take" not in answer:
                     return answer, data
                 left -= time.monotonic() - began
@@ -122,22 +106,9 @@ class _Child:
         finally:
             held.release()
 
-    def end(self) -> int:
-        """End the process; return its status."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            with suppress(OSError):
-                pipe.close()  # type: ignore[union-attr]
-        try:
-            return self._process.wait(1)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            return self._process.wait()
-
 
 _how = _How()
 _idle: queue.LifoQueue[_Child] = queue.LifoQueue()
-# A child dies with the thread that started it, so one that outlives all lanes does.
-_starter = ThreadPoolExecutor(1, "decoders")
 
 
 def configure(*, children: bool, seconds: float, max_pixels: int) -> None:
@@ -207,7 +178,7 @@ def _ask(head: Head, files: Sequence[bytes]) -> tuple[Head, bytearray]:
                     f"Decoding took more than {_how.seconds:g} s of CPU time; save the image anew, or raise "
                     "IMAGEMILL_DECODE_SECONDS."
                 ) from None
-            log.warning("A decoder ended with status %d", status)
+            log.warning("A decoder ended (%s)", ending(status))
             continue
         _idle.put(child)
         if "error" in answer:
@@ -215,7 +186,7 @@ def _ask(head: Head, files: Sequence[bytes]) -> tuple[Head, bytearray]:
         return answer, data
     if status == -signal.SIGKILL:  # by the system, or because it had been stopped
         raise OSError("The decoders of this machine are killed; see whether its memory is full.")
-    raise DecodeFailed(f"The decoder ended twice on this image (status {status}); save it anew in an image editor.")
+    raise DecodeFailed(f"The decoder ended twice on this image ({ending(status)}); save it anew in an image editor.")
 
 
 def _take() -> _Child:
@@ -223,10 +194,7 @@ def _take() -> _Child:
         try:
             child = _idle.get_nowait()
         except queue.Empty:
-            child = _starter.submit(_Child, _how).result()
-            found = {"rlimits": child.limits.get("limited"), "seccomp": child.limits.get("confined")}
-            layers.note("decoders", found, (layer for layer, enforced in found.items() if enforced is True))
-            return child
+            return _Child(_how)
         if child.alive:
             return child
         child.end()

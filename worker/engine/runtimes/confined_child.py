@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
+from contract.data.children.messages import Head
 from contract.errors import ModelError
-from worker.confinement.memory import Header
 from worker.confinement.serve import Handler, serve
 from worker.engine import select
 from worker.engine.types import ModelSpec
 
 
-def make(greeting: Header) -> tuple[Header, Handler]:
+def make(greeting: Head) -> tuple[Head, Handler]:
     """Load the model that the greeting describes; return facts about its runtime, and what runs a batch."""
     asked = greeting["spec"]
     spec = ModelSpec(**{**asked, "weights": Path(asked["weights"])})
@@ -25,7 +25,7 @@ def make(greeting: Header) -> tuple[Header, Handler]:
     runtime = select.load(spec, **{**options, "cache_dir": Path(options["cache_dir"])})
     most = int(greeting["answer_bytes"])
 
-    def run(request: Header, blobs: list[bytes]) -> tuple[Header, Sequence[bytes | memoryview]]:
+    def run(request: Head, blobs: list[bytes]) -> tuple[Head, Sequence[bytes | memoryview]]:
         pixels = np.frombuffer(blobs[0], np.uint8).reshape(request["shape"])
         output = runtime.submit(pixels).result()
         parts = [np.ascontiguousarray(part, np.float32) for part in (output.logits, output.features)]

@@ -93,8 +93,8 @@ def test_a_decoder_that_was_killed_while_idle_is_replaced(children: None) -> Non
     data = encoded("JPEG")
     opened(data)
     child = decoders._idle.get_nowait()
-    os.kill(child._process.pid, signal.SIGKILL)
-    child._process.wait()
+    os.kill(child.pid, signal.SIGKILL)
+    child.running.wait()
     decoders._idle.put(child)
     assert opened(data).width == 90
 
