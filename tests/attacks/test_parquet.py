@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import random
 import signal
-import sys
-from collections.abc import Callable, Iterator, Sequence
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +16,7 @@ import pytest
 
 from contract.backend.objects import ObjectStore
 from contract.data.children import parquet as parquet_child
+from contract.data.children import process
 from contract.data.children.parquet import rows_apart
 from contract.errors import InvalidSource
 from contract.jobs.specs import Source
@@ -58,14 +59,14 @@ def outcome(read: Callable[[], list[Any]], name: str) -> bool:
 def started(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The processes of every child, of the producer's and of the worker's."""
     found: list[int] = []
-    popen = parquet_child.subprocess.Popen
+    popen = subprocess.Popen
 
     def noted(*args: Any, **more: Any) -> Any:
         process = popen(*args, **more)
         found.append(process.pid)
         return process
 
-    monkeypatch.setattr(parquet_child.subprocess, "Popen", noted)
+    monkeypatch.setattr(subprocess, "Popen", noted)
     return found
 
 
@@ -110,23 +111,25 @@ def test_a_child_that_is_killed_is_a_sentence(
 
 
 def child_that(code: str) -> parquet_child.Start:
-    def start(file: BinaryIO, columns: Sequence[str]) -> parquet_child.Running:
-        return parquet_child.subprocess.Popen(
-            [sys.executable, "-c", code], stdin=file, stdout=parquet_child.subprocess.PIPE
-        )
-
-    return start
+    """A child that was taken over: `say` writes what it likes as a message."""
+    lines = "import os, sys, time\nfrom contract.data.children.messages import send\n"
+    lines += "def say(head, data=b''): send(1, head, [data])\n"
+    return lambda file, columns: process.start(["-c", lines + code], stdin=file)
 
 
 @pytest.mark.parametrize(
     ("code", "says"),
     [
-        ("import os; os.abort()", "ended the process that tried (SIGABRT)"),
-        ("""print('{"uri": "a"}'); print('{"uri": "cu', end='')""", "ended the process that tried (status 0)"),
+        ("os.abort()", "ended the process that tried (SIGABRT)"),
+        ("say({'rows': 1}, b'[{}]'); os.write(1, b'\\x09\\0\\0\\0cu')", "ended the process that tried (status 0)"),
         ("print(17)", "ended the process that tried"),
-        ("print('[' * 100_000)", "ended the process that tried"),
-        ("import sys\nwhile True: sys.stdout.write('x' * 2**20)", "has more than 16,777,216 bytes"),
-        ("import time; time.sleep(600)", "took 2 s without a row"),
+        ("say({'rows': 1}, b'[' * 100_000)", "ended the process that tried"),
+        ("say({'rows': 1}, b'[17]')", "ended the process that tried"),
+        ("say({'rows': 1}, b'{}')", "ended the process that tried"),
+        ("say({})", "ended the process that tried"),
+        ("say({'rows': 1}, bytes(2**25))", "ended the process that tried"),
+        ("while True: sys.stdout.write('x' * 2**20)", "ended the process that tried"),
+        ("time.sleep(600)", "took 2 s without a row"),
     ],
 )
 def test_nothing_that_a_child_does_harms_its_parent(tmp_path: Path, code: str, says: str) -> None:
@@ -151,20 +154,16 @@ def test_a_column_of_another_type_is_no_address(tmp_path: Path) -> None:
 def test_a_worker_confines_the_child(tmp_path: Path) -> None:
     # Given the child of a worker and more rows than a pipe holds, if I look at its limits, I expect those of memory.
     with parquet(tmp_path / "m.parquet", 200_000).open("rb") as file:
-        child = worker_manifest._confined(file, ["uri"])
+        child = process.Process(worker_manifest._confined(file, ["uri"]))
         try:
-            assert child.stdout is not None
-            assert child.stdout.readline() == b'["columns", "uri"]\n'
+            assert child.receive(seconds=60.0)[0] == {"columns": ["uri"]}
             limits = Path(f"/proc/{child.pid}/limits")
             if not limits.exists():
                 pytest.skip("this system does not show the limits of a process")
             (line,) = [line for line in limits.read_text().splitlines() if line.startswith("Max data size")]
             assert int(line.split()[3]) <= 2 * 2**30
         finally:
-            child.kill()
-            child.wait()
-            assert child.stdout is not None
-            child.stdout.close()
+            child.end(0)
 
 
 def test_a_planner_reads_in_its_own_process(

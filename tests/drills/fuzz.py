@@ -15,6 +15,7 @@ import os
 import random
 import signal
 import struct
+import subprocess
 import sys
 import tarfile
 from collections import Counter
@@ -227,8 +228,8 @@ class Forked:
 
     def __init__(self, file: BinaryIO, columns: Sequence[str]) -> None:
         out, into = os.pipe()
-        self._pid = os.fork()
-        if not self._pid:
+        self.pid = os.fork()
+        if not self.pid:
             try:
                 faulthandler.disable()
                 for source, target in ((file.fileno(), 0), (into, 1), (os.open(os.devnull, os.O_WRONLY), 2)):
@@ -237,16 +238,25 @@ class Forked:
             finally:
                 os._exit(1)
         os.close(into)
+        self.stdin: IO[bytes] | None = None
         self.stdout: IO[bytes] | None = os.fdopen(out, "rb")
         self._code: int | None = None
 
     def kill(self) -> None:
         if self._code is None:
-            os.kill(self._pid, signal.SIGKILL)
+            os.kill(self.pid, signal.SIGKILL)
+
+    def poll(self) -> int | None:
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
 
     def wait(self, timeout: float | None = None) -> int:
+        if timeout == 0 and self.poll() is None:
+            raise subprocess.TimeoutExpired("fork", 0)
         if self._code is None:
-            self._code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+            self._code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self._code
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
@@ -14,7 +13,8 @@ import pyarrow as pa
 
 from contract.data.children import parquet as parquet_child
 from contract.data.children.limits import is_expendable
-from contract.data.children.parquet import Running, rows_apart
+from contract.data.children.parquet import rows_apart
+from contract.data.children.process import Running
 from contract.data.items import FRAMES_COLUMN, URI_COLUMNS, Item, item_of, label_of, parse_s3, row_frames, row_uri
 from contract.data.parquet import read_rows
 from contract.data.sequences import MAX_FRAMES, spread
@@ -77,4 +77,4 @@ class Manifest(Lister):
 
 def _confined(file: BinaryIO, columns: Sequence[str]) -> Running:
     """Start a confined child that reads Parquet from `file`."""
-    return start(_PARQUET, parquet_child.MODULE, *columns, stdin=file, stderr=subprocess.DEVNULL)
+    return start(_PARQUET, parquet_child.MODULE, *columns, stdin=file)

@@ -1,42 +1,31 @@
 """Reads the rows of a Parquet file in a child process, since a damaged file can make Arrow end the process it is in.
 
-The file is the child's standard input, and rows come back as JSON lines: `["columns", …]`, an object a row, and last
-`["end"]`, or `["error", class, sentence]`. A worker confines the child (`worker.confinement.child.start`); it needs no
-file but its input.
+The file is the child's standard input, and its messages are `{"columns": […]}`, then `{"rows": n}` with a JSON list of
+rows behind it, and last `{"end": true}`, or `{"error": class, "says": sentence}`. A worker confines the child
+(`worker.confinement.child.start`); it needs no file but its input.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import select
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import suppress
-from typing import IO, Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
-from contract.data.text import MAX_FRAMES_LINE, bounded_lines, parse_json
+from contract.data.children import process
+from contract.data.children.limits import die_with_parent, no_core_dump
+from contract.data.children.messages import Closed, Head, send, take_output
+from contract.data.children.process import Process, Running, ending
+from contract.data.text import MAX_FRAMES_LINE, parse_json
 from contract.errors import InvalidSource
 
 MODULE = "contract.data.children.parquet"
 _STALL_SECONDS = 300.0
 """The longest wait for the next rows; a thousand of them take milliseconds, and a busy machine starts slowly."""
 _END_SECONDS = 10.0
-
-
-class Running(Protocol):
-    """As much of `subprocess.Popen` as reading takes."""
-
-    @property
-    def stdout(self) -> IO[bytes] | None: ...
-
-    def kill(self) -> None: ...
-
-    def wait(self, timeout: float | None = None) -> int: ...
-
+_BATCH = 2**16
+"""Bytes of rows from which on they are sent."""
 
 Start = Callable[[BinaryIO, Sequence[str]], Running]
 """Starts a child that runs `main` with a file as its standard input and columns as its arguments."""
@@ -44,14 +33,7 @@ Start = Callable[[BinaryIO, Sequence[str]], Running]
 
 def start(file: BinaryIO, columns: Sequence[str]) -> Running:
     """Start a child with the rights of this process."""
-    return subprocess.Popen(
-        [sys.executable, "-m", MODULE, *columns],
-        stdin=file,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={"PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path), "PYTHONUTF8": "1"},
-        start_new_session=True,  # a Ctrl-C ends this process, which ends the child
-    )
+    return process.start(["-m", MODULE, *columns], stdin=file)
 
 
 def rows_apart(
@@ -70,64 +52,42 @@ def rows_apart(
     reading it ends the child, or takes `stall_seconds` without a row.
     """
     file.flush()
-    child = start(file, columns)
-    assert child.stdout is not None
+    child = Process(start(file, columns))
     try:
-        for line in bounded_lines(_pieces(child.stdout.fileno(), name, stall_seconds), name, MAX_FRAMES_LINE):
-            match _parsed(line):
-                case dict(row):
-                    yield row
-                case ["columns", *found]:
+        while True:
+            head, data = child.receive(MAX_FRAMES_LINE + _BATCH, seconds=stall_seconds)
+            match head:
+                case {"rows": _}:
+                    yield from _parsed(data)
+                case {"columns": list(found)}:
                     check(found)
-                case ["error", kind, message]:
+                case {"error": kind, "says": message}:
                     raise OSError(message) if kind == "OSError" else ValueError(message)
-                case ["end"]:
+                case {"end": _}:
                     return
                 case _:
-                    break
-        raise _died(name, _end(child))
+                    raise Closed("a message that is none")
+    except TimeoutError:
+        raise InvalidSource(
+            f"{name} is no readable Parquet file: reading it took {stall_seconds:.0f} s without a row; write it again."
+        ) from None
+    except Closed:
+        raise _died(name, ending(child.end(_END_SECONDS))) from None
     finally:
-        child.kill()
-        child.wait()
-        child.stdout.close()
+        child.end(0)
 
 
-def _parsed(line: bytes) -> object:
-    """Return what the child wrote; None if it was ended within the line."""
+def _parsed(data: bytearray) -> list[dict[str, Any]]:
     try:
-        return parse_json(line)
-    except ValueError:
-        return None
+        rows = parse_json(bytes(data))
+    except ValueError as error:
+        raise Closed("rows that are no JSON") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise Closed("rows that are none")
+    return rows
 
 
-def _pieces(pipe: int, name: str, seconds: float) -> Iterator[bytes]:
-    waiting = select.poll()
-    waiting.register(pipe, select.POLLIN)
-    while True:
-        until = time.monotonic() + seconds
-        if not waiting.poll(max(0.0, until - time.monotonic()) * 1000):
-            raise InvalidSource(
-                f"{name} is no readable Parquet file: reading it took {seconds:.0f} s without a row; write it again."
-            )
-        piece = os.read(pipe, 2**16)
-        if not piece:
-            return
-        yield piece
-
-
-def _end(child: Running) -> int:
-    """Return the exit status of a child that has closed its pipe, or minus the signal that ended it."""
-    with suppress(subprocess.TimeoutExpired):
-        return child.wait(_END_SECONDS)
-    child.kill()
-    return child.wait()
-
-
-def _died(name: str, code: int) -> InvalidSource:
-    how = f"status {code}"
-    if code < 0:
-        with suppress(ValueError):
-            how = signal.Signals(-code).name
+def _died(name: str, how: str) -> InvalidSource:
     hint = "try again if the machine was short of memory, else write it again" if how == "SIGKILL" else "write it again"
     return InvalidSource(
         f"{name} is no readable Parquet file: reading it ended the process that tried ({how}); {hint}."
@@ -139,36 +99,58 @@ def _died(name: str, code: int) -> InvalidSource:
 
 def main(columns: Sequence[str]) -> None:
     """Write the rows of the Parquet file on standard input to standard output."""
-    out = os.fdopen(os.dup(1), "wb", 2**16)
-    os.dup2(2, 1)  # what a library prints is no row
-    _no_core_dump()
-    encode = json.JSONEncoder(ensure_ascii=False, default=lambda _: {}).encode  # `json.dumps` would make one a row
-
-    def say(value: object) -> None:
-        line = encode(value).encode() + b"\n"
-        if len(line) > MAX_FRAMES_LINE:
-            raise ValueError(f"a row has more than {MAX_FRAMES_LINE:,} bytes")
-        out.write(line)
-
+    answers = take_output()
+    die_with_parent()
+    no_core_dump()
     try:
-        from contract.data.parquet import open_rows
-
-        with open(0, "rb", closefd=False) as file:
-            file.seek(0)
-            found, rows = open_rows(file, columns)
-            say(["columns", *found])
-            for row in rows:
-                say(row)
-        say(["end"])
-    except BrokenPipeError:
+        send(answers, _read(columns, answers))
+    except Closed:
         os._exit(1)
-    except MemoryError:
-        say(["error", "ValueError", "it takes more memory than a manifest may; write smaller row groups"])
-    except Exception as error:
-        say(["error", "OSError" if isinstance(error, OSError) else "ValueError", _sentence(error)])
-    with suppress(BrokenPipeError):
-        out.flush()
     os._exit(0)  # nothing of Arrow's is torn down
+
+
+def _read(columns: Sequence[str], answers: int) -> Head:
+    """Send the rows, those before an error too, and return the last message."""
+    try:
+        _send_rows(columns, answers)
+    except Closed:
+        raise
+    except MemoryError:
+        return {"error": "ValueError", "says": "it takes more memory than a manifest may; write smaller row groups"}
+    except Exception as error:
+        return {"error": "OSError" if isinstance(error, OSError) else "ValueError", "says": _sentence(error)}
+    return {"end": True}
+
+
+def _send_rows(columns: Sequence[str], answers: int) -> None:
+    from contract.data.parquet import open_rows
+
+    encode = json.JSONEncoder(ensure_ascii=False, default=lambda _: {}).encode  # `json.dumps` would make one a row
+    batch: list[bytes] = []
+    held = 0
+
+    def flush() -> None:
+        nonlocal held
+        if batch:
+            send(answers, {"rows": len(batch)}, [b"[", b",".join(batch), b"]"])
+        batch.clear()
+        held = 0
+
+    with open(0, "rb", closefd=False) as file:
+        file.seek(0)
+        found, rows = open_rows(file, columns)
+        send(answers, {"columns": found})
+        try:
+            for row in rows:
+                line = encode(row).encode()
+                if len(line) > MAX_FRAMES_LINE:
+                    raise ValueError(f"a row has more than {MAX_FRAMES_LINE:,} bytes")
+                if held + len(line) > _BATCH:
+                    flush()
+                batch.append(line)
+                held += len(line) + 1
+        finally:
+            flush()
 
 
 def _sentence(error: Exception) -> str:
@@ -176,13 +158,6 @@ def _sentence(error: Exception) -> str:
 
     foreseen = isinstance(error, pa.ArrowException | OSError | ValueError)
     return (str(error) if foreseen else f"{type(error).__name__}: {error}")[:2000]
-
-
-def _no_core_dump() -> None:
-    with suppress(ImportError, OSError, ValueError):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 if __name__ == "__main__":
