@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from contract.backend.lock import Lock
+from contract.data.children.process import ending
 from contract.errors import ImagemillError, ServiceUnavailable
 from contract.instruments import PLAN_SECONDS
 from contract.jobs.ends import read_standing
@@ -257,7 +257,7 @@ class Planners:
             return "later"
         code = process.exitcode
         if code is not None and code < 0:
-            how = f"was ended by {signal.Signals(-code).name}, perhaps for want of memory"
+            how = f"was ended by {ending(code)}, perhaps for want of memory"
         else:
             how = f"ended with exit status {code}"
         return self._bad(job, f"{how}; correct that object, or see the controller's log.")
