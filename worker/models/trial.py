@@ -14,13 +14,11 @@ from contract.errors import ModelError
 from contract.models.registry import Model
 from worker.confinement.child import run
 from worker.confinement.confine import Limits
+from worker.engine.runtimes.confined import memory
 
 REFUSED = 10
 """Exit code of a process that says on stdout, in one sentence, what is wrong with the model."""
 
-
-_MEMORY, _MEMORY_A_WEIGHT = 4 * 2**30, 8
-"""Bytes that a trial may have, and for each byte of weights."""
 _SCRATCH = 2**24  # bytes of a file that it may write, into a folder that is removed
 
 
@@ -33,7 +31,7 @@ def try_out(model: Model, weights: Path, *, seconds: float = 300.0) -> None:
     size = weights.stat().st_size
     with tempfile.TemporaryDirectory(prefix="imagemill-trial-") as scratch:
         limits = Limits(
-            memory=_MEMORY + _MEMORY_A_WEIGHT * size,
+            memory=memory(size),
             file_bytes=_SCRATCH,
             readable=(str(weights.absolute()),),
             writable=(scratch,),

@@ -38,6 +38,11 @@ _MAPPED: dict[str, Callable[[str], ImagemillError]] = {
 }
 
 
+def memory(weights: int) -> int:
+    """Return the bytes that a child on a CPU may have whose model has so many bytes of weights."""
+    return _MEMORY + _MEMORY_A_WEIGHT * weights
+
+
 class ConfinedRuntime:
     """A Runtime in a confined child. Any number of threads may submit; batches travel through shared memory.
 
@@ -64,7 +69,7 @@ class ConfinedRuntime:
         on_gpu = device != "cpu" and Path("/dev/nvidiactl").exists()
         size = weights.stat().st_size
         self._limits = Limits(
-            memory=0 if on_gpu else _MEMORY + _MEMORY_A_WEIGHT * size,
+            memory=0 if on_gpu else memory(size),
             file_bytes=2**28 + 4 * size,
             readable=(str(weights),),
             writable=(str(own.absolute()),),
