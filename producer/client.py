@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TextIO, Unpack
@@ -66,6 +66,7 @@ from producer.exports.labels.source import labels_of
 from producer.jobs import cleaning, following, pages, reports, submission, watched_rows
 from producer.jobs import schedules as own_schedules
 from producer.jobs import watches as own_watches
+from producer.jobs.replays import make_replay
 from producer.jobs.requests import check_command, make_request, make_template, make_watch_template
 from producer.jobs.schedules import Run, Scheduled
 from producer.jobs.submission import OnProgress, new_job_id
@@ -476,6 +477,19 @@ class Client:
         """Remove a watch and what it has seen; its jobs and their rows stay. Raises UnknownWatch and NotOwner."""
         self._checked_store()
         own_watches.remove(self.backend, name, self.settings.owns_as)
+
+    def replay_watch(self, name: str, *, begin: datetime, end: datetime | None = None, model: str) -> Status:
+        """Label what a watch planned from `begin` until before `end`, by default now, with another model or version.
+
+        That is one job, with the watch's other options; the same call with the same version is the same job. Raises
+        UnknownWatch, UnknownModel, InvalidInput for a span in which nothing was planned or that is not past, and
+        InvalidSource if the job of a segment in it was deleted.
+        """
+        watch = Watches(self._ready_store(JobKeys("watch"))).get(name)
+        spec = make_replay(self.backend.store, watch, begin, end or datetime.now(UTC), model=model)
+        owner, limit = self.settings.owns_as, self.settings.max_image_bytes
+        submission.begin(self.backend, self._patient, spec, None, owner=owner, max_bytes=limit, progress=None)
+        return self.status(spec.id)
 
     def watched_rows(
         self, name: str, *, since: datetime | None = None, follow: bool = False, stop: threading.Event | None = None

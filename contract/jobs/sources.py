@@ -13,7 +13,7 @@ from contract.errors import InvalidInput
 from contract.import_paths import ImportPath
 
 SourceName: TypeAlias = Literal[
-    "job", "dataset", "idx", "prefix", "tars", "manifest", "packed", "uploaded", "seed", "pair", "watch"
+    "job", "dataset", "idx", "prefix", "tars", "manifest", "packed", "uploaded", "seed", "pair", "watch", "replay"
 ]
 
 
@@ -37,6 +37,8 @@ class SourceKind:
     """Whether the producer cuts it into shards while it uploads them, in place of the controller."""
     open_plan: bool = False
     """Whether a watch appends shards to the plan until it closes it, in place of a planner."""
+    watched: bool = False
+    """Whether a watch found its items, so that they say when they were modified and planned."""
 
     @property
     def has_planner(self) -> bool:
@@ -98,6 +100,13 @@ _KINDS = (
         name="watch",
         means="what a watch finds under an `s3://` address while its segment is open",
         open_plan=True,
+        watched=True,
+    ),
+    SourceKind(
+        name="replay",
+        means="what a watch planned in a span of time (`contract.watches.replays`)",
+        lister="worker.sources.replayed:Replayed",
+        watched=True,
     ),
     SourceKind(name="seed", means="nothing: the images are drawn from a seed"),
     SourceKind(name="pair", means="two images, the ends of an interpolation; both addresses"),

@@ -119,11 +119,11 @@ def _write_watched(name: str, since: str | None, follow: bool) -> None:
 
     from producer.client import Client
     from producer.exports.labels.source import rounded
-    from producer.jobs.watched_rows import parse_since
+    from producer.jobs.watched_rows import parse_time
 
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     out = _stdout()
-    for row in Client().watched_rows(name, since=parse_since(since) if since else None, follow=follow):
+    for row in Client().watched_rows(name, since=parse_time(since) if since else None, follow=follow):
         out.write(json.dumps(rounded(row), ensure_ascii=False) + "\n")
         if follow:
             sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""`imagemill watch`: label a bucket as it fills. Add, list, show, pause, unpause, remove."""
+"""`imagemill watch`: label a bucket as it fills. Add, list, show, pause, unpause, replay, remove."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import click
 
 from contract.jobs.options import WatchOptions, parse_options
 from producer.cli.common import duration, print_fields, print_json, print_table, say, shared_options
+from producer.cli.follow import follow_to_end, print_queued
 from producer.cli.options import given, parameters
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def watch() -> None:
-    """Label a bucket as it fills: add, list, show, pause, unpause, remove."""
+    """Label a bucket as it fills: add, list, show, pause, unpause, replay, remove."""
 
 
 @watch.command()
@@ -123,6 +124,42 @@ def unpause(name: str, as_json: bool) -> None:
     from producer.client import Client
 
     _print(Client().unpause_watch(name), as_json)
+
+
+@watch.command()
+@click.argument("name")
+@click.option(
+    "--from",
+    "begin",
+    required=True,
+    metavar="TIME",
+    help="Label what was planned since 2026-11-26T08:00 (UTC), or since 2h ago.",
+)
+@click.option("--to", "end", metavar="TIME", help="Label what was planned before TIME. Default: now.")
+@click.option("--model", required=True, metavar="NAME", help="`name`, `name@version` or `name@alias`.")
+@click.option("--detach", is_flag=True, help="Return when the job is queued.")
+@shared_options
+def replay(name: str, begin: str, end: str | None, model: str, detach: bool, as_json: bool) -> None:
+    """Label again what NAME planned in a span of time, with another model or version.
+
+    That is one job, with the other options of the watch. The same command with the same version is the same job. It
+    reads the lists of the watch's segments, not the prefix. Ctrl-C leaves the job running.
+
+    \b
+    Examples:
+      imagemill watch replay camera --from 2026-11-25 --to 2026-11-26 --model flowers@3
+      imagemill watch replay camera --from 2h --model flowers@candidate --detach
+    """
+    from producer.client import Client
+    from producer.jobs.watched_rows import parse_time
+
+    client = Client()
+    until = parse_time(end, option="--to") if end else None
+    status = client.replay_watch(name, begin=parse_time(begin, option="--from"), end=until, model=model)
+    if detach:
+        print_queued(status, as_json)
+    else:
+        follow_to_end(client, status.id, as_json)
 
 
 @watch.command()

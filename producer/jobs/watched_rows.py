@@ -30,10 +30,10 @@ class _Open:
     read: set[int] = field(default_factory=set)
 
 
-def parse_since(text: str, now: datetime | None = None) -> datetime:
+def parse_time(text: str, now: datetime | None = None, *, option: str = "--since") -> datetime:
     """Return the time in `2026-11-26T08:00` (UTC unless it says another zone) or `15m`, which is so long ago.
 
-    Raises InvalidInput.
+    Raises InvalidInput, which names `option`.
     """
     if match := _AGO.fullmatch(text.strip()):
         return (now or datetime.now(UTC)) - timedelta(**{_UNITS[match[2]]: float(match[1])})
@@ -41,7 +41,7 @@ def parse_since(text: str, now: datetime | None = None) -> datetime:
         found = datetime.fromisoformat(text.strip())
     except ValueError:
         raise InvalidInput(
-            f"--since {text!r} is no time; write it as 2026-11-26T08:00, or as 15m for so long ago."
+            f"{option} {text!r} is no time; write it as 2026-11-26T08:00, or as 15m for so long ago."
         ) from None
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 

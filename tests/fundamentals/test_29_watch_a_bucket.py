@@ -198,6 +198,39 @@ def test_the_command_line(client: Client, imagemill: Imagemill, prefix: str, put
     assert imagemill("watch", "remove", "camera")[2] == "Removed the watch camera; its jobs and their rows stay.\n"
 
 
+def test_what_was_planned_is_labelled_again_with_another_version(
+    client: Client, imagemill: Imagemill, prefix: str, put: Put
+) -> None:
+    put("koala", "espresso")
+    client.add_watch("camera", prefix, model=MODEL, every="200ms", top_k=2)
+    wait_until(lambda: names(client, "camera") == ["espresso", "koala"], 60, "the photos")
+    until = max(row["planned_at"] for row in client.watched_rows("camera")) + timedelta(milliseconds=1)
+    put("crab")
+    wait_until(lambda: len(names(client, "camera")) == 3, 60, "a later photo")
+
+    command = ("watch", "replay", "camera", "--from", "1h", "--to", until.isoformat(), "--model", MODEL)
+    code, out, said = imagemill(*command, "--json")
+
+    assert code == 0, said
+    job = json.loads(out)["id"]
+    assert (job.startswith("camera-replay-"), json.loads(out)["total"]) == (True, 2)
+    old = {row["key"]: row for row in client.watched_rows("camera")}
+    rows = list(client.results(job))
+    assert sorted(row["label"] for row in rows) == ["espresso", "koala"]
+    for row in rows:  # it says when the object was written and first planned, as the watch's own row does
+        known = old[row["key"]]
+        assert (row["event_time"], row["planned_at"]) == (known["event_time"], known["planned_at"])
+        assert len(row["top_k"]) == 2
+    # The same span by the same times is the same job.
+    since = (until - timedelta(hours=1)).isoformat()
+    same = ("watch", "replay", "camera", "--from", since, "--to", until.isoformat(), "--model", MODEL, "--detach")
+    assert imagemill(*same)[1] == imagemill(*same)[1] != f"{job}\n"
+    code, _, said = imagemill(
+        "watch", "replay", "camera", "--from", "2000-01-01", "--to", "2000-01-02", "--model", MODEL
+    )
+    assert code == 2 and "There is nothing to label in what camera planned from 2000-01-01T00:00:00.000Z" in said
+
+
 def test_rows_are_followed_as_they_are_committed(client: Client, prefix: str, put: Put) -> None:
     put("koala")
     client.add_watch("camera", prefix, model=MODEL, every="200ms")

@@ -84,7 +84,7 @@ class ClassifyWork(ShardWork[Classify]):
         items, model = self._items(lease), self.models.model(spec.model)
         if len(items) > 1:
             return self._split(spec, lease.shard, items)
-        rows = Rows(model, spec.embed, watched=source_kind(spec.source.kind).open_plan)
+        rows = Rows(model, spec.embed, watched=source_kind(spec.source.kind).watched)
         rows.fail(items[0], _poison(kills))
         return self._write(spec, lease, retry, model, rows)
 
@@ -163,7 +163,7 @@ class ClassifyWork(ShardWork[Classify]):
     ) -> Rows:
         """Return a row for every item, in manifest order."""
         todo = [n for n in range(len(items)) if n not in old]
-        rows = Rows(model, spec.embed, watched=source_kind(spec.source.kind).open_plan)
+        rows = Rows(model, spec.embed, watched=source_kind(spec.source.kind).watched)
         early: dict[int, Result] = {}
         failed = 0  # of those in `early`
         at = 0

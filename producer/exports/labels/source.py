@@ -51,7 +51,7 @@ def labels_of(store: ObjectStore, spec: Classify, read: Callable[[Item], bytes],
         return uri
 
     return Labels(
-        schema=schema(embedding=spec.embed, watched=source_kind(spec.source.kind).open_plan),
+        schema=schema(embedding=spec.embed, watched=source_kind(spec.source.kind).watched),
         tables=lambda: (table for _, table in results.tables(store, spec.id)),
         shards=lambda: results.with_items(store, spec.id),
         read=read,
