@@ -46,6 +46,7 @@ MAX_OPEN_SHARDS = 100_000
 
 _TICK = re.compile(r"/ticks/(\d{8}t\d{4})\.json$")
 _WATCH_STATE = re.compile(r"^watches/([a-z0-9-]+)/(\d{8}t\d{6})/$")
+_THEN = re.compile(r"/then/(\d{6})\.(json|begun)$")
 _SEGMENT = re.compile(r"/segments/(\d{6})\.json$")
 _VERSION = re.compile(r"/versions/(\d{6})\.json$")
 _RUN = re.compile(r"/runs/(\d+)-(start|end)\.json$")
@@ -497,6 +498,27 @@ def parse_segment(key: str) -> int | None:
     """The number of the segment that an object key names, or None."""
     match = _SEGMENT.search(key)
     return int(match[1]) if match else None
+
+
+def watch_thens(root: str) -> str:
+    """Prefix of what the ends of a watch's segments have started."""
+    return f"{root}then/"
+
+
+def watch_then(root: str, number: int) -> str:
+    """What the end of a segment starts, with the whole spec of the job. Written if absent."""
+    return f"{watch_thens(root)}{number:06d}.json"
+
+
+def watch_then_begun(root: str, number: int) -> str:
+    """Empty; says that the job was submitted, so that nobody submits it again once it is deleted."""
+    return f"{watch_thens(root)}{number:06d}.begun"
+
+
+def parse_then(key: str) -> tuple[int, bool] | None:
+    """The segment that an object key names, and whether what it starts is begun; or None."""
+    match = _THEN.search(key)
+    return (int(match[1]), match[2] == "begun") if match else None
 
 
 def watch_seen(root: str) -> str:

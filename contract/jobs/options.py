@@ -256,6 +256,9 @@ class WatchOptions(ClassifyOptions):
     overwrites: Literal["ignore", "again"] = Field(
         "ignore", description="Label an object once, or again when it is overwritten."
     )
+    then: Annotated[str | None, Cli(metavar="SCHEDULE")] = Field(
+        None, description="Start the command of this schedule whenever a segment has succeeded."
+    )
     max_errors: str = Field(
         "100%", description="Fail a segment's job when more images fail: a count (50) or a share (1%); 100%: never."
     )
@@ -263,6 +266,7 @@ class WatchOptions(ClassifyOptions):
 
 class WatchKeywords(ClassifyKeywords, total=False):
     every: str
+    then: str | None
     start: Literal["beginning", "now"]
     overwrites: Literal["ignore", "again"]
 

@@ -61,6 +61,7 @@ class Tick(Record):
     reason: str | None = Field(default=None, description="Why no job was submitted.")
     missed: int = Field(default=0, description="Earlier ticks that passed during an outage.")
     manual: bool = False
+    after: str | None = Field(default=None, description="The segment of a watch that started it with its end.")
     spec: dict[str, Any] | None = Field(
         default=None, description="Spec of the job, so that whoever submits it submits the same one."
     )
@@ -206,6 +207,11 @@ class Schedules:
     def by_hand(self, name: str, id: str, now: datetime, tick: Tick) -> None:
         """Record a run by hand, in its place among the ticks."""
         self._store.put(keys.schedule_tick(name, id.removeprefix(f"{name}-manual-") + "-manual"), tick.to_json())
+
+    def after(self, name: str, tick: Tick) -> None:
+        """Record what the end of a watch's segment started, in its place among the ticks. It is safe to do twice."""
+        key = keys.schedule_tick(name, f"{to_time(tick.at):%Y%m%dt%H%M%S}-after-{tick.after}")
+        self._store.put(key, tick.to_json())
 
     def last(self, name: str) -> tuple[datetime, Tick] | None:
         """Return the newest decided tick, None if there is none."""

@@ -13,7 +13,19 @@ from contract.errors import InvalidInput
 from contract.import_paths import ImportPath
 
 SourceName: TypeAlias = Literal[
-    "job", "dataset", "idx", "prefix", "tars", "manifest", "packed", "uploaded", "seed", "pair", "watch", "replay"
+    "job",
+    "dataset",
+    "idx",
+    "prefix",
+    "tars",
+    "manifest",
+    "packed",
+    "uploaded",
+    "seed",
+    "pair",
+    "watch",
+    "replay",
+    "segment",
 ]
 
 
@@ -60,6 +72,12 @@ _KINDS = (
         resolve="producer.sources.labelled:resolve_dataset",
         labelled_only=True,
         lister="worker.sources.grown_dataset:GrownDataset",
+    ),
+    SourceKind(
+        name="segment",
+        means="the newest labelled segment of a watch, which a job pins as its source `job`; the name of the watch",
+        resolve="producer.sources.labelled:resolve_watch",
+        labelled_only=True,
     ),
     SourceKind(
         name="idx",

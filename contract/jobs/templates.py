@@ -27,6 +27,7 @@ from contract.models.families import ENCODERS
 from contract.models.registry import Model, Registry
 from contract.records import Record
 from contract.suggest import did_you_mean
+from contract.watches.segments import newest_labelled
 
 TICK = "tick"
 """The seed of a template whose jobs each have their own."""
@@ -125,8 +126,16 @@ def _judge(model: Model, fields: Mapping[str, Any], place: str, registry: Regist
     return {place: judge.ref, **({"gate_sha256": judge.weights.sha256} if place == "gate" else {})}
 
 
-def pin_source(source: Source, store: ObjectStore) -> Source:
-    """Return the source with a dataset at the version that it has now; raises UnknownDataset."""
+def pin_source(source: Source, store: ObjectStore, segment: tuple[str, str] | None = None) -> Source:
+    """Return the source with a dataset at the version that it has now, and with a segment for a watch.
+
+    `segment` is the name of a watch and the job of its segment; by default it is the newest that has succeeded. Raises
+    UnknownDataset, and InvalidSource for a watch without such a segment.
+    """
+    if source.kind == "segment":
+        own = segment is not None and segment[0] == source.uri
+        job = segment[1] if segment is not None and own else newest_labelled(store, source.uri)
+        return Source(kind="job", uri=job, label=f"job:{job}")
     if source.kind != "dataset":
         return source
     number = Datasets(store).resolve(source.uri)
@@ -159,15 +168,23 @@ def output(keys: JobKeys, bucket: str, to: str | None) -> str:
     return f"s3://{bucket}/{prefix.rstrip('/')}/{keys.id}/" if prefix.strip("/") else f"s3://{bucket}/{keys.id}/"
 
 
-def fill(template: Template, *, id: str, store: ObjectStore, at: datetime | None = None) -> Spec:
+def fill(
+    template: Template,
+    *,
+    id: str,
+    store: ObjectStore,
+    at: datetime | None = None,
+    segment: tuple[str, str] | None = None,
+) -> Spec:
     """Return the spec of the job `id`, with the current versions of its models and datasets.
 
-    `at` is the tick, by default now. Raises what `pin` and `extending.pin` raise.
+    `at` is the tick, by default now; `segment` is what `watch:NAME` stands for, as in `pin_source`. Raises what `pin`,
+    `pin_source` and `extending.pin` raise.
     """
     fields = pin(template.spec, template.kind, Registry(store))
     for place in ("source", "away_from"):
         if isinstance(fields.get(place), dict):
-            fields[place] = pin_source(Source.model_validate(fields[place]), store)
+            fields[place] = pin_source(Source.model_validate(fields[place]), store, segment)
     if fields.get("seed") == TICK:
         fields["seed"] = seed_of(id)
     if fields.get("extend"):

@@ -43,6 +43,7 @@ class Watch(Record):
     every: float = Field(ge=LEAST_SECONDS, le=MOST_SECONDS, description="Seconds between two sweeps.")
     start: Start = Field("beginning", description="Whether objects that were there before the watch are labelled.")
     overwrites: Overwrites = Field("ignore", description="Whether an object that is overwritten is labelled again.")
+    then: str = Field("", description="Schedule whose command each segment's end starts; empty: none.")
     paused: bool = False
     created_at: str
     template: Template = Field(description="What each segment's job is made of.")

@@ -12,6 +12,8 @@ from pydantic import Field
 
 from contract import keys
 from contract.backend.objects import ObjectStore
+from contract.errors import InvalidSource
+from contract.jobs.ends import read_standing
 from contract.records import Record
 
 
@@ -43,3 +45,17 @@ def decide_segment(store: ObjectStore, root: str, segment: Segment) -> Segment:
     if store.put_if_absent(keys.watch_segment(root, segment.number), segment.to_json()):
         return segment
     return read_segment(store, root, segment.number)
+
+
+def newest_labelled(store: ObjectStore, name: str) -> str:
+    """Return the job of the newest segment of a watch that has succeeded; raises InvalidSource if there is none."""
+    entries = store.list(keys.watch_prefix(name), folders=True)
+    roots = [entry.key for entry in entries if keys.parse_watch_state(entry.key)]
+    for number in reversed(segment_numbers(store, roots[-1]) if roots else []):
+        job = read_segment(store, roots[-1], number).job
+        end = read_standing(store, job).end if job else None
+        if end is not None and end.state == "succeeded":
+            return job
+    raise InvalidSource(
+        f"No segment of the watch {name!r} has succeeded yet; `imagemill watch show {name}` shows those that are open."
+    )

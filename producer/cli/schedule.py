@@ -280,7 +280,16 @@ def _next(found: Scheduled) -> str:
 
 def _note(one: Run) -> str:
     missed = f"{one.missed:,} earlier {'tick was' if one.missed == 1 else 'ticks were'} missed" if one.missed else ""
-    return "; ".join(part for part in ("by hand" if one.manual else "", missed, one.reason or "") if part)
+    return "; ".join(
+        part
+        for part in (
+            "by hand" if one.manual else "",
+            f"after {one.after}" if one.after else "",
+            missed,
+            one.reason or "",
+        )
+        if part
+    )
 
 
 def _local(at: str, timezone: str, *, offset: bool = False) -> str:

@@ -33,6 +33,7 @@ def add(ctx: click.Context, /, as_json: bool, **_: Any) -> None:
     Examples:
       imagemill watch add camera s3://photos/in/ --model efficientnet-lite0
       imagemill watch add camera s3://photos/in/ --model efficientnet-lite0 --every 500ms --from now
+      imagemill watch add camera s3://photos/in/ --model flowers@stable --then nightly-train
       imagemill results --watch camera --follow
     """
     from producer.client import Client
@@ -201,6 +202,7 @@ def _print(found: Watched, as_json: bool) -> None:
             "every": duration(found.every_seconds),
             "from": found.start,
             "overwrites": found.overwrites,
+            "then": found.then,
             "planned": found.swept_at or "",
             "controller": found.controller or "",
             "created": found.created_at,

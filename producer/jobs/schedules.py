@@ -49,6 +49,7 @@ class Run(Record):
     reason: str | None = Field(default=None, description="Why it failed or was skipped, in one sentence.")
     missed: int = Field(default=0, description="Earlier ticks that passed during an outage.")
     manual: bool = Field(default=False, description="Whether somebody ran it by hand.")
+    after: str | None = Field(default=None, description="The segment of a watch that started it with its end.")
 
 
 class Scheduled(Record):
@@ -178,7 +179,7 @@ def _overview(backend: Backend, name: str, status_of: StatusOf) -> Scheduled:
 
 
 def _run(tick: Tick, status_of: StatusOf) -> Run:
-    known = {"tick": tick.at, "job": tick.job, "missed": tick.missed, "manual": tick.manual}
+    known = {"tick": tick.at, "job": tick.job, "missed": tick.missed, "manual": tick.manual, "after": tick.after}
     if tick.state != "submitted" or tick.job is None:
         return Run.model_validate({**known, "state": tick.state, "reason": tick.reason})
     try:

@@ -62,7 +62,10 @@ def make_spec(request: Request[S], keys: JobKeys, store: ObjectStore, *, schedul
         fields[request.place] = Source(kind="uploaded", uri=uri, label=found.label)
     elif found is not None:
         source = found.source(keys, store.bucket)
-        fields[request.place] = templates.pin_source(source, store) if isinstance(source, Source) else source
+        # The watch that a schedule names may have no segment yet, or be added later.
+        later = scheduled and isinstance(source, Source) and source.kind == "segment"
+        pinned = isinstance(source, Source) and not later
+        fields[request.place] = templates.pin_source(source, store) if pinned else source
     try:
         return request.kind(id=keys.id, output=templates.output(keys, store.bucket, request.to), **fields)
     except ValidationError as error:

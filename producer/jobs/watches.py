@@ -20,6 +20,7 @@ from contract.jobs import templates
 from contract.jobs.destinations import check_output
 from contract.jobs.lifecycle import Backend
 from contract.jobs.options import WatchOptions
+from contract.jobs.schedules import Schedules
 from contract.jobs.templates import Template
 from contract.keys import RESERVED, JobKeys
 from contract.records import Record
@@ -52,6 +53,7 @@ class Watched(Record):
     every_seconds: float = Field(description="Seconds between two looks at the prefix.")
     start: Start = Field(description="Whether what was there before is labelled too.")
     overwrites: Overwrites = Field(description="Whether an overwritten object is labelled again.")
+    then: str = Field("", description="The schedule whose command the end of each segment starts; empty: none.")
     swept_at: str | None = Field(default=None, description="When everything was planned last.")
     controller: str | None = Field(default=None, description="The controller that keeps it.")
     created_at: str = Field(description="When the watch was added.")
@@ -61,19 +63,23 @@ class Watched(Record):
 def new_watch(
     options: WatchOptions, template: Template, store: ObjectStore, *, owner: str = "", now: float | None = None
 ) -> Watch:
-    """Return a watch that begins `now`; raises InvalidWatch for a name, prefix, interval or output that cannot be."""
+    """Return a watch that begins `now`; raises InvalidWatch for a name, prefix, interval or output that cannot be, and
+    UnknownSchedule for what it starts."""
     watch = Watch(
         name=check_name(options.name),
         source=str(options.source),
         every=parse_every(options.every),
         start=options.start,
         overwrites=options.overwrites,
+        then=options.then or "",
         created_at=iso(now or time.time()) or "",
         template=template,
         owner=owner,
     )
     _check_source(watch, store)
     _check_output(watch, store, options.to)
+    if watch.then:
+        Schedules(store).get(watch.then)
     return watch
 
 
@@ -151,6 +157,7 @@ def _overview(watch: Watch, state: WatchState | None, jobs: Mapping[str, JobStat
         every_seconds=watch.every,
         start=watch.start,
         overwrites=watch.overwrites,
+        then=watch.then,
         swept_at=iso(state.swept_at) if state else None,
         controller=state.controller if state else None,
         created_at=watch.created_at,

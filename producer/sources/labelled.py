@@ -18,15 +18,17 @@ from contract.datasets.versions import Datasets, name_of
 from contract.errors import InvalidSource
 from contract.jobs import lifecycle
 from contract.jobs.kinds import kind_of
+from contract.watches.record import check_name
 from producer.sources import images
 from producer.sources.images import LOOK, Packed, Remote, Resolved, Upload
 
 JOB = "job:"
+WATCH = "watch:"
 _IDX = re.compile(r"[-.](images|labels)[-.]idx[13]-ubyte(\.gz)?$")
 
 
 def resolve(text: str, store: ObjectStore, frames: int = 0, *, known: Sequence[str] = ()) -> Resolved:
-    """Resolve `text`: `job:ID`, IDX files in a folder or under a prefix, or any source that can be labelled.
+    """Resolve `text`: `job:ID`, `watch:NAME`, IDX files in a folder or under a prefix, or what else can be labelled.
 
     `frames` is the most frames that a model of sequences reads of each, 0 for a model of images. `known` are the
     classes of a model that is evaluated rather than trained: a folder may then hold any number of them and of their
@@ -65,6 +67,16 @@ def resolve_dataset(text: str, store: ObjectStore, frames: int) -> Remote | None
     Datasets(store).resolve(ref)
     # The version is pinned with the spec: a schedule that names none takes the newest at each tick.
     return Remote("dataset", ref, text)
+
+
+def resolve_watch(text: str, store: ObjectStore, frames: int) -> Remote | None:
+    """Return the source `watch:NAME`; raises InvalidWatch, and InvalidSource for a model of sequences."""
+    if not text.startswith(WATCH):
+        return None
+    if frames:
+        raise InvalidSource(f"{text} holds single images; a model of sequences needs sequences.")
+    # The segment is pinned with the spec, and the watch may be added later: it may start the schedule that names it.
+    return Remote("segment", check_name(text.removeprefix(WATCH)), text)
 
 
 def resolve_idx(text: str, store: ObjectStore, frames: int) -> Remote | Upload | None:

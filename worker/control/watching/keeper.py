@@ -27,6 +27,7 @@ from worker.control.watching.chain import Chain
 from worker.control.watching.retire import leftovers, retire
 from worker.control.watching.sweep import Sweep
 from worker.control.watching.tables import Tables
+from worker.control.watching.then import Then
 from worker.execution.resources import Resources
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class _Kept:
     gone: bool = False
     chain: Chain | None = None
     sweep: Sweep | None = None
+    then: Then | None = None
     hinted: set[str] = field(default_factory=set)
     """Keys that were announced and are not known to be planned."""
     reason: str = ""
@@ -233,6 +235,9 @@ class Keeper:
             chain = Chain(self.backend, self.settings, watch)
             chain.load()
             kept.chain = chain
+        if watch.then:
+            kept.then = kept.then or Then(self.backend, watch)
+            kept.then.round()
         if watch.paused:
             kept.chain.announce()
             kept.chain.close_if_due(self.clock())
