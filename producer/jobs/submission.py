@@ -63,9 +63,9 @@ def make_spec(request: Request[S], keys: JobKeys, store: ObjectStore, *, schedul
     elif found is not None:
         source = found.source(keys, store.bucket)
         # The watch that a schedule names may have no segment yet, or be added later.
-        later = scheduled and isinstance(source, Source) and source.kind == "segment"
-        pinned = isinstance(source, Source) and not later
-        fields[request.place] = templates.pin_source(source, store) if pinned else source
+        if isinstance(source, Source) and not (scheduled and source.kind == "segment"):
+            source = templates.pin_source(source, store)
+        fields[request.place] = source
     try:
         return request.kind(id=keys.id, output=templates.output(keys, store.bucket, request.to), **fields)
     except ValidationError as error:

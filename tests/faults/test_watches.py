@@ -129,3 +129,34 @@ def test_the_worker_is_killed(mill: Mill, shoot: Shoot, prefix: str) -> None:
     with shoot.under_way(40):
         mill.kill("worker-0")
     check(mill, prefix)
+
+
+def test_each_segment_starts_the_command_once_though_controllers_die(
+    mill: Mill, shoot: Shoot, request: pytest.FixtureRequest
+) -> None:
+    # Given a watch whose segments are evaluated as they end; the schedule itself never comes due here
+    client, made = mill.client, f"{request.node.name}/"
+    client.add_schedule("check", "evaluate", {"model": MODEL, "source": "watch:camera"}, cron="0 0 29 2 *")
+    client.add_watch("camera", f"s3://camera/{made}", model=MODEL, every="200ms", then="check")
+    assert client.watch("camera").then == "check"
+
+    # If the controller that keeps it is killed, and Redis is wiped
+    with shoot.under_way(40):
+        mill.kill(keeper(mill))
+    client.backend.ledger.redis.flushall()
+
+    # I expect one evaluation of each segment that has ended before the watch is removed, and of nothing else.
+    wait_until(lambda: client.schedule_history("check"), 180, "a segment to end")
+    check(mill, made)
+    runs = client.schedule_history("check")
+    segments = [str(run.after) for run in runs]
+    assert len(set(segments)) == len(segments) >= 1
+    for run in runs:
+        assert run.job is not None and run.tick and not run.manual
+        status = mill.finished(run.job)
+        assert (status.state, status.source) == ("succeeded", f"job:{run.after}")
+        assert status.metrics is not None and status.metrics["top1"] == 1.0  # by its own labels
+        assert client.status(str(run.after)).total == status.ok
+    evaluations = [status.id for status in client.jobs() if status.kind == "evaluate"]
+    assert sorted(evaluations) == sorted(str(run.job) for run in runs)
+    client.remove_schedule("check")
