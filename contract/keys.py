@@ -595,6 +595,11 @@ class RedisKeys:
         return f"{self.namespace}:hints:{watch}"
 
     @property
+    def hinted(self) -> str:
+        """Stream of the names of watches for which a key was announced, with a TTL (`contract.watches.hints`)."""
+        return f"{self.namespace}:hinted"
+
+    @property
     def clock(self) -> str:
         """Present as long as ticks arrive."""
         return f"{self.namespace}:clock"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -505,6 +505,21 @@ class Ledger:
         with self._mapped():
             return found(keys=list(keys), args=list(args))
 
+    def newest(self, key: str) -> str:
+        """Return the id of the last entry of a stream, or one before all if there is none."""
+        with self._mapped():
+            found = self.redis.xrevrange(key, count=1)
+        return str(found[0][0]) if found else "0-0"
+
+    def read_stream(self, key: str, *, after: str, seconds: float) -> list[tuple[str, dict[str, str]]]:
+        """Return the entries of a stream behind the id `after`, as soon as there are any, or none after `seconds`.
+
+        It waits for 5 seconds at most, less than a socket does.
+        """
+        with self._mapped(timed=False):
+            found: Any = self.redis.xread({key: after}, block=round(min(seconds, 5.0) * 1000), count=1000)
+        return [(str(id), fields) for _, entries in found or () for id, fields in entries]
+
     def info(self) -> dict[str, Any]:
         """Return the statistics of Redis (`INFO`)."""
         with self._mapped():
@@ -515,9 +530,9 @@ class Ledger:
             return cast("list[Any]", self._script(keys=[*self.keys.dispatch, id], args=[op, *args]))
 
     @contextmanager
-    def _mapped(self) -> Iterator[None]:
+    def _mapped(self, *, timed: bool = True) -> Iterator[None]:
         try:
-            with REDIS_SECONDS.seconds():
+            with REDIS_SECONDS.seconds() if timed else nullcontext():
                 yield
             self.answered_at = time.monotonic()
         except AuthenticationError as error:

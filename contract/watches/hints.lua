@@ -1,22 +1,31 @@
--- The hints of one watch: KEYS[1] is a stream, whose entries hold one key `k` each, read by one group.
+-- The hints of one watch: KEYS[1] is a stream, whose entries hold one key `k` each, read by one group. KEYS[2] is a
+-- stream of the names `w` of watches that were told something, which every controller reads.
 --
---   tell    most, seconds, key…               append keys, keep the newest `most`, forget all after so many seconds
+--   tell    most, seconds, watch, key…        append keys, keep the newest `most`, forget all after so many seconds
 --   take    consumer, milliseconds, count     entries that were never taken, or not settled for so long: id, key, …
 --   settle  id…                               acknowledge and delete entries
 
-local stream, group, step = KEYS[1], 'watch', ARGV[1]
-local kind = redis.call('TYPE', stream).ok
+local stream, told, group, step = KEYS[1], KEYS[2], 'watch', ARGV[1]
 
-if kind ~= 'stream' and kind ~= 'none' then
-    redis.call('DEL', stream) -- somebody else's; what was in it, a sweep finds
-    kind = 'none'
+local function typed(key)
+    local kind = redis.call('TYPE', key).ok
+    if kind ~= 'stream' and kind ~= 'none' then
+        redis.call('DEL', key) -- somebody else's; what was in it, a sweep finds
+        return 'none'
+    end
+    return kind
 end
 
+local kind = typed(stream)
+
 if step == 'tell' then
-    for place = 4, #ARGV do
+    for place = 5, #ARGV do
         redis.call('XADD', stream, 'MAXLEN', '~', ARGV[2], '*', 'k', ARGV[place])
     end
     redis.call('EXPIRE', stream, ARGV[3])
+    typed(told)
+    redis.call('XADD', told, 'MAXLEN', '~', 1000, '*', 'w', ARGV[4])
+    redis.call('EXPIRE', told, ARGV[3])
     return {}
 end
 

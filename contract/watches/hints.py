@@ -3,6 +3,8 @@
 A hint saves waiting for the next sweep, and nothing more. What is trimmed, what Redis forgets and what lapses after an
 hour is found by a sweep. What a controller took and did not settle is taken again after a minute, by whoever keeps the
 watch then.
+
+One more stream names the watches that were told something, so that whoever keeps one looks at once.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ class Hints:
     def tell(self, found: Mapping[str, Collection[str]]) -> None:
         """Write keys for watches, by the names of the watches; raises RedisUnavailable if Redis has no room either."""
         for watch, keys in found.items():
-            self._run("tell", watch, self._most, _KEPT_SECONDS, *keys)
+            self._run("tell", watch, self._most, _KEPT_SECONDS, watch, *keys)
 
     def take(self, watch: str) -> list[str]:
         """Return keys that may be new, those that another controller took and did not settle among them.
@@ -69,8 +71,37 @@ class Hints:
 
     def _run(self, step: str, watch: str, *args: object) -> list[str]:
         try:
-            return [str(one) for one in self._ledger.script(_SCRIPT, [self._ledger.keys.hints(watch)], [step, *args])]
+            streams = [self._ledger.keys.hints(watch), self._ledger.keys.hinted]
+            return [str(one) for one in self._ledger.script(_SCRIPT, streams, [step, *args])]
         except (OutOfMemoryError, ResponseError) as error:
             if "OOM" not in str(error):
                 raise
             raise RedisUnavailable("Redis is out of memory; raise `maxmemory` and try again.") from error
+
+
+class Told:
+    """The names of the watches that were told something, as one controller hears them; one thread may wait for them.
+
+    It keeps a connection of its ledger while it waits, so the ledger should be its own.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._heard: str | None = None
+
+    def wait(self, seconds: float) -> set[str]:
+        """Return the names that were told since the last call, as soon as there are any, or none after `seconds`.
+
+        Raises RedisUnavailable. What is told while Redis is away is not heard of, and waits for a sweep.
+        """
+        stream = self._ledger.keys.hinted
+        try:
+            if self._heard is None:
+                self._heard = self._ledger.newest(stream)
+            found = self._ledger.read_stream(stream, after=self._heard, seconds=seconds)
+        except RedisUnavailable:
+            self._heard = None
+            raise
+        if found:
+            self._heard = found[-1][0]
+        return {fields["w"] for _, fields in found if "w" in fields}

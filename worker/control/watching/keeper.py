@@ -1,7 +1,8 @@
 """Keeps this controller's share of all watches: one loop that knows when each is due, and a few threads that sweep.
 
 The loop lists the records once a second, renews the claims, and tells Redis how each watch stands. An idle watch costs
-one request to the store at each of its intervals.
+one request to the store at each of its intervals. A second thread hears of hints, and has their watches looked at
+earlier.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from contract import keys
@@ -20,7 +22,7 @@ from contract.errors import ImagemillError, InvalidWatch, ServiceUnavailable, Un
 from contract.jobs.lifecycle import Backend
 from contract.settings import Settings
 from contract.watches import claims
-from contract.watches.hints import Hints
+from contract.watches.hints import Hints, Told
 from contract.watches.record import Watch, Watches
 from contract.watches.state import WatchState, read_states, write_states
 from worker.control.watching.chain import Chain
@@ -41,6 +43,13 @@ _FULL_SECONDS = 1.0
 """How often a watch looks again whether earlier segments have ended."""
 _TELL_SECONDS = 5.0
 _RETRY_SECONDS = 5.0
+_HINTED_SECONDS = 1.0
+_HINTED_SHARE = 0.1
+_HINTED_DUTY = 20
+"""A hint starts the next round a second after the last began, a tenth of `--every` or twenty times as long as that
+round took, whichever is the longest: hints cost a watch a twentieth of a thread, and less when a controller is busy."""
+_GATHER_SECONDS = 0.05
+"""A camera announces each of its images; they are heard of so many seconds' worth at a time."""
 _PATIENCE = 3.0
 
 
@@ -50,7 +59,11 @@ class _Kept:
 
     watch: Watch
     due: float = 0.0
+    soonest: float = 0.0
+    """When a hint may start the next round."""
     running: bool = False
+    woken: bool = False
+    """Whether a hint came since the last round began."""
     gone: bool = False
     chain: Chain | None = None
     sweep: Sweep | None = None
@@ -85,6 +98,7 @@ class Keeper:
         self.name = name
         self._thread = threading.Thread(target=self._loop, name="watches", daemon=True)
         self._thread.start()
+        threading.Thread(target=self._listen, name="hints", daemon=True).start()
 
     def watches(self) -> list[Watch]:
         """Return all watches of the bucket, also those that others keep, as they were last read; from any thread."""
@@ -127,9 +141,41 @@ class Keeper:
                 due = min((kept.due for kept in self._kept.values() if not kept.running), default=look)
                 self._wake.wait(max(0.0, min(due, look) - time.monotonic()))
 
+    def _listen(self) -> None:
+        with closing(Ledger(self.settings, patience=_PATIENCE)) as ledger:
+            told = Told(ledger)
+            while not self._closing.is_set():
+                try:
+                    names = told.wait(_LOOK_SECONDS)
+                except ImagemillError as error:
+                    log.info("Hints wait for the next round of their watches: %s", error)
+                    self._closing.wait(_RETRY_SECONDS)
+                except Exception:
+                    log.exception("Hints wait for the next round of their watches")
+                    self._closing.wait(_RETRY_SECONDS)
+                else:
+                    if names:
+                        self.wake(names)
+                        self._closing.wait(_GATHER_SECONDS)
+
+    def wake(self, names: Iterable[str]) -> None:
+        """Look at watches for which something was announced as soon as their pace allows; from any thread."""
+        with self._wake:
+            for name in names:
+                kept = self._kept.get(name)
+                if kept is not None and not kept.watch.paused:
+                    kept.woken = True
+                    self._hurry(kept)
+            self._wake.notify_all()
+
+    def _hurry(self, kept: _Kept) -> None:
+        # One that waits for a server, or for earlier segments, waits on.
+        if kept.woken and not kept.running and not kept.reason:
+            kept.due = min(kept.due, kept.soonest)
+
     def _start(self, kept: _Kept) -> None:
         if not self._closing.is_set():
-            kept.running = True
+            kept.running, kept.woken = True, False
             self._pool.submit(self._run, kept)
 
     def look(self) -> None:
@@ -226,6 +272,8 @@ class Keeper:
             kept.chain = kept.sweep = None
         with self._wake:
             kept.due, kept.running = began + wait, False
+            kept.soonest = began + _pace(kept.watch.every, time.monotonic() - began)
+            self._hurry(kept)
             self._wake.notify_all()
 
     def _round(self, kept: _Kept) -> tuple[float, str]:
@@ -254,6 +302,11 @@ class Keeper:
         if outcome == "more":
             return 0.0, ""
         return _FULL_SECONDS, f"Earlier segments must end first: {', '.join(kept.chain.jobs)}."
+
+
+def _pace(every: float, took: float) -> float:
+    """Return the seconds from the begin of a round, which took so long, to one that a hint starts."""
+    return min(every, max(_HINTED_SECONDS, _HINTED_SHARE * every, _HINTED_DUTY * took))
 
 
 def _news(told: WatchState | None, now: WatchState) -> bool:
