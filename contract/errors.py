@@ -12,6 +12,10 @@
     │   ├── InvalidEvent        a message about a bucket that cannot be understood
     │   ├── UnknownWatch        with the nearest names
     │   ├── UnknownDataset      with the nearest names
+    │   ├── UnknownUpload       no file was uploaded under the id
+    │   ├── UnknownToken        no such token of the HTTP API
+    │   ├── TokenRefused        the HTTP API does not know the token, or it lacks a scope
+    │   ├── TooManyRequests     more requests than the token may make
     │   ├── NotOwner            a model, schedule, watch or dataset belongs to another owner
     │   └── JobConflict         one id for two specs, or a state that forbids the action
     │       └── DatasetBusy     another job extends the dataset now
@@ -107,6 +111,24 @@ class UnknownSchedule(InvalidInput):
 
 class UnknownDataset(InvalidInput):
     """The bucket has no such dataset, or no such version of it."""
+
+
+class UnknownUpload(InvalidInput):
+    """No file was uploaded under this id, or it belongs to another owner."""
+
+
+class UnknownToken(InvalidInput):
+    """There is no token of the HTTP API with this id."""
+
+
+class TokenRefused(InvalidInput):
+    """The HTTP API does not know the token, or it has expired, or it lacks the scope that the request needs."""
+
+
+class TooManyRequests(InvalidInput):
+    """The token makes more requests than it may; wait as long as `Retry-After` says."""
+
+    retryable = True
 
 
 class NotOwner(InvalidInput):

@@ -5,6 +5,7 @@ Key stems contain no dots, so a shard's manifest, output and commit differ by su
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 
@@ -36,14 +37,19 @@ DATASETS = "datasets/"
 TABLES = "tables/"
 """The rows of each watch as one partitioned table, for other tools."""
 INDEX = "index/"
+TOKENS = "tokens/"
+"""Who may use the HTTP API: the hash of each token."""
+UPLOADS = "uploads/"
+"""What clients of the HTTP API put here with presigned addresses, for jobs to read."""
 
 PROBES = "probes/"
-RESERVED = (JOBS, ACTIVE, MODELS, SCHEDULES, WATCHES, DATASETS, TABLES, INDEX, PROBES, "inputs/")
+RESERVED = (JOBS, ACTIVE, MODELS, SCHEDULES, WATCHES, DATASETS, TABLES, INDEX, TOKENS, UPLOADS, PROBES, "inputs/")
 """Prefixes of the own bucket that no job may write its results to."""
 
 MAX_OPEN_SHARDS = 100_000
 """The most shards of a plan that is open: the halves of its bisected shards are numbered from here."""
 
+_TOKEN = re.compile(r"^tokens/([0-9a-f]{12})\.json$")
 _TICK = re.compile(r"/ticks/(\d{8}t\d{4})\.json$")
 _WATCH_STATE = re.compile(r"^watches/([a-z0-9-]+)/(\d{8}t\d{6})/$")
 _THEN = re.compile(r"/then/(\d{6})\.(json|begun)$")
@@ -382,6 +388,27 @@ def model_alias(name: str, alias: str) -> str:
 def probe(name: str) -> str:
     """Written and read by `imagemill doctor` to see whether the store works."""
     return f"{PROBES}{name}"
+
+
+def token(id: str) -> str:
+    """A token of the HTTP API: its hash, owner, scopes and rate; never the token itself."""
+    return f"{TOKENS}{id}.json"
+
+
+def parse_token(key: str) -> str | None:
+    """The id of the token whose record this is, or None."""
+    match = _TOKEN.match(key)
+    return match[1] if match else None
+
+
+def uploads_of(owner: str) -> str:
+    """Prefix of the uploads of one owner, who is named by a digest: an owner's name may hold anything."""
+    return f"{UPLOADS}{hashlib.sha256(owner.encode()).hexdigest()[:16]}/"
+
+
+def upload_prefix(owner: str, id: str) -> str:
+    """Prefix of the files of one upload."""
+    return f"{uploads_of(owner)}{id}/"
 
 
 def schedule_record(name: str) -> str:

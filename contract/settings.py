@@ -205,6 +205,20 @@ class Settings(BaseSettings):
         "characters or more; empty: no events are taken.",
     )
 
+    web_host: str = Field("127.0.0.1", description="Address that `imagemill web` listens on.")
+    web_port: int = Field(8080, ge=0, le=65535, description="Port that `imagemill web` listens on; 0: a free one.")
+    web_hosts: str = Field(
+        "",
+        description="Names under which clients reach the HTTP API, as their `Host` header says, with commas between; "
+        "empty: localhost, 127.0.0.1 and the address that it listens on.",
+    )
+    api_url: str = Field(
+        "", description="Address of the HTTP API for `HttpClient`, `http://` or `https://`; empty: the embedded one."
+    )
+    api_token: SecretStr = Field(
+        SecretStr(""), description="Token of the HTTP API for `HttpClient`, as `imagemill tokens create` prints it."
+    )
+
     max_image_bytes: int = Field(
         64 * 2**20, ge=1, description="Largest image file in bytes; a larger one becomes an error row."
     )
@@ -350,7 +364,7 @@ def _check_authorities(settings: Settings) -> None:
         )
 
 
-_ADDRESSES = frozenset({"redis_url", "s3_endpoint", "s3_access_key", "s3_secret_key"})
+_ADDRESSES = frozenset({"redis_url", "s3_endpoint", "s3_access_key", "s3_secret_key", "api_url", "api_token"})
 
 
 @lru_cache(maxsize=1)

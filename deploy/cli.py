@@ -15,6 +15,7 @@ from deploy.local import daemon
 from deploy.local.autoscaler import parse_count
 from deploy.local.stack import Stack
 from deploy.local.stackfile import StackInfo
+from deploy.local.web import TOKEN_FILE
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _data = click.option(
@@ -38,7 +39,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="JSON: one object."
 @click.option("--detach", is_flag=True, help="Return when it is up, and leave it running.")
 @_json
 def up(workers: str, metrics: bool, data: Path | None, detach: bool, as_json: bool) -> None:
-    """Start the embedded stack: Redis, an S3 server, controller, clock and workers.
+    """Start the embedded stack: Redis, an S3 server, controller, clock, HTTP API and workers.
 
     \b
     Example:
@@ -101,7 +102,9 @@ def _print_up(info: StackInfo, as_json: bool, verb: str, or_else: str = "") -> N
         f"  label  imagemill classify FOLDER --model efficientnet-lite0{option}",
         f"  stop   imagemill down{option}{or_else}",
     ]
-    lines[4:4] = [f"  watch  http://{at}/metrics, {name}" for name, at in info.metrics.items()]
+    if info.api_url:
+        lines.insert(3, f"  API    {info.api_url}/v1, token in {info.data / TOKEN_FILE}")
+    lines[-2:-2] = [f"  watch  http://{at}/metrics, {name}" for name, at in info.metrics.items()]
     click.echo("\n".join(lines))
 
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSettings, ObjectNotFound
+from contract.web.tokens import new_token
 from deploy.local import ports, weed
 from deploy.local.events import EventsHook
 from deploy.local.private import private_folder, write_private
@@ -46,6 +47,8 @@ class Servers(BaseModel):
     admin_port: int
     events_port: int = 0
     events_token: str = Field(default="", repr=False)
+    web_port: int = 0
+    web_token: str = Field(default="", repr=False)
 
     @property
     def redis_url(self) -> str:
@@ -89,6 +92,7 @@ class Servers(BaseModel):
             "s3_access_key": secrets.token_hex(10).upper(),
             "s3_secret_key": secrets.token_hex(24),
             "events_token": secrets.token_hex(24),
+            "web_token": new_token(),
         }
         servers = cls(**{**made, **known, **dict(zip(names, chosen, strict=True))})
         write_private(path, servers.model_dump_json(indent=2))

@@ -6,6 +6,7 @@ process is kept running is the supervisor's business, how a server is configured
     DATA/lock            held by the supervisor
     DATA/stack.json      addresses and credentials while the stack runs (0600)
     DATA/servers.json    ports and credentials that the next start uses again (0600)
+    DATA/api-token       a token of the HTTP API for the owner (0600)
     DATA/metrics.json    where Prometheus finds the processes, if they show metrics
     DATA/redis, DATA/s3  the data
     DATA/logs            one log a process
@@ -27,7 +28,7 @@ from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, InvalidSettings, ServiceUnavailable
 from contract.keys import QUEUE_CONTROL, WORKER_QUEUES
 from contract.settings import Settings, load, stack_file
-from deploy.local import metrics, orphans
+from deploy.local import metrics, orphans, web
 from deploy.local.autoscaler import Autoscaler, policy_of
 from deploy.local.cores import usable_cores
 from deploy.local.events import EventsHook, hook_of
@@ -105,6 +106,7 @@ class Stack:
         own_redis, own_s3 = not given.redis_url, not given.s3_endpoint
         shown = self._metrics(given)
         servers = Servers.of(self.data)
+        serves = self.control and web.can_serve()
         info = StackInfo(
             state="starting",
             data=self.data,
@@ -116,6 +118,8 @@ class Stack:
             s3_endpoint=servers.s3_endpoint if own_s3 else None,
             s3_access_key=servers.s3_access_key if own_s3 else None,
             s3_secret_key=servers.s3_secret_key if own_s3 else None,
+            api_url=web.url_of(servers.web_port) if serves else None,
+            api_token=servers.web_token if serves else None,
             ports={name: port for name, port in servers if name.endswith("_port")},
             metrics=shown,
         )
@@ -136,9 +140,14 @@ class Stack:
         # Several machines may work on one Redis; only on our own is `local` a name for one worker.
         host = "local" if own_redis else socket.gethostname()
         programs = self._programs(settings, ledger, host, shown, hook)
+        if serves:
+            env = {**os.environ, "IMAGEMILL_DATA": str(self.data)}
+            programs.append(web.service(servers.web_port, env, HOME))
         self.supervisor = Supervisor([*services, *programs], self.data / "logs")
         if services:
             self.supervisor.start(*(service.name for service in services))
+        if serves:
+            web.let_in(store, self.data, servers.web_token, settings)
         nodes = {_worker(number): f"{_worker(number)}@{host}" for number in range(1, self.most + 1)}
         later = list(nodes)[self.workers :]
         if at_once := [program.name for program in programs if program.name not in later]:

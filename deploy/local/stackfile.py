@@ -31,6 +31,9 @@ class StackInfo(BaseModel):
     s3_endpoint: str | None = None
     s3_access_key: str | None = Field(default=None, repr=False)
     s3_secret_key: str | None = Field(default=None, repr=False)
+    api_url: str | None = None
+    """Address of the HTTP API, if it is served."""
+    api_token: str | None = Field(default=None, repr=False)
     ports: dict[str, int] = {}
     metrics: dict[str, str] = {}
     """Address by process, of those that show metrics."""
@@ -51,6 +54,7 @@ class StackInfo(BaseModel):
             "redis_url": str(settings.redis_url),
             "s3_endpoint": settings.s3_endpoint,
             "bucket": self.bucket,
+            "api_url": self.api_url,
             "logs": str(self.logs),
             "metrics": self.metrics,
         }

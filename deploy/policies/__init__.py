@@ -1,4 +1,4 @@
-"""Policies of the object store: what producer, controller and worker may read and write, and nothing else.
+"""Policies of the object store: what each role may read and write, and nothing else.
 
 The JSON files beside it are IAM policies for the bucket `imagemill`, made of `contract.keys`. To print them for others:
 

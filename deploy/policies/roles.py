@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,42 +41,57 @@ class Role:
     """Patterns that it may neither write nor delete, whatever else it may."""
 
 
+_PRODUCER = Role(
+    name="producer",
+    reads=(ANY,),
+    writes=(
+        _JOB.spec,
+        f"{_JOB.input_prefix}{ANY}",
+        f"{_JOB.plan_prefix}{ANY}",  # of a local folder, which it packs
+        *_ENDS,
+        f"{keys.MODELS}{ANY}",
+        f"{keys.SCHEDULES}{ANY}",
+        keys.watch_record(ANY),
+        keys.dataset_record(ANY),
+        f"{keys.dataset_claims(ANY)}{ANY}",
+        keys.probe(ANY),
+        keys.INDEX_STATE,
+        f"{keys.USES}{ANY}",
+        _JOB.share,
+        keys.deleting(ANY),  # asks the controller to delete a job
+    ),
+    deletes=(
+        _JOB.success,
+        _JOB.active,
+        _JOB.report,
+        *_DERIVED,
+        *_INDEX,
+        keys.deleting(ANY),
+        f"{keys.MODELS}{ANY}",
+        f"{keys.SCHEDULES}{ANY}",
+        keys.watch_record(ANY),
+        f"{keys.DATASETS}{ANY}",
+        keys.probe(ANY),
+    ),
+    never=tuple(f"{keys.MODELS}{name}/{ANY}" for name in BUILT_IN),
+)
+
 ROLES = {
     role.name: role
     for role in (
+        _PRODUCER,
+        replace(  # the HTTP API: a producer that hands out addresses for uploads
+            _PRODUCER,
+            name="web",
+            writes=(*_PRODUCER.writes, f"{keys.UPLOADS}{ANY}"),
+            deletes=(*_PRODUCER.deletes, f"{keys.UPLOADS}{ANY}"),
+        ),
+        # Whoever runs `imagemill tokens`: the API itself may make no token.
         Role(
-            name="producer",
-            reads=(ANY,),
-            writes=(
-                _JOB.spec,
-                f"{_JOB.input_prefix}{ANY}",
-                f"{_JOB.plan_prefix}{ANY}",  # of a local folder, which it packs
-                *_ENDS,
-                f"{keys.MODELS}{ANY}",
-                f"{keys.SCHEDULES}{ANY}",
-                keys.watch_record(ANY),
-                keys.dataset_record(ANY),
-                f"{keys.dataset_claims(ANY)}{ANY}",
-                keys.probe(ANY),
-                keys.INDEX_STATE,
-                f"{keys.USES}{ANY}",
-                _JOB.share,
-                keys.deleting(ANY),  # asks the controller to delete a job
-            ),
-            deletes=(
-                _JOB.success,
-                _JOB.active,
-                _JOB.report,
-                *_DERIVED,
-                *_INDEX,
-                keys.deleting(ANY),
-                f"{keys.MODELS}{ANY}",
-                f"{keys.SCHEDULES}{ANY}",
-                keys.watch_record(ANY),
-                f"{keys.DATASETS}{ANY}",
-                keys.probe(ANY),
-            ),
-            never=tuple(f"{keys.MODELS}{name}/{ANY}" for name in BUILT_IN),
+            name="operator",
+            reads=(f"{keys.TOKENS}{ANY}",),
+            writes=(f"{keys.TOKENS}{ANY}",),
+            deletes=(f"{keys.TOKENS}{ANY}",),
         ),
         Role(
             name="controller",

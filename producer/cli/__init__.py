@@ -49,6 +49,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("producer.cli.report:report", "Write the HTML page of a job."),
     "top": ("producer.cli.top:top", "Watch queues, jobs and workers."),
     "workers": ("producer.cli.workers:workers", "List the workers, and drain one."),
+    "web": ("producer.cli.web:web", "Serve the HTTP API."),
+    "tokens": ("producer.cli.tokens:tokens", "Say who may use the HTTP API."),
     "gc": ("producer.cli.clean:gc", "Delete what nobody needs."),
     "rebuild": ("producer.cli.jobs:rebuild", "Rewrite the ledger from the bucket."),
 }

@@ -16,7 +16,7 @@ def test_the_module_tells_its_whole_tree() -> None:
         assert cls.__doc__
 
 
-def test_only_services_and_memory_are_worth_a_retry() -> None:
+def test_only_services_memory_and_limits_are_worth_a_retry() -> None:
     retryable = {c.__name__ for c in classes() if c.retryable}
     assert retryable == {
         "ServiceUnavailable",
@@ -24,6 +24,7 @@ def test_only_services_and_memory_are_worth_a_retry() -> None:
         "StoreUnavailable",
         "CredentialsRefused",
         "DeviceOutOfMemory",
+        "TooManyRequests",
     }
 
 

@@ -45,7 +45,7 @@ def test_every_package_has_hashes(stage: str) -> None:
     ("stage", "extras"),
     [
         ("control", ["control"]),
-        ("local", ["local"]),
+        ("local", ["local", "web", "http"]),
         ("worker", ["worker"]),
         ("otel", ["otel"]),
         ("test", ["test"]),

@@ -59,6 +59,7 @@ ARGUMENTS = {
     "ended_ms": 1_795_600_000_000,
     "due_ms": 1_795_600_000_000,
     "own": True,
+    "owner": "ann",
 }
 NO_KEYS = {"root", "retry", "retry_prefix"}
 """A prefix of everything, and what only older versions wrote."""
@@ -100,10 +101,12 @@ def test_what_is_apart_stays_apart() -> None:
 
     job = keys.JobKeys("a-job")
     assert [role for role in ROLES if may(role, job.commit(1))] == ["worker"]
-    assert [role for role in ROLES if may(role, job.tar(1))] == ["producer"]
-    assert [role for role in ROLES if may(role, keys.schedule_record("nightly"))] == ["producer"]
+    assert [role for role in ROLES if may(role, job.tar(1))] == ["producer", "web"]
+    assert [role for role in ROLES if may(role, keys.schedule_record("nightly"))] == ["producer", "web"]
     assert [role for role in ROLES if may(role, keys.model_record(MODEL, 2))] == ["worker"]
-    assert [role for role in ROLES if may(role, keys.model_record("birds", 2))] == ["producer", "worker"]
+    assert [role for role in ROLES if may(role, keys.model_record("birds", 2))] == ["producer", "web", "worker"]
+    assert [role for role in ROLES if may(role, keys.token("0" * 12))] == ["operator"]
+    assert [role for role in ROLES if may(role, keys.upload_prefix("ann", "x"))] == ["web"]
 
 
 def test_a_policy_for_other_buckets_is_a_command() -> None:
@@ -190,6 +193,8 @@ FORBIDDEN = {
         *(keys.model_record(name, 2) for name in BUILT_IN),
         "elsewhere/x",
     ],
+    "web": ["jobs/a-job/commit/shard-000000.json", keys.token("0" * 12), "elsewhere/x"],
+    "operator": ["jobs/a-job/spec.json", keys.schedule_record("nightly"), keys.model_record("birds", 1), "elsewhere/x"],
     "controller": [
         "jobs/a-job/commit/shard-000000.json",
         "jobs/a-job/in/source.csv",

@@ -1,0 +1,122 @@
+"""Decides who asks, and how often: the token in a request's `Authorization`, its record in the bucket, and its rate.
+
+A record is read again after a few seconds, so that a revocation is soon felt. Unknown tokens are looked up at a limited
+rate, so that guesses cost the store little; 256 random bits are not guessed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+from starlette.requests import Request
+
+from contract.web.tokens import Scope, Token, Tokens, id_of
+from producer.web.buckets import Limiter
+from producer.web.problems import Problem
+
+KNOWN_SECONDS = 5.0
+"""For how long a record is believed, and so how long a revoked token lives on."""
+_MOST = 1024
+_LOOKUPS = 20.0
+"""Lookups a second of tokens that this process does not know."""
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="imagemill"'}
+
+
+class Access:
+    """The tokens that this process has seen lately. Safe to use from many threads."""
+
+    def __init__(self, tokens: Tokens, clock: Callable[[], float] = time.monotonic) -> None:
+        self._tokens, self._clock = tokens, clock
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, tuple[float, Token]] = OrderedDict()
+        self.limiter = Limiter(clock)
+
+    def known(self, headers: Sequence[str]) -> Token | None:
+        """Return the token of a request if its record was read lately; raises Problem for what cannot be a token."""
+        return self._lately(_text(headers))
+
+    def check(self, headers: Sequence[str]) -> Token:
+        """Return the token of a request, reading its record if need be; raises Problem 401 or 429."""
+        text = _text(headers)
+        found = self._lately(text)
+        if found is None:
+            waits = self.limiter.take("", _LOOKUPS)
+            if waits:
+                raise too_many("There are too many requests with tokens that are not known here", waits)
+            found = self._tokens.find(text)
+            if found is None:
+                raise refused("The token is unknown, revoked or expired")
+            with self._lock:
+                self._known[_digest(text)] = (self._clock() + KNOWN_SECONDS, found)
+                while len(self._known) > _MOST:
+                    self._known.popitem(last=False)
+        return found
+
+    def admit(self, token: Token) -> None:
+        """Count a request; raises Problem 429 if the token makes more than it may."""
+        if token.rate and (waits := self.limiter.take(token.id, token.rate)):
+            raise too_many(f"This token may make {token.rate:g} requests a second", waits)
+
+    def _lately(self, text: str) -> Token | None:
+        name = _digest(text)
+        with self._lock:
+            until, found = self._known.get(name, (0.0, None))
+            if found is None:
+                return None
+            if until < self._clock() or found.expired(time.time()):
+                del self._known[name]
+                return None
+        # The cache is found by a digest of the whole token; this only says so once more.
+        return found if found.matches(text) else None
+
+
+def needs(scope: Scope) -> Callable[[Request], Token]:
+    """Return a dependency: the token of the request, which must have `scope`."""
+
+    def token(request: Request) -> Token:
+        found = token_of(request)
+        if not found.allows(scope):
+            raise Problem(
+                403,
+                f"This token may not do this: it needs the scope {scope}, and has {', '.join(found.scopes)}.",
+            )
+        return found
+
+    return token
+
+
+def token_of(request: Request) -> Token:
+    """Return the token that the guard found; raises Problem 401 where there is none."""
+    found = request.scope.get("imagemill.token")
+    if not isinstance(found, Token):
+        raise refused("The request has no token")
+    return found
+
+
+def refused(why: str) -> Problem:
+    return Problem(
+        401, f"{why}; send `Authorization: Bearer imk_…`, as `imagemill tokens create` prints it.", headers=_CHALLENGE
+    )
+
+
+def too_many(why: str, waits: float) -> Problem:
+    seconds = max(1, math.ceil(waits))
+    return Problem(429, f"{why}; wait {seconds} s.", headers={"Retry-After": str(seconds)})
+
+
+def _text(headers: Sequence[str]) -> str:
+    if len(headers) != 1:
+        raise refused("The request has no token" if not headers else "The request has several tokens")
+    scheme, _, text = headers[0].partition(" ")
+    if scheme.lower() != "bearer" or id_of(text.strip()) is None:
+        raise refused("What the request has is no token")
+    return text.strip()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

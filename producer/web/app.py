@@ -1,0 +1,155 @@
+"""Puts the HTTP API together: the guard around it, health, the routers of each subject, and the OpenAPI document."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, TypeAlias
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import PlainTextResponse
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from contract.errors import ImagemillError
+from contract.models.registry import imagemill_version
+from contract.settings import Settings
+from contract.web.tokens import Tokens
+from producer.client import Client
+from producer.web.access import Access
+from producer.web.guard import OPEN, Guard
+from producer.web.health import Readiness
+from producer.web.problems import ProblemDetails, internal, of_error, of_http, of_validation
+from producer.web.routers import ROUTERS
+
+_ABOUT = """Label, generate and train on images in bulk. Every request but the probes has a header
+`Authorization: Bearer imk_…`, and every error is problem details (RFC 9457) with a stable `code`."""
+
+Errors: TypeAlias = dict[int | str, dict[str, Any]]
+PROBLEMS: Errors = {
+    "default": {
+        "description": "What is wrong, as problem details (RFC 9457).",
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+}
+"""The errors of every operation, for the OpenAPI document."""
+
+
+class Api(FastAPI):
+    """The application; `client` is that of no owner in particular."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(
+            title="Imagemill",
+            description=_ABOUT,
+            version=imagemill_version(),
+            docs_url=None,
+            redoc_url=None,
+            lifespan=_lifespan,
+            generate_unique_id_function=_operation_id,
+            separate_input_output_schemas=False,
+            telemetry={"tracing": False, "metrics": False},
+        )
+        self.settings = settings
+        self.client = Client(settings)
+        self.access = Access(Tokens(self.client.backend.store))
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document; each operation has the one form of errors in place of FastAPI's own."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
+            problem = ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(problem.pop("$defs", {}))
+            schemas["Problem"] = problem
+            document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            for path, operations in document["paths"].items():
+                for operation in operations.values():
+                    operation["responses"].pop("422", None)
+                    operation["security"] = [] if path in OPEN else [{"token": []}]
+            self.openapi_schema = document
+        return self.openapi_schema
+
+
+def make_app(settings: Settings, hosts: frozenset[str] = frozenset()) -> Guard:
+    """Return the whole ASGI application. `hosts` are names that it has beside those of the settings."""
+    api = Api(settings)
+    for kind, handler in (
+        (ImagemillError, _our_error),
+        (RequestValidationError, _invalid),
+        (HTTPException, _http_error),
+        (Exception, _unforeseen),
+    ):
+        api.add_exception_handler(kind, handler)
+    _add_health(api)
+    for router in ROUTERS:
+        api.include_router(router(), responses=PROBLEMS)
+    return Guard(api, access=api.access, hosts=names_of(settings) | hosts)
+
+
+def names_of(settings: Settings) -> frozenset[str]:
+    """Return the names that clients may reach the server under, in lower case."""
+    given = {name.strip().lower() for name in settings.web_hosts.split(",") if name.strip()}
+    own = set() if settings.web_host in ("0.0.0.0", "::") else {settings.web_host.lower()}
+    return frozenset(given or {"localhost", "127.0.0.1", "::1", *own})
+
+
+@asynccontextmanager
+async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
+    yield
+    assert isinstance(api, Api)
+    api.client.close()
+
+
+def _add_health(api: Api) -> None:
+    store, ledger = api.client.backend.store, api.client.backend.ledger
+    ready = Readiness({"store": partial(store.bucket_exists, store.bucket), "redis": ledger.info})
+
+    @api.get("/livez", response_class=PlainTextResponse, tags=["health"])
+    async def livez() -> str:
+        """Answer as long as this server does."""
+        return "ok\n"
+
+    @api.get(
+        "/readyz",
+        response_class=PlainTextResponse,
+        tags=["health"],
+        responses={503: {"description": "Which servers do not answer.", "content": {"text/plain": {}}}},
+    )
+    def readyz(response: Response) -> str:
+        """Answer 200 if Redis and the object store answer too, and else 503 with what does not."""
+        reasons = ready.reasons()
+        response.status_code = 503 if reasons else 200
+        return "\n".join(reasons or ["ok"]) + "\n"
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
+
+
+async def _our_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ImagemillError)
+    return of_error(error).response(_id(request))
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return of_validation(error).response(_id(request))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return of_http(error).response(_id(request))
+
+
+async def _unforeseen(request: Request, error: Exception) -> Response:
+    return internal().response(_id(request))
+
+
+def _id(request: Request) -> str:
+    return str(request.scope.get("imagemill.request_id", ""))
