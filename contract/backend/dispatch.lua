@@ -1,24 +1,32 @@
 -- Chooses the job whose turn it is and leases its next shard to the worker that asks. Follows entry.lua.
 -- KEYS[4]: hash of measured rates (contract.fleet.rates). ARGV: queue, token, seconds of a lease, process, slots that one
 -- owner may hold or 0, then what the worker can do: device, precisions, whether it may take what is long, whether it may
--- train; then whether it runs second copies.
+-- train; then whether it runs second copies; then GiB of its device or '', runtimes, and the id of its rule or ''.
 -- The same token again gets the same shard, for the answer may have been lost.
 local queue, token, lease, process, cap = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
-local can = {device = ARGV[6], precisions = ',' .. ARGV[7] .. ',', long = ARGV[8], trains = ARGV[9]}
+local can = {device = ARGV[6], precisions = ',' .. ARGV[7] .. ',', long = ARGV[8], trains = ARGV[9],
+  memory = tonumber(ARGV[11]) or math.huge, runtimes = ',' .. ARGV[12] .. ',', rule = ARGV[13]}
 local root, rates = index .. queue, KEYS[4]
 local TRIED = 16 -- owners, and jobs of each, that are looked at until one has a shard for this process
 
 local function meets(needs)
+  local admitted = can.rule == ''
   for name, value in string.gmatch(needs, '(%w+)=(%S+)') do
     if name == 'device' then
       if value ~= can.device then return false end
     elseif name == 'precision' then
       if not string.find(can.precisions, ',' .. value .. ',', 1, true) then return false end
+    elseif name == 'memory' then
+      if tonumber(value) > can.memory then return false end
+    elseif name == 'runtime' then
+      if not string.find(can.runtimes, ',' .. value .. ',', 1, true) then return false end
+    elseif name == 'rules' then
+      admitted = admitted or string.find(',' .. value .. ',', ',' .. can.rule .. ',', 1, true)
     elseif can[name] ~= value then
       return false
     end
   end
-  return true
+  return admitted
 end
 
 local all, mine = redis.call('HKEYS', root .. ':ready'), {}
@@ -111,7 +119,7 @@ local function copy()
     use(which)
     local found, owner = get('state') and stragglers() or {}, get('owner') or ''
     if #found == 0 then redis.call('SREM', root .. ':tails', which) end
-    for _, one in ipairs(meets(get('needs') or '') and not capped(owner) and found or {}) do
+    for _, one in ipairs(meets(wanted()) and not capped(owner) and found or {}) do
       if worker(one.token) ~= worker(token) then
         redis.call('HSET', troubles, one.shard, cjson.encode({copied = true})) -- until it is committed: not again
         put('copies', num('copies') + 1)

@@ -26,6 +26,11 @@ class Can:
     """Whether it may take what lasts for hours."""
     trains: bool = True
     """Whether it may take a training."""
+    memory: int | None = None
+    """GiB of its device; None: unknown, and no job is refused for its size."""
+    runtimes: tuple[str, ...] = ("openvino", "torch")
+    rule: str = ""
+    """Id of the rule by which it loads models; empty: it loads any."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,9 @@ def next_shard(
     """
     args = (queue, token, lease_seconds, process, owner_slots, can.device, ",".join(can.precisions))
     keys = (*ledger.keys.dispatch, ledger.keys.rates)
-    answer = ledger.script(_SCRIPT, keys, (*args, int(can.long), int(can.trains), int(speculative)))
+    memory = "" if can.memory is None else can.memory
+    more = (int(can.long), int(can.trains), int(speculative), memory, ",".join(can.runtimes), can.rule)
+    answer = ledger.script(_SCRIPT, keys, (*args, *more))
     if not answer:
         return None
     job, shard, kind, needs, trouble, now, copy = answer
@@ -87,3 +94,17 @@ def set_slots(ledger: Ledger, slots: Mapping[str, int]) -> None:
         if slots:
             pipe.hset(ledger.keys.slots, mapping={queue: str(number) for queue, number in slots.items()})
         pipe.execute()
+
+
+def set_rules(ledger: Ledger, rules: dict[str, str]) -> None:
+    """Record by which rules the live workers load models: JSON by id."""
+    with ledger.pipeline() as pipe:
+        pipe.delete(ledger.keys.rules)
+        if rules:
+            pipe.hset(ledger.keys.rules, mapping={id: str(rule) for id, rule in rules.items()})
+        pipe.execute()
+
+
+def rules(ledger: Ledger) -> dict[str, str]:
+    """Return the rules that `set_rules` recorded last: JSON by id."""
+    return ledger.hash(ledger.keys.rules)

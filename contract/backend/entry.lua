@@ -41,7 +41,7 @@ local id, job, done, leases, copies, troubles, queued
 local FIELDS = {'run', 'kind', 'model', 'state', 'over_budget', 'complete', 'planned', 'extra', 'items', 'error_limit',
   'shards_total', 'shards_done', 'ok', 'errors', 'cursor', 'opened', 'started_at', 'queue', 'needs', 'priority',
   'owner', 'weight', 'max_slots', 'placed', 'ready', 'slots', 'pace', 'rate_t1', 'rate_d1', 'guesses', 'guessed',
-  'unmet_since', 'waiting_for', 'speculative', 'copies', 'took'}
+  'unmet_since', 'waiting_for', 'speculative', 'copies', 'took', 'runtime', 'rules'}
 local fields, changed
 
 local function use(which)
@@ -80,6 +80,16 @@ local function flush()
   changed = {}
   if #set > 0 then redis.call('HSET', job, unpack(set)) end
   if #gone > 0 then redis.call('HDEL', job, unpack(gone)) end
+end
+
+-- What a worker must have to run the job: what its spec asks for, the runtime that turned out to be the only one, and
+-- the rules of live workers that admit its models (contract.models.rules).
+local function wanted()
+  local all = get('needs') or ''
+  for _, name in ipairs({'runtime', 'rules'}) do
+    if (get(name) or '') ~= '' then all = all .. (all == '' and '' or ' ') .. name .. '=' .. get(name) end
+  end
+  return all
 end
 
 local function stamp(t) return string.format('%.3f', t) end
@@ -221,7 +231,7 @@ end
 
 -- Brings the index into line with the entry.
 local function place()
-  local queue, needs, class = get('queue'), get('needs') or '', get('priority') or 'normal'
+  local queue, needs, class = get('queue'), wanted(), get('priority') or 'normal'
   local owner, placed, before, slots = get('owner') or '', get('placed') or '', num('ready'), num('slots')
   if not queue then return end -- of an earlier version, until it is rebuilt
   local root, running, ready = index .. queue, redis.call('HLEN', leases), 0

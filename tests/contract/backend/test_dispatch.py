@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from dataclasses import replace
+
+import pytest
 
 from contract.backend.dispatch import Can, Grant, next_shard, ready, set_slots
 from contract.backend.ledger import Ledger
@@ -68,6 +71,53 @@ def test_a_worker_gets_only_what_it_can_run_and_what_it_cannot_keeps_nobody_wait
     assert (grant := ask(ledger)) is not None and grant.job == "plain"
     assert ask(ledger, Can("cuda", ("fp32",))) is None
     assert (grant := ask(ledger, Can("cuda", ("fp32", "bf16")))) is not None and grant.job == "gpu"
+
+
+@pytest.mark.parametrize(
+    ("needs", "too_little", "enough"),
+    [
+        ("memory=12", replace(CPU, memory=8), replace(CPU, memory=12)),
+        ("memory=12", replace(CPU, memory=11), replace(CPU, memory=None)),
+        ("", replace(CPU, rule="abc"), CPU),
+    ],
+)
+def test_a_worker_gets_no_model_that_its_device_or_its_rule_has_no_room_for(
+    ledger: Ledger, needs: str, too_little: Can, enough: Can
+) -> None:
+    ledger.create(spec_of("a"), needs=needs)
+    ledger.planned("a", 0, 10)
+    assert ask(ledger, too_little) is None
+    assert ask(ledger, enough) is not None
+
+
+def test_a_job_goes_to_workers_whose_rule_admits_it_and_moves_when_rules_do(ledger: Ledger) -> None:
+    # Given a job that two rules admit, I expect workers with either, or with none, to get it,
+    ledger.create(spec_of("a"), needs="device=cpu", rules="one,two", ruled="one,three,two")
+    for shard in range(5):
+        ledger.planned("a", shard, 10)
+    for rule in ("one", "two", ""):
+        assert (grant := ask(ledger, replace(CPU, rule=rule))) is not None
+        assert grant.needs == "device=cpu", "a worker compares what the spec asks for"
+    assert ask(ledger, replace(CPU, rule="three")) is None
+    assert ready(ledger, QUEUE) == {"device=cpu rules=one,two": 2}
+
+    # and if the rules become others, those.
+    ledger.admit("a", "three", "three")
+    assert ready(ledger, QUEUE) == {"device=cpu rules=three": 2}
+    assert ask(ledger, replace(CPU, rule="one")) is None
+    assert ask(ledger, replace(CPU, rule="three")) is not None
+    assert ledger.lapsed("a").needs == "device=cpu rules=three"
+
+
+def test_a_job_that_one_runtime_cannot_run_waits_for_another(ledger: Ledger) -> None:
+    begin(ledger, "a", 2)
+    assert (grant := ask(ledger, replace(CPU, runtimes=("openvino",)))) is not None
+    ledger.need_runtime("a", "torch")
+    # What its spec asks for may be told again: that forgets nothing.
+    ledger.need("a", "precision=fp32")
+    ledger.release("a", grant.shard, grant.token)
+    assert ask(ledger, replace(CPU, runtimes=("openvino",))) is None
+    assert ask(ledger, replace(CPU, runtimes=("openvino", "torch"))) is not None
 
 
 def test_a_shard_that_failed_in_a_process_goes_to_another(ledger: Ledger) -> None:
