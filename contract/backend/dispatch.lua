@@ -59,14 +59,15 @@ end
 -- Start-time fair queueing (Goyal, Vin, Cheng: IEEE/ACM Transactions on Networking 5(5), 1997), at each level of the
 -- tree: who is served has the smallest tag; the clock moves to that tag, and the tag by seconds over weight. A child
 -- that nobody could serve for a while stands where the clock is, for service that is missed is no credit.
-local function charge(parent, child, seconds)
+-- `trees` are the sets of needs of which the child may be in the tree; a job is in that of its own alone.
+local function charge(trees, parent, child, seconds)
   local tags, start = root .. ':tags|' .. parent, tag(root, parent, child)
   local finish = tagged(start + seconds)
   move_clock(root, parent, start)
   redis.call('ZREMRANGEBYSCORE', tags, '-inf', tagged(start))
   redis.call('ZADD', tags, finish, child)
   redis.call('EXPIRE', tags, REMEMBERED)
-  for _, needs in ipairs(all) do
+  for _, needs in ipairs(trees) do
     redis.call('ZADD', root .. '|' .. needs .. (parent == '' and '' or '|' .. parent), 'XX', finish, child)
   end
 end
@@ -93,9 +94,9 @@ local function hand_out(where, class, owner, shard)
   put('unmet_since', nil) -- a worker that can run the job is there
   put('waiting_for', nil)
   local seconds, weight = estimate(), num('weight')
-  charge(class .. '|' .. owner, id, seconds / (weight > 0 and weight or 1))
-  charge(class, owner, seconds)
-  charge('', class, seconds / CLASSES[class])
+  charge({wanted()}, class .. '|' .. owner, id, seconds / (weight > 0 and weight or 1))
+  charge(all, class, owner, seconds)
+  charge(all, '', class, seconds / CLASSES[class])
   place()
   redis.call('SET', index .. 'granted:' .. token, id .. ' ' .. shard, 'EX', math.ceil(lease))
   return answer(shard, where)

@@ -75,8 +75,14 @@ def next_shard(
 
 
 def ready(ledger: Ledger, queue: str) -> dict[str, int]:
-    """Return the number of shards that may run now, by what a worker must have to run them."""
-    return {needs: int(shards) for needs, shards in ledger.hash(f"{ledger.keys.dispatch[1]}{queue}:ready").items()}
+    """Return the number of shards that may run now, by what a worker must have to run them.
+
+    Shards of owners that hold as many slots as they may are not counted.
+    """
+    root = f"{ledger.keys.dispatch[1]}{queue}"
+    held = ledger.hash(f"{root}:held")
+    found = {needs: int(n) - int(held.get(needs, 0)) for needs, n in ledger.hash(f"{root}:ready").items()}
+    return {needs: number for needs, number in found.items() if number > 0}
 
 
 def waiting(ledger: Ledger, queues: Sequence[str]) -> dict[str, int]:

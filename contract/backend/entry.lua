@@ -14,7 +14,7 @@
 --   |NEEDS|CLASS         owner
 --   |NEEDS|CLASS|OWNER   job
 --   :ready    needs -> shards that may run now        :slots   owner -> shards that are leased
---   :parked   owners that hold as many slots as they may
+--   :parked   owners that hold as many slots as they may   :of|OWNER and :held   needs -> ready shards of one, of them all
 --   :tails    jobs that had stragglers at the last tick
 --   :tags|PARENT and :clock|PARENT, where PARENT is nothing, CLASS or CLASS|OWNER: see `charge`
 --
@@ -217,16 +217,27 @@ local function climb(root, needs, class, owner)
   end
 end
 
--- Takes an owner out of all trees, or puts it back where it has jobs.
+local function add(hash, field, by)
+  if by ~= 0 and redis.call('HINCRBY', hash, field, by) <= 0 then redis.call('HDEL', hash, field) end
+end
+
+-- Takes an owner out of all trees, or puts it back where it has jobs. What waits there is ready for nobody meanwhile.
 local function park(root, owner, parked)
-  redis.call(parked and 'SADD' or 'SREM', root .. ':parked', owner)
+  if redis.call(parked and 'SADD' or 'SREM', root .. ':parked', owner) == 1 then
+    local shards = redis.call('HGETALL', root .. ':of|' .. owner)
+    for i = 1, #shards, 2 do add(root .. ':held', shards[i], parked and shards[i + 1] or -shards[i + 1]) end
+  end
   for _, needs in ipairs(redis.call('HKEYS', root .. ':ready')) do
     for class in pairs(CLASSES) do climb(root, needs, class, owner) end
   end
 end
 
-local function add(hash, field, by)
-  if by ~= 0 and redis.call('HINCRBY', hash, field, by) <= 0 then redis.call('HDEL', hash, field) end
+-- Counts shards that became ready, or are so no more.
+local function count(root, owner, needs, by)
+  if by == 0 then return end
+  add(root .. ':ready', needs, by)
+  add(root .. ':of|' .. owner, needs, by)
+  if redis.call('SISMEMBER', root .. ':parked', owner) == 1 then add(root .. ':held', needs, by) end
 end
 
 -- Brings the index into line with the entry.
@@ -249,10 +260,10 @@ local function place()
   put('slots', held)
   local was = string.match(placed, '^[^|]*')
   if placed == where then
-    add(root .. ':ready', needs, ready - before)
+    count(root, owner, needs, ready - before)
   else
-    if before > 0 then add(root .. ':ready', was, -before) end
-    if ready > 0 then add(root .. ':ready', needs, ready) end
+    count(root, owner, was, -before)
+    count(root, owner, needs, ready)
   end
   if placed ~= where and placed ~= '' then
     redis.call('ZREM', root .. '|' .. placed, id)
@@ -300,6 +311,7 @@ local function tickets(most)
   if not queue or most <= 0 then return 0 end
   local ready = 0
   for _, shards in ipairs(redis.call('HVALS', index .. queue .. ':ready')) do ready = ready + tonumber(shards) end
+  for _, shards in ipairs(redis.call('HVALS', index .. queue .. ':held')) do ready = ready - tonumber(shards) end
   local slots = tonumber(redis.call('HGET', index .. 'slots', queue) or '8')
   return math.max(0, math.min(most, math.min(2 * slots, ready) - redis.call('LLEN', celery .. queue)))
 end

@@ -10,6 +10,7 @@ import pytest
 
 from contract.backend.dispatch import Can, Grant, next_shard, ready, set_slots
 from contract.backend.ledger import Ledger
+from contract.fleet.snapshot import read_fleet
 from contract.jobs.kinds import KINDS
 from contract.jobs.options import Share
 from tests.contract.backend.test_ledger import begin, spec_of
@@ -111,7 +112,8 @@ def test_a_job_goes_to_workers_whose_rule_admits_it_and_moves_when_rules_do(ledg
 
 def test_a_job_that_one_runtime_cannot_run_waits_for_another(ledger: Ledger) -> None:
     begin(ledger, "a", 2)
-    assert (grant := ask(ledger, replace(CPU, runtimes=("openvino",)))) is not None
+    grant = ask(ledger, replace(CPU, runtimes=("openvino",)))
+    assert grant is not None
     ledger.need_runtime("a", "torch")
     # What its spec asks for may be told again: that forgets nothing.
     ledger.need("a", "precision=fp32")
@@ -209,6 +211,34 @@ def test_an_owner_gets_no_more_slots_than_one_may_have_and_keeps_nobody_waiting(
     assert jobs(5) == ["a", "b", "c", "c", ""]
     ledger.end("a", "canceled")
     assert jobs(2) == ["b", ""]
+
+
+def test_what_an_owner_may_not_have_now_is_not_ready_and_brings_no_tickets(ledger: Ledger) -> None:
+    # Given an owner that holds as many slots as it may, I expect its other shards to be ready for nobody,
+    begin_for(ledger, "ann", "a", shards=50)
+    grants = [ask(ledger, owner_slots=2) for _ in range(2)]
+    begin_for(ledger, "ann", "b", shards=50)
+    assert ask(ledger, owner_slots=2) is None
+    assert ready(ledger, QUEUE) == {}
+    assert ledger.release("b", 7, "nobody").tickets == 0
+    assert read_fleet(ledger).queue(QUEUE).runnable_shards == 0
+
+    # whatever happens to its jobs meanwhile,
+    ledger.end("b", "canceled")
+    begin_for(ledger, "ann", "c", shards=10)
+    begin_for(ledger, "bob", "d", shards=10)
+    assert ready(ledger, QUEUE) == {"": 10}
+
+    # and again once it gives one back.
+    first = grants[0]
+    assert first is not None
+    assert first.job == "a"
+    ledger.commit("a", first.shard, 10, 0)
+    assert ready(ledger, QUEUE) == {"": 48 + 10 + 10}
+    for job in ("a", "c", "d"):
+        ledger.end(job, "canceled")
+    prefix = ledger.keys.dispatch[1]
+    assert not [key for key in ledger.redis.scan_iter(f"{prefix}*") if ":held" in key or ":of|" in key]
 
 
 def test_a_share_that_is_changed_counts_from_then_on(ledger: Ledger) -> None:

@@ -12,7 +12,7 @@ from contract.backend.dispatch import Can, Grant, next_shard, waiting
 from contract.jobs.lifecycle import Backend, status
 from contract.models.rules import ANY, Rule
 from contract.settings import Settings
-from tests.worker.conftest import Jobs
+from tests.worker.conftest import MODEL, Jobs
 from worker.control.fire_schedules import utc_now
 from worker.control.reconcile import _tick, tick
 
@@ -55,17 +55,18 @@ def test_a_job_whose_model_no_live_worker_may_load_says_so_and_goes_to_one_that_
 ) -> None:
     # Given a worker that loads other models, I expect a job to say what it waits for, and no ticket for it,
     others = Rule(models=("others-*",))
+    backend.store.put(keys.model_record(MODEL.name, MODEL.version), MODEL.to_json())
     beat(backend, "one", "fp32", others)
-    job(b"\x01", model=REF)
+    job(b"\x01")
     _tick(backend, settings, utc_now)
     assert status(backend, "job").waiting_for == (
-        f"a worker with any device/any precision, which may load {REF} (one: cpu fp32, models others-*)"
+        f"a worker with any device/any precision, which may load {MODEL.ref} (one: cpu fp32, models others-*)"
     )
     can = Can("cpu", ("fp32",), rule=others.id)
     assert grant(backend, can) is None
 
     # and the first worker that may load it to get it, though it came after the job.
-    mine = Rule(models=(REF.partition("@")[0],))
+    mine = Rule(models=(MODEL.name,))
     beat(backend, "two", "fp32", mine)
     _tick(backend, settings, utc_now)
     assert status(backend, "job").waiting_for is None
