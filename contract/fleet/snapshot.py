@@ -1,7 +1,7 @@
 """One look at the whole fleet: workers, queues and jobs, as frozen records.
 
 Whoever shows or scales the fleet reads it here: the autoscaler, the controller's metrics, `top` and `workers`.
-`read_fleet` takes two round trips to Redis, with one command for a queue or a worker and two for a job.
+`read_fleet` takes two round trips to Redis, with one command for a worker and two for a queue or a job.
 """
 
 from __future__ import annotations

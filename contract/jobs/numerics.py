@@ -230,7 +230,9 @@ def check_workers(spec: AnySpec, workers: Iterable[Worker]) -> None:
     there = [worker for worker in workers if queue in _queues(worker)]
     if asked == "auto" or not there or any(advertised(worker.fields) is None for worker in there):
         return
-    if not able(there, queue, Needs(precision=asked)):
+    # Which models they may load is said later, by the job: a worker that may load it can come.
+    found = (advertised(worker.fields) for worker in there)
+    if not any(can is not None and can.computes(Needs(precision=asked)) for can in found):
         option = "--set precision" if hasattr(spec, "recipe") else "--precision"
         raise InvalidInput(
             f"{option}: no live worker computes in {asked} ({_list(there)}); use auto or fp32, or start a worker on a "

@@ -16,11 +16,12 @@ from contract.jobs.numerics import (
     able,
     decide_class,
     in_precision,
+    live_rules,
     needs_of,
     runs_in_one_class,
 )
 from contract.jobs.specs import AnySpec
-from contract.models.rules import Rule, patterns
+from contract.models.rules import Rule, admitting, patterns
 from contract.settings import Settings
 from worker.confinement.confine import LAYERS
 from worker.confinement.probe import probe
@@ -77,11 +78,14 @@ class Fit:
         rule = self.capabilities.rule
         return not rule.id or rule.admits(models_of(self.backend.store, spec))
 
-    def elsewhere(self, kind: JobKind, needs: Needs, failed: frozenset[str]) -> bool:
-        """Return whether a live worker could run a shard in a process that is none of `failed`."""
+    def elsewhere(self, kind: JobKind, needs: Needs, failed: frozenset[str], spec: AnySpec | None = None) -> bool:
+        """Return whether a live worker could run a shard of a job in a process that is none of `failed`."""
         others = [
             worker
             for worker in self.backend.ledger.workers()
             if not worker.fields.get("unfit") and worker.fields.get("process", worker.name) not in failed
         ]
+        if spec is not None and (rules := live_rules(others)):
+            admitted = admitting(rules.values(), models_of(self.backend.store, spec))
+            needs = needs.model_copy(update={"rules": admitted})
         return bool(able(others, kind.queue, needs))

@@ -106,7 +106,9 @@ class JobRunner:
                 raise ServiceUnavailable(f"{error} Another worker may have torch.") from error
 
         def elsewhere(failed: frozenset[str]) -> bool:
-            return self._fit.elsewhere(kind, needs or Needs(), failed)
+            if needs is None:
+                return self._fit.elsewhere(kind, Needs(), failed)
+            return self._fit.elsewhere(kind, needs, failed, self._spec(kind, grant.job)[0])
 
         with traces.span(
             "shard",

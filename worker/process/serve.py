@@ -120,7 +120,7 @@ class Messages:
         except ImportError as error:
             self._leaving.unfit(error)  # the producer, which waits, asks again
             return
-        admit(self._backend, name, version, self._settings.cache_dir)
+        admit(self._backend, name, version, self._settings.cache_dir, self._resources.once(_capabilities).rule)
 
     def _refuse(self, grant: Grant, why: str, remedy: str) -> None:
         """Count a fault of a shard that this worker cannot run; the last one ends the job."""

@@ -6,7 +6,7 @@ import pytest
 
 from contract.backend.ledger import Worker
 from contract.jobs.loads import memory_of, names_of, rules_for
-from contract.jobs.numerics import Capabilities, Needs, advertised, lacking, live_rules
+from contract.jobs.numerics import Capabilities, Needs, advertised, check_workers, lacking, live_rules
 from contract.jobs.specs import Generate, Source, Synthesize, Train
 from contract.models.recipes import CnnRecipe
 from contract.models.registry import Model
@@ -98,3 +98,10 @@ def test_what_a_job_waits_for_names_what_is_lacking() -> None:
     assert lacking(Needs(rules=(CATS.rule.id,), runtime="torch"), workers, "classify", ["cats@1"]) == (
         "a worker with any device/any precision, the runtime torch (w: cpu fp32, openvino, models cats)"
     )
+
+
+def test_a_precision_that_a_worker_has_is_not_refused_for_the_models_that_it_loads() -> None:
+    spec = Generate(
+        id="g", model="m@1", weights_sha256="0" * 64, output="s3://b/g/", classes=(0,), count=1, precision="fp32"
+    )
+    check_workers(spec, [Worker("w", {"queues": "generate", **CATS.heartbeat()})])
