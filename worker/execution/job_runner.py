@@ -100,7 +100,7 @@ class JobRunner:
             try:
                 return self._commit(kind, work, lease)
             except RuntimeUnsuited as error:
-                if "torch" in self._fit.capabilities.runtimes:
+                if self._fit.capabilities.runtimes != ("openvino",):
                     raise  # no other worker has more
                 self._backend.follow_up(grant.job, self._backend.ledger.need_runtime(grant.job, "torch"))
                 raise ServiceUnavailable(f"{error} Another worker may have torch.") from error
