@@ -1,4 +1,4 @@
--- Chooses the job whose turn it is and leases its next shard to the worker that asks. Follows entry.lua.
+-- Chooses the job whose turn it is and leases its next shard to the worker that asks. Follows index.lua.
 -- KEYS[4]: hash of measured rates (contract.fleet.rates). ARGV: queue, token, seconds of a lease, process, slots that one
 -- owner may hold or 0, then what the worker can do: device, precisions, whether it may take what is long, whether it may
 -- train; then whether it runs second copies; then GiB of its device or '', runtimes, and the id of its rule or ''.
@@ -7,6 +7,7 @@ local queue, token, lease, process, cap = ARGV[1], ARGV[2], tonumber(ARGV[3]), A
 local can = {device = ARGV[6], precisions = ',' .. ARGV[7] .. ',', long = ARGV[8], trains = ARGV[9],
   memory = tonumber(ARGV[11]) or math.huge, runtimes = ',' .. ARGV[12] .. ',', rule = ARGV[13]}
 local root, rates = index .. queue, KEYS[4]
+local UNMEASURED = 20 -- seconds of a shard of a kind that nobody has measured: the most that a shard should take
 local TRIED = 16 -- owners, and jobs of each, that are looked at until one has a shard for this process
 
 local function meets(needs)

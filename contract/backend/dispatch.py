@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from contract.backend.ledger import ENTRY_LUA, Ledger
+from contract.backend.ledger import JOBS_LUA, Ledger
 from contract.backend.trouble import Trouble
 
-_SCRIPT = ENTRY_LUA + Path(__file__).with_name("dispatch.lua").read_text()
+_SCRIPT = JOBS_LUA + Path(__file__).with_name("dispatch.lua").read_text()
 
 
 @dataclass(frozen=True)

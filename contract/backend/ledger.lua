@@ -1,4 +1,4 @@
--- The steps of one job, each whole. Follows entry.lua. KEYS[4]: the job's id; ARGV[1] names the operation.
+-- The steps of one job, each whole. Follows index.lua. KEYS[4]: the job's id; ARGV[1] names the operation.
 -- Every operation may arrive twice. For a job that Redis has forgotten the answer is 'unknown': the bucket is the
 -- truth, and the ledger is rebuilt from it by replaying 'commit'.
 use(KEYS[4])

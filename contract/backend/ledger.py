@@ -35,9 +35,9 @@ from contract.records import Priority
 from contract.settings import Settings
 from contract.times import iso
 
-ENTRY_LUA = Path(__file__).with_name("entry.lua").read_text()
-"""What the scripts about jobs begin with."""
-_SCRIPT = ENTRY_LUA + Path(__file__).with_name("ledger.lua").read_text()
+JOBS_LUA = "".join(Path(__file__).with_name(name).read_text() for name in ("entry.lua", "index.lua"))
+"""What the scripts about jobs begin with: the entry of a job, and the index of those that have a shard to hand out."""
+_SCRIPT = JOBS_LUA + Path(__file__).with_name("ledger.lua").read_text()
 _RENEW = Path(__file__).with_name("renew.lua").read_text()
 _CONNECTIONS = 2
 """Connections of one process; the second one is for when a call waits for an answer that is late."""
