@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -159,7 +160,7 @@ def share(ledger: Ledger, job: str, **fields: object) -> None:
     ledger.share(job, Share.model_validate(fields))
 
 
-def begin_for(ledger: Ledger, owner: str, job: str, shards: int = 200, **fields: object) -> None:
+def begin_for(ledger: Ledger, owner: str, job: str, shards: int = 200, **fields: Any) -> None:
     ledger.create(spec_of(job, **fields), owner=owner)
     ledger.complete(job, shards=shards, items=10 * shards, error_limit=10 * shards, skipped=0)
 

@@ -47,8 +47,8 @@ def test_no_model_no_memory() -> None:
 
 def test_a_judge_is_loaded_too_and_a_training_loads_nothing() -> None:
     base = {"id": "g", "model": "m@1", "weights_sha256": "0" * 64, "output": "s3://b/g/", "classes": (0,)}
-    assert names_of(Generate(**base, count=1)) == ("m@1",)  # type: ignore[arg-type]
-    gated = Synthesize(**base, per_class=1, gate="judge@2", gate_sha256="0" * 64)  # type: ignore[arg-type]
+    assert names_of(Generate(**base, count=1)) == ("m@1",)
+    gated = Synthesize(**base, per_class=1, gate="judge@2", gate_sha256="0" * 64)
     assert names_of(gated) == ("m@1", "judge@2")
     source = Source(kind="prefix", uri="s3://b/x/", label="x")
     assert names_of(Train(id="t", name="m", source=source, recipe=CnnRecipe(), output="s3://b/t/")) == ()

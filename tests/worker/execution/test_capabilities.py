@@ -17,7 +17,7 @@ from worker.execution.capabilities import Fit, rule_of
 
 
 def settings(**given: str) -> Settings:
-    return Settings(redis_url="redis://r", s3_endpoint="http://s", **given)  # type: ignore[arg-type, call-arg]
+    return Settings(redis_url="redis://r", s3_endpoint="http://s", **given)
 
 
 def test_a_worker_loads_everything_unless_it_is_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
