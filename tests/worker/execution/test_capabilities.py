@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from contract import keys
@@ -16,7 +18,7 @@ from worker.execution import capabilities
 from worker.execution.capabilities import Fit, rule_of
 
 
-def settings(**given: str) -> Settings:
+def settings(**given: Any) -> Settings:
     return Settings(redis_url="redis://r", s3_endpoint="http://s", **given)
 
 
