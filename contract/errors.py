@@ -16,6 +16,8 @@
     │   ├── UnknownToken        no such token of the HTTP API
     │   ├── TokenRefused        the HTTP API does not know the token, or it lacks a scope
     │   ├── TooManyRequests     more requests than the token may make
+    │   ├── NotServed           no model of this name answers single requests
+    │   ├── RequestTooLarge     more bytes or images than the online path takes at a time
     │   ├── NotOwner            a model, schedule, watch or dataset belongs to another owner
     │   └── JobConflict         one id for two specs, or a state that forbids the action
     │       └── DatasetBusy     another job extends the dataset now
@@ -23,6 +25,9 @@
     ├── ServiceUnavailable      a retry can help                            exit 3
     │   ├── RedisUnavailable
     │   ├── StoreUnavailable
+    │   ├── Overloaded          the answer would come too late; `retry_after` seconds
+    │   ├── Expired             no answer within the deadline
+    │   ├── OnlineFailed        a request failed on a worker, and may succeed on another
     │   └── CredentialsRefused  the store refuses this machine's credentials or clock
     ├── StoreRefused            the store refuses a request
     │   └── StoreFull           the store is full; resume once it has room
@@ -132,6 +137,14 @@ class TooManyRequests(InvalidInput):
     retryable = True
 
 
+class NotServed(InvalidInput):
+    """The model does not answer single requests; `imagemill serve` changes that."""
+
+
+class RequestTooLarge(InvalidInput):
+    """The request has more bytes or images than the online path takes at a time."""
+
+
 class NotOwner(InvalidInput):
     """The model, schedule, watch or dataset belongs to another owner, or its name is reserved."""
 
@@ -161,6 +174,22 @@ class RedisUnavailable(ServiceUnavailable):
 
 class StoreUnavailable(ServiceUnavailable):
     """The object store does not answer."""
+
+
+class Overloaded(ServiceUnavailable):
+    """An answer would come later than the deadline, or no worker is ready. `retry_after` is in seconds."""
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Expired(ServiceUnavailable):
+    """There was no answer within the deadline."""
+
+
+class OnlineFailed(ServiceUnavailable):
+    """The request failed on a worker for a reason that need not lie in it."""
 
 
 class CredentialsRefused(ServiceUnavailable):

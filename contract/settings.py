@@ -20,8 +20,8 @@ from typing import Any, Literal
 from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 
+from contract.backend.secret_url import SecretUrl
 from contract.errors import InvalidSettings, ServiceUnavailable
-from contract.secret_url import SecretUrl
 
 STACK_FILE = "stack.json"
 _SECRETS_DIR = "IMAGEMILL_SECRETS_DIR"
@@ -41,6 +41,12 @@ class Settings(BaseSettings):
         SecretUrl(""),
         description="URL of the Redis that holds queue and ledger, `redis://` or `rediss://` for TLS; empty: the "
         "embedded one.",
+    )
+    online_redis_url: SecretUrl = Field(
+        SecretUrl(""),
+        description="URL of the Redis that carries requests to served models and their answers; best one of its own "
+        "without persistence, with a `maxmemory` and `noeviction`. Empty: the embedded one beside the embedded "
+        "`IMAGEMILL_REDIS_URL`, else none, and no model is served.",
     )
     s3_endpoint: str = Field(
         "", description="`host:port` or URL of the object store, `https://` for TLS; empty: the embedded one."
@@ -335,6 +341,8 @@ def load(**overrides: Any) -> Settings:
         if path.is_file():
             stack = json.loads(path.read_text())
             found = {k: v for k, v in stack.items() if k in _ADDRESSES and k not in settings.model_fields_set}
+            if "redis_url" in settings.model_fields_set:
+                found.pop("online_redis_url", None)  # it belongs to the ledger of the stack
             settings = Settings(**{**found, **overrides})
         _check_authorities(settings)
         _check_fetches(settings)
@@ -379,7 +387,9 @@ def _check_authorities(settings: Settings) -> None:
         )
 
 
-_ADDRESSES = frozenset({"redis_url", "s3_endpoint", "s3_access_key", "s3_secret_key", "api_url", "api_token"})
+_ADDRESSES = frozenset(
+    {"redis_url", "online_redis_url", "s3_endpoint", "s3_access_key", "s3_secret_key", "api_url", "api_token"}
+)
 
 
 @lru_cache(maxsize=1)

@@ -458,7 +458,10 @@ def bucket_keys() -> dict[str, str]:
     for name, member in vars(keys).items():
         if not inspect.isfunction(member) or member.__module__ != keys.__name__:
             continue
-        if not name.startswith(("model_", "schedule_", "probe")) or member.__annotations__.get("return") != "str":
+        if (
+            not name.startswith(("model_", "schedule_", "served_", "probe"))
+            or member.__annotations__.get("return") != "str"
+        ):
             continue
         wanted = list(inspect.signature(member).parameters)
         found[str(member(*({**STAND_INS, "file": "<file>"}[name] for name in wanted)))] = first_paragraph(

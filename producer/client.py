@@ -50,7 +50,12 @@ from contract.jobs.status import Status
 from contract.jobs.templates import fill
 from contract.keys import JOBS, JobKeys
 from contract.models.registry import Model, Registry, Scalar, Task
-from contract.records import Priority
+from contract.online.blocking import BlockingOnline
+from contract.online.connection import need_address
+from contract.online.messages import DEADLINE_SECONDS
+from contract.online.served import ServedModels
+from contract.online.state import ServedState, announce, read_states
+from contract.records import Precision, Priority
 from contract.settings import Settings, current
 from contract.telemetry import traces
 from contract.watches.record import Watches
@@ -89,6 +94,8 @@ class Client:
         # Waits through a restart: half of a long upload is done.
         patience = self.settings.store_patience_seconds
         self._patient = self._backend(store_patience=patience, ledger_patience=10.0)
+        self._lock = threading.Lock()
+        self._asks: BlockingOnline | None = None
 
     def _backend(self, *, store_patience: float, ledger_patience: float) -> Backend:
         return Backend(
@@ -99,6 +106,10 @@ class Client:
 
     def close(self) -> None:
         """Close the idle connections; a later call opens them again."""
+        with self._lock:
+            if self._asks is not None:
+                self._asks.close()
+                self._asks = None
         for backend in (self.backend, self._patient):
             backend.ledger.close()
             backend.store.close()
@@ -639,6 +650,53 @@ class Client:
         A prefix that only one live worker has names it too. Raises InvalidInput if nobody or several are meant.
         """
         return drain.drain(self.backend.ledger, drain.find(self.workers(), name, all_of=all_of))
+
+    # Single requests
+
+    def serve(self, model: str, *, precision: Precision = "auto") -> ServedState:
+        """Have workers keep a model loaded and answer single requests with it; return how that stands now.
+
+        `model` is `name`, `name@version` or `name@alias`, as it stands now; a later version is served by another call.
+        Raises UnknownModel, InvalidInput for a model that answers no single requests, and NotOwner.
+        """
+        need_address(self.settings)
+        served = ServedModels(self._checked_store()).add(model, precision=precision, owner=self.settings.owns_as)
+        announce(self.settings)
+        (state,) = read_states(self.settings, [served])
+        return state
+
+    def unserve(self, model: str) -> list[str]:
+        """Serve `name@version`, or every version of `name`, no longer; return what was. Raises NotServed, NotOwner."""
+        gone = ServedModels(self._checked_store()).remove(model, self.settings.owns_as)
+        announce(self.settings)
+        return [served.ref for served in gone]
+
+    def served(self) -> list[ServedState]:
+        """Return the served models by name, and how each stands."""
+        return read_states(self.settings, ServedModels(self._checked_store()).all())
+
+    def classify_now(
+        self,
+        model: str,
+        images: Sequence[bytes],
+        *,
+        keys: Sequence[str] | None = None,
+        top_k: int = 5,
+        embed: bool = False,
+        deadline: float = DEADLINE_SECONDS,
+    ) -> list[Row]:
+        """Return a row for each of these image files, from a served model, within `deadline` seconds.
+
+        The rows have the columns of a job's. Raises NotServed, RequestTooLarge, Overloaded, Expired and OnlineFailed.
+        """
+        online = self._online()
+        return online.classify(model, images, keys=keys, top_k=top_k, embed=embed, deadline=deadline)
+
+    def _online(self) -> BlockingOnline:
+        with self._lock:
+            if self._asks is None:
+                self._asks = BlockingOnline(self.settings, self.backend.store)
+            return self._asks
 
     def _checked_store(self) -> ObjectStore:
         store = self.backend.store

@@ -23,6 +23,7 @@ from contract.backend.objects import ObjectStore
 from contract.errors import ServiceUnavailable
 from contract.jobs.status import Status
 from contract.keys import WORKER_QUEUES
+from contract.online.connection import ping
 from contract.settings import Settings, load
 from deploy.local import servers as local
 from deploy.local.supervisor import Service, Supervisor
@@ -39,7 +40,11 @@ OPEN = {"fetch_allow": "127.0.0.1", "fetch_ports": "1-65535"}
 def make_servers(data: Path, **settings: Any) -> tuple[list[Service], Settings]:
     """A Redis and an S3 server in a folder, to be started, and the settings that lead to them."""
     made = local.Servers.of(data)
-    addresses = {"redis_url": made.redis_url, "s3_endpoint": made.s3_endpoint}
+    addresses = {
+        "redis_url": made.redis_url,
+        "online_redis_url": made.online_redis_url,
+        "s3_endpoint": made.s3_endpoint,
+    }
     keys = {"s3_access_key": made.s3_access_key, "s3_secret_key": made.s3_secret_key}
     found = load(data=data, **{**addresses, **keys, **OPEN, **settings})
 
@@ -54,7 +59,16 @@ def make_servers(data: Path, **settings: Any) -> tuple[list[Service], Settings]:
             return True
         return False
 
-    services = [local.redis_service(made, data, redis_answers), local.s3_service(made, data, s3_answers)]
+    def online_answers() -> bool:
+        with suppress(ServiceUnavailable):
+            return ping(found)
+        return False
+
+    services = [
+        local.redis_service(made, data, redis_answers),
+        local.s3_service(made, data, s3_answers),
+        local.online_service(made, data, online_answers),
+    ]
     # Nobody reads the data afterwards, and SeaweedFS would wait for idle connections.
     services = [replace(service, stop_seconds=0.5) for service in services]
     return services, found
@@ -142,7 +156,7 @@ class Mill:
     @contextmanager
     def running(self) -> Iterator[Mill]:
         with self.supervisor, closing(self.client):
-            self.supervisor.start("redis", "s3")
+            self.supervisor.start("redis", "redis-online", "s3")
             with closing(ObjectStore(self.settings)) as store:
                 store.ensure_bucket()
             self.supervisor.start(*self.controllers, *self.clocks, *self.workers)

@@ -16,8 +16,8 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 import redis
 from redis.exceptions import ClusterDownError, InvalidResponse, MovedError, NoPermissionError, ResponseError
 
+from contract.backend.secret_url import SecretUrl
 from contract.errors import InvalidSettings
-from contract.secret_url import SecretUrl
 from contract.settings import Settings
 
 _REDIS_PORT = 6379

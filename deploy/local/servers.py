@@ -1,6 +1,6 @@
-"""Starts the two servers of the embedded stack: Redis, and SeaweedFS as the S3 server.
+"""Starts the servers of the embedded stack: Redis, a second Redis for the online path, and SeaweedFS for S3.
 
-Both listen on loopback only, ask for credentials that were made at their first start, and keep their
+All listen on loopback only, ask for credentials that were made at their first start, and keep their
 data in the data folder. Who keeps them running is not known here.
 """
 
@@ -20,15 +20,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSettings, ObjectNotFound
+from contract.online.messages import MOST_WAITING_BYTES
 from contract.web.tokens import new_token
 from deploy.local import ports, weed
 from deploy.local.events import EventsHook
 from deploy.local.private import private_folder, write_private
 from deploy.local.supervisor import Service
 
-REDIS, S3 = "redis", "s3"
+REDIS, ONLINE, S3 = "redis", "redis-online", "s3"
 SERVERS_FILE = "servers.json"
 OLDEST_REDIS = (6, 2)
+ONLINE_BYTES = 2 * MOST_WAITING_BYTES
+"""Memory of the Redis for the online path: requests take half of it at most, so replies always have room."""
 
 
 class Servers(BaseModel):
@@ -38,6 +41,7 @@ class Servers(BaseModel):
 
     redis_port: int
     redis_password: str = Field(repr=False)
+    online_port: int = 0
     s3_port: int
     s3_access_key: str = Field(repr=False)
     s3_secret_key: str = Field(repr=False)
@@ -53,6 +57,10 @@ class Servers(BaseModel):
     @property
     def redis_url(self) -> str:
         return f"redis://:{self.redis_password}@{ports.LOOPBACK}:{self.redis_port}/0"
+
+    @property
+    def online_redis_url(self) -> str:
+        return f"redis://:{self.redis_password}@{ports.LOOPBACK}:{self.online_port}/0"
 
     @property
     def s3_endpoint(self) -> str:
@@ -104,28 +112,34 @@ def redis_service(servers: Servers, data: Path, ready: Callable[[], bool]) -> Se
 
     Raises InvalidSettings where no binary is found.
     """
-    folder = private_folder(data / "redis")
+    return _redis(REDIS, servers.redis_port, servers, data, ready, "appendonly yes\nappendfsync everysec\n")
+
+
+def online_service(servers: Servers, data: Path, ready: Callable[[], bool]) -> Service:
+    """A second Redis, for requests and replies: it keeps nothing on disk, and refuses more than it has memory for.
+
+    Raises InvalidSettings where no binary is found.
+    """
+    return _redis(ONLINE, servers.online_port, servers, data, ready, f"appendonly no\nmaxmemory {ONLINE_BYTES}\n")
+
+
+def _redis(name: str, port: int, servers: Servers, data: Path, ready: Callable[[], bool], own: str) -> Service:
+    folder = private_folder(data / name)
     # A file, because arguments can be read by every user of the machine and the password is one.
     config = folder / "redis.conf"
     write_private(
         config,
         f"bind {ports.LOOPBACK}\n"
-        f"port {servers.redis_port}\n"
+        f"port {port}\n"
         f'dir "{folder}"\n'
         f"requirepass {servers.redis_password}\n"
-        "appendonly yes\n"
-        "appendfsync everysec\n"
-        'save ""\n'  # the append-only file has it all; snapshots would fork for nothing
+        f"{own}"
+        'save ""\n'  # an append-only file has it all; snapshots would fork for nothing
         "maxmemory-policy noeviction\n"
         # A title is written over arguments and environment, where `ps` and `orphans` look for the folder.
         "set-proc-title no\n",
     )
-    return Service(
-        name=REDIS,
-        command=[_redis_binary(), str(config)],
-        ready=ready,
-        stop_order=2,
-    )
+    return Service(name=name, command=[_redis_binary(), str(config)], ready=ready, stop_order=2)
 
 
 def s3_service(servers: Servers, data: Path, ready: Callable[[], bool], hook: EventsHook | None = None) -> Service:

@@ -9,6 +9,7 @@ process is kept running is the supervisor's business, how a server is configured
     DATA/api-token       a token of the HTTP API for the owner (0600)
     DATA/metrics.json    where Prometheus finds the processes, if they show metrics
     DATA/redis, DATA/s3  the data
+    DATA/redis-online    nothing but the configuration of the Redis for the online path
     DATA/logs            one log a process
 """
 
@@ -27,6 +28,7 @@ from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, InvalidSettings, ServiceUnavailable
 from contract.keys import QUEUE_CONTROL, WORKER_QUEUES
+from contract.online.connection import ping
 from contract.settings import Settings, load, stack_file
 from deploy.local import metrics, orphans, web
 from deploy.local.autoscaler import Autoscaler, policy_of
@@ -34,7 +36,7 @@ from deploy.local.cores import usable_cores
 from deploy.local.events import EventsHook, hook_of
 from deploy.local.lock import DataLock
 from deploy.local.private import private_folder
-from deploy.local.servers import SERVERS_FILE, Servers, probe, redis_service, s3_service
+from deploy.local.servers import SERVERS_FILE, Servers, online_service, probe, redis_service, s3_service
 from deploy.local.stackfile import StackInfo
 from deploy.local.supervisor import Service, Supervisor
 
@@ -104,6 +106,7 @@ class Stack:
     def _start(self) -> StackInfo:
         given = load(data=self.data)
         own_redis, own_s3 = not given.redis_url, not given.s3_endpoint
+        own_online = own_redis and not given.online_redis_url
         shown = self._metrics(given)
         servers = Servers.of(self.data)
         serves = self.control and web.can_serve()
@@ -115,6 +118,7 @@ class Stack:
             most_workers=self.most,
             bucket=given.bucket,
             redis_url=servers.redis_url if own_redis else None,
+            online_redis_url=servers.online_redis_url if own_online else None,
             s3_endpoint=servers.s3_endpoint if own_s3 else None,
             s3_access_key=servers.s3_access_key if own_s3 else None,
             s3_secret_key=servers.s3_secret_key if own_s3 else None,
@@ -131,6 +135,8 @@ class Stack:
         services = []
         if own_redis:
             services.append(redis_service(servers, self.data, _quiet(ledger.info)))
+        if own_online:
+            services.append(online_service(servers, self.data, _quiet(partial(ping, settings))))
         hook = None
         if self.control:
             address = shown.get(CONTROLLER, servers.events_address)

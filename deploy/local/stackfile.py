@@ -28,6 +28,7 @@ class StackInfo(BaseModel):
     """More than `workers` if their number follows the work."""
     bucket: str
     redis_url: str | None = Field(default=None, repr=False)
+    online_redis_url: str | None = Field(default=None, repr=False)
     s3_endpoint: str | None = None
     s3_access_key: str | None = Field(default=None, repr=False)
     s3_secret_key: str | None = Field(default=None, repr=False)
@@ -52,6 +53,7 @@ class StackInfo(BaseModel):
             "workers": self.workers,
             "most_workers": self.workers if self.most_workers is None else self.most_workers,
             "redis_url": str(settings.redis_url),
+            "online_redis_url": str(settings.online_redis_url),
             "s3_endpoint": settings.s3_endpoint,
             "bucket": self.bucket,
             "api_url": self.api_url,

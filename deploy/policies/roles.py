@@ -52,6 +52,7 @@ _PRODUCER = Role(
         f"{keys.MODELS}{ANY}",
         f"{keys.SCHEDULES}{ANY}",
         keys.watch_record(ANY),
+        f"{keys.SERVED}{ANY}",
         keys.dataset_record(ANY),
         f"{keys.dataset_claims(ANY)}{ANY}",
         keys.probe(ANY),
@@ -70,6 +71,7 @@ _PRODUCER = Role(
         f"{keys.MODELS}{ANY}",
         f"{keys.SCHEDULES}{ANY}",
         keys.watch_record(ANY),
+        f"{keys.SERVED}{ANY}",
         f"{keys.DATASETS}{ANY}",
         keys.probe(ANY),
     ),
@@ -121,7 +123,13 @@ ROLES = {
         ),
         Role(
             name="worker",
-            reads=(f"{keys.JOBS}{ANY}", f"{keys.ACTIVE}{ANY}", f"{keys.MODELS}{ANY}", f"{keys.DATASETS}{ANY}"),
+            reads=(
+                f"{keys.JOBS}{ANY}",
+                f"{keys.ACTIVE}{ANY}",
+                f"{keys.MODELS}{ANY}",
+                f"{keys.DATASETS}{ANY}",
+                f"{keys.SERVED}{ANY}",
+            ),
             writes=(
                 _JOB.numerics,
                 f"{_JOB.plan_prefix}{ANY}",  # halves of a shard, and plans that only a worker can make

@@ -16,9 +16,9 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from contract.backend.broker import make_app
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
+from contract.backend.secret_url import SecretUrl
 from contract.backend.wire import redis_address
 from contract.errors import ImagemillError, InvalidSettings
-from contract.secret_url import SecretUrl
 from contract.settings import Settings, load
 from deploy.local.servers import Servers
 from deploy.local.stackfile import StackInfo

@@ -19,9 +19,9 @@ from kombu.entity import Exchange, Queue
 from contract.backend.broker import Queues, make_app
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
+from contract.backend.secret_url import SecretUrl
 from contract.backend.wire import redis_address, store_address
 from contract.errors import InvalidSettings, RedisUnavailable, StoreUnavailable
-from contract.secret_url import SecretUrl
 from contract.settings import Settings, load
 from tests.wires import Wire, tap, tls_before
 from worker.sources.obstore_reader import ObstoreReader

@@ -19,8 +19,8 @@ import trustme
 from contract.backend.broker import Queues, make_app
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
+from contract.backend.secret_url import SecretUrl
 from contract.errors import ImagemillError, RedisUnavailable, ServiceUnavailable
-from contract.secret_url import SecretUrl
 from contract.settings import Settings
 from tests.waiting import wait_until
 

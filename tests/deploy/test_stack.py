@@ -15,8 +15,8 @@ from pydantic import SecretStr
 
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
+from contract.backend.secret_url import SecretUrl
 from contract.errors import CredentialsRefused, InvalidInput, InvalidSettings, ServiceUnavailable
-from contract.secret_url import SecretUrl
 from contract.settings import load, stack_file
 from deploy import cli
 from deploy.local import daemon, orphans, ports
@@ -164,7 +164,7 @@ def test_secrets_are_for_the_owner_alone(stack: Stack) -> None:
 def test_down_leaves_no_process_and_the_next_up_finds_its_data_and_ports(tmp_path: Path) -> None:
     data = tmp_path / "data"
     first = daemon.run_detached(data, 0, control=False)
-    assert len(processes(data)) == 3  # supervisor, Redis, S3 server
+    assert len(processes(data)) == 4  # supervisor, two Redis, S3 server
     store_of(data).put("word", b"kept")
     ledger_of(data).redis.set("word", "kept")
 

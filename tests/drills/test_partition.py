@@ -44,7 +44,7 @@ def test_a_worker_that_is_cut_off(
 
     mill = Mill(tmp_path, 2, app="tests.fleet.sleeper", lease_seconds=LEASE, altered=altered)
     with mill.supervisor:
-        mill.supervisor.start("redis", "s3")
+        mill.supervisor.start("redis", "redis-online", "s3")
         backend = mill.client.backend
         backend.store.ensure_bucket()
         mill.supervisor.start(*mill.controllers, *mill.clocks, *mill.workers)

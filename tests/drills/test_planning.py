@@ -97,7 +97,7 @@ def test_the_first_shard_runs_while_the_rest_is_listed(
     with listed_store(10_000_000) as address:
         mill = Mill(tmp_path, 1, app="tests.fleet.sleeper", s3_endpoint=address, bucket=BUCKET)
         with mill.supervisor, closing(mill.client) as client:
-            mill.supervisor.start("redis", *mill.controllers, *mill.clocks, *mill.workers)
+            mill.supervisor.start("redis", "redis-online", *mill.controllers, *mill.clocks, *mill.workers)
             # The controller beats too.
             wait_until(lambda: any(one.name.startswith("worker-") for one in client.workers()), 60, "the worker")
             began = time.monotonic()

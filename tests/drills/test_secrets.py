@@ -14,8 +14,8 @@ from typing import Any
 
 import trustme
 
+from contract.backend.secret_url import SecretUrl
 from contract.backend.wire import redis_address
-from contract.secret_url import SecretUrl
 from deploy.local.servers import Servers
 from tests.mill import Mill, check_complete, variables
 from tests.waiting import wait_until

@@ -68,7 +68,7 @@ def test_a_stranger_gets_nothing(long: bool, open_folder: Path, figures: Callabl
                 with closing(Client(settings)) as client:
                     *_, end = client.follow(client.classify(PHOTOS, model="efficientnet-lite0").id)
                     assert end.state == "succeeded"
-            names = ["redis", "s3", *(["controller", "clock", "worker-1", "worker-2"] if long else [])]
+            names = ["redis", "redis-online", "s3", *(["controller", "clock", "worker-1", "worker-2"] if long else [])]
             pids = [pid for name in names if (pid := stack.supervisor.pid(name))]
             before = [entry.key for entry in store.list("")]
 

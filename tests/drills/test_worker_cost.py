@@ -23,7 +23,7 @@ def test_a_worker_costs_little(tmp_path: Path, figures: Callable[..., None], mon
     monkeypatch.setenv(SECONDS, str(SHARD_SECONDS))
     mill = Mill(tmp_path, WORKERS, app="tests.fleet.sleeper", lease_seconds=30.0)
     with mill.supervisor:
-        mill.supervisor.start("redis", "s3")
+        mill.supervisor.start("redis", "redis-online", "s3")
         backend = mill.client.backend
         backend.store.ensure_bucket()
         mill.supervisor.start(*mill.workers)

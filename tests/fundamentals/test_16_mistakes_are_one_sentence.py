@@ -11,6 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from contract.backend.objects import ObjectStore
+from contract.backend.secret_url import SecretUrl
 from contract.errors import (
     ImagemillError,
     InvalidInput,
@@ -20,7 +21,6 @@ from contract.errors import (
     StoreUnavailable,
     UnknownModel,
 )
-from contract.secret_url import SecretUrl
 from producer import Client
 from tests.fundamentals.conftest import MODEL
 from tests.mill import Mill

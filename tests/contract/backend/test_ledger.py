@@ -7,10 +7,10 @@ from contextlib import closing
 import pytest
 
 from contract.backend.ledger import Held, Ledger, Mode
+from contract.backend.secret_url import SecretUrl
 from contract.backend.trouble import Trouble
 from contract.errors import RedisUnavailable
 from contract.jobs.specs import Classify, Source
-from contract.secret_url import SecretUrl
 from contract.settings import Settings
 from tests.taking import take
 from tests.waiting import wait_until

@@ -8,10 +8,10 @@ from contextlib import closing
 import pytest
 
 from contract.backend.ledger import Ledger
+from contract.backend.secret_url import SecretUrl
 from contract.errors import RedisUnavailable
 from contract.fleet import rates
 from contract.fleet.rates import Meter, add_rates, prior, rate_field, read_rates
-from contract.secret_url import SecretUrl
 from contract.settings import Settings
 
 CPU = rate_field("classify", "m@1", "cpu")

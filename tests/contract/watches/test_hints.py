@@ -100,7 +100,7 @@ def test_what_stands_in_place_of_a_stream_is_removed(ledger: Ledger) -> None:
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Ledger]:
     """A Redis of its own, which may run out of memory."""
-    (redis, _), settings = make_servers(tmp_path)
+    (redis, *_), settings = make_servers(tmp_path)
     with Supervisor([redis], tmp_path / "logs") as supervisor:
         supervisor.start()
         with closing(Ledger(settings, patience=0)) as ledger:

@@ -1,0 +1,1 @@
+"""The online path: one request, its answer within a deadline, through a Redis without persistence."""

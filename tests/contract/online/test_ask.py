@@ -1,0 +1,295 @@
+"""Asking: what is admitted, what is refused, and that each request has one reply. A test stands in for the worker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing, suppress
+from typing import Any
+
+import pytest
+
+from contract.backend.objects import ObjectStore
+from contract.errors import Expired, InvalidInput, NotServed, OnlineFailed, Overloaded, RequestTooLarge
+from contract.keys import OnlineKeys, served_record
+from contract.online import messages
+from contract.online.ask import Online
+from contract.online.connection import GROUP, connect, need_address, script
+from contract.online.messages import Reply, RequestId
+from contract.online.served import Served
+from contract.online.state import WorkerSays, read_states
+from contract.settings import Settings
+
+REF = "birds@1"
+
+
+class Stand:
+    """What a worker does, step by step."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.keys = OnlineKeys(settings.namespace)
+        self.redis = connect(need_address(settings))
+        self._answer = self.redis.register_script(script("answer"))
+
+    def ready(self, rate: float = 1000.0, *, ago: float = 0.0, process: str = "p1") -> None:
+        seconds, micros = self.redis.time()
+        at = seconds * 1000 + micros // 1000 - int(1000 * ago)
+        self.redis.hset(self.keys.workers(REF), process, WorkerSays(at_ms=at, rate=rate, worker="w").field())
+
+    def waiting(self) -> list[tuple[bytes, str]]:
+        found: Any = self.redis.xrange(self.keys.requests(REF))
+        return [(entry, fields[b"id"].decode()) for entry, fields in found]
+
+    def answer(self, entry: bytes, id: str, *, outcome: Any = "done", says: str = "", images: int = 1) -> int:
+        payload: Any = self.redis.get(self.keys.payload(id))
+        request, _ = messages.read_request(payload)
+        reply = Reply(id=id, outcome=outcome, says=says, rows=({"key": "0", "label": "owl"},) * images)
+        keys = [self.keys.open, self.keys.load, self.keys.requests(REF), self.keys.payload(id)]
+        keys.append(self.keys.replies(request.reply_to))
+        found: Any = self._answer(keys, [id, entry, GROUP, messages.write_reply(reply), 10_000])
+        return int(found)
+
+    async def answer_all(self, count: int, **how: Any) -> None:
+        for _ in range(count):
+            while not (found := self.waiting()):
+                await asyncio.sleep(0.005)
+            assert self.answer(*found[0], **how) == 1
+
+    def weight(self) -> dict[bytes, bytes]:
+        found: Any = self.redis.hgetall(self.keys.load)
+        return {name: value for name, value in found.items() if value != b"0"}
+
+
+@pytest.fixture
+def stand(settings: Settings, store: ObjectStore) -> Iterator[Stand]:
+    record = Served(name="birds", version=1, task="classify", created_at="2026-11-26T00:00:00Z")
+    store.put(served_record("birds", 1), record.to_json())
+    made = Stand(settings)
+    with closing(made.redis):
+        yield made
+
+
+@pytest.fixture
+def asked(settings: Settings, store: ObjectStore) -> Callable[[Callable[[Online], Awaitable[Any]]], Any]:
+    """Runs a coroutine with an asking side."""
+
+    def run(work: Callable[[Online], Awaitable[Any]]) -> Any:
+        async def main() -> Any:
+            async with Online(settings, store) as online:
+                return await asyncio.wait_for(work(online), 30)
+
+        return asyncio.run(main())
+
+    return run
+
+
+Asked = Callable[[Callable[[Online], Awaitable[Any]]], Any]
+
+
+def test_a_request_has_its_reply_and_leaves_nothing_behind(stand: Stand, asked: Asked) -> None:
+    stand.ready()
+
+    async def work(online: Online) -> Any:
+        answers = asyncio.gather(*(online.classify("birds", [b"x" * 100]) for _ in range(20)))
+        await stand.answer_all(20)
+        return await answers
+
+    assert asked(work) == [[{"key": "0", "label": "owl"}]] * 20
+    assert stand.waiting() == [] and stand.weight() == {}
+    assert not stand.redis.keys(f"{stand.keys.payload('*')}")
+
+
+def test_without_a_ready_worker_it_is_refused_at_once(stand: Stand, asked: Asked) -> None:
+    for rate, ago in ((1000.0, 60.0), (0.0, 0.0)):
+        stand.ready(rate, ago=ago)
+        began = time.monotonic()
+        with pytest.raises(Overloaded, match="No worker is ready for birds@1") as refused:
+            asked(lambda online: online.classify(REF, [b"x"]))
+        assert refused.value.retry_after > 0
+        assert time.monotonic() - began < 5
+    assert stand.waiting() == []
+
+
+def test_what_would_come_too_late_is_refused_with_the_time_to_try_again(stand: Stand, asked: Asked) -> None:
+    # Given a worker that does ten images a second, and twenty that wait
+    stand.ready(rate=10.0)
+
+    async def work(online: Online) -> Any:
+        first = [asyncio.create_task(online.classify(REF, [b"x"] * 10, deadline=60)) for _ in range(2)]
+        while len(stand.waiting()) < 2:
+            await asyncio.sleep(0.005)
+        # if I give two seconds, I expect to hear when it would do;
+        with pytest.raises(Overloaded, match="after the deadline") as refused:
+            await online.classify(REF, [b"x"], deadline=1.0)
+        # if I have the time, I expect to be taken.
+        last = asyncio.create_task(online.classify(REF, [b"x"], deadline=60))
+        await stand.answer_all(2, images=10)
+        await stand.answer_all(1)
+        await asyncio.gather(*first, last)
+        return refused.value.retry_after
+
+    assert asked(work) == pytest.approx(2.1 - 0.8, abs=0.05)
+
+
+def test_more_than_may_wait_is_refused(stand: Stand, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "MOST_WAITING_BYTES", 1000)
+    stand.ready()
+
+    async def work(online: Online) -> None:
+        first = asyncio.create_task(online.classify(REF, [b"x" * 500]))
+        while not stand.waiting():
+            await asyncio.sleep(0.005)
+        with pytest.raises(Overloaded, match="More requests wait"):
+            await online.classify(REF, [b"x" * 500])
+        await stand.answer_all(1)
+        await first
+
+    asked(work)
+
+
+def test_a_deadline_ends_the_wait_and_frees_the_memory(stand: Stand, asked: Asked) -> None:
+    stand.ready()
+    with pytest.raises(Expired, match=r"did not answer within 0\.3 s"):
+        asked(lambda online: online.classify(REF, [b"x"], deadline=0.3))
+    assert stand.weight() == {}
+    # A worker that answers now answers nobody.
+    ((entry, id),) = stand.waiting()
+    stand.redis.set(stand.keys.payload(id), messages.write_request(messages.Generate(reply_to="0" * 32)))
+    assert stand.answer(entry, id) == 0
+    assert stand.waiting() == []
+
+
+def test_whoever_no_longer_waits_takes_the_request_back(stand: Stand, asked: Asked) -> None:
+    stand.ready()
+
+    async def work(online: Online) -> None:
+        task = asyncio.create_task(online.classify(REF, [b"x"]))
+        while not stand.waiting():
+            await asyncio.sleep(0.005)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        while stand.weight():
+            await asyncio.sleep(0.005)
+
+    asked(work)
+
+
+def test_what_an_asker_left_that_died_is_forgotten_after_its_deadline(stand: Stand, asked: Asked) -> None:
+    stand.ready()
+    id = str(RequestId.new(64, 10**8, REF))
+    stand.redis.zadd(stand.keys.open, {id: 1})  # its deadline was in 1970
+    stand.redis.hset(stand.keys.load, mapping={"bytes": 10**8, f"images:{REF}": 64})
+
+    async def work(online: Online) -> None:
+        answer = asyncio.create_task(online.classify(REF, [b"x"]))
+        await stand.answer_all(1)
+        await answer
+
+    asked(work)
+    assert stand.weight() == {}
+
+
+def test_only_the_first_reply_counts(stand: Stand, asked: Asked) -> None:
+    stand.ready()
+
+    async def work(online: Online) -> Any:
+        answer = asyncio.create_task(online.classify(REF, [b"x"]))
+        while not stand.waiting():
+            await asyncio.sleep(0.005)
+        ((entry, id),) = stand.waiting()
+        payload: Any = stand.redis.get(stand.keys.payload(id))
+        assert stand.answer(entry, id) == 1
+        stand.redis.set(stand.keys.payload(id), payload)
+        assert stand.answer(entry, id, outcome="failed", says="late") == 0
+        return await answer
+
+    assert asked(work) == [{"key": "0", "label": "owl"}]
+
+
+def test_a_redis_that_lost_everything_is_asked_again(stand: Stand, asked: Asked) -> None:
+    # Given a request that waits,
+    stand.ready()
+
+    async def work(online: Online) -> Any:
+        answer = asyncio.create_task(online.classify(REF, [b"x"]))
+        while not stand.waiting():
+            await asyncio.sleep(0.005)
+        # if Redis forgets it and closes the connections, and a worker says a little later that it is ready,
+        stand.redis.delete(*stand.redis.keys(f"{stand.keys.namespace}:*"))
+        stand.redis.client_kill_filter(_type="normal", skipme=True)
+        await asyncio.sleep(0.3)
+        stand.ready()
+        # I expect the same request to be there again, and its answer.
+        await stand.answer_all(1)
+        return await answer
+
+    assert asked(work) == [{"key": "0", "label": "owl"}]
+
+
+def test_a_redis_without_memory_refuses(stand: Stand, asked: Asked) -> None:
+    stand.ready()
+    before: Any = stand.redis.config_get("maxmemory")["maxmemory"]
+    stand.redis.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(Overloaded, match="no memory"):
+            asked(lambda online: online.classify(REF, [b"x"]))
+    finally:
+        stand.redis.config_set("maxmemory", before)
+
+
+def test_what_the_caller_must_change_is_said_in_a_sentence(stand: Stand, asked: Asked) -> None:
+    stand.ready()
+    with pytest.raises(NotServed, match="birdz answers no single requests; did you mean birds"):
+        asked(lambda online: online.classify("birdz", [b"x"]))
+    with pytest.raises(RequestTooLarge, match="1 to 64 images; this one has 65"):
+        asked(lambda online: online.classify(REF, [b"x"] * 65))
+    with pytest.raises(RequestTooLarge, match="MiB"):
+        asked(lambda online: online.classify(REF, [bytes(2**23)] * 2))
+    with pytest.raises(InvalidInput, match="at most 120 s"):
+        asked(lambda online: online.classify(REF, [b"x"], deadline=1000))
+    with pytest.raises(InvalidInput, match="top_k"):
+        asked(lambda online: online.classify(REF, [b"x"], top_k=0))
+    with pytest.raises(InvalidInput, match="does classify"):
+        asked(lambda online: online.generate(REF))
+
+
+def test_a_reply_may_say_that_it_failed(stand: Stand, asked: Asked) -> None:
+    stand.ready()
+
+    async def work(online: Online, outcome: str) -> None:
+        answer = asyncio.create_task(online.classify(REF, [b"x"]))
+        await stand.answer_all(1, outcome=outcome, says="Because.")
+        await answer
+
+    with pytest.raises(OnlineFailed, match="Because"):
+        asked(lambda online: work(online, "failed"))
+    with pytest.raises(InvalidInput, match="Because"):
+        asked(lambda online: work(online, "refused"))
+
+
+def test_garbage_on_the_list_of_replies_harms_nobody(stand: Stand, asked: Asked) -> None:
+    stand.ready()
+
+    async def work(online: Online) -> Any:
+        answer = asyncio.create_task(online.classify(REF, [b"x"]))
+        while not stand.waiting():
+            await asyncio.sleep(0.005)
+        replies = stand.keys.replies(online._asker)
+        for garbage in (b"", b"\xff" * 100, b"\x00\x00\x00\x02{}", messages.write_reply(Reply(id="?", outcome="done"))):
+            stand.redis.rpush(replies, garbage)
+        await stand.answer_all(1)
+        return await answer
+
+    assert asked(work) == [{"key": "0", "label": "owl"}]
+
+
+def test_the_state_shows_who_is_ready_and_what_waits(settings: Settings, stand: Stand, asked: Asked) -> None:
+    stand.ready(rate=100.0)
+    stand.ready(rate=50.0, process="p2")
+    stand.ready(rate=50.0, ago=60, process="dead")
+    stand.redis.hset(stand.keys.workers(REF), "garbage", b"\xff")
+    served = Served(name="birds", version=1, task="classify", created_at="2026-11-26T00:00:00Z")
+    (state,) = read_states(settings, [served])
+    assert (state.ready, state.capacity, state.waiting) == (2, 150.0, 0)
