@@ -12,6 +12,7 @@ from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, ObjectNotFound
 from contract.jobs import results
 from contract.jobs.commits import iter_listed, read_commit
+from contract.jobs.ends import read_end
 from contract.jobs.results import Row
 from contract.keys import JobKeys
 from contract.watches.record import Watch
@@ -26,6 +27,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 class _Open:
     """A segment that may get more rows."""
 
+    number: int
     job: str
     read: set[int] = field(default_factory=set)
 
@@ -70,16 +72,23 @@ def rows(
             closed = segments[place + 1].opened_at if place + 1 < len(segments) else None
             past = since is not None and closed is not None and datetime.fromisoformat(closed) < since
             if segment.job and not past:
-                under_way.append(_Open(segment.job))
+                under_way.append(_Open(segment.number, segment.job))
         for one in list(under_way):
             # Asked first: what is committed before the end is listed after it.
-            ended = not store.exists(JobKeys(one.job).active)
+            ended = _ended(store, one, newest=one.number == max(known))
             yield from _new(store, one, since, stop)
             if ended:
                 under_way.remove(one)
         if not follow:
             return
         stop.wait(_POLL_SECONDS)
+
+
+def _ended(store: ObjectStore, segment: _Open, *, newest: bool) -> bool:
+    """Return whether a segment gets no more rows; the job of the newest may not have been submitted yet."""
+    if store.exists(JobKeys(segment.job).active):
+        return False
+    return not newest or read_end(store, segment.job) is not None
 
 
 def _new(store: ObjectStore, segment: _Open, since: datetime | None, stop: threading.Event) -> Iterator[Row]:

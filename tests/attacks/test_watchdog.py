@@ -98,7 +98,7 @@ class FakeRuntime:
         self.stuck = False
         self.unanswered: list[tuple[Future[Output], int]] = []
 
-    def submit(self, pixels: NDArray[np.uint8], lengths: NDArray[np.int64] | None = None) -> Future[Output]:
+    def submit(self, pixels: NDArray[np.uint8]) -> Future[Output]:
         future: Future[Output] = Future()
         self.unanswered.append((future, len(pixels)))
         if not self.stuck:

@@ -28,6 +28,7 @@ from contract.watches.hints import Hints
 from contract.watches.record import Watch, Watches
 from contract.watches.seen import SeenSet
 from contract.watches.segments import Segment, decide_segment
+from tests.drills.cheap import train_cheap
 from tests.mill import Mill
 from tests.waiting import wait_until
 from worker.control.watching.keeper import Keeper
@@ -42,9 +43,7 @@ PER_SECOND = 50
 def mill(tmp_path_factory: pytest.TempPathFactory, crops: Path) -> Iterator[Mill]:
     """One controller and one worker, with a model so cheap that the watch is what takes time."""
     with Mill(tmp_path_factory.mktemp("mill"), workers=1).running() as made:
-        settings = ["size=16", "batch_size=32", "variant=classic", "learning_rate=0.02"]
-        job = made.client.train("cnn", crops, name="cheap", epochs=1, settings=settings)
-        assert made.finished(job.id).state == "succeeded"
+        train_cheap(made, crops)
         yield made
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -18,7 +17,7 @@ from tests.mill import Mill
 from tests.waiting import wait_until
 
 GAN = "fashion-gan"
-SMALL: dict[str, Any] = {"count": 96, "shard_size": 10}
+SMALL = {"count": 96, "shard_size": 10}
 
 
 @pytest.fixture(scope="module")

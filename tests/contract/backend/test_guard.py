@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kombu.entity import Queue
-from kombu.messaging import Consumer
+from kombu import Consumer, Queue
 
 from contract import keys
 from contract.backend.broker import Queues, make_app

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from contract.errors import InvalidInput, JobConflict
@@ -12,7 +10,7 @@ from contract.jobs.options import Share, check_share
 from tests.contract.backend.test_ledger import spec_of
 
 
-def asked(id: str, bucket: str, **fields: Any) -> object:
+def asked(id: str, bucket: str, **fields: object) -> object:
     return spec_of(id, output=f"s3://{bucket}/jobs/{id}/out/", **fields)
 
 

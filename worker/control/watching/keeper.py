@@ -230,7 +230,9 @@ class Keeper:
 
     def _tell(self, gone: list[str]) -> None:
         with self._wake:
-            states = [(kept, self._state(kept)) for kept in self._kept.values() if not kept.running]
+            # One that was not loaded yet would be told to have planned nothing.
+            known = [kept for kept in self._kept.values() if not kept.running and (kept.chain or kept.reason)]
+            states = [(kept, self._state(kept)) for kept in known]
         fresh = [(kept, state) for kept, state in states if _news(kept.told, state)]
         if fresh or gone:
             write_states(self.backend.ledger, [state for _, state in fresh], gone)

@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 from contract.backend.listing import Entry
 from contract.backend.objects import ObjectStore
 from contract.data.items import Item, is_image_name
+from contract.errors import ImagemillError
 from contract.jobs.commits import in_parallel
 from contract.watches.record import Watch
 from worker.control.watching.chain import Chain
@@ -98,29 +99,31 @@ class Sweep:
         """Go on with a full listing; return whether it has come to its end, and all it found has room."""
         assert self._listing is not None
         began = time.monotonic()
-        for page in self._listing:
-            self._keys += len(page)
-            self._position = page[-1].key if page else self._position
-            self._found(page)
-            if self._before is None and not self._cut():
-                break
-            if time.monotonic() > deadline:
-                break
-        else:
+        try:
+            for page in self._listing:
+                self._keys += len(page)
+                self._position = page[-1].key if page else self._position
+                self._found(page)
+                if (self._before is None and not self._cut()) or time.monotonic() > deadline:
+                    return False
+        except ImagemillError:
+            # The generator has ended with its error, and the prefix has not.
+            self._listing = self._pages(self._position)
+            raise
+        finally:
             self._spent += time.monotonic() - began
-            self._end_full()
-            return True
-        self._spent += time.monotonic() - began
-        return False
+        self._end_full()
+        return True
 
     def _end_full(self) -> None:
-        self._listing = None
-        least = 0.0 if self._keys <= _PAGE else self._full_seconds
-        self._full_due = self._began + max(least, _DUTY * self._spent)
+        # First, so that a store that fails here leaves the listing open, and nothing is planned before it is recorded.
         if self._before is not None:
             self._chain.record_before(self._before)
             self._chain.begin_after(self._began)
             self._before = None
+        self._listing = None
+        least = 0.0 if self._keys <= _PAGE else self._full_seconds
+        self._full_due = self._began + max(least, _DUTY * self._spent)
 
     def _tail(self, deadline: float) -> bool:
         """List what sorts behind everything so far; return whether all of it was."""

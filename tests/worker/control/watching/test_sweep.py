@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from contract.backend.listing import Entry
+from contract.errors import StoreUnavailable
+from contract.times import iso
 from contract.watches.record import Watches
 from tests.worker.control.watching.conftest import Camera, Controller
 from worker.control.watching import sweep
@@ -128,8 +131,6 @@ def test_from_now_leaves_out_what_was_there(make_camera: MakeCamera) -> None:
     camera.put("old.jpg", "older.jpg")
     ((modified),) = {int(e.modified) for e in camera.backend.store.list("cam/old.")}
     added = Watches(camera.backend.store).get("camera")
-    from contract.times import iso
-
     camera.watch = added.model_copy(update={"created_at": iso(modified + 60.0)})
     Watches(camera.backend.store).put(camera.watch)
     assert camera.controller().round() == "planned"
@@ -179,6 +180,59 @@ def test_a_hint_behind_a_listing_that_is_under_way_is_not_missed(
     camera.put("00.jpg")  # where the listing has been
     controller.sweep.round(0.0, ["cam/00.jpg"])
     assert "00.jpg" in camera.planned()
+
+
+@pytest.mark.usefixtures("large")
+def test_a_listing_that_fails_in_its_middle_goes_on_there(camera: Camera, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a full listing of three pages, and a store that does not answer after the first of them,
+    camera.put(*(f"{n}.jpg" for n in range(9)))
+    pages = camera.backend.store.pages
+    asked: list[str] = []
+
+    def failing(prefix: str, *, after: str = "", **more: Any) -> Iterator[Sequence[Entry]]:
+        if prefix == "cam/":
+            asked.append(after)
+        for page in pages(prefix, after=after, **more):
+            for n in range(0, len(page), 3):
+                if n and prefix == "cam/" and len(asked) == 1:
+                    raise StoreUnavailable("It does not answer.")
+                yield page[n : n + 3]
+
+    monkeypatch.setattr(camera.backend.store, "pages", failing)
+    controller = camera.controller()
+    with pytest.raises(StoreUnavailable):
+        controller.round()
+    assert controller.sweep.swept_at == 0.0
+
+    # I expect the next round to go on behind that page, and not to take the listing for complete.
+    assert controller.round() == "planned"
+    assert asked == ["", "cam/2.jpg"]
+    assert camera.planned() == {f"{n}.jpg": 1 for n in range(9)}
+
+
+@pytest.mark.usefixtures("large")
+def test_nothing_is_planned_before_what_was_there_is_recorded(
+    make_camera: MakeCamera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a watch of what comes from now on, and a store that fails when what was there is recorded,
+    camera = make_camera(start="now", shard_size=1)
+    camera.put("old.jpg")
+    camera.watch = camera.watch.model_copy(update={"created_at": iso(time.time() + 3600)})
+    Watches(camera.backend.store).put(camera.watch)
+    controller = camera.controller()
+
+    def unavailable(hashes: Sequence[bytes]) -> None:
+        raise StoreUnavailable("It does not answer.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(controller.chain, "record_before", unavailable)
+        with pytest.raises(StoreUnavailable):
+            controller.round()
+
+    # I expect the next round to record it, whatever else it finds.
+    controller.round()
+    assert camera.planned() == {}
+    assert camera.segments() == [""]
 
 
 def test_the_oldest_object_that_waits_is_the_lag(camera: Camera) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -130,8 +129,7 @@ def test_labels_are_smoothed_in_training_and_not_in_validation() -> None:
     data = images(n=6)
     recipe = CNN.model_copy(update={"label_smoothing": 0.3, "dropout": 0.0})
     made = ClassifierLearner(recipe, data, data, CPU)
-    modules: tuple[Any, ...] = (made.module, made.average.module)
-    for module in modules:
+    for module in (made.module, made.average.module):
         torch.nn.init.zeros_(module.head.weight)
         module.head.bias.data = torch.tensor([30.0, 0.0, 0.0])
 
