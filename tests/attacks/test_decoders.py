@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -9,10 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from contract.data.children.process import Process, start
 from contract.errors import DecodeFailed
 from contract.models.registry import Preprocess
+from worker.confinement.memory import Memory
 from worker.engine.images import decoders
+from worker.engine.images.chunk import PLACE, PLACE_BYTES, ROOM, SLOTS
+from worker.engine.images.decode import Decoded
+from worker.engine.images.decoder import Decoder
 
 ROOT = Path(__file__).parents[2]
 HOW = Preprocess(size=8, crop=1.0, interpolation="bicubic", mean=127.0, std=128.0)
@@ -71,6 +78,48 @@ def confined() -> Iterator[None]:
     decoders.configure(children=True, seconds=10, max_pixels=10**6)
     yield
     decoders.configure(children=False, seconds=10, max_pixels=10**6)
+
+
+def image() -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (10, 10), 7).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "{}",
+        '{"found": []}',
+        '{"found": "xx"}',
+        '{"found": [7, 7]}',
+        '{"found": [{}, {}]}',
+        '{"found": [{"width": 1, "height": 1}] * 3}',
+        '{"found": [{"width": -1, "height": 1}]}',
+        '{"found": [{"width": 10**9, "height": 10**9}]}',
+        '{"found": [{"width": float("inf"), "height": 1}]}',
+        '{"found": [{"width": [], "height": 1}]}',
+    ],
+)
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no memory to share with a decoder")
+def test_what_it_answers_for_several_images_is_checked(answer: str, confined: None) -> None:
+    # Given a decoder that was taken over, and lies about which image it is at,
+    program = f"""
+from contract.data.children.messages import Receiver, send
+Receiver(0).receive(1000)
+send(1, {answer})
+"""
+    liar = object.__new__(Decoder)
+    liar._seconds, liar._patience = 10, 30.0
+    liar.memory = Memory.create(SLOTS, ROOM)
+    liar.memory.put(PLACE, [b"\xff" * PLACE_BYTES])
+    Process.__init__(liar, start(["-c", program]))
+    decoders._idle.put(liar)
+    # if it is asked, I expect others to decode all images.
+    found = dict(decoders.open_each([image(), image()], HOW, max_pixels=10**6, frames=0))
+    assert sorted(found) == [0, 1]
+    assert all(isinstance(one, Decoded) and (one.pixels == 7).all() for one in found.values())
+    assert not liar.alive and liar.memory is None
 
 
 @pytest.mark.parametrize(

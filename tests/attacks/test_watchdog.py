@@ -28,9 +28,10 @@ from contract.models.registry import Preprocess
 from contract.settings import Settings
 from tests.waiting import wait_until
 from worker.engine import budget as budgets
-from worker.engine import motion, pipeline
+from worker.engine import motion
 from worker.engine.images import decoders
 from worker.engine.images.decode import Decoded
+from worker.engine.images.decoder import Decoder, Gone
 from worker.engine.pipeline import Engine, Result
 from worker.engine.types import Output, Precision
 from worker.execution import leases
@@ -121,7 +122,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def images(monkeypatch: pytest.MonkeyPatch) -> Iterator[Images]:
     images = Images()
-    monkeypatch.setattr(pipeline, "open_item", images.open)
+    monkeypatch.setattr(decoders, "open_item", images.open)
     yield images
     images.release()
 
@@ -389,10 +390,10 @@ while True:
     requests.receive(1000)
     send(1, {"take": 1})
 """
-    child = object.__new__(decoders._Child)
+    child = object.__new__(Decoder)
     Process.__init__(child, start(["-c", forever]))
     child._seconds, child._patience = 10, 2.0
     # if it is asked for an image, I expect it to be given up.
-    with pytest.raises(decoders._Gone):
+    with pytest.raises(Gone):
         child.ask({}, [b"x"])
     assert not child.alive and budgets.budget().pixels.held == 0

@@ -10,15 +10,15 @@ from worker.app import app
 from worker.engine import pipeline
 
 PREFIX = b"poison"
-_open_item = pipeline.open_item
+_open_each = pipeline.open_each
 
 
-def _deadly(data: bytes, *args: Any, **kwargs: Any) -> Any:
-    if data.startswith(PREFIX):
+def _deadly(items: list[bytes], *args: Any, **kwargs: Any) -> Any:
+    if any(data.startswith(PREFIX) for data in items):
         os.kill(os.getpid(), signal.SIGKILL)
-    return _open_item(data, *args, **kwargs)
+    return _open_each(items, *args, **kwargs)
 
 
-pipeline.open_item = _deadly
+pipeline.open_each = _deadly
 
 __all__ = ["app"]

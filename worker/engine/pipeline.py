@@ -27,7 +27,7 @@ from contract.models.registry import Preprocess
 from worker.engine.budget import Reservation
 from worker.engine.busy import busy_on
 from worker.engine.images.decode import Decoded, Frame
-from worker.engine.images.decoders import open_item
+from worker.engine.images.decoders import open_each
 from worker.engine.motion import Motion, behind, current, moved, working_for
 from worker.engine.types import Output, Runtime
 
@@ -159,7 +159,7 @@ class Engine:
             return
         try:
             with STAGE_SECONDS.seconds("decode"):
-                entries = [self._open_place(shard, place) for place in places]
+                entries = self._open_files(shard, places)
             pixels = [entry[0].pixels for entry in entries if not isinstance(entry, Failed)]
             if not pixels:
                 shard.put(start, _results(entries, None, shard))
@@ -205,27 +205,36 @@ class Engine:
         except Exception as error:
             shard.fail(error)
 
-    def _open_place(self, shard: _Shard, place: int) -> _Entry:
-        try:
-            return self._open_item(shard.items[place])
-        finally:
-            shard.forget(place)
+    def _open_files(self, shard: _Shard, places: Sequence[int]) -> list[_Entry]:
+        """Return what became of the items at some places, each once it is decoded or has failed."""
+        entries: dict[int, _Entry] = {}
+        files: list[bytes | tuple[Frame, ...]] = []
+        owners: list[int] = []
+        for place in places:
+            item = shard.items[place]
+            if isinstance(item, ImageError):
+                entries[place] = Failed(item, None)
+            else:
+                files.append(item)
+                owners.append(place)
+            shard.items[place] = b""  # its only owner is `files` now
+        del item
+        for n, found in open_each(files, self._preprocess, max_pixels=self._max_pixels, frames=self._frames):
+            entries[owners[n]] = _entry(found, sha256_of(files[n]))
+            files[n] = b""
+            shard.forget(owners[n])
             moved()
+        return [entries[place] for place in places]
 
-    def _open_item(self, item: Encoded) -> _Entry:
-        if isinstance(item, ImageError):
-            return Failed(item, None)
-        sha256 = sha256_of(item)
-        how = self._preprocess
-        try:
-            decoded = open_item(item, how, max_pixels=self._max_pixels, frames=self._frames)
-        except ImageError as error:
-            return Failed(_bare(error), sha256)
-        except MemoryError:
-            raise  # no fault of the image
-        except Exception as error:
-            return Failed(DecodeFailed(f"The image cannot be decoded ({error!r}); save it anew."), sha256)
-        return decoded, sha256
+
+def _entry(found: Decoded | Exception, sha256: str) -> _Entry:
+    if isinstance(found, Decoded):
+        return found, sha256
+    if isinstance(found, MemoryError):
+        raise found  # no fault of the image
+    if isinstance(found, ImageError):
+        return Failed(_bare(found), sha256)
+    return Failed(DecodeFailed(f"The image cannot be decoded ({found!r}); save it anew."), sha256)
 
 
 def padded(sequences: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from contract.errors import DeviceOutOfMemory, ImageNotFound, TooManyBytes
 from contract.models.registry import Preprocess
-from worker.engine import pipeline
+from worker.engine.images import decoders
 from worker.engine.pipeline import Encoded, Engine, Failed, Labelled, Result, top_k
 from worker.engine.types import Output, Precision
 
@@ -157,7 +157,7 @@ def test_a_decoder_that_breaks_its_promise_is_one_bad_row(engine: Engine, monkey
     def broken(data: bytes, *args: object, **kwargs: object) -> object:
         raise ZeroDivisionError("by a pixel")
 
-    monkeypatch.setattr(pipeline, "open_item", broken)
+    monkeypatch.setattr(decoders, "open_item", broken)
     assert labels(engine.submit([gray(1)]).result(10)) == ["decode_failed"]
 
 

@@ -8,53 +8,21 @@ from __future__ import annotations
 import logging
 import queue
 import signal
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from contract.data.children.messages import Closed, Head
-from contract.data.children.process import Process, ending
-from contract.errors import IMAGE_ERRORS, DecodeFailed, DecodeTimeout, EmptyFile, ImageError
+from contract.data.children.messages import Head
+from contract.data.children.process import ending
+from contract.errors import DecodeFailed, DecodeTimeout, EmptyFile
 from contract.models.registry import Preprocess
-from worker.confinement import layers
-from worker.confinement.child import start
-from worker.confinement.confine import Limits
-from worker.engine.budget import budget
 from worker.engine.images import decode
+from worker.engine.images.chunk import fitting
 from worker.engine.images.decode import Decoded, Frame, Interpolation
-from worker.engine.motion import behind
+from worker.engine.images.decoder import Decoder, Gone, error_of, extent_of
 
 log = logging.getLogger(__name__)
-
-_WALL, _WALL_SECONDS = 20, 60.0
-"""How many times longer than its CPU time an image may take, and how long at least, before its decoder is taken for
-stopped."""
-_ENVIRONMENT = {
-    # One thread: the filter of system calls covers no other.
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "PILLOW_BLOCKS_MAX": "4",
-}
-_MEMORY, _BYTES_A_PIXEL = 640 * 2**20, 16
-"""Bytes that a decoder may have, 100 MiB of them for the interpreter and libraries, and for each pixel of the largest
-image; more is a bomb that the header did not announce."""
-_GRANTED = 8 * 2**20
-"""Bytes of pixels that come with a request; a photo of two megapixels needs no more, and need not ask."""
-_PIXELS_AT_MOST = 2**33
-"""Bytes of an answer; no sequence that may be decoded has more."""
-
-_BROKEN = (Closed, TimeoutError, ValueError, TypeError, KeyError)
-"""What talking to a process raises that ended, stopped, or writes nonsense."""
-
-
-class _Gone(Exception):
-    """The process ended in the middle of a request; `status` is what it exited with, negative for a signal."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(f"status {status}")
-        self.status = status
 
 
 @dataclass
@@ -66,49 +34,8 @@ class _How:
     max_pixels: int = 100_000_000
 
 
-class _Child(Process):
-    """One decoding process; used by one thread at a time."""
-
-    def __init__(self, how: _How) -> None:
-        limits = Limits(memory=_MEMORY + _BYTES_A_PIXEL * how.max_pixels)
-        super().__init__(start(limits, "worker.engine.images.decode_child", env=_ENVIRONMENT))
-        self._seconds = how.seconds
-        self._patience = max(_WALL * how.seconds, _WALL_SECONDS)
-        try:
-            enforced = [str(layer) for layer in self.receive(seconds=self._patience)[0]["enforced"]]
-        except _BROKEN as error:
-            raise OSError(f"A decoder does not start ({ending(self.end())}).") from error
-        layers.note("decoders", ("rlimits", "seccomp"), enforced)
-
-    def ask(self, head: Head, files: Sequence[bytes]) -> tuple[Head, bytearray]:
-        """Return the answer to a request; raises _Gone if the process ended, or was stopped for too long."""
-        about = {"seconds": self._seconds, "granted": _GRANTED, "sizes": [len(file) for file in files]}
-        request: tuple[Head, Sequence[bytes]] = {**head, **about}, files
-        pool, left = budget().pixels, self._patience
-        held = pool.ask(_GRANTED)
-        try:
-            while True:
-                held.wait()
-                began = time.monotonic()
-                with behind(time.monotonic), pool.bounded():  # `patience` ends it
-                    self.send(*request, seconds=left)
-                    answer, data = self.receive(_PIXELS_AT_MOST, seconds=left)
-                if "take" not in answer:
-                    return answer, data
-                left -= time.monotonic() - began
-                if left < 0:
-                    raise TimeoutError("a decoder that asks for memory again and again")
-                request = {}, ()
-                held.release()  # nobody asks for pixels who holds some
-                held = pool.ask(int(answer["take"]))
-        except _BROKEN as error:
-            raise _Gone(self.end()) from error
-        finally:
-            held.release()
-
-
 _how = _How()
-_idle: queue.LifoQueue[_Child] = queue.LifoQueue()
+_idle: queue.LifoQueue[Decoder] = queue.LifoQueue()
 
 
 def configure(*, children: bool, seconds: float, max_pixels: int) -> None:
@@ -137,6 +64,51 @@ def open_item(item: bytes | tuple[Frame, ...], how: Preprocess, *, max_pixels: i
     return _decoded({**head, "max_pixels": max_pixels, "uris": uris}, files)
 
 
+def open_each(
+    items: Sequence[bytes | tuple[Frame, ...]], how: Preprocess, *, max_pixels: int, frames: int
+) -> Iterator[tuple[int, Decoded | Exception]]:
+    """Decode each item as `open_item` does; yield its place and what became of it, in any order.
+
+    Children are given several images at a time. What was yielded is not looked at again, and may be replaced.
+    """
+    together: list[int] = []
+    for place in range(len(items)):
+        if _how.children and not frames and _fits(items[place], how.size):
+            together.append(place)
+        else:
+            yield place, _tried(items[place], how, max_pixels, frames)
+    head = {"size": how.size, "crop": how.crop, "interpolation": how.interpolation, "max_pixels": max_pixels}
+    while together:
+        child = _take()
+        if child.memory is None:
+            _idle.put(child)
+            yield from ((place, _tried(items[place], how, max_pixels, frames)) for place in together)
+            return
+        try:
+            found = child.ask_each(head, [file for place in together if isinstance(file := items[place], bytes)])
+        except Gone as gone:
+            # No other file suffers from the one that it was at; if it lies, the next one names another.
+            log.warning("A decoder ended (%s)", gone)
+            suspect = together.pop(child.at if child.at < len(together) else 0)
+            late = gone.status == -signal.SIGPROF
+            yield suspect, _late() if late else _tried(items[suspect], how, max_pixels, frames)
+            continue
+        _idle.put(child)
+        done, together = together[: len(found)], together[len(found) :]
+        yield from zip(done, found, strict=True)
+
+
+def _fits(item: bytes | tuple[Frame, ...], size: int) -> bool:
+    return isinstance(item, bytes) and fitting([len(item)], size) == 1
+
+
+def _tried(item: bytes | tuple[Frame, ...], how: Preprocess, max_pixels: int, frames: int) -> Decoded | Exception:
+    try:
+        return open_item(item, how, max_pixels=max_pixels, frames=frames)
+    except Exception as error:
+        return error
+
+
 def decode_image(data: bytes, size: int, *, crop: float, interpolation: Interpolation, max_pixels: int) -> Decoded:
     """Decode an image as `decode.decode` does; raises DecodeTimeout if it takes too long."""
     if not _how.children:
@@ -159,7 +131,7 @@ def _decoded(head: Head, files: Sequence[bytes]) -> Decoded:
     wanted = (head["size"], head["size"], 3)
     if pixels.shape[-3:] != wanted:
         raise DecodeFailed("The decoder answered with other pixels than it was asked for; save the image anew.")
-    return Decoded(pixels, int(answer["width"]), int(answer["height"]))
+    return Decoded(pixels, *extent_of(answer, head["max_pixels"]))
 
 
 def _ask(head: Head, files: Sequence[bytes]) -> tuple[Head, bytearray]:
@@ -171,34 +143,34 @@ def _ask(head: Head, files: Sequence[bytes]) -> tuple[Head, bytearray]:
         child = _take()
         try:
             answer, data = child.ask(head, files)
-        except _Gone as gone:
+        except Gone as gone:
             status = gone.status
             if status == -signal.SIGPROF:
-                raise DecodeTimeout(
-                    f"Decoding took more than {_how.seconds:g} s of CPU time; save the image anew, or raise "
-                    "IMAGEMILL_DECODE_SECONDS."
-                ) from None
-            log.warning("A decoder ended (%s)", ending(status))
+                raise _late() from None
+            log.warning("A decoder ended (%s)", gone)
             continue
         _idle.put(child)
         if "error" in answer:
-            raise _error(answer)
+            raise error_of(answer)
         return answer, data
     if status == -signal.SIGKILL:  # by the system, or because it had been stopped
         raise OSError("The decoders of this machine are killed; see whether its memory is full.")
     raise DecodeFailed(f"The decoder ended twice on this image ({ending(status)}); save it anew in an image editor.")
 
 
-def _take() -> _Child:
+def _late() -> DecodeTimeout:
+    return DecodeTimeout(
+        f"Decoding took more than {_how.seconds:g} s of CPU time; save the image anew, or raise "
+        "IMAGEMILL_DECODE_SECONDS."
+    )
+
+
+def _take() -> Decoder:
     while True:
         try:
             child = _idle.get_nowait()
         except queue.Empty:
-            return _Child(_how)
+            return Decoder(seconds=_how.seconds, max_pixels=_how.max_pixels)
         if child.alive:
             return child
         child.end()
-
-
-def _error(answer: Head) -> ImageError:
-    return IMAGE_ERRORS.get(str(answer["error"]), DecodeFailed)(str(answer["says"]))

@@ -8,15 +8,18 @@ import signal
 import struct
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from contract.errors import DecodeFailed, DecodeTimeout, EmptyFile, NotAnImage, TooManyPixels
+from contract.errors import DecodeFailed, DecodeTimeout, EmptyFile, ImageError, NotAnImage, TooManyPixels
 from contract.models.registry import Preprocess
-from worker.engine.images import decode, decoders
+from worker.confinement.confine import Limits
+from worker.engine.budget import budget
+from worker.engine.images import chunk, decode, decoder, decoders
 
 HOW = Preprocess(size=64, crop=0.875, interpolation="bicubic", mean=127.0, std=128.0)
 LIMIT = 10_000_000
@@ -87,6 +90,72 @@ def test_an_image_that_takes_too_long_ends_and_the_next_one_is_decoded(children:
         opened(slow_gif(9))
     decoders.configure(children=True, seconds=10, max_pixels=LIMIT)
     assert opened(encoded("JPEG")).width == 90
+
+
+def together(items: list[bytes]) -> list[str | tuple[int, int]]:
+    """Decode several at once, and return the size of each, or the code of its error."""
+    found = dict(decoders.open_each(items, HOW, max_pixels=LIMIT, frames=0))
+    assert sorted(found) == list(range(len(items)))
+    return [_outcome(found[place]) for place in range(len(items))]
+
+
+def _outcome(found: decode.Decoded | Exception) -> str | tuple[int, int]:
+    if isinstance(found, decode.Decoded):
+        return found.width, found.height
+    assert isinstance(found, ImageError), found
+    return found.code
+
+
+def test_several_at_once_are_decoded_to_the_same_pixels(children: None) -> None:
+    # Given images of many kinds, of which one asks for memory, and some are none,
+    large = encoded("PNG", (2000, 1500))
+    items = [encoded("JPEG"), b"", large, b"hello", encoded("PNG", (4000, 3000), "1"), encoded("WEBP", (30, 20))]
+    # if they are decoded together, I expect each to be what it is alone,
+    found = dict(decoders.open_each(items, HOW, max_pixels=LIMIT, frames=0))
+    for place in (0, 2, 5):
+        here, there = decode.open_item(items[place], HOW, max_pixels=LIMIT, frames=0), found[place]
+        assert isinstance(there, decode.Decoded)
+        assert (there.width, there.height) == (here.width, here.height)
+        assert (there.pixels == here.pixels).all()
+    assert [type(found[place]) for place in (1, 3, 4)] == [EmptyFile, NotAnImage, TooManyPixels]
+    # and one process to have done it, which holds no memory any more.
+    assert decoders._idle.qsize() == 1
+    assert budget().pixels.held == 0
+
+
+def test_what_does_not_fit_into_the_memory_of_a_decoder_goes_alone(
+    children: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = [(30, 20), (200, 100), (40, 20)]
+    files = [encoded("BMP", size) for size in sizes]
+    monkeypatch.setattr(chunk, "ROOM", len(files[1]) - 1)
+    assert together(files) == sizes
+
+
+@pytest.mark.parametrize("place", [0, 2, 5])
+def test_an_image_that_crashes_or_stalls_its_decoder_harms_none_beside_it(
+    place: int, children: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given decoders that crash on one image and never end on another,
+    readable = (str(Path(__file__).parents[4] / "tests"),)
+    monkeypatch.setattr(decoder, "_MODULE", "tests.worker.engine.images.dying_decoder")
+    monkeypatch.setattr(decoder, "Limits", partial(Limits, readable=readable))
+    decoders.configure(children=True, seconds=1, max_pixels=LIMIT)
+    good = encoded("JPEG")
+    items = [good] * 6
+    items[place] = b"poison"
+    items.insert(3, b"slow")
+    # if they are among others, I expect each of them to be one error, and the others to be decoded.
+    wanted: list[str | tuple[int, int]] = [(90, 60)] * 6
+    wanted[place] = "decode_failed"
+    wanted.insert(3, "decode_timeout")
+    assert together(items) == wanted
+    assert budget().pixels.held == 0
+
+
+def test_without_shared_memory_each_image_is_a_request(children: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "memfd_create")
+    assert together([encoded("JPEG"), b"hello"]) == [(90, 60), "not_an_image"]
 
 
 def test_a_decoder_that_was_killed_while_idle_is_replaced(children: None) -> None:
