@@ -6,6 +6,7 @@ Whatever can be wrong with a job is found before anything is queued.
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -114,6 +115,12 @@ class Client:
             backend.ledger.close()
             backend.store.close()
         self._app.close()
+
+    def acting_as(self, owner: str) -> Client:
+        """Return a client on the same connections, whose jobs, models, schedules and watches belong to `owner`."""
+        acting = copy.copy(self)
+        acting.settings = self.settings.model_copy(update={"owner": owner})
+        return acting
 
     # Submitting jobs
 

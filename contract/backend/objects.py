@@ -360,6 +360,13 @@ class ObjectStore:
         )
         return url
 
+    def presign_put(self, key: str, *, hours: float = 1.0) -> str:
+        """Return a URL to which anyone can put this object of the default bucket for `hours`."""
+        url: str = self._minio.presigned_put_object(
+            bucket_name=self.bucket, object_name=key, expires=timedelta(hours=hours)
+        )
+        return url
+
     def _page(self, bucket: str, prefix: str, after: str, folders: bool) -> Page:
         # What is empty is sent too: policies compare it.
         query = {"list-type": "2", "encoding-type": "url", "max-keys": str(_PAGE), "prefix": prefix}

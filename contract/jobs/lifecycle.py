@@ -128,6 +128,11 @@ def read_created(store: ObjectStore, id: str) -> str:
     return _read_envelope(store, id).created_at
 
 
+def read_owner(store: ObjectStore, id: str) -> str:
+    """Return who submitted the job; empty if an earlier version did not record that. Raises UnknownJob."""
+    return _read_envelope(store, id).owner
+
+
 def _read_envelope(store: ObjectStore, id: str) -> _Envelope:
     try:
         # Not every text can be an id: `../x` would name the object of somebody else.

@@ -30,7 +30,8 @@ SCOPES: dict[Scope, str] = {
     "review": "read jobs and their results",
     "admin": "everything, of all owners, and workers",
 }
-"""What each scope allows; `admin` holds the others."""
+"""What each scope allows; `admin` holds the others, and `jobs` holds `review`."""
+_HOLDS: dict[Scope, tuple[Scope, ...]] = {"admin": ("infer", "jobs", "review"), "jobs": ("review",)}
 PATTERN = r"imk_([0-9a-f]{12})_[0-9a-f]{64}"
 """What a token looks like, for scanners of leaked secrets too."""
 
@@ -52,7 +53,8 @@ class Token(Record):
     expires_at: str | None = None
 
     def allows(self, scope: Scope) -> bool:
-        return scope in self.scopes or "admin" in self.scopes
+        """Return whether it has a scope, or one that holds it."""
+        return any(scope == one or scope in _HOLDS.get(one, ()) for one in self.scopes)
 
     @property
     def sees_all(self) -> bool:

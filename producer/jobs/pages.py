@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from contract import keys
-from contract.errors import ObjectNotFound, RedisUnavailable, UnknownJob
+from contract.errors import InvalidInput, ObjectNotFound, RedisUnavailable, UnknownJob
 from contract.jobs import index, lifecycle
 from contract.jobs.commits import in_parallel
 from contract.jobs.ends import read_standing
@@ -20,6 +22,8 @@ from producer.jobs.status_from_bucket import status_from_bucket
 log = logging.getLogger(__name__)
 
 _THREADS = 8
+_AT_ONCE = 32
+_MOST_LOOKED = 2000
 
 
 def page(backend: Backend, limit: int, before: str = "") -> list[Status]:
@@ -41,6 +45,52 @@ def page(backend: Backend, limit: int, before: str = "") -> list[Status]:
                     seen.add(one.id)
                     found.append(one)
     return found
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A page of jobs, and where the next one begins; an empty `cursor` after the last."""
+
+    jobs: list[Status]
+    cursor: str
+
+
+def listed(backend: Backend, limit: int, cursor: str = "", owner: str | None = None) -> Listed:
+    """Return a page as `page` orders them, of one owner's jobs if `owner` is given.
+
+    A page looks at `_MOST_LOOKED` ended jobs, so where most are others' it may be short, and not the last.
+    Raises InvalidInput for a cursor that no page gave.
+    """
+    phase, _, place = cursor.partition(" ")
+    found: list[Status] = []
+    if phase in ("", "open"):
+        at, _, id = place.partition(" ")
+        rest = [one for one in _unended(backend) if owner in (None, one.owner)]
+        rest = [one for one in rest if not place or (one.created_at, one.id) < (at, id)]
+        found = rest[:limit]
+        if len(rest) > limit:
+            return Listed(found, f"open {found[-1].created_at} {found[-1].id}")
+        place = ""
+    elif phase != "ended" or (place and keys.parse_ended(keys.ENDED + place) is None):
+        raise InvalidInput("This cursor is none that a page gave; leave it out, and begin with the first page.")
+    seen = {one.id for one in found}
+    entries = index.ended(backend.store, after=keys.ENDED + place if place else "")
+    looked = 0
+    with ThreadPoolExecutor(_THREADS) as pool:
+        while looked < _MOST_LOOKED:
+            some = list(islice(entries, max(limit, _AT_ONCE)))
+            standing = pool.map(partial(_standing, backend), [(id, run) for _, id, run, _ in some])
+            for (key, id, _, _), one in zip(some, standing, strict=True):
+                if len(found) == limit:
+                    return Listed(found, f"ended {place}")
+                place = key.removeprefix(keys.ENDED)
+                if one is not None and id not in seen and owner in (None, one.owner):
+                    seen.add(id)
+                    found.append(one)
+            if not some:
+                return Listed(found, "")
+            looked += len(some)
+    return Listed(found, f"ended {place}")
 
 
 def _entry(backend: Backend, id: str) -> str:

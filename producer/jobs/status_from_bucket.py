@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from contract.backend.objects import ObjectStore
 from contract.jobs.commits import count_commits
 from contract.jobs.ends import read_end
-from contract.jobs.lifecycle import read_created, read_plan, read_spec
+from contract.jobs.lifecycle import read_created, read_owner, read_plan, read_spec
 from contract.jobs.status import ShardCommit, Shards, State, Status
 
 
@@ -50,5 +50,6 @@ def status_from_bucket(store: ObjectStore, job: str) -> Status:
         model=spec.model,
         source=spec.source.label,
         skipped=plan.skipped if plan else 0,
+        owner=read_owner(store, job),
         error_codes=dict(tally.error_codes),
     )

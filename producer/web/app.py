@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, TypeAlias
 
 from fastapi import FastAPI, Request
@@ -20,6 +19,7 @@ from contract.settings import Settings
 from contract.web.tokens import Tokens
 from producer.client import Client
 from producer.web.access import Access
+from producer.web.following import Follower
 from producer.web.guard import OPEN, Guard
 from producer.web.health import Readiness
 from producer.web.problems import ProblemDetails, internal, of_error, of_http, of_validation
@@ -55,6 +55,7 @@ class Api(FastAPI):
         )
         self.settings = settings
         self.client = Client(settings)
+        self.follower = Follower(self.client.status)
         self.access = Access(Tokens(self.client.backend.store))
 
     def openapi(self) -> dict[str, Any]:
@@ -107,8 +108,10 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
 
 
 def _add_health(api: Api) -> None:
-    store, ledger = api.client.backend.store, api.client.backend.ledger
-    ready = Readiness({"store": partial(store.bucket_exists, store.bucket), "redis": ledger.info})
+    backend = api.client.backend
+    ready = Readiness(
+        {"store": lambda: backend.store.bucket_exists(backend.store.bucket), "redis": lambda: backend.ledger.info()}
+    )
 
     @api.get("/livez", response_class=PlainTextResponse, tags=["health"])
     async def livez() -> str:

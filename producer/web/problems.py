@@ -19,12 +19,15 @@ from starlette.responses import Response
 
 from contract import errors
 from contract.errors import ImagemillError
+from contract.jobs.options import COMMANDS
 from contract.printable import printable
 
 MEDIA_TYPE = "application/problem+json"
 AGAIN_SECONDS = 5
 """What `Retry-After` says where nothing better is known."""
 _MOST_FAULTS = 20
+SOURCES = frozenset({"source", "reconstruct", "away_from", "interpolate"})
+"""The fields that name images."""
 _LONGEST = 1000
 
 CODES: dict[int, str] = {
@@ -181,12 +184,19 @@ def internal() -> Problem:
 
 def _fault(found: Mapping[str, Any]) -> Fault:
     place, *rest = found.get("loc") or ("",)
-    # A union of bodies names its member after `body`.
-    path = [str(part) for part in rest]
+    # A union of bodies names its member on the way to a field.
+    path = [str(part) for part in rest if part not in COMMANDS]
     pointer = "/" + "/".join(path) if place == "body" else ".".join(path) or str(place)
     return Fault(pointer=printable(pointer)[:200], detail=printable(_said(found))[:400])
 
 
 def _said(found: Mapping[str, Any]) -> str:
+    if found.get("type") == "string_pattern_mismatch":
+        if str(found["loc"][-1]) in SOURCES:
+            return (
+                "it names no object; write s3://bucket/prefix, or upload files and write upload:ID, for this server "
+                "reads no files of its own"
+            )
+        return "it has another form than /openapi.json says"
     text = str(found.get("msg", "it is invalid")).removeprefix("Value error, ").removeprefix("Input ")
     return text[:1].lower() + text[1:]

@@ -6,6 +6,17 @@ from collections.abc import Callable, Sequence
 
 from fastapi import APIRouter
 
-from producer.web import about
+from producer.web import about, catalog, events, jobs, plans, results, uploads
 
-ROUTERS: Sequence[Callable[[], APIRouter]] = (about.router,)
+ROUTERS: Sequence[Callable[[], APIRouter]] = (
+    about.router,
+    jobs.router,
+    events.router,
+    results.router,
+    uploads.router,
+    plans.schedules,
+    plans.watches,
+    catalog.models,
+    catalog.datasets,
+    catalog.workers,
+)

@@ -12,6 +12,7 @@ import pytest
 from contract.backend.objects import ObjectStore
 from contract.settings import Settings
 from contract.web.tokens import new_token
+from producer.web import guard, protocol
 from tests.serving import Api, serving
 
 
@@ -90,6 +91,16 @@ def test_a_stranger_is_refused_before_a_body_is_read(api: Api) -> None:
     assert time.monotonic() - began < 15
 
 
+def test_a_body_that_is_too_large_is_refused_whether_it_says_so_or_not(api: Api) -> None:
+    bearer = f"Authorization: Bearer {api.token('admin')}"
+    said = api.raw(request(api, bearer, f"Content-Length: {2 * guard.BODY_BYTES}", target="POST /v1/jobs"))
+    assert status(said) == 413, said
+    chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
+    lines = [bearer, "Content-Type: application/json", "Transfer-Encoding: chunked"]
+    unsaid = api.raw(request(api, *lines, target="POST /v1/jobs"), chunk * 20)
+    assert status(unsaid) in (413, 0), unsaid  # the answer may be lost where the client still sends
+
+
 def test_a_bomb_is_not_unpacked(api: Api) -> None:
     bomb = gzip.compress(b" " * 50_000_000)
     with api.client("admin") as client:
@@ -97,6 +108,18 @@ def test_a_bomb_is_not_unpacked(api: Api) -> None:
             "/v1/jobs", content=bomb, headers={"Content-Encoding": "gzip", "Content-Type": "application/json"}
         )
     assert answer.status_code == 415
+
+
+def test_a_head_and_a_body_that_never_end_are_ended(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given short limits,
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.5)
+    monkeypatch.setattr(guard, "BODY_SECONDS", 0.5)
+    bearer = f"Authorization: Bearer {api.token('admin')}"
+    # if I stop in a head, or in a body, I expect the end of the connection long before I give up.
+    assert api.raw(b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: ", seconds=60) == b""
+    assert api.raw(b"", seconds=60) == b""
+    lines = [bearer, "Content-Type: application/json", "Content-Length: 100"]
+    assert status(api.raw(request(api, *lines, body=b"{", target="POST /v1/jobs"), seconds=60)) == 408
 
 
 def test_a_head_without_bounds_is_refused(api: Api) -> None:

@@ -1,0 +1,90 @@
+"""`GET /v1/jobs/{id}/events`: the progress of a job as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator
+from typing import Annotated
+
+import anyio.to_thread
+from fastapi import APIRouter, Header, Request, Response
+from starlette.responses import StreamingResponse
+
+from contract.errors import ImagemillError
+from contract.jobs.status import Status
+from producer.web.following import Follower
+from producer.web.jobs import Id
+from producer.web.owned import Review
+from producer.web.problems import of_error
+
+_SILENT_SECONDS = 15.0
+"""Without a change, a comment keeps proxies from closing the connection."""
+_LONGEST_SECONDS = 900.0
+"""Then the stream ends, and the client comes back with its token and the last id, as browsers do by themselves."""
+
+
+def router() -> APIRouter:
+    """Return the route of events."""
+    routes = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+    @routes.get(
+        "/{id}/events",
+        response_class=StreamingResponse,
+        responses={
+            200: {
+                "description": "Events `status`, and a last one `end`; the data of each is the status as JSON.",
+                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            },
+            204: {"description": "The client has seen the end already."},
+        },
+    )
+    async def follow_job(
+        request: Request,
+        owned: Review,
+        id: Id,
+        last_event_id: Annotated[str, Header(max_length=64, description="The id of the last event seen.")] = "",
+    ) -> Response:
+        """Send the status of a job now and whenever it changes, until it has ended."""
+        now = await anyio.to_thread.run_sync(owned.job, id)
+        if now.ended and last_event_id == event_id(now):
+            return Response(status_code=204)
+        events = _events(request.app.follower, now, last_event_id)
+        return StreamingResponse(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+    return routes
+
+
+def event_id(status: Status) -> str:
+    """Return what names a state of a job, the same from every server process."""
+    return hashlib.sha256(status.model_dump_json().encode()).hexdigest()[:16]
+
+
+async def _events(follower: Follower, now: Status, last: str) -> AsyncGenerator[str, None]:
+    ends = asyncio.get_running_loop().time() + _LONGEST_SECONDS
+    statuses = follower.follow(now)
+    coming: asyncio.Task[Status] | None = None
+    try:
+        yield "retry: 1000\n\n"
+        while asyncio.get_running_loop().time() < ends:
+            coming = coming or asyncio.ensure_future(anext(statuses))
+            done, _ = await asyncio.wait([coming], timeout=_SILENT_SECONDS)
+            if not done:
+                yield ":\n\n"
+                continue
+            try:
+                status = coming.result()
+            except StopAsyncIteration:
+                return
+            except ImagemillError as error:
+                yield f"event: error\ndata: {bytes(of_error(error).response().body).decode()}\n\n"
+                return
+            coming = None
+            if event_id(status) != last:
+                kind = "end" if status.ended else "status"
+                yield f"id: {event_id(status)}\nevent: {kind}\ndata: {status.model_dump_json()}\n\n"
+    finally:
+        if coming is not None:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
+        await statuses.aclose()

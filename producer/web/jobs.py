@@ -1,0 +1,207 @@
+"""Jobs over HTTP: submit, list, show, wait for, steer and delete them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from typing import Annotated, Any
+
+import anyio.to_thread
+from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel, Field
+
+from contract import keys
+from contract.errors import InvalidInput, JobConflict
+from contract.jobs import lifecycle
+from contract.jobs.options import COMMANDS, JobOptions
+from contract.jobs.sources import source_kind
+from contract.jobs.specs import JOB_ID
+from contract.jobs.status import Status
+from producer.jobs import cleaning, pages
+from producer.jobs.submission import new_job_id
+from producer.web.bodies import JobBody, ShareBody, options_of, values_of
+from producer.web.following import Follower
+from producer.web.owned import Jobs, Owned, Review
+from producer.web.problems import Problem
+
+MOST_WAIT = 60.0
+"""Seconds that a request may wait for the end of a job."""
+_REPORT_CSP = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
+"""A page of a job shows labels and names that anybody chose: it runs nothing and reaches nothing."""
+
+Id = Annotated[str, Path(pattern=JOB_ID, description="Id of a job.")]
+Prefer = Annotated[
+    str, Header(description="`wait=N` waits up to N seconds, 60 at most, for the end of the job (RFC 7240).")
+]
+
+
+class JobPage(BaseModel):
+    """A page of jobs: those that have not ended first, then the others by their ends, newest first."""
+
+    jobs: list[Status]
+    cursor: str | None = Field(description="`cursor` of the next page; null on the last.")
+
+
+def router() -> APIRouter:
+    """Return the routes of jobs."""
+    routes = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+    @routes.post(
+        "",
+        status_code=202,
+        response_model=Status,
+        responses={200: {"description": "It has ended within the wait.", "model": Status}},
+    )
+    async def submit_job(
+        request: Request,
+        response: Response,
+        owned: Jobs,
+        body: Annotated[JobBody, Body()],
+        prefer: Prefer = "",
+        idempotency_key: Annotated[
+            str, Header(max_length=255, description="The same request with the same key again is the same job.")
+        ] = "",
+    ) -> Status:
+        """Submit the job of a command; answer when it is queued, or when it has ended if the request waits."""
+        status = await anyio.to_thread.run_sync(_submit, owned, body, idempotency_key)
+        response.headers["Location"] = f"/v1/jobs/{status.id}"
+        return await _waited(request, response, status, prefer, pending=202)
+
+    @routes.get("")
+    def list_jobs(
+        owned: Review,
+        limit: Annotated[int, Query(ge=1, le=200, description="Jobs on a page, at most.")] = 50,
+        cursor: Annotated[str, Query(max_length=400, description="Of the page before.")] = "",
+    ) -> JobPage:
+        """List jobs a page at a time; a page may be short and still have a next one."""
+        backend = owned.client.backend
+        cleaning.complete_index(backend.store)
+        owner = None if owned.token.sees_all else owned.token.owner
+        found = pages.listed(backend, limit, _place(cursor), owner)
+        return JobPage(jobs=found.jobs, cursor=_cursor(found.cursor) or None)
+
+    @routes.get("/{id}", response_model=Status)
+    async def get_job(request: Request, response: Response, owned: Review, id: Id, prefer: Prefer = "") -> Status:
+        """Return how far a job is, or how it has ended if the request waits."""
+        status = await anyio.to_thread.run_sync(owned.job, id)
+        return await _waited(request, response, status, prefer, pending=200)
+
+    @routes.patch("/{id}")
+    def set_share(owned: Jobs, id: Id, body: ShareBody) -> Status:
+        """Change which part of the slots a job gets from now on."""
+        owned.job(id)
+        return owned.client.set_share(id, priority=body.priority, weight=body.weight, max_slots=body.max_slots)
+
+    @routes.delete("/{id}", status_code=204)
+    def remove_job(owned: Jobs, id: Id) -> None:
+        """Delete a job that has ended, with its inputs, rows and pages."""
+        owned.job(id)
+        owned.client.remove_jobs([id])
+
+    @routes.post("/{id}/cancel")
+    def cancel_job(owned: Jobs, id: Id) -> Status:
+        """Stop a job, and keep what it has done."""
+        owned.job(id)
+        return owned.client.cancel(id)
+
+    @routes.post("/{id}/resume")
+    def resume_job(owned: Jobs, id: Id) -> Status:
+        """Continue a job that was canceled, failed or got stuck."""
+        owned.job(id)
+        store = owned.client.backend.store
+        spec = lifecycle.read_spec(store, id)
+        if source_kind(spec.source.kind).packed_by_producer and lifecycle.read_plan(store, id) is None:
+            raise JobConflict(
+                f"The job {id} was interrupted while a folder was packed; resume it on the machine that has the folder."
+            )
+        return owned.client.resume(id)
+
+    @routes.post("/{id}/retry")
+    def retry_job(owned: Jobs, id: Id) -> Status:
+        """Run only the failed images of a job again."""
+        owned.job(id)
+        return owned.client.retry(id)
+
+    @routes.get("/{id}/history")
+    def get_history(owned: Review, id: Id) -> list[dict[str, Any]]:
+        """Return the figures of each epoch of a training so far."""
+        owned.job(id)
+        return owned.client.history(id)
+
+    @routes.get("/{id}/report", response_class=HTMLResponse)
+    def get_report(
+        owned: Review,
+        id: Id,
+        timeout: Annotated[float, Query(ge=0, le=MOST_WAIT, description="Seconds to wait for a page to be made.")] = 30,
+    ) -> HTMLResponse:
+        """Return the page of a job as HTML, which is made at the first call for a classify job."""
+        owned.job(id)
+        page = owned.client.report(id, timeout=timeout)
+        return HTMLResponse(page, headers={"Content-Security-Policy": _REPORT_CSP})
+
+    return routes
+
+
+def _submit(owned: Owned, body: JobOptions, key: str) -> Status:
+    given = getattr(body, "job", None)
+    if given and key:
+        raise InvalidInput("A job has a name or an Idempotency-Key; leave one of them out.")
+    command = body.command
+    if key:
+        return _submit_once(owned, body, command, key)
+    id = given or new_job_id(command)
+    if given and not owned.free(given):
+        raise JobConflict(f"The job {given!r} cannot be named so; choose another name, or leave it out.")
+    return owned.client.submit(options_of(COMMANDS[command], body, owned), job=id)
+
+
+def _submit_once(owned: Owned, body: JobOptions, command: str, key: str) -> Status:
+    """Submit the job of a key, or return it if it is there; the id names the owner's key, and what was asked for."""
+    if not re.fullmatch(r"[ -~]{1,255}", key):
+        raise InvalidInput("An Idempotency-Key is 1 to 255 printable ASCII characters.")
+    text = json.dumps([command, values_of(body)], sort_keys=True, default=str)
+    stem = "key-" + _digest("\n".join((owned.token.owner, key)), 20)
+    id = f"{stem}-{_digest(text, 12)}"
+    store = owned.client.backend.store
+    there = [entry.key for entry in store.list(f"{keys.JOBS}{stem}-", folders=True)]
+    others = [key for key in there if key != keys.JobKeys(id).root]
+    if others:
+        raise Problem(422, "This Idempotency-Key was used for another request; choose a new one.", code="key_reused")
+    if there and store.exists(keys.JobKeys(id).spec):
+        return owned.job(id)
+    options = options_of(COMMANDS[command], body, owned)
+    try:
+        return owned.client.submit(options, job=id)
+    except JobConflict:
+        if not store.exists(keys.JobKeys(id).spec):
+            raise
+        return owned.job(id)  # the same request pinned another version of the model, just before
+
+
+async def _waited(request: Request, response: Response, status: Status, prefer: str, *, pending: int) -> Status:
+    """Return the status as late as the request prefers, and set the status code: 200 for a job that has ended."""
+    match = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?", prefer, re.IGNORECASE)
+    if match:
+        follower: Follower = request.app.follower
+        status = await follower.end(status, min(float(match[1]), MOST_WAIT))
+        response.headers["Preference-Applied"] = f"wait={match[1]}"
+    response.status_code = 200 if match and status.ended else pending
+    return status
+
+
+def _digest(text: str, length: int) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]
+
+
+def _cursor(place: str) -> str:
+    return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+
+
+def _place(cursor: str) -> str:
+    try:
+        return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except ValueError:
+        raise InvalidInput("This cursor is none that a page gave; leave it out for the first page.") from None

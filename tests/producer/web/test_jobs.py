@@ -1,0 +1,348 @@
+"""Jobs over HTTP, as a client without keys of Redis and the bucket sees them."""
+
+from __future__ import annotations
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx2
+import pytest
+
+from contract.backend.objects import ObjectStore
+from contract.jobs.options import COMMANDS
+from producer.web.events import event_id
+from producer.web.following import Follower
+from tests.serving import Api, codes
+from tests.waiting import wait_until
+
+
+def body(store: ObjectStore, model: str, **more: Any) -> dict[str, Any]:
+    return {"command": "classify", "source": f"s3://{store.bucket}/photos/", "model": model, **more}
+
+
+def test_a_job_is_submitted_shown_listed_canceled_and_deleted(api: Api, model: str) -> None:
+    with api.client("jobs") as client:
+        # Given a job that I submitted,
+        answer = client.post("/v1/jobs", json=body(api.store, model, top_k=2, priority="high"))
+        assert answer.status_code == 202
+        job = answer.json()
+        assert answer.headers["Location"] == f"/v1/jobs/{job['id']}"
+        assert (job["owner"], job["priority"], job["model"]) == ("ann", "high", "shapes@1")
+        # I expect to find it, to change its share, to cancel it,
+        place = answer.headers["Location"]
+        assert client.get(place).json()["id"] == job["id"]
+        assert [one["id"] for one in client.get("/v1/jobs").json()["jobs"]] == [job["id"]]
+        assert client.patch(place, json={"weight": 3}).json()["weight"] == 3
+        assert client.delete(place).status_code == 409, "it has not ended"
+        assert client.post(f"{place}/cancel").json()["state"] == "canceled"
+        # and, once it has ended, to resume it and to delete it.
+        assert client.post(f"{place}/resume").json()["state"] in ("queued", "planning")
+        assert client.post(f"{place}/cancel").status_code == 200
+        assert client.get(f"{place}/results").text == ""
+        assert client.delete(place).status_code == 204
+        assert client.get(place).status_code == 404
+
+
+def test_the_same_key_is_the_same_job_whoever_is_faster(api: Api, model: str) -> None:
+    headers = {"Idempotency-Key": "nightly-1"}
+    with api.client("jobs") as client, api.client("jobs", owner="bob") as other:
+        # Given one request sent eight times at once, I expect one job.
+        def send(_: int) -> httpx2.Response:
+            return client.post("/v1/jobs", json=body(api.store, model), headers=headers)
+
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(send, range(8)))
+        assert set(codes(answers)) == {202}
+        assert len({answer.json()["id"] for answer in answers}) == 1
+        # Another request with the key is refused; the key of another owner is another key.
+        again = client.post("/v1/jobs", json=body(api.store, model, top_k=1), headers=headers)
+        assert (again.status_code, again.json()["code"]) == (422, "key_reused")
+        theirs = other.post("/v1/jobs", json=body(api.store, model), headers=headers)
+        assert theirs.status_code == 202 and theirs.json()["id"] != answers[0].json()["id"]
+        assert client.post("/v1/jobs", json=body(api.store, model, job="x"), headers=headers).status_code == 422
+
+
+def test_a_name_that_another_owner_has_is_refused_without_a_word_about_its_job(api: Api, model: str) -> None:
+    with api.client("jobs") as ann, api.client("jobs", owner="bob") as bob:
+        assert ann.post("/v1/jobs", json=body(api.store, model, job="mine", embed=True)).status_code == 202
+        answer = bob.post("/v1/jobs", json=body(api.store, model, job="mine"))
+        assert answer.status_code == 409 and "embed" not in answer.text and "ann " not in answer.text
+        # The same owner again, with other options, is told what differs.
+        assert "embed" in ann.post("/v1/jobs", json=body(api.store, model, job="mine")).text
+
+
+def test_another_owners_job_is_as_if_it_were_not_there(api: Api, model: str) -> None:
+    with (
+        api.client("jobs") as ann,
+        api.client("jobs", owner="bob") as bob,
+        api.client("admin", owner="root") as root,
+    ):
+        id = ann.post("/v1/jobs", json=body(api.store, model)).json()["id"]
+        unknown = bob.get("/v1/jobs/no-such-job")
+        for method, path in (
+            *(("GET", part) for part in ("", "/results", "/events", "/report", "/history")),
+            *(("POST", part) for part in ("/cancel", "/resume", "/retry")),
+            ("DELETE", ""),
+        ):
+            answer = bob.request(method, f"/v1/jobs/{id}{path}")
+            assert answer.status_code == 404, (method, path, answer.text)
+            assert answer.json()["detail"].replace(id, "no-such-job") == unknown.json()["detail"]
+        assert bob.patch(f"/v1/jobs/{id}", json={"weight": 2}).status_code == 404
+        assert bob.get("/v1/jobs").json()["jobs"] == []
+        # Nor is it a source, by name or by address.
+        for source in (f"job:{id}", f"s3://{api.store.bucket}/jobs/{id}/"):
+            made = {"command": "train", "family": "cnn", "name": "theirs", "source": source}
+            assert bob.post("/v1/jobs", json=made).status_code in (404, 422), source
+        assert bob.post("/v1/jobs", json={"command": "verify", "made": id}).status_code == 404
+        # An admin sees and steers it.
+        assert root.get(f"/v1/jobs/{id}").json()["owner"] == "ann"
+        assert root.post(f"/v1/jobs/{id}/cancel").status_code == 200
+
+
+def test_a_page_ends_where_the_next_begins(api: Api, model: str) -> None:
+    with api.client("jobs") as client, api.client("jobs", owner="bob") as bob:
+        # Given jobs that run, jobs that have ended, and those of another owner between them,
+        made = []
+        for n in range(7):
+            made.append(client.post("/v1/jobs", json=body(api.store, model)).json()["id"])
+            id = bob.post("/v1/jobs", json=body(api.store, model)).json()["id"]
+            if n % 2:
+                bob.post(f"/v1/jobs/{id}/cancel")
+        for id in made[:4]:
+            client.post(f"/v1/jobs/{id}/cancel")
+        # if I turn pages of two, I expect each of mine once: what runs first, newest first.
+        found, cursor = [], ""
+        while True:
+            page = client.get("/v1/jobs", params={"limit": 2, "cursor": cursor}).json()
+            found += [job["id"] for job in page["jobs"]]
+            if not page["cursor"]:
+                break
+            cursor = page["cursor"]
+        assert found == [*made[:3:-1], *made[3::-1]]
+        for wrong in ("x", "!!", "b3BlbiAx\n", "ZW5kZWQgLi4vLi4v"):
+            assert client.get("/v1/jobs", params={"cursor": wrong}).status_code == 422, wrong
+
+
+SOURCES = [
+    *("/etc", "./photos", "photos", "~/x", "../x", "file:///etc/passwd", "FILE:/etc", "\\\\host\\share", "."),
+    *("http://169.254.169.254/latest/", "https://example.com/a.jpg", "upload:../../x", "job:../x", "dataset:../x"),
+    *("s3://", "s3:///etc", "s3://other-bucket/x/", "s3://{bucket}/jobs/", "s3://{bucket}/", "s3://{bucket}/jo"),
+    *("s3://{bucket}/tokens/", "s3://{bucket}/models/", "s3://{bucket}/photos/../jobs/", "s3://{bucket}//jobs/"),
+    *("s3://{bucket}/%6aobs/", "s3://{bucket}/uploads/", "s3://{bucket}/x\r\ny", "s3://{bucket}/a\x00b", ""),
+]
+
+
+def test_no_request_makes_the_server_read_its_disk_or_what_is_not_the_clients(
+    api: Api, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a server that would look at its disk, if it looked anywhere,
+    from producer.sources import images, labelled
+
+    def touched(*_: object, **__: object) -> None:
+        raise AssertionError("the server looked at its own disk")
+
+    for module, name in ((images, "_folder"), (images, "_manifest"), (images, "_tars"), (labelled, "_check_classes")):
+        monkeypatch.setattr(module, name, touched)
+    with api.client("jobs") as client:
+        for named in (source.replace("{bucket}", api.store.bucket) for source in SOURCES):
+            # if a client names any of these in any command, a schedule or a watch, I expect a refusal.
+            for made in (
+                body(api.store, model, source=named),
+                {"command": "train", "family": "cnn", "name": "x", "source": named},
+                {"command": "evaluate", "model": model, "source": named},
+                {"command": "generate", "model": model, "reconstruct": named},
+                {"command": "generate", "model": model, "interpolate": [named, named], "classes": ["disc"]},
+                {"command": "synthesize", "model": model, "gate": model, "per_class": 1, "away_from": named},
+            ):
+                answer = client.post("/v1/jobs", json=made)
+                assert answer.status_code in (404, 422), (made, answer.text)
+            schedule = {"name": "x", "cron": "0 2 * * *", "job": body(api.store, model, source=named)}
+            assert client.post("/v1/schedules", json=schedule).status_code in (404, 422), named
+            watch = {"name": "w", "source": named, "model": model}
+            assert client.post("/v1/watches", json=watch).status_code == 422, named
+    assert list(api.store.list("jobs/")) == []
+
+
+def test_results_go_to_no_bucket_that_is_not_opened(api: Api, model: str) -> None:
+    with api.client("jobs") as client:
+        for to in (
+            "s3://other-bucket/x/",
+            f"s3://{api.store.bucket}/jobs/x/",
+            "/tmp/x",
+            f"s3://{api.store.bucket}/tokens/",
+        ):
+            assert client.post("/v1/jobs", json=body(api.store, model, to=to)).status_code == 422, to
+
+
+def test_every_option_of_every_command_is_a_field_of_its_body(api: Api) -> None:
+    schemas = httpx2.get(f"{api.url}/openapi.json").json()["components"]["schemas"]
+    for name, model in COMMANDS.items():
+        fields = set(schemas[f"{name.capitalize()}Job"]["properties"])
+        assert fields == {*model.model_fields, "command", "job"}
+
+
+def test_what_is_wrong_is_said_field_by_field(api: Api, model: str) -> None:
+    with api.client("jobs") as client:
+        problem = client.post("/v1/jobs", json=body(api.store, model, top_k=0, weigth=1)).json()
+        assert {fault["pointer"] for fault in problem["errors"]} == {"/top_k", "/weigth"}
+        for text in ("", "{", "[" * 100_000, '{"command": "classify", "weight": NaN}', "nul", '"x"', "[]", "1e999"):
+            answer = client.post("/v1/jobs", content=text, headers={"Content-Type": "application/json"})
+            assert answer.status_code in (400, 422), (text[:20], answer.text)
+        answer = client.post("/v1/jobs", content="{}", headers={"Content-Type": "text/plain"})
+        assert answer.status_code in (415, 422)
+        assert client.post("/v1/jobs", json={"command": "rm"}).status_code == 422
+        assert "\\ud800" not in client.post("/v1/jobs", content='{"command": "\\ud800"}').text
+
+
+def test_a_scope_opens_what_it_says_and_no_more(api: Api, model: str) -> None:
+    with api.client("review") as review, api.client("infer") as infer, api.client("jobs") as jobs:
+        id = jobs.post("/v1/jobs", json=body(api.store, model)).json()["id"]
+        assert review.get(f"/v1/jobs/{id}").status_code == 200
+        for method, path in (("POST", "/v1/jobs"), ("POST", f"/v1/jobs/{id}/cancel"), ("POST", "/v1/uploads")):
+            sent = body(api.store, model) if path == "/v1/jobs" else {"files": ["a.jpg"]}
+            assert review.request(method, path, json=sent).status_code == 403, path
+            assert infer.request(method, path, json=sent).status_code == 403, path
+        assert infer.get("/v1/jobs").status_code == 403
+        for path in ("/v1/workers", "/v1/fleet"):
+            assert jobs.get(path).status_code == 403, path
+        assert jobs.post("/v1/workers/drain", json={"all_of": "default"}).status_code == 403
+
+
+def test_a_request_waits_for_the_end_if_it_prefers_to(api: Api, model: str) -> None:
+    with api.client("jobs") as client, ThreadPoolExecutor(1) as pool:
+        # Given a job that nobody runs, I expect the wait to end with it as it is,
+        answer = client.post("/v1/jobs", json=body(api.store, model), headers={"Prefer": "wait=1"})
+        assert (answer.status_code, answer.headers["Preference-Applied"]) == (202, "wait=1")
+        # and a wait that goes on when it ends, to say so.
+        place = answer.headers["Location"]
+        waiting = pool.submit(client.get, place, headers={"Prefer": "respond-async, wait=60"})
+        client.post(f"{place}/cancel")
+        assert waiting.result(60).json()["state"] == "canceled"
+
+
+def test_events_tell_each_state_once_and_go_on_after_the_last_that_was_seen(api: Api, model: str) -> None:
+    with api.client("jobs") as client:
+        place = client.post("/v1/jobs", json=body(api.store, model)).headers["Location"]
+        # Given a client that listens while the job is canceled,
+        threading.Timer(1.0, client.post, [f"{place}/cancel"]).start()
+        with client.stream("GET", f"{place}/events") as answer:
+            assert answer.headers["Content-Type"].startswith("text/event-stream")
+            text = "".join(answer.iter_text())
+        # I expect the states with their ids, and the end last.
+        events = [dict(line.split(": ", 1) for line in one.split("\n")) for one in text.split("\n\n") if "data" in one]
+        states = [json.loads(event["data"])["state"] for event in events]
+        assert states[-1] == "canceled" and [event["event"] for event in events] == ["status"] * (len(events) - 1) + [
+            "end"
+        ]
+        assert len({event["id"] for event in events}) == len(events)
+        # Who has seen the end gets nothing; who has not, the end alone.
+        again = client.get(f"{place}/events", headers={"Last-Event-ID": events[-1]["id"]})
+        assert again.status_code == 204
+        late = client.get(f"{place}/events", headers={"Last-Event-ID": events[0]["id"]}).text
+        assert late.count("data: ") == 1 and "event: end" in late
+
+
+async def _follow_with_many(follower: Follower, status: Any, count: int) -> list[Any]:
+    import asyncio
+
+    async def one() -> Any:
+        return await follower.end(status, 30)
+
+    return await asyncio.gather(*(one() for _ in range(count)))
+
+
+def test_however_many_listen_a_job_is_looked_at_once_each_time() -> None:
+    import asyncio
+
+    from contract.jobs.status import Status
+
+    # Given a job that ends at the fifth look,
+    status = Status(id="a-job", kind="classify", state="running")
+    looks = iter([status, status, status, status, status.model_copy(update={"state": "succeeded"})])
+    follower = Follower(lambda _: next(looks), seconds=0.01)
+    # if a hundred clients wait for it, I expect five looks, and the end for each.
+    found = asyncio.run(_follow_with_many(follower, status, 100))
+    assert [one.state for one in found] == ["succeeded"] * 100 and follower.looks == 5
+    assert event_id(found[0]) != event_id(status)
+
+
+def test_uploads_belong_to_who_made_them(api: Api, model: str) -> None:
+    with api.client("jobs") as ann, api.client("jobs", owner="bob") as bob:
+        # Given an upload of two files of a class,
+        upload = ann.post("/v1/uploads", json={"files": ["cats/1.jpg", "a b ü?.jpg"]}).json()
+        for file in upload["files"]:
+            assert httpx2.put(file["url"], content=b"x").status_code == 200
+        assert len(list(api.store.list("uploads/"))) == 2
+        # I expect a job of it for me alone,
+        answer = ann.post("/v1/jobs", json=body(api.store, model, source=upload["source"]))
+        assert answer.status_code == 202, answer.text
+        assert bob.post("/v1/jobs", json=body(api.store, model, source=upload["source"])).status_code == 404
+        address = answer.json()["source"]
+        assert bob.post("/v1/jobs", json=body(api.store, model, source=address)).status_code == 422
+        # and that I alone can delete it.
+        assert bob.delete(f"/v1/uploads/{upload['id']}").status_code == 404
+        assert ann.delete(f"/v1/uploads/{upload['id']}").status_code == 204
+        assert list(api.store.list("uploads/")) == []
+        for name in ("../x", "/x", "a//b", "a\r\nb", "a\\b", "", ".", "a/./b", "x" * 900):
+            assert ann.post("/v1/uploads", json={"files": [name]}).status_code == 422, name
+
+
+def test_schedules_and_watches_belong_to_who_added_them(api: Api, model: str) -> None:
+    with api.client("jobs") as ann, api.client("jobs", owner="bob") as bob:
+        schedule = {"name": "nightly", "cron": "0 2 * * *", "job": body(api.store, model)}
+        assert ann.post("/v1/schedules", json=schedule).status_code == 201
+        assert ann.post("/v1/schedules", json=schedule).status_code == 422, "the name is taken"
+        watch = {"name": "camera", "source": f"s3://{api.store.bucket}/photos/", "model": model, "every": "1s"}
+        assert ann.post("/v1/watches", json=watch).status_code == 201
+        for kind, name in (("schedules", "nightly"), ("watches", "camera")):
+            place = f"/v1/{kind}/{name}"
+            assert [one["name"] for one in ann.get(f"/v1/{kind}").json()] == [name]
+            assert bob.get(f"/v1/{kind}").json() == []
+            assert bob.get(place).status_code == bob.post(f"{place}/pause").status_code == 404
+            assert bob.delete(place).status_code == 404
+            assert ann.post(f"{place}/pause").json()["owner"] == "ann"
+            assert ann.post(f"{place}/unpause").status_code == 200
+        assert bob.post("/v1/schedules/nightly/own").status_code == 404
+        assert ann.post("/v1/schedules/nightly/run").status_code == 202
+        assert len(ann.get("/v1/schedules/nightly/history").json()) == 1
+        assert ann.get("/v1/watches/camera/results", params={"since": "15m"}).text == ""
+        assert ann.get("/v1/watches/camera/results", params={"since": "9999999999d"}).status_code == 422
+        assert ann.delete("/v1/schedules/nightly").status_code == ann.delete("/v1/watches/camera").status_code == 204
+
+
+def test_models_are_for_all_and_change_for_their_owner(api: Api, model: str) -> None:
+    with api.client("jobs") as ann, api.client("jobs", owner="bob") as bob:
+        assert [one["name"] for one in bob.get("/v1/models").json()] == ["shapes"]
+        assert ann.put("/v1/models/shapes/aliases/live", json={"version": 1}).status_code == 200
+        assert ann.get("/v1/models/shapes@live").json()["version"] == 1
+        assert ann.get("/v1/models/shapes/aliases").json() == {"live": 1}
+        assert ann.delete("/v1/models/shapes/aliases/live").status_code == 204
+        assert ann.get("/v1/models/nothing").status_code == 404
+        assert ann.post("/v1/models/shapes/own").status_code == 403
+        for ref in ("..", "%2e%2e", "shapes@..", "a%2f..%2fb", "shapes@1%0d%0a"):
+            assert ann.get(f"/v1/models/{ref}").status_code in (404, 422), ref
+
+
+def test_a_server_that_loses_its_servers_says_so(api: Api, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from contract.backend.ledger import Ledger
+    from contract.errors import RedisUnavailable
+
+    def away(*_: object, **__: object) -> None:
+        raise RedisUnavailable("Redis at 10.0.0.1:6379 does not answer; start it.")
+
+    with api.client("jobs") as client:
+        place = client.post("/v1/jobs", json=body(api.store, model)).headers["Location"]
+        monkeypatch.setattr(Ledger, "status", away)
+        monkeypatch.setattr(Ledger, "create", away)
+        monkeypatch.setattr(Ledger, "exists", away)
+        monkeypatch.setattr(Ledger, "info", away)
+        # I expect to read what the bucket knows, and to be told when to submit again, without addresses.
+        assert client.get(place).status_code == 200
+        answer = client.post("/v1/jobs", json=body(api.store, model))
+        assert answer.status_code == 503 and int(answer.headers["Retry-After"]) > 0
+        assert answer.json()["code"] == "redis_unavailable" and "10.0.0.1" not in answer.text
+        wait_until(lambda: httpx2.get(f"{api.url}/readyz").status_code == 503, 30, "the probe to notice")
+        assert "10.0.0.1" not in httpx2.get(f"{api.url}/readyz").text
+        assert httpx2.get(f"{api.url}/livez").status_code == 200
