@@ -37,6 +37,8 @@ DATASETS = "datasets/"
 SERVED = "served/"
 TABLES = "tables/"
 """The rows of each watch as one partitioned table, for other tools."""
+FEEDS = "feeds/"
+"""Images that producers upload for watches which follow no other prefix; any watch may follow them."""
 INDEX = "index/"
 TOKENS = "tokens/"
 """Who may use the HTTP API: the hash of each token."""
@@ -527,6 +529,11 @@ def parse_watch_state(key: str) -> tuple[str, str] | None:
     """The name and the stamp of the watch whose prefix this is, or None."""
     match = _WATCH_STATE.match(key)
     return (match[1], match[2]) if match else None
+
+
+def watch_feed(name: str) -> str:
+    """Prefix of what is uploaded for a watch that follows no other prefix."""
+    return f"{FEEDS}{name}/"
 
 
 REJECTED_EVENTS = f"{WATCHES}rejected/"

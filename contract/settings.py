@@ -264,6 +264,10 @@ class Settings(BaseSettings):
     cache_dir: Path = Field(
         Path("~/.cache/imagemill"), description="Folder for downloaded weights and compiled models."
     )
+    state_dir: Path = Field(
+        Path("~/.local/state/imagemill"),
+        description="Folder in which `imagemill watch upload` remembers what it has sent.",
+    )
 
     @classmethod
     def settings_customise_sources(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -78,6 +78,12 @@ from producer.jobs.schedules import Run, Scheduled
 from producer.jobs.submission import OnProgress, new_job_id
 from producer.jobs.watches import Watched
 from producer.sources.read import Images
+from producer.uploads.feed import SETTLE_SECONDS, feed, own_prefix
+from producer.uploads.upload import Uploaded
+
+
+def _ignore(_: object) -> None:
+    """Stand in for a callback that was not given."""
 
 
 class Client:
@@ -471,6 +477,47 @@ class Client:
         fill(template, id=made.job(0), store=store)  # as the first segment would, to find mistakes now
         Watches(store).add(made)
         return self.watch(made.name)
+
+    def add_upload_watch(self, name: str, **options: Unpack[WatchKeywords]) -> Watched:
+        """Add a watch that is fed by `upload_to_watch`, on a prefix of its own in Imagemill's bucket.
+
+        The options are those of `add_watch`, and so are the errors.
+        """
+        return self.add_watch(name, own_prefix(self._ready_store(JobKeys("watch")), name), **options)
+
+    def upload_to_watch(
+        self,
+        name: str,
+        folder: str | Path,
+        *,
+        under: str = "",
+        settle: float = SETTLE_SECONDS,
+        once: bool = False,
+        stop: threading.Event | None = None,
+        say: Callable[[str], None] | None = None,
+        progress: Callable[[Uploaded], None] | None = None,
+    ) -> Uploaded:
+        """Upload the images that appear below a local folder to the prefix of a watch, until `stop` is set.
+
+        A file is sent when its size and time have stood still for `settle` seconds, and again if it changes; `under`
+        is a folder below the prefix. With `once` it returns when everything that is there was sent. `say` is told a
+        sentence about each file that cannot be sent, and about a store that is away, which is waited for.
+
+        Raises UnknownWatch, also if the watch is removed meanwhile, InvalidSource if there is no such folder, and
+        InvalidInput if another process uploads it. It uses the store alone, not Redis.
+        """
+        return feed(
+            self.backend.store,
+            self.settings,
+            name,
+            folder,
+            under=under,
+            settle=settle,
+            once=once,
+            stop=stop,
+            say=say or _ignore,
+            progress=progress or _ignore,
+        )
 
     def watch(self, name: str) -> Watched:
         """Return a watch and how it stands; raises UnknownWatch."""

@@ -46,7 +46,7 @@ def make_servers(data: Path, **settings: Any) -> tuple[list[Service], Settings]:
         "s3_endpoint": made.s3_endpoint,
     }
     keys = {"s3_access_key": made.s3_access_key, "s3_secret_key": made.s3_secret_key}
-    found = load(data=data, **{**addresses, **keys, **OPEN, **settings})
+    found = load(data=data, **{**addresses, **keys, **OPEN, "state_dir": data / "state", **settings})
 
     def redis_answers() -> bool:
         with suppress(ServiceUnavailable), closing(Ledger(found, patience=0)) as ledger:

@@ -91,12 +91,12 @@ def check_name(name: str) -> str:
     return name
 
 
-def parse_every(text: str) -> float:
+def parse_every(text: str, option: str = "--every") -> float:
     """Return the seconds of an interval such as `500ms`, `5s` or `2m`; raises InvalidWatch."""
     match = _SECONDS.fullmatch(text.strip())
     seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
     if not LEAST_SECONDS <= seconds <= MOST_SECONDS:
-        raise InvalidWatch(f"--every {text!r} is no time from 100ms to 24h; write it as 500ms, 5s, 2m or 1h.")
+        raise InvalidWatch(f"{option} {text!r} is no time from 100ms to 24h; write it as 500ms, 5s, 2m or 1h.")
     return seconds
 
 

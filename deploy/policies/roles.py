@@ -52,6 +52,7 @@ _PRODUCER = Role(
         f"{keys.MODELS}{ANY}",
         f"{keys.SCHEDULES}{ANY}",
         keys.watch_record(ANY),
+        f"{keys.FEEDS}{ANY}",
         f"{keys.SERVED}{ANY}",
         keys.dataset_record(ANY),
         f"{keys.dataset_claims(ANY)}{ANY}",

@@ -1,4 +1,4 @@
-"""`imagemill watch`: label a bucket as it fills. Add, list, show, pause, unpause, replay, remove."""
+"""`imagemill watch`: label a bucket as it fills. Add, upload, list, show, pause, unpause, replay, remove."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contract.jobs.options import WatchOptions, parse_options
 from producer.cli.common import duration, print_fields, print_json, print_table, say, shared_options
 from producer.cli.follow import follow_to_end, print_queued
 from producer.cli.options import given, parameters
+from producer.uploads.cli import run, upload
 
 if TYPE_CHECKING:
     from producer.jobs.watches import Watched
@@ -17,13 +18,19 @@ if TYPE_CHECKING:
 
 @click.group()
 def watch() -> None:
-    """Label a bucket as it fills: add, list, show, pause, unpause, replay, remove."""
+    """Label a bucket as it fills: add, upload, list, show, pause, unpause, replay, remove."""
+
+
+watch.add_command(upload)
 
 
 @watch.command()
+@click.option(
+    "--upload", "uploads", is_flag=True, help="SOURCE is a folder of this machine: upload what appears in it, too."
+)
 @shared_options
 @click.pass_context
-def add(ctx: click.Context, /, as_json: bool, **_: Any) -> None:
+def add(ctx: click.Context, /, uploads: bool, as_json: bool, **_: Any) -> None:
     """Label every image under SOURCE, an s3:// prefix, and then each that comes, once.
 
     What is there already is labelled first. A model `name` or `name@alias` is resolved when a segment begins, about
@@ -34,11 +41,21 @@ def add(ctx: click.Context, /, as_json: bool, **_: Any) -> None:
       imagemill watch add camera s3://photos/in/ --model efficientnet-lite0
       imagemill watch add camera s3://photos/in/ --model efficientnet-lite0 --every 500ms --from now
       imagemill watch add camera s3://photos/in/ --model flowers@stable --then nightly-train
+      imagemill watch add camera ./photos --upload --model efficientnet-lite0
       imagemill results --watch camera --follow
     """
     from producer.client import Client
 
-    _print(Client().submit_watch(parse_options(WatchOptions, given(ctx, WatchOptions))), as_json)
+    client, options = Client(), given(ctx, WatchOptions)
+    if not uploads:
+        _print(client.submit_watch(parse_options(WatchOptions, options)), as_json)
+        return
+    from producer.uploads.feed import SETTLE_SECONDS, check_folder
+
+    folder = check_folder(options.pop("source"))
+    made = client.add_upload_watch(options.pop("name"), **options)
+    say(f"Added the watch {made.name}; `imagemill watch upload {made.name} {folder}` goes on when this is stopped.")
+    run(client, made.name, folder, "", SETTLE_SECONDS, as_json=as_json)
 
 
 add.params = [*parameters(WatchOptions), *add.params]

@@ -85,7 +85,10 @@ def new_watch(
 
 def _check_source(watch: Watch, store: ObjectStore) -> None:
     if not watch.source.startswith("s3://"):
-        raise InvalidWatch(f"{watch.source} is no s3:// prefix; a watch follows s3://bucket/prefix.")
+        raise InvalidWatch(
+            f"{watch.source} is no s3:// prefix; a watch follows s3://bucket/prefix. A folder of this machine is "
+            "uploaded with --upload."
+        )
     if not store.bucket_exists(watch.bucket):
         raise InvalidWatch(
             f"There is no bucket {watch.bucket!r} at {store.endpoint}; create it, or correct {watch.source}."

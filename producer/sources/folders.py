@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -89,7 +89,23 @@ def walk(folder: Path) -> Iterator[LocalFile]:
     files are not. Links are followed, except into a folder that the walk is in. Raises InvalidSource
     where a folder cannot be listed: images would be missing without a word.
     """
-    yield from _walk(os.fspath(folder), "", frozenset({_inode(folder.stat())}))
+    for key, entry in _walk(os.fspath(folder), "", frozenset({_inode(folder.stat())}), _fail):
+        if _is_file(entry):
+            yield local_file(key, entry.path)
+
+
+def paths(folder: Path, unlisted: Callable[[str, OSError], None]) -> Iterator[str]:
+    """Yield the path of everything below `folder` that is no folder, in the order of `walk`: pipes and dead links too.
+
+    A folder that cannot be listed is told to `unlisted`, by its path, and left out. Raises OSError if there is no
+    `folder`.
+    """
+    for _, entry in _walk(os.fspath(folder), "", frozenset({_inode(folder.stat())}), unlisted):
+        yield entry.path
+
+
+def _fail(folder: str, error: OSError) -> None:
+    raise InvalidSource(f"The folder {folder} cannot be listed: {error.strerror}.") from error
 
 
 def local_file(key: str, path: str) -> LocalFile:
@@ -101,21 +117,23 @@ def local_file(key: str, path: str) -> LocalFile:
     return LocalFile(key, path, found.st_size if stat.S_ISREG(found.st_mode) else None)
 
 
-def _walk(folder: str, prefix: str, above: frozenset[_Inode]) -> Iterator[LocalFile]:
+def _walk(
+    folder: str, prefix: str, above: frozenset[_Inode], unlisted: Callable[[str, OSError], None]
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
     try:
         with os.scandir(folder) as found:
             entries = [(entry, _is_folder(entry)) for entry in found]
     except OSError as error:
-        raise InvalidSource(f"The folder {folder} cannot be listed: {error.strerror}.") from error
+        unlisted(folder, error)
+        return
     # A folder sorts as its keys do, with the slash, so that the walk is in the order of whole keys.
     for entry, is_folder in sorted(entries, key=lambda e: e[0].name + "/" * e[1]):
         if not is_folder:
-            if _is_file(entry):
-                yield local_file(_text(prefix + entry.name), entry.path)
+            yield _text(prefix + entry.name), entry
         elif not entry.name.startswith("."):
             inode = _inode(entry.stat())
             if inode not in above:
-                yield from _walk(entry.path, f"{prefix}{entry.name}/", above | {inode})
+                yield from _walk(entry.path, f"{prefix}{entry.name}/", above | {inode}, unlisted)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

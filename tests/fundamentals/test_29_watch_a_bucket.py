@@ -17,6 +17,7 @@ import pytest
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidWatch, UnknownModel, UnknownWatch
 from producer import Client
+from producer.uploads.upload import Uploaded
 from tests.fundamentals.conftest import MODEL
 from tests.mill import Mill, variables
 from tests.waiting import wait_until
@@ -229,6 +230,52 @@ def test_what_was_planned_is_labelled_again_with_another_version(
         "watch", "replay", "camera", "--from", "2000-01-01", "--to", "2000-01-02", "--model", MODEL
     )
     assert code == 2 and "There is nothing to label in what camera planned from 2000-01-01T00:00:00.000Z" in said
+
+
+def test_a_folder_of_this_machine_is_watched_too(
+    client: Client, imagemill: Imagemill, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "photos"
+    (folder / "roll-1").mkdir(parents=True)
+    code, _, said = imagemill("watch", "add", "camera", str(folder), "--model", MODEL)
+    assert code == 2 and said.endswith("A folder of this machine is uploaded with --upload.\n")
+
+    # `imagemill watch add camera FOLDER --upload` does these two.
+    added = client.add_upload_watch("camera", model=MODEL, every="200ms")
+    assert added.source == f"s3://{client.settings.bucket}/feeds/camera/"
+    stop, done = threading.Event(), list[Uploaded]()
+
+    def upload() -> None:
+        done.append(client.upload_to_watch("camera", folder, settle=0.2, stop=stop))
+
+    uploader = threading.Thread(target=upload)
+    uploader.start()
+    try:
+        (folder / "roll-1" / "koala.jpg").write_bytes(photos["koala"].read_bytes())
+        wait_until(lambda: names(client, "camera") == ["koala"], 60, "its row")
+    finally:
+        stop.set()
+        uploader.join()
+    assert (done[0].sent, done[0].waiting) == (1, 0)
+    (row,) = client.watched_rows("camera")
+    assert row["key"] == "feeds/camera/roll-1/koala.jpg" and row["label"] == "koala"
+
+    # The next start sends what came meanwhile.
+    (folder / "espresso.jpg").write_bytes(photos["espresso"].read_bytes())
+    (folder / "gone.jpg").symlink_to("nowhere")
+    code, out, said = imagemill("watch", "upload", "camera", str(folder), "--once", "--settle", "200ms", "--json")
+    assert code == 1 and "gone.jpg is not sent: it is a link that leads nowhere" in said
+    assert {**json.loads(out), "bytes": 0} == {
+        "address": f"s3://{client.settings.bucket}/feeds/camera/",
+        "sent": 1,
+        "bytes": 0,
+        "unchanged": 0,
+        "waiting": 0,
+        "refused": 1,
+    }
+    wait_until(lambda: names(client, "camera") == ["espresso", "koala"], 60, "the row of the second photo")
+    assert imagemill("watch", "upload", "camera", str(tmp_path / "nowhere"))[0] == 2
+    assert "There is no watch 'camcorder'" in imagemill("watch", "upload", "camcorder", str(folder))[2]
 
 
 def test_rows_are_followed_as_they_are_committed(client: Client, prefix: str, put: Put) -> None:
