@@ -32,6 +32,7 @@
     ├── StoreRefused            the store refuses a request
     │   └── StoreFull           the store is full; resume once it has room
     ├── ModelError              a model that cannot be loaded
+    │   └── RuntimeUnsuited     the only runtime that a worker may use cannot run it; another may
     ├── TrainingDiverged        the loss is not finite; nothing is published
     ├── DeviceOutOfMemory       a smaller batch can help
     ├── LeaseLost               another worker holds the shard now
@@ -214,6 +215,10 @@ class StoreFull(StoreRefused):
 
 class ModelError(ImagemillError):
     """The model cannot be loaded: wrong sha256, unknown family, or labels that do not fit."""
+
+
+class RuntimeUnsuited(ModelError):
+    """OpenVINO, which this worker must use, cannot run the model; a worker that may use torch can."""
 
 
 class TrainingDiverged(ImagemillError):

@@ -624,6 +624,11 @@ class RedisKeys:
         """Hash of queues: the slots of all live workers that serve one."""
         return f"{self.namespace}:next:slots"
 
+    @property
+    def rules(self) -> str:
+        """Hash of the rules by which live workers load models (`contract.models.rules`): JSON by id."""
+        return f"{self.namespace}:next:rules"
+
     def lock(self, what: str, id: str = "") -> str:
         return f"{self.namespace}:lock:{what}" + (f":{id}" if id else "")
 

@@ -247,12 +247,27 @@ class Settings(BaseSettings):
         description="CPU seconds that decoding one image may take in a process; then an error row.",
     )
 
+    models: str = Field(
+        "",
+        description="Models that a worker loads: `NAME`, `NAME@VERSION` or a pattern with `*`, with commas between; "
+        "empty: all. Jobs that load another go to other workers.",
+    )
+    programs: Literal["on", "confined", "off"] = Field(
+        "on",
+        description="Pushed programs that a worker takes beside those it trusts: on, all; confined, all if its machine "
+        "has every layer of confinement, or else none; off, none.",
+    )
     trusted_models: str = Field(
         "",
         description="Pushed programs that run inside the worker, not in a confined process: `NAME`, `NAME@VERSION` or "
         "a pattern with `*`, with commas between.",
     )
     device: str = Field("auto", description="Device that models run on: auto, cpu, cuda or cuda:N.")
+    device_memory: ByteSize = Field(
+        ByteSize(0),
+        ge=0,
+        description="Memory of the device, such as 8GiB, that a worker offers to models; 0: all that the device has.",
+    )
     native_bf16: Literal["auto", "on", "off"] = Field(
         "auto", description="Whether the hardware has bf16; on and off pretend, so that tests see other machines."
     )

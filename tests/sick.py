@@ -43,6 +43,6 @@ def _sick(*args: Any) -> Any:
     return runtime
 
 
-model_cache.load_runtime = _sick
+model_cache.load_runtime = _sick  # type: ignore[assignment]
 
 __all__ = ["app"]

@@ -16,7 +16,7 @@ from PIL import Image
 from contract.backend.objects import ObjectStore
 from contract.data import image_index
 from contract.data.dataset_card import image_suffix
-from contract.jobs.specs import Generate, ImagesSpec, Synthesize
+from contract.jobs.specs import Generate, Synthesize
 from contract.jobs.status import ShardCommit, State, Status
 from contract.keys import JobKeys, shard_stem
 
@@ -72,7 +72,7 @@ def generate_spec(store: ObjectStore, id: str = "sheet", **fields: Any) -> Gener
 
 def fabricate(
     store: ObjectStore,
-    spec: ImagesSpec,
+    spec: Generate | Synthesize,
     *,
     shards: int = 2,
     draw: Draw = gray,
@@ -130,7 +130,9 @@ def fabricate_candidates(store: ObjectStore, spec: Synthesize) -> None:
         store.delete(keys.selected(shard))
 
 
-def _shard(spec: ImagesSpec, portion: Sequence[tuple[int, int]], draw: Draw) -> tuple[bytes, list[dict[str, Any]]]:
+def _shard(
+    spec: Generate | Synthesize, portion: Sequence[tuple[int, int]], draw: Draw
+) -> tuple[bytes, list[dict[str, Any]]]:
     """A tar and the rows of its index."""
     gated = isinstance(spec, Synthesize)
     made = io.BytesIO()

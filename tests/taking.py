@@ -8,7 +8,7 @@ from contract.backend.ledger import Ledger
 from contract.backend.trouble import Trouble
 
 _SCRIPT = (
-    module.ENTRY_LUA
+    module.JOBS_LUA
     + """
 use(KEYS[4])
 local shard, token, lease = ARGV[1], ARGV[2], ARGV[3]

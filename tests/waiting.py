@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 T = TypeVar("T")
 
@@ -12,7 +12,7 @@ _BUSY = 4
 """How many times longer a busy machine may take than a quiet one: a bound is there to end a hang, not to test speed."""
 
 
-def wait_until(predicate: Callable[[], T], timeout: float = 10.0, message: str = "it") -> T:
+def wait_until(predicate: Callable[[], T | Literal[False] | None], timeout: float = 10.0, message: str = "it") -> T:
     """Ask every 50 ms until the answer is true, and return it.
 
     Fails the test after `timeout` seconds, as they would be on a quiet machine.

@@ -1,24 +1,33 @@
--- Chooses the job whose turn it is and leases its next shard to the worker that asks. Follows entry.lua.
+-- Chooses the job whose turn it is and leases its next shard to the worker that asks. Follows index.lua.
 -- KEYS[4]: hash of measured rates (contract.fleet.rates). ARGV: queue, token, seconds of a lease, process, slots that one
 -- owner may hold or 0, then what the worker can do: device, precisions, whether it may take what is long, whether it may
--- train; then whether it runs second copies.
+-- train; then whether it runs second copies; then GiB of its device or '', runtimes, and the id of its rule or ''.
 -- The same token again gets the same shard, for the answer may have been lost.
 local queue, token, lease, process, cap = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
-local can = {device = ARGV[6], precisions = ',' .. ARGV[7] .. ',', long = ARGV[8], trains = ARGV[9]}
+local can = {device = ARGV[6], precisions = ',' .. ARGV[7] .. ',', long = ARGV[8], trains = ARGV[9],
+  memory = tonumber(ARGV[11]) or math.huge, runtimes = ',' .. ARGV[12] .. ',', rule = ARGV[13]}
 local root, rates = index .. queue, KEYS[4]
+local UNMEASURED = 20 -- seconds of a shard of a kind that nobody has measured: the most that a shard should take
 local TRIED = 16 -- owners, and jobs of each, that are looked at until one has a shard for this process
 
 local function meets(needs)
+  local admitted = can.rule == ''
   for name, value in string.gmatch(needs, '(%w+)=(%S+)') do
     if name == 'device' then
       if value ~= can.device then return false end
     elseif name == 'precision' then
       if not string.find(can.precisions, ',' .. value .. ',', 1, true) then return false end
+    elseif name == 'memory' then
+      if tonumber(value) > can.memory then return false end
+    elseif name == 'runtime' then
+      if not string.find(can.runtimes, ',' .. value .. ',', 1, true) then return false end
+    elseif name == 'rules' then
+      admitted = admitted or string.find(',' .. value .. ',', ',' .. can.rule .. ',', 1, true)
     elseif can[name] ~= value then
       return false
     end
   end
-  return true
+  return admitted
 end
 
 local all, mine = redis.call('HKEYS', root .. ':ready'), {}
@@ -51,14 +60,15 @@ end
 -- Start-time fair queueing (Goyal, Vin, Cheng: IEEE/ACM Transactions on Networking 5(5), 1997), at each level of the
 -- tree: who is served has the smallest tag; the clock moves to that tag, and the tag by seconds over weight. A child
 -- that nobody could serve for a while stands where the clock is, for service that is missed is no credit.
-local function charge(parent, child, seconds)
+-- `trees` are the sets of needs of which the child may be in the tree; a job is in that of its own alone.
+local function charge(trees, parent, child, seconds)
   local tags, start = root .. ':tags|' .. parent, tag(root, parent, child)
   local finish = tagged(start + seconds)
   move_clock(root, parent, start)
   redis.call('ZREMRANGEBYSCORE', tags, '-inf', tagged(start))
   redis.call('ZADD', tags, finish, child)
   redis.call('EXPIRE', tags, REMEMBERED)
-  for _, needs in ipairs(all) do
+  for _, needs in ipairs(trees) do
     redis.call('ZADD', root .. '|' .. needs .. (parent == '' and '' or '|' .. parent), 'XX', finish, child)
   end
 end
@@ -85,9 +95,9 @@ local function hand_out(where, class, owner, shard)
   put('unmet_since', nil) -- a worker that can run the job is there
   put('waiting_for', nil)
   local seconds, weight = estimate(), num('weight')
-  charge(class .. '|' .. owner, id, seconds / (weight > 0 and weight or 1))
-  charge(class, owner, seconds)
-  charge('', class, seconds / CLASSES[class])
+  charge({wanted()}, class .. '|' .. owner, id, seconds / (weight > 0 and weight or 1))
+  charge(all, class, owner, seconds)
+  charge(all, '', class, seconds / CLASSES[class])
   place()
   redis.call('SET', index .. 'granted:' .. token, id .. ' ' .. shard, 'EX', math.ceil(lease))
   return answer(shard, where)
@@ -111,7 +121,7 @@ local function copy()
     use(which)
     local found, owner = get('state') and stragglers() or {}, get('owner') or ''
     if #found == 0 then redis.call('SREM', root .. ':tails', which) end
-    for _, one in ipairs(meets(get('needs') or '') and not capped(owner) and found or {}) do
+    for _, one in ipairs(meets(wanted()) and not capped(owner) and found or {}) do
       if worker(one.token) ~= worker(token) then
         redis.call('HSET', troubles, one.shard, cjson.encode({copied = true})) -- until it is committed: not again
         put('copies', num('copies') + 1)

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from contract.backend.ledger import ENTRY_LUA, Ledger
+from contract.backend.ledger import JOBS_LUA, Ledger
 from contract.backend.trouble import Trouble
 
-_SCRIPT = ENTRY_LUA + Path(__file__).with_name("dispatch.lua").read_text()
+_SCRIPT = JOBS_LUA + Path(__file__).with_name("dispatch.lua").read_text()
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,11 @@ class Can:
     """Whether it may take what lasts for hours."""
     trains: bool = True
     """Whether it may take a training."""
+    memory: int | None = None
+    """GiB of its device; None: unknown, and no job is refused for its size."""
+    runtimes: tuple[str, ...] = ("openvino", "torch")
+    rule: str = ""
+    """Id of the rule by which it loads models; empty: it loads any."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,9 @@ def next_shard(
     """
     args = (queue, token, lease_seconds, process, owner_slots, can.device, ",".join(can.precisions))
     keys = (*ledger.keys.dispatch, ledger.keys.rates)
-    answer = ledger.script(_SCRIPT, keys, (*args, int(can.long), int(can.trains), int(speculative)))
+    memory = "" if can.memory is None else can.memory
+    more = (int(can.long), int(can.trains), int(speculative), memory, ",".join(can.runtimes), can.rule)
+    answer = ledger.script(_SCRIPT, keys, (*args, *more))
     if not answer:
         return None
     job, shard, kind, needs, trouble, now, copy = answer
@@ -68,8 +75,14 @@ def next_shard(
 
 
 def ready(ledger: Ledger, queue: str) -> dict[str, int]:
-    """Return the number of shards that may run now, by what a worker must have to run them."""
-    return {needs: int(shards) for needs, shards in ledger.hash(f"{ledger.keys.dispatch[1]}{queue}:ready").items()}
+    """Return the number of shards that may run now, by what a worker must have to run them.
+
+    Shards of owners that hold as many slots as they may are not counted.
+    """
+    root = f"{ledger.keys.dispatch[1]}{queue}"
+    held = ledger.hash(f"{root}:held")
+    found = {needs: int(n) - int(held.get(needs, 0)) for needs, n in ledger.hash(f"{root}:ready").items()}
+    return {needs: number for needs, number in found.items() if number > 0}
 
 
 def waiting(ledger: Ledger, queues: Sequence[str]) -> dict[str, int]:
@@ -87,3 +100,17 @@ def set_slots(ledger: Ledger, slots: Mapping[str, int]) -> None:
         if slots:
             pipe.hset(ledger.keys.slots, mapping={queue: str(number) for queue, number in slots.items()})
         pipe.execute()
+
+
+def set_rules(ledger: Ledger, rules: dict[str, str]) -> None:
+    """Record by which rules the live workers load models: JSON by id."""
+    with ledger.pipeline() as pipe:
+        pipe.delete(ledger.keys.rules)
+        if rules:
+            pipe.hset(ledger.keys.rules, mapping={id: str(rule) for id, rule in rules.items()})
+        pipe.execute()
+
+
+def rules(ledger: Ledger) -> dict[str, str]:
+    """Return the rules that `set_rules` recorded last: JSON by id."""
+    return ledger.hash(ledger.keys.rules)

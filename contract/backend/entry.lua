@@ -1,4 +1,4 @@
--- What ledger.lua and dispatch.lua share: the entry of one job, and the index of jobs that have a shard to hand out.
+-- The entry of one job, which ledger.lua and dispatch.lua share with index.lua.
 -- KEYS: prefix of the entries, prefix of the index, prefix of Celery's queues.
 --
 -- An entry, `job:ID` and below:
@@ -9,24 +9,11 @@
 --   :trouble  shard -> JSON (contract.backend.trouble)
 --   :queued   shards that came back, and halves of those that were split, scored by when they may run
 --
--- The index, `next:QUEUE` and below. One tree for each set of needs, so that a worker sees only what it can run:
---   |NEEDS               priority class, scored by its tag
---   |NEEDS|CLASS         owner
---   |NEEDS|CLASS|OWNER   job
---   :ready    needs -> shards that may run now        :slots   owner -> shards that are leased
---   :parked   owners that hold as many slots as they may
---   :tails    jobs that had stragglers at the last tick
---   :tags|PARENT and :clock|PARENT, where PARENT is nothing, CLASS or CLASS|OWNER: see `charge`
---
--- `place` brings the index into line with an entry; every step that changes an entry ends with it, and with `flush`.
+-- Every step that changes an entry ends with `place` (index.lua) and `flush`.
 local entries, index, celery = KEYS[1], KEYS[2], KEYS[3]
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 
--- A class gets twenty times what the one below it gets, as long as both want something.
-local CLASSES = {high = 400, normal = 20, low = 1}
-local UNMEASURED = 20 -- seconds of a shard of a kind that nobody has measured: the most that a shard should take
-local REMEMBERED = 86400 -- seconds for which tags of those who want nothing are kept
 local SAMPLES = 21 -- shards of a job whose seconds are remembered, for their median
 -- A straggler runs longer than twice the median of its job's finished shards. Spark's `spark.speculation.multiplier` is
 -- 1.5 up to version 3 and 3 since. It runs for five seconds at least, the least that a shard should take: what is
@@ -41,7 +28,7 @@ local id, job, done, leases, copies, troubles, queued
 local FIELDS = {'run', 'kind', 'model', 'state', 'over_budget', 'complete', 'planned', 'extra', 'items', 'error_limit',
   'shards_total', 'shards_done', 'ok', 'errors', 'cursor', 'opened', 'started_at', 'queue', 'needs', 'priority',
   'owner', 'weight', 'max_slots', 'placed', 'ready', 'slots', 'pace', 'rate_t1', 'rate_d1', 'guesses', 'guessed',
-  'unmet_since', 'waiting_for', 'speculative', 'copies', 'took'}
+  'unmet_since', 'waiting_for', 'speculative', 'copies', 'took', 'runtime', 'rules'}
 local fields, changed
 
 local function use(which)
@@ -80,6 +67,16 @@ local function flush()
   changed = {}
   if #set > 0 then redis.call('HSET', job, unpack(set)) end
   if #gone > 0 then redis.call('HDEL', job, unpack(gone)) end
+end
+
+-- What a worker must have to run the job: what its spec asks for, the runtime that turned out to be the only one, and
+-- the rules of live workers that admit its models (contract.models.rules).
+local function wanted()
+  local all = get('needs') or ''
+  for _, name in ipairs({'runtime', 'rules'}) do
+    if (get(name) or '') ~= '' then all = all .. (all == '' and '' or ' ') .. name .. '=' .. get(name) end
+  end
+  return all
 end
 
 local function stamp(t) return string.format('%.3f', t) end
@@ -155,105 +152,9 @@ local function pick(process)
   return shard < planned and tostring(shard) or nil
 end
 
--- How far the children of a parent have been served.
-local clocks = {}
-local function clock(root, parent)
-  local key = root .. ':clock|' .. parent
-  clocks[key] = clocks[key] or tonumber(redis.call('GET', key) or '0')
-  return clocks[key]
-end
-
-local function move_clock(root, parent, at)
-  local key = root .. ':clock|' .. parent
-  clocks[key] = at
-  redis.call('SET', key, tagged(at), 'EX', REMEMBERED)
-end
-
--- Where a child stands: a newcomer begins at the clock, with neither credit nor debt.
-local function tag(root, parent, child)
-  local own = tonumber(redis.call('ZSCORE', root .. ':tags|' .. parent, child) or '0')
-  return math.max(own, clock(root, parent))
-end
-
--- Moves a child by the seconds, over its weight, by which a guess was wrong; never behind the clock.
-local function correct(root, parent, child, by)
-  local own = tonumber(redis.call('ZSCORE', root .. ':tags|' .. parent, child) or '0')
-  if own <= clock(root, parent) then return end
-  local at = tagged(math.max(own + by, clock(root, parent)))
-  redis.call('ZADD', root .. ':tags|' .. parent, at, child)
-  for _, needs in ipairs(redis.call('HKEYS', root .. ':ready')) do
-    redis.call('ZADD', root .. '|' .. needs .. (parent == '' and '' or '|' .. parent), 'XX', at, child)
-  end
-end
-
 -- Seconds of a shard of average size, by the seconds of an item.
 local function of_shard(pace)
   return math.max(0.001, pace * math.max(1, num('items') / math.max(1, num('planned'))))
-end
-
--- Brings the ancestors of an owner's jobs into line with them.
-local function climb(root, needs, class, owner)
-  local classes = root .. '|' .. needs
-  local owners = classes .. '|' .. class
-  if redis.call('EXISTS', owners .. '|' .. owner) == 1 and redis.call('SISMEMBER', root .. ':parked', owner) == 0 then
-    redis.call('ZADD', owners, tagged(tag(root, class, owner)), owner)
-  else
-    redis.call('ZREM', owners, owner)
-  end
-  if redis.call('EXISTS', owners) == 1 then
-    redis.call('ZADD', classes, tagged(tag(root, '', class)), class)
-  else
-    redis.call('ZREM', classes, class)
-  end
-end
-
--- Takes an owner out of all trees, or puts it back where it has jobs.
-local function park(root, owner, parked)
-  redis.call(parked and 'SADD' or 'SREM', root .. ':parked', owner)
-  for _, needs in ipairs(redis.call('HKEYS', root .. ':ready')) do
-    for class in pairs(CLASSES) do climb(root, needs, class, owner) end
-  end
-end
-
-local function add(hash, field, by)
-  if by ~= 0 and redis.call('HINCRBY', hash, field, by) <= 0 then redis.call('HDEL', hash, field) end
-end
-
--- Brings the index into line with the entry.
-local function place()
-  local queue, needs, class = get('queue'), get('needs') or '', get('priority') or 'normal'
-  local owner, placed, before, slots = get('owner') or '', get('placed') or '', num('ready'), num('slots')
-  if not queue then return end -- of an earlier version, until it is rebuilt
-  local root, running, ready = index .. queue, redis.call('HLEN', leases), 0
-  local held = running + num('copies')
-  if get('opened') == '1' and not stopped() then
-    local room = num('max_slots') > 0 and num('max_slots') - held or math.huge
-    if room > 0 and pick() then
-      ready = math.min(room, math.max(1, num('planned') + num('extra') - num('shards_done') - running))
-    end
-  end
-  local where = ready > 0 and needs .. '|' .. class .. '|' .. owner or ''
-  if (placed ~= where or before ~= ready or slots ~= held) and before == 0 then put('waits_since', stamp(now)) end
-  put('placed', where)
-  put('ready', ready)
-  put('slots', held)
-  local was = string.match(placed, '^[^|]*')
-  if placed == where then
-    add(root .. ':ready', needs, ready - before)
-  else
-    if before > 0 then add(root .. ':ready', was, -before) end
-    if ready > 0 then add(root .. ':ready', needs, ready) end
-  end
-  if placed ~= where and placed ~= '' then
-    redis.call('ZREM', root .. '|' .. placed, id)
-    climb(root, string.match(placed, '^([^|]*)|([^|]*)|(.*)$'))
-  end
-  if where ~= '' and not redis.call('ZSCORE', root .. '|' .. where, id) then
-    redis.call('ZADD', root .. '|' .. where, tagged(tag(root, class .. '|' .. owner, id)), id)
-    climb(root, needs, class, owner)
-  end
-  add(root .. ':slots', owner, held - slots)
-  if held < slots and redis.call('SISMEMBER', root .. ':parked', owner) == 1 then park(root, owner, false) end
 end
 
 -- Half of the job's last shards took no more seconds than this; nil before one is done.
@@ -282,21 +183,4 @@ local function stragglers()
   end
   table.sort(found, function(a, b) return a.since < b.since end)
   return found
-end
-
--- Messages that the caller shall send, `most` of them, so that twice as many wait as there are slots.
-local function tickets(most)
-  local queue = get('queue')
-  if not queue or most <= 0 then return 0 end
-  local ready = 0
-  for _, shards in ipairs(redis.call('HVALS', index .. queue .. ':ready')) do ready = ready + tonumber(shards) end
-  local slots = tonumber(redis.call('HGET', index .. 'slots', queue) or '8')
-  return math.max(0, math.min(most, math.min(2 * slots, ready) - redis.call('LLEN', celery .. queue)))
-end
-
--- Messages that the caller shall send for so many stragglers, whose job is in nobody's tree.
-local function copy_tickets(slow)
-  if slow == 0 then return 0 end
-  local slots = tonumber(redis.call('HGET', index .. 'slots', get('queue')) or '8')
-  return math.max(0, math.min(slow, 2 * slots - redis.call('LLEN', celery .. get('queue'))))
 end

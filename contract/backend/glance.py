@@ -24,6 +24,8 @@ class Glance:
     """Whether it is noted that no live worker could run it."""
     waiting_for: str | None
     """The worker that it waits for, as `Ledger.waits_for` has noted it."""
+    ruled: str
+    """The rules of workers against which its models were held, as `Ledger.admit` has noted them."""
     planned: bool
     """Whether somebody plans it now."""
     finalized: bool
@@ -39,18 +41,19 @@ def glance(ledger: Ledger, ids: Sequence[str]) -> dict[str, Glance]:
         part = ids[start : start + _AT_ONCE]
         with ledger.pipeline() as pipe:
             for id in part:
-                pipe.hmget(ledger.keys.job(id)[0], "state", "kind", "run", "unmet_since", "waiting_for")
+                pipe.hmget(ledger.keys.job(id)[0], "state", "kind", "run", "unmet_since", "waiting_for", "ruled")
                 for what in ("plan", "finalize", COMPARED):
                     pipe.exists(ledger.keys.lock(what, id))
             answers = pipe.execute()
         for n, id in enumerate(part):
-            (state, kind, run, unmet, waiting_for), planned, finalized, compared = answers[4 * n : 4 * n + 4]
+            (state, kind, run, unmet, waiting_for, ruled), planned, finalized, compared = answers[4 * n : 4 * n + 4]
             found[id] = Glance(
                 state=state,
                 kind=kind,
                 run=int(run or 0),
                 unmet=unmet is not None,
                 waiting_for=waiting_for,
+                ruled=ruled or "",
                 planned=bool(planned),
                 finalized=bool(finalized),
                 compared=bool(compared),

@@ -1,4 +1,4 @@
--- The steps of one job, each whole. Follows entry.lua. KEYS[4]: the job's id; ARGV[1] names the operation.
+-- The steps of one job, each whole. Follows index.lua. KEYS[4]: the job's id; ARGV[1] names the operation.
 -- Every operation may arrive twice. For a job that Redis has forgotten the answer is 'unknown': the bucket is the
 -- truth, and the ledger is rebuilt from it by replaying 'commit'.
 use(KEYS[4])
@@ -154,7 +154,7 @@ elseif op == 'open' then -- ends a rebuild, during which no shard was handed out
   advance()
   return step(num('planned') + num('extra') - num('shards_done'))
 
-elseif op == 'set' then -- field, value, ...: priority, weight, max_slots or needs
+elseif op == 'set' then -- field, value, ...: priority, weight, max_slots, needs, runtime, rules or ruled
   for i = 2, #ARGV, 2 do put(ARGV[i], ARGV[i + 1]) end
   return step(math.huge)
 
@@ -277,7 +277,7 @@ elseif op == 'lapsed' then -- lease seconds, whether to copy stragglers; frees t
   if slow > 0 then redis.call('SADD', index .. get('queue') .. ':tails', id) end
   answer[3] = answer[3] + copy_tickets(slow)
   table.insert(answer, out)
-  table.insert(answer, get('needs') or '')
+  table.insert(answer, wanted())
   table.insert(answer, num('slots'))
   table.insert(answer, num('ready'))
   return answer

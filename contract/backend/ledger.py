@@ -35,9 +35,9 @@ from contract.records import Priority
 from contract.settings import Settings
 from contract.times import iso
 
-ENTRY_LUA = Path(__file__).with_name("entry.lua").read_text()
-"""What the scripts about jobs begin with."""
-_SCRIPT = ENTRY_LUA + Path(__file__).with_name("ledger.lua").read_text()
+JOBS_LUA = "".join(Path(__file__).with_name(name).read_text() for name in ("entry.lua", "index.lua"))
+"""What the scripts about jobs begin with: the entry of a job, and the index of those that have a shard to hand out."""
+_SCRIPT = JOBS_LUA + Path(__file__).with_name("ledger.lua").read_text()
 _RENEW = Path(__file__).with_name("renew.lua").read_text()
 _CONNECTIONS = 2
 """Connections of one process; the second one is for when a call waits for an answer that is late."""
@@ -140,6 +140,8 @@ class Ledger:
         retry: int = 0,
         run: int = 0,
         needs: str = "",
+        rules: str = "",
+        ruled: str = "",
         owner: str = "",
         share: Share | None = None,
     ) -> bool:
@@ -161,6 +163,8 @@ class Ledger:
             "retry": retry,
             "queue": kind_of(spec).queue,
             "needs": needs,
+            "rules": rules,
+            "ruled": ruled,
             "owner": owner,
             **_share(share or spec),
             "speculative": int(kind_of(spec).speculative),
@@ -179,6 +183,14 @@ class Ledger:
     def need(self, id: str, needs: str) -> Step:
         """Say what a worker must have to run the job."""
         return _step(self._run(id, "set", "needs", needs))
+
+    def need_runtime(self, id: str, runtime: str) -> Step:
+        """Say that only this runtime can run the job, as a worker found; a wiped Redis finds it again."""
+        return _step(self._run(id, "set", "runtime", runtime))
+
+    def admit(self, id: str, rules: str, ruled: str) -> Step:
+        """Say which of the workers' rules `ruled` admit the models of the job; ids with commas between."""
+        return _step(self._run(id, "set", "rules", rules, "ruled", ruled))
 
     def share(self, id: str, share: Share) -> Step:
         """Give a job another share of the slots, from now on."""

@@ -1,13 +1,14 @@
 """One look at the whole fleet: workers, queues and jobs, as frozen records.
 
 Whoever shows or scales the fleet reads it here: the autoscaler, the controller's metrics, `top` and `workers`.
-`read_fleet` takes two round trips to Redis, with one command for a queue or a worker and two for a job.
+`read_fleet` takes two round trips to Redis, with one command for a worker and two for a queue or a job.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from contract.backend.ledger import Ledger, status_of
@@ -77,6 +78,8 @@ class JobState:
     """`queued` counts all shards that wait for a slot."""
     max_slots: int
     """Shards that run at once, at most; 0: any number."""
+    held_back: bool = False
+    """Whether its owner holds as many slots of the queue as one owner may."""
     copies: int = 0
     """Running shards of which a second worker runs a copy, which takes a slot too."""
     images_per_second: float
@@ -88,6 +91,8 @@ class JobState:
     @property
     def runnable_shards(self) -> int:
         """Shards that free slots could take now."""
+        if self.held_back:
+            return 0
         busy = self.shards.running + self.copies
         room = self.max_slots - busy if self.max_slots else self.shards.queued
         return max(0, min(room, self.shards.queued))
@@ -149,7 +154,9 @@ def read_fleet(ledger: Ledger) -> Fleet:
         pipe.hgetall(keys.rates)
         for queue in WORKER_QUEUES:
             pipe.llen(f"{broker}{queue}")
-        (seconds, micros), active, names, measured, *lengths = pipe.execute()
+            pipe.smembers(f"{keys.dispatch[1]}{queue}:parked")
+        (seconds, micros), active, names, measured, *more = pipe.execute()
+    lengths, capped = more[::2], dict(zip(WORKER_QUEUES, more[1::2], strict=True))
     now, ids, names = seconds + micros / 1e6, sorted(active), sorted(names)
 
     with ledger.pipeline() as pipe:
@@ -165,7 +172,7 @@ def read_fleet(ledger: Ledger) -> Fleet:
     workers = tuple(worker for worker in alive if set(worker.queues) & set(WORKER_QUEUES))  # controllers beat too
     rates = parse_rates(measured)
     jobs = tuple(
-        job_state(fields, held, now, workers, rates)
+        job_state(fields, held, now, workers, rates, capped)
         for fields, held in _pairs(answers[len(names) :])
         if fields.get("kind") in KINDS and fields["state"] not in ENDED
     )
@@ -199,8 +206,9 @@ def job_state(
     now: float,
     workers: Iterable[WorkerState],
     rates: Rates,
+    capped: Mapping[str, Container[str]] = MappingProxyType({}),
 ) -> JobState:
-    """Return a job by its ledger entry and its leases."""
+    """Return a job by its ledger entry and its leases. `capped`: the owners, by queue, that may hold no more slots."""
     status = status_of(fields, held, now)
     kind = KINDS[status.kind]
     over = status.state == "finalizing" or fields.get("over_budget") == "1"
@@ -225,6 +233,7 @@ def job_state(
         errors=status.errors,
         shards=status.shards.model_copy(update={"queued": waiting}),
         max_slots=status.max_slots,
+        held_back=fields.get("owner", "") in capped.get(kind.queue, ()),
         copies=0 if over else int(fields.get("copies", 0)),
         images_per_second=status.images_per_second or 0.0,
         waiting_seconds=max(0.0, now - float(fields.get("waits_since", now))) if waiting else 0.0,

@@ -10,10 +10,12 @@ import json
 import math
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
+from contract.backend import dispatch
 from contract.backend.broker import Queues
 from contract.backend.ledger import Ledger, Step
 from contract.backend.objects import ObjectStore
@@ -24,12 +26,14 @@ from contract.jobs.commits import iter_commits, read_retries
 from contract.jobs.destinations import check_output
 from contract.jobs.ends import Standing, read_end, read_standing
 from contract.jobs.kinds import kind_of
+from contract.jobs.loads import models_of, rules_for
 from contract.jobs.numerics import needs_of
 from contract.jobs.options import Share
 from contract.jobs.sources import source_kind
-from contract.jobs.specs import JOB_ID, Classify, ImagesSpec, Spec, parse_spec
+from contract.jobs.specs import JOB_ID, AnySpec, Classify, ImagesSpec, Spec, parse_spec
 from contract.jobs.status import Plan, Retry, State, Status
 from contract.keys import ACTIVE, MAX_OPEN_SHARDS, JobKeys, parse_shard
+from contract.models.rules import Rule
 from contract.records import Priority
 from contract.times import iso
 
@@ -71,7 +75,7 @@ def submit(backend: Backend, spec: Spec, owner: str = "") -> bool:
         spec,
         there.created,
         run=now.run,
-        needs=needs_of(backend.store, spec).signature,
+        **_needs(backend, spec),
         owner=there.owner,
         share=None if fresh else shares.read(backend.store, spec),
     )
@@ -80,6 +84,25 @@ def submit(backend: Backend, spec: Spec, owner: str = "") -> bool:
     if read_end(backend.store, spec.id) is not None:
         settle(backend, spec.id)  # it ended while this call was under way
     return fresh
+
+
+class _Needs(TypedDict):
+    needs: str
+    rules: str
+    ruled: str
+
+
+def _needs(backend: Backend, spec: AnySpec) -> _Needs:
+    """Return what `Ledger.create` must know for the dispatch: what the job needs, and the rules that admit it."""
+    known = [Rule.model_validate_json(rule) for rule in dispatch.rules(backend.ledger).values()]
+    admitted, asked = rules_for(models_of(backend.store, spec) if known else (), known)
+    return {"needs": needs_of(backend.store, spec).signature, "rules": admitted, "ruled": asked}
+
+
+def readmit(backend: Backend, id: str, known: Iterable[Rule]) -> None:
+    """Hold the models of a job against the rules of the workers that are alive now."""
+    admitted, asked = rules_for(models_of(backend.store, read_spec(backend.store, id)), known)
+    backend.follow_up(id, backend.ledger.admit(id, admitted, asked))
 
 
 @dataclass(frozen=True)
@@ -333,7 +356,7 @@ def _replay(backend: Backend, there: _Envelope, now: Standing, share: Share) -> 
         rebuild=True,
         retry=retries.number,
         run=now.run,
-        needs=needs_of(store, spec).signature,
+        **_needs(backend, spec),
         owner=there.owner,
         share=share,
     )

@@ -18,8 +18,10 @@ from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, ObjectNotFound
 from contract.jobs.commits import iter_listed, read_commit
 from contract.jobs.kinds import kind_of
+from contract.jobs.loads import memory_of, models_of
 from contract.jobs.specs import AnySpec
 from contract.keys import JobKeys
+from contract.models.rules import ANY, Rule
 from contract.records import Computed, Precision, Record
 
 
@@ -41,31 +43,65 @@ class Needs(Record):
     long: bool = False
     """Whether it may take hours."""
     trains: bool = False
+    memory: int = 0
+    """GiB that the device must have for the largest model; 0: any device will do."""
+    runtime: str | None = None
+    """The only runtime that can run the model, as a worker found."""
+    rules: tuple[str, ...] = ()
+    """Ids of the rules of workers that admit the models; a worker without a rule loads any."""
 
     @property
     def signature(self) -> str:
         """The needs as the ledger compares them with what a worker can do, `device=cuda precision=bf16 long=1`."""
-        parts = {"device": self.device, "precision": self.precision, "long": self.long, "trains": self.trains}
+        parts = {
+            "device": self.device,
+            "precision": self.precision,
+            "long": self.long,
+            "trains": self.trains,
+            "memory": self.memory,
+            "runtime": self.runtime,
+            "rules": ",".join(self.rules),
+        }
         return " ".join(f"{name}={1 if value is True else value}" for name, value in parts.items() if value)
 
     @classmethod
     def parse(cls, signature: str) -> Needs:
         """Return the needs with this signature."""
-        return cls.model_validate(dict(part.split("=", 1) for part in signature.split()))
+        parts: dict[str, object] = {**dict(part.split("=", 1) for part in signature.split())}
+        if "rules" in parts:
+            parts["rules"] = tuple(str(parts["rules"]).split(","))
+        return cls.model_validate(parts)
 
     def __str__(self) -> str:
-        return f"{self.device or 'any device'}/{self.precision or 'any precision'}"
+        parts = [f"{self.device or 'any device'}/{self.precision or 'any precision'}"]
+        parts += [f"{self.memory} GiB of device memory"] if self.memory else []
+        parts += [f"the runtime {self.runtime}"] if self.runtime else []
+        return ", ".join(parts)
 
 
 class Capabilities(Record):
-    """What a worker computes on, and the precisions that its hardware has."""
+    """What a worker computes on and in, and which models it loads."""
 
     device: str
     precisions: tuple[Computed, ...]
+    memory: int | None = None
+    """GiB of its device; None: unknown."""
+    runtimes: tuple[str, ...] = ()
+    """What may run its classifiers; empty: unknown."""
+    rule: Rule = ANY
 
     def meet(self, needs: Needs) -> bool:
         """Return whether a shard with these needs can run here."""
-        return needs.device in (None, self.device) and (needs.precision is None or needs.precision in self.precisions)
+        return self.computes(needs) and (not self.rule.id or self.rule.id in needs.rules)
+
+    def computes(self, needs: Needs) -> bool:
+        """Return whether the device and its runtimes can run such a shard, whatever models may be loaded."""
+        return (
+            needs.device in (None, self.device)
+            and (needs.precision is None or needs.precision in self.precisions)
+            and (self.memory is None or needs.memory <= self.memory)
+            and (needs.runtime is None or not self.runtimes or needs.runtime in self.runtimes)
+        )
 
     def best(self, asked: Precision) -> NumericsClass:
         """Return the class that a shard would run in here, if it may run here at all."""
@@ -74,7 +110,13 @@ class Capabilities(Record):
 
     def heartbeat(self) -> dict[str, str]:
         """Return the fields that tell others."""
-        return {"device_kind": self.device, "precisions": ",".join(self.precisions)}
+        return {
+            "device_kind": self.device,
+            "precisions": ",".join(self.precisions),
+            "device_memory": "" if self.memory is None else str(self.memory),
+            "runtimes": ",".join(self.runtimes),
+            "rule": self.rule.model_dump_json() if self.rule.id else "",
+        }
 
 
 def advertised(fields: Mapping[str, str]) -> Capabilities | None:
@@ -82,7 +124,20 @@ def advertised(fields: Mapping[str, str]) -> Capabilities | None:
     device, precisions = fields.get("device_kind"), fields.get("precisions")
     if not device or not precisions:
         return None
-    return Capabilities(device=device, precisions=cast("tuple[Computed, ...]", tuple(precisions.split(","))))
+    memory, runtimes, rule = (fields.get(name, "") for name in ("device_memory", "runtimes", "rule"))
+    return Capabilities(
+        device=device,
+        precisions=cast("tuple[Computed, ...]", tuple(precisions.split(","))),
+        memory=int(memory) if memory else None,
+        runtimes=tuple(runtimes.split(",")) if runtimes else (),
+        rule=Rule.model_validate_json(rule) if rule else ANY,
+    )
+
+
+def live_rules(workers: Iterable[Worker]) -> dict[str, Rule]:
+    """Return the rules by which live workers load models, by id; none for workers that load any."""
+    found = (advertised(worker.fields) for worker in workers if worker.fields.get("rule"))
+    return {can.rule.id: can.rule for can in found if can is not None and can.rule.id}
 
 
 def able(workers: Iterable[Worker], queue: str, needs: Needs) -> list[str]:
@@ -127,7 +182,12 @@ def needs_of(store: ObjectStore, spec: AnySpec) -> Needs:
     kind = kind_of(spec)
     trains = kind.trains == "always" or (kind.trains is not None and getattr(spec, str(kind.judge)) is not None)
     asked = asked_precision(spec)
-    needs = Needs(precision=None if asked == "auto" else asked, long=kind.long, trains=trains)
+    needs = Needs(
+        precision=None if asked == "auto" else asked,
+        long=kind.long,
+        trains=trains,
+        memory=memory_of(models_of(store, spec)),
+    )
     if runs_in_one_class(spec) and (found := read_class(store, _classed(spec))) is not None:
         return needs.model_copy(update={"device": found.device, "precision": found.precision})
     return needs
@@ -170,7 +230,9 @@ def check_workers(spec: AnySpec, workers: Iterable[Worker]) -> None:
     there = [worker for worker in workers if queue in _queues(worker)]
     if asked == "auto" or not there or any(advertised(worker.fields) is None for worker in there):
         return
-    if not able(there, queue, Needs(precision=asked)):
+    # Which models they may load is said later, by the job: a worker that may load it can come.
+    found = (advertised(worker.fields) for worker in there)
+    if not any(can is not None and can.computes(Needs(precision=asked)) for can in found):
         option = "--set precision" if hasattr(spec, "recipe") else "--precision"
         raise InvalidInput(
             f"{option}: no live worker computes in {asked} ({_list(there)}); use auto or fp32, or start a worker on a "
@@ -178,28 +240,50 @@ def check_workers(spec: AnySpec, workers: Iterable[Worker]) -> None:
         )
 
 
-def lacking(needs: Needs, workers: Sequence[Worker], queue: str) -> str:
-    """Return what a job waits for that none of the workers of its queue can run."""
-    return f"a worker with {needs} ({_list(workers)})" if workers else f"a worker of the queue {queue}"
+def lacking(needs: Needs, workers: Sequence[Worker], queue: str, models: Sequence[str] = ()) -> str:
+    """Return what a job that loads these models waits for, if none of the workers of its queue can run it."""
+    if not workers:
+        return f"a worker of the queue {queue}"
+    return f"a worker with {needs}{_loading(needs, workers, models)} ({_list(workers, needs)})"
 
 
-def unmet(job: str, needs: Needs, workers: Iterable[Worker], queue: str) -> str:
-    """Return why a job ended that no worker could run, in one sentence."""
+def unmet(job: str, needs: Needs, workers: Iterable[Worker], queue: str, models: Sequence[str] = ()) -> str:
+    """Return why a job that loads these models ended because no worker could run it, in one sentence."""
     there = [worker for worker in workers if queue in _queues(worker)]
-    remedy = "submit it again with --precision auto" + (" --numerics any" if needs.device else "")
+    remedy = ", or submit it again with --precision auto" if needs.precision else ""
+    remedy += " --numerics any" if needs.device else ""
     return (
-        f"No live worker can run {job}, which needs {needs} ({_list(there)}); start one that can and use `imagemill "
-        f"resume {job}`, or {remedy}."
+        f"No live worker can run {job}, which needs {needs}{_loading(needs, there, models)} "
+        f"({_list(there, needs)}); start one that can and use `imagemill resume {job}`{remedy}."
     )
+
+
+def _loading(needs: Needs, workers: Iterable[Worker], models: Sequence[str]) -> str:
+    """Return that the models are what some workers lack, if some workers may not load them."""
+    found = [advertised(worker.fields) for worker in workers]
+    if models and any(can is not None and can.rule.id and can.rule.id not in needs.rules for can in found):
+        return f", which may load {' and '.join(models)}"
+    return ""
 
 
 def _queues(worker: Worker) -> list[str]:
     return worker.fields.get("queues", "").split(",")
 
 
-def _list(workers: Iterable[Worker]) -> str:
+_NAMED = 8
+"""Workers of which a sentence tells what they can do."""
+
+
+def _list(workers: Iterable[Worker], needs: Needs | None = None) -> str:
+    there, needs = list(workers), needs or Needs()
     names = []
-    for worker in workers:
+    for worker in there[:_NAMED]:
         can = advertised(worker.fields)
-        names.append(f"{worker.name}: {can.device} {'+'.join(can.precisions)}" if can else f"{worker.name}: unknown")
-    return ", ".join(names) or "there is none"
+        parts = ["unknown"] if can is None else [f"{can.device} {'+'.join(can.precisions)}"]
+        if can is not None:
+            parts += [f"{can.memory} GiB"] if needs.memory and can.memory is not None else []
+            parts += ["+".join(can.runtimes)] if needs.runtime and can.runtimes else []
+            parts += [str(can.rule)] if can.rule.id else []
+        names.append(f"{worker.name}: {', '.join(parts)}")
+    more = [f"{len(there) - _NAMED} more"] if len(there) > _NAMED else []
+    return ", ".join([*names, *more]) or "there is none"

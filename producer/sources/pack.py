@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
@@ -217,7 +217,7 @@ def _frames(file: Local) -> int:
     return len(file.frames) if isinstance(file, LocalSequence) else 0
 
 
-def difference(files: list[Local], there: list[Item]) -> str | None:
+def difference(files: Sequence[Local], there: Sequence[Item]) -> str | None:
     """The key of the first file or sequence that is not what a manifest says, None where all are.
 
     A file that could not be read then, or cannot be read now, may have any size.

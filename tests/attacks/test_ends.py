@@ -44,7 +44,7 @@ class Play:
     def __init__(self, seed: int, store: Any, ledger: Ledger) -> None:
         self.id = f"play-{seed}"
         self.keys = JobKeys(self.id)
-        self.store = Recorded(store)
+        self.store: Any = Recorded(store)
         self.plain = Backend(self.store, ledger, Mailbox())  # type: ignore[arg-type]
         self.scheduler = Scheduler(seed)
         self.random = self.scheduler.random

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def test_evictions_neither_cut_a_shard_nor_raise_a_suspicion(
     keys = [f"{n:02d}.jpg" for n in range(24)]
     for key, path in zip(keys, photos.values(), strict=False):
         (folder / key).symlink_to(path)
-    short = {"lease_seconds": 1.0, "reconcile_seconds": 0.5}
+    short: dict[str, Any] = {"lease_seconds": 1.0, "reconcile_seconds": 0.5}
     with Mill(tmp_path, workers=1, app="tests.sick", cache_dir=cache, **short).running() as mill:
         job = mill.client.classify(folder, model=MODEL, shard_size=24).id
 

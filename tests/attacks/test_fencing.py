@@ -6,6 +6,7 @@ import hashlib
 import threading
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from contract.jobs.commits import read_commit
 from contract.jobs.ends import read_end
 from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend, rebuild, reopen, submit
+from contract.jobs.numerics import Capabilities
 from contract.jobs.specs import Evaluate, Generate, Source
 from contract.jobs.status import Plan, ShardCommit
 from contract.keys import JobKeys, named_by_content
@@ -30,7 +32,7 @@ from worker.control.finalize import finalize
 from worker.control.plan import plan
 from worker.evaluation.job import EvaluateWork
 from worker.evaluation.judges import Judgement
-from worker.execution.capabilities import Capabilities, Fit
+from worker.execution.capabilities import Fit
 from worker.execution.exclusive import Turns
 from worker.execution.health import Health
 from worker.execution.job_runner import JobRunner
@@ -277,9 +279,13 @@ def test_a_stale_evaluation_is_not_published(backend: Backend) -> None:
     )
     submit(backend, spec)
     keys, found = JobKeys("judged"), []
+
+    def found_by(judgement: Judgement, case: object) -> Judgement:
+        return judgement
+
     for figures in (b"1", b"2"):
         judgement = Judgement(figures=figures, metrics={}, data="in", sections=[], runtime="", precision="")
-        work = EvaluateWork(backend, NONE, cast("Any", Generator()), lambda case, it=judgement: it, threading.Lock())
+        work = EvaluateWork(backend, NONE, cast("Any", Generator()), partial(found_by, judgement), threading.Lock())
         found.append(work.make(spec, Lease("judged", 0, ""), 0))
     commit, stale = found
     store.put(keys.commit(0), commit.to_json())

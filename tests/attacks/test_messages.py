@@ -76,7 +76,13 @@ def test_what_was_taken_and_is_damaged_is_removed(mill: Mill) -> None:
     # Given entries among the messages that workers have taken, which nobody can put back,
     pid, redis = listened(mill), mill.client.backend.ledger.redis
     prefix = keys(mill).broker_prefix
-    entries = {"a": "no JSON", "b": "[1, 2]", "c": '["x", "", "control"]', "d": "null", "e": '[{}, "", "control"]'}
+    entries: dict[Any, Any] = {
+        "a": "no JSON",
+        "b": "[1, 2]",
+        "c": '["x", "", "control"]',
+        "d": "null",
+        "e": '[{}, "", "control"]',
+    }
     redis.hset(f"{prefix}unacked", mapping=entries)
     redis.zadd(f"{prefix}unacked_index", dict.fromkeys(entries, 1.0))
 

@@ -16,7 +16,7 @@ from tests.programs import MODEL, WEIGHTS, Redness, changed, export
 from worker.engine.programs.operators import function
 from worker.engine.programs.program import load_program
 
-Forward = Callable[[Tensor], Tensor]
+Forward = Callable[..., Tensor]
 
 
 class Calls(nn.Module):
@@ -29,7 +29,7 @@ class Calls(nn.Module):
         self._forward = forward
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self._forward(x, self) if self._forward.__code__.co_argcount == 2 else self._forward(x)  # type: ignore[call-arg]
+        found: Tensor = self._forward(x, self) if self._forward.__code__.co_argcount == 2 else self._forward(x)
         return found.float().mean((2, 3))[:, :2]
 
 
@@ -113,7 +113,7 @@ def test_indices_that_come_from_an_image_are_refused(forward: Forward, tmp_path:
 
 
 def test_indices_that_are_constants_may_be_used(tmp_path: Path) -> None:
-    path = export(Calls(lambda x, self: x[:, self.places]).eval(), tmp_path / "m.pt2")  # type: ignore[misc]
+    path = export(Calls(lambda x, self: x[:, self.places]).eval(), tmp_path / "m.pt2")
     x = torch.rand(5, 3, 8, 8)
     logits = load_program(path, channels=3, size=8)(x)[0]
     torch.testing.assert_close(logits, x[:, [0, 2, 1]].mean((2, 3))[:, :2])
@@ -133,7 +133,7 @@ def test_an_image_hidden_in_a_constant_is_refused(tmp_path: Path) -> None:
 
 
 def test_weights_that_change_through_a_view_are_refused(tmp_path: Path) -> None:
-    path = export(Calls(lambda x, self: x + self.weight.detach()[:, :1].add_(1)).eval(), tmp_path / "m.pt2")  # type: ignore[misc]
+    path = export(Calls(lambda x, self: x + self.weight.detach()[:, :1].add_(1)).eval(), tmp_path / "m.pt2")
     with pytest.raises(ModelError, match="changes its own weights"):
         load(path)
 

@@ -13,7 +13,8 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from contract.jobs.lifecycle import Backend, read_end, read_plan, reopen, submit
+from contract.jobs.ends import read_end
+from contract.jobs.lifecycle import Backend, read_plan, reopen, submit
 from contract.jobs.sources import SourceName
 from contract.jobs.specs import Classify, Evaluate, Reconstruct, Source, Spec
 from contract.jobs.status import Status
@@ -144,17 +145,22 @@ def slow_or_plan(settings: Settings, job: str, pipe: Connection) -> None:
 
 
 @pytest.mark.parametrize(
-    ("serve", "why"),
+    ("serve", "stall_seconds", "why"),
     [
-        (kill, "reading in/kills.tar, was ended by SIGKILL, perhaps for want of memory; correct that object"),
-        (hang, "reading in/hangs.tar, made no progress for 1 s; correct that object."),
+        (kill, 60.0, "reading in/kills.tar, was ended by SIGKILL, perhaps for want of memory; correct that object"),
+        # Enough for a child to start on a busy machine: else it made no progress before it says what it reads.
+        (hang, 5.0, "reading in/hangs.tar, made no progress for 5 s; correct that object."),
     ],
 )
 def test_a_planner_that_dies_or_hangs_is_counted(
-    backend: Backend, settings: Settings, serve: Callable[[Settings, str, Connection], None], why: str
+    backend: Backend,
+    settings: Settings,
+    serve: Callable[[Settings, str, Connection], None],
+    stall_seconds: float,
+    why: str,
 ) -> None:
     begin(backend, "job")
-    with planners(backend, settings, serve, plan_stall_seconds=1.0) as running:
+    with planners(backend, settings, serve, plan_stall_seconds=stall_seconds) as running:
         running.plan("job")
         end = ended(backend, "job")
     assert end.state == "failed"

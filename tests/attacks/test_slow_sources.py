@@ -236,7 +236,11 @@ def test_every_item_comes_once_and_in_order_where_order_is_asked_for(store: Obje
 def test_one_host_cannot_hold_all_lanes(gone: threading.Event) -> None:
     # Given more fetches of one host than there are lanes, and none of them ends,
     lanes: Lanes[None] = Lanes(lanes=8, per_host=2)
-    held = [lanes.submit("a", lambda: gone.wait(60) and None) for _ in range(20)]
+
+    def stuck() -> None:
+        gone.wait(60)
+
+    held = [lanes.submit("a", stuck) for _ in range(20)]
     wait_until(lambda: sum(flight.slow for flight in held) == 4, 20, "half of the lanes to be slow")
     # if another host is fetched from, I expect that it is at once, and that the first has no more lanes.
     lanes.submit("b", lambda: None).future.result(20)

@@ -55,7 +55,7 @@ def test_nothing_is_submitted_to_it(settings: Settings, store: ObjectStore) -> N
 def test_a_store_that_keeps_conditions_is_asked_once(settings: Settings) -> None:
     with behind_a_proxy(settings) as (before, store):
         asked: list[str] = []
-        before.refuses = lambda method, path: asked.append(method)  # type: ignore[func-returns-value]
+        before.refuses = lambda method, path: asked.append(method)
         assert store.put_if_absent("once", b"first")
         assert not store.put_if_absent("once", b"second")
         assert asked.count("PUT") == 3, "one more, at the first"

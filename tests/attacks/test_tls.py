@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 import trustme
-from kombu import Exchange, Queue
+from kombu.entity import Exchange, Queue
 
 from contract.backend.broker import Queues, make_app
 from contract.backend.ledger import Ledger

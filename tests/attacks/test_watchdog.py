@@ -99,7 +99,7 @@ class FakeRuntime:
         self.stuck = False
         self.unanswered: list[tuple[Future[Output], int]] = []
 
-    def submit(self, pixels: NDArray[np.uint8]) -> Future[Output]:
+    def submit(self, pixels: NDArray[np.uint8], lengths: NDArray[np.int64] | None = None) -> Future[Output]:
         future: Future[Output] = Future()
         self.unanswered.append((future, len(pixels)))
         if not self.stuck:

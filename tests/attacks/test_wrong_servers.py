@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -77,7 +78,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext,
 
 
 def settings_of(redis: str, store: str, ca_file: Path | None = None) -> Settings:
-    keys = {"s3_access_key": "key", "s3_secret_key": "secret"}
+    keys: dict[str, Any] = {"s3_access_key": "key", "s3_secret_key": "secret"}
     return Settings(redis_url=SecretUrl(redis), s3_endpoint=store, bucket="images", ca_file=ca_file, **keys)
 
 

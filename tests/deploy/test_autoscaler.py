@@ -120,7 +120,7 @@ def test_a_stack_grows_under_a_backlog_and_shrinks_without_losing_or_repeating_a
         troubles: set[str] = set()
 
         def over() -> bool:
-            troubles.update(ledger.redis.hvals(ledger.keys.job(job.id)[3]))
+            troubles.update(str(one) for one in ledger.redis.hvals(ledger.keys.job(job.id)[3]))
             return client.status(job.id).ended
 
         wait_until(over, 180, "the job to end")

@@ -130,6 +130,7 @@ def test_the_schemas_refuse_what_kubernetes_would_refuse(tmp_path: Path) -> None
     validator = jsonschema.Draft202012Validator(
         json.loads((schemas / "service-v1.json").read_text()), registry=registry
     )
+    wrong: dict[str, Any]
     for wrong in ({"ports": [{"port": "http"}]}, {"portz": []}):
         with pytest.raises(jsonschema.ValidationError):
             validator.validate({**service, "spec": {**service["spec"], **wrong}})

@@ -23,7 +23,7 @@ BY_NAME = pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["aler
 
 def series() -> dict[str, set[str]]:
     """Return every series that `/metrics` shows, with its labels."""
-    found = {}
+    found: dict[str, set[str]] = {}
     for one in INSTRUMENTS:
         labels = {label.name for label in one.labels}
         if isinstance(one, Histogram):

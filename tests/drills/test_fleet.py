@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def held(ledger: Ledger, prefix: str = "") -> set[int]:
 def test_a_fleet_of_which_a_tenth_is_killed(tmp_path: Path, long: bool, figures: Callable[..., None]) -> None:
     # Given a fleet in ten processes, and a job that keeps all of its slots busy,
     workers, seconds, each = (100, 20.0, 6) if long else (20, 5.0, 5)
-    times = {"lease_seconds": 30.0, "reconcile_seconds": 10.0} if long else {"lease_seconds": 10.0}
+    times: dict[str, Any] = {"lease_seconds": 30.0, "reconcile_seconds": 10.0} if long else {"lease_seconds": 10.0}
     mill = Mill(tmp_path, 0, **times)
     settings = mill.settings
     with mill.running(), Fleet(settings, 10, workers, seconds) as fleet, closing(Ledger(settings)) as ledger:

@@ -40,7 +40,7 @@ def samples(mill: Mill) -> list[bytes]:
     app.close()
     redis = mill.client.backend.ledger.redis
     found = [redis.lrange(f"{keys.RedisKeys('aside').broker_prefix}{queue}", 0, -1) for queue in keys.QUEUES]
-    return [raw.encode() for raws in found for raw in raws]
+    return [str(raw).encode() for raws in found for raw in raws]
 
 
 VALUES: list[Any] = [

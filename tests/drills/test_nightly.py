@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,15 @@ def begin(mill: Mill, per_class: int) -> None:
 
 def nights(mill: Mill, count: int, disturb: Callable[[int, str], None]) -> None:
     """Turn the clock through so many nights, each once the job of the last has ended."""
+
+    def begun(job: str) -> bool:
+        return mill.client.backend.store.exists(keys.JobKeys(job).spec)
+
     for n in range(count):
         now = BEGIN + n * DAY
         job = job_id("nightly", now)
         turn_to(mill, now)
-        wait_until(lambda job=job: mill.client.backend.store.exists(keys.JobKeys(job).spec), 60, f"the job {job}")
+        wait_until(partial(begun, job), 60, f"the job {job}")
         disturb(n, job)
         end = mill.finished(job, timeout=180)
         assert (end.state, end.reason) == ("succeeded", None)
@@ -127,7 +132,7 @@ def test_a_rare_class_is_filled_by_the_next_night(tmp_path: Path, figures: Calla
     # Given a dataset with two images of one class and many of the other, and images to test on,
     with Mill(tmp_path, 1, cache_dir=tmp_path / "cache").running() as mill:
         client = mill.client
-        asked = {"gate": "fashion-cnn", "min_score": 0.8, "shard_size": 64}
+        asked: dict[str, Any] = {"gate": "fashion-cnn", "min_score": 0.8, "shard_size": 64}
         client.generate("fashion-gan", count=100, classes=CLASSES, seed=99, job="real")
         for number, (label, count) in enumerate((("Sneaker", 60), ("Bag", 2), ("Bag", 58)), 1):
             job = f"night-{number}"

@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from contract.jobs.lifecycle import Backend, read_end, read_plan, read_spec, submit
+from contract.jobs.ends import read_end
+from contract.jobs.lifecycle import Backend, read_plan, read_spec, submit
 from contract.jobs.specs import Classify, Reconstruct, Source, Spec
 from tests.mill import Mill
 from tests.poisons import POISONS, Poison
@@ -93,7 +95,7 @@ def test_poisonous_sources_end_and_delay_nobody(
     tmp_path: Path, photos: dict[str, Path], long: bool, figures: Callable[..., None]
 ) -> None:
     size = 200 if long else 8
-    limits = {"plan_processes": 2, "cache_dir": tmp_path / "cache", "lease_seconds": 10.0}
+    limits: dict[str, Any] = {"plan_processes": 2, "cache_dir": tmp_path / "cache", "lease_seconds": 10.0}
     with (
         Mill(tmp_path, workers=1, **limits).running() as mill,
         Memory().of(lambda: mill.supervisor.pid("controller")) as memory,

@@ -6,6 +6,7 @@ import re
 import signal
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -50,9 +51,12 @@ def server(folder: Path) -> Iterator[prometheus.Prometheus]:
             return sum(found.values("imagemill_images_total"))
 
         # Its counters begin when they first count, so that a rate needs two jobs.
+        def scraped(expected: int) -> bool:
+            return rows() == expected
+
         for expected in (61, 122):
             client.classify(photos, model="efficientnet-lite0", shard_size=16)
-            wait_until(lambda expected=expected: rows() == expected, 60, f"{expected} rows to be scraped")
+            wait_until(partial(scraped, expected), 60, f"{expected} rows to be scraped")
         client.classify(photos, model="efficientnet-lite0", max_errors="0")
         wait_until(lambda: sum(found.values(FAILED)), 60, "a job to fail")
         # A job that is seen under way, however fast this machine is.
@@ -77,7 +81,7 @@ def test_every_panel_has_something_to_show(server: prometheus.Prometheus) -> Non
         if any(word in query for word in ('outcome!="committed"', "trained", "watch")):
             server.values(asked)  # nothing went wrong, was trained, or is watched
             continue
-        wait_until(lambda asked=asked: server.values(asked), 30, f"an answer to {asked}")
+        wait_until(partial(server.values, asked), 30, f"an answer to {asked}")
 
 
 def test_the_figures_are_those_of_the_jobs(server: prometheus.Prometheus) -> None:

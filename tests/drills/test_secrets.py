@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import trustme
 
@@ -45,7 +46,7 @@ def test_a_whole_run_keeps_its_secrets(
     secrets = [made.redis_password, made.s3_secret_key]
     printed = []
     with tls_before(made.redis_port, context) as redis, tls_before(made.s3_port, context) as store:
-        settings = {
+        settings: dict[str, Any] = {
             "redis_url": SecretUrl(f"rediss://:{made.redis_password}@127.0.0.1:{redis.port}/0"),
             "s3_endpoint": f"https://127.0.0.1:{store.port}",
             "ca_file": ca_file,

@@ -69,7 +69,7 @@ def test_workers_are_killed_all_the_time(
 ) -> None:
     every, most, images = (30.0, 40, 2000) if long else (2.0, 3, 200)
     folder, keys = folder_of(tmp_path / "photos", photos, images)
-    times = {"checkpoint_seconds": 2.0 if long else 0.2, "reconcile_seconds": 1.0, "lease_seconds": 2.0}
+    times: dict[str, Any] = {"checkpoint_seconds": 2.0 if long else 0.2, "reconcile_seconds": 1.0, "lease_seconds": 2.0}
     with Mill(tmp_path, workers=2, cache_dir=tmp_path / "cache", **times).running() as mill:
         # Given what a labelling and a training end with where nothing happens,
         calm = _both(mill, folder, crops, "calm")

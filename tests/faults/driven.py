@@ -19,6 +19,6 @@ def _now() -> datetime:
     return datetime.fromtimestamp(float(ledger.redis.get(TIME) or 0), UTC)
 
 
-tasks.run_tick = partial(tick, now=_now)
+tasks.run_tick = partial(tick, now=_now)  # type: ignore[attr-defined]
 
 __all__ = ["app"]

@@ -8,9 +8,10 @@ from typing import Any
 
 from worker.app import app
 from worker.engine import pipeline
+from worker.engine.images import decoders
 
 PREFIX = b"poison"
-_open_each = pipeline.open_each
+_open_each = decoders.open_each
 
 
 def _deadly(items: list[bytes], *args: Any, **kwargs: Any) -> Any:
@@ -19,6 +20,6 @@ def _deadly(items: list[bytes], *args: Any, **kwargs: Any) -> Any:
     return _open_each(items, *args, **kwargs)
 
 
-pipeline.open_each = _deadly
+pipeline.open_each = _deadly  # type: ignore[attr-defined, assignment]
 
 __all__ = ["app"]

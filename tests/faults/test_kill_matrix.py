@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -228,7 +229,7 @@ def test_an_image_that_kills_its_worker_stands_alone_in_the_end(
     for n, path in enumerate(list(photos.values())[:8]):
         (folder / f"{n}.jpg").write_bytes(path.read_bytes())
     (folder / "5.jpg").write_bytes(b"poison")
-    short = {"lease_seconds": 1.0, "reconcile_seconds": 0.5}
+    short: dict[str, Any] = {"lease_seconds": 1.0, "reconcile_seconds": 0.5}
     data = tmp_path_factory.mktemp("mill")
     with Mill(data, workers=1, app="tests.faults.poison", **short).running() as mill:
         job = mill.client.classify(folder, model=MODEL, shard_size=8, max_errors="1").id

@@ -6,6 +6,7 @@ import json
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -193,8 +194,11 @@ def test_each_line_of_the_logs_is_an_object_that_says_what_it_is_about(mill: Mil
 
 
 def test_both_live_and_are_ready(mill: Mill) -> None:
+    def ready(role: str) -> bool:
+        return ask(address(mill, role), "/readyz")[0] == 200
+
     for role in ("worker", "controller"):
-        wait_until(lambda role=role: ask(address(mill, role), "/readyz")[0] == 200, 60, f"the {role} to be ready")
+        wait_until(partial(ready, role), 60, f"the {role} to be ready")
         assert ask(address(mill, role), "/livez") == (200, "ok\n")
         assert ask(address(mill, role), "/metrics/..")[0] == 404
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
@@ -65,6 +66,10 @@ def jobs(mill: Mill, name: str) -> list[str]:
     return sorted(job.id for job in mill.client.jobs() if job.id.startswith(f"{name}-"))
 
 
+def more(mill: Mill, name: str, n: int) -> bool:
+    return len(jobs(mill, name)) > n
+
+
 def expected(name: str, count: int) -> list[str]:
     return [f"{name}-{stamp(BEGIN + n * MINUTE)}" for n in range(count)]
 
@@ -86,7 +91,7 @@ def test_two_clocks_of_which_one_is_killed(mill: Mill) -> None:
             mill.kill(mill.clocks[n // 2 % 2])
         turn_to(mill, BEGIN + n * MINUTE)
         # I expect the job of each minute, once;
-        wait_until(lambda n=n: len(jobs(mill, "nightly")) > n, 20, f"the tick of minute {n}")
+        wait_until(partial(more, mill, "nightly", n), 20, f"the tick of minute {n}")
         assert jobs(mill, "nightly") == expected("nightly", n + 1)
 
     # and all of them planned, in the history, and none more after further rounds.
@@ -107,7 +112,7 @@ def test_the_controller_is_killed_and_redis_wiped(mill: Mill) -> None:
         mill.kill("controller")
         mill.client.backend.ledger.redis.flushall()
         turn_to(mill, BEGIN + n * MINUTE)
-        wait_until(lambda n=n: len(jobs(mill, "hourly")) > n, 40, f"the tick of minute {n}")
+        wait_until(partial(more, mill, "hourly", n), 40, f"the tick of minute {n}")
 
     assert jobs(mill, "hourly") == expected("hourly", 4)
     assert jobs(mill, "nightly") == expected("nightly", 8)

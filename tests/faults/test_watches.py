@@ -67,6 +67,7 @@ class Shoot:
 def keeper(mill: Mill) -> str:
     """The controller that keeps the watch."""
     state = wait_until(lambda: read_states(mill.client.backend.ledger).get("camera"), 60, "a controller")
+    assert state is not None
     return state.controller.partition("@")[0]
 
 

@@ -71,6 +71,6 @@ if SECONDS in os.environ:
     from worker.process import process
 
     shard.make_work = make_work  # type: ignore[assignment]
-    process.warm_up = lambda *_: None
+    process.warm_up = lambda *_: None  # type: ignore[attr-defined]
 
     __all__ = ["app"]

@@ -19,10 +19,12 @@ from contextlib import suppress
 from queue import Empty
 from typing import Any
 
-from kombu import Consumer, Message, Queue
+from kombu.entity import Queue
+from kombu.message import Message
+from kombu.messaging import Consumer
 
 from contract.backend.broker import Queues, make_app
-from contract.backend.dispatch import Grant
+from contract.backend.dispatch import Grant, next_shard
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.errors import RedisUnavailable
@@ -48,8 +50,8 @@ class Granted:
     def __init__(self) -> None:
         self.rows: list[tuple[str, int, float, float]] = []
         self._thread = threading.local()
-        self._ask = serve.next_shard
-        serve.next_shard = self._next  # type: ignore[assignment]
+        self._ask = next_shard
+        serve.next_shard = self._next  # type: ignore[attr-defined]
 
     def waits_since(self, at: float) -> None:
         """Note since when the slot of this thread has been free."""

@@ -54,6 +54,7 @@ def test_as_many_of_each_class_as_can_be(client: Client, generated: Status) -> N
 
     # I expect 37 of each, one more of the first two, numbered from 0, each with its file and its facts.
     rows = rows_of(client, generated)
+    assert generated.labels is not None
     assert Counter(row["label"] for row in rows) == generated.labels
     assert sorted(generated.labels.values()) == [37, 37, 38, 38]
     for label in range(4):

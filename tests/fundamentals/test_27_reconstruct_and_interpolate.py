@@ -184,7 +184,7 @@ def test_both_are_data_sets_like_any_other(client: Client, reconstructed: Status
     for job in (reconstructed, way):
         for layout in ("webdataset", "parquet", "imagefolder"):
             folder = tmp_path / job.id / layout
-            stats = client.export(job.id, layout, folder)  # type: ignore[arg-type]
+            stats = client.export(job.id, layout, folder)
             assert {one.label: one.accepted for one in stats.classes} == job.labels
             card = (folder / "README.md").read_text()
             assert (

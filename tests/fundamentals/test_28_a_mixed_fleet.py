@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from tests.mill import Mill
 from tests.waiting import wait_until
 
 GAN = "fashion-gan"
-SMALL = {"count": 96, "shard_size": 10}
+SMALL: dict[str, Any] = {"count": 96, "shard_size": 10}
 
 
 @pytest.fixture(scope="module")

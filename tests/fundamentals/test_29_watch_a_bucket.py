@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,10 @@ def names(client: Client, watch: str) -> list[str]:
     return sorted(row["key"].rpartition("/")[2].removesuffix(".jpg") for row in client.watched_rows(watch))
 
 
+def shows_one_photo(client: Client, watch: str) -> bool:
+    return names(client, watch) == ["photo"]
+
+
 def open_segment(client: Client) -> str:
     """The job that the watch appends to, once its controller has told."""
     (job,) = wait_until(lambda: client.watch("camera").jobs, 60, "the open segment")
@@ -116,7 +121,7 @@ def test_an_overwritten_photo_is_labelled_again_if_that_is_wanted(client: Client
     client.add_watch("once", prefix, model=MODEL, every="200ms")
     client.add_watch("again", prefix, model=MODEL, every="200ms", overwrites="again")
     for watch in ("once", "again"):
-        wait_until(lambda watch=watch: names(client, watch) == ["photo"], 60, "the first version")
+        wait_until(partial(shows_one_photo, client, watch), 60, "the first version")
 
     put("photo", of="espresso")
 

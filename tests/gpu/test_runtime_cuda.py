@@ -77,7 +77,7 @@ def test_a_model_that_cannot_be_recorded_runs_as_it_is(spec: ModelSpec, pixels: 
 
     def looks(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         assert batch.max().item() >= 0  # which no recording allows
-        return graph(batch)  # type: ignore[no-any-return]
+        return graph(batch)
 
     launch = CudaLaunch(looks, torch.device("cuda"), (8, 224, 224, 3))
     outputs = [launch([pixels[:8]])() for _ in range(4)]
@@ -90,7 +90,7 @@ def test_memory_that_ends_halves_the_batch(spec: ModelSpec, pixels: NDArray[np.u
     def small_device(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if len(batch) > 8:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return graph(batch)  # type: ignore[no-any-return]
+        return graph(batch)
 
     launch = CudaLaunch(small_device, torch.device("cuda"), (32, 224, 224, 3))
     batcher = Batcher(launch, batch_size=32, depth=2)

@@ -134,6 +134,7 @@ def runner_of(backend: Backend, request: pytest.FixtureRequest) -> Runners:
         models: FakeModels | None = None,
         unfit: Exception | None = None,
         left: Callable[[str], None] = lambda _: None,
+        runtimes: tuple[str, ...] = (),
         **limits: Any,
     ) -> Labels:
         def test() -> None:
@@ -145,7 +146,7 @@ def runner_of(backend: Backend, request: pytest.FixtureRequest) -> Runners:
         request.addfinalizer(renewer.close)
         request.addfinalizer(fetcher.close)
         work = ClassifyWork(backend, fetcher, models or FakeModels())  # type: ignore[arg-type]
-        fit = Fit(backend, Capabilities(device="cpu", precisions=("fp32",)))
+        fit = Fit(backend, Capabilities(device="cpu", precisions=("fp32",), runtimes=runtimes))
         host = Host(
             name=name,
             process=name,

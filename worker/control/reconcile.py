@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from contract import instruments
+from contract.backend import dispatch
 from contract.backend.glance import COMPARED, Glance, glance
 from contract.backend.ledger import Worker
 from contract.errors import InvalidInput, UnknownJob
 from contract.jobs.ends import Standing, read_standing
 from contract.jobs.kinds import kind_of
-from contract.jobs.lifecycle import Backend, active_jobs, close, read_spec, rebuild, settle
-from contract.jobs.numerics import Needs, able, lacking, serving, unmet
+from contract.jobs.lifecycle import Backend, active_jobs, close, read_spec, readmit, rebuild, settle
+from contract.jobs.loads import names_of
+from contract.jobs.numerics import Needs, able, lacking, live_rules, serving, unmet
 from contract.jobs.sources import source_kind
 from contract.jobs.status import ENDED
 from contract.keys import JobKeys
+from contract.models.rules import Rule
 from contract.settings import Settings
 from contract.telemetry import logs
 from worker.control.clean import clean
@@ -51,11 +54,14 @@ def _tick(backend: Backend, settings: Settings, now: Clock) -> None:
     # Schedules first: a job that cannot be reconciled must not delay them.
     fire(backend, settings, now())
     workers = ledger.workers()
+    rules = live_rules(workers)
+    dispatch.set_rules(ledger, {id: rule.model_dump_json() for id, rule in rules.items()})
     jobs = sorted({*active_jobs(backend.store), *ledger.active()})
     looks = _LOOKS + math.ceil(len(jobs) * settings.reconcile_seconds / _LOOK_SECONDS)
     for job, seen in glance(ledger, jobs).items():
         try:
             with logs.scope(job=job):
+                _readmit(backend, job, seen, rules)
                 looks -= _reconcile(backend, settings, job, seen, workers, may_look=looks > 0)
         except InvalidInput as error:  # made by a newer version; it must not block the others
             log.warning("%s waits for a controller of its version: %s", job, error)
@@ -109,6 +115,12 @@ def _reconcile(
     return looks
 
 
+def _readmit(backend: Backend, job: str, seen: Glance, rules: Mapping[str, Rule]) -> None:
+    """Hold the models of a job against the rules by which the live workers load models, if these are others by now."""
+    if seen.state not in (None, *ENDED) and seen.ruled != ",".join(sorted(rules)):
+        readmit(backend, job, rules.values())
+
+
 def _find_worker(
     backend: Backend,
     settings: Settings,
@@ -129,7 +141,8 @@ def _find_worker(
         backend.ledger.met(job)
     if able_ones:
         return
-    what = lacking(needs, there, queue)
+    models = names_of(read_spec(backend.store, job)) if there and live_rules(there) else ()
+    what = lacking(needs, there, queue, models)
     if clear or what != seen.waiting_for:
         backend.ledger.waits_for(job, what)
     if not there:
@@ -137,7 +150,7 @@ def _find_worker(
     if backend.ledger.unmet(job) < settings.worker_wait_seconds:
         log.warning("%s needs %s, which no live worker has", job, needs)
     else:
-        close(backend, job, "failed", unmet(job, needs, there, queue))
+        close(backend, job, "failed", unmet(job, needs, there, queue, models))
 
 
 def _rebuild(backend: Backend, job: str) -> None:

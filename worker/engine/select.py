@@ -11,7 +11,8 @@ import logging
 from importlib.util import find_spec
 from pathlib import Path
 
-from contract.errors import InvalidSettings, ModelError
+from contract.errors import InvalidSettings, ModelError, RuntimeUnsuited
+from worker.engine.budget import memory_limit
 from worker.engine.cores import cores
 from worker.engine.memory import calm_openmp, tune_allocator
 from worker.engine.types import ModelSpec, Precision, Runtime
@@ -71,7 +72,7 @@ def load(
             )
         except ModelError as error:
             if runtime == "openvino":
-                raise
+                raise RuntimeUnsuited(f"{error} IMAGEMILL_RUNTIME=openvino leaves no other; use auto.") from error
             log.warning("Falling back from OpenVINO to torch: %s", error)
             kind = "cpu"
     if kind == "cpu":
@@ -137,6 +138,27 @@ def capabilities(device: str = "auto", runtime: str = "auto") -> tuple[str, tupl
 
         bf16 = on_torch(torch.device(kind))
     return "cuda" if kind.startswith("cuda") else "cpu", ("fp32", "bf16") if bf16 else ("fp32",)
+
+
+def device_memory(device: str = "auto", runtime: str = "auto") -> int:
+    """Return the bytes of the device that models run on: those of the GPU, or what this process may use of the host."""
+    kind, _ = capabilities(device, runtime)
+    if kind == "cpu":
+        return memory_limit()
+    import torch
+
+    place = torch.device(torch_device(device))
+    return int(torch.cuda.get_device_properties(place).total_memory)
+
+
+def runtimes(device: str = "auto", runtime: str = "auto") -> tuple[str, ...]:
+    """Return the runtimes that may run a classifier here, the fastest first."""
+    kind, _ = capabilities(device, runtime)
+    if kind == "cuda" or runtime == "torch":
+        return ("torch",)
+    if runtime == "openvino":
+        return ("openvino",)
+    return ("openvino", "torch") if find_spec("openvino") is not None else ("torch",)
 
 
 def _cuda_devices() -> int:

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from contract import instruments
 from contract.backend.dispatch import Grant
 from contract.backend.ledger import Step
-from contract.errors import ImagemillError, JobFailed, ObjectNotFound
+from contract.errors import ImagemillError, JobFailed, ObjectNotFound, RuntimeUnsuited, ServiceUnavailable
 from contract.jobs import outputs
 from contract.jobs.commits import read_commit
 from contract.jobs.kinds import JobKind
@@ -81,7 +81,7 @@ class JobRunner:
 
     def __init__(self, host: Host, fit: Fit) -> None:
         self._host, self._backend, self._fit = host, host.backend, fit
-        self._specs: OrderedDict[str, tuple[AnySpec, Needs]] = OrderedDict()
+        self._specs: OrderedDict[str, tuple[AnySpec, Needs, bool]] = OrderedDict()
         self._lock = threading.Lock()
 
     def run(self, kind: JobKind, work: ShardWork[Any], grant: Grant) -> None:
@@ -90,17 +90,25 @@ class JobRunner:
         if needs is not None and needs.signature != grant.needs:
             # The first worker of a job has decided its numerics class: from now on only those get it that have it.
             self._backend.follow_up(grant.job, self._backend.ledger.need(grant.job, needs.signature))
-        if needs is not None and not self._fit.capabilities.meet(needs):
+        if needs is not None and not (self._fit.capabilities.computes(needs) and self._loads(kind, grant.job)):
             log.info("Shard %d of %s needs %s and is left to another worker", grant.shard, grant.job, needs)
             step = self._backend.ledger.release(grant.job, grant.shard, grant.token)
             self._backend.follow_up(grant.job, step)
             return
 
         def commit(lease: Lease) -> Step:
-            return self._commit(kind, work, lease)
+            try:
+                return self._commit(kind, work, lease)
+            except RuntimeUnsuited as error:
+                if self._fit.capabilities.runtimes != ("openvino",):
+                    raise  # no other worker has more
+                self._backend.follow_up(grant.job, self._backend.ledger.need_runtime(grant.job, "torch"))
+                raise ServiceUnavailable(f"{error} Another worker may have torch.") from error
 
         def elsewhere(failed: frozenset[str]) -> bool:
-            return self._fit.elsewhere(kind, needs or Needs(), failed)
+            if needs is None:
+                return self._fit.elsewhere(kind, Needs(), failed)
+            return self._fit.elsewhere(kind, needs, failed, self._spec(kind, grant.job)[0])
 
         with traces.span(
             "shard",
@@ -116,7 +124,7 @@ class JobRunner:
     def _commit(self, kind: JobKind, work: ShardWork[Any], lease: Lease) -> Step:
         """Commit a shard by what is made of it, unless it is committed; the first commit counts."""
         store, job, shard = self._backend.store, lease.job, lease.shard
-        spec, _ = self._spec(kind, job)
+        spec, *_ = self._spec(kind, job)
         retry = work.retry_of(job, shard)
         try:
             commit = read_commit(store, job, shard, retry)
@@ -159,15 +167,19 @@ class JobRunner:
             log.info("Cannot read what %s requires of a worker: %s", job, error)
             return None
 
-    def _spec(self, kind: JobKind, job: str) -> tuple[AnySpec, Needs]:
-        """Read the spec of a job, in the precision of its numerics class, and what its shards need, once."""
+    def _loads(self, kind: JobKind, job: str) -> bool:
+        """Return whether this worker may load the job's models."""
+        return self._spec(kind, job)[2]
+
+    def _spec(self, kind: JobKind, job: str) -> tuple[AnySpec, Needs, bool]:
+        """Read the spec of a job, in the precision of its numerics class, and how it fits this worker, once."""
         with self._lock:
             found = self._specs.get(job)
         if found is None:
             spec = read_spec(self._backend.store, job)
             if spec.kind != kind.name:
                 raise JobFailed(f"{job} was queued as {kind.name} and its spec says {spec.kind}; submit it again.")
-            found = self._fit.pinned(spec)
+            found = (*self._fit.pinned(spec), self._fit.loads(spec))
             with self._lock:
                 self._specs[job] = found
                 if len(self._specs) > _SPECS_AT_MOST:

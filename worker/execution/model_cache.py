@@ -10,13 +10,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contract.backend.objects import ObjectStore
 from contract.instruments import MODEL_LOAD_SECONDS
 from contract.models.registry import PROGRAM, Model, Registry
+from contract.models.rules import matches
+from contract.models.rules import patterns as listed
 from contract.paths import inside
 from contract.records import Precision
 from contract.settings import Settings
@@ -199,7 +200,4 @@ def load_runtime(model: Model, weights: Path, settings: Settings, precision: Pre
 
 def trusted(model: Model, patterns: str) -> bool:
     """Return whether a model may run inside the worker: code of ours with weights, or a program that is listed."""
-    wanted = [pattern.strip() for pattern in patterns.split(",")]
-    return model.family != PROGRAM or any(
-        fnmatchcase(name, pattern) for name in (model.name, model.ref) for pattern in wanted
-    )
+    return model.family != PROGRAM or matches(model, listed(patterns))

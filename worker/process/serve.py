@@ -63,7 +63,15 @@ class Messages:
             self._backend.ledger,
             queue,
             f"{resources.name}:{uuid.uuid4().hex[:12]}",
-            Can(can.device, can.precisions, long=offer.may_be_long, trains=offer.may_train),
+            Can(
+                can.device,
+                can.precisions,
+                long=offer.may_be_long,
+                trains=offer.may_train,
+                memory=can.memory,
+                runtimes=can.runtimes,
+                rule=can.rule.id,
+            ),
             process=resources.process,
             lease_seconds=settings.lease_seconds,
             owner_slots=settings.owner_max_slots,
@@ -112,7 +120,7 @@ class Messages:
         except ImportError as error:
             self._leaving.unfit(error)  # the producer, which waits, asks again
             return
-        admit(self._backend, name, version, self._settings.cache_dir)
+        admit(self._backend, name, version, self._settings.cache_dir, self._resources.once(_capabilities).rule)
 
     def _refuse(self, grant: Grant, why: str, remedy: str) -> None:
         """Count a fault of a shard that this worker cannot run; the last one ends the job."""

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def warm_up(resources: Resources, leaving: Leaving) -> None:
-    """Publish missing built-in models, and load the default one; leave if the code for it cannot be loaded."""
+    """Publish missing built-in models, and load the default one if this worker may; leave if its code is broken."""
     try:
         _warm_up(resources)
     except ImagemillError as error:
@@ -28,6 +28,7 @@ def warm_up(resources: Resources, leaving: Leaving) -> None:
 
 def _warm_up(resources: Resources) -> None:
     from contract.models.registry import Registry
+    from worker.execution.capabilities import of_this_process
     from worker.zoo import builtin
 
     resources.once(load(kind_of("classify").run))  # code that cannot be loaded is found before a shard is taken
@@ -37,5 +38,7 @@ def _warm_up(resources: Resources) -> None:
     for (name, version), make in builtin.models().items():
         if not registry.exists(name, version):
             registry.publish(*make(), ships=True)
-    with resources.models.use(f"{builtin.NAME}@{builtin.VERSION}", "auto"):
-        pass
+    models, ref = resources.models, f"{builtin.NAME}@{builtin.VERSION}"
+    if resources.once(of_this_process).rule.admits([models.model(ref)]):
+        with models.use(ref, "auto"):
+            pass

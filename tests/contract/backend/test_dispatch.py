@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from contract.backend.dispatch import Can, Grant, next_shard, ready, set_slots
 from contract.backend.ledger import Ledger
+from contract.fleet.snapshot import read_fleet
 from contract.jobs.kinds import KINDS
 from contract.jobs.options import Share
 from tests.contract.backend.test_ledger import begin, spec_of
@@ -70,6 +75,54 @@ def test_a_worker_gets_only_what_it_can_run_and_what_it_cannot_keeps_nobody_wait
     assert (grant := ask(ledger, Can("cuda", ("fp32", "bf16")))) is not None and grant.job == "gpu"
 
 
+@pytest.mark.parametrize(
+    ("needs", "too_little", "enough"),
+    [
+        ("memory=12", replace(CPU, memory=8), replace(CPU, memory=12)),
+        ("memory=12", replace(CPU, memory=11), replace(CPU, memory=None)),
+        ("", replace(CPU, rule="abc"), CPU),
+    ],
+)
+def test_a_worker_gets_no_model_that_its_device_or_its_rule_has_no_room_for(
+    ledger: Ledger, needs: str, too_little: Can, enough: Can
+) -> None:
+    ledger.create(spec_of("a"), needs=needs)
+    ledger.planned("a", 0, 10)
+    assert ask(ledger, too_little) is None
+    assert ask(ledger, enough) is not None
+
+
+def test_a_job_goes_to_workers_whose_rule_admits_it_and_moves_when_rules_do(ledger: Ledger) -> None:
+    # Given a job that two rules admit, I expect workers with either, or with none, to get it,
+    ledger.create(spec_of("a"), needs="device=cpu", rules="one,two", ruled="one,three,two")
+    for shard in range(5):
+        ledger.planned("a", shard, 10)
+    for rule in ("one", "two", ""):
+        assert (grant := ask(ledger, replace(CPU, rule=rule))) is not None
+        assert grant.needs == "device=cpu", "a worker compares what the spec asks for"
+    assert ask(ledger, replace(CPU, rule="three")) is None
+    assert ready(ledger, QUEUE) == {"device=cpu rules=one,two": 2}
+
+    # and if the rules become others, those.
+    ledger.admit("a", "three", "three")
+    assert ready(ledger, QUEUE) == {"device=cpu rules=three": 2}
+    assert ask(ledger, replace(CPU, rule="one")) is None
+    assert ask(ledger, replace(CPU, rule="three")) is not None
+    assert ledger.lapsed("a").needs == "device=cpu rules=three"
+
+
+def test_a_job_that_one_runtime_cannot_run_waits_for_another(ledger: Ledger) -> None:
+    begin(ledger, "a", 2)
+    grant = ask(ledger, replace(CPU, runtimes=("openvino",)))
+    assert grant is not None
+    ledger.need_runtime("a", "torch")
+    # What its spec asks for may be told again: that forgets nothing.
+    ledger.need("a", "precision=fp32")
+    ledger.release("a", grant.shard, grant.token)
+    assert ask(ledger, replace(CPU, runtimes=("openvino",))) is None
+    assert ask(ledger, replace(CPU, runtimes=("openvino", "torch"))) is not None
+
+
 def test_a_shard_that_failed_in_a_process_goes_to_another(ledger: Ledger) -> None:
     begin(ledger, "a", 1)
     assert (grant := ask(ledger)) is not None
@@ -107,7 +160,7 @@ def share(ledger: Ledger, job: str, **fields: object) -> None:
     ledger.share(job, Share.model_validate(fields))
 
 
-def begin_for(ledger: Ledger, owner: str, job: str, shards: int = 200, **fields: object) -> None:
+def begin_for(ledger: Ledger, owner: str, job: str, shards: int = 200, **fields: Any) -> None:
     ledger.create(spec_of(job, **fields), owner=owner)
     ledger.complete(job, shards=shards, items=10 * shards, error_limit=10 * shards, skipped=0)
 
@@ -159,6 +212,34 @@ def test_an_owner_gets_no_more_slots_than_one_may_have_and_keeps_nobody_waiting(
     assert jobs(5) == ["a", "b", "c", "c", ""]
     ledger.end("a", "canceled")
     assert jobs(2) == ["b", ""]
+
+
+def test_what_an_owner_may_not_have_now_is_not_ready_and_brings_no_tickets(ledger: Ledger) -> None:
+    # Given an owner that holds as many slots as it may, I expect its other shards to be ready for nobody,
+    begin_for(ledger, "ann", "a", shards=50)
+    grants = [ask(ledger, owner_slots=2) for _ in range(2)]
+    begin_for(ledger, "ann", "b", shards=50)
+    assert ask(ledger, owner_slots=2) is None
+    assert ready(ledger, QUEUE) == {}
+    assert ledger.release("b", 7, "nobody").tickets == 0
+    assert read_fleet(ledger).queue(QUEUE).runnable_shards == 0
+
+    # whatever happens to its jobs meanwhile,
+    ledger.end("b", "canceled")
+    begin_for(ledger, "ann", "c", shards=10)
+    begin_for(ledger, "bob", "d", shards=10)
+    assert ready(ledger, QUEUE) == {"": 10}
+
+    # and again once it gives one back.
+    first = grants[0]
+    assert first is not None
+    assert first.job == "a"
+    ledger.commit("a", first.shard, 10, 0)
+    assert ready(ledger, QUEUE) == {"": 48 + 10 + 10}
+    for job in ("a", "c", "d"):
+        ledger.end(job, "canceled")
+    prefix = ledger.keys.dispatch[1]
+    assert not [key for key in ledger.redis.scan_iter(f"{prefix}*") if ":held" in key or ":of|" in key]
 
 
 def test_a_share_that_is_changed_counts_from_then_on(ledger: Ledger) -> None:

@@ -11,7 +11,10 @@ from queue import Empty
 
 import pytest
 from celery import Celery
-from kombu import Connection, Consumer, Message, Queue
+from kombu.connection import Connection
+from kombu.entity import Queue
+from kombu.message import Message
+from kombu.messaging import Consumer
 
 from contract.backend.broker import Queues, Transport, make_app
 from contract.backend.ledger import Ledger

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from kombu import Consumer, Queue
+from kombu.entity import Queue
+from kombu.messaging import Consumer
 
 from contract import keys
 from contract.backend.broker import Queues, make_app

@@ -30,7 +30,7 @@ def sent(settings: Settings, ledger: Ledger) -> dict[str, list[bytes]]:
     Scheduler(app, lazy=True).apply_async(entry)
     prefix = keys.RedisKeys(settings.namespace).broker_prefix
     found = {queue: ledger.redis.lrange(f"{prefix}{queue}", 0, -1) for queue in keys.QUEUES}
-    return {queue: [raw.encode() for raw in raws] for queue, raws in found.items()}
+    return {queue: [str(raw).encode() for raw in raws] for queue, raws in found.items()}
 
 
 def test_what_is_sent_is_well_formed(sent: dict[str, list[bytes]]) -> None:

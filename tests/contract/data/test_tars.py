@@ -18,7 +18,7 @@ from tests.poisons import header, tar_of
 
 def names(data: bytes) -> tuple[list[str], bool]:
     tar = Tar(io.BytesIO(data), len(data))
-    found = []
+    found: list[str] = []
     with suppress(tarfile.ReadError):
         found.extend(member.name for member in tar)
     return found, tar.whole

@@ -43,7 +43,7 @@ def test_a_host_or_a_pool_names_all_its_workers() -> None:
 )
 def test_whoever_means_nobody_or_several_is_told(given: dict[str, str], said: str) -> None:
     with pytest.raises(InvalidInput) as raised:
-        find(ALIVE, **given)  # type: ignore[arg-type]
+        find(ALIVE, **given)
     assert said in str(raised.value)
 
 
@@ -55,4 +55,4 @@ def test_a_mark_names_a_process_and_expires(backend: Backend) -> None:
 
     # I expect the next heartbeat to be answered with its process, which a later one does not have, for a while.
     assert ledger.beat("worker-1@a", 15, process="p1") == "p1"
-    assert 0 < int(ledger.redis.ttl(ledger.keys.drain("worker-1@a"))) <= 600  # type: ignore[arg-type]
+    assert 0 < int(ledger.redis.ttl(ledger.keys.drain("worker-1@a"))) <= 600

@@ -36,7 +36,7 @@ def test_a_rate_is_images_by_slot_seconds(ledger: Ledger) -> None:
 
 def test_what_was_measured_earlier_counts_less(ledger: Ledger) -> None:
     # Given a rate of 10 that was measured ten half-lives ago, if I measure 100 with as many slot seconds,
-    seconds, micros = ledger.redis.time()  # type: ignore[misc]
+    seconds, micros = ledger.redis.time()
     at = seconds + micros / 1e6 - 10 * rates.HALF_LIFE_SECONDS
     ledger.redis.hset(ledger.keys.rates, CPU, f"10 1000 100 {at:.3f}")
     add_rates(ledger, [(CPU, 10_000, 100.0)])
@@ -50,7 +50,7 @@ def test_the_hash_is_bounded_and_expires(ledger: Ledger) -> None:
     assert ledger.redis.hlen(ledger.keys.rates) == rates.MOST_FIELDS
     assert not read_rates(ledger).of("classify", "m0@1", "cpu").measured, "the oldest made room"
     assert read_rates(ledger).of("classify", f"m{rates.MOST_FIELDS + 4}@1", "cpu").measured
-    assert 0 < ledger.redis.ttl(ledger.keys.rates) <= rates.KEEP_SECONDS  # type: ignore[operator]
+    assert 0 < ledger.redis.ttl(ledger.keys.rates) <= rates.KEEP_SECONDS
 
 
 def test_values_of_others_are_left_out(ledger: Ledger) -> None:

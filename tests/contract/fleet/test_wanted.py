@@ -156,7 +156,7 @@ def fleets(draw: st.DrawFn) -> Fleet:
         worker(n, slots=draw(st.integers(1, 20)), pool=draw(st.sampled_from(("default", "other"))))
         for n in range(draw(st.integers(0, 12)))
     )
-    return replace(fleet(draw(st.floats(0, 1000)), **there), workers=workers)
+    return replace(fleet(draw(st.floats(0, 1000)), 0, **there), workers=workers)
 
 
 @st.composite

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Generator
 
 import pytest
 
@@ -64,6 +65,7 @@ def test_few_calls_run_ahead_of_who_reads(store: ObjectStore) -> None:
         return number
 
     results = in_parallel(call, iter(range(1_000_000)))
+    assert isinstance(results, Generator)
     assert next(results) == 0
 
     # I expect dozens of calls, in order, and that the rest is never made.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from contract.errors import InvalidInput, JobConflict
@@ -10,7 +12,7 @@ from contract.jobs.options import Share, check_share
 from tests.contract.backend.test_ledger import spec_of
 
 
-def asked(id: str, bucket: str, **fields: object) -> object:
+def asked(id: str, bucket: str, **fields: Any) -> object:
     return spec_of(id, output=f"s3://{bucket}/jobs/{id}/out/", **fields)
 
 

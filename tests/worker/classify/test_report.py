@@ -28,6 +28,7 @@ from tests.waiting import wait_until
 from tests.worker.conftest import FakeEngine, FakeModels, Runners
 from tests.worker.pages.test_page import Reader
 from worker.classify import report
+from worker.classify.sections import sections
 from worker.classify.summary import LEAST_CERTAIN, Summary
 from worker.control.finalize import finalize
 from worker.engine.pipeline import Encoded, Labelled, Result
@@ -41,7 +42,7 @@ class ScoringEngine(FakeEngine):
 
     @staticmethod
     def _label(item: Encoded) -> Result:
-        if isinstance(item, Exception) or item.startswith(b"!"):
+        if not isinstance(item, bytes) or item.startswith(b"!"):
             return FakeEngine._label(item)
         level = lightness(item)
         score = level / 255
@@ -165,7 +166,7 @@ def test_an_outdated_page_is_removed(
 ) -> None:
     # Given a retry that begins while the page is drawn,
     label(picture(10), b"!")
-    draw = report.sections
+    draw = sections
 
     def late(*args: object) -> object:
         backend.store.put(JobKeys("job").retry(1), Retry(number=1, shards=(0,)).to_json())

@@ -13,7 +13,7 @@ from contract.backend.objects import ObjectStore
 from contract.data.items import read_manifest, write_manifest
 from contract.jobs import lifecycle
 from contract.jobs.commits import iter_commits
-from contract.jobs.ends import read_end
+from contract.jobs.ends import read_end, read_standing
 from contract.jobs.lifecycle import Backend, rebuild, reopen
 from contract.jobs.specs import Classify
 from contract.jobs.status import Retry, ShardCommit
@@ -162,7 +162,7 @@ def test_a_retry_has_the_last_word_about_its_shards_alone(
     # Given a job that ended with an error row, whose image was mended, and that is retried,
     labelled()
     finalize(backend, "job")
-    found = lifecycle.read_standing(backend.store, "job")
+    found = read_standing(backend.store, "job")
     backend.store.put("in/2", b"\x07")
     reopen(backend, "job", found, Retry(number=1, shards=(1,)))
     assert not backend.store.exists("jobs/job/out/_SUCCESS"), "it runs again"

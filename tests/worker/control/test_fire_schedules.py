@@ -484,7 +484,7 @@ def test_an_id_that_is_somebody_elses(backend: Backend, settings: Settings, regi
     add(backend)
     other = Classify(
         id="nightly-20261124t0100",
-        source={"kind": "prefix", "uri": "s3://other/", "label": "other"},  # type: ignore[arg-type]
+        source={"kind": "prefix", "uri": "s3://other/", "label": "other"},
         model="flowers@1",
         weights_sha256="0" * 64,
         output="s3://other/out/",

@@ -201,7 +201,7 @@ def test_a_planner_that_wakes_up_late_leaves_one_plan(
         backend.store.put(f"in/{n}.jpg", b"x")
     keys = begin(backend)
     put = backend.store.put_if_absent
-    stopped = []
+    stopped: list[str] = []
 
     def write(key: str, data: bytes) -> bool:
         if key == keys.manifest(stopped_over) and not stopped:

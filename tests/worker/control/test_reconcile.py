@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from contract import keys
-from contract.backend.dispatch import waiting
+from contract.backend.dispatch import Can, Grant, next_shard, waiting
 from contract.jobs.lifecycle import Backend, status
+from contract.models.rules import ANY, Rule
 from contract.settings import Settings
-from tests.worker.conftest import Jobs
+from tests.worker.conftest import MODEL, Jobs
 from worker.control.fire_schedules import utc_now
 from worker.control.reconcile import _tick, tick
 
@@ -48,5 +50,35 @@ def test_a_job_that_no_live_worker_can_run_says_what_it_waits_for(
     assert status(backend, "job").waiting_for is None
 
 
-def beat(backend: Backend, name: str, precisions: str) -> None:
-    backend.ledger.beat(name, 60.0, queues=keys.QUEUE_CLASSIFY, device_kind="cpu", precisions=precisions)
+def test_a_job_whose_model_no_live_worker_may_load_says_so_and_goes_to_one_that_comes(
+    backend: Backend, settings: Settings, job: Jobs
+) -> None:
+    # Given a worker that loads other models, I expect a job to say what it waits for, and no ticket for it,
+    others = Rule(models=("others-*",))
+    backend.store.put(keys.model_record(MODEL.name, MODEL.version), MODEL.to_json())
+    beat(backend, "one", "fp32", others)
+    job(b"\x01")
+    _tick(backend, settings, utc_now)
+    assert status(backend, "job").waiting_for == (
+        f"a worker with any device/any precision, which may load {MODEL.ref} (one: cpu fp32, models others-*)"
+    )
+    can = Can("cpu", ("fp32",), rule=others.id)
+    assert grant(backend, can) is None
+
+    # and the first worker that may load it to get it, though it came after the job.
+    mine = Rule(models=(MODEL.name,))
+    beat(backend, "two", "fp32", mine)
+    _tick(backend, settings, utc_now)
+    assert status(backend, "job").waiting_for is None
+    assert grant(backend, can) is None
+    assert grant(backend, replace(can, rule=mine.id)) is not None
+
+
+def grant(backend: Backend, can: Can) -> Grant | None:
+    token = f"w:{can.rule}"
+    return next_shard(backend.ledger, keys.QUEUE_CLASSIFY, token, can, process="w", lease_seconds=30.0)
+
+
+def beat(backend: Backend, name: str, precisions: str, rule: Rule = ANY) -> None:
+    told = rule.model_dump_json() if rule.id else ""
+    backend.ledger.beat(name, 60.0, queues=keys.QUEUE_CLASSIFY, device_kind="cpu", precisions=precisions, rule=told)

@@ -74,7 +74,7 @@ def test_gifs_lose_nothing_and_come_the_same_each_time(tmp_path: Path) -> None:
     assert len(members) == 32
     assert members["000001.cls"] == b"right"
     with Image.open(io.BytesIO(members["000000.gif"])) as image:
-        assert image.n_frames == motion.FRAMES
+        assert getattr(image, "n_frames", 1) == motion.FRAMES
         image.seek(3)
         frame = np.asarray(image.convert("L"))
     wanted = motion.sequences(STILLS, torch.arange(16) % 8, "train 0", 0)[0, 3]

@@ -49,7 +49,7 @@ def tar(members: dict[str, bytes]) -> bytes:
     return target.getvalue()
 
 
-def idx(array: np.ndarray) -> bytes:  # type: ignore[type-arg]
+def idx(array: np.ndarray) -> bytes:
     header = bytes((0, 0, 8, array.ndim)) + b"".join(n.to_bytes(4, "big") for n in array.shape)
     return header + array.astype(np.uint8).tobytes()
 
@@ -63,7 +63,7 @@ def read(store: ObjectStore, tmp_path: Path) -> Iterator[Read]:
         def read(kind: str, objects: dict[str, bytes], *, key: str = "", **wanted: object) -> Prepared:
             for name, data in objects.items():
                 store.put(f"in/{name}", data)
-            source = Source(kind=kind, uri=f"s3://{store.bucket}/in/{key}", label="here")  # type: ignore[arg-type]
+            source = Source(kind=kind, uri=f"s3://{store.bucket}/in/{key}", label="here")
             return reader.read(source, Wanted(**wanted))  # type: ignore[arg-type]
 
         yield read

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -31,7 +32,7 @@ class Seconds:
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time of the test, which it sets."""
     at = [0.0]
-    monkeypatch.setattr(busy.time, "perf_counter", lambda: at[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: at[0])
     monkeypatch.setattr(busy, "_devices", {})
     return at
 

@@ -37,7 +37,7 @@ class FakeRuntime:
         self.error: Exception | None = None
         self._late = late
 
-    def submit(self, pixels: NDArray[np.uint8]) -> Future[Output]:
+    def submit(self, pixels: NDArray[np.uint8], lengths: NDArray[np.int64] | None = None) -> Future[Output]:
         assert pixels.shape[1:] == (8, 8, 3)
         assert len(pixels) <= self.batch_size
         self.images += len(pixels)

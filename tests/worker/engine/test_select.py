@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from contract.errors import DeviceOutOfMemory, InvalidSettings, ModelError
+from contract.errors import DeviceOutOfMemory, InvalidSettings, ModelError, RuntimeUnsuited
 from contract.models.registry import Preprocess
 from worker.bench.labelling import decode_only, forward_only, ideal_loop
 from worker.engine import select as runtimes
+from worker.engine.budget import memory_limit
 from worker.engine.images.decode import decode
 from worker.engine.programs.graph import build
 from worker.engine.runtimes.torch_runtime import CpuLaunch
@@ -238,3 +239,22 @@ def test_the_parts_can_be_measured(loaded: Load, photos: dict[str, Path], prepro
     assert decode_only(paths, preprocess, 2) > 1
     assert forward_only(runtime, 16, 224) > 1
     assert ideal_loop(paths, runtime, preprocess) > 1
+
+
+def test_what_openvino_cannot_run_says_that_another_worker_may(
+    spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a model that OpenVINO cannot convert, if nothing else is allowed, I expect an error that names the setting.
+    def refuse(*_: object, **__: object) -> None:
+        raise ModelError("OpenVINO cannot convert it.")
+
+    monkeypatch.setattr("worker.engine.runtimes.openvino_runtime.OpenVINORuntime.__init__", refuse)
+    with pytest.raises(RuntimeUnsuited, match=r"cannot convert it\. IMAGEMILL_RUNTIME=openvino"):
+        runtimes.load(spec, device="cpu", runtime="openvino", cache_dir=tmp_path)
+
+
+def test_a_worker_knows_the_memory_of_its_device_and_what_may_run_there() -> None:
+    assert runtimes.device_memory("cpu") == memory_limit()
+    assert runtimes.runtimes("cpu", "torch") == ("torch",)
+    assert runtimes.runtimes("cpu", "openvino") == ("openvino",)
+    assert runtimes.runtimes("cpu", "auto") == ("openvino", "torch")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -52,7 +53,7 @@ def test_figures_agree_with_counting_by_hand() -> None:
 def test_figures_agree_with_torchmetrics() -> None:
     logits, labels = noisy(900, 7)
     result = measure(logits, labels, NAMES)
-    average = {"num_classes": 7, "average": "macro"}
+    average: dict[str, Any] = {"num_classes": 7, "average": "macro"}
     assert result.top1 == pytest.approx(float(multiclass_accuracy(logits, labels, 7, average="micro")))
     assert result.top_k == pytest.approx(float(multiclass_accuracy(logits, labels, 7, average="micro", top_k=5)))
     assert result.precision == pytest.approx(float(multiclass_precision(logits, labels, **average)))

@@ -12,6 +12,7 @@ from contract.errors import ModelError, UnknownModel
 from contract.jobs.lifecycle import Backend
 from contract.models.registry import Model, Preprocess, Registry, make_file
 from contract.models.review import Review, Verdict
+from contract.models.rules import Rule
 from worker.models import check
 from worker.models.check import admit
 
@@ -158,3 +159,15 @@ def test_a_version_that_is_published_keeps_its_model(review: Review, tried: list
     assert Registry(review.store).get("mine@1") == built_in
     verdict = review.verdict()
     assert verdict is not None and "push it again" in verdict.reason
+
+
+def test_a_worker_that_takes_no_programs_tries_none(
+    review: Review, backend: Backend, tried: list[str], tmp_path: Path
+) -> None:
+    # Given a worker that takes no programs, if it is asked to try one, I expect nothing to be decided,
+    admit(backend, "mine", 1, tmp_path, Rule(programs=False))
+    assert (tried, review.verdict()) == ([], None)
+
+    # and the next worker to do it, though it serves other names.
+    admit(backend, "mine", 1, tmp_path, Rule(models=("others",)))
+    assert tried == ["mine@1"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,6 @@ import pytest
 
 from contract.settings import Settings
 from worker.execution.health import Health
-from worker.process import observed as module
 from worker.process.observed import Observed
 
 
@@ -21,11 +21,11 @@ class Subject:
 
     def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
         self.backend: Any = SimpleNamespace(
             store=SimpleNamespace(answered_at=None), ledger=SimpleNamespace(answered_at=None)
         )
-        self.resources: Any = SimpleNamespace(
+        self.resources = SimpleNamespace(
             backend=self.backend,
             settings=Settings(data=tmp_path, stall_seconds=300),
             leaving=threading.Event(),
@@ -33,9 +33,9 @@ class Subject:
             models_made=lambda: SimpleNamespace(runtimes=lambda: {"cnn@1": None}),
             renewer_made=lambda: None,
         )
-        self.test: Any = SimpleNamespace(passed=True)
-        self.leaves: Any = SimpleNamespace(stalled=lambda: None)
-        self.observed = Observed(self.resources, self.test, self.leaves)
+        self.test = SimpleNamespace(passed=True)
+        self.leaves = SimpleNamespace(stalled=lambda: None)
+        self.observed = Observed(cast("Any", self.resources), cast("Any", self.test), cast("Any", self.leaves))
         self.end = threading.Event()
         self.beats = threading.Thread(target=self.end.wait, daemon=True)
         self.beats.start()

@@ -42,7 +42,8 @@ def packed(store: ObjectStore, members: dict[str, bytes]) -> list[Item]:
         return [Item(m.name, f"{uri}#{m.name}", size=m.size, tar=uri, offset=m.offset_data) for m in tar.getmembers()]
 
 
-def outcome(found: bytes | ImageError) -> bytes | str:
+def outcome(found: object) -> bytes | str:
+    assert isinstance(found, bytes | ImageError)
     return found if isinstance(found, bytes) else found.code
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from PIL import Image
 
-from contract.models.recipes import Recipe
+from contract.models.families import TrainingRecipe
 from worker.datasets.dataset import Dataset, split
 from worker.training.learners import registry
 from worker.training.learners.protocol import Learner
@@ -56,18 +56,18 @@ class Notes:
         self.pictures.append(picture)
 
 
-def learner(recipe: Recipe, data: Dataset) -> tuple[Learner, Dataset]:
+def learner(recipe: TrainingRecipe, data: Dataset) -> tuple[Learner, Dataset]:
     """A fresh learner, and the three quarters of the data that it is to be shown."""
     shown, held_out = split(data, 0.25, recipe.seed)
     return registry.make(recipe, shown, held_out, CPU), shown
 
 
-def undisturbed(recipe: Recipe, data: Dataset) -> Outcome:
+def undisturbed(recipe: TrainingRecipe, data: Dataset) -> Outcome:
     fresh, shown = learner(recipe, data)
     return train(fresh, shown, recipe, Notes(), start=None)
 
 
-def killed(recipe: Recipe, data: Dataset, stops: Sequence[int]) -> Outcome:
+def killed(recipe: TrainingRecipe, data: Dataset, stops: Sequence[int]) -> Outcome:
     """The same, but killed after so many checkpoints, of which there is one after each step and each epoch, again and
     again; each time a fresh learner goes on from the last checkpoint, whatever torch's global generator holds.
     """

@@ -6,6 +6,7 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -67,7 +68,7 @@ def test_a_classifier_gives_logits_and_features(family: str) -> None:
 
 @pytest.mark.parametrize("family", GENERATORS)
 def test_a_generator_gives_images(family: str) -> None:
-    model = create(family).eval()
+    model: Any = create(family).eval()
     with torch.inference_mode():
         images = model.decode(**inputs(family, model, 3, model.decode))
     assert images.shape == (3, 1, SIZE, SIZE)
@@ -77,7 +78,7 @@ def test_a_generator_gives_images(family: str) -> None:
 
 @pytest.mark.parametrize("family", GENERATORS)
 def test_a_generator_heeds_the_latent_and_the_class(family: str) -> None:
-    model = create(family).eval()
+    model: Any = create(family).eval()
     given = inputs(family, model, 2, model.decode)
     same_latent = {"z": given["z"][:1].expand(2, -1), "y": torch.tensor([0, 1])}
     same_class = {"z": given["z"], "y": torch.tensor([0, 0])}
@@ -174,7 +175,7 @@ def test_channels_last_and_bfloat16_change_little(family: str) -> None:
     given = inputs(family, model, 2)
     expected = answers(model, given)
     with torch.autocast("cpu", torch.bfloat16):
-        found = answers(model.to(memory_format=torch.channels_last), given)
+        found = answers(model.to(memory_format=torch.channels_last), given)  # type: ignore[call-overload]
     for one, other in zip(found, expected, strict=True):
         # bf16 has 8 bits: 0.4 % a rounding, of which each layer adds some.
         assert (one.float() - other).norm() < 0.1 * other.norm() + 0.01

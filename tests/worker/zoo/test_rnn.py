@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -20,7 +22,7 @@ def dot(row: int, column: int, size: int = 28) -> Tensor:
 def test_the_frame_encoder_learns_to_tell_where_a_thing_is() -> None:
     # Given a square at every place of the frame,
     torch.manual_seed(1)
-    encoder = zoo.create("rnn", classes=2).encoder
+    encoder: Any = zoo.create("rnn", classes=2).encoder
     places = torch.tensor([(row, column) for row in range(23) for column in range(23)])
     frames = torch.stack([dot(row, column) for row, column in places.tolist()])
     fit, held_out = torch.randperm(len(places)).chunk(2)

@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.errors import DeviceOutOfMemory, ImagemillError, InvalidSettings, ModelError
+from contract.errors import DeviceOutOfMemory, ImagemillError, InvalidSettings, ModelError, RuntimeUnsuited
 from worker.confinement.child import Answer, Child, ChildDied, ChildError
 from worker.confinement.confine import Limits
 from worker.engine.types import ModelSpec, Output, Precision
@@ -32,6 +32,7 @@ _MEMORY, _MEMORY_A_WEIGHT = 4 * 2**30, 8
 """Bytes that a child on a CPU may have, and for each byte of weights: archive, tensors, conversion, compiled model."""
 _MAPPED: dict[str, Callable[[str], ImagemillError]] = {
     "ModelError": ModelError,
+    "RuntimeUnsuited": RuntimeUnsuited,
     "InvalidSettings": InvalidSettings,
     "DeviceOutOfMemory": DeviceOutOfMemory,
     "MemoryError": lambda said: DeviceOutOfMemory(f"The model has no memory for this batch ({said})."),

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,7 +171,15 @@ def test_a_decoder_that_was_killed_while_idle_is_replaced(children: None) -> Non
 
 def test_an_image_that_ends_two_decoders_is_at_fault(children: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A message that no decoder understands ends it, as a fault in a library would."""
-    monkeypatch.setattr(decoders.decode, "open_item", None)
-    head = {"op": "open", "size": "x", "crop": None, "interpolation": "?", "frames": 0, "uris": [], "max_pixels": 1}
+    monkeypatch.setattr(decode, "open_item", None)
+    head: dict[str, Any] = {
+        "op": "open",
+        "size": "x",
+        "crop": None,
+        "interpolation": "?",
+        "frames": 0,
+        "uris": [],
+        "max_pixels": 1,
+    }
     with pytest.raises(DecodeFailed, match="ended twice"):
         decoders._ask(head, [b"x"])

@@ -53,7 +53,7 @@ def test_strips_change_no_pixel(
                 tiled.paste(image, (left, top))
         tiled.info = image.info
         if image.mode == "P":
-            tiled.putpalette(image.getpalette())
+            tiled.putpalette(image.getpalette() or ())
         image = tiled
     whole = np.asarray(shrink.shrunk(image, 64, crop, Image.Resampling.BICUBIC))
     monkeypatch.setattr(shrink, "STRIP", 7 * image.width)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,7 +130,8 @@ def test_labels_are_smoothed_in_training_and_not_in_validation() -> None:
     data = images(n=6)
     recipe = CNN.model_copy(update={"label_smoothing": 0.3, "dropout": 0.0})
     made = ClassifierLearner(recipe, data, data, CPU)
-    for module in (made.module, made.average.module):
+    modules: tuple[Any, ...] = (made.module, made.average.module)
+    for module in modules:
         torch.nn.init.zeros_(module.head.weight)
         module.head.bias.data = torch.tensor([30.0, 0.0, 0.0])
 
