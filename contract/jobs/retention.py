@@ -21,7 +21,6 @@ from typing import cast
 from contract import keys
 from contract.backend.listing import Entry
 from contract.backend.objects import ObjectStore
-from contract.data import image_index
 from contract.errors import InvalidInput, InvalidSettings, JobConflict, ObjectNotFound, UnknownJob
 from contract.jobs import index, outputs
 from contract.jobs.commits import in_parallel, iter_commits
@@ -227,6 +226,8 @@ def _attempts(store: ObjectStore, spec: AnySpec, now: float) -> list[Entry]:
 
     A twin that lost its lease may still write for a while, so nothing that is younger than a day is listed.
     """
+    from contract.data import image_index  # it imports Arrow, which a controller has no other use for
+
     own, images = JobKeys(spec.id), kind_of(spec).makes == "images"
     commits = image_index.outcome(store, cast("ImagesSpec", spec)) if images else iter_commits(store, spec.id)
     left = {key for bucket, key in outputs.leftovers(store, spec, commits) if bucket == store.bucket}

@@ -18,12 +18,15 @@ from contract import keys, settings
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSettings, RedisUnavailable
+from contract.jobs.lifecycle import Backend
 from contract.jobs.templates import Template
 from contract.settings import Settings
 from contract.watches.hints import Hints
 from contract.watches.record import Watch
 from tests.worker.observe.test_server import ask, free_port
 from worker.control.watching.events import LIMIT, PATH, EventsInbox
+from worker.control.watching.keeper import Keeper
+from worker.control.watching.tables import Tables
 from worker.observe.routes import Routes, text
 from worker.observe.server import Server
 
@@ -224,6 +227,22 @@ def test_rejected_events_do_not_fill_the_bucket(settings: Settings, store: Objec
     there = [entry.key for entry in store.list(keys.REJECTED_EVENTS)]
     assert len(there) == 100
     assert keys.rejected_event("20261126t080000000000", "0" * 64) not in there
+
+
+def test_an_event_that_comes_before_the_watches_were_read_is_not_answered_as_taken(
+    settings: Settings, store: ObjectStore, hints: Heard, backend: Backend
+) -> None:
+    # Given a controller whose keeper has not looked yet,
+    own = settings.model_copy(update={"events_token": SecretStr(TOKEN)})
+    keeper = Keeper(backend, own, hints, Tables(store, own))
+    inbox = EventsInbox(own, store, hints, keeper.watches)
+    # if an event comes, I expect the sender to be told to send it again,
+    assert inbox.take(event("in/a.jpg")).status == 503
+    assert hints.told == []
+    # and to be heard once it has.
+    keeper.name = "controller"
+    keeper.look()
+    assert inbox.take(event("in/a.jpg")).status == 204
 
 
 def test_a_redis_without_room_is_the_fault_of_nobody_who_posts(address: Address, hints: Heard) -> None:

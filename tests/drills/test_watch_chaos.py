@@ -240,6 +240,12 @@ def in_tables(mill: Mill, watch: Watch) -> Counter[Version]:
     return versions
 
 
+def lasting(etags: list[str]) -> bool:
+    """Whether the last version stands since it first came. One that was overwritten and put back may have been read
+    in between; its row says `not_found`, and a retry mends it."""
+    return set(etags[etags.index(etags[-1]) :]) == {etags[-1]}
+
+
 @pytest.mark.timeout(3600)
 def test_everything_happens_to_a_watch(tmp_path: Path, crops: Path, long: bool, figures: Callable[..., None]) -> None:
     number, rounds = (10_000, 5) if long else (600, 1)
@@ -312,7 +318,7 @@ def test_everything_happens_to_a_watch(tmp_path: Path, crops: Path, long: bool, 
     assert set(counted) <= may
     # no row in error but what was overwritten before it was read,
     wrong = {(row["key"], row["etag"]): row["error_code"] for row in rows if row["status"] != "ok"}
-    assert not set(wrong) & {(key, etags[-1]) for key, etags in camera.put.items()}
+    assert not set(wrong) & {(key, etags[-1]) for key, etags in camera.put.items() if lasting(etags)}
     assert set(wrong.values()) <= {"not_found"}
     # and the same from who followed them, in the table, and in the counters of the segments.
     assert followed == tables == counted

@@ -50,6 +50,8 @@ class Routes:
         self._pages: dict[str, Callable[[], Answer]] = {}
         self._named: dict[str, Callable[[str], Answer]] = {}
         self._inboxes: dict[str, Inbox] = {}
+        self.starting = False
+        """Whether inboxes may still be added: a sender is asked to come again, and not told that there is none."""
 
     def add(self, path: str, page: Callable[[], Answer]) -> None:
         """Serve `path`, as `/livez`."""

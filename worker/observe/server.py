@@ -171,7 +171,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         if (inbox := self.server.routes.inbox(self.path)) is None:
-            self._refuse_method()
+            if self.server.routes.starting:
+                self._send(text(503, "This process is starting; try again in a few seconds."))
+            else:
+                self._refuse_method()
             return
         try:
             answer = inbox.refuse(self.headers.get("Authorization", "")) or self._taken(inbox)

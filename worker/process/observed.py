@@ -83,6 +83,7 @@ class Observed:
         ports = parse_ports(self._settings.metrics_port)
         if not ports:
             return
+        self.routes.starting = True
         self.routes.add("/livez", self._live.page)
         self.routes.add("/readyz", self._ready.page)
         server = Server(self.routes, self._settings.metrics_host, ports)

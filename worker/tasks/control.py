@@ -86,6 +86,7 @@ def _ready(sender: Any, **_: Any) -> None:
         _show_scale()
         _take_events()
         keeper().begin(str(sender.hostname))
+    process.observed.routes.starting = False
 
 
 def _shutting_down(**_: Any) -> None:

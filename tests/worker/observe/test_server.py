@@ -99,6 +99,14 @@ def test_only_get_is_answered(address: tuple[str, int], method: str) -> None:
     assert b"\r\nAllow: GET\r\n" in answer and answer.endswith(b"\r\n\r\nOnly GET is answered.\n")
 
 
+def test_who_posts_while_the_process_starts_is_asked_to_come_again(routes: Routes, address: tuple[str, int]) -> None:
+    request = b"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
+    routes.starting = True
+    assert ask(address, request).startswith(b"HTTP/1.0 503 ")
+    routes.starting = False
+    assert ask(address, request).startswith(b"HTTP/1.0 405 ")
+
+
 @pytest.mark.parametrize(
     "request_",
     [

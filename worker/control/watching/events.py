@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 from contract import keys
 from contract.backend.objects import ObjectStore
-from contract.errors import ImagemillError, InvalidEvent, RedisUnavailable
+from contract.errors import ImagemillError, InvalidEvent, ServiceUnavailable
 from contract.instruments import EVENTS
 from contract.records import Record
 from contract.settings import Settings
@@ -72,20 +72,23 @@ class EventsInbox:
         return None
 
     def take(self, body: bytes) -> Answer:
-        """Answer 204 once Redis has what a body announces, 400 if it cannot be understood, 503 if Redis is away."""
+        """Answer 204 once Redis has what a body announces, and 400 if it cannot be understood.
+
+        Answer 503 if Redis is away, or if the watches were not read yet.
+        """
         try:
             events = parse_events(body)
         except InvalidEvent as error:
             EVENTS.add(1, "rejected")
             self._keep(body, str(error))
             return _error(400, str(error))
-        found, unwatched = self._sorted(events)
-        EVENTS.add(unwatched, "unwatched")
         try:
+            found, unwatched = self._sorted(events)
             self._hints.tell(found)
-        except RedisUnavailable as error:
+        except ServiceUnavailable as error:
             EVENTS.add(1, "unavailable")
             return _error(503, f"{error} The next full sweep finds what was announced.")
+        EVENTS.add(unwatched, "unwatched")
         EVENTS.add(len(events) - unwatched, "taken")
         return Answer(204, b"")
 

@@ -101,7 +101,12 @@ class Keeper:
         threading.Thread(target=self._listen, name="hints", daemon=True).start()
 
     def watches(self) -> list[Watch]:
-        """Return all watches of the bucket, also those that others keep, as they were last read; from any thread."""
+        """Return all watches of the bucket, also those that others keep, as they were last read; from any thread.
+
+        Raises ServiceUnavailable before the first look: an empty list would say that nobody wants an event.
+        """
+        if not self._looked:
+            raise ServiceUnavailable("This controller is starting and has not read its watches yet.")
         return [watch for _, watch in list(self._read.values()) if watch is not None]
 
     def leave(self) -> None:
