@@ -14,6 +14,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
+from itertools import count as count_up
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,6 +28,7 @@ from pydantic import Field, ValidationError
 from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
 from contract.errors import ObjectDamaged, ObjectNotFound
+from contract.jobs.commits import in_parallel
 from contract.jobs.results import tables
 from contract.records import Record, Sha256
 from contract.watches.tables import segment_manifest
@@ -60,11 +64,12 @@ class TableSegment(Record):
 
 @dataclass
 class _Spill:
-    """The rows of a job on the local disk, and which batches hold rows of which hour since the epoch."""
+    """The rows of a job on the local disk, each batch sorted by hour, and where the rows of each hour are."""
 
     path: Path
     rows: int = 0
-    batches: dict[int | None, list[int]] = field(default_factory=dict)
+    slices: dict[int | None, list[tuple[int, int, int]]] = field(default_factory=dict)
+    """By hour since the epoch: numbers of batches, and in each the first row and the number of rows."""
 
 
 def read_manifest(store: ObjectStore, table: str, segment: int) -> TableSegment | None:
@@ -98,13 +103,14 @@ def compact(
     bucket, prefix = parse_s3(table)
     with TemporaryDirectory(prefix="imagemill-table-") as folder:
         spill = _spilled(store, job, Path(folder) / "rows.arrow")
-        files = []
-        for key, path, rows in _files(spill, segment, file_bytes, Path(folder)):
-            check()
-            size, digest = path.stat().st_size, _sha256(path)
-            store.put_file(prefix + key, path, bucket=bucket)
-            files.append(TableFile(key=key, rows=rows, bytes=size, sha256=digest))
-            path.unlink()
+
+        def written() -> Iterator[tuple[str, Path, int]]:
+            for found in _files(spill, segment, file_bytes, Path(folder)):
+                check()
+                yield found
+
+        # In parallel, because a backfill may have thousands of small files.
+        files = list(in_parallel(partial(_put, store, bucket, prefix), written()))
     made = TableSegment(segment=segment, job=job, run=run, rows=spill.rows, files=tuple(files))
     if sum(file.rows for file in files) != spill.rows:
         raise ObjectDamaged(f"The files of segment {segment} of {table} hold other rows than {job}; report this.")
@@ -117,6 +123,15 @@ def compact(
             store.delete(entry.key, bucket=bucket)
     store.put(parse_s3(segment_manifest(table, segment))[1], made.to_json(), bucket=bucket)
     return made
+
+
+def _put(store: ObjectStore, bucket: str, prefix: str, written: tuple[str, Path, int]) -> TableFile:
+    """Write a file to the table, and remove it from the local disk."""
+    key, path, rows = written
+    size, digest = path.stat().st_size, _sha256(path)
+    store.put_file(prefix + key, path, bucket=bucket)
+    path.unlink()
+    return TableFile(key=key, rows=rows, bytes=size, sha256=digest)
 
 
 def _spilled(store: ObjectStore, job: str, path: Path) -> _Spill:
@@ -132,9 +147,15 @@ def _spilled(store: ObjectStore, job: str, path: Path) -> _Spill:
             if rows.schema != schema:
                 raise ObjectDamaged(f"The shards of {job} have other columns than its first one; label them again.")
             for batch in rows.combine_chunks().to_batches():
+                # Sorted once, so that an hour is read as slices: filtering each batch for each hour is quadratic.
+                order = pc.sort_indices(_hours(batch))
+                batch = batch.take(order)
                 writer.write_batch(batch)
-                for hour in pc.unique(_hours(batch)).to_pylist():
-                    spill.batches.setdefault(hour, []).append(number)
+                first = 0
+                for hour, hours in groupby(_hours(batch).to_pylist()):
+                    count = sum(1 for _ in hours)
+                    spill.slices.setdefault(hour, []).append((number, first, count))
+                    first += count
                 spill.rows += batch.num_rows
                 number += 1
     finally:
@@ -144,23 +165,22 @@ def _spilled(store: ObjectStore, job: str, path: Path) -> _Spill:
 
 
 def _files(spill: _Spill, segment: int, file_bytes: int, folder: Path) -> Iterator[tuple[str, Path, int]]:
-    """Yield the key, the local path and the number of rows of each file, one on the disk at a time."""
+    """Yield the key, the local path and the number of rows of each file, hour by hour; the caller removes it."""
     if not spill.rows:
         return
     with pa.memory_map(str(spill.path)) as source, pa.ipc.open_file(source) as reader:
-        for hour, numbers in sorted(spill.batches.items(), key=lambda pair: (pair[0] is None, pair[0] or 0)):
-            rows = (_of_hour(reader.get_batch(number), hour) for number in numbers)
-            for part, (path, count) in enumerate(_written(rows, reader.schema, file_bytes, folder)):
+        for hour, slices in sorted(spill.slices.items(), key=lambda pair: (pair[0] is None, pair[0] or 0)):
+            rows = (reader.get_batch(number).slice(first, count) for number, first, count in slices)
+            for part, (path, count) in enumerate(_written(rows, reader.schema, file_bytes, folder, f"{hour}")):
                 yield f"{_partition(hour)}part-{segment:06d}-{part:03d}.parquet", path, count
 
 
 def _written(
-    batches: Iterator[pa.RecordBatch], schema: pa.Schema, file_bytes: int, folder: Path
+    batches: Iterator[pa.RecordBatch], schema: pa.Schema, file_bytes: int, folder: Path, name: str
 ) -> Iterator[tuple[Path, int]]:
     """Write batches to files of about `file_bytes`; yield the path and the rows of each once it is whole."""
-    path = folder / "part.parquet"
-    while True:
-        count, more = 0, False
+    for part in count_up():
+        path, count, more = folder / f"{name}-{part}.parquet", 0, False
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             for group in _groups(batches):
                 writer.write_table(pa.Table.from_batches(group, schema))
@@ -194,11 +214,6 @@ def _hours(batch: pa.RecordBatch) -> pa.Array:
         return pa.nulls(batch.num_rows, pa.int64())
     millis = batch.column(_TIME).cast(pa.timestamp("ms", "UTC")).cast(pa.int64())
     return pc.divide(millis, _HOUR_MS)
-
-
-def _of_hour(batch: pa.RecordBatch, hour: int | None) -> pa.RecordBatch:
-    hours = _hours(batch)
-    return batch.filter(pc.is_null(hours) if hour is None else pc.equal(hours, hour))
 
 
 def _partition(hour: int | None) -> str:
