@@ -99,6 +99,11 @@ class JobKeys:
         return f"{self.root}numerics.json"
 
     @property
+    def sizes(self) -> str:
+        """How large the shards of a local folder become, for `--shard-size auto`; written once, before the first."""
+        return f"{self.root}sizes.json"
+
+    @property
     def share(self) -> str:
         """Priority, weight and slots that `imagemill jobs set` gave the job since it was submitted."""
         return f"{self.root}share.json"

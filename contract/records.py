@@ -9,6 +9,12 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 Precision = Literal["auto", "fp32", "bf16"]
 Computed = Literal["fp32", "bf16"]
 """What `auto` can come to."""
+MOST_IMAGES = 4096
+"""The most images of a shard of a labelling job."""
+USUAL_IMAGES = 512
+"""Images of a shard where nobody asked for a number and no rate counts."""
+ShardSize = int | Literal["auto"]
+"""Images of a shard; auto: as many as take seconds (`contract.fleet.sizes`)."""
 Numerics = Literal["one", "any"]
 Priority = Literal["low", "normal", "high"]
 ImageFormat = Literal["png", "webp", "jpeg"]

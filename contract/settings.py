@@ -15,13 +15,14 @@ import re
 import socket
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 
 from contract.backend.secret_url import SecretUrl
 from contract.errors import InvalidSettings, ServiceUnavailable
+from contract.records import MOST_IMAGES
 
 STACK_FILE = "stack.json"
 _SECRETS_DIR = "IMAGEMILL_SECRETS_DIR"
@@ -93,7 +94,11 @@ class Settings(BaseSettings):
         '"max": 4, "target_seconds": 300, "cold_start_seconds": 120, "cool_down_seconds": 120}}`; empty: one pool '
         "`default` on all queues.",
     )
-    shard_size: int = Field(512, ge=1, le=4096, description="Images per shard of a classify job that names no size.")
+    shard_size: Annotated[int, Field(ge=1, le=MOST_IMAGES)] | Literal["auto"] = Field(
+        "auto",
+        description="Images per shard of a classify job that names no size; auto: as many as the slowest live worker "
+        "labels in about 10 s, 256 to 4,096.",
+    )
     lease_seconds: float = Field(
         30.0, gt=0, description="Seconds after which another process may take the work of one that died."
     )

@@ -52,6 +52,10 @@ class Rates:
         found = self.measured.get(rate_field(kind, model, device))
         return Rate(prior(kind, device), measured=False) if found is None else Rate(found, measured=True)
 
+    def of_any(self, kind: str, model: str) -> list[float]:
+        """Return the measured images per second of a model, one for each kind of device that ran it."""
+        return [rate for name, rate in self.measured.items() if name.startswith(rate_field(kind, model, ""))]
+
 
 def rate_field(kind: str, model: str, device: str) -> str:
     """Return the field of the hash: `classify|efficientnet-lite0@1|cpu`."""

@@ -34,7 +34,7 @@ from contract.jobs.specs import JOB_ID, AnySpec, Classify, ImagesSpec, Spec, par
 from contract.jobs.status import Plan, Retry, State, Status
 from contract.keys import ACTIVE, MAX_OPEN_SHARDS, JobKeys, parse_shard
 from contract.models.rules import Rule
-from contract.records import Priority
+from contract.records import USUAL_IMAGES, Priority
 from contract.times import iso
 
 
@@ -362,12 +362,13 @@ def _replay(backend: Backend, there: _Envelope, now: Standing, share: Share) -> 
     )
     plan = read_plan(store, id)
     if plan is None and kind_of(spec).runs_while_planned:
-        shard_size = cast("Classify", spec).shard_size
+        asked = cast("Classify", spec).shard_size
+        about = USUAL_IMAGES if asked == "auto" else asked  # until the plan is complete
         halves = MAX_OPEN_SHARDS if source_kind(spec.source.kind).open_plan else math.inf
         for entry in store.list(JobKeys(id).plan_prefix):
             found = parse_shard(entry.key)
             if found and entry.size and found[0] < halves:  # an empty manifest ends the plan
-                ledger.planned(id, found[0], shard_size)
+                ledger.planned(id, found[0], about)
     elif plan is not None:
         limit = spec.error_limit(plan.items)
         ledger.complete(id, shards=plan.shards, items=plan.items, error_limit=limit, skipped=plan.skipped)

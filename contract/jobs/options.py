@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from contract.errors import InvalidInput
-from contract.records import ImageFormat, Numerics, Precision, Priority, Record
+from contract.records import MOST_IMAGES, ImageFormat, Numerics, Precision, Priority, Record, ShardSize
 from contract.suggest import nearest
 
 
@@ -92,12 +92,21 @@ class ClassifyFields(Arithmetic, EveryJob):
     )
     top_k: int = Field(5, ge=1, le=1000, description="Labels per image.")
     embed: bool = Field(False, description="Add the embedding of each image to its row.")
-    shard_size: Annotated[int, Cli(env="IMAGEMILL_SHARD_SIZE")] = Field(
-        512, ge=1, le=4096, description="Images per shard."
+    shard_size: Annotated[ShardSize, Cli(env="IMAGEMILL_SHARD_SIZE", most=MOST_IMAGES)] = Field(
+        "auto",
+        description=f"Images per shard, at most {MOST_IMAGES:,}; auto: as many as the slowest live worker labels in "
+        "about 10 s.",
     )
     max_errors: str = Field(
         "5%", description="Fail the job when more images fail: a count (50) or a share (1%); 100%: never fail it."
     )
+
+    @field_validator("shard_size")
+    @classmethod
+    def _bounded(cls, value: ShardSize) -> ShardSize:
+        if value != "auto" and not 1 <= value <= MOST_IMAGES:
+            raise ValueError(f"{value} is no size of a shard; give a number from 1 to {MOST_IMAGES}, or auto")
+        return value
 
     @field_validator("max_errors")
     @classmethod
@@ -237,7 +246,7 @@ class ClassifyKeywords(_EveryKeywords, total=False):
     top_k: int
     embed: bool
     precision: Precision
-    shard_size: int
+    shard_size: ShardSize
     max_errors: str
     to: str | None
 

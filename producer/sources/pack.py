@@ -13,14 +13,15 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import count, repeat
 from pathlib import Path
 from typing import Literal
 
 from contract.backend.ledger import Step
 from contract.backend.objects import ObjectStore
-from contract.data.items import SHARD_FRAMES, Item, read_manifest, shard_sizes, write_manifest
+from contract.data.items import SHARD_FRAMES, Item, read_manifest, write_manifest
 from contract.errors import InvalidSource, JobConflict, JobStopped, ObjectNotFound, RedisUnavailable
+from contract.fleet.sizes import pin
 from contract.jobs.lifecycle import Backend, read_plan, rebuild
 from contract.jobs.specs import Classify
 from contract.jobs.status import ENDED, Plan
@@ -118,13 +119,15 @@ class _Packer:
         self._packed = self._uploaded = 0
 
     def run(self, source: Packed) -> Plan:
-        shards = 0
+        shards = images = 0
+        size = pin(self._backend.store, self._backend.ledger, self._spec)
+        sizes = (size(shards, images) for _ in count())  # asked when a shard begins
         under_way: tuple[int, Future[None]] | None = None
         with (
             tempfile.TemporaryDirectory(prefix="imagemill-") as folder,
             ThreadPoolExecutor(1, thread_name_prefix="upload") as uploader,
         ):
-            for files in cut(source.files(), shard_sizes(self._spec.shard_size), _SHARD_BYTES):
+            for files in cut(source.files(), sizes, _SHARD_BYTES):
                 there = self._there(shards)
                 if there is not None:
                     self._check_same(shards, files, there)
@@ -142,7 +145,7 @@ class _Packer:
                     )
                     self._wait(under_way)
                     under_way = len(items), uploader.submit(self._deliver, shards, tar, items)
-                shards += 1
+                shards, images = shards + 1, images + len(files)
             self._wait(under_way)
         if not shards:
             raise InvalidSource(f"{source.label} holds no images any more; nothing was packed.")

@@ -14,6 +14,7 @@ from contract.backend.objects import ObjectStore
 from contract.errors import ObjectNotFound
 from contract.jobs.lifecycle import Backend
 from contract.jobs.specs import Classify, Source
+from contract.records import ShardSize
 
 
 @dataclass
@@ -91,7 +92,7 @@ def backend(store: MemoryStore, ledger: MemoryLedger, queues: MemoryQueues) -> B
     return Backend(as_store(store), cast("Ledger", ledger), cast("Queues", queues))
 
 
-def spec(shard_size: int = 2) -> Classify:
+def spec(shard_size: ShardSize = 2) -> Classify:
     return Classify(
         id="job",
         source=Source(kind="packed", uri="file:///photos", label="photos"),

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from itertools import islice, repeat
+from itertools import count, islice
 
-from contract.data.items import Item, shard_sizes, sharded
+from contract.data.items import Item, sharded
 from contract.errors import ImagemillError, InvalidSource, ServiceUnavailable
+from contract.fleet.sizes import Next, follow
 from contract.import_paths import load
 from contract.jobs.ends import read_standing
 from contract.jobs.kinds import kind_of
@@ -80,7 +80,8 @@ def cut_source(backend: Backend, spec: Classify) -> Plan | None:
         backend.follow_up(spec.id, step)
         return step.state not in ENDED and step.state != "unknown"
 
-    return _cut(PlanLog(backend.store, spec.id), listing, partial(shard_sizes, spec.shard_size), announce=announce)
+    sizes = follow(backend.store, backend.ledger, spec)
+    return _cut(PlanLog(backend.store, spec.id), listing, sizes, announce=announce)
 
 
 def cut_blocks(backend: Backend, spec: Reconstruct) -> Plan:
@@ -91,9 +92,8 @@ def cut_blocks(backend: Backend, spec: Reconstruct) -> Plan:
     listing = lister(backend.store, spec.source, labels=True)
     counted = listing.count("test")
     if counted is None:
-        made = _cut(
-            PlanLog(backend.store, spec.id, labels=True), listing, partial(repeat, spec.shard_size), most=spec.count
-        )
+        plan_log = PlanLog(backend.store, spec.id, labels=True)
+        made = _cut(plan_log, listing, lambda shards, images: spec.shard_size, most=spec.count)
         assert made is not None, "nothing stops it"
         return made
     items = min(counted, spec.count or counted)
@@ -105,21 +105,22 @@ def cut_blocks(backend: Backend, spec: Reconstruct) -> Plan:
 def _cut(
     plan_log: PlanLog,
     listing: Lister,
-    sizes: Callable[[], Iterator[int]],
+    size: Next,
     *,
     most: int | None = None,
     announce: Callable[[int, int], bool] = lambda shard, items: True,
 ) -> Plan | None:
     """Append the rest of a listing, at most `most` items in all, to a log; return None once `announce` says to stop.
 
-    `sizes` yields the size of each shard, the first included. `announce` is told each shard and its number of items.
+    `size` returns that of the next shard. `announce` is told each shard and its number of items.
     """
     while True:
         listing.skipped = 0
         left = None if most is None else most - plan_log.items
         items = islice(_rest(listing, plan_log), left)
         ours = True
-        for chunk in () if plan_log.ended else sharded(items, islice(sizes(), plan_log.shards, None)):
+        sizes = (size(plan_log.shards, plan_log.items) for _ in count())  # asked when a shard begins
+        for chunk in () if plan_log.ended else sharded(items, sizes):
             shard, before = plan_log.shards, plan_log.items
             ours = plan_log.append(chunk)
             if plan_log.items > MAX_ITEMS:

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, repeat
 from pathlib import PurePosixPath
 
 import pytest
@@ -14,7 +14,6 @@ from contract.data.items import (
     item_of,
     parse_s3,
     read_manifest,
-    shard_sizes,
     sharded,
     write_manifest,
 )
@@ -66,19 +65,13 @@ def test_a_label_is_written_where_it_is_wanted() -> None:
 
 def test_a_shard_of_long_sequences_is_closed_early() -> None:
     items = [Item.of_frames(str(n), "", frames("s3://b/1", "s3://b/2"), length=2) for n in range(5)]
-    assert [len(shard) for shard in sharded(items, shard_sizes(4), max_frames=5)] == [2, 2, 1]
-    assert [len(shard) for shard in sharded(items, shard_sizes(4), max_frames=1)] == [1] * 5, "one fits always"
-
-
-def test_the_first_shards_are_small() -> None:
-    assert list(islice(shard_sizes(512), 6)) == [64, 128, 256, 512, 512, 512]
-    assert list(islice(shard_sizes(100), 3)) == [64, 100, 100]
-    assert list(islice(shard_sizes(16), 3)) == [16, 16, 16]
+    assert [len(shard) for shard in sharded(items, repeat(4), max_frames=5)] == [2, 2, 1]
+    assert [len(shard) for shard in sharded(items, repeat(4), max_frames=1)] == [1] * 5, "one fits always"
 
 
 def test_shards_hold_every_item_once() -> None:
     items = [Item(str(n), "") for n in range(200)]
-    shards = list(sharded(items, shard_sizes(100)))
+    shards = list(sharded(items, chain([64], repeat(100))))
     assert [len(shard) for shard in shards] == [64, 100, 36]
     assert [item for shard in shards for item in shard] == items
 

@@ -16,11 +16,13 @@ from datetime import datetime
 from contract import keys
 from contract.data.items import Item
 from contract.errors import UnknownWatch
+from contract.fleet.sizes import Sizes
 from contract.jobs.lifecycle import Backend, read_plan, submit
 from contract.jobs.specs import Classify, parse_spec
 from contract.jobs.status import ENDED
 from contract.jobs.templates import fill
 from contract.keys import MAX_OPEN_SHARDS, JobKeys
+from contract.records import USUAL_IMAGES
 from contract.settings import Settings
 from contract.times import iso
 from contract.watches.record import Watch, Watches
@@ -98,9 +100,11 @@ class Chain:
 
     @property
     def shard_size(self) -> int:
-        """The most images of the next shard: 64 at first, as in a batch job, so that workers begin at once."""
-        size = int(self.watch.template.spec.get("shard_size") or self._settings.shard_size)
-        return min(size, 64 << min(self._log.shards if self._log else 0, 8))
+        """The most images of the next shard: few at first, as in a batch job, so that workers begin at once."""
+        asked = self.watch.template.spec.get("shard_size") or self._settings.shard_size
+        # What arrives decides how large shards are: they are closed by their age, and only a burst fills one.
+        sizes = Sizes(images=USUAL_IMAGES if asked == "auto" else int(asked))
+        return sizes.next(*(self._log.shards, self._log.items) if self._log else (0, 0))
 
     def append(self, items: Sequence[Item], now: float) -> int:
         """Plan one shard of those items that are in none yet; return how many there were."""
