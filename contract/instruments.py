@@ -48,6 +48,8 @@ OUTCOME = Label(
     "outcome",
     ("committed", "overtaken", "stopped", "lost", "returned", "postponed", "passed_on", "faulted", "unfit", "failed"),
 )
+ONLINE_OUTCOME = Label("outcome", ("done", "refused", "failed", "overtaken", "expired", "malformed", "passed_on"))
+ONLINE_STAGE = Label("stage", ("wait", "fetch", "compute", "reply"))
 REASON = Label("reason", ("lapsed", "rebuilt"))
 OPERATION = Label("operation", ("get", "put", "put_if_absent", "stat", "list", "delete", "bucket"))
 FAULT = Label("fault", ("unavailable", "refused", "full", "credentials", "settings"))
@@ -327,6 +329,21 @@ COLD_START_SECONDS = Gauge(
     name="imagemill_cold_start_seconds",
     description="Seconds from the start of this process until it was ready for its first shard.",
     unit="seconds",
+)
+ONLINE_REQUESTS = Counter(
+    name="imagemill_online_requests_total",
+    description="Single requests that ended in this process, by outcome: `done`; `refused`, the model cannot do it; "
+    "`failed`, it raised; `overtaken`, another worker's reply was first or nobody waited any more; `expired` before it "
+    "was read; `malformed`; `passed_on` to another worker.",
+    labels=(ONLINE_OUTCOME,),
+)
+ONLINE_SECONDS = Histogram(
+    name="imagemill_online_seconds",
+    description="How long a single request took in each stage: `wait` from its admission until a worker has it, "
+    "`fetch` its images from Redis, `compute` until there are results, `reply` to Redis.",
+    unit="seconds",
+    labels=(ONLINE_STAGE,),
+    buckets=_SHORT,
 )
 SHARDS_HELD = Gauge(
     name="imagemill_shards_held",

@@ -1,6 +1,7 @@
 """Which models answer single requests: a record in the bucket for each, which survives restarts.
 
-It says what is wanted; `worker.serving` keeps the models loaded, and `contract.online.state` says how that stands.
+It says what is wanted; `worker.process.serving` keeps the models loaded, and `contract.online.state` says how that
+stands.
 """
 
 from __future__ import annotations

@@ -36,12 +36,16 @@ def files() -> tuple[bytes, ...]:
     return tuple(made)
 
 
+def items(frames: int = 0) -> list[Encoded]:
+    """Return known good images for an engine; `frames` is the length of a sequence, 0 for images."""
+    if frames:
+        return [tuple(Frame(f"canary-{n}", file) for n in range(frames)) for file in files()]
+    return list(files())
+
+
 def check(engine: Engine, *, frames: int = 0) -> None:
     """Decode and label known good images; raise what goes wrong. `frames` is the length of a sequence, 0 for images."""
-    items: list[Encoded] = list(files())
-    if frames:
-        items = [tuple(Frame(f"canary-{n}", file) for n in range(frames)) for file in files()]
-    for result in engine.submit(items, top_k=1, features=False).result(timeout=_SECONDS):
+    for result in engine.submit(items(frames), top_k=1, features=False).result(timeout=_SECONDS):
         if isinstance(result, Failed):
             raise result.error
         if not np.isfinite(result.scores).all():

@@ -29,7 +29,7 @@ from worker.engine.busy import busy_on
 from worker.engine.images.decode import Decoded, Frame
 from worker.engine.images.decoders import open_each
 from worker.engine.motion import Motion, behind, current, moved, working_for
-from worker.engine.types import Output, Runtime
+from worker.engine.types import Output, PromptRuntime, Runtime
 
 Encoded: TypeAlias = bytes | tuple[Frame, ...] | ImageError
 """The bytes of a file, the files that are the frames of a sequence, or the error that explains why there are none."""
@@ -77,10 +77,12 @@ class Engine:
         self, runtime: Runtime, *, preprocess: Preprocess, max_pixels: int, lanes: int = 0, frames: int = 0
     ) -> None:
         self._runtime = runtime
+        self._submit_first = runtime.submit_first if isinstance(runtime, PromptRuntime) else runtime.submit
         self._preprocess = preprocess
         self._max_pixels = max_pixels
         self._frames = frames
         lanes = lanes or runtime.lanes
+        self._width = lanes
         # Limits the decoded batches that wait for the device: pixels are what fills memory.
         self._in_flight = threading.BoundedSemaphore(2 * lanes)
         self._busy = busy_on(runtime.device)
@@ -102,14 +104,16 @@ class Engine:
         top_k: int = 5,
         features: bool = False,
         memory: Sequence[Reservation] = (),
+        first: bool = False,
     ) -> Future[list[Result]]:
         """Return a future of one result per item, in order; an unreadable image becomes a Failed and affects no other.
 
+        With `first` somebody waits for the answer: it goes before all that has not begun, on all lanes at once.
         `memory` is what is reserved for each item; it is released once the item is decoded.
         The future fails only if the device does, for instance with DeviceOutOfMemory. Canceling it skips the chunks
         that no lane has taken yet. Raises RuntimeError after `close`.
         """
-        shard = _Shard(items, top_k, features, memory)
+        shard = _Shard(items, top_k, features, memory, first)
         with self._lock:
             if self._closed:
                 raise RuntimeError("The engine is closed; create another one.")
@@ -118,10 +122,13 @@ class Engine:
         if not items:
             shard.put(0, [])
         chunk = min(self._runtime.batch_size, _CHUNK)
+        if first:
+            chunk = max(1, min(chunk, -(-len(items) // self._width)))
+        later = self._work.soon if first else self._work.later
         for start in range(0, len(items), chunk):
             for motion in shard.motions:
                 motion.queue(self._motion.at)  # chunks are taken in turn: what the lanes do meanwhile lies in front
-            self._work.later(partial(self._take, shard, start, chunk))
+            later(partial(self._take, shard, start, chunk))
         return shard.future
 
     def close(self) -> None:
@@ -165,16 +172,17 @@ class Engine:
                 shard.put(start, _results(entries, None, shard))
                 return
             batch = padded(pixels) if self._frames else (np.stack(pixels),)
-            with behind(self._device.at):
-                self._in_flight.acquire()
+            if not shard.first:  # whoever submits `first` bounds what it submits
+                with behind(self._device.at):
+                    self._in_flight.acquire()
             moved()
             began = time.perf_counter()
             self._busy.begin()
             try:
-                output = self._runtime.submit(*batch)
+                output = self._submit_first(*batch) if shard.first else self._runtime.submit(*batch)
             except Exception:
                 self._busy.end()
-                self._in_flight.release()
+                self._let_through(shard)
                 raise
             output.add_done_callback(partial(self._done, shard, began))
         except Exception as error:
@@ -193,8 +201,12 @@ class Engine:
         for motion in (self._device, *shard.motions):
             motion.move()
         self._busy.end()
-        self._in_flight.release()
+        self._let_through(shard)
         STAGE_SECONDS.add(time.perf_counter() - began, "forward")
+
+    def _let_through(self, shard: _Shard) -> None:
+        if not shard.first:
+            self._in_flight.release()
 
     def _give_back_later(self, shard: _Shard, start: int, entries: list[_Entry], output: Future[Output]) -> None:
         self._work.now(partial(self._give_back, shard, start, entries, output))
@@ -266,8 +278,10 @@ _Entry: TypeAlias = tuple[Decoded, str] | Failed
 class _Shard:
     """Collects the results of one submission, chunk by chunk."""
 
-    def __init__(self, items: Sequence[Encoded], top_k: int, features: bool, memory: Sequence[Reservation]) -> None:
-        self.items, self.top_k, self.features = list(items), top_k, features
+    def __init__(
+        self, items: Sequence[Encoded], top_k: int, features: bool, memory: Sequence[Reservation], first: bool
+    ) -> None:
+        self.items, self.top_k, self.features, self.first = list(items), top_k, features, first
         self._memory = memory
         self.motions = current()
         """What this is done for; it waits behind other chunks until a lane takes its own."""
@@ -299,7 +313,7 @@ class _Shard:
 
 
 class _Work:
-    """A queue of steps with two priorities: making results comes before decoding chunks; each is FIFO."""
+    """A queue of steps by priority: making results, decoding chunks somebody waits for, other chunks; each is FIFO."""
 
     def __init__(self) -> None:
         self._steps: queue.PriorityQueue[tuple[int, int, Callable[[], None] | None]] = queue.PriorityQueue()
@@ -308,12 +322,15 @@ class _Work:
     def now(self, step: Callable[[], None]) -> None:
         self._steps.put((0, next(self._count), step))
 
-    def later(self, step: Callable[[], None]) -> None:
+    def soon(self, step: Callable[[], None]) -> None:
         self._steps.put((1, next(self._count), step))
+
+    def later(self, step: Callable[[], None]) -> None:
+        self._steps.put((2, next(self._count), step))
 
     def end(self) -> None:
         """End one lane after all steps queued so far."""
-        self._steps.put((2, next(self._count), None))
+        self._steps.put((3, next(self._count), None))
 
     def next(self) -> Callable[[], None] | None:
         return self._steps.get()[2]

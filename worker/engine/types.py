@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,4 +94,17 @@ class Runtime(Protocol):
 
     def close(self) -> None:
         """Finish all submitted batches and free the device."""
+        ...
+
+
+@runtime_checkable
+class PromptRuntime(Runtime, Protocol):
+    """A Runtime that answers few images sooner: in smaller batches, and ahead of what waits for the device."""
+
+    def prepare(self) -> None:
+        """Compile and warm up batches of 1, 2, 4 and 8, as far as they are smaller than `batch_size`; takes seconds."""
+        ...
+
+    def submit_first(self, pixels: NDArray[np.uint8], lengths: NDArray[np.int64] | None = None) -> Future[Output]:
+        """Run images as `submit` does, before those that wait, in the smallest batch that is prepared for them."""
         ...

@@ -54,6 +54,8 @@ class Resources:
         """The queues that it serves."""
         self.take: Callable[[int], None] = lambda waiting: None
         """Told how many shards only wait for the web, to take others in their place."""
+        self.loading: Callable[[], str] = lambda: ""
+        """Returns the served model that is being loaded; empty if there is none."""
         self._lock = threading.RLock()
         self._made: dict[Callable[[Resources], Any], Any] = {}
 

@@ -60,6 +60,7 @@ class Observed:
             {
                 "process": self._serves,
                 "leaving": self._leaving,
+                "serving": self._loading,
                 "redis": lambda: self._answers("redis"),
                 "store": lambda: self._answers("store"),
             }
@@ -187,6 +188,9 @@ class Observed:
             if models is None or not models.runtimes():
                 return "no model is loaded"
         return ""
+
+    def _loading(self) -> str:
+        return f"{ref} is being loaded" if (ref := self._resources.loading()) else ""
 
     def _leaving(self) -> str:
         return "it takes nothing new" if self._resources.leaving.is_set() else ""

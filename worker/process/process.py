@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import threading
+from typing import TYPE_CHECKING
 
 from celery import Celery
 
@@ -26,6 +27,9 @@ from worker.process.observed import Observed
 from worker.process.self_test import SelfTest
 from worker.process.serve import Messages
 from worker.process.warm_up import warm_up
+
+if TYPE_CHECKING:
+    from worker.process.serving.keeper import Keeper
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +53,7 @@ class Process:
         self.resources.health = Health(self._self_test.run, self.leaving.afresh, self.resources.leaving)
         self.messages = Messages(self.resources, self._self_test, self.leaving)
         self.observed = Observed(self.resources, self._self_test, self.leaving)
+        self._keeper: Keeper | None = None
         self._stop = threading.Event()
         self._computing = threading.Lock()
         """Held while the thread of the heartbeats loads or tests a model, which ends before the process does."""
@@ -73,6 +78,8 @@ class Process:
     def stop(self) -> None:
         """Take back the heartbeat, and let go of models, leases and threads."""
         self._stop.set()
+        if self._keeper is not None:
+            self._keeper.stop()
         with self._computing:
             pass  # `leaving` ends what hangs
         if self._beating.acquire(timeout=_LAST_BEAT_SECONDS):  # else Redis does not answer, and the heartbeat expires
@@ -81,10 +88,19 @@ class Process:
         self.observed.close()
         traces.close()
 
+    def _serve(self) -> None:
+        """Answer single requests with the models that are served."""
+        from worker.process.serving.keeper import Keeper  # late, because the controller imports no engine
+
+        self._keeper = Keeper(self.resources)
+        self.resources.loading = lambda: self._keeper.loading if self._keeper else ""
+        self._keeper.start()
+
     def _live(self, queues: list[str]) -> None:
         with self._computing:
             if QUEUE_CLASSIFY in queues:
                 warm_up(self.resources, self.leaving)
+                self._serve()
             heartbeat = Heartbeat(self.resources, self.leaving, queues, self.observed.address)
         while not self._stop.is_set():
             with self._computing:

@@ -234,3 +234,19 @@ def test_top_k_is_a_softmax_and_ties_go_to_the_lower_index() -> None:
 
 def test_top_k_of_more_classes_than_there_are_gives_all() -> None:
     assert top_k(np.zeros((2, 3), np.float32), 10)[0].shape == (2, 3)
+
+
+def test_what_somebody_waits_for_is_decoded_first_and_on_all_lanes(engine: Engine, runtime: FakeRuntime) -> None:
+    # Given lanes that are busy, and a long shard that waits,
+    runtime.gate.clear()
+    shard = engine.submit([gray(1)] * 200)
+    # if I ask for four images at once,
+    first = engine.submit([gray(n) for n in (1, 2, 3, 4)], first=True)
+    order: list[str] = []
+    first.add_done_callback(lambda _: order.append("first"))
+    shard.add_done_callback(lambda _: order.append("shard"))
+    runtime.gate.set()
+    # I expect them before the shard is done.
+    assert labels(first.result(10)) == [1, 2, 3, 4]
+    assert labels(shard.result(30)) == [1] * 200
+    assert order[0] == "first"

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,12 +34,19 @@ _GROW_SECONDS, _GROW_SECONDS_AT_MOST = 60.0, 3600.0
 """A halved batch is doubled after this many seconds; each halving doubles them, up to the second number."""
 
 
+SMALL = 8
+"""The largest of the small batches that `PromptRuntime.prepare` makes ready."""
+
+
 def buckets(batch_size: int) -> tuple[int, ...]:
     """Return the few sizes that batches are padded to, so that kernels are not built for every remainder.
 
     They are `batch_size` and its halves down to 1, which are also the sizes that are left when memory runs out.
     """
     return tuple(sorted({batch_size >> shift for shift in range(batch_size.bit_length())}))
+
+
+_Item: TypeAlias = tuple[Pixels, Future[Output]]
 
 
 @dataclass(frozen=True)
@@ -70,8 +78,9 @@ class Batcher:
         self._free, self._clock = free, clock
         self._launch = launch
         self._depth = depth
-        self._queue: queue.SimpleQueue[tuple[Pixels, Future[Output]] | None] = queue.SimpleQueue()
-        self._held: tuple[Pixels, Future[Output]] | None = None
+        self._queue: queue.SimpleQueue[_Item | Literal["first"] | None] = queue.SimpleQueue()
+        self._first: deque[_Item] = deque()
+        self._held: _Item | None = None
         self._flights: deque[_Flight] = deque()
         self._open = True
         self._thread = threading.Thread(target=self._run, name="imagemill-device", daemon=True)
@@ -81,6 +90,13 @@ class Batcher:
         """Return a future of the output for these rows, uint8 [n, h, w, 3]."""
         future: Future[Output] = Future()
         self._queue.put((pixels, future))
+        return future
+
+    def submit_first(self, pixels: Pixels) -> Future[Output]:
+        """Return a future of the output for these rows, which go before all that wait, in a batch without them."""
+        future: Future[Output] = Future()
+        self._first.append((pixels, future))
+        self._queue.put("first")  # wakes the thread
         return future
 
     def close(self) -> None:
@@ -96,11 +112,14 @@ class Batcher:
             if self._flights and (not group or len(self._flights) >= self._depth):
                 self._finish(self._flights.popleft())
 
-    def _take(self) -> list[tuple[Pixels, Future[Output]]]:
+    def _take(self) -> list[_Item]:
         """Take up to `batch_size` waiting rows; block only while the device is idle."""
-        group: list[tuple[Pixels, Future[Output]]] = []
+        group = self._take_first()
+        if group:
+            return group
         rows = 0
         while self._open:
+            item: _Item | Literal["first"] | None
             item, self._held = self._held, None
             if item is None:
                 try:
@@ -110,6 +129,12 @@ class Batcher:
             if item is None:
                 self._open = False
                 break
+            if isinstance(item, str):
+                if group:
+                    break
+                if group := self._take_first():
+                    return group
+                continue  # taken before
             if group and rows + len(item[0]) > self.batch_size:
                 self._held = item
                 break
@@ -118,7 +143,18 @@ class Batcher:
                 rows += len(item[0])
         return group
 
-    def _start(self, group: list[tuple[Pixels, Future[Output]]]) -> None:
+    def _take_first(self) -> list[_Item]:
+        """Take up to `batch_size` rows of those that go before all others."""
+        group: list[_Item] = []
+        rows = 0
+        while self._first and (not group or rows + len(self._first[0][0]) <= self.batch_size):
+            item = self._first.popleft()
+            if item[1].set_running_or_notify_cancel():
+                group.append(item)
+                rows += len(item[0])
+        return group
+
+    def _start(self, group: list[_Item]) -> None:
         parts, futures = [pixels for pixels, _ in group], [future for _, future in group]
         self._grow()
         full = False

@@ -17,7 +17,7 @@ from torch import Tensor
 from worker.engine.arithmetic import settle
 from worker.engine.precision import precision_on
 from worker.engine.programs.graph import build
-from worker.engine.runtimes.batcher import Batcher, Launch, Pixels, Wait, buckets
+from worker.engine.runtimes.batcher import SMALL, Batcher, Launch, Pixels, Wait, buckets
 from worker.engine.runtimes.out_of_memory import free, out_of_memory
 from worker.engine.types import ModelSpec, Output, Precision
 
@@ -57,8 +57,9 @@ class TorchRuntime:
             launch = CpuLaunch(graph, batch_size)
         release = launch.free if isinstance(launch, CudaLaunch) else free
         self._batcher = Batcher(launch, batch_size=batch_size, depth=2 if cuda else 1, free=release)
+        self._shape, self._warm_runs = shape[1:], 2 if cuda else 1  # the second one is recorded
         for size in reversed(buckets(batch_size)[-_WARM:]):
-            for _ in range(2 if cuda else 1):  # the second one is recorded
+            for _ in range(self._warm_runs):
                 if size <= self.batch_size:
                     self.submit(np.zeros((size, *shape[1:]), np.uint8)).result()
 
@@ -69,6 +70,16 @@ class TorchRuntime:
     def submit(self, pixels: NDArray[np.uint8], lengths: NDArray[np.int64] | None = None) -> Future[Output]:
         assert lengths is None, "a runtime of images"
         return self._batcher.submit(pixels)
+
+    def prepare(self) -> None:
+        """Run the small batches once, largest first; a GPU takes seconds for a size that it has not seen."""
+        for size in reversed([one for one in buckets(self.batch_size) if one <= SMALL]):
+            for _ in range(self._warm_runs):
+                self.submit_first(np.zeros((size, *self._shape), np.uint8)).result()
+
+    def submit_first(self, pixels: NDArray[np.uint8], lengths: NDArray[np.int64] | None = None) -> Future[Output]:
+        assert lengths is None, "a runtime of images"
+        return self._batcher.submit_first(pixels)
 
     def close(self) -> None:
         self._batcher.close()

@@ -224,3 +224,30 @@ def test_batches_have_few_sizes() -> None:
     assert buckets(8) == (1, 2, 4, 8)
     assert buckets(12) == (1, 3, 6, 12)
     assert buckets(1) == (1,)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_what_somebody_waits_for_goes_before_what_waits_and_without_it(depth: int) -> None:
+    # Given a device that is busy, and a queue in front of it,
+    device = Device()
+    device.gate.clear()
+    batcher = Batcher(device, batch_size=8, depth=depth)
+    queued = [batcher.submit(rows(*range(8))) for _ in range(4)]
+    while len(device.batches) < depth:
+        pass
+    # if two images are submitted that go first,
+    first = [batcher.submit_first(rows(n)) for n in (1, 2)]
+    device.gate.set()
+    for future in (*queued, *first):
+        future.result(10)
+    # I expect them in the next batch, alone, and their own results.
+    assert device.batches[depth] == 2
+    assert [numbers(future.result()) for future in first] == [[1], [2]]
+    # On an idle device they begin at once,
+    assert numbers(batcher.submit_first(rows(7)).result(10)) == [7]
+    batcher.close()
+    # and none is left behind.
+    other = Batcher(Device(), batch_size=2, depth=depth)
+    last = [other.submit_first(rows(n)) for n in range(9)]
+    other.close()
+    assert [numbers(future.result(1)) for future in last] == [[n] for n in range(9)]

@@ -1,0 +1,190 @@
+"""The requests for one model, as a worker takes them from Redis, and its replies. It knows no model and no image.
+
+A process reads the stream as a consumer named after itself. What it took stays pending until its reply, so that
+another process claims it if this one falls silent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from contract.keys import OnlineKeys
+from contract.online.connection import GROUP, script
+from contract.online.messages import MOST_BYTES, RequestId
+from contract.online.state import WorkerSays, alive
+
+NOBODY = "nobody"
+"""The consumer that holds what a live worker passes on."""
+_KEEP_MS = 30_000
+"""A reply for which nobody comes is kept for so long."""
+_AGAIN_MS = 500
+"""A request is not claimed twice within this time."""
+_FORGET_MS = 60_000
+_CLAIM = 16
+
+
+@dataclass(frozen=True)
+class Taken:
+    """An entry of the stream that this process holds."""
+
+    entry: bytes
+    id: RequestId
+    deliveries: int = 1
+    """Processes that have held it, this one included."""
+
+    @property
+    def asked_ms(self) -> int:
+        """When it was admitted, by Redis' clock."""
+        return int(self.entry.split(b"-")[0])
+
+
+class Inbox:
+    """Requests for `model`, `name@version`, on one Redis; it may be used from several threads."""
+
+    def __init__(self, client: redis.Redis, keys: OnlineKeys, model: str, process: str) -> None:
+        self._redis, self._keys, self._model, self._process = client, keys, model, process
+        self._stream = keys.requests(model)
+        self._answer = client.register_script(script("answer"))
+        self._held: set[bytes] = set()
+        self._doubtful = True
+        """Whether entries may have been handed out to this process that it has not seen."""
+
+    def take(self, most: int, wait_ms: int) -> list[Taken]:
+        """Take up to `most` requests, waiting for the first one; malformed entries are dropped."""
+        found: Any = None
+        if self._doubtful:
+            found = self._read("0", most, None)
+            self._doubtful = bool(_entries(found, self._held))
+        if not _entries(found, self._held):
+            self._doubtful = True  # until this one has come back
+            found = self._read(">", most, wait_ms)
+            self._doubtful = False
+        return self._parsed(_entries(found, self._held))
+
+    def claim(self) -> list[Taken]:
+        """Take what silent processes hold, and forget those that hold nothing."""
+        _, living = self.living()
+        claimed: list[Taken] = []
+        consumers: Any = []
+        with suppress(redis.ResponseError):  # no stream yet
+            consumers = self._redis.xinfo_consumers(self._stream, GROUP)
+        for consumer in consumers:
+            name = consumer["name"].decode(errors="replace")
+            if name in living or name == self._process:
+                continue
+            if consumer["pending"]:
+                claimed += self._claim_from(name)
+            elif consumer["idle"] > _FORGET_MS:
+                self._redis.xgroup_delconsumer(self._stream, GROUP, name)
+        return claimed
+
+    def payloads(self, taken: Sequence[Taken]) -> tuple[int, list[bytes | None]]:
+        """Return the time in milliseconds and the payload of each, at most a byte longer than it may be.
+
+        None stands for a request that has expired, was withdrawn, or has its reply.
+        """
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.time()
+        for one in taken:
+            pipe.getrange(self._keys.payload(str(one.id)), 0, MOST_BYTES)
+        (seconds, micros), *found = pipe.execute()
+        return seconds * 1000 + micros // 1000, [data or None for data in found]
+
+    def reply(self, taken: Taken, asker: str, data: bytes) -> bool:
+        """Answer a request; return whether this was its first reply, and in time."""
+        found: Any = self._end(taken, self._keys.replies(asker), data)
+        return bool(found)
+
+    def drop(self, taken: Taken) -> None:
+        """End a request without a reply."""
+        self._end(taken, self._keys.replies(""), b"")
+
+    def pass_on(self, taken: Taken) -> int:
+        """Leave a request that raised here to another process; return on how many it has raised."""
+        faults = self._keys.faults(str(taken.id))
+        pipe = self._redis.pipeline()
+        pipe.sadd(faults, self._process)
+        pipe.pexpire(faults, _KEEP_MS)
+        pipe.scard(faults)
+        pipe.xclaim(self._stream, GROUP, NOBODY, 0, [taken.entry])
+        count = pipe.execute()[2]
+        self._held.discard(taken.entry)
+        return int(count)
+
+    def faults(self, taken: Taken) -> int:
+        """Return on how many other processes a request has raised."""
+        found: Any = self._redis.smembers(self._keys.faults(str(taken.id)))
+        return len(found - {self._process.encode()})
+
+    def living(self) -> tuple[int, dict[str, WorkerSays]]:
+        """Return the time in milliseconds, and what every process says that serves the model."""
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.time()
+        pipe.hgetall(self._keys.workers(self._model))
+        (seconds, micros), said = pipe.execute()
+        now_ms = seconds * 1000 + micros // 1000
+        return now_ms, alive(said, now_ms)
+
+    def say(self, says: WorkerSays) -> None:
+        """Say that this process serves the model, and how fast."""
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.hset(self._keys.workers(self._model), self._process, says.field())
+        pipe.expire(self._keys.workers(self._model), 3600)
+        pipe.execute()
+
+    def leave(self) -> None:
+        """Take that back."""
+        self._redis.hdel(self._keys.workers(self._model), self._process)
+
+    def _end(self, taken: Taken, replies: str, data: bytes) -> Any:
+        keys = [self._keys.open, self._keys.load, self._stream, self._keys.payload(str(taken.id)), replies]
+        found = self._answer(keys, [str(taken.id), taken.entry, GROUP, data, _KEEP_MS])
+        self._held.discard(taken.entry)
+        return found
+
+    def _read(self, after: str, most: int, wait_ms: int | None) -> Any:
+        try:
+            return self._redis.xreadgroup(GROUP, self._process, {self._stream: after}, count=most, block=wait_ms)
+        except redis.ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+        with suppress(redis.ResponseError):  # another process was first
+            self._redis.xgroup_create(self._stream, GROUP, "0", mkstream=True)
+        return None
+
+    def _claim_from(self, consumer: str) -> list[Taken]:
+        pending: Any = self._redis.xpending_range(self._stream, GROUP, "-", "+", _CLAIM, consumer)
+        deliveries = {one["message_id"]: int(one["times_delivered"]) for one in pending}
+        if consumer == NOBODY:
+            deliveries = {entry: times for entry, times in deliveries.items() if not self._raised_here(entry)}
+        if not deliveries:
+            return []
+        found: Any = self._redis.xclaim(self._stream, GROUP, self._process, _AGAIN_MS, list(deliveries))
+        return self._parsed(_entries([(b"", found)], self._held), deliveries)
+
+    def _raised_here(self, entry: bytes) -> bool:
+        found: Any = self._redis.xrange(self._stream, entry, entry)
+        id = found[0][1].get(b"id", b"").decode(errors="replace") if found else ""
+        return bool(self._redis.sismember(self._keys.faults(id), self._process))
+
+    def _parsed(self, entries: Sequence[tuple[bytes, Any]], deliveries: dict[bytes, int] | None = None) -> list[Taken]:
+        taken = []
+        for entry, fields in entries:
+            id = RequestId.parse((fields or {}).get(b"id", b"").decode(errors="replace"))
+            if id is None or id.model != self._model or id.size > MOST_BYTES:
+                self._redis.xack(self._stream, GROUP, entry)
+                self._redis.xdel(self._stream, entry)
+                continue
+            self._held.add(entry)
+            taken.append(Taken(entry, id, (deliveries or {}).get(entry, 0) + 1))
+        return taken
+
+
+def _entries(found: Any, held: set[bytes]) -> list[tuple[bytes, Any]]:
+    """Return the entries of the one stream that was read, but those that are being worked on."""
+    return [(entry, fields) for entry, fields in (found[0][1] if found else []) if entry not in held]
