@@ -70,6 +70,7 @@ _TOKEN = re.compile(r"^tokens/([0-9a-f]{12})\.json$")
 _TICK = re.compile(r"/ticks/(\d{8}t\d{4})\.json$")
 _WATCH_STATE = re.compile(r"^watches/([a-z0-9-]+)/(\d{8}t\d{6})/$")
 _THEN = re.compile(r"/then/(\d{6})\.(json|begun)$")
+_ARCHIVE = re.compile(r"/archived/(\d{6})\.json$")
 _SEGMENT = re.compile(r"/segments/(\d{6})\.json$")
 _VERSION = re.compile(r"/versions/(\d{6})\.json$")
 _RUN = re.compile(r"/runs/(\d+)-(start|end)\.json$")
@@ -585,6 +586,22 @@ def parse_then(key: str) -> tuple[int, bool] | None:
     """The segment that an object key names, and whether what it starts is begun; or None."""
     match = _THEN.search(key)
     return (int(match[1]), match[2] == "begun") if match else None
+
+
+def watch_archives(root: str) -> str:
+    """Prefix of which segments of a watch are in its archive."""
+    return f"{root}archived/"
+
+
+def watch_archive(root: str, number: int) -> str:
+    """What was moved of a segment; written last, and deleted when the segment's job has run again."""
+    return f"{watch_archives(root)}{number:06d}.json"
+
+
+def parse_archive(key: str) -> int | None:
+    """The number of the segment that an object key says is in the archive, or None."""
+    match = _ARCHIVE.search(key)
+    return int(match[1]) if match else None
 
 
 def watch_seen(root: str) -> str:

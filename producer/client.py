@@ -463,8 +463,8 @@ class Client:
     def add_watch(self, name: str, source: str, **options: Unpack[WatchKeywords]) -> Watched:
         """Label what is under the `s3://` prefix `source` and what comes there, each object once.
 
-        The options are those of `classify`, and `every`, `start` and `overwrites` of `WatchOptions`. Raises
-        InvalidWatch, also if the name is taken, and UnknownModel; nothing is written then.
+        The options are those of `classify`, and `every`, `start`, `overwrites`, `archive` and `then` of `WatchOptions`.
+        Raises InvalidWatch, also if the name is taken, and UnknownModel; nothing is written then.
         """
         given = {"name": name, "source": source, **options}
         return self.submit_watch(parse_options(WatchOptions, given))

@@ -12,11 +12,13 @@ import io
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import urllib3
 from minio import Minio
@@ -195,10 +197,15 @@ class ObjectStore:
 
     def size(self, key: str, *, bucket: str = "") -> int:
         """Return the size of an object in bytes."""
+        return self.stat(key, bucket=bucket)[0]
+
+    def stat(self, key: str, *, bucket: str = "") -> tuple[int, str]:
+        """Return the size of an object in bytes, and its etag."""
         bucket = bucket or self.bucket
 
-        def stat() -> int:
-            return int(self._minio.stat_object(bucket_name=bucket, object_name=key).size or 0)
+        def stat() -> tuple[int, str]:
+            found = self._minio.stat_object(bucket_name=bucket, object_name=key)
+            return int(found.size or 0), (found.etag or "").strip('"')
 
         try:
             return self._call("stat", bucket, key, stat)
@@ -287,10 +294,66 @@ class ObjectStore:
 
         return self._call("put_if_absent", bucket, key, write, writes=True)
 
-    def delete(self, key: str, *, bucket: str = "") -> None:
-        """Delete an object; a missing one is not an error."""
+    def copy(self, key: str, to: str, *, bucket: str = "", to_bucket: str = "", etag: str) -> None:
+        """Copy a version of an object within the store, replacing what is at `to`; objects of up to 5 GB.
+
+        Raises ObjectChanged if the object has another etag. The version is checked by the store itself, which
+        `heeds_etags` must have said that it does.
+        """
+        bucket, to_bucket = bucket or self.bucket, to_bucket or self.bucket
+        headers = {"x-amz-copy-source": quote(f"/{bucket}/{key}"), "x-amz-copy-source-if-match": etag}
+
+        def write() -> None:
+            # Not the SDK's `copy_object`, which asks for the size first.
+            with _conditional(bucket, key):
+                answer = self._minio._execute("PUT", to_bucket, to, headers=dict(headers))
+            if b"CopyObjectResult" not in answer.data:  # a copy may fail after a status of 200 was sent
+                raise ServerError("the copy was broken off", 500)
+
+        self._call("copy", bucket, key, write)
+
+    def delete(self, key: str, *, bucket: str = "", etag: str = "") -> None:
+        """Delete an object; a missing one is not an error.
+
+        With `etag`, raises ObjectChanged if the object has another one, as far as the store `heeds_etags`.
+        """
         bucket = bucket or self.bucket
-        self._call("delete", bucket, key, lambda: self._minio.remove_object(bucket_name=bucket, object_name=key))
+        if not etag:
+            self._call("delete", bucket, key, lambda: self._minio.remove_object(bucket_name=bucket, object_name=key))
+            return
+
+        def remove() -> None:
+            # The SDK has no public way to send `If-Match`.
+            with _conditional(bucket, key):
+                self._minio._execute("DELETE", bucket, key, headers={"If-Match": f'"{etag}"'})
+
+        try:
+            self._call("delete", bucket, key, remove)
+        except ObjectChanged:
+            raise
+        except ObjectNotFound:
+            pass
+
+    def heeds_etags(self, key: str) -> bool:
+        """Return whether the store refuses to copy and to delete another version than the one that is meant.
+
+        `key` and `key`.copy are written, and deleted again.
+        """
+        wrong, copy = "0" * 32, f"{key}.copy"
+        self.put(key, b"probe")
+        try:
+            for attempt in (partial(self.copy, key, copy, etag=wrong), partial(self.delete, key, etag=wrong)):
+                try:
+                    attempt()
+                except ObjectChanged:
+                    continue
+                except (StoreRefused, StoreUnavailable):  # one that does not know the header may answer 501
+                    return False
+                return False
+            return self.exists(key)
+        finally:
+            self.delete(key)
+            self.delete(copy)
 
     def delete_all(self, keys: Iterable[str]) -> None:
         """Delete objects, a thousand with each request; missing ones are no errors."""
@@ -437,6 +500,17 @@ _FAULTS: dict[type[ImagemillError], str] = {
 """What counts as a fault of the store, from the narrow to the wide; a missing object does not."""
 _PAGE = 1000
 _GO_ON = "run the command again, or `imagemill resume` the job"
+
+
+@contextmanager
+def _conditional(bucket: str, key: str) -> Iterator[None]:
+    """Raise ObjectChanged for a condition that does not hold."""
+    try:
+        yield
+    except S3Error as error:
+        if error.code == "PreconditionFailed":
+            raise ObjectChanged(f"s3://{bucket}/{key} was overwritten.") from error
+        raise
 
 
 def _http_error(response: Any, bucket: str, key: str) -> Exception:

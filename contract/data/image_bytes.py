@@ -6,10 +6,12 @@ The worker reads images ahead with it, the producer reads labelled images again.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from contract.backend.objects import ObjectStore
-from contract.data.items import parse_s3
+from contract.data.items import Item, parse_s3
+from contract.errors import ObjectNotFound
 from contract.web.client import WebClient, too_many_bytes
 
 
@@ -58,6 +60,19 @@ class ImageBytes:
         if len(data) > self._max_bytes:
             raise too_many_bytes(None, self._max_bytes)
         return data
+
+    def read_item(self, item: Item, room: Room | None = None) -> bytes:
+        """Return the bytes of an item that is a file by itself, in the version that it names.
+
+        What a watch has moved to its archive is read there. Raises what `read` raises.
+        """
+        try:
+            return self.read(item.uri, room, item.etag or "")
+        except ObjectNotFound:  # or overwritten since
+            if item.archive is not None:
+                with suppress(ObjectNotFound):
+                    return self.read(item.archive, room)
+            raise
 
 
 def _asking(room: Room | None) -> Callable[[int], None]:

@@ -71,7 +71,8 @@ class Item:
 
     An item that a watch found also has `modified`, when the object was last modified, and `planned_at`, when it was
     put into a shard, both in seconds since the epoch. If overwritten objects are labelled again, `etag` names the
-    version that is meant.
+    version that is meant. If the watch has an archive, `archive` is the address that this version is moved to once it
+    is labelled.
     """
 
     key: str
@@ -85,6 +86,7 @@ class Item:
     etag: str | None = None
     modified: float | None = None
     planned_at: float | None = None
+    archive: str | None = None
 
     @staticmethod
     def of_frames(key: str, uri: str, frames: Iterable[Item], *, length: int, label: str | None = None) -> Item:
@@ -116,7 +118,7 @@ class Item:
     @property
     def _plain(self) -> bool:
         """Whether this is one image that is a file by itself."""
-        watched = self.etag is not None or self.modified is not None or self.planned_at is not None
+        watched = (self.etag, self.modified, self.planned_at, self.archive) != (None,) * 4
         return self.tar is None and self.offset is None and self.length is None and not self.frames and not watched
 
     def to_line(self, *, label: bool = False) -> str:
@@ -139,6 +141,7 @@ class Item:
             "etag": self.etag,
             "modified": self.modified,
             "planned_at": self.planned_at,
+            "archive": self.archive,
         }
         if self.frames:
             # By character, then back to a slash: `commonpath` would take s3:// for a path and drop one of its slashes.
@@ -167,7 +170,7 @@ class Item:
 def _is_file(item: Item) -> bool:
     """Return whether the fields of an item have their types; numbers and times are not negative."""
     texts = isinstance(item.key, str) and isinstance(item.uri, str)
-    optional = all(text is None or isinstance(text, str) for text in (item.tar, item.label, item.etag))
+    optional = all(text is None or isinstance(text, str) for text in (item.tar, item.label, item.etag, item.archive))
     numbers = all(n is None or (type(n) is int and n >= 0) for n in (item.size, item.offset, item.length))
     times = all(t is None or (type(t) in (int, float) and 0 <= t <= _LATEST) for t in (item.modified, item.planned_at))
     return texts and optional and numbers and times

@@ -29,6 +29,10 @@ _COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "etag": (pa.string(), "Version of the object, if the watch labels overwritten ones again; only of a watch."),
     "event_time": (pa.timestamp("ms", "UTC"), "When the object was last modified; only of a watch."),
     "planned_at": (pa.timestamp("ms", "UTC"), "When the object was put into a shard; only of a watch."),
+    "archive": (
+        pa.string(),
+        "Where the object is moved to once its segment has ended; only of a watch with `--archive`.",
+    ),
     "embedding": (pa.list_(pa.float32()), "The model's features; only with `--embed`."),
 }
 
@@ -40,7 +44,14 @@ WATCHED = ("etag", "event_time", "planned_at")
 """The columns that only the rows of a watch have."""
 
 
-def schema(*, embedding: bool = False, watched: bool = False) -> pa.Schema:
-    """Return the Arrow schema of the rows; `embedding` adds the column of that name, `watched` those of a watch."""
-    absent = {*(() if embedding else ("embedding",)), *(() if watched else WATCHED)}
+def schema(*, embedding: bool = False, watched: bool = False, archived: bool = False) -> pa.Schema:
+    """Return the Arrow schema of the rows.
+
+    `embedding` adds the column of that name, `watched` those of a watch, and `archived` the one for its archive.
+    """
+    absent = {
+        *(() if embedding else ("embedding",)),
+        *(() if watched else WATCHED),
+        *(() if archived else ("archive",)),
+    }
     return pa.schema([(name, type) for name, (type, _) in _COLUMNS.items() if name not in absent])

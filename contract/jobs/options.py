@@ -265,6 +265,9 @@ class WatchOptions(ClassifyOptions):
     overwrites: Literal["ignore", "again"] = Field(
         "ignore", description="Label an object once, or again when it is overwritten."
     )
+    archive: Annotated[str | None, Cli(metavar="S3URI")] = Field(
+        None, description="Move what is labelled to this prefix once its segment has ended; needs --overwrites again."
+    )
     then: Annotated[str | None, Cli(metavar="SCHEDULE")] = Field(
         None, description="Start the command of this schedule whenever a segment has succeeded."
     )
@@ -278,6 +281,7 @@ class WatchKeywords(ClassifyKeywords, total=False):
     then: str | None
     start: Literal["beginning", "now"]
     overwrites: Literal["ignore", "again"]
+    archive: str | None
 
 
 class TrainOptions(TrainFields, JobOptions):

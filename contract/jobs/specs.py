@@ -22,7 +22,7 @@ from contract.jobs.options import (
     TrainFields,
     VerifyFields,
 )
-from contract.jobs.sources import SourceName
+from contract.jobs.sources import SourceName, source_kind
 from contract.models.recipes import AnyRecipe
 from contract.records import Record, Sha256
 
@@ -36,6 +36,11 @@ class Source(Record):
     kind: SourceName
     uri: str
     label: str = Field(description="What the user typed, for display.")
+
+    @property
+    def archived(self) -> bool:
+        """Whether a watch moves its images once they are labelled: then a second address follows the first."""
+        return source_kind(self.kind).watched and " s3://" in self.uri
 
 
 class Classify(ClassifyFields):

@@ -43,6 +43,9 @@ class Watch(Record):
     every: float = Field(ge=LEAST_SECONDS, le=MOST_SECONDS, description="Seconds between two sweeps.")
     start: Start = Field("beginning", description="Whether objects that were there before the watch are labelled.")
     overwrites: Overwrites = Field("ignore", description="Whether an object that is overwritten is labelled again.")
+    archive: str = Field(
+        "", description="`s3://bucket/prefix/` that labelled objects are moved to; empty: they stay where they are."
+    )
     then: str = Field("", description="Schedule whose command each segment's end starts; empty: none.")
     paused: bool = False
     created_at: str
@@ -58,6 +61,11 @@ class Watch(Record):
     def prefix(self) -> str:
         """The prefix of the keys that are followed; it may be empty."""
         return parse_s3(self.source)[1]
+
+    @property
+    def places(self) -> str:
+        """What its jobs read, as the address of their source: the prefix, and behind a space the archive."""
+        return source_of(self.source, self.archive)
 
     @property
     def stamp(self) -> str:
@@ -80,6 +88,29 @@ class Watch(Record):
         """
         parts = (self.bucket, key, etag) if self.overwrites == "again" else (self.bucket, key)
         return blake2b("\0".join(parts).encode(), digest_size=16).digest()
+
+    def archived(self, key: str, etag: str) -> str | None:
+        """Return the address that a version of an object is moved to, None without an archive.
+
+        It keeps the folders below the prefix and the suffix; versions of one key have addresses of their own.
+        """
+        if not self.archive:
+            return None
+        digest = blake2b(f"{key}\0{etag}".encode(), digest_size=8).hexdigest()
+        folder, slash, name = key.removeprefix(self.prefix).lstrip("/").rpartition("/")
+        dot = name.rfind(".")
+        stem, suffix = (name[:dot], name[dot:]) if dot > 0 else (name, "")
+        return f"{self.archive}{folder}{slash}{stem}-{digest}{suffix}"
+
+
+def source_of(prefix: str, archive: str) -> str:
+    """Return the address of the source of a watch's jobs (`Source.archived`)."""
+    return f"{prefix} {archive}" if archive else prefix
+
+
+def folder_of(archive: str) -> str:
+    """Return the address of an archive with one slash at its end, or "" for none."""
+    return archive and archive.rstrip("/") + "/"
 
 
 def check_name(name: str) -> str:

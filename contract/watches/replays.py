@@ -32,7 +32,7 @@ class Replay:
     """What one watch planned at `begin` or later and before `end`, both UTC."""
 
     source: str
-    """The prefix that the watch follows, `s3://bucket/…`."""
+    """What the jobs of the watch read (`Watch.places`)."""
     name: str
     stamp: str
     begin: datetime
@@ -40,7 +40,7 @@ class Replay:
 
     @property
     def uri(self) -> str:
-        """The address of the source of its job; the bucket in it is the one that the job may read."""
+        """The address of the source of its job; the buckets in it are those that the job may read."""
         return f"{self.source}#{self.name}/{self.stamp}/{_text(self.begin)}/{_text(self.end)}"
 
     @property

@@ -163,16 +163,24 @@ ROLES = {
 
 
 def document(
-    role: str, *, bucket: str = BUCKET, sources: Sequence[str] = (), results: Sequence[str] = ()
+    role: str,
+    *,
+    bucket: str = BUCKET,
+    sources: Sequence[str] = (),
+    results: Sequence[str] = (),
+    moves: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """Return the IAM policy of a role.
 
-    `sources` are further buckets to read images from, `results` the `s3://` prefixes that jobs may write to.
+    `sources` are further buckets to read images from, `results` the `s3://` prefixes that jobs may write to. `moves`
+    are prefixes that watches follow, each with its archive: the controller deletes from the first and writes to the
+    second, and every role reads both.
     """
     found = ROLES[role]
-    places = [parse_s3(address.rstrip("/")) for address in results]
-    below = [f"{there}/{prefix}/{ANY}" if prefix else f"{there}/{ANY}" for there, prefix in places]
-    listed = [bucket, *sources, *dict.fromkeys(there for there, _ in places)]
+    followed, archives = [_below(one) for one, _ in moves], [_below(other) for _, other in moves]
+    taken, given = (followed, archives) if role == "controller" else ([], [])
+    below = list(map(_below, results))
+    listed = [bucket, *sources, *dict.fromkeys(place.partition("/")[0] for place in (*below, *followed, *archives))]
     statements: list[dict[str, Any]] = [
         {
             "Sid": "List",
@@ -187,20 +195,20 @@ def document(
             "Resource": [
                 *(_arn(f"{bucket}/{key}") for key in found.reads),
                 *(_arn(f"{name}/{ANY}") for name in sources),
-                *map(_arn, below),
+                *map(_arn, (*below, *followed, *archives)),
             ],
         },
         {
             "Sid": "Write",
             "Effect": "Allow",
             "Action": ["s3:PutObject", "s3:AbortMultipartUpload"],
-            "Resource": [*(_arn(f"{bucket}/{key}") for key in found.writes), *map(_arn, below)],
+            "Resource": [*(_arn(f"{bucket}/{key}") for key in found.writes), *map(_arn, (*below, *given))],
         },
         {
             "Sid": "Delete",
             "Effect": "Allow",
             "Action": ["s3:DeleteObject"],
-            "Resource": [*(_arn(f"{bucket}/{key}") for key in found.deletes), *map(_arn, below)],
+            "Resource": [*(_arn(f"{bucket}/{key}") for key in found.deletes), *map(_arn, (*below, *taken))],
         },
     ]
     if found.never:
@@ -213,6 +221,12 @@ def document(
             }
         )
     return {"Version": "2012-10-17", "Statement": statements}
+
+
+def _below(address: str) -> str:
+    """Return the pattern of everything below an `s3://` prefix, as `bucket/prefix/*`."""
+    there, prefix = parse_s3(address.rstrip("/"))
+    return f"{there}/{prefix}/{ANY}" if prefix else f"{there}/{ANY}"
 
 
 def to_json(policy: dict[str, Any]) -> str:

@@ -219,6 +219,7 @@ def _print(found: Watched, as_json: bool) -> None:
             "every": duration(found.every_seconds),
             "from": found.start,
             "overwrites": found.overwrites,
+            "archive": found.archive,
             "then": found.then,
             "planned": found.swept_at or "",
             "controller": found.controller or "",

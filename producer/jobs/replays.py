@@ -24,7 +24,7 @@ def make_replay(
     InvalidInput for a span that is empty or not past, UnknownModel, and InvalidSource if part of the span was deleted.
     """
     begin, end = (at.astimezone(UTC) for at in (begin, end))
-    replay = Replay(f"s3://{watch.bucket}/{watch.prefix}", watch.name, watch.stamp, begin, end)
+    replay = Replay(watch.places, watch.name, watch.stamp, begin, end)
     if begin >= end:
         raise InvalidInput(f"--from {begin:%Y-%m-%dT%H:%M:%SZ} is not before --to {end:%Y-%m-%dT%H:%M:%SZ}; swap them.")
     if end > (now or datetime.now(UTC)):

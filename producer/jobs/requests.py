@@ -47,6 +47,7 @@ from contract.models.families import make_recipe
 from contract.models.recipes import RnnRecipe
 from contract.models.registry import Model, Registry
 from contract.settings import Settings
+from contract.watches.record import folder_of, source_of
 from producer.sources import images, labelled
 from producer.sources.images import Pair, Remote, Resolved
 
@@ -221,8 +222,9 @@ def make_watch_template(options: WatchOptions, store: ObjectStore, settings: Set
             "name a model of single images."
         )
     source = str(options.source)
+    uri = source_of(source, folder_of(options.archive or ""))
     return Template(
-        spec={"kind": "classify", **fields, "source": {"kind": "watch", "uri": source, "label": source}}, to=options.to
+        spec={"kind": "classify", **fields, "source": {"kind": "watch", "uri": uri, "label": source}}, to=options.to
     )
 
 

@@ -6,15 +6,17 @@ It plans nothing; `worker.control.watching` does, on the controllers.
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Literal
 
 from pydantic import Field
 
+from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
-from contract.errors import InvalidWatch
+from contract.errors import InvalidWatch, UnknownWatch
 from contract.fleet.snapshot import JobState, read_fleet
 from contract.jobs import templates
 from contract.jobs.destinations import check_output
@@ -25,7 +27,7 @@ from contract.jobs.templates import Template
 from contract.keys import RESERVED, JobKeys
 from contract.records import Record
 from contract.times import iso
-from contract.watches.record import Overwrites, Start, Watch, Watches, check_name, parse_every
+from contract.watches.record import Overwrites, Start, Watch, Watches, check_name, folder_of, parse_every
 from contract.watches.state import WatchState, read_states
 
 _SILENT_SECONDS = 30.0
@@ -53,6 +55,7 @@ class Watched(Record):
     every_seconds: float = Field(description="Seconds between two looks at the prefix.")
     start: Start = Field(description="Whether what was there before is labelled too.")
     overwrites: Overwrites = Field(description="Whether an overwritten object is labelled again.")
+    archive: str = Field("", description="The prefix that labelled objects are moved to; empty: they stay.")
     then: str = Field("", description="The schedule whose command the end of each segment starts; empty: none.")
     swept_at: str | None = Field(default=None, description="When everything was planned last.")
     controller: str | None = Field(default=None, description="The controller that keeps it.")
@@ -71,6 +74,7 @@ def new_watch(
         every=parse_every(options.every),
         start=options.start,
         overwrites=options.overwrites,
+        archive=folder_of(options.archive or ""),
         then=options.then or "",
         created_at=iso(now or time.time()) or "",
         template=template,
@@ -78,6 +82,9 @@ def new_watch(
     )
     _check_source(watch, store)
     _check_output(watch, store, options.to)
+    if watch.archive:
+        _check_archive(watch, store)
+    _check_others(watch, store)
     if watch.then:
         Schedules(store).get(watch.then)
     return watch
@@ -114,6 +121,45 @@ def _check_output(watch: Watch, store: ObjectStore, to: str | None) -> None:
         raise InvalidWatch(
             f"{to} lies below {watch.source}, so the watch would find its own rows; choose another --to."
         )
+
+
+def _check_archive(watch: Watch, store: ObjectStore) -> None:
+    """Refuse an archive that the watch would find again, or that could cost an image."""
+    if watch.overwrites != "again":
+        raise InvalidWatch(
+            "--archive frees the names of what was labelled, so that another image may take one; add --overwrites "
+            "again, so that it is labelled too."
+        )
+    check_output(watch.archive, store.bucket)
+    bucket, prefix = parse_s3(watch.archive)
+    if not store.bucket_exists(bucket):
+        raise InvalidWatch(f"There is no bucket {bucket!r} at {store.endpoint} for the archive; create it.")
+    if bucket == watch.bucket and (prefix.startswith(watch.prefix) or watch.prefix.startswith(prefix)):
+        raise InvalidWatch(
+            f"{watch.archive} and {watch.source} lie one below the other, so the watch would find what it has moved; "
+            "choose another --archive."
+        )
+    if not store.heeds_etags(keys.probe(uuid.uuid4().hex)):
+        raise InvalidWatch(
+            f"The store at {store.endpoint} copies or deletes an object that was overwritten meanwhile, although it is "
+            "told not to (If-Match), so --archive could lose an image; leave it out."
+        )
+
+
+def _check_others(watch: Watch, store: ObjectStore) -> None:
+    """Refuse a second watch of objects that one of the two moves away."""
+    watches = Watches(store)
+    for name in watches.names():
+        try:
+            other = watches.get(name)
+        except (InvalidWatch, UnknownWatch):
+            continue
+        meet = other.prefix.startswith(watch.prefix) or watch.prefix.startswith(other.prefix)
+        if other.bucket == watch.bucket and meet and (watch.archive or other.archive):
+            raise InvalidWatch(
+                f"The watch {name} follows {other.source}, and what one of the two moves to an archive would be gone "
+                f"for the other; watch {other.archive or watch.archive} in place of it, or choose another prefix."
+            )
 
 
 def pause(backend: Backend, name: str, owner: str, *, paused: bool = True) -> Watch:
@@ -160,6 +206,7 @@ def _overview(watch: Watch, state: WatchState | None, jobs: Mapping[str, JobStat
         every_seconds=watch.every,
         start=watch.start,
         overwrites=watch.overwrites,
+        archive=watch.archive,
         then=watch.then,
         swept_at=iso(state.swept_at) if state else None,
         controller=state.controller if state else None,

@@ -28,7 +28,7 @@ class Images:
                 return self._store.get(key, bucket=bucket, offset=item.offset or 0, length=item.size)
             if item.uri.startswith("file://"):
                 return self._read_file(item.uri)
-            return self._bytes.read(item.uri)
+            return self._bytes.read_item(item)
         except OSError as error:
             raise ImageNotFound(f"{item.uri} cannot be read: {error}.") from error
         except ImagemillError as error:

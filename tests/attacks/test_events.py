@@ -234,7 +234,7 @@ def test_an_event_that_comes_before_the_watches_were_read_is_not_answered_as_tak
 ) -> None:
     # Given a controller whose keeper has not looked yet,
     own = settings.model_copy(update={"events_token": SecretStr(TOKEN)})
-    keeper = Keeper(backend, own, hints, Tables(store, own))
+    keeper = Keeper(backend, own, hints, [Tables(store, own)])
     inbox = EventsInbox(own, store, hints, keeper.watches)
     # if an event comes, I expect the sender to be told to send it again,
     assert inbox.take(event("in/a.jpg")).status == 503

@@ -118,6 +118,11 @@ def test_a_policy_for_other_buckets_is_a_command() -> None:
     assert "arn:aws:s3:::labels/2026/*" in write["Resource"]
 
 
+MOVES = ("s3://photos/in/", "s3://cold/done/")
+MOVER = ("KEYOFMOVER", "secret-of-the-mover")
+"""A controller whose watch has an archive."""
+
+
 @pytest.fixture(scope="module")
 def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mill]:
     """A stack of three identities, each with its policy as it ships, on a server that enforces them."""
@@ -128,9 +133,12 @@ def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mill]:
             {
                 "identities": [
                     {"name": role, "credentials": [{"accessKey": a, "secretKey": s}], "policyNames": [role]}
-                    for role, (a, s) in SECRETS.items()
+                    for role, (a, s) in {**SECRETS, "mover": MOVER}.items()
                 ],
-                "policies": [{"name": role, "content": (FOLDER / f"{role}.json").read_text()} for role in ROLES],
+                "policies": [
+                    *({"name": role, "content": (FOLDER / f"{role}.json").read_text()} for role in ROLES),
+                    {"name": "mover", "content": to_json(document("controller", moves=[MOVES]))},
+                ],
             }
         )
     )
@@ -245,3 +253,33 @@ def test_no_role_sees_another_bucket_or_makes_one(mill: Mill, role: str) -> None
     fresh = other.model_copy(update={"bucket": "fresh-bucket"})
     with closing(ObjectStore(identified(fresh, *SECRETS[role]), patience=0)) as store, pytest.raises(InvalidSettings):
         store.ensure_bucket()
+
+
+def test_a_controller_may_move_to_an_archive_and_nothing_more(mill: Mill) -> None:
+    # Given a watch that moves from one bucket to another, and an object that has a label
+    with closing(ObjectStore(mill.settings)) as root:
+        for bucket in ("photos", "cold"):
+            with closing(ObjectStore(mill.settings.model_copy(update={"bucket": bucket}))) as other:
+                other.ensure_bucket()
+        root.put("in/a.jpg", b"a", bucket="photos")
+        root.put("in/b.jpg", b"b", bucket="photos")
+        _, etag = root.stat("in/a.jpg", bucket="photos")
+        with closing(ObjectStore(identified(mill.settings, *MOVER), patience=0)) as store:
+            # I expect its controller to copy it and to delete it there,
+            store.copy("in/a.jpg", "done/a.jpg", bucket="photos", to_bucket="cold", etag=etag)
+            assert store.stat("done/a.jpg", bucket="cold") == (1, etag)
+            store.delete("in/a.jpg", bucket="photos", etag=etag)
+            assert not root.exists("in/a.jpg", bucket="photos")
+            # and neither to write where images come in, nor to delete from the archive.
+            for act in (
+                lambda: store.put("in/b.jpg", b"mine", bucket="photos"),
+                lambda: store.put("b.jpg", b"mine", bucket="cold"),
+                lambda: store.delete("done/a.jpg", bucket="cold"),
+            ):
+                with pytest.raises(InvalidSettings):
+                    act()
+        # A worker reads both, and writes to neither.
+        found = document("worker", moves=[MOVES])["Statement"]
+        _, read, write, delete = (statement["Resource"] for statement in found)
+        both = {"arn:aws:s3:::photos/in/*", "arn:aws:s3:::cold/done/*"}
+        assert both <= set(read) and not both & {*write, *delete}

@@ -33,7 +33,6 @@ from tests.mill import Mill
 from tests.waiting import wait_until
 from worker.control.watching.keeper import Keeper
 from worker.control.watching.sweep import Outcome, Sweep
-from worker.control.watching.tables import Tables
 
 Figures = Callable[..., None]
 PER_SECOND = 50
@@ -227,7 +226,7 @@ def test_many_idle_watches_are_kept_in_time(
 
     monkeypatch.setattr(Sweep, "round", noted)
     with closing(make_app(settings)) as app, closing(Ledger(settings)) as ledger:
-        keeper = Keeper(Backend(store, ledger, Queues(app)), settings, Hints(ledger), Tables(store, settings))
+        keeper = Keeper(Backend(store, ledger, Queues(app)), settings, Hints(ledger))
         before = time.process_time()
         keeper.begin("drill")
         wait_until(lambda: len(rounds) == number, 60, "a first round of each")

@@ -6,7 +6,9 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -161,3 +163,47 @@ def test_each_segment_starts_the_command_once_though_controllers_die(
     evaluations = [status.id for status in client.jobs() if status.kind == "evaluate"]
     assert sorted(evaluations) == sorted(str(run.job) for run in runs)
     client.remove_schedule("check")
+
+
+def test_the_controller_is_killed_while_images_are_moved(
+    mill: Mill, camera: ObjectStore, shoot: Shoot, request: pytest.FixtureRequest
+) -> None:
+    # Given a watch that moves what it has labelled to another bucket
+    client, made = mill.client, f"{request.node.name}/"
+    cold = ObjectStore(mill.settings.model_copy(update={"bucket": "cold"}))
+    cold.ensure_bucket()
+    client.add_watch(
+        "camera",
+        f"s3://camera/{made}",
+        model=MODEL,
+        every="200ms",
+        overwrites="again",
+        archive=f"s3://cold/{made}",
+    )
+    # if the controller that keeps it is killed as soon as the first images are there
+    with shoot.under_way(OBJECTS):
+        wait_until(lambda: any(cold.list(made)), 180, "the first images in the archive")
+        mill.kill(keeper(mill))
+
+    # I expect one row for each, and the images of each segment that has ended to be moved,
+    def rows() -> list[dict[str, Any]]:
+        return list(client.watched_rows("camera"))
+
+    wait_until(lambda: len(rows()) >= OBJECTS, 180, "a row for each object")
+    assert Counter(row["key"] for row in rows()) == {f"{made}{n:04d}.jpg": 1 for n in range(OBJECTS)}
+    ended = [one for one in client.jobs() if one.id.startswith("camera-") and one.state == "succeeded"]
+    wanted = {str(row["archive"]) for one in ended for row in client.results(one.id)}
+    assert len(wanted) >= 100
+
+    def there() -> set[str]:
+        return {f"s3://cold/{entry.key}" for entry in cold.list(made)}
+
+    wait_until(lambda: wanted <= there(), 120, "the images to be moved")
+    wait_until(lambda: len(list(camera.list(made))) == OBJECTS - len(there()), 60, "them to be gone here")
+    # and whoever reads them later to find each where it is: an evaluation, and a replay over all of them.
+    judged = mill.finished(client.evaluate(MODEL, f"job:{ended[0].id}").id)
+    assert judged.metrics is not None and judged.metrics["top1"] == 1.0
+    replay = mill.finished(client.replay_watch("camera", begin=datetime.now(UTC) - timedelta(hours=1), model=MODEL).id)
+    assert (replay.state, replay.ok, replay.errors) == ("succeeded", OBJECTS, 0)
+    client.remove_watch("camera")
+    wait_until(lambda: not list(client.backend.store.list("watches/")), 60, "what it had seen to be gone")

@@ -27,6 +27,7 @@ class Rows:
     model: Model
     embed: bool
     watched: bool = False
+    archived: bool = False
     rows: list[dict[str, Any]] = field(default_factory=list)
     codes: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
@@ -50,6 +51,8 @@ class Rows:
         }
         if self.watched:
             row.update(etag=item.etag, event_time=_time(item.modified), planned_at=_time(item.planned_at))
+        if self.archived:
+            row["archive"] = item.archive
         if isinstance(result, Failed):
             row.update(status=ERROR, error_code=result.error.code, error_message=str(result.error))
             self.codes[result.error.code] += 1
@@ -79,7 +82,9 @@ class Rows:
 
     def parquet(self) -> bytes:
         """Return the rows as a Parquet file, compressed with zstd."""
-        table = pa.Table.from_pylist(self.rows, schema=schema(embedding=self.embed, watched=self.watched))
+        table = pa.Table.from_pylist(
+            self.rows, schema=schema(embedding=self.embed, watched=self.watched, archived=self.archived)
+        )
         sink = io.BytesIO()
         pq.write_table(table, sink, compression="zstd")
         return sink.getvalue()

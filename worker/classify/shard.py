@@ -84,7 +84,7 @@ class ClassifyWork(ShardWork[Classify]):
         items, model = self._items(lease), self.models.model(spec.model)
         if len(items) > 1:
             return self._split(spec, lease.shard, items)
-        rows = Rows(model, spec.embed, watched=source_kind(spec.source.kind).watched)
+        rows = _rows(model, spec)
         rows.fail(items[0], _poison(kills))
         return self._write(spec, lease, retry, model, rows)
 
@@ -163,7 +163,7 @@ class ClassifyWork(ShardWork[Classify]):
     ) -> Rows:
         """Return a row for every item, in manifest order."""
         todo = [n for n in range(len(items)) if n not in old]
-        rows = Rows(model, spec.embed, watched=source_kind(spec.source.kind).watched)
+        rows = _rows(model, spec)
         early: dict[int, Result] = {}
         failed = 0  # of those in `early`
         at = 0
@@ -313,3 +313,9 @@ def _poison(kills: int) -> WorkerKilled:
 def make_work(resources: Resources) -> ClassifyWork:
     """Return what labels images in this process."""
     return ClassifyWork(resources.backend, resources.fetcher, resources.models)
+
+
+def _rows(model: Model, spec: Classify) -> Rows:
+    """Return the rows of a shard, with the columns that its job has."""
+    watched = source_kind(spec.source.kind).watched
+    return Rows(model, spec.embed, watched=watched, archived=spec.source.archived)

@@ -27,6 +27,7 @@ from contract.jobs.specs import Classify, Evaluate, ImagesSpec, Spec, Train, Ver
 from contract.jobs.status import Plan, Shards
 from contract.keys import QUEUE_GENERATE
 from contract.telemetry import traces
+from contract.watches.archive import forget_archived
 from contract.watches.tables import forget_segment
 
 log = logging.getLogger(__name__)
@@ -127,7 +128,9 @@ def end_labels(ending: Ending, spec: Classify) -> None:
     if tally.retried or tally.split:
         remove_superseded(ending.backend.store, spec.id, tally, spec.output)
     if ending.run:
-        forget_segment(ending.backend.store, spec.id, spec.output)  # its rows may be others now
+        # Its rows may be others now.
+        forget_segment(ending.backend.store, spec.id, spec.output)
+        forget_archived(ending.backend.store, spec.id)
     counts: dict[str, Any] = {
         "total": plan.items,
         "skipped": plan.skipped,

@@ -212,7 +212,7 @@ class Fetcher:
                 return self._members(span)
             if first.uri.startswith("file://"):
                 raise _local(first.uri, reach.packed)
-            return [self._bytes.read(first.uri, room, first.etag or "")]
+            return [self._bytes.read_item(first, room)]
         except ImageError as error:
             return [error] * len(span.items)
         except ObjectChanged:

@@ -48,7 +48,10 @@ class Reach:
 
     def check(self, item: Item, listed: Collection[str]) -> None:
         """Raise AddressRefused for an item in a bucket that is neither the source's nor `listed`."""
-        address = item.tar or item.uri
+        for address in (item.tar or item.uri, item.archive or ""):
+            self._check(address, listed)
+
+    def _check(self, address: str, listed: Collection[str]) -> None:
         if address.startswith("s3://"):
             bucket, _ = parse_s3(address)
             if bucket not in self.buckets and bucket not in listed:

@@ -22,7 +22,7 @@ def write(labels: Labels, out: TextIO) -> tuple[int, int]:
             left_out += 1
             continue
         out.write(",\n" if written else "\n")
-        out.write(json.dumps(_task(row, labels.link(row["uri"])), ensure_ascii=False))
+        out.write(json.dumps(_task(row, labels.link(labels.where(row))), ensure_ascii=False))
         written += 1
     out.write("\n]\n")
     return written, left_out

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -33,7 +34,9 @@ class Labels:
     read: Callable[[Item], bytes]
     """Return the bytes of an image; raise ImageNotFound if they are gone."""
     link: Callable[[str], str] = str
-    """Turn the `uri` of an image into the address that another program should load."""
+    """Turn the address of an image into the one that another program should load."""
+    where: Callable[[Row], str] = itemgetter("uri")
+    """Return the address of a row's image: where it was labelled, or where its watch has moved it since."""
 
     def rows(self) -> Iterator[Row]:
         """Return every row, failures included."""
@@ -50,12 +53,23 @@ def labels_of(store: ObjectStore, spec: Classify, read: Callable[[Item], bytes],
             return store.presign(key, bucket=bucket, hours=presign_hours)
         return uri
 
+    def where(row: Row) -> str:
+        if archive := row.get("archive"):
+            bucket, key = parse_s3(archive)
+            return str(archive) if store.exists(key, bucket=bucket) else str(row["uri"])
+        return str(row["uri"])
+
     return Labels(
-        schema=schema(embedding=spec.embed, watched=source_kind(spec.source.kind).watched),
+        schema=schema(
+            embedding=spec.embed,
+            watched=source_kind(spec.source.kind).watched,
+            archived=spec.source.archived,
+        ),
         tables=lambda: (table for _, table in results.tables(store, spec.id)),
         shards=lambda: results.with_items(store, spec.id),
         read=read,
         link=link,
+        where=where,
     )
 
 

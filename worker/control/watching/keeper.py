@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -25,6 +25,8 @@ from contract.watches import claims
 from contract.watches.hints import Hints, Told
 from contract.watches.record import Watch, Watches
 from contract.watches.state import WatchState, read_states, write_states
+from worker.control.watching.afterwards import Afterwards
+from worker.control.watching.archives import Archives
 from worker.control.watching.chain import Chain
 from worker.control.watching.retire import leftovers, retire
 from worker.control.watching.sweep import Sweep
@@ -81,7 +83,7 @@ class Keeper:
     backend: Backend
     settings: Settings
     hints: Hints
-    tables: Tables
+    afterwards: Sequence[Afterwards] = ()
     name: str = ""
     clock: Callable[[], float] = time.time
     _kept: dict[str, _Kept] = field(default_factory=dict)
@@ -119,7 +121,8 @@ class Keeper:
     def close(self) -> None:
         """Wait a little for the rounds under way, and let other controllers have the watches at once."""
         self.leave()
-        self.tables.close()
+        for one in self.afterwards:
+            one.close()
         if self._thread is not None:
             self._thread.join(_LOOK_SECONDS + 1)
         claims.leave(self.backend.ledger, self.name, list(self._kept))
@@ -203,7 +206,8 @@ class Keeper:
                 self._retire(name, watches[name].stamp)
         for name in sorted(folders - set(self._read)):
             self._retire(name, None)
-        self.tables.follow([watches[name] for name in sorted(mine)])
+        for one in self.afterwards:
+            one.follow([watches[name] for name in sorted(mine)])
         self._tell(sorted(gone))
 
     def _records(self) -> tuple[dict[str, Watch], set[str]]:
@@ -327,4 +331,9 @@ def make_keeper(resources: Resources) -> Keeper:
     """Return what keeps watches in a controller; a server that is away is asked again at the next round."""
     settings = resources.settings
     store, ledger = ObjectStore(settings, patience=_PATIENCE), Ledger(settings, patience=_PATIENCE)
-    return Keeper(Backend(store, ledger, resources.backend.queues), settings, Hints(ledger), Tables(store, settings))
+    return Keeper(
+        Backend(store, ledger, resources.backend.queues),
+        settings,
+        Hints(ledger),
+        [Tables(store, settings), Archives(store, settings)],
+    )

@@ -185,6 +185,7 @@ class Sweep:
             size=entry.size,
             etag=entry.etag if again else None,
             modified=round(entry.modified, 3),
+            archive=self._watch.archived(entry.key, entry.etag),
         )
 
     def _cut(self, *, everything: bool = False) -> bool:

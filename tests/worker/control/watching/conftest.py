@@ -16,7 +16,7 @@ from contract.jobs.templates import Template
 from contract.keys import JobKeys, parse_shard
 from contract.models.registry import File, Model, Preprocess
 from contract.settings import Settings
-from contract.watches.record import Overwrites, Start, Watch, Watches
+from contract.watches.record import Overwrites, Start, Watch, Watches, source_of
 from contract.watches.segments import read_segment, segment_numbers
 from worker.control.watching.chain import Chain
 from worker.control.watching.sweep import Outcome, Sweep
@@ -92,7 +92,12 @@ def make_camera(backend: Backend, settings: Settings) -> Callable[..., Camera]:
     """Add the watch; the arguments are fields of its record, and `shard_size`."""
 
     def make(
-        *, shard_size: int = 64, overwrites: Overwrites = "ignore", start: Start = "beginning", every: float = 5.0
+        *,
+        shard_size: int = 64,
+        overwrites: Overwrites = "ignore",
+        start: Start = "beginning",
+        every: float = 5.0,
+        archive: str = "",
     ) -> Camera:
         store = backend.store
         store.put(keys.model_record("parity", 1), MODEL.to_json())
@@ -104,7 +109,8 @@ def make_camera(backend: Backend, settings: Settings) -> Callable[..., Camera]:
             start=start,
             overwrites=overwrites,
             created_at="2026-11-26T08:30:12.345Z",
-            template=template(source, shard_size),
+            archive=archive,
+            template=template(source_of(source, archive), shard_size),
         )
         Watches(store).add(watch)
         return Camera(backend, settings, watch, 1_795_000_000.0)

@@ -18,7 +18,6 @@ from tests.worker.control.watching.conftest import Camera
 from worker.control.watching import keeper as module
 from worker.control.watching.keeper import Keeper, _pace
 from worker.control.watching.sweep import Outcome, Sweep
-from worker.control.watching.tables import Tables
 
 MakeCamera = Callable[..., Camera]
 HOUR = 3600.0
@@ -44,8 +43,7 @@ def start(ledger: Ledger) -> Iterator[Callable[[Camera], Keeper]]:
     started: list[Keeper] = []
 
     def begin(camera: Camera) -> Keeper:
-        tables = Tables(camera.backend.store, camera.settings)
-        started.append(Keeper(camera.backend, camera.settings, Hints(ledger), tables))
+        started.append(Keeper(camera.backend, camera.settings, Hints(ledger)))
         started[-1].begin(f"controller-{len(started)}")
         return started[-1]
 

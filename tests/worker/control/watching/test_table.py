@@ -44,9 +44,17 @@ def row(number: int, at: datetime | None, width: int = 4) -> dict[str, Any]:
     }
 
 
-def commit(store: ObjectStore, job: str, shard: int, rows: list[dict[str, Any]], retry: int = 0) -> None:
+def commit(
+    store: ObjectStore,
+    job: str,
+    shard: int,
+    rows: list[dict[str, Any]],
+    retry: int = 0,
+    *,
+    columns: pa.Schema = SCHEMA,
+) -> None:
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), sink)
+    pq.write_table(pa.Table.from_pylist(rows, columns), sink)
     data, key = sink.getvalue(), f"jobs/{job}/out/{shard_stem(shard, retry)}.parquet"
     store.put(key, data)
     errors = sum(row["status"] == "error" for row in rows)

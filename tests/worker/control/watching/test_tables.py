@@ -15,8 +15,9 @@ from contract.watches.tables import forget_segment, table_of, written_segments
 from tests.worker.control.watching.conftest import Camera
 from tests.worker.control.watching.test_table import BEGIN, commit, row
 from worker.control.watching import tables as module
+from worker.control.watching.afterwards import FAILED
 from worker.control.watching.table import read_manifest
-from worker.control.watching.tables import FAILED, Tables
+from worker.control.watching.tables import Tables
 
 
 def killed(settings: Settings, table: str, segment: int, job: str, run: int) -> None:

@@ -1,0 +1,42 @@
+"""Which segments of a watch are in its archive. An object is there once the segment's job has ended, if it has a label.
+
+What is to be moved, and where to, stands in the rows and the manifests of the job; this says that it was done.
+"""
+
+from __future__ import annotations
+
+import re
+
+from contract import keys
+from contract.backend.objects import ObjectStore
+from contract.records import Record
+
+_JOB = re.compile(r"([a-z0-9-]+)-(\d{8}t\d{6})-(\d{6,})")
+
+
+class ArchivedSegment(Record):
+    """`archived/<number>.json` below the folder of a watch."""
+
+    segment: int
+    job: str
+    run: int
+    moved: int
+    kept: int
+    """Objects that stay where they are: without a label, overwritten since, or gone."""
+
+
+def archived_segments(store: ObjectStore, root: str) -> set[int]:
+    """Return the segments that were moved; `root` is the folder of the watch."""
+    found = (keys.parse_archive(entry.key) for entry in store.list(keys.watch_archives(root)))
+    return {number for number in found if number is not None}
+
+
+def record_archived(store: ObjectStore, root: str, made: ArchivedSegment) -> None:
+    """Write that a segment was moved, after all of it was."""
+    store.put(keys.watch_archive(root, made.segment), made.to_json())
+
+
+def forget_archived(store: ObjectStore, job: str) -> None:
+    """Have a segment looked at again, since its job ran again and more of it may have a label now."""
+    if match := _JOB.fullmatch(job):
+        store.delete(keys.watch_archive(keys.watch_state(match[1], match[2]), int(match[3])))
