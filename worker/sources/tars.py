@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import tarfile
 from collections.abc import Iterator
 from itertools import groupby, islice
 from pathlib import PurePosixPath
+from typing import BinaryIO, cast
 
 from contract.backend.listing import Entry
-from contract.backend.objects import ObjectStore
 from contract.data.items import Item, folder_label, is_image_name, label_of, parse_s3
 from contract.data.tars import Tar
 from contract.data.text import parse_object
 from contract.errors import InvalidSource
 from worker.sources.lister import Lister
+from worker.sources.window import Window
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Tars(Lister):
 
     def _members(self, bucket: str, archive: Entry, name: str) -> Iterator[Item]:
         uri = f"s3://{bucket}/{archive.key}"
-        tar = Tar(_reader(self.store, bucket, archive.key, archive.size), archive.size)
+        tar = Tar(cast("BinaryIO", Window(self.store, bucket, archive.key, archive.size)), archive.size)
         try:
             for sample in _samples(tar, uri) if self.labels else ([member] for member in tar):
                 label = _label_of(tar, sample, uri) if self.labels else None
@@ -102,37 +102,3 @@ def _label_of(tar: Tar, sample: list[tarfile.TarInfo], uri: str) -> str | None:
         if value not in (None, ""):
             return label_of(value, where)
     return folder_label(sample[0].name)
-
-
-class _Range(io.RawIOBase):
-    """An object of the store as a seekable file: reading costs a request, seeking nothing."""
-
-    def __init__(self, store: ObjectStore, bucket: str, key: str, size: int) -> None:
-        self._store, self._bucket, self._key, self._size = store, bucket, key, size
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = base + offset
-        return self._at
-
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(buffer)  # type: ignore[arg-type]
-        wanted = min(len(view), self._size - self._at)
-        if wanted <= 0 or self._at < 0:
-            return 0
-        data = self._store.get(self._key, bucket=self._bucket, offset=self._at, length=wanted)
-        view[: len(data)] = data
-        self._at += len(data)
-        return len(data)
-
-
-def _reader(store: ObjectStore, bucket: str, key: str, size: int) -> io.BufferedReader:
-    # 1 MiB: small members are read over, large ones are jumped.
-    return io.BufferedReader(_Range(store, bucket, key, size), buffer_size=2**20)
