@@ -14,6 +14,7 @@ from typing import Any
 from contract.backend.ledger import Ledger, status_of
 from contract.fleet.rates import Rates, counts_images, parse_rates
 from contract.jobs.kinds import KINDS
+from contract.jobs.numerics import advertised
 from contract.jobs.status import ENDED, Shards
 from contract.keys import QUEUE_CHECK, QUEUE_GENERATE, WORKER_QUEUES
 
@@ -51,6 +52,12 @@ class WorkerState:
     """Whether it takes nothing new and will end."""
     unfit: str
     """Why it takes nothing, or empty."""
+    memory: int | None = None
+    """GiB of its device that models may use; None until it says."""
+    runtimes: tuple[str, ...] = ()
+    """What may run its classifiers; empty until it says."""
+    rule: str = ""
+    """Which models it loads, in words: `models fashion-*; no programs (…)`; empty: any."""
 
     @property
     def serves(self) -> bool:
@@ -83,6 +90,8 @@ class JobState:
     copies: int = 0
     """Running shards of which a second worker runs a copy, which takes a slot too."""
     images_per_second: float
+    waiting_for: str = ""
+    """What no live worker has and the job needs; empty if some worker can run it."""
     waiting_seconds: float
     """How long its shards have waited since a worker last took one; 0 if none waits."""
     backlog_seconds: float
@@ -183,6 +192,7 @@ def read_fleet(ledger: Ledger) -> Fleet:
 
 def worker_state(name: str, fields: Mapping[str, str]) -> WorkerState:
     """Return a worker by its heartbeat; what an earlier version does not say has a plain default."""
+    can = advertised(fields)
     return WorkerState(
         name=name,
         host=fields.get("host", ""),
@@ -197,6 +207,9 @@ def worker_state(name: str, fields: Mapping[str, str]) -> WorkerState:
         since=float(fields.get("started_at", "0")),
         draining=fields.get("draining", "") not in ("", "0"),
         unfit=fields.get("unfit", ""),
+        memory=can.memory if can else None,
+        runtimes=can.runtimes if can else (),
+        rule=str(can.rule) if can else "",
     )
 
 
@@ -236,6 +249,7 @@ def job_state(
         held_back=fields.get("owner", "") in capped.get(kind.queue, ()),
         copies=0 if over else int(fields.get("copies", 0)),
         images_per_second=status.images_per_second or 0.0,
+        waiting_for=status.waiting_for or "",
         waiting_seconds=max(0.0, now - float(fields.get("waits_since", now))) if waiting else 0.0,
         backlog_seconds=left,
     )

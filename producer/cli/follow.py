@@ -80,10 +80,13 @@ def follow_to_end(client: Client, job: str, as_json: bool) -> None:
 def _watch(client: Client, job: str) -> Status:
     from contract.jobs.kinds import kind_of
 
-    hinted = False
+    hinted, waited = False, ""
     with job_bar() as show:
         for status in client.follow(job):
             show(status)
+            if status.waiting_for and status.waiting_for != waited:
+                say(f"{job} waits for {status.waiting_for}.")
+            waited = status.waiting_for or ""
             if not hinted and not status.ended and not status.shards.running:
                 hinted = True
                 _hint(client, kind_of(status.kind).queue)

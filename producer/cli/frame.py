@@ -14,11 +14,13 @@ from rich.text import Text
 from contract.fleet.snapshot import Fleet, JobState, QueueState, WorkerState
 from contract.printable import printable
 from producer.cli.common import duration
-from producer.cli.workers import row, state
+from producer.cli.workers import NUMBERS, rules, state, table
 
 _WIDE = 120
 """Columns from which on everything is shown; below, ids are shortened and less telling columns are left out."""
 _SHORT_ID = 18
+_NAMED = 3
+"""Jobs that no worker can run of which a frame says what they wait for."""
 PROBLEM = "bold red"
 
 
@@ -27,13 +29,17 @@ def frame(fleet: Fleet, width: int, max_lines: int | None = None) -> RenderableT
     wide = width >= _WIDE
     jobs = sorted(fleet.jobs, key=lambda job: (not job.shards.running, -job.waiting_seconds, job.id))
     workers = sorted(fleet.workers, key=lambda worker: (worker.serves, worker.name))
-    said = [Text(summary(fleet), style="bold"), *(Text(text, style=PROBLEM) for text in _unserved(fleet))]
+    said = [
+        Text(summary(fleet), style="bold"),
+        *(Text(text, style=PROBLEM) for text in (*_unserved(fleet), *_unmet(fleet))),
+    ]
     parts: list[RenderableType] = [*said]
     if jobs or workers:
         parts += [Text(), _queues(fleet.queues, wide)]
     lines = sum(len(text) // width + 1 for text in said)
     # What the terminal leaves for jobs and workers: each gets half, and what the other does not need.
-    left = 1_000_000 if max_lines is None else max(2, max_lines - lines - len(fleet.queues) - 8)
+    ruled = rules(workers)[:_NAMED]
+    left = 1_000_000 if max_lines is None else max(2, max_lines - lines - len(ruled) - len(fleet.queues) - 8)
     most_jobs = max(left // 2, left - len(workers))
     most_workers = max(left - left // 2, left - len(jobs))
     if jobs:
@@ -41,8 +47,9 @@ def frame(fleet: Fleet, width: int, max_lines: int | None = None) -> RenderableT
     elif workers:
         parts += [Text(), line("No job waits or runs; `imagemill classify --help` shows how to submit one.")]
     if workers:
-        parts += [Text(), _workers(workers[:most_workers], fleet.at, wide)]
+        parts += [Text(), _workers(workers[:most_workers], fleet.at, width)]
         parts += _more(len(workers) - most_workers, "imagemill workers")
+        parts += map(line, ruled)
     else:
         parts += [Text(), line("No worker is alive; `imagemill up` or `imagemill-worker run` starts one.")]
     return Group(*parts)
@@ -94,6 +101,15 @@ def _unserved(fleet: Fleet) -> list[str]:
     ]
 
 
+def _unmet(fleet: Fleet) -> list[str]:
+    """Say which jobs no live worker can run, and what they wait for."""
+    waiting = [job for job in fleet.jobs if job.waiting_for and fleet.queue(job.queue).slots]
+    said = [printable(f"{job.id} waits for {job.waiting_for}.") for job in waiting[:_NAMED]]
+    if more := len(waiting) - len(said):
+        said.append(f"{more:,} more wait for a worker that can run them; see `imagemill jobs`.")
+    return said
+
+
 def _queues(queues: Sequence[QueueState], wide: bool) -> Table:
     numbers = ("WAITING", "RUNNING", "IMAGES", "OLDEST", "WORKERS", "SLOTS", "LEFT")
     table = _table(("QUEUE", *numbers), numbers, wide)
@@ -136,21 +152,19 @@ def _jobs(jobs: Sequence[JobState], wide: bool) -> Table:
     return table
 
 
-def _workers(workers: Sequence[WorkerState], now: float, wide: bool) -> Table:
-    names = ("NAME", "POOL", "HOST", "DEVICE", "QUEUES", "MODELS", "RATE", "BUSY", "SLOTS", "UP", "STATE")
-    shown = [n for n, name in enumerate(names) if wide or name not in ("HOST", "QUEUES", "MODELS")]
-    table = _table([names[n] for n in shown], ("RATE", "BUSY", "SLOTS"), wide)
-    for worker in workers:
-        cells = row(worker, now)
-        table.add_row(*(line(cells[n]) for n in shown), style="" if worker.serves else "yellow")
-    return table
+def _workers(workers: Sequence[WorkerState], now: float, width: int) -> Table:
+    names, rows = table(workers, now, width)
+    drawn = _table(names, NUMBERS, width >= _WIDE)
+    for worker, cells in zip(workers, rows, strict=True):
+        drawn.add_row(*map(line, cells), style="" if worker.serves else "yellow")
+    return drawn
 
 
 def _table(headings: Sequence[str], right: Sequence[str], wide: bool) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2 if wide else 1, 0, 0), header_style="bold")
     for n, name in enumerate(headings):
         # Only these give way where the terminal is too narrow.
-        gives_way = n == 0 or name in ("POOL", "HOST", "QUEUES", "MODELS", "MODEL") or name == headings[-1]
+        gives_way = n == 0 or name in ("POOL", "HOST", "QUEUES", "MODELS", "MODEL", "TAKES") or name == headings[-1]
         table.add_column(name, justify="right" if name in right else "left", no_wrap=not gives_way)
     return table
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -34,8 +37,10 @@ def workers(context: click.Context, as_json: bool) -> None:
         for worker in fleet.workers:
             print_json({**asdict(worker), "state": state(worker)})
     elif fleet.workers:
-        columns = ("NAME", "POOL", "HOST", "DEVICE", "QUEUES", "MODELS", "RATE", "BUSY", "SLOTS", "UP", "STATE")
-        print_table(columns, (row(worker, fleet.at) for worker in fleet.workers), right=("RATE", "BUSY", "SLOTS"))
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        print_table(*table(fleet.workers, fleet.at, width), right=NUMBERS)
+        for rule in [] if width is None else rules(fleet.workers):
+            echo(f"{rule}.")
     else:
         say("No worker is alive; `imagemill up` or `imagemill-worker run` starts one.")
 
@@ -66,13 +71,45 @@ def drain(name: str, all_of: str, as_json: bool) -> None:
     say("Each takes nothing new from its next heartbeat on, within seconds; `imagemill workers` shows when it is gone.")
 
 
-def row(worker: WorkerState, now: float) -> tuple[str, ...]:
-    """Return the cells of a worker's line."""
+_NAMES = "NAME POOL HOST DEVICE MEMORY RUNTIME QUEUES MODELS RATE BUSY SLOTS UP STATE TAKES"
+NUMBERS = ("MEMORY", "RATE", "BUSY", "SLOTS")
+"""Columns that are flush right."""
+_WIDE = 120
+"""Columns of a terminal from which on a worker's line has host, queues and loaded models."""
+
+
+def table(workers: Sequence[WorkerState], now: float, width: int | None) -> tuple[list[str], list[list[str]]]:
+    """Return the headings, and a line for each worker, for a terminal of `width` columns or for a program.
+
+    On a terminal, which models it takes has no room in a line: `rules` says that.
+    """
+    less = () if width is None else ("TAKES",) if width >= _WIDE else ("HOST", "QUEUES", "MODELS", "TAKES")
+    names, rows = _NAMES.split(), [_row(worker, now) for worker in workers]
+    shown = [n for n, name in enumerate(names) if name not in less]
+    return [names[n] for n in shown], [[cells[n] for n in shown] for cells in rows]
+
+
+def rules(workers: Sequence[WorkerState]) -> list[str]:
+    """Return a line for each rule by which some workers load models: `worker-1@node-3 takes models fashion-*`."""
+    found: dict[str, list[str]] = {}
+    for worker in workers:
+        if worker.rule:
+            found.setdefault(worker.rule, []).append(worker.name)
+    return [f"{_some(names)} {'takes' if len(names) == 1 else 'take'} {rule}" for rule, names in found.items()]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
+
+
+def _row(worker: WorkerState, now: float) -> tuple[str, ...]:
     return (
         worker.name,
         worker.pool,
         worker.host,
         worker.device or "-",
+        "-" if worker.memory is None else f"{worker.memory} GiB",
+        "+".join(worker.runtimes) or "-",
         ",".join(worker.queues),
         ",".join(worker.models) or "-",
         f"{worker.rate:,.1f}",
@@ -80,6 +117,7 @@ def row(worker: WorkerState, now: float) -> tuple[str, ...]:
         str(worker.slots),
         duration(max(0.0, (now or time.time()) - worker.since)),
         state(worker),
+        worker.rule or "all models",
     )
 
 

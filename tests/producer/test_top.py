@@ -103,6 +103,26 @@ def test_hostile_names_stay_text(width: int) -> None:
     assert len(said.splitlines()) == len(drawn(plain, width).splitlines()), "a line feed forges no line"
 
 
+@pytest.mark.parametrize("width", [100, 160])
+def test_a_worker_shows_what_it_takes_at_any_width(width: int) -> None:
+    rule = "models fashion-*, digits@3"
+    pool = [worker(f"w{n}", memory=15, runtimes=("openvino", "torch"), rule=rule) for n in range(5)]
+    said = drawn(fleet(workers=(*pool, worker("any"))), width)
+    assert "15 GiB" in said and "openvino+torch" in said
+    assert f"w0, w1, w2 and 2 more take {rule}" in said
+
+
+def test_a_job_that_no_live_worker_can_run_is_named() -> None:
+    why = f"a worker that may load resnet@3 ({HOSTILE})"
+    said = drawn(fleet(workers=(worker("w"),), jobs=tuple(job(f"j{n}", waiting_for=why) for n in range(5))), 200)
+    assert said.count("waits for a worker that may load resnet@3") == 3
+    assert "2 more wait for a worker that can run them; see `imagemill jobs`" in said
+    assert "\x1b" not in said and "\u202e" not in said
+    # Without any worker it is the queue that waits.
+    alone = drawn(fleet(jobs=(job("j", waiting_for="a worker of the queue classify"),)), 200)
+    assert "waits for" not in alone and "which no worker takes" in alone
+
+
 def test_an_empty_fleet_says_what_to_do_next() -> None:
     said = drawn(fleet(), 80)
     assert said.startswith("0 workers, 0 of 0 slots busy")

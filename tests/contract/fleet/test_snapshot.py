@@ -11,6 +11,7 @@ from contract.fleet.rates import add_rates, prior, rate_field
 from contract.fleet.snapshot import read_fleet
 from contract.jobs.specs import Train
 from contract.models.families import make_recipe
+from contract.models.rules import Rule
 from tests.contract.backend.test_ledger import begin, spec_of
 from tests.taking import take
 
@@ -43,6 +44,25 @@ def test_a_worker_is_what_its_heartbeat_says(ledger: Ledger) -> None:
     # Only the one that takes new shards counts for the queue.
     assert (read_fleet(ledger).queue("classify").slots, read_fleet(ledger).queue("classify").workers) == (3, 1)
     assert read_fleet(ledger).queue("train").workers == 0
+
+
+def test_a_worker_says_what_it_takes(ledger: Ledger) -> None:
+    rule = Rule(models=("fashion-*",), programs=False, why="IMAGEMILL_PROGRAMS is off")
+    beat(ledger, "a@h", device_memory="15", runtimes="openvino,torch", rule=rule.model_dump_json())
+    beat(ledger, "b@h")
+    a, b = read_fleet(ledger).workers
+    assert (a.memory, a.runtimes) == (15, ("openvino", "torch"))
+    assert a.rule == "models fashion-*; no programs (IMAGEMILL_PROGRAMS is off)"
+    assert (b.memory, b.runtimes, b.rule) == (None, (), ""), "an earlier version does not say"
+
+
+def test_a_job_says_what_it_waits_for(ledger: Ledger) -> None:
+    begin(ledger, "a", 5)
+    (job,) = read_fleet(ledger).jobs
+    assert job.waiting_for == ""
+    ledger.waits_for("a", "a worker with 12 GiB of device memory")
+    (job,) = read_fleet(ledger).jobs
+    assert job.waiting_for == "a worker with 12 GiB of device memory"
 
 
 def test_a_heartbeat_that_expired_is_no_worker(ledger: Ledger) -> None:
