@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import threading
 import uuid
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
@@ -66,16 +67,18 @@ class Painter(GeneratedWork):
     """Makes the images of a block of `paint`."""
 
     paint: bytes = b"original"
+    meanwhile: Callable[[], None] = lambda: None
 
     def fill(self, spec: Generate, lease: Lease, archive: Archive) -> Filled:
+        self.meanwhile()
         for label, number in self.block(spec, lease).images():
             row = new_row(spec, self.models.model(spec.model), label, number, 8)
             archive.add(row, self.paint + row["key"].encode(), {})
         return Filled()
 
 
-def painter(backend: Backend, paint: bytes = b"original") -> Painter:
-    return Painter(backend, cast("Any", NamedModels()), NONE, NONE, paint=paint)
+def painter(backend: Backend, paint: bytes = b"original", meanwhile: Callable[[], None] = lambda: None) -> Painter:
+    return Painter(backend, cast("Any", NamedModels()), NONE, NONE, paint=paint, meanwhile=meanwhile)
 
 
 def finalizer(backend: Backend) -> ImagesFinalizer:
@@ -95,7 +98,9 @@ def spec(backend: Backend) -> Generate:
 def run(backend: Backend, request: pytest.FixtureRequest) -> Any:
     """Runs a shard as a worker does."""
 
-    def runs(shard: int, paint: bytes = b"original") -> None:
+    def runs(
+        shard: int, paint: bytes = b"original", *, copy: bool = False, meanwhile: Callable[[], None] = lambda: None
+    ) -> None:
         renewer = LeaseRenewer(backend.ledger, 30.0)
         request.addfinalizer(renewer.close)
         fit = Fit(backend, Capabilities(device="cpu", precisions=("fp32",)))
@@ -112,7 +117,7 @@ def run(backend: Backend, request: pytest.FixtureRequest) -> Any:
         runner = JobRunner(host, fit)
         grant = granted(backend.ledger, JOB, shard, f"worker:{uuid.uuid4().hex}")
         if grant is not None:
-            runner.run(kind_of("generate"), painter(backend, paint), grant)
+            runner.run(kind_of("generate"), painter(backend, paint, meanwhile), replace(grant, copy=copy))
 
     return runs
 
@@ -156,6 +161,31 @@ def test_a_stale_twin_writes_beside_and_never_over(backend: Backend, spec: Gener
     assert len([name for name in names if named_by_content(name)]) == 4, "a tar and an index of two shards"
     assert {"README.md", "summary.json", "_SUCCESS"} <= set(names)
     check(store, read_commit(store, JOB, 0), b"original")
+
+
+@pytest.mark.parametrize("copy", [False, True], ids=["the holder", "the second copy"])
+@pytest.mark.parametrize("paint", [b"late", b"original"], ids=["other bytes", "the same bytes"])
+def test_who_commits_second_removes_what_nobody_names(
+    backend: Backend, spec: Generate, run: Any, copy: bool, paint: bytes
+) -> None:
+    # Given a shard that two workers make at once, since one of them is slow, and of which the other commits first,
+    store, out = backend.store, f"{KEYS.root}out/"
+
+    def first() -> None:
+        made = painter(backend).make(spec, Lease(JOB, 0, "the other's"), 0)
+        store.put(KEYS.commit(0), made.model_copy(update={"worker": "the other"}).to_json())
+
+    # if this one commits second, I expect nothing of its own to be left, and all of the other's to stand.
+    run(0, paint, copy=copy, meanwhile=first)
+    stands = read_commit(store, JOB, 0)
+    assert stands.worker == "the other"
+    check(store, stands, b"original")
+    assert {f"s3://{store.bucket}/{out}{name}" for name in below(store, out)} == {
+        output.address for output in stands.outputs
+    }
+    # It counts once, as what stands.
+    status = backend.ledger.status(JOB)
+    assert status is not None and (status.shards.done, status.done) == (1, stands.items)
 
 
 def test_a_twin_with_the_same_bytes_changes_nothing(backend: Backend, spec: Generate, run: Any) -> None:

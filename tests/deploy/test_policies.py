@@ -193,6 +193,30 @@ def test_jobs_run_under_the_policies_that_ship(
         assert "AccessDenied" not in mill.log(name), name
 
 
+def test_a_dataset_grows_under_the_policies_that_ship(mill: Mill) -> None:
+    # Given a dataset that two jobs extend, of which the second compares with what the first wrote,
+    client = mill.client
+    asked: dict[str, Any] = {
+        "gate": "fashion-cnn",
+        "min_score": 0.5,
+        "dedup": 0.001,
+        "shard_size": 64,
+        "classes": ["Sneaker"],
+    }
+    for seed in (1, 2):
+        job = client.synthesize("fashion-gan", extend="garments", per_class=4, seed=seed, **asked).id
+        end = mill.finished(job)
+        assert (end.state, end.reason) == ("succeeded", None)
+    # if it is verified, exported, judged by and removed, I expect all of it to be allowed.
+    assert client.dataset("garments").images == 8
+    assert mill.finished(client.verify("dataset:garments").id).state == "succeeded"
+    assert mill.finished(client.evaluate("fashion-cnn", "dataset:garments@1").id).state == "succeeded"
+    client.remove_dataset("garments")
+    assert client.datasets() == []
+    for name in ("controller", "worker-0", "clock"):
+        assert "AccessDenied" not in mill.log(name), name
+
+
 FORBIDDEN = {
     "producer": [
         "jobs/a-job/commit/shard-000000.json",

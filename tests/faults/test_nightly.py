@@ -83,6 +83,21 @@ def test_features_that_are_not_there_are_computed_from_the_images(mill: Mill) ->
     )
 
 
+@pytest.mark.parametrize(("ref", "images"), [("dataset:boots", 12), ("dataset:boots@1", 6)])
+def test_a_model_is_judged_by_a_dataset(mill: Mill, ref: str, images: int) -> None:
+    # Given a dataset of two versions, whose images the gate took for their class,
+    if not any(one.name == "boots" for one in mill.client.datasets()):
+        extend(mill, "boots", 1)
+        extend(mill, "boots", 2)
+
+    # if the gate is judged by all of them, or by one version, I expect it to agree with itself on each.
+    job = mill.client.evaluate("fashion-cnn", ref)
+    end = mill.finished(job.id)
+    assert (end.state, end.reason) == ("succeeded", None)
+    assert (end.total, end.ok) == (images, images)
+    assert end.metrics is not None and end.metrics["top1"] == 1.0
+
+
 def test_the_sample_of_a_verification_is_of_all_versions(mill: Mill) -> None:
     extend(mill, "shoes", 1)
     extend(mill, "shoes", 2)
