@@ -5,13 +5,17 @@ It has servers of its own, so that a test may stop, kill or wipe them.
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -37,6 +41,22 @@ TIMES = {"lease_seconds": 2.0, "reconcile_seconds": 1.0, "store_patience_seconds
 OPEN = {"fetch_allow": "127.0.0.1", "fetch_ports": "1-65535"}
 
 
+@cache
+def compiled_models() -> Path:
+    """The cache that all stacks of a test process share: converting a model takes half of a worker's start."""
+    made = Path(tempfile.mkdtemp(prefix="imagemill-cache-"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
+
+
+def own_cache(folder: Path) -> Path:
+    """Make `folder` the cache of one stack, and copy the models that are compiled already into it."""
+    folder.mkdir()
+    if (found := compiled_models() / "openvino").is_dir():
+        shutil.copytree(found, folder / "openvino", ignore=shutil.ignore_patterns("tmp*"))
+    return folder
+
+
 def make_servers(data: Path, **settings: Any) -> tuple[list[Service], Settings]:
     """A Redis and an S3 server in a folder, to be started, and the settings that lead to them."""
     made = local.Servers.of(data)
@@ -46,7 +66,8 @@ def make_servers(data: Path, **settings: Any) -> tuple[list[Service], Settings]:
         "s3_endpoint": made.s3_endpoint,
     }
     keys = {"s3_access_key": made.s3_access_key, "s3_secret_key": made.s3_secret_key}
-    found = load(data=data, **{**addresses, **keys, **OPEN, "state_dir": data / "state", **settings})
+    given = {**addresses, **keys, **OPEN, "cache_dir": compiled_models(), "state_dir": data / "state", **settings}
+    found = load(data=data, **given)
 
     def redis_answers() -> bool:
         with suppress(ServiceUnavailable), closing(Ledger(found, patience=0)) as ledger:

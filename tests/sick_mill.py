@@ -9,16 +9,15 @@ from typing import Any
 
 import pytest
 
-from tests.mill import Mill
+from tests.mill import Mill, own_cache
 
 
 @contextmanager
 def sick_mill(data: Path, **settings: Any) -> Iterator[Mill]:
     """Run workers of `tests.sick`, which obey the file `sick` in their cache and start again at once."""
-    (data / "cache").mkdir()
     with (
         pytest.MonkeyPatch.context() as patched,
-        Mill(data, workers=2, app="tests.sick", cache_dir=data / "cache", **settings).running() as made,
+        Mill(data, workers=2, app="tests.sick", cache_dir=own_cache(data / "cache"), **settings).running() as made,
     ):
         patched.setattr("deploy.local.supervisor.BACK_OFF", (0.1, 0.2))
         yield made

@@ -13,7 +13,7 @@ from tests.acceptance.conftest import MODEL
 from tests.mill import Mill
 from tests.waiting import wait_until
 
-FEW, MORE = 2_000, 4_000
+FEW, MORE = 1_000, 3_000
 CONSTANT = 64 * 2**10  # bytes of a job's books that do not depend on its size
 
 
@@ -43,12 +43,12 @@ def held(ledger: Ledger) -> int:
 
 @pytest.mark.timeout(300)
 def test_memory_is_flat(mill: Mill, photo_folder: Callable[[int], Path]) -> None:
-    # Given what a worker and Redis need for 2,000 images,
+    # Given what a worker and Redis need for 1,000 images,
     few, more = photo_folder(FEW), photo_folder(MORE)
     mill.finished(mill.client.classify(few, model=MODEL).id)
     before, empty = peak(mill), held(mill.client.backend.ledger)
 
-    # if it labels 4,000 more in small shards, of which there are many,
+    # if it labels 3,000 more in small shards, of which there are many,
     job = mill.client.classify(more, model=MODEL, shard_size=64).id
     most = 0
 
@@ -57,7 +57,7 @@ def test_memory_is_flat(mill: Mill, photo_folder: Callable[[int], Path]) -> None
         most = max(most, held(mill.client.backend.ledger))
         return mill.client.status(job).ended
 
-    wait_until(ended, 200, "4,000 images")
+    wait_until(ended, 200, "3,000 images")
 
     # I expect the worker's peak to grow by less than a tenth, and Redis by less than 20 bytes an image.
     assert mill.client.status(job).ok == MORE

@@ -23,7 +23,7 @@ IMAGES = 48
 def mill(tmp_path: Path) -> Iterator[Mill]:
     data = tmp_path / "mill"
     data.mkdir()
-    with Mill(data, workers=1, cache_dir=tmp_path / "cache").running() as made:
+    with Mill(data, workers=1).running() as made:
         yield made
 
 

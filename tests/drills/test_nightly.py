@@ -75,15 +75,13 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def test_five_nights(tmp_path: Path, long: bool, figures: Callable[..., None]) -> None:
-    count, per_class = 5, 50 if long else 8
+def test_nights(tmp_path: Path, long: bool, figures: Callable[..., None]) -> None:
+    count, per_class = (5, 50) if long else (3, 8)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
 
     # Given a dataset that grows each night, if a worker is killed in each, and one of two clocks every other night,
-    with Mill(
-        tmp_path / "a", 2, "tests.faults.driven", clocks=2, reconcile_seconds=0.5, cache_dir=tmp_path / "cache"
-    ).running() as mill:
+    with Mill(tmp_path / "a", 2, "tests.faults.driven", clocks=2, reconcile_seconds=0.5).running() as mill:
         turn_to(mill, BEGIN - DAY)
         begin(mill, per_class)
 
@@ -113,13 +111,11 @@ def test_five_nights(tmp_path: Path, long: bool, figures: Callable[..., None]) -
         assert stats.accepted == len(rows)
         listed = [json.loads(line) for line in (tmp_path / "out/train/metadata.jsonl").read_text().splitlines()]
         assert len({one["file_name"] for one in listed}) == len(rows)
-        assert "| `garments@5` |" in (tmp_path / "out/README.md").read_text()
+        assert f"| `garments@{count}` |" in (tmp_path / "out/README.md").read_text()
         assert json.loads((tmp_path / "out/croissant.json").read_text())["name"] == "garments"
 
     # and the same bytes of a stack that nobody disturbs, with another batch size.
-    with Mill(
-        tmp_path / "b", 1, "tests.faults.driven", reconcile_seconds=0.5, cache_dir=tmp_path / "cache", batch_size=7
-    ).running() as other:
+    with Mill(tmp_path / "b", 1, "tests.faults.driven", reconcile_seconds=0.5, batch_size=7).running() as other:
         turn_to(other, BEGIN - DAY)
         begin(other, per_class)
         nights(other, count, lambda n, job: None)
@@ -130,7 +126,7 @@ def test_five_nights(tmp_path: Path, long: bool, figures: Callable[..., None]) -
 
 def test_a_rare_class_is_filled_by_the_next_night(tmp_path: Path, figures: Callable[..., None]) -> None:
     # Given a dataset with two images of one class and many of the other, and images to test on,
-    with Mill(tmp_path, 1, cache_dir=tmp_path / "cache").running() as mill:
+    with Mill(tmp_path, 1).running() as mill:
         client = mill.client
         asked: dict[str, Any] = {"gate": "fashion-cnn", "min_score": 0.8, "shard_size": 64}
         client.generate("fashion-gan", count=100, classes=CLASSES, seed=99, job="real")

@@ -95,7 +95,7 @@ def test_poisonous_sources_end_and_delay_nobody(
     tmp_path: Path, photos: dict[str, Path], long: bool, figures: Callable[..., None]
 ) -> None:
     size = 200 if long else 8
-    limits: dict[str, Any] = {"plan_processes": 2, "cache_dir": tmp_path / "cache", "lease_seconds": 10.0}
+    limits: dict[str, Any] = {"plan_processes": 2, "lease_seconds": 10.0}
     with (
         Mill(tmp_path, workers=1, **limits).running() as mill,
         Memory().of(lambda: mill.supervisor.pid("controller")) as memory,

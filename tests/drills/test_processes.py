@@ -35,7 +35,7 @@ MADE = 96
 def mill(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path]) -> Iterator[Mill]:
     """Two of each process, and small photos in the bucket, so that the controllers plan."""
     data = tmp_path_factory.mktemp("mill")
-    with Mill(data, workers=2, controllers=2, clocks=2, cache_dir=data / "cache").running() as made:
+    with Mill(data, workers=2, controllers=2, clocks=2).running() as made:
         small = []
         for path in photos.values():
             with Image.open(path) as photo:

@@ -40,7 +40,7 @@ def test_a_store_fails_in_every_way(
 
     # Given workers and a controller that reach their store through what fails,
     with proxy.before("") as between:
-        mill = Mill(tmp_path, workers=2, cache_dir=tmp_path / "cache", s3_through=between.address)
+        mill = Mill(tmp_path, workers=2, s3_through=between.address)
         between.upstream = mill.settings.s3_endpoint
         with mill.running():
             files = [path.read_bytes() for path in photos.values()]

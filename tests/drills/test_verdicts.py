@@ -15,7 +15,7 @@ import pytest
 
 from contract.jobs.status import Status
 from contract.models.registry import Registry
-from tests.mill import Mill, check_complete
+from tests.mill import Mill, check_complete, own_cache
 from tests.waiting import wait_until
 
 MODEL = "efficientnet-lite0"
@@ -43,8 +43,7 @@ def test_a_runtime_raises_in_the_middle_of_a_job(
 ) -> None:
     images, seconds = (10_000, 60.0) if long else (200, 3.0)
     folder, keys = folder_of(tmp_path / "photos", photos, images)
-    cache = tmp_path / "cache"
-    cache.mkdir()
+    cache = own_cache(tmp_path / "cache")
     with Mill(tmp_path, workers=2, app="tests.sick", cache_dir=cache).running() as mill:
         job = mill.client.classify(folder, model=MODEL, shard_size=128 if long else 16, max_errors="0").id
         mill.begun(job, images // 10)
@@ -70,7 +69,7 @@ def test_workers_are_killed_all_the_time(
     every, most, images = (30.0, 40, 2000) if long else (2.0, 3, 200)
     folder, keys = folder_of(tmp_path / "photos", photos, images)
     times: dict[str, Any] = {"checkpoint_seconds": 2.0 if long else 0.2, "reconcile_seconds": 1.0, "lease_seconds": 2.0}
-    with Mill(tmp_path, workers=2, cache_dir=tmp_path / "cache", **times).running() as mill:
+    with Mill(tmp_path, workers=2, **times).running() as mill:
         # Given what a labelling and a training end with where nothing happens,
         calm = _both(mill, folder, crops, "calm")
 

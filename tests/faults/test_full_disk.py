@@ -33,7 +33,7 @@ def test_a_training_that_finds_no_room_to_publish_says_so_and_is_resumed(tmp_pat
 
     with (
         proxy.before(Servers.of(tmp_path).s3_endpoint) as store,
-        Mill(tmp_path, workers=1, s3_endpoint=store.address, cache_dir=tmp_path / "cache").running() as mill,
+        Mill(tmp_path, workers=1, s3_endpoint=store.address).running() as mill,
     ):
         store.refuses = no_room
 

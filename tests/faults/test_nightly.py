@@ -28,7 +28,7 @@ DEDUP = 0.002
 @pytest.fixture(scope="module")
 def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mill]:
     data = tmp_path_factory.mktemp("mill")
-    with Mill(data, workers=1, cache_dir=data / "cache").running() as made:
+    with Mill(data, workers=1).running() as made:
         yield made
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from producer import Client
 from tests.mill import Mill
 from tests.waiting import wait_until
 
-ASKED: dict[str, Any] = {"gate": "fashion-cnn", "per_class": 60, "min_score": 0.8, "dedup": 0.001, "shard_size": 64}
+ASKED: dict[str, Any] = {"gate": "fashion-cnn", "per_class": 30, "min_score": 0.8, "dedup": 0.001, "shard_size": 32}
 Accepted = set[tuple[str, str]]
 
 
@@ -23,7 +22,7 @@ Accepted = set[tuple[str, str]]
 def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mill]:
     """Three workers."""
     data = tmp_path_factory.mktemp("mill")
-    with Mill(data, workers=3, cache_dir=data / "cache").running() as made:
+    with Mill(data, workers=3).running() as made:
         yield made
 
 
@@ -44,21 +43,16 @@ def finished(mill: Mill, job: str) -> Accepted:
     assert (status.state, status.reason) == ("succeeded", None)
     assert status.done == status.total
     found = accepted(mill.client, job)
-    assert len(found) == 10 * 60
+    assert len(found) == 10 * ASKED["per_class"]
     return found
 
 
 @pytest.fixture(scope="module")
-def undisturbed(mill: Mill) -> Accepted:
-    begin(mill, "undisturbed")
-    return finished(mill, "undisturbed")
-
-
-def test_one_worker_accepts_what_three_do(tmp_path: Path, undisturbed: Accepted) -> None:
-    # Given another stack with one worker, whose batches are of another size,
-    with Mill(tmp_path, workers=1, cache_dir=tmp_path / "cache", batch_size=7).running() as other:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Accepted:
+    """What another stack accepts, which has one worker and batches of another size."""
+    with Mill(tmp_path_factory.mktemp("alone"), workers=1, batch_size=7).running() as other:
         begin(other, "alone")
-        assert finished(other, "alone") == undisturbed
+        return finished(other, "alone")
 
 
 def _kill_all(mill: Mill) -> None:
@@ -84,7 +78,7 @@ def test_what_is_disturbed_accepts_the_same(mill: Mill, undisturbed: Accepted, d
     # Given a synthesis of which a few shards are committed, if I disturb it,
     job = f"disturbed{disturb.__name__.replace('_', '-')}"
     begin(mill, job)
-    mill.begun(job, 200)
+    mill.begun(job, 100)
     disturb(mill)
 
     # I expect the same images.

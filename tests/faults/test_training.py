@@ -22,7 +22,7 @@ RECIPE = [f"epochs={EPOCHS}", "variant=classic", "batch_size=32", "precision=fp3
 def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mill]:
     """Two workers that write a checkpoint several times a second."""
     data = tmp_path_factory.mktemp("mill")
-    with Mill(data, workers=2, checkpoint_seconds=0.1, cache_dir=data / "cache").running() as made:
+    with Mill(data, workers=2, checkpoint_seconds=0.1).running() as made:
         yield made
 
 

@@ -10,7 +10,7 @@ import pytest
 from contract.backend.broker import make_app
 from contract.backend.dispatch import waiting
 from contract.keys import QUEUE_CLASSIFY, TASK_RUN
-from tests.mill import Mill
+from tests.mill import Mill, own_cache
 from tests.waiting import wait_until
 from worker.process.leaving import EXIT_UNFIT
 
@@ -22,8 +22,7 @@ def test_a_worker_that_cannot_load_its_code_leaves_and_the_job_ends_or_goes_on(
     tmp_path: Path, crops: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deploy.local.supervisor.BACK_OFF", (0.1, 0.2))
-    cache = tmp_path / "cache"
-    cache.mkdir()
+    cache = own_cache(tmp_path / "cache")
     with Mill(tmp_path, workers=1, app="tests.faults.mixed", cache_dir=cache).running() as mill:
         # Given a worker that labels, and whose modules of training are of another version,
         (cache / MIXED).write_text("worker.training.job")
