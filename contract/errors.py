@@ -65,6 +65,8 @@ A message is one sentence: what happened, to which object, why, and what to do.
 
 from __future__ import annotations
 
+import re
+
 
 class ImagemillError(Exception):
     """Base class. `retryable`: the same call can succeed later. `exit_code`: what the command line exits with."""
@@ -382,3 +384,11 @@ IMAGE_ERRORS: dict[str, type[ImageError]] = {
     )
 }
 """Every code that a row can carry, with the class behind it."""
+
+
+def code_of(error: ImagemillError | type[ImagemillError]) -> str:
+    """Return the code of an error: that of a bad image, or the name of its class, as `unknown_job`."""
+    kind = error if isinstance(error, type) else type(error)
+    if issubclass(kind, ImageError):
+        return kind.code
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()

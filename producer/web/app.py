@@ -15,14 +15,18 @@ from starlette.responses import Response
 
 from contract.errors import ImagemillError
 from contract.models.registry import imagemill_version
+from contract.online.ask import Online
 from contract.settings import Settings
+from contract.web.client import WebClient
 from contract.web.tokens import Tokens
 from producer.client import Client
 from producer.web.access import Access
 from producer.web.following import Follower
 from producer.web.guard import OPEN, Guard
 from producer.web.health import Readiness
-from producer.web.problems import ProblemDetails, internal, of_error, of_http, of_validation
+from producer.web.images import LARGE_BYTES
+from producer.web.online import BODIES
+from producer.web.problems import Problem, ProblemDetails, internal, of_error, of_http, of_validation
 from producer.web.routers import ROUTERS
 
 _ABOUT = """Label, generate and train on images in bulk. Every request but the probes has a header
@@ -55,8 +59,27 @@ class Api(FastAPI):
         )
         self.settings = settings
         self.client = Client(settings)
+        backend = self.client.backend
         self.follower = Follower(self.client.status)
+        self.web = WebClient.of(settings)
+        self.ready = Readiness(
+            {"store": lambda: backend.store.bucket_exists(backend.store.bucket), "redis": lambda: backend.ledger.info()}
+        )
+        self._online: Online | None = None
         self.access = Access(Tokens(self.client.backend.store))
+
+    def online(self) -> Online:
+        """Return the asking side of served models; raises InvalidSettings if no Redis carries requests."""
+        if self._online is None:
+            self._online = Online(self.settings, self.client.backend.store)
+        return self._online
+
+    async def close(self) -> None:
+        """End all connections."""
+        if self._online is not None:
+            await self._online.aclose()
+        self.web.close()
+        self.client.close()
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document; each operation has the one form of errors in place of FastAPI's own."""
@@ -65,6 +88,10 @@ class Api(FastAPI):
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             for name in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(name, None)
+            for body in BODIES:
+                schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
+                schemas.update(schema.pop("$defs", {}))
+                schemas[body.__name__] = schema
             problem = ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(problem.pop("$defs", {}))
             schemas["Problem"] = problem
@@ -90,7 +117,12 @@ def make_app(settings: Settings, hosts: frozenset[str] = frozenset()) -> Guard:
     _add_health(api)
     for router in ROUTERS:
         api.include_router(router(), responses=PROBLEMS)
-    return Guard(api, access=api.access, hosts=names_of(settings) | hosts)
+    return Guard(api, access=api.access, hosts=names_of(settings) | hosts, large=_large)
+
+
+def _large(path: str) -> int:
+    """Return how many bytes a body may have at a path, 0 for the usual number."""
+    return LARGE_BYTES if path.endswith(("/classify", "/infer")) else 0
 
 
 def names_of(settings: Settings) -> frozenset[str]:
@@ -104,15 +136,10 @@ def names_of(settings: Settings) -> frozenset[str]:
 async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     yield
     assert isinstance(api, Api)
-    api.client.close()
+    await api.close()
 
 
 def _add_health(api: Api) -> None:
-    backend = api.client.backend
-    ready = Readiness(
-        {"store": lambda: backend.store.bucket_exists(backend.store.bucket), "redis": lambda: backend.ledger.info()}
-    )
-
     @api.get("/livez", response_class=PlainTextResponse, tags=["health"])
     async def livez() -> str:
         """Answer as long as this server does."""
@@ -126,7 +153,7 @@ def _add_health(api: Api) -> None:
     )
     def readyz(response: Response) -> str:
         """Answer 200 if Redis and the object store answer too, and else 503 with what does not."""
-        reasons = ready.reasons()
+        reasons = api.ready.reasons()
         response.status_code = 503 if reasons else 200
         return "\n".join(reasons or ["ok"]) + "\n"
 
@@ -137,22 +164,23 @@ def _operation_id(route: APIRoute) -> str:
 
 async def _our_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ImagemillError)
-    return of_error(error).response(_id(request))
+    return _answer(request, of_error(error))
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return of_validation(error).response(_id(request))
+    return _answer(request, of_validation(error))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return of_http(error).response(_id(request))
+    return _answer(request, of_http(error))
 
 
 async def _unforeseen(request: Request, error: Exception) -> Response:
-    return internal().response(_id(request))
+    return _answer(request, internal())
 
 
-def _id(request: Request) -> str:
-    return str(request.scope.get("imagemill.request_id", ""))
+def _answer(request: Request, problem: Problem) -> Response:
+    id = str(request.scope.get("imagemill.request_id", ""))
+    return problem.response(id, protocol=request.url.path.startswith("/v2"))

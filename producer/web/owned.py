@@ -98,6 +98,7 @@ def owned(scope: Scope) -> Callable[..., Owned]:
 
 
 Jobs: TypeAlias = Annotated[Owned, Depends(owned("jobs"))]
+Infer: TypeAlias = Annotated[Owned, Depends(owned("infer"))]
 Review: TypeAlias = Annotated[Owned, Depends(owned("review"))]
 Admin: TypeAlias = Annotated[Owned, Depends(owned("admin"))]
 """Types of parameters, which FastAPI fills."""

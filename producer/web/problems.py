@@ -7,7 +7,7 @@ on the server is said without addresses, paths or traces; the log has them.
 from __future__ import annotations
 
 import json
-import re
+import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from contract import errors
-from contract.errors import ImagemillError
+from contract.errors import ImagemillError, code_of
 from contract.jobs.options import COMMANDS
 from contract.printable import printable
 
@@ -63,6 +63,9 @@ _STATUS: Sequence[tuple[type[ImagemillError], int]] = (
     (errors.UnknownDataset, 404),
     (errors.UnknownUpload, 404),
     (errors.UnknownToken, 404),
+    (errors.NotServed, 404),
+    (errors.RequestTooLarge, 413),
+    (errors.Expired, 504),
     (errors.InvalidSettings, 503),
     (errors.InvalidInput, 422),
     (errors.ServiceUnavailable, 503),
@@ -100,6 +103,7 @@ class ProblemDetails(BaseModel):
     code: str = Field(description="What went wrong, in a word that never changes.")
     detail: str = Field(description="What happened, to which object, why, and what to do, in one sentence.")
     request_id: str | None = Field(None, description="Names the request in the log of the server.")
+    error: str | None = Field(None, description="`detail` again, for clients of the Open Inference Protocol.")
     errors: list[Fault] | None = Field(None, description="The fields that are wrong, for `invalid_input`.")
 
 
@@ -119,8 +123,9 @@ class Problem(HTTPException):
         self.code = code or CODES.get(status) or "error"
         self.faults = faults
 
-    def response(self, request_id: str = "") -> Response:
-        """Return this as an HTTP response."""
+    def response(self, request_id: str = "", *, protocol: bool = False) -> Response:
+        """Return this as an HTTP response; with `protocol`, what is said is also where the Open Inference Protocol has
+        it, in `error`."""
         body: dict[str, Any] = {
             "type": f"urn:imagemill:error:{self.code}",
             "title": HTTPStatus(self.status_code).phrase,
@@ -130,26 +135,21 @@ class Problem(HTTPException):
         }
         if request_id:
             body["request_id"] = request_id
+        if protocol:
+            body["error"] = body["detail"]
         if self.faults:
             body["errors"] = [fault.model_dump() for fault in self.faults]
         text = json.dumps(body, ensure_ascii=True)
         return Response(text, self.status_code, dict(self.headers or {}), media_type=MEDIA_TYPE)
 
 
-def code_of(error: ImagemillError | type[ImagemillError]) -> str:
-    """Return the code of an error: that of a bad image, or the name of its class, as `unknown_job`."""
-    kind = error if isinstance(error, type) else type(error)
-    if issubclass(kind, errors.ImageError):
-        return kind.code
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
-
-
 def of_error(error: ImagemillError) -> Problem:
     """Return what a client is told of one of our errors."""
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
     said = next((text for kind, text in _OF_THE_SERVER.items() if isinstance(error, kind)), "")
-    headers = {"Retry-After": str(AGAIN_SECONDS)} if status == 503 else {}
-    spoken = said or (str(error) if status in (503, *range(400, 500)) else _INTERNAL)
+    again = math.ceil(error.retry_after) if isinstance(error, errors.Overloaded) else AGAIN_SECONDS
+    headers = {"Retry-After": str(max(1, again))} if status == 503 else {}
+    spoken = said or (str(error) if status in (503, 504, *range(400, 500)) else _INTERNAL)
     return Problem(status, spoken, code=code_of(error), headers=headers)
 
 

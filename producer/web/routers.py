@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from fastapi import APIRouter
 
-from producer.web import about, catalog, events, jobs, plans, results, uploads
+from producer.web import about, catalog, events, inference_protocol, jobs, online, plans, results, uploads
 
 ROUTERS: Sequence[Callable[[], APIRouter]] = (
     about.router,
@@ -16,6 +16,8 @@ ROUTERS: Sequence[Callable[[], APIRouter]] = (
     uploads.router,
     plans.schedules,
     plans.watches,
+    online.router,
+    inference_protocol.router,
     catalog.models,
     catalog.datasets,
     catalog.workers,

@@ -38,7 +38,7 @@ def checked(values: dict[str, Any], owned: Owned) -> dict[str, Any]:
         if isinstance(found.get(name), str):
             found[name] = source_of(found[name], owned)
     if found.get("interpolate"):
-        found["interpolate"] = [_address(text, owned) for text in found["interpolate"]]
+        found["interpolate"] = [address_of(text, owned) for text in found["interpolate"]]
     if found.get("to"):
         _check_bucket(parse_s3(found["to"])[0], found["to"], owned)
     if found.get("made"):
@@ -61,7 +61,7 @@ def source_of(text: str, owned: Owned) -> str:
     if kind == "upload":
         return _uploaded(name, owned)
     if kind == "s3":
-        return _address(text, owned)
+        return address_of(text, owned)
     {"job": owned.job, "watch": owned.watch, "dataset": owned.dataset}[kind](name)
     return text
 
@@ -76,7 +76,8 @@ def _uploaded(id: str, owned: Owned) -> str:
     return f"s3://{store.bucket}/{only or prefix}"
 
 
-def _address(text: str, owned: Owned) -> str:
+def address_of(text: str, owned: Owned) -> str:
+    """Return an `s3://` address that this owner may read; raises InvalidSource."""
     if not re.fullmatch(ADDRESS, text):
         raise InvalidSource(f"{text[:200]!r} is no s3:// address; name an object or a prefix of a bucket.")
     bucket, key = parse_s3(text)

@@ -1,0 +1,251 @@
+"""Served models over HTTP: a thread stands in for the worker, which labels what it is told to."""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import httpx2
+import pytest
+
+from contract.backend.objects import ObjectStore
+from contract.data.label_rows import schema
+from contract.keys import OnlineKeys, served_record
+from contract.online import messages
+from contract.online.connection import GROUP, connect, need_address, script
+from contract.online.messages import Reply
+from contract.online.served import Served
+from contract.online.state import WorkerSays
+from contract.settings import Settings
+from tests.serving import Api, codes
+from tests.waiting import wait_until
+
+REF = "birds@1"
+
+
+class Worker:
+    """Answers every request for `birds@1` in a thread: an owl, or a bad image for bytes that say so."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.keys = OnlineKeys(settings.namespace)
+        self.redis = connect(need_address(settings))
+        self._answer = self.redis.register_script(script("answer"))
+        self._stop = threading.Event()
+        self.rate, self.silent = 1000.0, False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.redis.close()
+
+    def ready(self) -> None:
+        seconds, micros = self.redis.time()
+        says = WorkerSays(at_ms=seconds * 1000 + micros // 1000, rate=self.rate, worker="w")
+        self.redis.hset(self.keys.workers(REF), "p1", says.field())
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.005):
+            self.ready()
+            found: Any = self.redis.xrange(self.keys.requests(REF))
+            for entry, fields in found if not self.silent else ():
+                self._reply(entry, fields[b"id"].decode())
+
+    def _reply(self, entry: bytes, id: str) -> None:
+        payload: Any = self.redis.get(self.keys.payload(id))
+        if payload is None:
+            return
+        request, images = messages.read_request(payload)
+        made: list[bytes] = []
+        if isinstance(request, messages.Generate):
+            reply = Reply(id=id, outcome="done")
+            made = [f"PNG {request.label} {request.seed} {n}".encode() for n in range(request.count)]
+        else:
+            pairs = zip(request.keys, images, strict=True)
+            rows = tuple(self._row(key, image, request.top_k) for key, image in pairs)
+            reply = Reply(id=id, outcome="done", rows=rows)
+        keys = [self.keys.open, self.keys.load, self.keys.requests(REF), self.keys.payload(id)]
+        keys.append(self.keys.replies(request.reply_to))
+        self._answer(keys, [id, entry, GROUP, messages.write_reply(reply, made), 10_000])
+
+    def _row(self, key: str, image: bytes, top_k: int) -> dict[str, Any]:
+        row: dict[str, Any] = {**dict.fromkeys(schema().names), "key": key, "model": REF}
+        if image == b"bad":
+            return {**row, "status": "error", "error_code": "not_an_image", "error_message": "It is no image."}
+        labels = [{"label": f"owl {n}", "label_index": n, "score": 1 / (n + 2)} for n in range(top_k)]
+        return {**row, "status": "ok", "label": "owl 0", "label_index": 0, "score": 0.5, "top_k": labels}
+
+
+@pytest.fixture
+def worker(settings: Settings, store: ObjectStore) -> Iterator[Worker]:
+    record = Served(name="birds", version=1, task="classify", created_at="2026-11-26T00:00:00Z")
+    store.put(served_record("birds", 1), record.to_json())
+    with closing(Worker(settings)) as made:
+        yield made
+
+
+IMAGE = {"Content-Type": "image/jpeg"}
+
+
+def test_an_image_is_answered_with_its_row_however_it_is_sent(api: Api, worker: Worker) -> None:
+    place, text = "/v1/models/birds/classify", base64.b64encode(b"an owl").decode()
+    api.store.put("photos/owl.jpg", b"an owl")
+    with api.client("infer") as client:
+        # One as the body is one row,
+        row = client.post(place, content=b"an owl", headers=IMAGE, params={"top_k": 2}).json()
+        assert (row["key"], row["label"], len(row["top_k"]), row["status"]) == ("0", "owl 0", 2, "ok")
+        # many as files of a form are rows by their names,
+        files = [("a", ("a.jpg", b"an owl")), ("a", ("b.jpg", b"bad")), ("c", ("c.jpg", b"an owl"))]
+        rows = client.post(place, files=files).json()["rows"]
+        assert [(row["key"], row["status"]) for row in rows] == [("a.jpg", "ok"), ("b.jpg", "error"), ("c.jpg", "ok")]
+        # and JSON takes bytes and addresses, each bad one a row too.
+        images = [
+            {"base64": text, "key": "mine"},
+            {"s3": f"s3://{api.store.bucket}/photos/owl.jpg"},
+            {"s3": f"s3://{api.store.bucket}/photos/none.jpg"},
+            {"url": "http://169.254.169.254/latest/meta-data/"},
+            {"url": "http://user:pass@example.com/x.jpg"},
+        ]
+        rows = client.post(place, json={"images": images, "top_k": 1}).json()["rows"]
+        assert [row["status"] for row in rows] == ["ok", "ok", "error", "error", "error"]
+        assert [row["error_code"] for row in rows[2:]] == ["not_found", "address_refused", "address_refused"]
+        assert rows[0]["key"] == "mine"
+
+
+def test_who_accepts_the_shape_of_hugging_face_gets_it(api: Api, worker: Worker) -> None:
+    place, text = "/v1/models/birds/classify", base64.b64encode(b"an owl").decode()
+    accept = {"Accept": "application/vnd.huggingface+json"}
+    with api.client("infer") as client:
+        sent = {"inputs": text, "parameters": {"top_k": 2}}
+        found = client.post(place, json=sent, headers=accept)
+        assert found.json() == [{"label": "owl 0", "score": 0.5}, {"label": "owl 1", "score": 0.333333}]
+        refused = client.post(place, content=b"bad", headers={**IMAGE, **accept})
+        assert (refused.status_code, refused.json()["code"]) == (422, "not_an_image")
+
+
+def test_a_request_that_cannot_be_answered_says_why(api: Api, worker: Worker) -> None:
+    place = "/v1/models/birds/classify"
+    with api.client("infer") as client, api.client("jobs") as jobs:
+        assert jobs.post(place, content=b"x", headers=IMAGE).status_code == 403
+        unknown = client.post("/v1/models/cats/classify", content=b"x", headers=IMAGE)
+        assert (unknown.status_code, unknown.json()["code"]) == (404, "not_served")
+        for content, headers, expected in (
+            (b"", IMAGE, 400),
+            (b"x", {"Content-Type": "text/html"}, 415),
+            (b"{", {"Content-Type": "application/json"}, 400),
+            (b'{"images": []}', {"Content-Type": "application/json"}, 422),
+            (b'{"images": [{}]}', {"Content-Type": "application/json"}, 422),
+            (b'{"images": [{"base64": "%"}]}', {"Content-Type": "application/json"}, 422),
+            (b'{"images": [{"s3": "s3://other-bucket/x"}]}', {"Content-Type": "application/json"}, 422),
+            (b'{"images": [{"url": "file:///etc/passwd"}]}', {"Content-Type": "application/json"}, 200),
+            (b"--x--", {"Content-Type": "multipart/form-data; boundary=x"}, 422),
+            (b"--y", {"Content-Type": "multipart/form-data; boundary=x"}, 400),
+            (b"--x", {"Content-Type": "multipart/form-data"}, 400),
+            (b"x" * (17 * 2**20), IMAGE, 413),
+            (b"x" * (25 * 2**20), IMAGE, 413),
+        ):
+            answer = client.post(place, content=content, headers=dict(headers))
+            assert answer.status_code == expected, (content[:40], answer.status_code, answer.text[:300])
+            assert "root:" not in answer.text
+        assert client.post(place, content=b"x", headers=IMAGE, params={"deadline": 0}).status_code == 422
+
+
+def test_overload_is_refused_with_a_time_and_lateness_is_said(api: Api, worker: Worker) -> None:
+    place = "/v1/models/birds/classify"
+    with api.client("infer") as client:
+        # Given a worker that does not answer in time, I expect 504,
+        worker.silent = True
+        late = client.post(place, content=b"x", headers=IMAGE, params={"deadline": 0.5})
+        assert (late.status_code, late.json()["code"]) == (504, "expired")
+        # and where none takes requests, 503 and when to come back.
+        worker.rate = 0.0
+
+        def refused() -> httpx2.Response | None:
+            answer = client.post(place, content=b"x", headers=IMAGE, params={"deadline": 1})
+            return answer if answer.status_code == 503 else None
+
+        answer = wait_until(refused, 30, "a refusal")
+        assert answer is not None
+        assert answer.json()["code"] == "overloaded" and int(answer.headers["Retry-After"]) >= 1
+
+
+def test_many_clients_at_once_get_their_own_answers(api: Api, worker: Worker) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with api.client("infer") as client, ThreadPoolExecutor(16) as pool:
+
+        def ask(n: int) -> httpx2.Response:
+            return client.post("/v1/models/birds@1/classify", files=[("f", (f"{n}.jpg", b"an owl"))])
+
+        answers = list(pool.map(ask, range(64)))
+    assert set(codes(answers)) == {200}
+    assert [answer.json()["rows"][0]["key"] for answer in answers] == [f"{n}.jpg" for n in range(64)]
+
+
+def test_images_are_made_as_png_or_json(api: Api, worker: Worker) -> None:
+    # Given a generator in the place of the classifier,
+    record = Served(name="birds", version=1, task="generate", created_at="2026-11-26T00:00:00Z")
+    api.store.put(served_record("birds", 1), record.to_json())
+    with api.client("infer") as client:
+        one = client.post("/v1/models/birds/generate", json={"label": "owl", "seed": 7})
+        assert one.headers["Content-Type"] == "image/png" and one.content == b"PNG owl 7 0"
+        many = client.post("/v1/models/birds/generate", json={"seed": 7, "count": 3}).json()["images"]
+        assert [base64.b64decode(image) for image in many] == [f"PNG None 7 {n}".encode() for n in range(3)]
+        for wrong in ({"count": 65}, {"count": 0}, {"seed": -1}, {"label": 1}, {"more": 1}):
+            assert client.post("/v1/models/birds/generate", json=wrong).status_code == 422, wrong
+        assert client.post("/v1/models/birds/classify", content=b"x", headers=IMAGE).status_code == 422
+
+
+def test_the_open_inference_protocol_is_spoken(api: Api, worker: Worker) -> None:
+    place = "/v2/models/birds"
+    with api.client("infer") as client:
+        assert httpx2.get(f"{api.url}/v2/health/live").status_code == 200
+        assert httpx2.get(f"{api.url}/v2/health/ready").status_code == 200
+        assert httpx2.get(f"{api.url}{place}").status_code == 401
+        assert client.get(place).json()["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [-1]}]
+        assert client.get(f"{place}/ready").status_code == client.get(f"{place}/versions/1").status_code == 200
+        text = base64.b64encode(b"an owl").decode()
+        tensor = {"name": "image", "datatype": "BYTES", "shape": [2], "data": [text, base64.b64encode(b"bad").decode()]}
+        found = client.post(f"{place}/infer", json={"id": "7", "inputs": [tensor]}).json()
+        assert (found["id"], found["model_name"], found["model_version"]) == ("7", "birds", "1")
+        outputs = {one["name"]: one["data"] for one in found["outputs"]}
+        assert outputs["label"] == ["owl 0", ""] and outputs["status"] == ["ok", "error"]
+        wrong: dict[str, Any]
+        for wrong in (
+            {"inputs": []},
+            {"inputs": [{**tensor, "shape": [3]}]},
+            {"inputs": [{**tensor, "shape": [-1, -2]}]},
+            {"inputs": [{**tensor, "datatype": "FP32"}]},
+            {"inputs": [{**tensor, "data": [1, 2]}]},
+            {"inputs": [tensor], "outputs": [{"name": "x"}]},
+            {"inputs": [{**tensor, "parameters": {"binary_data_size": 10**12}}]},
+        ):
+            answer = client.post(f"{place}/infer", json=wrong)
+            assert answer.status_code == 400 and answer.json()["error"], (wrong, answer.text)
+        length = {"Inference-Header-Content-Length": "999999"}
+        assert client.post(f"{place}/infer", json={"inputs": [tensor]}, headers=length).status_code == 400
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tritonclient_speaks_with_it(api: Api, worker: Worker) -> None:
+    http = pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed")
+    import numpy as np
+
+    headers = {"Authorization": f"Bearer {api.token('infer')}"}
+    with closing(http.InferenceServerClient(api.url.removeprefix("http://"))) as client:
+        assert client.is_server_live(headers=dict(headers)) and client.is_server_ready(headers=headers)
+        assert client.is_model_ready("birds", headers=dict(headers))
+        assert client.get_model_metadata("birds", headers=dict(headers))["versions"] == ["1"]
+        for binary in (True, False):
+            image = http.InferInput("image", [2], "BYTES")
+            data = [b"an owl", b"bad"] if binary else [base64.b64encode(one).decode() for one in (b"an owl", b"bad")]
+            image.set_data_from_numpy(np.array(data, dtype=object), binary_data=binary)
+            found = client.infer("birds", [image], headers=dict(headers))
+            assert list(found.as_numpy("label")) == ["owl 0", ""]
+            assert found.as_numpy("score").dtype == np.float32
+        with pytest.raises(Exception, match="cats"):
+            client.infer("cats", [image], headers=dict(headers))
