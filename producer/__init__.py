@@ -3,6 +3,8 @@
 from producer import Client
 
 job = Client().classify("photos", model="efficientnet-lite0")
+
+`HttpClient` has the same methods over the HTTP API, for who has a token in place of the keys of Redis and the bucket.
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from producer.client import Client
+    from producer.http_client import HttpClient
 
-__all__ = ["Client"]
+__all__ = ["Client", "HttpClient"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,4 +24,8 @@ def __getattr__(name: str) -> Any:
         from producer.client import Client
 
         return Client
+    if name == "HttpClient":
+        from producer.http_client import HttpClient
+
+        return HttpClient
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

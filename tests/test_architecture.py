@@ -228,6 +228,8 @@ def test_a_controller_starts_without_arrow() -> None:
 def test_the_client_is_what_the_producer_offers() -> None:
     import producer
     from producer.client import Client
+    from producer.http_client import HttpClient
 
     assert producer.Client is Client
-    assert producer.__all__ == ["Client"]
+    assert producer.HttpClient is HttpClient
+    assert producer.__all__ == ["Client", "HttpClient"]

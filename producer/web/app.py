@@ -24,8 +24,8 @@ from producer.web.access import Access
 from producer.web.following import Follower
 from producer.web.guard import OPEN, Guard
 from producer.web.health import Readiness
-from producer.web.images import LARGE_BYTES
-from producer.web.online import BODIES
+from producer.web.online.images import LARGE_BYTES
+from producer.web.online.routes import BODIES
 from producer.web.problems import Problem, ProblemDetails, internal, of_error, of_http, of_validation
 from producer.web.routers import ROUTERS
 

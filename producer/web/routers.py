@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 
 from fastapi import APIRouter
 
-from producer.web import about, catalog, events, inference_protocol, jobs, online, plans, results, uploads
+from producer.web import about, catalog, events, jobs, plans, results, uploads
+from producer.web.online import inference_protocol
+from producer.web.online import routes as online
 
 ROUTERS: Sequence[Callable[[], APIRouter]] = (
     about.router,

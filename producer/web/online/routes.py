@@ -18,7 +18,7 @@ from contract.online.state import ServedState
 from contract.records import Precision, Record
 from producer.exports.labels.source import rounded
 from producer.web.catalog import Ref
-from producer.web.images import Asked, HuggingFaceBody, ImagesBody, read_images
+from producer.web.online.images import Asked, HuggingFaceBody, ImagesBody, read_images
 from producer.web.owned import Infer, Jobs, Review
 from producer.web.problems import Problem
 

@@ -18,8 +18,8 @@ from starlette.responses import Response
 from contract.models.registry import imagemill_version
 from contract.online.messages import DEADLINE_SECONDS, MOST_IMAGES
 from producer.exports.labels.source import rounded
-from producer.web.images import Asked
-from producer.web.online import labelled
+from producer.web.online.images import Asked
+from producer.web.online.routes import labelled
 from producer.web.owned import Infer
 from producer.web.problems import Problem
 

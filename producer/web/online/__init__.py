@@ -1,0 +1,1 @@
+"""Served models over HTTP: images in, rows or images out, at once."""

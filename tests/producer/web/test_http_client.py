@@ -1,0 +1,93 @@
+"""`HttpClient` does over HTTP what `Client` does, and has the same methods."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from contract.errors import InvalidInput, InvalidSource, ServiceUnavailable, TokenRefused, UnknownJob
+from producer import Client, HttpClient
+from tests.serving import Api
+from tests.waiting import wait_until
+
+NEEDS_THE_BUCKET = {
+    *("export", "write_results", "push_model", "pull_model"),
+    *("gc", "rebuild", "rebuild_index", "fleet"),
+    *("submit", "submit_watch", "acting_as"),
+    *("add_upload_watch", "upload_to_watch"),
+}
+"""Methods of `Client` that read or write objects themselves, or take what only its own callers have."""
+OVER_HTTP = {"watched_rows"}
+"""`GET /v1/watches/NAME/results` has these rows, without following them."""
+
+
+def methods(kind: type) -> dict[str, inspect.Signature]:
+    found = inspect.getmembers(kind, inspect.isfunction)
+    return {name: inspect.signature(one) for name, one in found if not name.startswith("_")}
+
+
+def test_both_clients_have_the_same_methods_with_the_same_parameters() -> None:
+    ours, theirs = methods(HttpClient), methods(Client)
+    assert set(theirs) - set(ours) == NEEDS_THE_BUCKET | OVER_HTTP
+    assert set(ours) <= set(theirs)
+    for name, signature in ours.items():
+        assert list(signature.parameters) == list(theirs[name].parameters), name
+
+
+def test_a_notebook_labels_a_folder_with_a_token_alone(api: Api, model: str, tmp_path: Path) -> None:
+    # Given a folder on this machine,
+    folder = tmp_path / "photos"
+    (folder / "cats").mkdir(parents=True)
+    for name in ("a.jpg", "cats/b ü.png"):
+        (folder / name).write_bytes(b"image")
+    (folder / "notes.txt").write_bytes(b"no image")
+    with HttpClient(api.url, api.token("jobs")) as client:
+        # if I label it, I expect its images in the bucket, and the same call to be the same job.
+        job = client.classify(folder, model=model, top_k=1, job="mine")
+        assert job.id == "mine" and job.model == "shapes@1"
+        uploaded = [entry.key for entry in api.store.list("uploads/")]
+        assert sorted(key.split("/", 3)[3] for key in uploaded) == ["a.jpg", "cats/b ü.png"]
+        assert client.classify(folder, model=model, top_k=1, job="mine").id == "mine"
+        assert [one.id for one in client.jobs(limit=5)] == ["mine"]
+        assert client.set_share("mine", weight=2.0).weight == 2
+        client.cancel("mine")
+        assert [status.state for status in client.follow("mine")] == ["canceled"]
+        assert list(client.results("mine")) == list(client.errors("mine")) == []
+        client.remove_jobs(["mine"])
+        with pytest.raises(UnknownJob, match="mine"):
+            client.status("mine")
+        with pytest.raises(UnknownJob):
+            list(client.results("mine"))
+
+
+def test_what_is_refused_is_raised_as_the_other_client_raises_it(api: Api, model: str, tmp_path: Path) -> None:
+    with HttpClient(api.url, api.token("review")) as client, pytest.raises(TokenRefused):
+        client.classify(f"s3://{api.store.bucket}/photos/", model=model)
+    with HttpClient(api.url, api.token("jobs")) as client:
+        with pytest.raises(InvalidSource):
+            client.classify(tmp_path / "none", model=model)
+        with pytest.raises(InvalidInput, match="top_k"):
+            client.classify(f"s3://{api.store.bucket}/photos/", model=model, top_k=0)
+    with HttpClient("http://127.0.0.1:9", "imk_x", timeout=2) as client, pytest.raises(ServiceUnavailable):
+        client.models()
+
+
+def test_schedules_watches_and_models_are_there_too(api: Api, model: str) -> None:
+    source = f"s3://{api.store.bucket}/photos/"
+    with HttpClient(api.url, api.token("jobs")) as client:
+        client.add_schedule("nightly", "classify", {"source": source, "model": model}, cron="0 2 * * *")
+        assert client.pause_schedule("nightly").paused and not client.unpause_schedule("nightly").paused
+        assert [one.name for one in client.schedules()] == ["nightly"]
+        job = client.run_schedule("nightly")
+        wait_until(lambda: client.schedule_history("nightly"), 10, "the run")
+        client.cancel(job.id)
+        client.remove_schedule("nightly")
+        assert client.add_watch("camera", source, model=model, every="1s").owner == "ann"
+        assert client.pause_watch("camera").state == "paused"
+        client.remove_watch("camera")
+        assert client.model("shapes").ref == "shapes@1" == client.set_alias("shapes", "live").ref
+        assert client.aliases("shapes") == {"live": 1}
+        client.remove_alias("shapes@live")
+        assert client.datasets() == []
