@@ -271,6 +271,7 @@ class WatchOptions(ClassifyOptions):
     then: Annotated[str | None, Cli(metavar="SCHEDULE")] = Field(
         None, description="Start the command of this schedule whenever a segment has succeeded."
     )
+    delta: bool = Field(False, description="Make the table of its rows a Delta table too: a transaction a segment.")
     max_errors: str = Field(
         "100%", description="Fail a segment's job when more images fail: a count (50) or a share (1%); 100%: never."
     )
@@ -278,6 +279,7 @@ class WatchOptions(ClassifyOptions):
 
 class WatchKeywords(ClassifyKeywords, total=False):
     every: str
+    delta: bool
     then: str | None
     start: Literal["beginning", "now"]
     overwrites: Literal["ignore", "again"]

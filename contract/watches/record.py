@@ -47,6 +47,7 @@ class Watch(Record):
         "", description="`s3://bucket/prefix/` that labelled objects are moved to; empty: they stay where they are."
     )
     then: str = Field("", description="Schedule whose command each segment's end starts; empty: none.")
+    delta: bool = Field(False, description="Whether its table is a Delta table too.")
     paused: bool = False
     created_at: str
     template: Template = Field(description="What each segment's job is made of.")

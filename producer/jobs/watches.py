@@ -76,6 +76,7 @@ def new_watch(
         overwrites=options.overwrites,
         archive=folder_of(options.archive or ""),
         then=options.then or "",
+        delta=options.delta,
         created_at=iso(now or time.time()) or "",
         template=template,
         owner=owner,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,12 +33,13 @@ from contract.jobs.commits import in_parallel
 from contract.jobs.results import tables
 from contract.records import Record, Sha256
 from contract.watches.tables import segment_manifest
+from worker.control.watching.delta import DeltaFile, DeltaLog
 
 FILE_BYTES = 128 * 2**20
 _GROUP_BYTES = 32 * 2**20
 """Unpacked bytes of a row group, which is held in memory until it is written."""
 _HOUR_MS = 3_600_000
-_PART = re.compile(r"/part-(\d{6,})-\d{3,}\.parquet$")
+_PART = re.compile(r"/part-(\d{6,})(?:-r\d+)?-\d{3,}\.parquet$")
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 """What Hive calls the partition of rows without a value."""
 _TIME = "event_time"
@@ -61,6 +63,11 @@ class TableSegment(Record):
     rows: int
     files: tuple[TableFile, ...]
 
+    @classmethod
+    def of(cls, segment: int, job: str, run: int, files: Sequence[TableFile]) -> TableSegment:
+        """Return the manifest of these files."""
+        return cls(segment=segment, job=job, run=run, rows=sum(file.rows for file in files), files=tuple(files))
+
 
 @dataclass
 class _Spill:
@@ -68,6 +75,7 @@ class _Spill:
 
     path: Path
     rows: int = 0
+    schema: pa.Schema | None = None
     slices: dict[int | None, list[tuple[int, int, int]]] = field(default_factory=dict)
     """By hour since the epoch: numbers of batches, and in each the first row and the number of rows."""
 
@@ -90,38 +98,61 @@ def compact(
     job: str,
     run: int,
     *,
+    delta: DeltaLog | None = None,
     file_bytes: int = FILE_BYTES,
     check: Callable[[], None] = lambda: None,
 ) -> TableSegment:
     """Write the rows of a segment's job to the table at the s3:// prefix `table`; return its manifest.
 
+    With `delta` its files are committed to the Delta log there first.
     It is safe to do twice, at once too, and to be killed anywhere. `check` is called before each object is written.
     Raises ObjectDamaged if rows do not match their commits, and what the store raises.
     """
     if (found := read_manifest(store, table, segment)) is not None and (found.job, found.run) == (job, run):
         return found
     bucket, prefix = parse_s3(table)
+    if delta is not None and (committed := delta.committed(segment)) is not None and committed >= run:
+        # A file that the log names is never written again: its bytes could be others.
+        there = delta.files(segment)
+        digests = (_digest_of(store, bucket, prefix + file.key) for file in there)
+        kept = [
+            TableFile(key=file.key, rows=file.rows, bytes=file.bytes, sha256=digest)
+            for file, digest in zip(there, digests, strict=True)
+        ]
+        return _completed(store, table, TableSegment.of(segment, job, committed, kept), check)
+    # A later run writes beside the files that readers of the Delta log still see.
+    attempt = f"-r{run}" if delta is not None and run else ""
     with TemporaryDirectory(prefix="imagemill-table-") as folder:
         spill = _spilled(store, job, Path(folder) / "rows.arrow")
 
         def written() -> Iterator[tuple[str, Path, int]]:
-            for found in _files(spill, segment, file_bytes, Path(folder)):
+            for found in _files(spill, f"{segment:06d}{attempt}", file_bytes, Path(folder)):
                 check()
                 yield found
 
         # In parallel, because a backfill may have thousands of small files.
         files = list(in_parallel(partial(_put, store, bucket, prefix), written()))
-    made = TableSegment(segment=segment, job=job, run=run, rows=spill.rows, files=tuple(files))
-    if sum(file.rows for file in files) != spill.rows:
+    made = TableSegment.of(segment, job, run, files)
+    if made.rows != spill.rows:
         raise ObjectDamaged(f"The files of segment {segment} of {table} hold other rows than {job}; report this.")
+    if delta is not None and spill.schema is not None:
+        check()
+        named = [DeltaFile(file.key, file.rows, file.bytes) for file in files]
+        delta.commit(segment, run, named, spill.schema, time.time())
+    return _completed(store, table, made, check)
+
+
+def _completed(store: ObjectStore, table: str, made: TableSegment, check: Callable[[], None]) -> TableSegment:
+    """Delete what other runs and attempts left of a segment, and write its manifest."""
+    bucket, prefix = parse_s3(table)
     check()
     # Files of an earlier run or attempt would hold rows a second time.
-    kept = {prefix + file.key for file in files}
+    kept = {prefix + file.key for file in made.files}
     for entry in store.list(prefix, bucket=bucket):
         match = _PART.search(entry.key)
-        if match and int(match[1]) == segment and entry.key not in kept:
+        if match and int(match[1]) == made.segment and entry.key not in kept:
             store.delete(entry.key, bucket=bucket)
-    store.put(parse_s3(segment_manifest(table, segment))[1], made.to_json(), bucket=bucket)
+    store.put(parse_s3(segment_manifest(table, made.segment))[1], made.to_json(), bucket=bucket)
     return made
 
 
@@ -142,7 +173,7 @@ def _spilled(store: ObjectStore, job: str, path: Path) -> _Spill:
     try:
         for _, rows in tables(store, job):
             if writer is None:
-                schema = rows.schema
+                schema = spill.schema = rows.schema
                 writer = pa.ipc.new_file(path, schema)
             if rows.schema != schema:
                 raise ObjectDamaged(f"The shards of {job} have other columns than its first one; label them again.")
@@ -164,7 +195,7 @@ def _spilled(store: ObjectStore, job: str, path: Path) -> _Spill:
     return spill
 
 
-def _files(spill: _Spill, segment: int, file_bytes: int, folder: Path) -> Iterator[tuple[str, Path, int]]:
+def _files(spill: _Spill, name: str, file_bytes: int, folder: Path) -> Iterator[tuple[str, Path, int]]:
     """Yield the key, the local path and the number of rows of each file, hour by hour; the caller removes it."""
     if not spill.rows:
         return
@@ -172,7 +203,7 @@ def _files(spill: _Spill, segment: int, file_bytes: int, folder: Path) -> Iterat
         for hour, slices in sorted(spill.slices.items(), key=lambda pair: (pair[0] is None, pair[0] or 0)):
             rows = (reader.get_batch(number).slice(first, count) for number, first, count in slices)
             for part, (path, count) in enumerate(_written(rows, reader.schema, file_bytes, folder, f"{hour}")):
-                yield f"{_partition(hour)}part-{segment:06d}-{part:03d}.parquet", path, count
+                yield f"{_partition(hour)}part-{name}-{part:03d}.parquet", path, count
 
 
 def _written(
@@ -220,6 +251,13 @@ def _partition(hour: int | None) -> str:
     if hour is None:
         return f"dt={_NULL}/hour={_NULL}/"
     return datetime.fromtimestamp(hour * 3600, UTC).strftime("dt=%Y-%m-%d/hour=%H/")
+
+
+def _digest_of(store: ObjectStore, bucket: str, key: str) -> str:
+    digest = hashlib.sha256()
+    for piece in store.pieces(key, bucket=bucket):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from contract.backend.objects import ObjectStore
 from contract.jobs import lifecycle
 from contract.jobs.commits import iter_listed
@@ -16,6 +18,7 @@ from tests.worker.control.watching.conftest import Camera
 from tests.worker.control.watching.test_table import BEGIN, commit, row
 from worker.control.watching import tables as module
 from worker.control.watching.afterwards import FAILED
+from worker.control.watching.delta import DeltaLog
 from worker.control.watching.table import read_manifest
 from worker.control.watching.tables import Tables
 
@@ -75,6 +78,18 @@ def test_a_child_that_dies_is_no_harm(camera: Camera, backend: Backend, settings
         assert written_segments(backend.store, table) == set()
     Tables(backend.store, settings).look(camera.watch)
     assert written_segments(backend.store, table) == {0}
+
+
+def test_the_child_commits_to_the_delta_log_of_a_watch_that_has_one(
+    camera: Camera, backend: Backend, settings: Settings
+) -> None:
+    pytest.importorskip("deltalake")
+    job, table = closed(camera, backend)
+    lifecycle.close(backend, job, "succeeded")
+    Tables(backend.store, settings).look(camera.watch.model_copy(update={"delta": True}))
+    assert written_segments(backend.store, table) == {0}
+    (file,) = DeltaLog(settings, table).files(0)
+    assert file.rows == 2 and DeltaLog(settings, table).committed(0) == 0
 
 
 def test_the_table_lies_beside_the_rows(store: ObjectStore) -> None:
