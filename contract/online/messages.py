@@ -28,7 +28,8 @@ MOST_WAITING = 10_000
 DEADLINE_SECONDS, LONGEST_SECONDS = 10.0, 120.0
 """The deadline of a request that names none, and the longest."""
 MOST_TOP_K = 1000
-_HEAD_BYTES = 64 * 2**10
+_HEAD_BYTES = 2**20
+"""More than the names of all images take, where JSON writes each character in 12 bytes."""
 _REPLY_HEAD_BYTES = 64 * 2**20
 
 _ID = re.compile(r"([0-9a-f]{32})-(\d{1,3})-(\d{1,9})-([a-z0-9][a-z0-9-]{0,62}@\d{1,9})")

@@ -99,6 +99,11 @@ def test_a_request_is_bounded_when_it_is_written_and_when_it_is_read() -> None:
         read_request(pack(Classify(reply_to=ASKER, keys=("a",)).model_dump(), [large]))
 
 
+def test_the_longest_names_in_the_longest_spelling_are_read() -> None:
+    request = Classify(reply_to=ASKER, keys=("🙂" * 1024,) * messages.MOST_IMAGES)
+    assert read_request(write_request(request, [b""] * messages.MOST_IMAGES))[0] == request
+
+
 def test_an_id_says_what_a_request_weighs() -> None:
     id = RequestId.new(3, 1234, "efficientnet-lite0@1")
     assert RequestId.parse(str(id)) == id
