@@ -438,7 +438,17 @@ SAMPLES: dict[str, Any] = {
     "retry": 0,
     "run": 1,
 }
-STAND_INS: dict[str, Any] = {"name": "<name>", "version": "<version>", "alias": "<alias>", "stamp": "<tick>"}
+STAND_INS: dict[str, Any] = {
+    **{
+        name: f"<{name}>"
+        for name in ("name", "version", "alias", "file", "id", "job", "dataset", "of", "by", "digest", "gate_sha256")
+    },
+    "number": 1,
+    "stamp": "<time>",
+    "root": keys.watch_state("<name>", "<added>"),
+}
+NO_KEYS = ("shard_stem", "content_name", "ended_entry", "ended_before", "expires_entry")
+"""Functions of `contract.keys` that name a part of a key, or need numbers."""
 
 
 def bucket_keys() -> dict[str, str]:
@@ -456,23 +466,17 @@ def bucket_keys() -> dict[str, str]:
             if "retry" in wanted:
                 found[str(member(job, 42, 1))] = "The same after the first `retry`."
     for name, member in vars(keys).items():
-        if not inspect.isfunction(member) or member.__module__ != keys.__name__:
-            continue
-        if (
-            not name.startswith(("model_", "schedule_", "served_", "probe"))
-            or member.__annotations__.get("return") != "str"
-        ):
+        if not inspect.isfunction(member) or member.__module__ != keys.__name__ or name in NO_KEYS:
             continue
         wanted = list(inspect.signature(member).parameters)
-        found[str(member(*({**STAND_INS, "file": "<file>"}[name] for name in wanted)))] = first_paragraph(
-            member.__doc__
-        )
+        if member.__annotations__.get("return") == "str" and STAND_INS.keys() >= set(wanted):
+            found[str(member(*(STAND_INS[one] for one in wanted)))] = first_paragraph(member.__doc__)
+    found[f"{keys.UPLOADS}<owner>/<id>/<file>"] = "A file that a client of the HTTP API has uploaded."
+    found[f"{keys.watch_feed('<name>')}<file>"] = "A file of a folder that a watch with `--upload` follows."
     found[keys.INDEX_STATE] = "How far the index of ended jobs is built, for jobs that ended before there was one."
     found[keys.ended_entry(1, "<id>", 0)] = first_paragraph(keys.ended_entry.__doc__)
     found[keys.ended_entry(1, "<id>", 0, own=True)] = "The same for a job with a retention of its own."
     found[keys.expires_entry(1, "<id>")] = first_paragraph(keys.expires_entry.__doc__)
-    found[keys.uses_entry("<id>", "<id>")] = first_paragraph(keys.uses_entry.__doc__)
-    found[keys.deleting("<id>")] = first_paragraph(keys.deleting.__doc__)
     return found
 
 

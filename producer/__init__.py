@@ -4,7 +4,8 @@ from producer import Client
 
 job = Client().classify("photos", model="efficientnet-lite0")
 
-`HttpClient` has the same methods over the HTTP API, for who has a token in place of the keys of Redis and the bucket.
+`HttpClient` has the same methods over the HTTP API, for those who have a token in place of the keys of Redis and the
+bucket.
 """
 
 from __future__ import annotations

@@ -48,6 +48,7 @@ _PRODUCER = Role(
         _JOB.spec,
         f"{_JOB.input_prefix}{ANY}",
         f"{_JOB.plan_prefix}{ANY}",  # of a local folder, which it packs
+        _JOB.sizes,
         *_ENDS,
         f"{keys.MODELS}{ANY}",
         f"{keys.SCHEDULES}{ANY}",

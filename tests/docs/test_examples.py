@@ -17,6 +17,7 @@ import pytest
 
 from tests.docs.pages import ROOT, WRITTEN, blocks, load_generator
 from tests.mill import Mill, variables
+from tests.serving import serving
 
 EXAMPLES = {
     f"{path.relative_to(ROOT)}-{number}": block
@@ -46,11 +47,13 @@ def ran(mill: Mill, tmp_path_factory: pytest.TempPathFactory, photos: dict[str, 
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "producer" / "face")]),
     }
     found: dict[str, str] = {}
-    for name, block in EXAMPLES.items():
-        done = subprocess.run(
-            [sys.executable, "-c", block], cwd=folder, env=environment, capture_output=True, text=True
-        )
-        found[name] = "" if done.returncode == 0 else done.stderr or f"exit code {done.returncode}"
+    with serving(mill.settings, mill.client.backend.store) as api:
+        environment |= {"IMAGEMILL_API_URL": api.url, "IMAGEMILL_API_TOKEN": api.token("admin")}
+        for name, block in EXAMPLES.items():
+            done = subprocess.run(
+                [sys.executable, "-c", block], cwd=folder, env=environment, capture_output=True, text=True
+            )
+            found[name] = "" if done.returncode == 0 else done.stderr or f"exit code {done.returncode}"
     return found
 
 

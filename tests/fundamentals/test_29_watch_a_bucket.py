@@ -150,7 +150,7 @@ def test_a_paused_watch_goes_on_where_it_was(client: Client, prefix: str, put: P
     client.add_watch("camera", prefix, model=MODEL, every="200ms")
     wait_until(lambda: names(client, "camera") == ["koala"], 60, "the first photo")
     assert client.pause_watch("camera").state == "paused"
-    wait_until(lambda: _told(client, "camera").paused, 60, "the controller to know")
+    wait_until(lambda: (told := _told(client, "camera")) and told.paused, 60, "the controller to know")
     put("espresso")
     assert client.unpause_watch("camera").state != "paused"
     wait_until(lambda: names(client, "camera") == ["espresso", "koala"], 60, "the photo that came meanwhile")
@@ -332,4 +332,4 @@ def test_mistakes_are_found_before_anything_is_written(
 def _told(client: Client, name: str) -> Any:
     from contract.watches.state import read_states
 
-    return read_states(client.backend.ledger)[name]
+    return read_states(client.backend.ledger).get(name)

@@ -10,8 +10,10 @@ import pytest
 from tests.packaging.conftest import Venv
 from tests.test_architecture import FETCHING, HEAVY, ROLES, modules
 
-EXTRAS = {"producer": "", "controller": "control", "worker": "worker,local", "local": "worker,local"}
-ROOTS = {**ROLES, "worker": ["contract", "worker"], "local": ["contract", "deploy"]}
+EXTRAS = {"producer": "", "web": "web,http", "controller": "control", "worker": "worker,local", "local": "worker,local"}
+ROOTS = {**ROLES, "web": ROLES["producer"], "worker": ["contract", "worker"], "local": ["contract", "deploy"]}
+OVER_HTTP = ("producer.web", "producer.http_client")
+"""What a producer has with the extras of the role `web` alone."""
 SERVERS = {"IMAGEMILL_REDIS_URL": "redis://127.0.0.1:1/0", "IMAGEMILL_S3_ENDPOINT": "127.0.0.1:1"}
 IMPORT = """
 import importlib, importlib.util, json, sys
@@ -31,6 +33,8 @@ def test_every_module_of_a_role_imports_from_the_wheel(role: str, venv: Callable
     wanted = [name for name in sorted(modules()) if name.startswith(tuple(ROOTS[role])) and "__main__" not in name]
     # The extra `otel` may be added to any role.
     wanted = [name for name in wanted if not name.startswith("producer.face") and name != "contract.telemetry.spans"]
+    if role == "producer":
+        wanted = [name for name in wanted if not name.startswith(OVER_HTTP)]
     if role == "controller":
         wanted = [name for name in wanted if name not in FETCHING]
 
@@ -39,4 +43,4 @@ def test_every_module_of_a_role_imports_from_the_wheel(role: str, venv: Callable
     assert found["from"].startswith(str(installed.bin.parent))
 
     # and a light role to do without what is heavy.
-    assert role not in ROLES or found["heavy"] == []
+    assert role not in (*ROLES, "web") or found["heavy"] == []
