@@ -32,6 +32,7 @@ class Subject:
             health=Health(lambda: None),
             models_made=lambda: SimpleNamespace(runtimes=lambda: {"cnn@1": None}),
             renewer_made=lambda: None,
+            loading=lambda: "",
         )
         self.test = SimpleNamespace(passed=True)
         self.leaves = SimpleNamespace(stalled=lambda: None)
@@ -153,3 +154,9 @@ def test_it_is_not_ready_before_it_was_tested_and_has_a_model(subject: Subject) 
     subject.test.passed = True
     subject.resources.models_made = lambda: None
     assert subject.ready() == (503, "process: no model is loaded\n")
+
+
+def test_it_is_not_ready_while_a_served_model_is_being_loaded(subject: Subject) -> None:
+    subject.resources.loading = lambda: "birds@1"
+    assert subject.ready() == (503, "serving: birds@1 is being loaded\n")
+    assert subject.live() == (200, "ok\n")
