@@ -7,6 +7,7 @@ lost meanwhile: Redis admits an id once, and a worker's second reply to it is dr
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ from contract.online.frames import MalformedFrameError
 from contract.online.messages import Classify, Generate, Reply, RequestId
 from contract.online.served import Served, ServedModels, check_task, find
 from contract.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _CONNECTIONS = 16
 _FRESH_SECONDS, _ANEW_SECONDS = 5.0, 0.5
@@ -240,6 +243,9 @@ class Online:
             except RedisUnavailable:
                 if not insist and time.monotonic() > away_at:
                     raise
+            except Overloaded:
+                if not insist:
+                    raise
             await asyncio.sleep(_PAUSE_SECONDS)
 
     def _asking(self, waits: _Waits, budget: int) -> tuple[list[str], list[Any]]:
@@ -264,7 +270,10 @@ class Online:
                     for reply in more:
                         self._dispatch(reply)
                     more = await self._redis.lpop(replies, 64) or []
-            except LOST:
+            except redis.RedisError as error:
+                if not isinstance(error, LOST):  # such as a failover, or a key that somebody wrote over
+                    log.warning("Replies of served models wait: %s", error)
+                    await asyncio.sleep(_LISTEN_SECONDS)
                 await self._reconnect()
                 for waits in list(self._waiting.values()):
                     self._later(self._ask_again(waits))
@@ -274,7 +283,7 @@ class Online:
             try:
                 await self._redis.ping()
                 return
-            except LOST:
+            except redis.RedisError:
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _ask_again(self, waits: _Waits) -> None:

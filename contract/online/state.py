@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from contract.keys import OnlineKeys
 from contract.online.connection import SILENT_SECONDS, connect, mapped, need_address
@@ -14,8 +14,10 @@ from contract.records import Record
 from contract.settings import Settings
 
 
-class WorkerSays(Record):
-    """What one process says of a model that it serves, twice a second."""
+class WorkerSays(BaseModel):
+    """What one process says of a model that it serves, twice a second; a newer version may say more."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     at_ms: int
     """By Redis' clock."""
@@ -39,7 +41,7 @@ class WorkerSays(Record):
         try:
             at, rate, about = text.split(" ", 2)
             return cls(at_ms=int(at), rate=float(rate), **json.loads(about))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return None
 
 

@@ -100,7 +100,8 @@ class Process:
         with self._computing:
             if QUEUE_CLASSIFY in queues:
                 warm_up(self.resources, self.leaving)
-                self._serve()
+                if not self._stop.is_set():
+                    self._serve()
             heartbeat = Heartbeat(self.resources, self.leaving, queues, self.observed.address)
         while not self._stop.is_set():
             with self._computing:

@@ -12,6 +12,8 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -67,6 +69,8 @@ class Counter:
         self._free = threading.Semaphore(self._lanes)
         self._done: queue.SimpleQueue[tuple[list[_Asked], Future[list[Result]]] | None] = queue.SimpleQueue()
         self._claimed: queue.SimpleQueue[Taken] = queue.SimpleQueue()
+        self._groups: deque[list[Taken]] = deque()
+        """Requests that were taken and have not begun."""
         self.pace = Pace(self._warm_up())
         self._threads = [
             threading.Thread(target=work, name=f"serving-{model.ref}", daemon=True)
@@ -84,9 +88,13 @@ class Counter:
         for thread in self._threads:
             thread.start()
 
+    def close(self) -> None:
+        """Take nothing more; return at once."""
+        self._stop.set()
+
     def stop(self, seconds: float) -> None:
         """Take nothing more, and wait until what was taken has its reply, or for so many seconds."""
-        self._stop.set()
+        self.close()
         until = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
@@ -125,17 +133,19 @@ class Counter:
     # Taking
 
     def _take(self) -> None:
-        while self.takes or not self._stop.is_set():
-            if not self.takes:  # unfit, or about to leave
+        while self._groups or not self._stop.is_set():
+            if not (self._groups or self.takes):  # unfit, or about to leave
                 self._stop.wait(_PAUSE_SECONDS)
                 continue
             if not self._free.acquire(timeout=_PAUSE_SECONDS):
                 continue
-            begun = 0
+            begun, group = False, list[Taken]()
             try:
-                begun = self._begin(self._next())
+                group = self._next()
+                begun = self._begin(group)
             except LOST as error:
-                log.info("No requests for %s are taken: %s", self._model.ref, error)
+                log.info("Requests for %s wait: %s", self._model.ref, error)
+                self._inbox.lose(group)
                 self._stop.wait(_PAUSE_SECONDS)
             except Exception:
                 log.exception("Requests for %s cannot be taken", self._model.ref)
@@ -148,31 +158,22 @@ class Counter:
         self._done.put(None)
 
     def _next(self) -> list[Taken]:
-        with suppress(queue.Empty):
-            return [self._claimed.get_nowait()]  # alone: it may have ended a process
-        taken = self._inbox.take(self._most, _WAIT_MS)
-        if len(taken) < self._most:
-            self.pace.starved()
-        return taken
+        """Return requests that run together; there may be none."""
+        if not self._groups:
+            with suppress(queue.Empty):
+                return [self._claimed.get_nowait()]  # alone: it may have ended a process
+            taken = self._inbox.take(self._most, _WAIT_MS)
+            if len(taken) < self._most:
+                self.pace.starved()
+            self._groups.extend(_grouped(taken))
+        return self._groups.popleft() if self._groups else []
 
-    def _begin(self, taken: list[Taken]) -> int:
-        """Have the engine run requests; return how many groups they make, of which one is paid for."""
-        groups: list[list[Taken]] = []
-        room = 0
-        for one in taken:
-            if one.id.size > room:
-                groups.append([])
-                room = _GROUP_BYTES
-            groups[-1].append(one)
-            room -= one.id.size
-        begun = 0
-        for group in groups:
-            if asked := self._open(group):
-                if begun:
-                    self._free.acquire()
-                self._submit(asked)
-                begun += 1
-        return begun
+    def _begin(self, group: list[Taken]) -> bool:
+        """Have the engine run requests; return whether any of them runs."""
+        asked = self._open(group) if group else []
+        if asked:
+            self._submit(asked)
+        return bool(asked)
 
     def _open(self, group: list[Taken]) -> list[_Asked]:
         """Read what these requests ask for; those that are expired, malformed or fatal end here."""
@@ -218,8 +219,9 @@ class Counter:
             asked, future = found
             try:
                 self._give_back(asked, future)
-            except LOST as error:  # whoever asked does so again
-                log.info("A reply of %s is lost: %s", self._model.ref, error)
+            except LOST as error:
+                log.info("Replies of %s wait: %s", self._model.ref, error)
+                self._inbox.lose([one.taken for one in asked])
             except Exception:
                 log.exception("A request for %s has no reply", self._model.ref)
             finally:
@@ -241,13 +243,15 @@ class Counter:
     def _suspect(self, asked: list[_Asked], error: BaseException) -> None:
         """Find out whether the device or a request is at fault: each is run alone, beside a known good image."""
         log.error("Requests for %s raised; each is tried alone", self._model.ref, exc_info=error)
-        for one in asked:
+        for place, one in enumerate(asked):
             results: list[Result] = []
             try:
                 results = self._alone(one, one.images)
             except Exception as again:
                 if self._sick():
-                    return  # what it holds is taken over once it is silent
+                    for left in asked[place:]:
+                        self._inbox.hand_over(left.taken)
+                    return
                 self._fault(one, again)
                 continue
             rows = rows_of(self._model, one.request, results)
@@ -260,14 +264,18 @@ class Counter:
         ).result()
 
     def _sick(self) -> bool:
+        """Return whether a known good image fails here too; a process that is unfit leaves."""
+        health = self._resources.health
         try:
             canary.check(self._loaded.engine, frames=self._model.frames)
-            self._resources.health.check()
+            health.check()
         except Exception as error:
             log.critical("%s fails on a known good image here: %s", self._model.ref, error)
             if not isinstance(error, WorkerUnfit):
                 with suppress(WorkerUnfit):
-                    self._resources.health.check()
+                    health.check()
+            if health.unfit:
+                health.leave(health.unfit)
             return True
         return False
 
@@ -307,6 +315,19 @@ class Counter:
     def _drop(self, taken: Taken, outcome: str) -> None:
         self._inbox.drop(taken)
         ONLINE_REQUESTS.add(1, outcome)
+
+
+def _grouped(taken: Sequence[Taken]) -> list[list[Taken]]:
+    """Return requests in groups of at most `_GROUP_BYTES`, in their order."""
+    groups: list[list[Taken]] = []
+    room = 0
+    for one in taken:
+        if one.id.size > room:
+            groups.append([])
+            room = _GROUP_BYTES
+        groups[-1].append(one)
+        room -= one.id.size
+    return groups
 
 
 def _said(error: BaseException) -> str:

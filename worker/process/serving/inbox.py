@@ -6,9 +6,11 @@ another process claims it if this one falls silent.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import redis
@@ -26,6 +28,7 @@ _AGAIN_MS = 500
 """A request is not claimed twice within this time."""
 _FORGET_MS = 60_000
 _CLAIM = 16
+_PAGE = 100
 
 
 @dataclass(frozen=True)
@@ -51,36 +54,44 @@ class Inbox:
         self._stream = keys.requests(model)
         self._answer = client.register_script(script("answer"))
         self._held: set[bytes] = set()
-        self._doubtful = True
-        """Whether entries may have been handed out to this process that it has not seen."""
+        """Entries that are being worked on."""
+        self._lost = threading.Event()
+        """Set while this process may hold entries in Redis that it does not work on."""
 
     def take(self, most: int, wait_ms: int) -> list[Taken]:
-        """Take up to `most` requests, waiting for the first one; malformed entries are dropped."""
-        found: Any = None
-        if self._doubtful:
-            found = self._read("0", most, None)
-            self._doubtful = bool(_entries(found, self._held))
-        if not _entries(found, self._held):
-            self._doubtful = True  # until this one has come back
-            found = self._read(">", most, wait_ms)
-            self._doubtful = False
-        return self._parsed(_entries(found, self._held))
+        """Take up to `most` requests, waiting for the first one; malformed entries are dropped.
+
+        What this process holds without working on it, since a connection was lost, comes first.
+        """
+        try:
+            found = self._recovered(most) if self._lost.is_set() else []
+            return found or self._parsed(self._read(most, wait_ms))
+        except redis.RedisError:
+            self._lost.set()  # the answer that did not come may have named entries
+            raise
+
+    def lose(self, taken: Sequence[Taken]) -> None:
+        """Have requests come again whose reply may not have arrived, or which were not begun."""
+        self._held.difference_update(one.entry for one in taken)
+        self._lost.set()
 
     def claim(self) -> list[Taken]:
-        """Take what silent processes hold, and forget those that hold nothing."""
-        _, living = self.living()
+        """Take what silent processes hold, and forget those that have been silent for long."""
+        now_ms, said = self._said()
+        self._forget(now_ms, said)
+        living = alive(said, now_ms)
         claimed: list[Taken] = []
-        consumers: Any = []
-        with suppress(redis.ResponseError):  # no stream yet
-            consumers = self._redis.xinfo_consumers(self._stream, GROUP)
-        for consumer in consumers:
-            name = consumer["name"].decode(errors="replace")
-            if name in living or name == self._process:
-                continue
-            if consumer["pending"]:
-                claimed += self._claim_from(name)
-            elif consumer["idle"] > _FORGET_MS:
-                self._redis.xgroup_delconsumer(self._stream, GROUP, name)
+        try:
+            for name, pending, idle_ms in self._consumers():
+                if name in living or name == self._process:
+                    continue
+                if pending:
+                    claimed += self._claim_from(name)
+                elif idle_ms > _FORGET_MS and name != NOBODY:
+                    self._redis.xgroup_delconsumer(self._stream, GROUP, name)
+        except redis.RedisError:
+            self.lose(claimed)
+            raise
         return claimed
 
     def payloads(self, taken: Sequence[Taken]) -> tuple[int, list[bytes | None]]:
@@ -111,10 +122,15 @@ class Inbox:
         pipe.sadd(faults, self._process)
         pipe.pexpire(faults, _KEEP_MS)
         pipe.scard(faults)
-        pipe.xclaim(self._stream, GROUP, NOBODY, 0, [taken.entry])
         count = pipe.execute()[2]
-        self._held.discard(taken.entry)
+        self.hand_over(taken)
         return int(count)
+
+    def hand_over(self, taken: Taken) -> None:
+        """Leave a request to whoever claims it first; nothing is counted against it."""
+        # `justid` counts no delivery: no process has died with it.
+        self._redis.xclaim(self._stream, GROUP, NOBODY, 0, [taken.entry], justid=True)
+        self._held.discard(taken.entry)
 
     def faults(self, taken: Taken) -> int:
         """Return on how many other processes a request has raised."""
@@ -123,11 +139,7 @@ class Inbox:
 
     def living(self) -> tuple[int, dict[str, WorkerSays]]:
         """Return the time in milliseconds, and what every process says that serves the model."""
-        pipe = self._redis.pipeline(transaction=False)
-        pipe.time()
-        pipe.hgetall(self._keys.workers(self._model))
-        (seconds, micros), said = pipe.execute()
-        now_ms = seconds * 1000 + micros // 1000
+        now_ms, said = self._said()
         return now_ms, alive(said, now_ms)
 
     def say(self, says: WorkerSays) -> None:
@@ -147,15 +159,68 @@ class Inbox:
         self._held.discard(taken.entry)
         return found
 
-    def _read(self, after: str, most: int, wait_ms: int | None) -> Any:
+    def _said(self) -> tuple[int, dict[bytes, bytes]]:
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.time()
+        pipe.hgetall(self._keys.workers(self._model))
+        (seconds, micros), said = pipe.execute()
+        return seconds * 1000 + micros // 1000, said
+
+    def _forget(self, now_ms: int, said: dict[bytes, bytes]) -> None:
+        """Remove what processes said that are gone: each admission reads all of it."""
+        parsed = {process: WorkerSays.parse(text.decode(errors="replace")) for process, text in said.items()}
+        gone = [process for process, says in parsed.items() if says and now_ms - says.at_ms > _FORGET_MS]
+        if gone:
+            self._redis.hdel(self._keys.workers(self._model), *gone)
+
+    def _consumers(self) -> list[tuple[str, int, int]]:
+        """Return each consumer of the stream, how many entries it holds, and for how many ms it has been idle."""
+        found: Any = []
+        with suppress(redis.ResponseError):  # no stream yet
+            found = self._redis.xinfo_consumers(self._stream, GROUP)
+        return [(one["name"].decode(errors="replace"), one["pending"], one["idle"]) for one in found]
+
+    def _read(self, most: int, wait_ms: int) -> list[tuple[bytes, Any]]:
         try:
-            return self._redis.xreadgroup(GROUP, self._process, {self._stream: after}, count=most, block=wait_ms)
+            found: Any = self._redis.xreadgroup(GROUP, self._process, {self._stream: ">"}, count=most, block=wait_ms)
+            return list(found[0][1]) if found else []
         except redis.ResponseError as error:
             if "NOGROUP" not in str(error):
                 raise
         with suppress(redis.ResponseError):  # another process was first
             self._redis.xgroup_create(self._stream, GROUP, "0", mkstream=True)
-        return None
+        return []
+
+    def _recovered(self, most: int) -> list[Taken]:
+        """Return up to `most` entries that this process holds in Redis and does not work on."""
+        self._lost.clear()
+        deliveries: dict[bytes, int] = {}
+        after = "-"
+        while len(deliveries) < most:
+            try:
+                page: Any = self._redis.xpending_range(self._stream, GROUP, after, "+", _PAGE, self._process)
+            except redis.ResponseError as error:
+                if "NOGROUP" not in str(error):
+                    raise
+                return []
+            for one in page:
+                if one["message_id"] not in self._held:
+                    deliveries[one["message_id"]] = int(one["times_delivered"])
+            if len(page) < _PAGE:
+                break
+            after = f"({page[-1]['message_id'].decode()}"
+        if not deliveries:
+            return []
+        self._lost.set()  # there may be more
+        deliveries = dict(islice(deliveries.items(), most))
+        # Read, and not delivered once more: deliveries count the processes that had an entry.
+        pipe = self._redis.pipeline(transaction=False)
+        for entry in deliveries:
+            pipe.xrange(self._stream, entry, entry)
+        entries = [
+            (entry, found[0][1] if found else None) for entry, found in zip(deliveries, pipe.execute(), strict=True)
+        ]
+        return self._parsed(entries, deliveries)
 
     def _claim_from(self, consumer: str) -> list[Taken]:
         pending: Any = self._redis.xpending_range(self._stream, GROUP, "-", "+", _CLAIM, consumer)
@@ -165,7 +230,10 @@ class Inbox:
         if not deliveries:
             return []
         found: Any = self._redis.xclaim(self._stream, GROUP, self._process, _AGAIN_MS, list(deliveries))
-        return self._parsed(_entries([(b"", found)], self._held), deliveries)
+        return self._parsed(
+            [(entry, fields) for entry, fields in found if entry not in self._held],
+            {entry: times + 1 for entry, times in deliveries.items()},
+        )
 
     def _raised_here(self, entry: bytes) -> bool:
         found: Any = self._redis.xrange(self._stream, entry, entry)
@@ -180,11 +248,6 @@ class Inbox:
                 self._redis.xack(self._stream, GROUP, entry)
                 self._redis.xdel(self._stream, entry)
                 continue
-            self._held.add(entry)
-            taken.append(Taken(entry, id, (deliveries or {}).get(entry, 0) + 1))
+            taken.append(Taken(entry, id, (deliveries or {}).get(entry, 1)))
+        self._held.update(one.entry for one in taken)
         return taken
-
-
-def _entries(found: Any, held: set[bytes]) -> list[tuple[bytes, Any]]:
-    """Return the entries of the one stream that was read, but those that are being worked on."""
-    return [(entry, fields) for entry, fields in (found[0][1] if found else []) if entry not in held]

@@ -67,8 +67,10 @@ class Keeper:
         """Take no more requests, reply to those that were taken, and let go of the models."""
         self._stop.set()
         with self._lock:
-            refs = list(self._counters)
-        for ref in refs:
+            counters = {ref: counter for ref, (_, counter, _) in self._counters.items()}
+        for counter in counters.values():  # all of them before the first is waited for
+            counter.close()
+        for ref in counters:
             self._end(ref)
 
     # What is served
@@ -133,6 +135,8 @@ class Keeper:
             with self._lock:
                 self._counters[ref] = served, counter, held
             log.info("%s is served after %.1f s, at %.0f images/s", ref, time.monotonic() - began, counter.pace.rate)
+            if self._stop.is_set():  # `stop` did not see it
+                self._end(ref)
         finally:
             self._loading = ""
 

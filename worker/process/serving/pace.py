@@ -26,7 +26,8 @@ class Pace:
 
     def starved(self) -> None:
         """Note that nothing waited: what is done in this interval says little about what could be."""
-        self._starved = True
+        with self._lock:
+            self._starved = True
 
     def done(self, images: int, latency_ms: float) -> None:
         """Note a request that has its reply."""
@@ -35,13 +36,14 @@ class Pace:
             self._latencies.append(latency_ms)
 
     def look(self) -> tuple[float, float, float]:
-        """End an interval; return images per second lately, and the median and the 99th percentile in ms."""
+        """Return images per second lately, and the median and the 99th percentile in ms; measure the rate."""
         with self._lock:
             now = time.monotonic()
-            seconds, images, starved = now - self._since, self._images, self._starved
-            self._since, self._images, self._starved = now, 0, False
-            if images and not starved and seconds > 0:
+            seconds, images = now - self._since, self._images
+            if images and not self._starved and seconds > 0:
                 self.rate += _NEW * (images / seconds - self.rate)
+            if images or self._starved:  # else a batch takes longer than an interval, which goes on
+                self._since, self._images, self._starved = now, 0, False
             self._lately.append((now, images))
             while self._lately[0][0] < now - 10:
                 self._lately.popleft()

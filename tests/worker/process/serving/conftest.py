@@ -1,0 +1,87 @@
+"""Requests as an asker sends them, for one model, to workers that a test plays."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from contract.keys import OnlineKeys
+from contract.online import messages
+from contract.online.connection import GROUP, connect, need_address, script
+from contract.online.messages import Classify, Reply, RequestId
+from contract.online.state import WorkerSays
+from contract.settings import Settings
+from worker.process.serving.inbox import Inbox
+
+REF = "parity@1"
+ASKER = "0" * 32
+
+
+class Asker:
+    """Asks, and reads replies."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.redis = connect(need_address(settings))
+        self.keys = OnlineKeys(settings.namespace)
+        self._ask = self.redis.register_script(script("ask"))
+
+    def now_ms(self) -> int:
+        seconds, micros = self.redis.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    def ask(self, *images: bytes, budget_ms: int = 60_000) -> RequestId:
+        """Send one request that a worker which is not there would take."""
+        self.redis.hset(self.keys.workers(REF), "herald", WorkerSays(at_ms=self.now_ms(), rate=1000.0).field())
+        keys = tuple(str(n) for n in range(len(images)))
+        payload = messages.write_request(Classify(reply_to=ASKER, keys=keys, top_k=1), images)
+        id = RequestId(uuid.uuid4().hex, len(images), len(payload), REF)
+        names = self.keys
+        found: Any = self._ask(
+            [names.open, names.load, names.requests(REF), names.workers(REF), names.payload(str(id))],
+            [str(id), payload, id.images, id.size, id.model, budget_ms, 2**30, 1000, 2000],
+        )
+        assert found == [b"taken"]
+        self.redis.hdel(self.keys.workers(REF), "herald")
+        return id
+
+    def reply(self, seconds: float = 20.0) -> Reply:
+        """Return the next reply."""
+        found: Any = self.redis.blpop([self.keys.replies(ASKER)], timeout=min(seconds, 4.0))
+        while found is None and (seconds := seconds - 4.0) > 0:
+            found = self.redis.blpop([self.keys.replies(ASKER)], timeout=4.0)
+        assert found is not None, "no reply"
+        return messages.read_reply(found[1])[0]
+
+    def pending(self) -> dict[str, tuple[str, int]]:
+        """The consumer that holds each entry, and how often it was delivered."""
+        found: Any = self.redis.xpending_range(self.keys.requests(REF), GROUP, "-", "+", 1000)
+        return {one["message_id"].decode(): (one["consumer"].decode(), one["times_delivered"]) for one in found}
+
+    def idle_ms(self) -> int:
+        """For how long the entry that is pending has been so."""
+        found: Any = self.redis.xpending_range(self.keys.requests(REF), GROUP, "-", "+", 1)
+        return int(found[0]["time_since_delivered"])
+
+    def left(self) -> int:
+        """Entries in the stream."""
+        return int(self.redis.xlen(self.keys.requests(REF)))
+
+
+MakeInbox = Callable[[str], Inbox]
+
+
+@pytest.fixture
+def asker(settings: Settings) -> Iterator[Asker]:
+    made = Asker(settings)
+    with closing(made.redis):
+        yield made
+
+
+@pytest.fixture
+def inbox_of(asker: Asker) -> MakeInbox:
+    """Makes the inbox of a process."""
+    return lambda process: Inbox(asker.redis, asker.keys, REF, process)
