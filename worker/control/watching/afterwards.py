@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 30.0
 _AGAIN_SECONDS = 600.0
-"""Until a segment is tried again that failed."""
+"""Until a segment is tried again that failed; one that waits is tried sooner, after twice as long each time."""
 DONE, LATER, FAILED = 0, 3, 4
 Serve = Callable[[Settings, str, int, str, int], None]
 """Do it for one segment: settings, what `Afterwards.of` says, the segment, its job, the run of the job."""
@@ -64,6 +64,8 @@ class Afterwards(ABC):
     _watches: Sequence[Watch] = ()
     _again: dict[str, float] = field(default_factory=dict)
     """When a job is tried again, by the monotonic clock."""
+    _pauses: dict[str, float] = field(default_factory=dict)
+    """For how many seconds a job that waits was left alone last."""
     _closing: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
@@ -100,15 +102,27 @@ class Afterwards(ABC):
                 if not self.store.exists(JobKeys(job).spec):  # no job, or one that was deleted
                     self._again[job] = float("inf")
                 continue
-            failed = self._run(of, number, job, standing.run)
-            self._again[job] = time.monotonic() + (_AGAIN_SECONDS if failed else 0)
+            self._rest(job, self._run(of, number, job, standing.run))
+
+    def _rest(self, job: str, code: int | None) -> None:
+        """Leave a job alone for a while whose child has ended with `code`, other than DONE."""
+        before = self._pauses.pop(job, 0.0)
+        self._again.pop(job, None)
+        if code == DONE:
+            return
+        pause = min(_AGAIN_SECONDS, 2 * before or _LOOK_SECONDS) if code == LATER else _AGAIN_SECONDS
+        if pause == _AGAIN_SECONDS:
+            log.warning(
+                "The %s of %s waits and is tried every %.0f s: its process ended with %s", self.what, job, pause, code
+            )
+        self._pauses[job], self._again[job] = pause, time.monotonic() + pause
 
     def _left(self, watch: Watch) -> Iterator[int]:
         if numbers := segment_numbers(self.store, watch.root):
             yield from sorted(set(numbers) - self.done(watch))
 
-    def _run(self, of: str, segment: int, job: str, run: int) -> bool:
-        """Do it for a segment; return whether that failed, so that it had better wait."""
+    def _run(self, of: str, segment: int, job: str, run: int) -> int | None:
+        """Do it for a segment; return the exit code of the child."""
         context = multiprocessing.get_context("forkserver")
         child: BaseProcess = context.Process(
             target=self.serve, args=(self.settings, of, segment, job, run), name=f"{self.what} {job}", daemon=True
@@ -118,9 +132,7 @@ class Afterwards(ABC):
             child.join(0.5)
             if self._closing.is_set():
                 child.terminate()
-        if child.exitcode not in (DONE, LATER):
-            log.warning("The %s of %s waits: its process ended with %s", self.what, job, child.exitcode)
-        return child.exitcode not in (DONE, LATER)
+        return child.exitcode
 
     def _loop(self) -> None:
         while not self._closing.wait(_LOOK_SECONDS):

@@ -13,7 +13,7 @@ from contract.errors import InvalidSettings, StoreUnavailable
 from contract.jobs.results import rows as job_rows
 from contract.settings import Settings
 from tests.interleaved import KilledError
-from tests.worker.control.watching.test_table import BEGIN, MANIFEST, commit, counted, labelled, row, table_of
+from tests.worker.control.watching.test_table import BEGIN, MANIFEST, SCHEMA, commit, counted, labelled, row, table_of
 from worker.control.watching.delta import DeltaLog
 from worker.control.watching.table import compact, read_manifest
 
@@ -122,6 +122,29 @@ def test_where_delta_is_not_installed_one_sentence_says_so(
     monkeypatch.setitem(sys.modules, "deltalake", None)
     with pytest.raises(InvalidSettings, match=r"pip install 'imagemill\[delta\]' for the controllers"):
         DeltaLog(settings, table_of(store))
+
+
+def test_a_column_that_later_segments_have_is_added(store: ObjectStore, log: DeltaLog) -> None:
+    # Given a segment whose rows have no embedding, as before an upgrade, and one whose rows have one and no score,
+    commit(store, "seg-0", 0, [row(1, BEGIN)], columns=without("embedding"))
+    commit(store, "seg-1", 0, [row(2, BEGIN)], columns=without("score"))
+    for number in (0, 1):
+        compact(store, table_of(store), number, f"seg-{number}", 0, delta=log)
+    # I expect one table, with nothing where a segment has no such column,
+    found = {str(one["key"]): one for one in read(log)}
+    assert [found[key]["embedding"] for key in sorted(found)] == [None, [2.0] * 4]
+    assert [found[key]["score"] for key in sorted(found)] == [1 / 8, None]
+    # the column added once, and segments of the old form still taken.
+    commit(store, "seg-2", 0, [row(3, BEGIN)], columns=without("embedding"))
+    compact(store, table_of(store), 2, "seg-2", 0, delta=log)
+    table = log._open()
+    assert table is not None
+    assert sum(one["operation"] == "ADD COLUMN" for one in table.history()) == 1
+    assert len(read(log)) == 3 and versions(log) == 3
+
+
+def without(column: str) -> pa.Schema:
+    return pa.schema([field for field in SCHEMA if field.name != column])
 
 
 def test_rows_without_a_time_are_in_the_null_partition(store: ObjectStore, log: DeltaLog) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,8 +18,9 @@ from contract.watches.segments import read_segment
 from contract.watches.tables import forget_segment, table_of, written_segments
 from tests.worker.control.watching.conftest import Camera
 from tests.worker.control.watching.test_table import BEGIN, commit, row
+from worker.control.watching import afterwards
 from worker.control.watching import tables as module
-from worker.control.watching.afterwards import FAILED
+from worker.control.watching.afterwards import DONE, FAILED, LATER
 from worker.control.watching.delta import DeltaLog
 from worker.control.watching.table import read_manifest
 from worker.control.watching.tables import Tables
@@ -77,6 +80,31 @@ def test_a_child_that_dies_is_no_harm(camera: Camera, backend: Backend, settings
         tables.look(camera.watch)
         assert written_segments(backend.store, table) == set()
     Tables(backend.store, settings).look(camera.watch)
+    assert written_segments(backend.store, table) == {0}
+
+
+def test_what_waits_is_tried_less_and_less_often(
+    camera: Camera, backend: Backend, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a segment whose child says each time that it must wait, as it does if the fault is one for ever,
+    job, table = closed(camera, backend)
+    lifecycle.close(backend, job, "succeeded")
+    now, tried = [1000.0], list[float]()
+    monkeypatch.setattr(afterwards, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    tables = Tables(backend.store, settings)
+    monkeypatch.setattr(tables, "_run", lambda *_: tried.append(now[0]) or LATER)
+    for _ in range(100):
+        tables.look(camera.watch)
+        now[0] += 30
+    # I expect it to be tried soon at first, and then every ten minutes,
+    pauses = [after - before for before, after in pairwise(tried)]
+    assert pauses == [30, 60, 120, 240, 480, 600, 600, 600]
+    # and once it can be done, at once again.
+    monkeypatch.undo()
+    tables = Tables(backend.store, settings)
+    tables._rest(job, LATER)
+    tables._rest(job, DONE)
+    tables.look(camera.watch)
     assert written_segments(backend.store, table) == {0}
 
 
