@@ -52,6 +52,13 @@ PATHS = (
     "/1,01637037d6",
     "/metrics",
     "/debug/pprof/goroutine?debug=2",
+    # The HTTP API.
+    "/v1/jobs",
+    "/v1/token",
+    "/v1/workers",
+    "/v1/uploads",
+    "/v1/models/efficientnet-lite0/classify",
+    "/v2/models/efficientnet-lite0/infer",
 )
 HARMLESS = {"/status", "/healthz"}
 """Paths of S3 itself, which say that it runs and nothing more."""

@@ -15,7 +15,7 @@ import pytest
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.settings import load
-from deploy.local import weed
+from deploy.local import web, weed
 from deploy.local.servers import SERVERS_FILE, Servers, s3_service
 from deploy.local.stack import Stack
 from deploy.local.supervisor import Service, Supervisor
@@ -49,7 +49,7 @@ def target_of(data: Path, pids: list[int], servers: Servers) -> Target:
         paths=[str(path) for path in files if path.name != ".gitignore"],
         sockets=sockets,
         pids=pids,
-        secrets=[servers.redis_password, servers.s3_secret_key, CANARY],
+        secrets=[servers.redis_password, servers.s3_secret_key, servers.web_token, CANARY],
         bucket="imagemill",
         key="canary",
     )
@@ -68,7 +68,9 @@ def test_a_stranger_gets_nothing(long: bool, open_folder: Path, figures: Callabl
                 with closing(Client(settings)) as client:
                     *_, end = client.follow(client.classify(PHOTOS, model="efficientnet-lite0").id)
                     assert end.state == "succeeded"
-            names = ["redis", "redis-online", "s3", *(["controller", "clock", "worker-1", "worker-2"] if long else [])]
+            names = ["redis", "redis-online", "s3"]
+            if long:
+                names += ["controller", "clock", "worker-1", "worker-2", *(["web"] if web.can_serve() else [])]
             pids = [pid for name in names if (pid := stack.supervisor.pid(name))]
             before = [entry.key for entry in store.list("")]
 
