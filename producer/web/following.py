@@ -95,6 +95,9 @@ class Follower:
                     one.error = error
                     one.tell()
                     continue
+                except Exception:
+                    log.exception("The status of %s cannot be read", id)
+                    continue
                 if status != one.status:
                     one.status = status
                     one.tell()

@@ -87,7 +87,8 @@ class Guard:
         if sum(len(name) + len(value) for name, value in scope["headers"]) > HEAD_BYTES:
             raise Problem(431, "The head of the request is too large; send fewer or shorter headers.")
         path = scope["path"]
-        if self._under_way > MOST_REQUESTS:
+        # Whoever restarts a server that does not answer its probes would end the requests under way.
+        if self._under_way > MOST_REQUESTS and path not in _PROBES:
             raise Problem(503, "This server has too many requests under way; try again.", headers={"Retry-After": "1"})
         if path not in _PROBES:
             self._check_host(headers)

@@ -122,6 +122,13 @@ def test_a_head_and_a_body_that_never_end_are_ended(api: Api, monkeypatch: pytes
     assert status(api.raw(request(api, *lines, body=b"{", target="POST /v1/jobs"), seconds=60)) == 408
 
 
+def test_probes_are_answered_when_no_other_request_is(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "MOST_REQUESTS", 0)
+    assert httpx2.get(f"{api.url}/livez").status_code == httpx2.get(f"{api.url}/readyz").status_code == 200
+    refused = httpx2.get(f"{api.url}/openapi.json")
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+
+
 def test_a_head_without_bounds_is_refused(api: Api) -> None:
     assert status(api.raw(request(api, f"X: {'x' * 100_000}"))) in (400, 431)
 

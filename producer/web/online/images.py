@@ -164,16 +164,22 @@ async def _read_json(body: bytes, asked: Asked, owned: Owned, web: WebClient) ->
 
 
 async def _fetch_all(images: Images, wanted: Sequence[Image], owned: Owned, web: WebClient) -> None:
-    limit = anyio.CapacityLimiter(_AT_ONCE)
+    lanes = anyio.Semaphore(_AT_ONCE)
     broken: list[ImagemillError] = []
+    held = sum(map(len, images.found.values()))
 
     async def fetch(number: int, image: Image) -> None:
-        try:
-            images.found[number] = await anyio.to_thread.run_sync(_fetch, image, owned, web, limiter=limit)
-        except ImageError as error:
-            images.failed[number] = _failed(image, images.keys[number], error)
-        except ImagemillError as error:  # of a server, which says nothing about the image
-            broken.append(error)
+        nonlocal held
+        async with lanes:
+            if held > MOST_BYTES or broken:
+                return  # the request is refused
+            try:
+                images.found[number] = await anyio.to_thread.run_sync(_fetch, image, owned, web)
+                held += len(images.found[number])
+            except ImageError as error:
+                images.failed[number] = _failed(image, images.keys[number], error)
+            except ImagemillError as error:  # of a server, which says nothing about the image
+                broken.append(error)
 
     async with anyio.create_task_group() as group:
         for number, image in enumerate(wanted):

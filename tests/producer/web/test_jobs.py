@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -266,6 +267,26 @@ def test_however_many_listen_a_job_is_looked_at_once_each_time() -> None:
     found = asyncio.run(_follow_with_many(follower, status, 100))
     assert [one.state for one in found] == ["succeeded"] * 100 and follower.looks == 5
     assert event_id(found[0]) != event_id(status)
+
+
+def test_a_look_that_fails_for_an_unforeseen_reason_ends_no_stream() -> None:
+    import asyncio
+
+    from contract.jobs.status import Status
+
+    status = Status(id="a-job", kind="classify", state="running")
+    looks: Iterator[Status | Exception] = iter(
+        [RuntimeError("of a kind that nobody foresaw"), status.model_copy(update={"state": "succeeded"})]
+    )
+
+    def look(_: str) -> Status:
+        found = next(looks)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    found = asyncio.run(_follow_with_many(Follower(look, seconds=0.01), status, 3))
+    assert [one.state for one in found] == ["succeeded"] * 3
 
 
 def test_uploads_belong_to_who_made_them(api: Api, model: str) -> None:

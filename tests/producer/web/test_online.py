@@ -20,6 +20,7 @@ from contract.online.messages import Reply
 from contract.online.served import Served
 from contract.online.state import WorkerSays
 from contract.settings import Settings
+from producer.web.online import images as fetching
 from tests.serving import Api, codes
 from tests.waiting import wait_until
 
@@ -114,6 +115,18 @@ def test_an_image_is_answered_with_its_row_however_it_is_sent(api: Api, worker: 
         assert [row["status"] for row in rows] == ["ok", "ok", "error", "error", "error"]
         assert [row["error_code"] for row in rows[2:]] == ["not_found", "address_refused", "address_refused"]
         assert rows[0]["key"] == "mine"
+
+
+def test_no_more_is_fetched_than_a_request_may_have(api: Api, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given far more behind addresses than a request may bring along,
+    fetched: list[Any] = []
+    monkeypatch.setattr(fetching, "_fetch", lambda image, owned, web: fetched.append(image) or b"x" * 6 * 2**20)
+    images = [{"s3": f"s3://{api.store.bucket}/photos/{n}.jpg"} for n in range(64)]
+    with api.client("infer") as client:
+        answer = client.post("/v1/models/birds/classify", json={"images": images})
+    # I expect it to be refused before all of it lies in memory.
+    assert (answer.status_code, answer.json()["code"]) == (413, "request_too_large")
+    assert len(fetched) < 16
 
 
 def test_who_accepts_the_shape_of_hugging_face_gets_it(api: Api, worker: Worker) -> None:
