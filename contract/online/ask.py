@@ -29,6 +29,7 @@ from contract.errors import (
     Overloaded,
     RedisUnavailable,
     RequestTooLarge,
+    ServiceUnavailable,
 )
 from contract.jobs.results import Row
 from contract.keys import OnlineKeys
@@ -171,7 +172,7 @@ class Online:
     async def resolve(self, model: str) -> Served:
         """Return the served model that `name`, `name@version` or `name@alias` stands for; raises NotServed.
 
-        What is served is read from the bucket every few seconds.
+        What is served is read from the bucket every few seconds, and stays as it was while the bucket does not answer.
         """
         now = time.monotonic()
         read_at, found = self._found.get(model, (float("-inf"), None))
@@ -189,7 +190,12 @@ class Online:
     async def _find(self, model: str, age: float) -> Served:
         async with self._reading:
             if time.monotonic() - self._read_at > age:
-                self._served = await asyncio.to_thread(ServedModels(self._store).all)
+                try:
+                    self._served = await asyncio.to_thread(ServedModels(self._store).all)
+                except ServiceUnavailable as error:
+                    if not self._served:
+                        raise
+                    log.info("Whether other models are served is not known now: %s", error)
                 self._read_at = time.monotonic()
         return await asyncio.to_thread(find, model, self._served, self._store)
 

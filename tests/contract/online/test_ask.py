@@ -11,13 +11,21 @@ from typing import Any
 import pytest
 
 from contract.backend.objects import ObjectStore
-from contract.errors import Expired, InvalidInput, NotServed, OnlineFailed, Overloaded, RequestTooLarge
+from contract.errors import (
+    Expired,
+    InvalidInput,
+    NotServed,
+    OnlineFailed,
+    Overloaded,
+    RequestTooLarge,
+    StoreUnavailable,
+)
 from contract.keys import OnlineKeys, served_record
 from contract.online import messages
 from contract.online.ask import Online
 from contract.online.connection import GROUP, connect, need_address, script
 from contract.online.messages import Reply, RequestId
-from contract.online.served import Served
+from contract.online.served import Served, ServedModels
 from contract.online.state import WorkerSays, read_states
 from contract.settings import Settings
 
@@ -283,6 +291,53 @@ def test_garbage_on_the_list_of_replies_harms_nobody(stand: Stand, asked: Asked)
         return await answer
 
     assert asked(work) == [{"key": "0", "label": "owl"}]
+
+
+def test_replies_are_heard_again_after_an_error_of_redis(stand: Stand, asked: Asked) -> None:
+    # Given a key of somebody else in the place of the list of replies,
+    stand.ready()
+
+    async def work(online: Online) -> Any:
+        replies = stand.keys.replies(online._asker)
+        stand.redis.set(replies, b"mine")
+        answer = asyncio.create_task(online.classify(REF, [b"x"]))
+        while not stand.waiting():
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.2)  # the listener has met it
+        # if it goes away, I expect the request that waits meanwhile to have its answer.
+        stand.redis.delete(replies)
+        stand.ready()
+        await stand.answer_all(1)
+        return await answer
+
+    assert asked(work) == [{"key": "0", "label": "owl"}]
+
+
+def test_a_store_that_is_away_keeps_nobody_from_asking(
+    stand: Stand, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand.ready()
+
+    async def work(online: Online) -> Any:
+        assert (await online.resolve(REF)).ref == REF
+        # Given a store that no longer answers, after what was read has become old,
+        monkeypatch.setattr(ServedModels, "all", away)
+        online._read_at = -1000.0
+        online._found.clear()
+        # I expect what was served to be asked as before.
+        answer = asyncio.create_task(online.classify(REF, [b"x"]))
+        await stand.answer_all(1)
+        return await answer
+
+    assert asked(work) == [{"key": "0", "label": "owl"}]
+    # One that knows of none says so.
+    monkeypatch.setattr(ServedModels, "all", away)
+    with pytest.raises(StoreUnavailable):
+        asked(lambda online: online.resolve(REF))
+
+
+def away(models: ServedModels) -> list[Served]:
+    raise StoreUnavailable("The store does not answer.")
 
 
 def test_the_state_shows_who_is_ready_and_what_waits(settings: Settings, stand: Stand, asked: Asked) -> None:
