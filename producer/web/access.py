@@ -1,7 +1,7 @@
 """Decides who asks, and how often: the token in a request's `Authorization`, its record in the bucket, and its rate.
 
 A record is read again after a few seconds, so that a revocation is soon felt. Unknown tokens are looked up at a limited
-rate, so that guesses cost the store little; 256 random bits are not guessed.
+rate, so that guesses cost the store little, and a token that was known before is looked up whatever strangers do.
 """
 
 from __future__ import annotations
@@ -45,14 +45,20 @@ class Access:
         text = _text(headers)
         found = self._lately(text)
         if found is None:
-            waits = self.limiter.take("", _LOOKUPS)
+            name = _digest(text)
+            with self._lock:
+                known_before = name in self._known
+            waits = 0.0 if known_before else self.limiter.take("", _LOOKUPS)
             if waits:
                 raise too_many("There are too many requests with tokens that are not known here", waits)
             found = self._tokens.find(text)
             if found is None:
+                with self._lock:
+                    self._known.pop(name, None)
                 raise refused("The token is unknown, revoked or expired")
             with self._lock:
-                self._known[_digest(text)] = (self._clock() + KNOWN_SECONDS, found)
+                self._known[name] = (self._clock() + KNOWN_SECONDS, found)
+                self._known.move_to_end(name)
                 while len(self._known) > _MOST:
                     self._known.popitem(last=False)
         return found
@@ -69,7 +75,6 @@ class Access:
             if found is None:
                 return None
             if until < self._clock() or found.expired(time.time()):
-                del self._known[name]
                 return None
         # The cache is found by a digest of the whole token; this only says so once more.
         return found if found.matches(text) else None

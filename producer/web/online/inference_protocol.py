@@ -172,10 +172,9 @@ async def _infer(request: Request, ref: str, header: str) -> Response:
         raise Problem(400, f"There is no output {unknown[0][:100]!r}; the outputs are {', '.join(_OUTPUTS)}.")
     images = _images(asked.inputs[0], body[length:])
     keys = [str(n) for n in range(len(images))]
-    rows = await labelled(
-        request.app, ref, keys, dict(enumerate(images)), Asked(top_k=1, embed=False, deadline=DEADLINE_SECONDS)
-    )
     served = await request.app.online().resolve(ref)
+    wish = Asked(top_k=1, embed=False, deadline=DEADLINE_SECONDS)
+    rows = await labelled(request.app, served.ref, keys, dict(enumerate(images)), wish)
     outputs = [
         {
             "name": name,
@@ -200,14 +199,14 @@ def _images(tensor: Tensor, binary: bytes) -> list[bytes]:
     if tensor.name != _INPUT or tensor.datatype != "BYTES":
         raise Problem(400, f"The input is {_INPUT!r}, of the datatype BYTES; send image files.")
     size = tensor.parameters.get("binary_data_size")
+    if len(tensor.data or ()) > MOST_IMAGES:
+        raise _too_many()
     images = _unpacked(binary, size) if size is not None else [_decoded(one) for one in tensor.data or ()]
     count = 1
     for side in tensor.shape:
         count *= side
     if not images or count != len(images) or min(tensor.shape, default=1) < 0:
         raise Problem(400, f"The shape says {count} images and there are {len(images)}; make them agree.")
-    if len(images) > MOST_IMAGES:
-        raise Problem(413, f"A request has {MOST_IMAGES} images at most; send fewer at a time.")
     return images
 
 
@@ -215,14 +214,20 @@ def _unpacked(binary: bytes, size: Any) -> list[bytes]:
     """Return the elements of a BYTES tensor, each behind its length in four bytes, little-endian."""
     if type(size) is not int or size != len(binary):
         raise Problem(400, "binary_data_size is not what follows the JSON; correct it.")
-    images, place = [], 0
+    images, place = list[bytes](), 0
     while place < size:
         length = int.from_bytes(binary[place : place + 4], "little")
         if place + 4 + length > size:
             raise Problem(400, "An element of the tensor ends behind the body; correct its length.")
+        if len(images) == MOST_IMAGES:  # one may be four bytes
+            raise _too_many()
         images.append(binary[place + 4 : place + 4 + length])
         place += 4 + length
     return images
+
+
+def _too_many() -> Problem:
+    return Problem(413, f"A request has {MOST_IMAGES} images at most; send fewer at a time.")
 
 
 def _decoded(one: Any) -> bytes:

@@ -58,13 +58,16 @@ def test_guesses_cost_the_store_little_and_shut_no_known_token_out() -> None:
     tokens, clock = Counted(), Clock()
     access, text = Access(tokens, clock), tokens.add()
     access.check([f"Bearer {text}"])
-    statuses = set()
-    for _ in range(500):
-        with pytest.raises(Problem) as refused:
-            access.check([f"Bearer {new_token()}"])
-        statuses.add(refused.value.status_code)
-    assert statuses == {401, 429} and tokens.reads < 50
-    assert access.check([f"Bearer {text}"]).owner == "ann"
+    # If strangers guess, also when the record of a known token is to be read again, I expect that token to be let in.
+    for _ in range(3):
+        statuses = set()
+        for _ in range(500):
+            with pytest.raises(Problem) as refused:
+                access.check([f"Bearer {new_token()}"])
+            statuses.add(refused.value.status_code)
+        assert statuses == {401, 429} and tokens.reads < 150
+        assert access.check([f"Bearer {text}"]).owner == "ann"
+        clock.now += KNOWN_SECONDS + 0.1
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -239,6 +240,14 @@ def test_the_open_inference_protocol_is_spoken(api: Api, worker: Worker) -> None
         ):
             answer = client.post(f"{place}/infer", json=wrong)
             assert answer.status_code == 400 and answer.json()["error"], (wrong, answer.text)
+        many = {**tensor, "shape": [65], "data": [text] * 65}
+        assert client.post(f"{place}/infer", json={"inputs": [many]}).status_code == 413
+        # Elements without a byte are many in a small body.
+        empty = {k: v for k, v in tensor.items() if k != "data"} | {"parameters": {"binary_data_size": 4 * 2**20}}
+        head = json.dumps({"inputs": [{**empty, "shape": [2**20]}]}).encode()
+        binary = {"Inference-Header-Content-Length": str(len(head))}
+        answer = client.post(f"{place}/infer", content=head + bytes(4 * 2**20), headers=binary)
+        assert answer.status_code == 413, answer.text
         length = {"Inference-Header-Content-Length": "999999"}
         assert client.post(f"{place}/infer", json={"inputs": [tensor]}, headers=length).status_code == 400
 
