@@ -44,11 +44,13 @@ LOCKED = @true
 else
 LOCKED = $(PIP) --require-hashes --no-deps $(foreach stage,$(1),-r locks/$(stage).txt)
 endif
+# The stages of what runs, each of which needs those before it.
+RUNS := control otel web local worker
 CONSTRAINED := $(PIP) -c constraints.txt
 EDITABLE := $(CONSTRAINED) --no-build-isolation -e
 
-$(VENV)/.torch: $(VENV)/.made constraints.txt locks/control.txt locks/local.txt locks/worker.txt
-	$(call LOCKED,control local worker)
+$(VENV)/.torch: $(VENV)/.made constraints.txt $(foreach stage,$(RUNS),locks/$(stage).txt)
+	$(call LOCKED,$(RUNS))
 	$(CONSTRAINED) setuptools torch
 	@touch $@
 
@@ -56,8 +58,8 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 	$(EDITABLE) '.[worker,local]'
 	@touch $@
 
-$(VENV)/.tests: $(VENV)/.installed locks/otel.txt locks/test.txt
-	$(call LOCKED,otel test)
+$(VENV)/.tests: $(VENV)/.installed locks/test.txt
+	$(call LOCKED,test)
 	$(EDITABLE) '.[worker,local,test]'
 	@touch $@
 
@@ -114,7 +116,7 @@ sbom: $(VENV)/.supply
 
 # Strict: a package that the advisories cannot be asked about is a failure, not a clean bill.
 audit: $(VENV)/.supply
-	$(BIN)/pip-audit --strict --disable-pip --require-hashes $(foreach stage,control local worker,-r locks/$(stage).txt)
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes $(foreach stage,$(RUNS),-r locks/$(stage).txt)
 
 # Docker's own store may hold no SBOM or provenance beside an image, a registry does: with
 # `make images REPOSITORY=registry.example.com/imagemill` the images are pushed there, with both.

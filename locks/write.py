@@ -17,9 +17,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 STAGES = {
     "control": ["control"],
+    # Before `web`, since FastAPI needs a part of it: images have traces without a web server, but not the reverse.
+    "otel": ["otel"],
+    "web": ["web"],
     "local": ["local"],
     "worker": ["worker"],
-    "otel": ["otel"],
     "test": ["test"],
     "dev": ["dev", "docs"],
     "supply": ["supply"],

