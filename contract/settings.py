@@ -223,6 +223,11 @@ class Settings(BaseSettings):
         description="Names under which clients reach the HTTP API, as their `Host` header says, with commas between; "
         "empty: localhost, 127.0.0.1 and the address that it listens on.",
     )
+    web_s3_endpoint: str = Field(
+        "",
+        description="Address of the object store in the links for uploads that the HTTP API hands out, where clients "
+        "reach it under another one than the server: `host:port` or URL; empty: `IMAGEMILL_S3_ENDPOINT`.",
+    )
     api_url: str = Field(
         "", description="Address of the HTTP API for `HttpClient`, `http://` or `https://`; empty: the embedded one."
     )

@@ -13,7 +13,8 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from contract.errors import ImagemillError
+from contract.backend.objects import ObjectStore
+from contract.errors import ImagemillError, InvalidSettings
 from contract.models.registry import imagemill_version
 from contract.online.ask import Online
 from contract.settings import Settings
@@ -61,6 +62,7 @@ class Api(FastAPI):
         self.client = Client(settings)
         backend = self.client.backend
         self.follower = Follower(self.client.status)
+        self.uploads = _as_clients_reach_it(backend.store, settings)
         self.web = WebClient.of(settings)
         self.ready = Readiness(
             {"store": lambda: backend.store.bucket_exists(backend.store.bucket), "redis": lambda: backend.ledger.info()}
@@ -79,6 +81,7 @@ class Api(FastAPI):
         if self._online is not None:
             await self._online.aclose()
         self.web.close()
+        self.uploads.close()
         self.client.close()
 
     def openapi(self) -> dict[str, Any]:
@@ -118,6 +121,16 @@ def make_app(settings: Settings, hosts: frozenset[str] = frozenset()) -> Guard:
     for router in ROUTERS:
         api.include_router(router(), responses=PROBLEMS)
     return Guard(api, access=api.access, hosts=names_of(settings) | hosts, large=_large)
+
+
+def _as_clients_reach_it(store: ObjectStore, settings: Settings) -> ObjectStore:
+    """Return the store under the address that clients have for it; raises InvalidSettings."""
+    if not settings.web_s3_endpoint:
+        return store
+    try:
+        return ObjectStore(settings.model_copy(update={"s3_endpoint": settings.web_s3_endpoint}))
+    except InvalidSettings as error:
+        raise InvalidSettings(str(error).replace("IMAGEMILL_S3_ENDPOINT", "IMAGEMILL_WEB_S3_ENDPOINT")) from None
 
 
 def _large(path: str) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Request
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
 from contract import keys
@@ -14,6 +14,9 @@ from contract.errors import UnknownUpload
 from contract.records import Record
 from contract.times import iso
 from producer.web.owned import Jobs
+
+if TYPE_CHECKING:
+    from producer.web.app import Api
 
 _HOURS = 1.0
 UPLOAD = r"^[0-9a-f]{16}$"
@@ -64,11 +67,12 @@ def router() -> APIRouter:
     routes = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 
     @routes.post("", status_code=201)
-    def create_upload(owned: Jobs, body: UploadBody) -> Upload:
+    def create_upload(request: Request, owned: Jobs, body: UploadBody) -> Upload:
         """Return an address for each file, to which the client puts it, straight into the bucket."""
-        id, store = body.upload or secrets.token_hex(8), owned.client.backend.store
+        api: Api = request.app
+        id = body.upload or secrets.token_hex(8)
         prefix = keys.upload_prefix(owned.token.owner, id)
-        files = [UploadFile(name=name, url=store.presign_put(prefix + name, hours=_HOURS)) for name in body.files]
+        files = [UploadFile(name=name, url=api.uploads.presign_put(prefix + name, hours=_HOURS)) for name in body.files]
         expires = iso(time.time() + _HOURS * 3600) or ""
         return Upload(id=id, source=f"upload:{id}", files=files, expires_at=expires)
 

@@ -12,10 +12,13 @@ import httpx2
 import pytest
 
 from contract.backend.objects import ObjectStore
+from contract.errors import InvalidSettings
 from contract.jobs.options import COMMANDS
+from contract.settings import Settings
+from producer.web.app import make_app
 from producer.web.events import event_id
 from producer.web.following import Follower
-from tests.serving import Api, codes
+from tests.serving import Api, codes, serving
 from tests.waiting import wait_until
 
 
@@ -308,6 +311,22 @@ def test_uploads_belong_to_who_made_them(api: Api, model: str) -> None:
         assert list(api.store.list("uploads/")) == []
         for name in ("../x", "/x", "a//b", "a\r\nb", "a\\b", "", ".", "a/./b", "x" * 900):
             assert ann.post("/v1/uploads", json={"files": [name]}).status_code == 422, name
+
+
+def test_links_for_uploads_have_the_address_that_clients_know(settings: Settings, store: ObjectStore) -> None:
+    # Given a server that reaches the store under another name than its clients
+    port = settings.s3_endpoint.rpartition(":")[2]
+    with serving(settings, store, web_s3_endpoint=f"localhost:{port}") as api, api.client("jobs") as ann:
+        # if I ask for a link, I expect it to have theirs, and the store to take the file.
+        [file] = ann.post("/v1/uploads", json={"files": ["1.jpg"]}).json()["files"]
+        assert file["url"].startswith(f"http://localhost:{port}/")
+        assert httpx2.put(file["url"], content=b"x").status_code == 200
+        assert [entry.key.rpartition("/")[2] for entry in store.list("uploads/")] == ["1.jpg"]
+
+
+def test_a_wrong_address_for_links_is_named(settings: Settings) -> None:
+    with pytest.raises(InvalidSettings, match="IMAGEMILL_WEB_S3_ENDPOINT"):
+        make_app(settings.model_copy(update={"web_s3_endpoint": "ftp://x/y"}))
 
 
 def test_schedules_and_watches_belong_to_who_added_them(api: Api, model: str) -> None:
