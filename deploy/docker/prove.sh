@@ -63,3 +63,13 @@ done
 cat "$work/doctor.log"
 photos=$(inside python -c 'import deploy; print(deploy.__path__[0])')/photos
 inside imagemill classify "$photos" --model efficientnet-lite0
+
+# The API is ready with keys of its own, lets a token in, and makes none.
+asked() { podman exec imagemill_web_1 python -c "import sys, urllib.request as u
+request = u.Request('http://127.0.0.1:8080' + sys.argv[1], headers={'Authorization': 'Bearer ' + sys.argv[2]})
+print(u.urlopen(request, timeout=30).read().decode())" "$@"; }
+token=$(inside imagemill tokens create --scope jobs --owner prove 2>/dev/null)
+asked /readyz "$token"
+asked /v1/token "$token"
+asked /v1/served "$token"
+! podman exec imagemill_web_1 imagemill tokens create --scope admin --owner prove 2>/dev/null

@@ -7,6 +7,7 @@ Here each of them, over HTTP and over gRPC, wants a certificate that is made at 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -21,6 +22,7 @@ from contract.errors import InvalidSettings
 from contract.settings import load
 from deploy.local.ports import GRPC_OFFSET, LOOPBACK
 from deploy.local.private import UMASK, private_folder, write_private
+from deploy.policies.roles import ROLES, document, to_json
 
 SOCKETS = Path("/tmp")
 """Where SeaweedFS makes its Unix sockets; the path is compiled into it."""
@@ -119,6 +121,28 @@ def notify(home: Path, url: str, token: str) -> None:
     write_private(path, _table("notification.webhook", hook) + lists)
 
 
+def write_identities(home: Path, secrets: Path, bucket: str) -> Path | None:
+    """Write identities of roles beside the administrator's, and return the file; None if there are none.
+
+    A role has one if `secrets` holds its keys, as `web_s3_access_key` and `web_s3_secret_key`; it may do what its
+    policy of `deploy/policies` says.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for role in ROLES:
+        access, secret = secrets / f"{role}_s3_access_key", secrets / f"{role}_s3_secret_key"
+        if access.is_file() and secret.is_file():
+            found[role] = {"accessKey": access.read_text().strip(), "secretKey": secret.read_text().strip()}
+    if not found:
+        return None
+    path = private_folder(home) / "identities.json"
+    content = {
+        "identities": [{"name": role, "credentials": [keys], "policyNames": [role]} for role, keys in found.items()],
+        "policies": [{"name": role, "content": to_json(document(role, bucket=bucket))} for role in found],
+    }
+    write_private(path, json.dumps(content))
+    return path
+
+
 def is_squatted(port: int) -> bool:
     """Return whether a socket of somebody else lies where a server on this port would make its own."""
     return any(True for _ in _sockets(port))
@@ -138,7 +162,7 @@ def remove_sockets(ports: Ports) -> None:
 
 
 def become(host: str, data: Path, home: Path, ports: Ports) -> NoReturn:
-    """Become an S3 server for all interfaces, known as `host`, with the keys of the settings.
+    """Become an S3 server for all interfaces, known as `host`, with the keys of the settings and those of roles.
 
     `home` holds the certificates and belongs into memory. Raises InvalidSettings if no keys are set: without them
     SeaweedFS would let everybody in.
@@ -150,6 +174,8 @@ def become(host: str, data: Path, home: Path, ports: Ports) -> NoReturn:
     os.umask(UMASK)
     secure(private_folder(home), [host, "localhost", LOOPBACK])
     words = command(data, ports, host=host, bind="0.0.0.0")
+    if settings.secrets_dir and (identities := write_identities(home, settings.secrets_dir, settings.bucket)):
+        words.append(f"-s3.config={identities}")
     env = environment(home, access_key, secret_key)
     os.chdir(home)
     os.execve(words[0], words, env)
