@@ -97,7 +97,7 @@ check: $(VENV)/.dev
 # the Prometheus operator, where their repositories cannot be reached. What was skipped is listed with its reason.
 CRDS ?=
 check-deploy: $(VENV)/.tests
-	CRDS=$(CRDS) $(BIN)/python -m pytest -v -rs tests/deploy/test_chart.py tests/deploy/test_compose.py tests/deploy/test_rules.py tests/deploy/test_dashboard.py
+	CRDS=$(CRDS) $(BIN)/python -m pytest -v -rs tests/deploy/test_chart.py tests/deploy/test_chart_api.py tests/deploy/test_compose.py tests/deploy/test_rules.py tests/deploy/test_dashboard.py
 
 # The reference is generated from the code; a dead link or anchor fails the build.
 docs: $(VENV)/.dev

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,37 +14,10 @@ from referencing import Registry, Resource
 
 from contract.fleet.pools import read_pools
 from contract.settings import Settings
+from tests.deploy.chart import CHART, GPU, KEDA, NEEDED, OPERATOR, helm, of_kind, pods, render, variables
 from tests.deploy.tools import Definition, tools
 from tests.mill import ROOT
 
-CHART = ROOT / "deploy" / "helm" / "imagemill"
-NEEDED: dict[str, Any] = {
-    "existingSecret": "imagemill",
-    "settings": {"IMAGEMILL_S3_ENDPOINT": "https://s3.example.com"},
-}
-GPU: dict[str, Any] = {
-    "settings": {"IMAGEMILL_S3_ENDPOINT": "minio.storage.svc:9000", "IMAGEMILL_LEASE_SECONDS": 60},
-    "existingSecret": "imagemill",
-    "controller": {"replicas": 2},
-    "certificateAuthorities": {"configMap": "authorities"},
-    "pools": {
-        "cpu": {"queues": ["classify", "check"], "settings": {"IMAGEMILL_THREADS": 4}},
-        "gpu": {
-            "image": "imagemill:cuda",
-            "queues": ["generate", "train"],
-            "gpus": 1,
-            "minimum": 0,
-            "maximum": 4,
-            "graceSeconds": 90,
-            "topologySpread": [],
-            "nodeSelector": {"gpu": "a100"},
-            "tolerations": [{"key": "spot", "operator": "Exists"}],
-            "resources": {"requests": {"cpu": 8, "memory": "24Gi"}, "limits": {"memory": "24Gi"}},
-        },
-    },
-}
-KEDA = "keda.sh/v1alpha1/ScaledObject"
-OPERATOR = tuple(f"monitoring.coreos.com/v1/{kind}" for kind in ("ServiceMonitor", "PodMonitor", "PrometheusRule"))
 CLUSTERS = [(NEEDED, ()), (NEEDED, (KEDA, *OPERATOR)), (GPU, ()), (GPU, (KEDA,)), (GPU, (KEDA, *OPERATOR))]
 _KEDA_CRD = Definition(
     "kedacore/keda",
@@ -65,37 +37,6 @@ _OPERATOR_CRDS = [
         "servicemonitors": "a99047972c9dd7679ce2050b9968e8a08773492e671b3e17abd476d42aa78a32",
     }.items()
 ]
-
-
-def helm(*words: str, values: dict[str, Any], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run Helm on the chart, with no cluster to ask."""
-    given = folder / "values.yaml"
-    given.write_text(yaml.safe_dump(values))
-    command = [str(tools().helm), *words, "-f", str(given)]
-    env = {"HOME": str(folder), "PATH": "/usr/bin:/bin", "KUBECONFIG": str(folder / "none")}
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=env)
-
-
-def render(values: dict[str, Any], apis: Sequence[str], folder: Path) -> list[dict[str, Any]]:
-    """Return what the chart makes for a cluster that has these APIs beside its own."""
-    more = [word for api in apis for word in ("--api-versions", api)]
-    done = helm("template", "mill", str(CHART), "--namespace", "images", *more, values=values, folder=folder)
-    assert done.returncode == 0, done.stderr
-    return [found for found in yaml.safe_load_all(done.stdout) if found]
-
-
-def of_kind(objects: list[dict[str, Any]], kind: str) -> dict[str, dict[str, Any]]:
-    return {found["metadata"]["name"]: found for found in objects if found["kind"] == kind}
-
-
-def pods(objects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The pod specs, by the name of what makes them."""
-    made = {name: found["spec"]["template"]["spec"] for name, found in of_kind(objects, "Deployment").items()}
-    return made | {name: found["spec"] for name, found in of_kind(objects, "Pod").items()}
-
-
-def variables(container: dict[str, Any]) -> dict[str, str]:
-    return {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
 
 
 @pytest.mark.parametrize("values", [{}, NEEDED, GPU])
@@ -217,6 +158,11 @@ def test_every_variable_that_the_chart_sets_is_a_setting(tmp_path: Path) -> None
         ({"pools": {"cpu": {"queues": ["clasify"]}}}, "queues"),
         ({"pools": {"cpu": {"minimum": 9}}}, "minimum of 9"),
         ({"settings": {**NEEDED["settings"], "IMAGEMILL_S3_SECRET_KEY": "x"}}, "IMAGEMILL_S3_SECRET_KEY"),
+        ({"settings": {**NEEDED["settings"], "IMAGEMILL_ONLINE_REDIS_URL": "x"}}, "IMAGEMILL_ONLINE_REDIS_URL"),
+        ({"web": {"settings": {"IMAGEMILL_WEB_HOSTS": "x"}}}, "IMAGEMILL_WEB_HOSTS"),
+        ({"web": {"minimum": 3}}, "web has a minimum of 3"),
+        ({"web": {"ingress": {"enabled": True}}}, "web.hosts is empty"),
+        ({"web": {"hosts": ["https://mill.example.com"]}}, "hosts"),
     ],
 )
 def test_a_mistake_in_the_values_is_named(wrong: dict[str, Any], told: str, tmp_path: Path) -> None:
@@ -228,6 +174,13 @@ def test_the_notes_say_the_next_command(tmp_path: Path) -> None:
     done = helm("install", "mill", str(CHART), "--dry-run=client", values=NEEDED, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "helm test mill --namespace default" in done.stdout and "KEDA is not in this cluster" in done.stdout
+    assert "No Redis carries requests" in done.stdout and "http://mill-web.default.svc." in done.stdout
+    assert "imagemill tokens create" in done.stdout
+    open_ingress = {"hosts": ["mill.example.com"], "ingress": {"enabled": True}}
+    done = helm(
+        "install", "mill", str(CHART), "--dry-run=client", values={**NEEDED, "web": open_ingress}, folder=tmp_path
+    )
+    assert "tokens travel unencrypted" in done.stdout and "at mill.example.com." in done.stdout
 
 
 def test_the_version_is_that_of_the_package() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.test_chart import NEEDED, of_kind, render
+from tests.deploy.chart import NEEDED, of_kind, render
 from tests.deploy.test_rules import series
 from tests.mill import ROOT
 

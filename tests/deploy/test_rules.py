@@ -13,7 +13,7 @@ import yaml
 
 from contract.instruments import INSTRUMENTS
 from contract.meters import Histogram
-from tests.deploy.test_chart import NEEDED, OPERATOR, render
+from tests.deploy.chart import NEEDED, OPERATOR, render
 from tests.mill import ROOT
 
 RULES = ROOT / "deploy" / "observability" / "rules.yml"

@@ -108,14 +108,26 @@ envFrom:
 {{- end }}
 {{- end }}
 
-{{/* Takes root, secret (a name, or empty for the common one) and temporary (a size). */}}
+{{/* Takes root, secret (a name, or empty for the common one), temporary (a size), and online for roles of served models. */}}
 {{- define "imagemill.volumes" -}}
+{{- $secret := .secret | default .root.Values.existingSecret | required "existingSecret is not set; make a secret with the key imagemill_redis_url and, without roles of your cloud, imagemill_s3_access_key and imagemill_s3_secret_key, and name it." -}}
+{{- $online := .root.Values.onlineRedis.existingSecret -}}
 - name: tmp
   emptyDir: {sizeLimit: {{ .temporary }}}
 - name: secrets
-  secret:
-    secretName: {{ .secret | default .root.Values.existingSecret | required "existingSecret is not set; make a secret with the key imagemill_redis_url and, without roles of your cloud, imagemill_s3_access_key and imagemill_s3_secret_key, and name it." }}
+{{- if and .online $online (ne $online $secret) }}
+  projected:
     defaultMode: 0440
+    sources:
+      - secret: {name: {{ $secret }}}
+      - secret:
+          name: {{ $online }}
+          items: [{key: imagemill_online_redis_url, path: imagemill_online_redis_url}]
+{{- else }}
+  secret:
+    secretName: {{ $secret }}
+    defaultMode: 0440
+{{- end }}
 {{- with .root.Values.certificateAuthorities }}
 {{- if .configMap }}
 - name: authorities
@@ -126,19 +138,19 @@ envFrom:
 {{- end }}
 {{- end }}
 
-{{/* A process that makes no progress is started again; one that is not ready yet counts for no rollout. */}}
+{{/* A process that makes no progress is started again; one that is not ready yet counts for no rollout. Takes port and scheme. */}}
 {{- define "imagemill.probes" -}}
 startupProbe:
-  httpGet: {path: /livez, port: metrics}
+  httpGet: {path: /livez, port: {{ .port }}, scheme: {{ .scheme }}}
   periodSeconds: 5
   failureThreshold: 60
 livenessProbe:
-  httpGet: {path: /livez, port: metrics}
+  httpGet: {path: /livez, port: {{ .port }}, scheme: {{ .scheme }}}
   periodSeconds: 15
   timeoutSeconds: 5
   failureThreshold: 4
 readinessProbe:
-  httpGet: {path: /readyz, port: metrics}
+  httpGet: {path: /readyz, port: {{ .port }}, scheme: {{ .scheme }}}
   periodSeconds: 10
   timeoutSeconds: 5
 {{- end }}
@@ -146,6 +158,29 @@ readinessProbe:
 {{/* "yes" where KEDA scales, or empty. */}}
 {{- define "imagemill.scales" -}}
 {{- if and .Values.autoscaling.enabled (.Capabilities.APIVersions.Has "keda.sh/v1alpha1/ScaledObject") -}}yes{{- end -}}
+{{- end }}
+
+{{/* What selects workers and HTTP API: they fetch images from the web, and know the Redis of served models. */}}
+{{- define "imagemill.serving" -}}
+matchLabels: {{- include "imagemill.selector" (dict "root" .) | nindent 2 }}
+matchExpressions:
+  - {key: app.kubernetes.io/component, operator: In, values: [worker, web]}
+{{- end }}
+
+{{/* Where the HTTP API listens in its pods. */}}
+{{- define "imagemill.webPort" -}}8080{{- end }}
+
+{{/* Names under which clients reach it: those of its Service, of a forwarded port, and web.hosts. */}}
+{{- define "imagemill.webHosts" -}}
+{{- $service := printf "%s-web" (include "imagemill.name" .) -}}
+{{- $namespace := printf "%s.%s" $service .Release.Namespace -}}
+{{- $own := list $service $namespace (printf "%s.svc" $namespace) (printf "%s.svc.%s" $namespace .Values.clusterDomain) "localhost" "127.0.0.1" -}}
+{{- concat $own (.Values.web.hosts | default list) | join "," -}}
+{{- end }}
+
+{{/* "yes" where Kubernetes scales the HTTP API, or empty. */}}
+{{- define "imagemill.webScales" -}}
+{{- if gt (int .Values.web.maximum) (int .Values.web.minimum) -}}yes{{- end -}}
 {{- end }}
 
 {{/* The port of the S3 endpoint, which is a URL or host:port. */}}
