@@ -16,6 +16,8 @@ from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, InvalidSource, ServiceUnavailable, StoreRefused
 from contract.keys import QUEUE_CLASSIFY, QUEUE_CONTROL, probe
 from contract.models.registry import Registry
+from contract.online.connection import info as online_info
+from contract.online.messages import MOST_WAITING_BYTES
 from contract.settings import Settings, addresses_given, current, stack_file
 
 OLDEST_REDIS = (6, 2)
@@ -48,6 +50,11 @@ def run_checks() -> Iterator[Check]:
             workers = None
         else:
             yield from check_redis(info)
+        if settings.online_redis_url:
+            try:
+                yield check_online(online_info(settings))
+            except ImagemillError as error:
+                yield _failed("online redis", error)
         try:
             yield from check_store(ObjectStore(settings, patience=2.0))
         except ImagemillError as error:
@@ -86,6 +93,22 @@ def check_redis(info: Mapping[str, Any]) -> Iterator[Check]:
         else "; a restart forgets running jobs until they are rebuilt from the bucket: run CONFIG SET appendonly yes"
     )
     yield Check("redis on disk", durable, f"appendonly {'yes' if durable else 'no'}{advice}")
+
+
+def check_online(info: Mapping[str, Any]) -> Check:
+    """Check that the Redis of requests to served models has bounds, keeps nothing and drops nothing."""
+    policy, most = str(info.get("maxmemory_policy", "unknown")), int(info.get("maxmemory", 0))
+    wrong = []
+    if policy != "noeviction":
+        wrong.append(f"it drops requests when memory runs out ({policy}): run CONFIG SET maxmemory-policy noeviction")
+    if not most:
+        wrong.append("it may take all memory of its machine: run CONFIG SET maxmemory 256mb")
+    elif most < 2 * MOST_WAITING_BYTES:
+        wrong.append(f"{most // 2**20} MiB are not enough for what may wait: run CONFIG SET maxmemory 256mb")
+    if str(info.get("aof_enabled", "0")) == "1":
+        wrong.append("it writes every image to disk: run CONFIG SET appendonly no")
+    found = f"maxmemory {most // 2**20} MiB, {policy}"
+    return Check("online redis", not wrong, "; ".join(wrong) or found)
 
 
 def check_store(store: ObjectStore) -> Iterator[Check]:

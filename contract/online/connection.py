@@ -66,11 +66,23 @@ def connect(address: RedisAddress, *, connections: int = 4) -> redis.Redis:
 
 def ping(settings: Settings) -> bool:
     """Return True if the Redis of the online path answers; raises RedisUnavailable and InvalidSettings."""
+    with _asking(settings) as client:
+        return bool(client.ping())
+
+
+def info(settings: Settings) -> dict[str, Any]:
+    """Return the reply of the Redis of the online path to `INFO`; raises as `ping` does."""
+    with _asking(settings) as client:
+        return dict(client.info())
+
+
+@contextmanager
+def _asking(settings: Settings) -> Iterator[redis.Redis]:
     address = need_address(settings)
     client = connect(address, connections=1)
     try:
         with mapped(address):
-            return bool(client.ping())
+            yield client
     finally:
         client.close()
 

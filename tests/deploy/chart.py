@@ -97,8 +97,9 @@ def variables(container: dict[str, Any]) -> dict[str, str]:
 def labelled(objects: list[dict[str, Any]], selector: dict[str, Any]) -> list[str]:
     """The names of what makes the pods that a selector of a policy, a budget or a service chooses."""
     found = []
-    for name, made in of_kind(objects, "Deployment").items():
-        labels = made["spec"]["template"]["metadata"]["labels"]
+    made = {name: one["spec"]["template"] for name, one in of_kind(objects, "Deployment").items()}
+    for name, pod in (made | of_kind(objects, "Pod")).items():
+        labels = pod["metadata"]["labels"]
         wanted = selector.get("matchLabels", {}).items() <= labels.items()
         if wanted and all(labels[e["key"]] in e["values"] for e in selector.get("matchExpressions", ())):
             found.append(name)

@@ -63,9 +63,9 @@ def test_the_api_has_an_identity_of_its_own_and_time_to_leave(tmp_path: Path) ->
     assert pause + serve._GRACE_SECONDS < pod["terminationGracePeriodSeconds"]
 
 
-def test_workers_and_the_api_alone_know_and_reach_the_redis_of_requests(tmp_path: Path) -> None:
+def test_workers_api_and_doctor_alone_know_and_reach_the_redis_of_requests(tmp_path: Path) -> None:
     made = render(GPU, (), tmp_path)
-    serving = ["mill-web", "mill-worker-cpu", "mill-worker-gpu"]
+    serving = ["mill-doctor", "mill-web", "mill-worker-cpu", "mill-worker-gpu"]
     assert sorted(name for name, pod in pods(made).items() if "online" in secrets_of(pod)) == serving
     policy = of_kind(made, "NetworkPolicy")["mill-online"]["spec"]
     assert sorted(labelled(made, policy["podSelector"])) == serving

@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+import pytest
+
 from contract.backend.ledger import Worker
-from producer.doctor import Check, check_clock, check_confinement, check_metrics, check_redis, check_workers, exit_code
+from contract.backend.objects import ObjectStore
+from contract.backend.secret_url import SecretUrl
+from contract.online.messages import MOST_WAITING_BYTES
+from contract.settings import Settings
+from producer.doctor import (
+    Check,
+    check_clock,
+    check_confinement,
+    check_metrics,
+    check_online,
+    check_redis,
+    check_workers,
+    exit_code,
+    run_checks,
+)
 
 
 def test_a_redis_that_is_old_or_forgets_is_named() -> None:
@@ -21,6 +37,32 @@ def test_a_good_redis_passes() -> None:
     info = {"redis_version": "7.0.15", "maxmemory_policy": "noeviction", "aof_enabled": 1}
 
     assert all(check.ok for check in check_redis(info))
+
+
+def test_a_redis_of_requests_that_is_set_up_like_that_of_the_ledger_is_named() -> None:
+    # Given one that evicts, has no bound and writes to disk, I expect each with its command,
+    check = check_online({"maxmemory_policy": "allkeys-lru", "maxmemory": 0, "aof_enabled": 1})
+    assert not check.ok
+    for advice in ("maxmemory-policy noeviction", "maxmemory 256mb", "appendonly no"):
+        assert f"CONFIG SET {advice}" in check.detail
+    # one that is too small, and a good one to pass.
+    good = {"maxmemory_policy": "noeviction", "maxmemory": 2 * MOST_WAITING_BYTES, "aof_enabled": 0}
+    assert "128 MiB are not enough" in check_online({**good, "maxmemory": MOST_WAITING_BYTES}).detail
+    assert check_online(good) == Check("online redis", True, "maxmemory 256 MiB, noeviction")
+
+
+def test_it_asks_the_redis_of_requests_where_one_is_named(
+    settings: Settings, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given settings without such a Redis, with one, and with one that is away, I expect no line, a verdict, a reason.
+    found = []
+    for url in ("", str(settings.redis_url.get_secret_value()), "redis://127.0.0.1:1/0"):
+        asked = settings.model_copy(update={"online_redis_url": SecretUrl(url)})
+        monkeypatch.setattr("producer.doctor.current", lambda asked=asked: asked)
+        found.append([check for check in run_checks() if check.name == "online redis"])
+    nothing, [asked_it], [away] = found
+    assert nothing == [] and not asked_it.unreachable
+    assert away.unreachable and "IMAGEMILL_ONLINE_REDIS_URL" in away.detail
 
 
 def test_a_worker_is_shown_with_its_device_and_a_missing_controller_is_named() -> None:

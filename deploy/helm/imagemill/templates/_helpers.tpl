@@ -160,11 +160,11 @@ readinessProbe:
 {{- if and .Values.autoscaling.enabled (.Capabilities.APIVersions.Has "keda.sh/v1alpha1/ScaledObject") -}}yes{{- end -}}
 {{- end }}
 
-{{/* What selects workers and HTTP API: they fetch images from the web, and know the Redis of served models. */}}
-{{- define "imagemill.serving" -}}
-matchLabels: {{- include "imagemill.selector" (dict "root" .) | nindent 2 }}
+{{/* What selects the pods of several roles. Takes root and roles. */}}
+{{- define "imagemill.ofRoles" -}}
+matchLabels: {{- include "imagemill.selector" (dict "root" .root) | nindent 2 }}
 matchExpressions:
-  - {key: app.kubernetes.io/component, operator: In, values: [worker, web]}
+  - {key: app.kubernetes.io/component, operator: In, values: [{{ join ", " .roles }}]}
 {{- end }}
 
 {{/* Where the HTTP API listens in its pods. */}}
