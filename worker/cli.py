@@ -53,7 +53,12 @@ def run(
 
 @cli.command()
 @click.option("--photos", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of JPEGs.")
-@click.option("--count", default=2000, show_default=True, help="Photos to measure with, made from the given ones.")
+@click.option(
+    "--count",
+    default=5000,
+    show_default=True,
+    help="Photos to label, made from the given ones; training and serving use at most 2,000.",
+)
 @click.option("--repeat", default=3, show_default=True, help="Runs; medians are printed.")
 @click.option(
     "--precision",
@@ -64,15 +69,21 @@ def run(
 )
 @click.option(
     "--only",
-    type=click.Choice(["labelling", "training", "generation", "filtered"]),
-    help="Measure this part alone. filtered: whether filtering generated images pays; runs only when asked for.",
+    type=click.Choice(["labelling", "training", "generation", "serving", "filtered"]),
+    help="Measure this part alone. serving, single requests to a served model, and filtered, whether filtering "
+    "generated images pays, run only when asked for.",
 )
+@click.option("--seconds", default=20.0, show_default=True, help="With --only serving: how long it is overloaded.")
 @click.option(
     "--data-set",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="With --only filtered: folder with the IDX files of Fashion-MNIST.",
 )
-@click.option("--peers", is_flag=True, help="Also label by a DataLoader, and by Ray Data if it is installed.")
+@click.option(
+    "--peers",
+    is_flag=True,
+    help="Also label by a DataLoader, and by Ray Data if it is installed; serve by LitServe if it is installed.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def bench(
     photos: Path | None,
@@ -80,6 +91,7 @@ def bench(
     repeat: int,
     precision: str,
     only: str | None,
+    seconds: float,
     data_set: Path | None,
     peers: bool,
     as_json: bool,
@@ -88,7 +100,8 @@ def bench(
 
     \b
     Example:
-      imagemill-worker bench --count 2000
+      imagemill-worker bench --only labelling
+      imagemill-worker bench --only serving --seconds 60
     """
     from worker.bench import run as benchmark
     from worker.bench.report import report
@@ -101,6 +114,7 @@ def bench(
         only=only,  # type: ignore[arg-type]
         data_set=data_set,
         with_peers=peers,
+        seconds=seconds,
     )
     if as_json:
         print(json.dumps(figures))

@@ -1,4 +1,4 @@
-"""CPU seconds by process, so that one sees where time goes that the ideal loop does not need.
+"""CPU seconds and memory by process, so that one sees where time goes that the ideal loop does not need.
 
 It reads `/proc`; where there is none (macOS), it measures nothing.
 """
@@ -22,6 +22,7 @@ _ROLES = {
     "controller": re.compile(r"celery .*(-Q|--queues) control\b"),
     "clock": re.compile(r"celery .* beat\b"),
     "worker": re.compile(r"worker\.cli run\b"),
+    "web": re.compile(r"producer web\b"),
 }
 """What the command line of each process of a stack holds; everything that it starts counts with it."""
 
@@ -63,13 +64,31 @@ class CpuSeconds:
 
 def by_role(supervisor: int) -> dict[str, float]:
     """Return the CPU seconds of the supervisor's children and their descendants, the ended ones among them, by role."""
+    return _added(supervisor, lambda pid, seconds: seconds)
+
+
+def resident(supervisor: int) -> dict[str, float]:
+    """Return the resident bytes of the supervisor's children and their descendants, by role."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    return _added(supervisor, lambda pid, _: page * _resident_pages(pid))
+
+
+def _added(supervisor: int, value: Callable[[int, float], float]) -> dict[str, float]:
+    """Return by role the sum of a value that each process has, given its pid and its CPU seconds."""
     processes = _processes()
     roles = {pid: role for pid, (parent, _) in processes.items() if parent == supervisor and (role := _role(pid))}
     found = dict.fromkeys(roles.values(), 0.0)
     for pid, (_, seconds) in processes.items():
         if ancestor := _first(pid, processes, roles):
-            found[roles[ancestor]] += seconds
+            found[roles[ancestor]] += value(pid, seconds)
     return found
+
+
+def _resident_pages(pid: int) -> int:
+    try:
+        return int((_PROC / str(pid) / "statm").read_text().split()[1])
+    except OSError:  # it has ended meanwhile
+        return 0
 
 
 def _first(pid: int, processes: Mapping[int, tuple[int, float]], roles: Mapping[int, str]) -> int | None:

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from worker.bench.serving_report import serving_table
+
 
 def report(figures: dict[str, Any]) -> None:
     """Print the figures as a table."""
@@ -30,13 +32,32 @@ def report(figures: dict[str, Any]) -> None:
             if name in rates:
                 table.add_row(f"  {meaning}", f"{rates[name]:,.0f}", f"{ratios[name]:.2f}")
     Console().print(table)
+    if "labelling" in figures["images"]:
+        print(_about_labelling(figures["images"]["labelling"], rates))
+    if "serving" in figures:
+        Console().print(serving_table(figures["serving"]))
     if spent := figures.get("cpu_seconds"):
-        Console().print(_cpu_table(spent, figures["images"]["labelling"]))
+        photos = figures["images"].get("labelling")
+        Console().print(_cpu_table(spent, "CPU seconds" + (f", {photos:,} photos" if photos else ", each step")))
+    if figures.get("compiles_each_time"):
+        print(
+            "No .pyc files could be written beside the sources, so every process that a step starts compiled them: "
+            "let whoever runs it write there, or install the product."
+        )
 
 
-def _cpu_table(spent: Mapping[str, Mapping[str, float]], images: int) -> Table:
+def _about_labelling(photos: int, rates: Mapping[str, float]) -> str:
+    """Say what a ratio of labelling is of: photos and seconds, what is in, what is not."""
+    seconds = sorted(photos / rate for name, rate in rates.items() if name in _JOBS)
+    return (
+        f"A job took {seconds[0]:.1f} to {seconds[-1]:.1f} s, from its record in the bucket to its end: planning, "
+        "queue, results and report are in, with the folder also packing and upload; the start of the command is not."
+    )
+
+
+def _cpu_table(spent: Mapping[str, Mapping[str, float]], title: str) -> Table:
     """Return a table of CPU seconds: a row a process, a column a step."""
-    table = Table(title=f"CPU seconds, {images:,} photos")
+    table = Table(title=title)
     table.add_column("process")
     for name in spent:
         table.add_column(_SHORT[name], justify="right")
@@ -47,15 +68,20 @@ def _cpu_table(spent: Mapping[str, Mapping[str, float]], images: int) -> Table:
     return table
 
 
+_JOBS = ("product_tars", "product_objects", "product_folder", "product_workers")
 _SHORT = {
     "ideal": "ideal loop",
     "product_tars": "tars",
     "product_objects": "objects",
     "product_folder": "folder",
     "product_workers": "worker a core",
+    "clients": "16 clients",
+    "http": "over HTTP",
+    "overload": "overload",
 }
 _IMAGES = {
     "labelling": "{:,} photos of 500×375",
+    "serving": "{:,} photos of 500×375, one a request",
     "training": "{:,} images of 28×28, gray",
     "generation": "{:,} images of 28×28, gray",
 }
@@ -70,6 +96,12 @@ _ROWS = {
         "product_workers": "whole product, tars, a worker a core",
         "peer_dataloader": "DataLoader of PyTorch, a process a core",
         "peer_ray": "Ray Data, with the start of its actor",
+    },
+    "serving": {
+        "serve_ideal": "ideal loop: file, decode, forward, JSON line",
+        "serve_clients": "16 clients",
+        "serve_http": "16 clients over HTTP",
+        "peer_litserve": "16 clients of LitServe, over HTTP",
     },
     "training": {
         "train_steps": "steps alone, its ideal",

@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -24,11 +23,10 @@ from contract.errors import InvalidSource
 from contract.models.families import make_recipe
 from contract.models.registry import Model, Registry, make_file
 from contract.records import Precision
-from worker.bench import labelling as engine_measure
-from worker.bench import peers
-from worker.bench.cpu import CpuSeconds
+from worker.bench import labelling_jobs, serving
 from worker.bench.crops import crops
-from worker.bench.stack import job, say, stack, upload
+from worker.bench.stack import compiles_each_time, job, say, stack
+from worker.bench.turns import in_turn, ratios
 from worker.datasets.reader import training_preprocess
 from worker.engine.cores import cores
 from worker.engine.memory import calm_openmp, tune_allocator
@@ -37,9 +35,12 @@ from worker.engine.types import ModelSpec, Runtime
 from worker.execution.model_cache import load_runtime
 from worker.zoo import builtin
 
-Part: TypeAlias = Literal["labelling", "training", "generation", "filtered"]
+Part: TypeAlias = Literal["labelling", "training", "generation", "serving", "filtered"]
 
 _PHOTOS = Path(__file__).parents[2] / "deploy" / "photos"
+_MOST = 2000
+"""Photos of training and serving, at most. Labelling takes more by default, because what is spent once a job (planning,
+the wait for its end) would weigh more in its ratio than in that of a job over millions."""
 _EXAMPLES, _EPOCHS = 10_000, 2
 """Examples and epochs of the training bench: an epoch takes seconds, and a tenth of the images are held out. With 2,000
 examples an epoch took under a second, so work done once per epoch weighed more than in real trainings."""
@@ -57,118 +58,66 @@ def run(
     only: Part | None = None,
     data_set: Path | None = None,
     with_peers: bool = False,
+    seconds: float = 20.0,
 ) -> dict[str, Any]:
-    """Return the figures of everything or of one part, in images/s, medians of `repeat` runs.
+    """Return the figures of labelling, training and generation, or of one part, in images/s, medians of `repeat` runs.
 
-    Ratios are to the ideal loop of the part, of a training to its bare steps. With the labelling come the CPU seconds
-    by process, and with `with_peers` what else is installed that can label photos.
+    Ratios are to the ideal loop of the part, of a training to its bare steps. With labelling and serving come the CPU
+    seconds by process, and with `with_peers` what else is installed that can do the same. `count` is the photos of
+    labelling, `seconds` how long serving is overloaded.
     """
     if only == "filtered":
         return _filtered(data_set)
     tune_allocator()
     calm_openmp()
     images = {"labelling": count, "training": _EXAMPLES, "generation": _GENERATED}
+    measured = {part: number for part, number in images.items() if only in (None, part)}
     about: dict[str, Any] = {
-        "images": {part: number for part, number in images.items() if only in (None, part)},
+        "images": measured if only != "serving" else {"serving": min(count, _MOST)},
         "cores": len(os.sched_getaffinity(0)),
     }
     runs: dict[str, list[float]] = {}
-    ratios: dict[str, float] = {}
+    shares: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="imagemill-bench-") as folder:
         base = Path(folder)
         files: list[Path] = []
         if only != "generation":
             (base / "photos").mkdir()
-            say(f"making {count} crops of 500×375 …")
-            files = crops(photos or _PHOTOS, count, base / "photos")
-        if only in (None, "labelling"):
-            runtime, model = _runtime(base, precision)
+            made = count if only in (None, "labelling") else min(count, _MOST)
+            say(f"making {made:,} crops of 500×375 …")
+            files = crops(photos or _PHOTOS, made, base / "photos")
+        if only in (None, "labelling", "serving"):
+            runtime, model, weights = _runtime(base, precision)
+            about |= {"device": runtime.device, "runtime": runtime.name, "precision": runtime.precision}
             with closing(runtime):
-                about |= {"device": runtime.device, "runtime": runtime.name, "precision": runtime.precision}
-                found, about["cpu_seconds"] = _labelling(base, files, runtime, model, precision, repeat, with_peers)
-                runs |= found
-            ratios |= _ratios(runs, "ideal")
+                if only == "serving":
+                    found, about["cpu_seconds"], about["serving"] = serving.measure(
+                        *(base, files, runtime, model.preprocess, weights, precision),
+                        repeat=repeat,
+                        seconds=seconds,
+                        with_peers=with_peers,
+                    )
+                    shares |= ratios(found, "serve_ideal")
+                else:
+                    found, about["cpu_seconds"] = labelling_jobs.measure(
+                        *(base, files, runtime, model, precision), repeat=repeat, with_peers=with_peers
+                    )
+                    shares |= ratios(found, "ideal")
+            runs |= found
         if only in (None, "training"):
-            trained = _in_turn(_training(files), repeat)
+            trained = in_turn(_training(files[:_MOST]), repeat)
             runs |= trained
-            ratios |= _ratios(trained, "train_steps")
+            shares |= ratios(trained, "train_steps")
         if only in (None, "generation"):
             generated = _generation(base, precision, repeat)
             runs |= generated
-            ratios |= _ratios(generated, "generate_ideal")
+            shares |= ratios(generated, "generate_ideal")
     return {
         **about,
+        "compiles_each_time": compiles_each_time(),
         "images_per_second": {name: round(statistics.median(values), 1) for name, values in runs.items()},
-        "ratio_to_ideal": ratios,
+        "ratio_to_ideal": shares,
         "runs": {name: [round(v, 1) for v in values] for name, values in runs.items()},
-    }
-
-
-def _labelling(
-    base: Path,
-    files: list[Path],
-    runtime: Runtime,
-    model: Model,
-    precision: Precision,
-    repeat: int,
-    with_peers: bool,
-) -> tuple[dict[str, list[float]], dict[str, dict[str, float]]]:
-    """Measure the parts, the ideal loop, its peers, and jobs on stacks of their own; also CPU seconds by process.
-
-    One stack has a worker for all cores, the other a worker a core.
-    """
-    preprocess = model.preprocess
-    others: dict[str, Callable[[], float]] = {}
-    if with_peers:
-        load = partial(load_runtime, model, base / model.weights.name, configuration.load(), precision)
-        others = peers.peers(files, runtime, load, preprocess, base)
-    number = len(os.sched_getaffinity(0))
-    with stack(base) as one, stack(base / "each", workers=number) as each:
-        say("uploading them as objects and as tars …")
-        for folder in (base, base / "each"):
-            upload(ObjectStore(configuration.load(data=folder / "stack")), files, base)
-        tars = "s3://imagemill/bench/tars/"
-        product = {
-            "product_tars": (one, tars),
-            "product_objects": (one, "s3://imagemill/bench/objects/"),
-            "product_folder": (one, str(base / "photos")),
-            "product_workers": (each, tars),
-        }
-        cpu = {one: CpuSeconds(one.supervisor), each: CpuSeconds(each.supervisor)}
-        steps: dict[str, Callable[[], float]] = {
-            "decode": lambda: engine_measure.decode_only(files, preprocess, runtime.lanes),
-            "forward": lambda: engine_measure.forward_only(runtime, len(files), preprocess.size),
-            "ideal": cpu[one].of("ideal", lambda: engine_measure.ideal_loop(files, runtime, preprocess)),
-            **{
-                name: cpu[on].of(name, job(on, "classify", source, "--model", builtin.NAME, "--precision", precision))
-                for name, (on, source) in product.items()
-            },
-            **others,
-        }
-        try:
-            return _in_turn(steps, repeat), cpu[one].medians(repeat) | cpu[each].medians(repeat)
-        finally:
-            peers.close()
-
-
-def _in_turn(steps: Mapping[str, Callable[[], float]], repeat: int) -> dict[str, list[float]]:
-    """Run each step `repeat` times after a warm-up, in turn because the machine drifts; return what they measured."""
-    runs: dict[str, list[float]] = {name: [] for name in steps}
-    for name, step in steps.items():
-        say(f"warming up: {name}")
-        step()
-    for n in range(repeat):
-        for name, step in steps.items():
-            say(f"run {n + 1} of {repeat}: {name}")
-            runs[name].append(step())
-    return runs
-
-
-def _ratios(runs: Mapping[str, list[float]], ideal: str) -> dict[str, float]:
-    """Return the median ratio of each figure to `ideal`, run by run."""
-    return {
-        name: round(statistics.median(v / i for v, i in zip(values, runs[ideal], strict=True)), 3)
-        for name, values in runs.items()
     }
 
 
@@ -211,7 +160,7 @@ def _generation(base: Path, precision: Precision, repeat: int) -> dict[str, list
     with stack(base / "generation") as imagemill:
         store = ObjectStore(configuration.load(data=base / "generation" / "stack"))
         Registry(store).publish(model, {model.weights.name: weights})
-        return _in_turn(
+        return in_turn(
             {
                 "generate_forward": lambda: measure.forward_only(sampler, _GENERATED, _CLASSES),
                 "generate_encode": lambda: measure.encode_only(images, threads),
@@ -267,9 +216,10 @@ def _gan() -> tuple[Model, bytes]:
     return model, weights
 
 
-def _runtime(base: Path, precision: Precision) -> tuple[Runtime, Model]:
+def _runtime(base: Path, precision: Precision) -> tuple[Runtime, Model, Path]:
+    """Return the runtime of the model that ships, its record, and the file of its weights."""
     settings = configuration.load()
     model, files = builtin.efficientnet_lite0()
     path = base / model.weights.name
     path.write_bytes(files[model.weights.name])
-    return load_runtime(model, path, settings, precision), model
+    return load_runtime(model, path, settings, precision), model, path

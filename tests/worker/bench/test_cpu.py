@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.bench.cpu import CpuSeconds, by_role
+from worker.bench.cpu import CpuSeconds, by_role, resident
 
 BURNT = 0.3
 _BURN = f"import time\nwhile time.process_time() < {BURNT}: pass\n"
@@ -45,6 +45,23 @@ def test_a_worker_answers_for_what_it_started(supervisor: int) -> None:
     spent = by_role(supervisor)
     assert set(spent) == {"worker"}
     assert spent["worker"] >= 2 * BURNT - 0.05, "a tick of the clock is 10 ms"
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory of others is read from /proc")
+def test_a_worker_has_the_memory_of_its_children() -> None:
+    # Given a worker whose child has written 64 MB, I expect these to count as the worker's.
+    big = "held = b'x' * (64 << 20)\nprint('ready', flush=True)\nimport sys\nsys.stdin.read()\n"
+    worker = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {big!r}])\n"
+    supervisor = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {worker!r}, 'worker.cli', 'run'])\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", supervisor], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        found = resident(process.pid)
+        process.communicate()
+    assert set(found) == {"worker"}
+    assert found["worker"] > 64 << 20
 
 
 def test_a_step_costs_what_it_spent() -> None:
