@@ -33,7 +33,7 @@ def report(figures: dict[str, Any]) -> None:
                 table.add_row(f"  {meaning}", f"{rates[name]:,.0f}", f"{ratios[name]:.2f}")
     Console().print(table)
     if "labelling" in figures["images"]:
-        print(_about_labelling(figures["images"]["labelling"], rates))
+        Console().print(_about_labelling(figures["images"]["labelling"], rates), highlight=False)
     if "serving" in figures:
         Console().print(serving_table(figures["serving"]))
     if spent := figures.get("cpu_seconds"):

@@ -62,7 +62,7 @@ def api() -> Iterator[Api]:
 
 
 def ask(api: Api, times: int = 1) -> None:
-    settings = Settings(api_url=f"http://127.0.0.1:{api.server_port}", api_token="secret")  # type: ignore[arg-type]
+    settings = Settings(api_url=f"http://127.0.0.1:{api.server_port}", api_token="secret")
 
     async def run() -> None:
         async with askers.api(settings, "model", clients=1) as asked:
