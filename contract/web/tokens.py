@@ -25,7 +25,7 @@ from contract.times import iso
 
 Scope = Literal["infer", "jobs", "review", "admin"]
 SCOPES: dict[Scope, str] = {
-    "infer": "label and generate single images at once",
+    "infer": "label single images at once",
     "jobs": "submit, read and steer jobs, schedules, watches, models and datasets",
     "review": "read jobs and their results",
     "admin": "everything, of all owners, and workers",

@@ -1,19 +1,18 @@
-"""Answers at once: single images labelled, and images made, by served models (`imagemill serve`)."""
+"""Answers at once: single images labelled by served models (`imagemill serve`)."""
 
 from __future__ import annotations
 
-import base64
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.responses import Response
 
 from contract.data.label_rows import ERROR
 from contract.errors import OnlineFailed
 from contract.jobs.results import Row
-from contract.online.messages import DEADLINE_SECONDS, LONGEST_SECONDS, MOST_IMAGES
+from contract.online.messages import DEADLINE_SECONDS, LONGEST_SECONDS
 from contract.online.state import ServedState
 from contract.records import Precision, Record
 from producer.exports.labels.source import rounded
@@ -55,26 +54,11 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-class GenerateBody(Record):
-    """Which images are to be made."""
-
-    label: str | None = Field(None, max_length=1000, description="The class; null: the seed chooses one for each.")
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of the latents.")
-    count: int = Field(1, ge=1, le=MOST_IMAGES)
-    deadline: float = Field(DEADLINE_SECONDS, gt=0, le=LONGEST_SECONDS, description="Seconds for the answer.")
-
-
 class ServeBody(Record):
     """A model that is to answer single requests."""
 
     model: str = Field(max_length=200, description="`name`, `name@version` or `name@alias`.")
     precision: Precision = Field("auto", description="Arithmetic of the model.")
-
-
-class Made(BaseModel):
-    """Images, in base64."""
-
-    images: list[str] = Field(description="PNG files, in base64.")
 
 
 def asked(
@@ -108,26 +92,6 @@ def router() -> APIRouter:
         if HUGGING_FACE in accept:
             return _hugging_face(found)
         return JSONResponse(rounded(found[0] if images.one else {"rows": found}))
-
-    @routes.post(
-        "/models/{ref}/generate",
-        responses={200: {"description": "One PNG, or JSON.", "model": Made, "content": {"image/png": _BINARY}}},
-    )
-    async def generate(
-        request: Request,
-        owned: Infer,
-        ref: Ref,
-        body: GenerateBody,
-        accept: Annotated[str, Header(description="`application/json` for JSON of one image too.")] = "",
-    ) -> Response:
-        """Make images now, with a served generator: those that a job with this seed would make first."""
-        api: Api = request.app
-        images = await api.online().generate(
-            ref, label=body.label, seed=body.seed, count=body.count, deadline=body.deadline
-        )
-        if len(images) == 1 and "application/json" not in accept:
-            return Response(images[0], media_type="image/png")
-        return JSONResponse({"images": [base64.b64encode(image).decode() for image in images]})
 
     @routes.get("/served")
     def list_served(owned: Review) -> list[ServedState]:

@@ -62,17 +62,13 @@ class Worker:
         if payload is None:
             return
         request, images = messages.read_request(payload)
-        made: list[bytes] = []
-        if isinstance(request, messages.Generate):
-            reply = Reply(id=id, outcome="done")
-            made = [f"PNG {request.label} {request.seed} {n}".encode() for n in range(request.count)]
-        else:
-            pairs = zip(request.keys, images, strict=True)
-            rows = tuple(self._row(key, image, request.top_k) for key, image in pairs)
-            reply = Reply(id=id, outcome="done", rows=rows)
+        assert isinstance(request, messages.Classify)
+        pairs = zip(request.keys, images, strict=True)
+        rows = tuple(self._row(key, image, request.top_k) for key, image in pairs)
+        reply = Reply(id=id, outcome="done", rows=rows)
         keys = [self.keys.open, self.keys.load, self.keys.requests(REF), self.keys.payload(id)]
         keys.append(self.keys.replies(request.reply_to))
-        self._answer(keys, [id, entry, GROUP, messages.write_reply(reply, made), 10_000])
+        self._answer(keys, [id, entry, GROUP, messages.write_reply(reply), 10_000])
 
     def _row(self, key: str, image: bytes, top_k: int) -> dict[str, Any]:
         row: dict[str, Any] = {**dict.fromkeys(schema().names), "key": key, "model": REF}
@@ -198,20 +194,6 @@ def test_many_clients_at_once_get_their_own_answers(api: Api, worker: Worker) ->
         answers = list(pool.map(ask, range(64)))
     assert set(codes(answers)) == {200}
     assert [answer.json()["rows"][0]["key"] for answer in answers] == [f"{n}.jpg" for n in range(64)]
-
-
-def test_images_are_made_as_png_or_json(api: Api, worker: Worker) -> None:
-    # Given a generator in the place of the classifier,
-    record = Served(name="birds", version=1, task="generate", created_at="2026-11-26T00:00:00Z")
-    api.store.put(served_record("birds", 1), record.to_json())
-    with api.client("infer") as client:
-        one = client.post("/v1/models/birds/generate", json={"label": "owl", "seed": 7})
-        assert one.headers["Content-Type"] == "image/png" and one.content == b"PNG owl 7 0"
-        many = client.post("/v1/models/birds/generate", json={"seed": 7, "count": 3}).json()["images"]
-        assert [base64.b64decode(image) for image in many] == [f"PNG None 7 {n}".encode() for n in range(3)]
-        for wrong in ({"count": 65}, {"count": 0}, {"seed": -1}, {"label": 1}, {"more": 1}):
-            assert client.post("/v1/models/birds/generate", json=wrong).status_code == 422, wrong
-        assert client.post("/v1/models/birds/classify", content=b"x", headers=IMAGE).status_code == 422
 
 
 def test_the_open_inference_protocol_is_spoken(api: Api, worker: Worker) -> None:
