@@ -46,6 +46,7 @@ _PRODUCER = Role(
     reads=(ANY,),
     writes=(
         _JOB.spec,
+        _JOB.sizes,
         f"{_JOB.input_prefix}{ANY}",
         f"{_JOB.plan_prefix}{ANY}",  # of a local folder, which it packs
         *_ENDS,
