@@ -124,7 +124,7 @@ def make_app(settings: Settings, hosts: frozenset[str] = frozenset()) -> Guard:
 
 def _large(path: str) -> int:
     """Return how many bytes a body may have at a path, 0 for the usual number."""
-    return LARGE_BYTES if path.endswith(("/classify", "/infer")) else 0
+    return LARGE_BYTES if path.endswith(("/classify", "/infer", "/console/try-it")) else 0
 
 
 def names_of(settings: Settings) -> frozenset[str]:
@@ -186,5 +186,5 @@ async def _unforeseen(request: Request, error: Exception) -> Response:
 def _answer(request: Request, problem: Problem) -> Response:
     id = str(request.scope.get("imagemill.request_id", ""))
     if door.covers(request.url.path):
-        return refusal(problem, id)
+        return refusal(problem, id, part="hx-request" in request.headers)
     return problem.response(id, protocol=request.url.path.startswith("/v2"))
