@@ -181,7 +181,7 @@ def test_results_go_to_no_bucket_that_is_not_opened(api: Api, model: str) -> Non
 
 
 def test_every_option_of_every_command_is_a_field_of_its_body(api: Api) -> None:
-    schemas = httpx2.get(f"{api.url}/openapi.json").json()["components"]["schemas"]
+    schemas = httpx2.get(f"{api.url}/openapi.json", timeout=60).json()["components"]["schemas"]
     for name, model in COMMANDS.items():
         fields = set(schemas[f"{name.capitalize()}Job"]["properties"])
         assert fields == {*model.model_fields, "command", "job"}

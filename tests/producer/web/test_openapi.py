@@ -13,7 +13,7 @@ from tests.serving import Api
 
 @pytest.fixture
 def document(api: Api) -> dict[str, Any]:
-    found: dict[str, Any] = httpx2.get(f"{api.url}/openapi.json").json()
+    found: dict[str, Any] = httpx2.get(f"{api.url}/openapi.json", timeout=60).json()
     return found
 
 
