@@ -124,7 +124,7 @@ class Reply(Record):
     says: str = ""
     """Why there are no results, in a sentence."""
     rows: tuple[dict[str, Any], ...] = ()
-    """Of a `Classify`, in the order of its images."""
+    """The rows that answer a `Classify`, in the order of its images."""
 
 
 def write_reply(reply: Reply, images: Sequence[bytes] = ()) -> bytes:

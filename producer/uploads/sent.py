@@ -1,4 +1,4 @@
-"""What of a folder was sent where, in one local file: it spares reading the same files again after a restart.
+"""Remembers in a local file what was sent from a folder, and where to, so that a restart does not read it all again.
 
 Nothing rests on it. Without it, or after a power cut that took the last lines, each file is compared with its object.
 """

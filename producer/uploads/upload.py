@@ -102,7 +102,7 @@ class Uploader:
         self._problems: dict[str, str] = {}
         """Why files and folders cannot be read or sent, by path; each was told once."""
         self._unsent: dict[str, tuple[Version, str]] = {}
-        """Those of them that failed when they were sent."""
+        """The problems of files that failed while they were being sent, by path, with the version that failed."""
         self._sent = self._bytes = self._unchanged = 0
         self._first, self._once = True, False
         self._fault, self._blocked_until, self._pause = "", 0.0, _PAUSE_SECONDS

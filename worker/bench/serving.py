@@ -57,7 +57,7 @@ class _Bench:
 
     imagemill: Commands
     settings: Settings
-    """Of the stack."""
+    """The settings of the stack."""
     photos: Sequence[Path]
     images: Sequence[bytes]
     runtime: Runtime

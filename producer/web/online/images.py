@@ -35,7 +35,7 @@ from producer.web.problems import Problem
 from producer.web.sources import ADDRESS, LONGEST, address_of
 
 LARGE_BYTES = math.ceil(MOST_BYTES * 1.5)
-"""Of a body: base64 takes a third more."""
+"""Most bytes of a request body; base64 makes images a third larger."""
 _AT_ONCE = 8
 _JSON, _FORM = "application/json", "multipart/form-data"
 _RAW = ("image/", "application/octet-stream")
