@@ -37,7 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "schedule": ("producer.cli.schedule:schedule", "Submit jobs on a schedule, and see how they went."),
     "watch": ("producer.cli.watch:watch", "Label a bucket as it fills, and see how far behind that is."),
     "serve": ("producer.cli.serve:serve", "Have workers answer single requests with a model."),
-    "unserve": ("producer.cli.serve:unserve", "End that."),
+    "unserve": ("producer.cli.serve:unserve", "Have workers answer no more requests with a model."),
     "served": ("producer.cli.serve:served", "List the served models, and how each stands."),
     "datasets": ("producer.cli.datasets:datasets", "List, show and remove datasets that grow."),
     "jobs": ("producer.cli.jobs:jobs", "List jobs, and remove them."),

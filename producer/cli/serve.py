@@ -35,7 +35,7 @@ def serve(model: str, precision: Precision, as_json: bool) -> None:
     if as_json:
         print_json(state.model_dump())
     elif state.ready:
-        say(f"{state.model} is served by {state.ready} workers.")
+        say(f"{state.model} is served by {state.ready} worker{'s' if state.ready != 1 else ''}.")
     else:
         say(f"{state.model} is served as soon as a worker has loaded it; `imagemill served` shows when.")
 
