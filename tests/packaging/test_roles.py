@@ -14,6 +14,8 @@ EXTRAS = {"producer": "", "web": "web,http", "controller": "control", "worker": 
 ROOTS = {**ROLES, "web": ROLES["producer"], "worker": ["contract", "worker"], "local": ["contract", "deploy"]}
 OVER_HTTP = ("producer.web", "producer.http_client")
 """What a producer has with the extras of the role `web` alone."""
+OPTIONAL = ("contract.telemetry.spans", "worker.bench.litserve_server")
+"""What no role's extra gives: `otel` may be added to any role, and LitServe is installed to be compared with alone."""
 SERVERS = {"IMAGEMILL_REDIS_URL": "redis://127.0.0.1:1/0", "IMAGEMILL_S3_ENDPOINT": "127.0.0.1:1"}
 IMPORT = """
 import importlib, importlib.util, json, sys
@@ -31,8 +33,7 @@ def test_every_module_of_a_role_imports_from_the_wheel(role: str, venv: Callable
     # Given the wheel with a role's extra in an environment of its own,
     installed = venv(EXTRAS[role])
     wanted = [name for name in sorted(modules()) if name.startswith(tuple(ROOTS[role])) and "__main__" not in name]
-    # The extra `otel` may be added to any role.
-    wanted = [name for name in wanted if not name.startswith("producer.face") and name != "contract.telemetry.spans"]
+    wanted = [name for name in wanted if not name.startswith("producer.face") and name not in OPTIONAL]
     if role == "producer":
         wanted = [name for name in wanted if not name.startswith(OVER_HTTP)]
     if role == "controller":
