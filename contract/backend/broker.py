@@ -15,7 +15,14 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from contract import keys
-from contract.backend import economy, guard
+from contract.backend.economical_transport import (
+    EconomicalChannel,
+    EconomicalQoS,
+    EconomicalTransport,
+    copies,
+    wake_consumer,
+)
+from contract.backend.guarded_transport import REJECTED_OPTION
 from contract.backend.wire import redis_address, why_not_redis, why_not_secure
 from contract.errors import RedisUnavailable
 from contract.settings import Settings
@@ -23,7 +30,7 @@ from contract.settings import Settings
 log = logging.getLogger(__name__)
 
 
-class PatientQoS(economy.EconomicalQoS):
+class PatientQoS(EconomicalQoS):
     """Acknowledgements that survive a lost connection.
 
     kombu restores every unacknowledged message as soon as a connection drops, so a running task would start a second
@@ -42,7 +49,7 @@ class PatientQoS(economy.EconomicalQoS):
         except Exception:  # a dead channel may raise anything
             self._quick_ack(delivery_tag)
             self._ack_by_tag(delivery_tag)
-        economy.wake_consumer()
+        wake_consumer()
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         try:
@@ -64,11 +71,11 @@ class PatientQoS(economy.EconomicalQoS):
             log.info("The message %s stays until its visibility timeout: %s", delivery_tag, error)
 
 
-class Channel(economy.EconomicalChannel):
+class Channel(EconomicalChannel):
     QoS = PatientQoS
 
 
-class Transport(economy.EconomicalTransport):
+class Transport(EconomicalTransport):
     Channel = Channel
 
 
@@ -93,7 +100,7 @@ def make_app(settings: Settings) -> Celery:
             "socket_keepalive": True,
             "health_check_interval": 25,
             "global_keyprefix": keys.RedisKeys(settings.namespace).broker_prefix,
-            guard.REJECTED_OPTION: keys.RedisKeys(settings.namespace).rejected,
+            REJECTED_OPTION: keys.RedisKeys(settings.namespace).rejected,
         },
         task_queues=[Queue(name, Exchange(name), routing_key=name) for name in keys.QUEUES],
         task_default_queue=keys.QUEUE_CONTROL,
@@ -145,7 +152,7 @@ class Queues:
     def tickets(self, queue: str, number: int = 1) -> None:
         """Have so many slots of a queue's workers ask for a shard."""
         if number > 0:
-            with economy.copies(number):
+            with copies(number):
                 self._send(keys.TASK_RUN, queue=queue)
 
     def finish(self, job: str) -> None:

@@ -20,7 +20,7 @@ from kombu.utils.json import dumps
 from redis import BlockingConnectionPool
 from redis.exceptions import RedisError, ResponseError
 
-from contract.backend import guard
+from contract.backend.guarded_transport import GuardedChannel, GuardedQoS, GuardedTransport
 
 _CONNECTIONS = 2
 """Connections of a process for sending and acknowledging; the second one is for when an answer is late."""
@@ -96,7 +96,7 @@ def _copy(message: dict[str, Any]) -> dict[str, Any]:
     return {**message, "headers": headers, "properties": properties}
 
 
-class EconomicalQoS(guard.GuardedQoS):
+class EconomicalQoS(GuardedQoS):
     """Books of taken messages, kept without a transaction: whoever restores one tolerates a half of an entry."""
 
     @contextmanager
@@ -113,7 +113,7 @@ class EconomicalQoS(guard.GuardedQoS):
             return both.hdel(self.unacked_key, delivery_tag).zrem(self.unacked_index_key, delivery_tag)
 
 
-class EconomicalChannel(guard.GuardedChannel):
+class EconomicalChannel(GuardedChannel):
     """A channel that sends through the shared pool."""
 
     QoS = EconomicalQoS
@@ -171,7 +171,7 @@ class EconomicalChannel(guard.GuardedChannel):
         super()._brpop_start(timeout)  # type: ignore[no-untyped-call]
 
 
-class EconomicalTransport(guard.GuardedTransport):
+class EconomicalTransport(GuardedTransport):
     """A transport of such channels."""
 
     Channel = EconomicalChannel
