@@ -472,6 +472,12 @@ def dataset_record(name: str) -> str:
     return f"{DATASETS}{name}/dataset.json"
 
 
+def parse_dataset(key: str) -> str | None:
+    """The dataset whose folder this is, or None."""
+    name = key.removeprefix(DATASETS).removesuffix("/")
+    return name if key.endswith("/") and name and "/" not in name else None
+
+
 def dataset_versions(name: str) -> str:
     """Prefix of the versions of a dataset."""
     return f"{DATASETS}{name}/versions/"

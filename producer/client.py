@@ -20,6 +20,7 @@ from contract.backend.ledger import Ledger, Worker
 from contract.backend.objects import ObjectStore
 from contract.data.dataset_stats import DatasetStats
 from contract.datasets.records import Version
+from contract.datasets.versions import Datasets
 from contract.errors import InvalidSettings
 from contract.fleet import drain
 from contract.fleet.snapshot import Fleet, read_fleet
@@ -449,8 +450,7 @@ class Client:
 
     def own_schedule(self, name: str) -> Scheduled:
         """Take a schedule over: from then on only this owner (`IMAGEMILL_OWNER`) changes it. Raises UnknownSchedule."""
-        self._checked_store()
-        own_schedules.own(self.backend, name, self.settings.owns_as)
+        Schedules(self._checked_store()).own(name, self.settings.owns_as)
         return self.schedules(name)[0]
 
     def schedule_history(self, name: str, limit: int = 50) -> list[Run]:
@@ -540,8 +540,15 @@ class Client:
 
     def remove_watch(self, name: str) -> None:
         """Remove a watch and what it has seen; its jobs and their rows stay. Raises UnknownWatch and NotOwner."""
-        self._checked_store()
-        own_watches.remove(self.backend, name, self.settings.owns_as)
+        Watches(self._checked_store()).remove(name, self.settings.owns_as)
+
+    def own_watch(self, name: str) -> Watched:
+        """Take a watch over: from then on only this owner (`IMAGEMILL_OWNER`) changes it. Raises UnknownWatch.
+
+        The segment that is open stays its earlier owner's job; those that follow are this owner's.
+        """
+        Watches(self._checked_store()).own(name, self.settings.owns_as)
+        return self.watch(name)
 
     def replay_watch(self, name: str, *, begin: datetime, end: datetime | None = None, model: str) -> Status:
         """Label what a watch planned from `begin` until before `end`, by default now, with another model or version.
@@ -586,6 +593,15 @@ class Client:
         Raises UnknownDataset, NotOwner, and JobConflict while a job that has not ended or a schedule needs it.
         """
         return own_datasets.remove(self._checked_store(), name, self.settings.owns_as)
+
+    def own_dataset(self, name: str) -> DatasetSummary:
+        """Take a dataset over: from then on only this owner (`IMAGEMILL_OWNER`) extends and removes it.
+
+        A job that was extending it goes on. Raises UnknownDataset.
+        """
+        store = self._checked_store()
+        Datasets(store).own(name, self.settings.owns_as)
+        return own_datasets.summary(store, name)
 
     # Models and workers
 

@@ -7,11 +7,10 @@ from itertools import islice
 
 from pydantic import Field
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.datasets.extending import check_free
 from contract.datasets.records import Version
-from contract.datasets.versions import Datasets, check_owner
+from contract.datasets.versions import Datasets
 from contract.errors import ImagemillError, InvalidSchedule, JobConflict, UnknownDataset, UnknownSchedule
 from contract.jobs.lifecycle import active_jobs, read_spec
 from contract.jobs.schedules import Schedules
@@ -54,7 +53,7 @@ def summary(store: ObjectStore, ref: str) -> DatasetSummary:
 def page(store: ObjectStore, limit: int, after: str) -> list[DatasetSummary]:
     """Return at most `limit` datasets in the order of their names, those behind the name `after`."""
     found: list[DatasetSummary] = []
-    for name in Datasets(store).names(after=after):
+    for name in Datasets(store).names_after(after):
         try:
             found.append(summary(store, name))
         except UnknownDataset:
@@ -79,18 +78,14 @@ def remove(store: ObjectStore, name: str, owner: str) -> int:
     a removal that was interrupted.
     """
     datasets = Datasets(store)
-    record = datasets.record(name) or datasets.get(name)
-    check_owner(record, owner)
+    record = datasets.find(name) or datasets.get(name)
+    datasets.check_owner(record, owner)
     numbers = datasets.numbers(name)
     if not record.removing:
         check_free(store, name, numbers[-1] + 1 if numbers else 1, job="")
         for who in needed_by(store, name):
             raise JobConflict(f"{who} needs the dataset {name}; remove or cancel that first.")
-        # From here on nobody reads it, so that no reader sees a part of it.
-        store.put(keys.dataset_record(name), record.model_copy(update={"removing": True}).to_json())
-    own = keys.dataset_record(name)
-    store.delete_all([entry.key for entry in store.list(f"{keys.DATASETS}{name}/") if entry.key != own])
-    store.delete(own)
+    datasets.remove(name, owner)
     return len(numbers)
 
 

@@ -313,6 +313,10 @@ class HttpClient:
         """Remove a watch and what it has seen; its jobs and their rows stay."""
         self._send("DELETE", f"/v1/watches/{name}")
 
+    def own_watch(self, name: str) -> Watched:
+        """Take a watch over."""
+        return self._one(Watched, "POST", f"/v1/watches/{name}/own")
+
     def replay_watch(self, name: str, *, begin: datetime, end: datetime | None = None, model: str) -> Status:
         """Label what a watch planned in a span of time with another model, as one job."""
         body = {"begin": begin.isoformat(), "end": end and end.isoformat(), "model": model}
@@ -336,6 +340,10 @@ class HttpClient:
     def remove_dataset(self, name: str) -> int:
         """Remove a dataset; return how many jobs hold its images, which stay."""
         return int(self._json("DELETE", f"/v1/datasets/{name}")["jobs"])
+
+    def own_dataset(self, name: str) -> DatasetSummary:
+        """Take a dataset over."""
+        return self._one(DatasetSummary, "POST", f"/v1/datasets/{name}/own")
 
     def models(self) -> list[Model]:
         """Return every model, by name, newest version first."""

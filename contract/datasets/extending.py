@@ -16,7 +16,7 @@ from typing import Any
 from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.datasets.records import Claim, DatasetRecord, Extend, Version
-from contract.datasets.versions import Datasets, check_owner, read_version
+from contract.datasets.versions import Datasets, read_version
 from contract.errors import DatasetBusy, InvalidInput, JobConflict, ObjectNotFound, UnknownDataset
 from contract.jobs.ends import read_standing
 from contract.jobs.specs import AnySpec, Synthesize
@@ -30,8 +30,7 @@ def pin(store: ObjectStore, name: str, job: str, model: Model, fields: Mapping[s
     Raises DatasetBusy while another job makes it, and InvalidInput if the images would not fit those that are there.
     """
     datasets = Datasets(store)
-    record = datasets.record(name)
-    if record is None:
+    if datasets.find(name) is None:
         return _new(name, 1, at)
     datasets.get(name)
     numbers = datasets.numbers(name)
@@ -104,7 +103,7 @@ def claim(store: ObjectStore, spec: AnySpec, owner: str) -> None:
     began = DatasetRecord(name=extend.dataset, owner=owner, created_at=extend.at)
     store.put_if_absent(keys.dataset_record(extend.dataset), began.to_json())
     if not store.exists(keys.JobKeys(spec.id).spec):  # a job that is there has been admitted
-        check_owner(datasets.get(extend.dataset), owner)
+        datasets.owned(extend.dataset, owner)
     made = read_version(store, extend.dataset, extend.number)
     if made is not None and made.job != spec.id:
         raise JobConflict(taken(made))
@@ -120,7 +119,7 @@ def publish(store: ObjectStore, version: Version) -> None:
     The same job may write it again. Raises UnknownDataset if the dataset was removed meanwhile.
     """
     name, number = version.dataset, version.number
-    if Datasets(store).record(name) is None or (number > 1 and read_version(store, name, number - 1) is None):
+    if Datasets(store).find(name) is None or (number > 1 and read_version(store, name, number - 1) is None):
         raise UnknownDataset(f"The dataset {name} was removed while this job extended it; its images are kept.")
     if store.put_if_absent(keys.dataset_version(name, number), version.to_json()):
         return

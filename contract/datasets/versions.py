@@ -15,10 +15,10 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from contract import keys
+from contract.backend.named_records import NamedRecords
 from contract.backend.objects import ObjectStore
-from contract.datasets.records import NAME, DatasetRecord, Version
-from contract.errors import InvalidInput, NotOwner, ObjectDamaged, ObjectNotFound, UnknownDataset
-from contract.suggest import did_you_mean
+from contract.datasets.records import DatasetRecord, Version
+from contract.errors import InvalidInput, ObjectDamaged, ObjectNotFound, UnknownDataset
 
 PREFIX = "dataset:"
 """What stands before the name of a dataset where another source could stand."""
@@ -51,50 +51,47 @@ class Grown:
         return {label: number for label, number in found.items() if number}
 
 
-class Datasets:
-    """The datasets of one bucket."""
+class Datasets(NamedRecords[DatasetRecord]):
+    """The datasets of one bucket: their records, and their versions."""
 
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
+    record = DatasetRecord
+    noun, commands = "dataset", "imagemill datasets"
+    first = "`imagemill synthesize --extend` begins one."
+    invalid, unknown = InvalidInput, UnknownDataset
+    remedy = "upgrade, or restore it from a backup"
+    longest = 63
+    prefix = keys.DATASETS
+    key, parse = staticmethod(keys.dataset_record), staticmethod(keys.parse_dataset)
 
-    def names(self, *, after: str = "") -> Iterator[str]:
-        """Yield the names of all datasets in order, those behind the name `after`."""
+    def names_after(self, name: str) -> Iterator[str]:
+        """Yield the names of datasets in the order of their keys, those behind `name`, or all for an empty one."""
         # A folder sorts before its own keys: continue behind all of them.
-        behind = f"{keys.DATASETS}{after}/{chr(0x10FFFF)}" if after else ""
+        behind = f"{keys.DATASETS}{name}/{chr(0x10FFFF)}" if name else ""
         for entry in self._store.list(keys.DATASETS, folders=True, after=behind):
-            if entry.key.endswith("/"):
-                yield entry.key.removeprefix(keys.DATASETS).rstrip("/")
-
-    def record(self, name: str) -> DatasetRecord | None:
-        """Return the record of a dataset, None if there is none; raises InvalidInput for a name that cannot be."""
-        if not re.fullmatch(NAME, name):
-            raise InvalidInput(
-                f"{name!r} cannot be the name of a dataset; use up to 63 of a-z, 0-9 and -, with a letter or digit "
-                "first."
-            )
-        try:
-            return DatasetRecord.model_validate_json(self._store.get(keys.dataset_record(name)))
-        except ObjectNotFound:
-            return None
+            if found := self.parse(entry.key):
+                yield found
 
     def get(self, name: str) -> DatasetRecord:
-        """Return the record of a dataset; raises UnknownDataset with the nearest names."""
-        found = self.record(name)
-        if found is None:
-            known = list(self.names())
-            hint = did_you_mean(name, known) if known else "nor any other; `imagemill synthesize --extend` begins one."
-            raise UnknownDataset(f"There is no dataset {name!r}{';' if known else ','} {hint}")
+        """Return the record of a dataset; raises UnknownDataset with the nearest names, or if it is being removed."""
+        found = super().get(name)
         if found.removing:
             raise UnknownDataset(
                 f"The dataset {name} is being removed; `imagemill datasets rm {name}` completes what was interrupted."
             )
         return found
 
-    def owned(self, name: str, owner: str) -> DatasetRecord:
-        """Return the record of a dataset that `owner` may change; raises NotOwner, and what `get` raises."""
-        found = self.get(name)
-        check_owner(found, owner)
-        return found
+    def remove(self, name: str, owner: str) -> None:
+        """Remove a dataset and its versions, or complete a removal that was interrupted; the images stay.
+
+        Raises UnknownDataset and NotOwner.
+        """
+        found = super().get(name)
+        self.check_owner(found, owner)
+        # From here on nobody reads it, so that no reader sees a part of it.
+        self.change(found, removing=True)
+        own = self.key(name)
+        self._store.delete_all([entry.key for entry in self._store.list(f"{keys.DATASETS}{name}/") if entry.key != own])
+        self._store.delete(own)
 
     def numbers(self, name: str) -> list[int]:
         """Return the numbers of a dataset's versions, ascending."""
@@ -169,15 +166,6 @@ def read_version(store: ObjectStore, name: str, number: int) -> Version | None:
             f"s3://{store.bucket}/{key} is no version of a dataset that this Imagemill can read; upgrade, or restore "
             "it from a backup."
         ) from error
-
-
-def check_owner(record: DatasetRecord, owner: str) -> None:
-    """Raise NotOwner unless `owner` may change the dataset."""
-    if record.owner not in ("", owner):
-        raise NotOwner(
-            f"The dataset {record.name} belongs to {record.owner}, and you are {owner}; choose another name, or set "
-            "IMAGEMILL_OWNER if that is you too."
-        )
 
 
 def name_of(text: str) -> str | None:

@@ -7,18 +7,17 @@ clock: callers pass the time.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from contract import keys
-from contract.backend.objects import ObjectStore
-from contract.errors import InvalidSchedule, NotOwner, ObjectNotFound, UnknownSchedule
+from contract.backend.named_records import NamedRecords
+from contract.errors import InvalidSchedule, ObjectNotFound, UnknownSchedule
 from contract.jobs.templates import Template
 from contract.records import Record
 from contract.suggest import did_you_mean
@@ -29,8 +28,6 @@ Missed: TypeAlias = Literal["run", "skip"]
 KEPT = 1000
 """Number of tick records to keep for each schedule."""
 
-# Short enough that a job id, with a suffix such as `-manual-20261124t101502-7f3a`, stays within 63 characters.
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _STAMP = "%Y%m%dt%H%M"
 
 
@@ -85,15 +82,6 @@ def ticks(cron: str, timezone: str, after: datetime) -> Iterator[datetime]:
             yield at
 
 
-def check_name(name: str) -> str:
-    """Return the name if a schedule can have it; raises InvalidSchedule."""
-    if not _NAME.fullmatch(name):
-        raise InvalidSchedule(
-            f"{name!r} cannot be a schedule name; use up to 32 of a-z, 0-9 and -, with a letter or digit first."
-        )
-    return name
-
-
 def check_cron(cron: str) -> str:
     """Return the cron line with single spaces; raises InvalidSchedule."""
     line = " ".join(cron.split())
@@ -135,59 +123,28 @@ def job_id(name: str, at: datetime) -> str:
     return f"{name}-{stamp(at)}"
 
 
-class Schedules:
-    """The schedules of one bucket."""
+class Schedules(NamedRecords[Schedule]):
+    """The schedules of one bucket, and the records of their ticks."""
 
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
+    record = Schedule
+    noun, commands = "schedule", "imagemill schedule"
+    first = "`imagemill schedule add --help` shows how to add one."
+    invalid, unknown = InvalidSchedule, UnknownSchedule
+    longest = 32  # a job's id, with a suffix such as `-manual-20261124t101502-7f3a`, stays within 63 characters
+    prefix = keys.SCHEDULES
+    key, parse = staticmethod(keys.schedule_record), staticmethod(keys.parse_schedule)
 
-    def names(self) -> list[str]:
-        """Return the names of all schedules, sorted."""
-        entries = self._store.list(keys.SCHEDULES, folders=True)
-        return sorted(found for found in (keys.parse_schedule(entry.key) for entry in entries) if found)
-
-    def get(self, name: str) -> Schedule:
-        """Return a schedule; raises UnknownSchedule with the nearest names, and InvalidSchedule if unreadable."""
-        try:
-            data = self._store.get(keys.schedule_record(check_name(name)))
-        except (InvalidSchedule, ObjectNotFound):
-            raise UnknownSchedule(self._unknown(name)) from None
-        try:
-            return Schedule.model_validate_json(data)
-        except ValidationError as error:
-            raise InvalidSchedule(
-                f"The schedule {name} cannot be read by this version of Imagemill; remove it and add it again."
-            ) from error
-
-    def add(self, schedule: Schedule) -> None:
-        """Write a new schedule; raises InvalidSchedule if the name is taken."""
-        key, data = keys.schedule_record(schedule.name), schedule.to_json()
-        # If the response to our write was lost, the object is ours all the same.
-        if not self._store.put_if_absent(key, data) and self._store.get(key) != data:
-            raise InvalidSchedule(
-                f"There is a schedule {schedule.name!r} already; choose another name, or "
-                f"`imagemill schedule remove {schedule.name}` first."
-            )
-
-    def owned(self, name: str, owner: str) -> Schedule:
-        """Return a schedule that `owner` may change; raises NotOwner, and what `get` raises."""
+    def own(self, name: str, owner: str) -> Schedule:
+        """Make `owner` the owner of a schedule and of the models that it will train; raises what `get` raises."""
         found = self.get(name)
-        if found.owner not in ("", owner):
-            raise NotOwner(
-                f"The schedule {name} belongs to {found.owner}, and you are {owner}; set IMAGEMILL_OWNER if that is "
-                f"you too, or take it over with `imagemill schedule own {name}`."
-            )
-        return found
+        template = found.template
+        if "owner" in template.spec:
+            template = template.model_copy(update={"spec": {**template.spec, "owner": owner}})
+        return self.change(found, owner=owner, template=template)
 
-    def put(self, schedule: Schedule) -> None:
-        """Overwrite a schedule."""
-        self._store.put(keys.schedule_record(schedule.name), schedule.to_json())
-
-    def remove(self, name: str) -> None:
-        """Remove a schedule and the records of its ticks; its jobs stay. Raises UnknownSchedule."""
-        if name not in self.names():
-            raise UnknownSchedule(self._unknown(name))
-        self._store.delete(keys.schedule_record(name))
+    def remove(self, name: str, owner: str) -> None:
+        """Remove a schedule and the records of its ticks; its jobs stay. Raises UnknownSchedule and NotOwner."""
+        super().remove(name, owner)
         for entry in list(self._store.list(keys.schedule_ticks(name))):
             self._store.delete(entry.key)
 
@@ -217,14 +174,14 @@ class Schedules:
         """Return the newest decided tick, None if there is none."""
         for key in reversed(self._tick_keys(name)):
             found = keys.parse_tick(key)
-            tick = self._read(key) if found else None
+            tick = self._tick(key) if found else None
             if found and tick:
                 return datetime.strptime(found, _STAMP).replace(tzinfo=UTC), tick
         return None
 
     def history(self, name: str, limit: int) -> list[Tick]:
         """Return the newest ticks and runs by hand, newest first."""
-        newest = (self._read(key) for key in reversed(self._tick_keys(name)[-limit:]))
+        newest = (self._tick(key) for key in reversed(self._tick_keys(name)[-limit:]))
         return [tick for tick in newest if tick]
 
     def prune(self, name: str) -> None:
@@ -232,7 +189,7 @@ class Schedules:
         for key in self._tick_keys(name)[:-KEPT]:
             self._store.delete(key)
 
-    def _read(self, key: str) -> Tick | None:
+    def _tick(self, key: str) -> Tick | None:
         """Return a tick, None if it was removed meanwhile."""
         try:
             return Tick.model_validate_json(self._store.get(key))
@@ -241,14 +198,6 @@ class Schedules:
 
     def _tick_keys(self, name: str) -> list[str]:
         return [entry.key for entry in self._store.list(keys.schedule_ticks(name))]
-
-    def _unknown(self, name: str) -> str:
-        known = self.names()
-        if not known:
-            return (
-                f"There is no schedule {name!r}, nor any other; `imagemill schedule add --help` shows how to add one."
-            )
-        return f"There is no schedule {name!r}; {did_you_mean(name, known)} `imagemill schedule list` shows all."
 
 
 def to_time(text: str) -> datetime:

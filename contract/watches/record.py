@@ -12,15 +12,14 @@ from datetime import datetime
 from hashlib import blake2b
 from typing import Literal, TypeAlias
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from contract import keys
-from contract.backend.objects import ObjectStore
+from contract.backend.named_records import NamedRecords
 from contract.data.items import parse_s3
-from contract.errors import InvalidWatch, NotOwner, ObjectNotFound, UnknownWatch
+from contract.errors import InvalidWatch, UnknownWatch
 from contract.jobs.templates import Template
 from contract.records import Record
-from contract.suggest import did_you_mean
 
 Overwrites: TypeAlias = Literal["ignore", "again"]
 Start: TypeAlias = Literal["beginning", "now"]
@@ -28,8 +27,6 @@ Start: TypeAlias = Literal["beginning", "now"]
 LEAST_SECONDS, MOST_SECONDS = 0.1, 86_400.0
 """Shortest and longest `--every`."""
 
-# Short enough that the id of a segment's job, such as `NAME-20261126t083012-000001`, stays within 63 characters.
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _STAMP = "%Y%m%dt%H%M%S"
 _SECONDS = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -114,15 +111,6 @@ def folder_of(archive: str) -> str:
     return archive and archive.rstrip("/") + "/"
 
 
-def check_name(name: str) -> str:
-    """Return the name if a watch can have it; raises InvalidWatch."""
-    if not _NAME.fullmatch(name):
-        raise InvalidWatch(
-            f"{name!r} cannot be the name of a watch; use up to 32 of a-z, 0-9 and -, with a letter or digit first."
-        )
-    return name
-
-
 def parse_every(text: str, option: str = "--every") -> float:
     """Return the seconds of an interval such as `500ms`, `5s` or `2m`; raises InvalidWatch."""
     match = _SECONDS.fullmatch(text.strip())
@@ -132,62 +120,13 @@ def parse_every(text: str, option: str = "--every") -> float:
     return seconds
 
 
-class Watches:
-    """The watches of one bucket."""
+class Watches(NamedRecords[Watch]):
+    """The watches of one bucket. A controller ends the open segment of one that is removed."""
 
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
-
-    def names(self) -> list[str]:
-        """Return the names of all watches, sorted."""
-        entries = self._store.list(keys.WATCHES, folders=True)
-        return sorted(found for found in (keys.parse_watch(entry.key) for entry in entries) if found)
-
-    def get(self, name: str) -> Watch:
-        """Return a watch; raises UnknownWatch with the nearest names, and InvalidWatch if it cannot be read."""
-        try:
-            data = self._store.get(keys.watch_record(check_name(name)))
-        except (InvalidWatch, ObjectNotFound):
-            raise UnknownWatch(self._unknown(name)) from None
-        try:
-            return Watch.model_validate_json(data)
-        except ValidationError as error:
-            raise InvalidWatch(
-                f"The watch {name} cannot be read by this version of Imagemill; remove it and add it again."
-            ) from error
-
-    def add(self, watch: Watch) -> None:
-        """Write a new watch; raises InvalidWatch if the name is taken."""
-        key, data = keys.watch_record(watch.name), watch.to_json()
-        # If the response to our write was lost, the object is ours all the same.
-        if not self._store.put_if_absent(key, data) and self._store.get(key) != data:
-            raise InvalidWatch(
-                f"There is a watch {watch.name!r} already; choose another name, or "
-                f"`imagemill watch remove {watch.name}` first."
-            )
-
-    def owned(self, name: str, owner: str) -> Watch:
-        """Return a watch that `owner` may change; raises NotOwner, and what `get` raises."""
-        found = self.get(name)
-        if found.owner not in ("", owner):
-            raise NotOwner(
-                f"The watch {name} belongs to {found.owner}, and you are {owner}; set IMAGEMILL_OWNER if that is "
-                "you too."
-            )
-        return found
-
-    def put(self, watch: Watch) -> None:
-        """Overwrite a watch."""
-        self._store.put(keys.watch_record(watch.name), watch.to_json())
-
-    def remove(self, name: str) -> None:
-        """Remove the record of a watch; a controller ends its open segment. Raises UnknownWatch."""
-        if name not in self.names():
-            raise UnknownWatch(self._unknown(name))
-        self._store.delete(keys.watch_record(name))
-
-    def _unknown(self, name: str) -> str:
-        known = self.names()
-        if not known:
-            return f"There is no watch {name!r}, nor any other; `imagemill watch add --help` shows how to add one."
-        return f"There is no watch {name!r}; {did_you_mean(name, known)} `imagemill watch list` shows all."
+    record = Watch
+    noun, commands = "watch", "imagemill watch"
+    first = "`imagemill watch add --help` shows how to add one."
+    invalid, unknown = InvalidWatch, UnknownWatch
+    longest = 32  # the id of a segment's job, such as `NAME-20261126t083012-000001`, stays within 63 characters
+    prefix = keys.WATCHES
+    key, parse = staticmethod(keys.watch_record), staticmethod(keys.parse_watch)

@@ -1,15 +1,20 @@
-"""`imagemill datasets`: the named datasets of the bucket. List, show, remove."""
+"""`imagemill datasets`: the named datasets of the bucket. List, show, own, remove."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import click
 
 from producer.cli.common import echo, print_fields, print_json, print_table, say, shared_options
 
+if TYPE_CHECKING:
+    from producer.datasets import DatasetSummary
+
 
 @click.group()
 def datasets() -> None:
-    """List, show and remove the datasets that `imagemill synthesize --extend` grows."""
+    """List, show, own and remove the datasets that `imagemill synthesize --extend` grows."""
 
 
 @datasets.command("list")
@@ -76,15 +81,7 @@ def show(dataset: str, limit: int, before: int | None, as_json: bool) -> None:
     if as_json:
         print_json({**found.model_dump(), "versions": [one.model_dump(exclude={"parts"}) for one in listed]})
         return
-    print_fields(
-        {
-            "dataset": found.name,
-            "version": f"{found.version} of {short_time(found.at)} UTC" if found.version else "none yet",
-            "images": f"{found.images:,}" if found.version else "",
-            "classes": ", ".join(f"{label} {number:,}" for label, number in found.classes.items()),
-            "owner": found.owner,
-        }
-    )
+    _print(found)
     if listed:
         echo()
         print_table(
@@ -108,6 +105,27 @@ def show(dataset: str, limit: int, before: int | None, as_json: bool) -> None:
 @datasets.command()
 @click.argument("name")
 @shared_options
+def own(name: str, as_json: bool) -> None:
+    """Take the dataset NAME over. Only its owner, IMAGEMILL_OWNER, extends and removes it.
+
+    A job that is extending it goes on; a schedule of the owner before extends it no more.
+
+    \b
+    Example:
+      imagemill datasets own faces
+    """
+    from producer.client import Client
+
+    found = Client().own_dataset(name)
+    if as_json:
+        print_json(found.model_dump())
+    else:
+        _print(found)
+
+
+@datasets.command()
+@click.argument("name")
+@shared_options
 def rm(name: str, as_json: bool) -> None:
     """Remove the dataset NAME with all its versions. The jobs that made its images stay.
 
@@ -122,4 +140,20 @@ def rm(name: str, as_json: bool) -> None:
         print_json({"removed": name, "jobs": jobs})
     else:
         kept = "the job that made its images stays" if jobs == 1 else f"the {jobs:,} jobs that made its images stay"
-        say(f"Removed the dataset {name}; {kept}, and `imagemill jobs rm` removes them.")
+        held = f"; {kept}, and `imagemill jobs rm` removes them" if jobs else ", which had no version"
+        say(f"Removed the dataset {name}{held}.")
+
+
+def _print(found: DatasetSummary) -> None:
+    """Print one dataset to stdout, without its versions."""
+    from contract.datasets.versions import short_time
+
+    print_fields(
+        {
+            "dataset": found.name,
+            "version": f"{found.version} of {short_time(found.at)} UTC" if found.version else "none yet",
+            "images": f"{found.images:,}" if found.version else "",
+            "classes": ", ".join(f"{label} {number:,}" for label, number in found.classes.items()),
+            "owner": found.owner,
+        }
+    )

@@ -1,4 +1,4 @@
-"""`imagemill schedule`: submit jobs on a schedule. Add, list, pause, unpause, run, remove, history."""
+"""`imagemill schedule`: submit jobs on a schedule. Add, list, pause, unpause, run, own, remove, history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`imagemill watch`: label a bucket as it fills. Add, upload, list, show, pause, unpause, replay, remove."""
+"""`imagemill watch`: label a bucket as it fills. Add, upload, list, show, pause, unpause, replay, own, remove."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def watch() -> None:
-    """Label a bucket as it fills: add, upload, list, show, pause, unpause, replay, remove."""
+    """Label a bucket as it fills: add, upload, list, show, pause, unpause, replay, own, remove."""
 
 
 watch.add_command(upload)
@@ -178,6 +178,23 @@ def replay(name: str, begin: str, end: str | None, model: str, detach: bool, as_
         print_queued(status, as_json)
     else:
         follow_to_end(client, status.id, as_json)
+
+
+@watch.command()
+@click.argument("name")
+@shared_options
+def own(name: str, as_json: bool) -> None:
+    """Take the watch NAME over. Only its owner, IMAGEMILL_OWNER, pauses, unpauses and removes it.
+
+    The segment that is open stays a job of the owner before; those that follow are yours.
+
+    \b
+    Example:
+      imagemill watch own camera
+    """
+    from producer.client import Client
+
+    _print(Client().own_watch(name), as_json)
 
 
 @watch.command()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from contract.backend.objects import ObjectStore
-from contract.datasets.versions import Datasets, check_owner, name_of
+from contract.datasets.versions import Datasets, name_of
 from contract.errors import InvalidInput, InvalidSource, JobConflict
 from contract.jobs import lifecycle
 from contract.jobs.ends import read_end
@@ -147,9 +147,9 @@ def _synthesize(options: SynthesizeOptions, store: ObjectStore, settings: Settin
     fields = _shared(options, Synthesize)
     if options.extend is not None:
         _leave_out(options, "The images of a dataset stay in the bucket, with their job", "to")
-        record = Datasets(store).record(options.extend)
-        if record is not None:
-            check_owner(Datasets(store).get(options.extend), settings.owns_as)
+        datasets = Datasets(store)
+        if datasets.find(options.extend) is not None:
+            datasets.owned(options.extend, settings.owns_as)
         fields["dedup"] = _EXTEND_DEDUP if options.dedup is None else options.dedup
     return Request(Synthesize, found, fields, options.to, place="away_from")
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from contract.errors import InvalidSchedule, RedisUnavailable, UnknownJob
+from contract.errors import RedisUnavailable, UnknownJob
 from contract.jobs import lifecycle
 from contract.jobs.lifecycle import Backend
 from contract.jobs.schedules import (
@@ -24,7 +24,6 @@ from contract.jobs.schedules import (
     Schedules,
     Tick,
     check_cron,
-    check_name,
     check_timezone,
     to_iso,
 )
@@ -82,7 +81,7 @@ def new_schedule(
     """Return a schedule that starts `now`; raises InvalidSchedule for an invalid name, cron line or time zone."""
     begins = to_iso(now or datetime.now(UTC))
     return Schedule(
-        name=check_name(name),
+        name=Schedules.check_name(name),
         cron=check_cron(cron),
         timezone=check_timezone(timezone),
         missed=missed,
@@ -95,31 +94,21 @@ def new_schedule(
 
 def pause(backend: Backend, name: str, owner: str) -> Schedule:
     """Let ticks pass without a job; raises UnknownSchedule and NotOwner."""
-    return _put(backend, Schedules(backend.store).owned(name, owner), paused=True)
+    schedules = Schedules(backend.store)
+    return schedules.change(schedules.owned(name, owner), paused=True)
 
 
 def unpause(backend: Backend, name: str, owner: str) -> Schedule:
     """Submit jobs at ticks again, without catching up on the missed ones; raises UnknownSchedule and NotOwner."""
-    schedule = Schedules(backend.store).owned(name, owner)
+    schedules = Schedules(backend.store)
+    found = schedules.owned(name, owner)
     # A schedule that is not paused stays as it is: a tick due right now would be forgotten.
-    return _put(backend, schedule, paused=False, since=to_iso(datetime.now(UTC))) if schedule.paused else schedule
-
-
-def own(backend: Backend, name: str, owner: str) -> Schedule:
-    """Make `owner` the owner of a schedule and of the models that it will train; raises UnknownSchedule."""
-    schedule = Schedules(backend.store).get(name)
-    template = schedule.template
-    if "owner" in template.spec:
-        template = template.model_copy(update={"spec": {**template.spec, "owner": owner}})
-    return _put(backend, schedule, owner=owner, template=template)
+    return schedules.change(found, paused=False, since=to_iso(datetime.now(UTC))) if found.paused else found
 
 
 def remove(backend: Backend, name: str, owner: str) -> None:
     """Remove a schedule and its history; its jobs stay. Raises UnknownSchedule and NotOwner."""
-    schedules = Schedules(backend.store)
-    with suppress(InvalidSchedule):  # one that cannot be read has no owner who could object
-        schedules.owned(name, owner)
-    schedules.remove(name)
+    Schedules(backend.store).remove(name, owner)
     # The entry in Redis means nothing without the object, and a new schedule of this name replaces it.
     with suppress(RedisUnavailable):
         backend.ledger.forget_schedule(name)
@@ -148,12 +137,6 @@ def history(backend: Backend, name: str, limit: int, status_of: StatusOf) -> lis
     schedules.get(name)
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(lambda tick: _run(tick, status_of), schedules.history(name, limit)))
-
-
-def _put(backend: Backend, schedule: Schedule, **changes: object) -> Schedule:
-    changed = schedule.model_copy(update=changes)
-    Schedules(backend.store).put(changed)
-    return changed
 
 
 def _overview(backend: Backend, name: str, status_of: StatusOf) -> Scheduled:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Literal
 
 from pydantic import Field
@@ -27,7 +26,7 @@ from contract.jobs.templates import Template
 from contract.keys import RESERVED, JobKeys
 from contract.records import Record
 from contract.times import iso
-from contract.watches.record import Overwrites, Start, Watch, Watches, check_name, folder_of, parse_every
+from contract.watches.record import Overwrites, Start, Watch, Watches, folder_of, parse_every
 from contract.watches.state import WatchState, read_states
 
 _SILENT_SECONDS = 30.0
@@ -69,7 +68,7 @@ def new_watch(
     """Return a watch that begins `now`; raises InvalidWatch for a name, prefix, interval or output that cannot be, and
     UnknownSchedule for what it starts."""
     watch = Watch(
-        name=check_name(options.name),
+        name=Watches.check_name(options.name),
         source=str(options.source),
         every=parse_every(options.every),
         start=options.start,
@@ -166,17 +165,7 @@ def _check_others(watch: Watch, store: ObjectStore) -> None:
 def pause(backend: Backend, name: str, owner: str, *, paused: bool = True) -> Watch:
     """Plan nothing more until the watch goes on; raises UnknownWatch and NotOwner."""
     watches = Watches(backend.store)
-    changed = watches.owned(name, owner).model_copy(update={"paused": paused})
-    watches.put(changed)
-    return changed
-
-
-def remove(backend: Backend, name: str, owner: str) -> None:
-    """Remove a watch; its jobs and their rows stay. Raises UnknownWatch and NotOwner."""
-    watches = Watches(backend.store)
-    with suppress(InvalidWatch):  # one that cannot be read has no owner who could object
-        watches.owned(name, owner)
-    watches.remove(name)
+    return watches.change(watches.owned(name, owner), paused=paused)
 
 
 def overview(backend: Backend, names: Sequence[str], now: float | None = None) -> list[Watched]:

@@ -18,7 +18,7 @@ from contract.datasets.versions import Datasets, name_of
 from contract.errors import InvalidSource
 from contract.jobs import lifecycle
 from contract.jobs.kinds import kind_of
-from contract.watches.record import check_name
+from contract.watches.record import Watches
 from producer.sources import images
 from producer.sources.images import LOOK, Packed, Remote, Resolved, Upload
 
@@ -76,7 +76,7 @@ def resolve_watch(text: str, store: ObjectStore, frames: int) -> Remote | None:
     if frames:
         raise InvalidSource(f"{text} holds single images; a model of sequences needs sequences.")
     # The segment is pinned with the spec, and the watch may be added later: it may start the schedule that names it.
-    return Remote("segment", check_name(text.removeprefix(WATCH)), text)
+    return Remote("segment", Watches.check_name(text.removeprefix(WATCH)), text)
 
 
 def resolve_idx(text: str, store: ObjectStore, frames: int) -> Remote | Upload | None:

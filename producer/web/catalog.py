@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
 from contract.datasets.records import Version
+from contract.datasets.versions import Datasets
 from contract.models.registry import Model
 from contract.records import Record
 from producer.datasets import DatasetSummary
@@ -117,6 +118,11 @@ def datasets() -> APIRouter:
     def remove_dataset(owned: Jobs, name: Name) -> dict[str, int]:
         """Remove a dataset; the answer says how many jobs hold its images, which stay."""
         return {"jobs": owned.dataset(name).remove_dataset(name)}
+
+    @routes.post("/{name}/own")
+    def own_dataset(owned: Jobs, name: Name) -> DatasetSummary:
+        """Take a dataset over that nobody owns; with the scope `admin`, anybody's."""
+        return owned.taking(Datasets, name).own_dataset(name)
 
     return routes
 

@@ -9,12 +9,13 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from fastapi import Depends, Request
 
+from contract.backend.named_records import NamedRecords
 from contract.datasets.versions import Datasets
-from contract.errors import UnknownDataset, UnknownJob, UnknownSchedule, UnknownWatch
+from contract.errors import InvalidInput, UnknownJob
 from contract.jobs.schedules import Schedules
 from contract.jobs.specs import JOB_ID
 from contract.jobs.status import Status
@@ -54,34 +55,40 @@ class Owned:
 
     def schedule(self, name: str) -> Client:
         """Return the client that may change a schedule; raises UnknownSchedule."""
-        try:
-            owner = Schedules(self.client.backend.store).get(name).owner
-        except UnknownSchedule:
-            owner = None
-        if owner is None or not self.sees(owner):
-            raise UnknownSchedule(f"There is no schedule {name!r}; GET /v1/schedules lists them.")
-        return self.client.acting_as(owner or self.token.owner)
+        return self._changing(Schedules, name)
 
     def watch(self, name: str) -> Client:
         """Return the client that may change a watch; raises UnknownWatch."""
-        try:
-            owner = Watches(self.client.backend.store).get(name).owner
-        except UnknownWatch:
-            owner = None
-        if owner is None or not self.sees(owner):
-            raise UnknownWatch(f"There is no watch {name!r}; GET /v1/watches lists them.")
-        return self.client.acting_as(owner or self.token.owner)
+        return self._changing(Watches, name)
 
     def dataset(self, ref: str) -> Client:
         """Return the client that may change the dataset of `name` or `name@version`; raises UnknownDataset."""
-        name = ref.partition("@")[0]
-        try:
-            owner = Datasets(self.client.backend.store).get(name).owner
-        except UnknownDataset:
-            owner = None
-        if owner is None or not self.sees(owner):
-            raise UnknownDataset(f"There is no dataset {name!r}; GET /v1/datasets lists them.")
+        return self._changing(Datasets, ref.partition("@")[0])
+
+    def _changing(self, kind: type[NamedRecords[Any]], name: str) -> Client:
+        owner = self._owner(kind, name)
+        if not self.sees(owner):
+            raise _unknown(kind, name)
         return self.client.acting_as(owner or self.token.owner)
+
+    def taking(self, kind: type[NamedRecords[Any]], name: str) -> Client:
+        """Return the client that may take a record over: one that nobody owns or, with the scope `admin`, anybody's.
+
+        Raises what the kind raises for an unknown name.
+        """
+        owner = self._owner(kind, name)
+        if owner and not self.sees(owner):
+            raise _unknown(kind, name)
+        return self.client
+
+    def _owner(self, kind: type[NamedRecords[Any]], name: str) -> str:
+        with suppress(kind.unknown):
+            return str(kind(self.client.backend.store).get(name).owner)
+        raise _unknown(kind, name)  # the nearest names may be another owner's
+
+
+def _unknown(kind: type[NamedRecords[Any]], name: str) -> InvalidInput:
+    return kind.unknown(f"There is no {kind.noun} {name!r}; GET /v1/{kind.prefix}".rstrip("/") + " lists them.")
 
 
 def owned(scope: Scope) -> Callable[..., Owned]:

@@ -8,14 +8,15 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Path, Query
 from pydantic import Field
 
-from contract.errors import UnknownSchedule
 from contract.jobs.options import WatchOptions
+from contract.jobs.schedules import Schedules
 from contract.jobs.status import Status
 from contract.records import Record
+from contract.watches.record import Watches
 from producer.jobs.schedules import Run, Scheduled
 from producer.jobs.watches import Watched
 from producer.web.bodies import ScheduleBody, WatchBody, options_of, values_of
-from producer.web.owned import Jobs, Owned, Review
+from producer.web.owned import Jobs, Review
 from producer.web.sources import checked
 
 Name = Annotated[str, Path(max_length=64, description="Its name.")]
@@ -79,8 +80,7 @@ def schedules() -> APIRouter:
     @routes.post("/{name}/own")
     def own_schedule(owned: Jobs, name: Name) -> Scheduled:
         """Take a schedule over that nobody owns; with the scope `admin`, anybody's."""
-        _check_takeable(owned, name)
-        return owned.client.own_schedule(name)
+        return owned.taking(Schedules, name).own_schedule(name)
 
     return routes
 
@@ -119,15 +119,14 @@ def watches() -> APIRouter:
         """Go on where the watch was paused."""
         return owned.watch(name).unpause_watch(name)
 
+    @routes.post("/{name}/own")
+    def own_watch(owned: Jobs, name: Name) -> Watched:
+        """Take a watch over that nobody owns; with the scope `admin`, anybody's."""
+        return owned.taking(Watches, name).own_watch(name)
+
     @routes.post("/{name}/replay", status_code=202)
     def replay_watch(owned: Jobs, name: Name, body: ReplayBody) -> Status:
         """Label what a watch planned in a span of time with another model, as one job."""
         return owned.watch(name).replay_watch(name, begin=body.begin, end=body.end, model=body.model)
 
     return routes
-
-
-def _check_takeable(owned: Owned, name: str) -> None:
-    found = next((one for one in owned.client.schedules() if one.name == name), None)
-    if found is None or (found.owner and not owned.sees(found.owner)):
-        raise UnknownSchedule(f"There is no schedule {name!r}; GET /v1/schedules lists them.")

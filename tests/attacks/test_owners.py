@@ -11,6 +11,8 @@ import pytest
 
 from contract import keys
 from contract.backend.objects import ObjectStore
+from contract.datasets.records import DatasetRecord
+from contract.datasets.versions import Datasets
 from contract.errors import InvalidInput, NotOwner, UnknownModel
 from contract.jobs.lifecycle import Backend
 from contract.jobs.schedules import Schedules
@@ -19,6 +21,7 @@ from contract.models.owners import BUILT_IN
 from contract.models.registry import Model, Preprocess, Registry, make_file
 from contract.models.review import Review
 from contract.settings import Settings
+from contract.watches.record import Watch, Watches
 from producer.client import Client
 from producer.jobs import schedules as changes
 from worker.models.check import admit
@@ -170,12 +173,35 @@ def test_others_change_no_schedule(settings: Settings, backend: Backend) -> None
             change(backend, "nightly", "mallory")
     assert schedules.get("nightly") == made
     # and that it is his once he has, with the models that it trains.
-    taken = changes.own(backend, "nightly", "mallory")
+    taken = schedules.own("nightly", "mallory")
     assert taken.template.spec["owner"] == "mallory"
     changes.pause(backend, "nightly", "mallory")
     with pytest.raises(NotOwner):
         changes.remove(backend, "nightly", "alice")
     changes.remove(backend, "nightly", "mallory")
+
+
+def test_others_change_no_watch_and_no_dataset_before_they_own_it(settings: Settings, store: ObjectStore) -> None:
+    # Given a watch and a dataset of alice,
+    at = "2026-11-26T08:30:12.345Z"
+    template = Template(spec={"kind": "classify", "model": "lite0"})
+    watch = Watch(name="faces", source="s3://photos/in/", every=5.0, created_at=at, template=template, owner="alice")
+    Watches(store).add(watch)
+    Datasets(store).add(DatasetRecord(name="faces", owner="alice", created_at=at))
+    with closing(Client(settings.model_copy(update={"owner": "mallory"}))) as client:
+        # if mallory pauses, unpauses or removes them, I expect a refusal that says how to take them over,
+        for change in (client.pause_watch, client.unpause_watch, client.remove_watch, client.remove_dataset):
+            with pytest.raises(NotOwner, match=r"imagemill (watch|datasets) own faces"):
+                change("faces")
+        assert Watches(store).get("faces") == watch
+        # and that they are his once he has.
+        assert client.own_watch("faces").owner == client.own_dataset("faces").owner == "mallory"
+        assert client.pause_watch("faces").state == "paused"
+        client.remove_watch("faces")
+        assert client.remove_dataset("faces") == 0
+        for own in (client.own_watch, client.own_dataset, client.own_schedule):
+            with pytest.raises(InvalidInput, match="There is no"):
+                own("faces")
 
 
 def test_a_schedule_from_before_owners_is_anybodys(backend: Backend) -> None:

@@ -154,7 +154,7 @@ def refused(client: Client, error: type[ImagemillError], **changes: Any) -> str:
 def test_mistakes_are_one_sentence(client: Client, today: str, folder: Path, tmp_path: Path) -> None:
     assert "'61 2 * * *' is not a cron line (bad minute)" in refused(client, InvalidSchedule, cron="61 2 * * *")
     assert "did you mean Europe/Paris" in refused(client, InvalidSchedule, timezone="Europe/Pariss")
-    assert "cannot be a schedule name" in refused(client, InvalidSchedule, name="Every Night")
+    assert "cannot be the name of a schedule" in refused(client, InvalidSchedule, name="Every Night")
     assert "schedule one of classify, train, evaluate" in refused(client, InvalidInput, command="label")
     assert "did you mean" in refused(client, UnknownModel, arguments={"model": "efficientnet-lite"})
     assert "classify has no option 'topk'; did you mean 'top_k'?" in refused(

@@ -108,6 +108,24 @@ def test_a_dataset_has_an_owner(backend: Backend) -> None:
         own.remove(backend.store, "garments", "bob")
 
 
+def test_a_job_goes_on_when_somebody_takes_its_dataset_over(backend: Backend) -> None:
+    # Given a job of ann that extends her dataset, if bob takes the dataset over,
+    add(backend, "first", 1)
+    second = spec_of(backend.store, "second", 2)
+    submit(backend, second, "ann")
+    Datasets(backend.store).own("garments", "bob")
+
+    # I expect the job to be submitted again, as after a death, and to make its version,
+    assert not submit(backend, second, "ann")
+    extending.publish(backend.store, version_of(second))
+    close(backend, "second", "succeeded")
+    # and the next one to be bob's.
+    with pytest.raises(NotOwner, match="garments belongs to bob, and you are ann"):
+        submit(backend, spec_of(backend.store, "third", 3), "ann")
+    submit(backend, spec_of(backend.store, "third", 3), "bob")
+    assert Datasets(backend.store).resolve("garments") == 2
+
+
 def test_what_a_version_names_is_kept(backend: Backend) -> None:
     # Given a job whose retention is over, and whose images are a version,
     add(backend, "first", 1, keep_days=0.0)

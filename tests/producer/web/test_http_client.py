@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.errors import InvalidInput, InvalidSource, ServiceUnavailable, TokenRefused, UnknownJob
+from contract.errors import InvalidInput, InvalidSource, ServiceUnavailable, TokenRefused, UnknownDataset, UnknownJob
 from producer import Client, HttpClient
 from tests.serving import Api
 from tests.waiting import wait_until
@@ -83,11 +83,15 @@ def test_schedules_watches_and_models_are_there_too(api: Api, model: str) -> Non
         job = client.run_schedule("nightly")
         wait_until(lambda: client.schedule_history("nightly"), 10, "the run")
         client.cancel(job.id)
+        assert client.own_schedule("nightly").owner == "ann"
         client.remove_schedule("nightly")
         assert client.add_watch("camera", source, model=model, every="1s").owner == "ann"
         assert client.pause_watch("camera").state == "paused"
+        assert client.own_watch("camera").owner == "ann"
         client.remove_watch("camera")
         assert client.model("shapes").ref == "shapes@1" == client.set_alias("shapes", "live").ref
         assert client.aliases("shapes") == {"live": 1}
         client.remove_alias("shapes@live")
         assert client.datasets() == []
+        with pytest.raises(UnknownDataset, match="faces"):
+            client.own_dataset("faces")

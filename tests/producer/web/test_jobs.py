@@ -11,10 +11,15 @@ from typing import Any
 import httpx2
 import pytest
 
+from contract.backend.named_records import NamedRecords
 from contract.backend.objects import ObjectStore
+from contract.datasets.records import DatasetRecord
+from contract.datasets.versions import Datasets
 from contract.errors import InvalidSettings
 from contract.jobs.options import COMMANDS
+from contract.jobs.schedules import Schedules
 from contract.settings import Settings
+from contract.watches.record import Watches
 from producer.web.app import make_app
 from producer.web.events import event_id
 from producer.web.following import Follower
@@ -344,12 +349,43 @@ def test_schedules_and_watches_belong_to_who_added_them(api: Api, model: str) ->
             assert bob.delete(place).status_code == 404
             assert ann.post(f"{place}/pause").json()["owner"] == "ann"
             assert ann.post(f"{place}/unpause").status_code == 200
-        assert bob.post("/v1/schedules/nightly/own").status_code == 404
         assert ann.post("/v1/schedules/nightly/run").status_code == 202
         assert len(ann.get("/v1/schedules/nightly/history").json()) == 1
         assert ann.get("/v1/watches/camera/results", params={"since": "15m"}).text == ""
         assert ann.get("/v1/watches/camera/results", params={"since": "9999999999d"}).status_code == 422
         assert ann.delete("/v1/schedules/nightly").status_code == ann.delete("/v1/watches/camera").status_code == 204
+
+
+def test_a_record_is_taken_over_from_nobody_and_by_an_admin_from_anybody(api: Api, model: str) -> None:
+    with (
+        api.client("jobs") as ann,
+        api.client("jobs", owner="bob") as bob,
+        api.client("admin", owner="root") as root,
+    ):
+        # Given a schedule, a watch and a dataset of ann,
+        schedule = {"name": "camera", "cron": "0 2 * * *", "job": body(api.store, model)}
+        assert ann.post("/v1/schedules", json=schedule).status_code == 201
+        watch = {"name": "camera", "source": f"s3://{api.store.bucket}/photos/", "model": model}
+        assert ann.post("/v1/watches", json=watch).status_code == 201
+        datasets = Datasets(api.store)
+        datasets.add(DatasetRecord(name="camera", owner="ann", created_at="2026-11-26T08:30:12.345Z"))
+        kinds: list[NamedRecords[Any]] = [Schedules(api.store), Watches(api.store), datasets]
+        for records in kinds:
+            place = f"/v1/{records.prefix}camera"
+            # I expect bob to find as little to take over as under a name that nobody uses,
+            answer, unknown = bob.post(f"{place}/own"), bob.post(f"/v1/{records.prefix}no-such/own")
+            assert answer.status_code == unknown.status_code == 404
+            assert answer.json()["detail"].replace("camera", "no-such") == unknown.json()["detail"]
+            assert bob.post(f"{place}%2f..%2f/own").status_code == 404
+            # an administrator to take it over, so that it is gone for ann,
+            assert root.post(f"{place}/own").json()["owner"] == "root"
+            assert ann.get(place).status_code == ann.post(f"{place}/own").status_code == 404
+            # and whoever comes first to take over what nobody owns.
+            records.change(records.get("camera"), owner="")
+            assert bob.get(place).status_code == 404
+            assert bob.post(f"{place}/own").json()["owner"] == "bob" == bob.get(place).json()["owner"]
+            assert ann.post(f"{place}/own").status_code == 404
+            assert records.get("camera").owner == "bob"
 
 
 def test_models_are_for_all_and_change_for_their_owner(api: Api, model: str) -> None:

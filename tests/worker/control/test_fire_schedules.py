@@ -430,7 +430,7 @@ def test_a_schedule_that_is_removed_leaves_its_jobs(backend: Backend, settings: 
     add(backend, "nightly", "0 * * * *")
     fire(backend, settings, NIGHT)
 
-    Schedules(backend.store).remove("nightly")
+    Schedules(backend.store).remove("nightly", "")
     fire(backend, settings, NIGHT + HOUR)
 
     assert jobs(backend.store) == ["nightly-20261124t0100"]

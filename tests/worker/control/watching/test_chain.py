@@ -268,12 +268,29 @@ def test_many_segments_wait_for_the_first_ones(make_camera: MakeCamera) -> None:
     assert len(camera.segments()) == 3
 
 
+def test_the_segments_of_a_watch_that_was_taken_over_are_its_new_owners(camera: Camera) -> None:
+    # Given a watch of ann with an open segment,
+    watches = Watches(camera.backend.store)
+    camera.watch = watches.own("camera", "ann")
+    camera.put("a.jpg")
+    camera.controller(watch_segment_images=2).round()
+    # if bob takes it over, I expect that segment to go on as ann's job, and the next to be bob's.
+    camera.watch = watches.own("camera", "bob")
+    camera.put("b.jpg")
+    camera.controller(watch_segment_images=2).round()
+    camera.put("c.jpg")
+    camera.controller(watch_segment_images=2).round()
+    statuses = [camera.backend.ledger.status(job) for job in camera.segments()]
+    assert [status.owner for status in statuses if status] == ["ann", "bob"]
+    assert set(camera.planned().values()) == {1} and camera.planned().total() == 3
+
+
 def test_a_watch_that_was_removed_opens_no_segment_and_its_open_one_ends(camera: Camera) -> None:
     camera.put("a.jpg")
     controller = camera.controller(watch_segment_images=1)
     controller.round()
     store = camera.backend.store
-    Watches(store).remove("camera")
+    Watches(store).remove("camera", "")
 
     for root in leftovers(camera.backend, "camera", None):
         retire(camera.backend, root)
@@ -288,7 +305,7 @@ def test_removing_ends_an_open_segment_and_keeps_what_is_planned(camera: Camera)
     camera.put("a.jpg")
     camera.controller().round()
     (job,) = camera.segments()
-    Watches(camera.backend.store).remove("camera")
+    Watches(camera.backend.store).remove("camera", "")
     for root in leftovers(camera.backend, "camera", None):
         retire(camera.backend, root)
         retire(camera.backend, root)

@@ -126,7 +126,7 @@ def test_what_a_deleted_segment_planned_is_missed_aloud(filled: Camera) -> None:
 
 def test_a_removed_watch_has_nothing_to_replay(filled: Camera) -> None:
     store: ObjectStore = filled.backend.store
-    Watches(store).remove("camera")
+    Watches(store).remove("camera", "")
     store.delete_all([entry.key for entry in store.list(filled.watch.root)])
     with pytest.raises(InvalidSource, match="The watch camera was removed"):
         names(filled, 0, 8000)

@@ -169,7 +169,7 @@ def test_a_segment_without_success_starts_nothing_and_says_why(camera: Camera, e
 
 def test_a_schedule_that_is_gone_is_no_harm_to_the_watch(camera: Camera) -> None:
     first, _ = camera.segments()
-    Schedules(camera.backend.store).remove("nightly")
+    Schedules(camera.backend.store).remove("nightly", "ann")
     lifecycle.close(camera.backend, first, "succeeded")
     look(camera)
     assert started(camera) == []
