@@ -39,7 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("producer.cli.serve:serve", "Have workers answer single requests with a model."),
     "unserve": ("producer.cli.serve:unserve", "Have workers answer no more requests with a model."),
     "served": ("producer.cli.serve:served", "List the served models, and how each stands."),
-    "datasets": ("producer.cli.datasets:datasets", "List, show and remove datasets that grow."),
+    "datasets": ("producer.cli.datasets:datasets", "List, show, own and remove datasets that grow."),
     "jobs": ("producer.cli.jobs:jobs", "List jobs, and remove them."),
     "show": ("producer.cli.jobs:show", "Show one job."),
     "follow": ("producer.cli.follow:follow", "Follow a job to its end."),

@@ -13,6 +13,7 @@ from contract.printable import printable, printable_json
 
 if TYPE_CHECKING:
     from contract.jobs.status import Status
+    from producer.client import Client
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -27,6 +28,26 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON: one object, or one per line for a list.")(
         function
     )
+
+
+def takes_name(group: click.Group) -> Callable[[Callable[[Client, str, bool], None]], click.Command]:
+    """Add to `group` a command that takes NAME, `--json` and `--data`, named and described by its function.
+
+    The function is given a client, NAME, and whether to print JSON.
+    """
+
+    def add(function: Callable[[Client, str, bool], None]) -> click.Command:
+        @group.command(function.__name__, help=function.__doc__)
+        @click.argument("name")
+        @shared_options
+        def command(name: str, as_json: bool) -> None:
+            from producer.client import Client
+
+            function(Client(), name, as_json)
+
+        return command
+
+    return add
 
 
 def stack_option(name: str) -> Callable[[F], F]:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from producer.cli.common import echo, print_fields, print_json, print_table, say, shared_options
+from producer.cli.common import echo, print_fields, print_json, print_table, say, shared_options, takes_name
 
 if TYPE_CHECKING:
+    from producer.client import Client
     from producer.datasets import DatasetSummary
 
 
@@ -102,10 +103,8 @@ def show(dataset: str, limit: int, before: int | None, as_json: bool) -> None:
         )
 
 
-@datasets.command()
-@click.argument("name")
-@shared_options
-def own(name: str, as_json: bool) -> None:
+@takes_name(datasets)
+def own(client: Client, name: str, as_json: bool) -> None:
     """Take the dataset NAME over. Only its owner, IMAGEMILL_OWNER, extends and removes it.
 
     A job that is extending it goes on; a schedule of the owner before extends it no more.
@@ -114,28 +113,22 @@ def own(name: str, as_json: bool) -> None:
     Example:
       imagemill datasets own faces
     """
-    from producer.client import Client
-
-    found = Client().own_dataset(name)
+    found = client.own_dataset(name)
     if as_json:
         print_json(found.model_dump())
     else:
         _print(found)
 
 
-@datasets.command()
-@click.argument("name")
-@shared_options
-def rm(name: str, as_json: bool) -> None:
+@takes_name(datasets)
+def rm(client: Client, name: str, as_json: bool) -> None:
     """Remove the dataset NAME with all its versions. The jobs that made its images stay.
 
     \b
     Example:
       imagemill datasets rm faces
     """
-    from producer.client import Client
-
-    jobs = Client().remove_dataset(name)
+    jobs = client.remove_dataset(name)
     if as_json:
         print_json({"removed": name, "jobs": jobs})
     else:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from producer.cli.common import print_fields, print_json, print_table, say, shared_options
+from producer.cli.common import print_fields, print_json, print_table, say, shared_options, takes_name
 
 if TYPE_CHECKING:
     from contract.models.registry import Model
+    from producer.client import Client
 
 _FIRST = 5
 
@@ -61,19 +62,14 @@ def list_models(as_json: bool) -> None:
         say("The registry is empty; start a worker, which publishes the built-in models.")
 
 
-@models.command()
-@click.argument("name")
-@shared_options
-def show(name: str, as_json: bool) -> None:
+@takes_name(models)
+def show(client: Client, name: str, as_json: bool) -> None:
     """Show the record of a model: `name`, `name@version` or `name@alias`.
 
     \b
     Example:
       imagemill models show efficientnet-lite0 --json
     """
-    from producer.client import Client
-
-    client = Client()
     model = client.model(name)
     _print(model, client.aliases(model.name), as_json)
 
@@ -238,10 +234,8 @@ def alias(ref: str, alias: str | None, remove: bool, as_json: bool) -> None:
         print_fields({f"{name}@{other}": f"{name}@{version}" for other, version in found.items()})
 
 
-@models.command()
-@click.argument("name")
-@shared_options
-def own(name: str, as_json: bool) -> None:
+@takes_name(models)
+def own(client: Client, name: str, as_json: bool) -> None:
     """Take the model NAME over, with its versions so far.
 
     A model belongs to whoever published it first. Only its owner, IMAGEMILL_OWNER, publishes the next version, moves
@@ -251,9 +245,6 @@ def own(name: str, as_json: bool) -> None:
     Example:
       imagemill models own birds
     """
-    from producer.client import Client
-
-    client = Client()
     before, owner = client.own_model(name), client.settings.owns_as
     if as_json:
         print_json({"name": name, "owner": owner, "before": before})

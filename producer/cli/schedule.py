@@ -10,10 +10,11 @@ import click
 
 from contract.jobs.options import SCHEDULABLE
 from producer.cli import cli
-from producer.cli.common import print_fields, print_json, print_table, say, shared_options
+from producer.cli.common import print_fields, print_json, print_table, say, shared_options, takes_name
 from producer.cli.follow import print_queued
 
 if TYPE_CHECKING:
+    from producer.client import Client
     from producer.jobs.schedules import Run, Scheduled
 
 # These options concern one job. The jobs of a schedule are named after their ticks, and nobody waits for them.
@@ -111,79 +112,59 @@ def list_schedules(as_json: bool) -> None:
         say("There are no schedules yet; `imagemill schedule add --help` shows how to add one.")
 
 
-@schedule.command()
-@click.argument("name")
-@shared_options
-def pause(name: str, as_json: bool) -> None:
+@takes_name(schedule)
+def pause(client: Client, name: str, as_json: bool) -> None:
     """Let the ticks of NAME pass without a job. They are not caught up later; a running job continues.
 
     \b
     Example:
       imagemill schedule pause nightly
     """
-    from producer.client import Client
-
-    _print(Client().pause_schedule(name), as_json)
+    _print(client.pause_schedule(name), as_json)
 
 
-@schedule.command()
-@click.argument("name")
-@shared_options
-def unpause(name: str, as_json: bool) -> None:
+@takes_name(schedule)
+def unpause(client: Client, name: str, as_json: bool) -> None:
     """Submit jobs at the ticks of NAME again, from now on.
 
     \b
     Example:
       imagemill schedule unpause nightly
     """
-    from producer.client import Client
-
-    _print(Client().unpause_schedule(name), as_json)
+    _print(client.unpause_schedule(name), as_json)
 
 
-@schedule.command()
-@click.argument("name")
-@shared_options
-def run(name: str, as_json: bool) -> None:
+@takes_name(schedule)
+def run(client: Client, name: str, as_json: bool) -> None:
     """Submit the job of NAME now, paused or not, and print its id.
 
     \b
     Example:
       imagemill follow $(imagemill schedule run nightly)
     """
-    from producer.client import Client
-
-    print_queued(Client().run_schedule(name), as_json)
+    print_queued(client.run_schedule(name), as_json)
 
 
-@schedule.command()
-@click.argument("name")
-@shared_options
-def own(name: str, as_json: bool) -> None:
+@takes_name(schedule)
+def own(client: Client, name: str, as_json: bool) -> None:
     """Take the schedule NAME over. Only its owner, IMAGEMILL_OWNER, pauses, unpauses and removes it.
 
     \b
     Example:
       imagemill schedule own nightly
     """
-    from producer.client import Client
-
-    _print(Client().own_schedule(name), as_json)
+    _print(client.own_schedule(name), as_json)
 
 
-@schedule.command()
-@click.argument("name")
-@shared_options
-def remove(name: str, as_json: bool) -> None:
+@takes_name(schedule)
+def remove(client: Client, name: str, as_json: bool) -> None:
     """Remove NAME and its history. Its jobs stay, and a running one continues.
 
     \b
     Example:
       imagemill schedule remove nightly
     """
-    from producer.client import Client
-
-    Client().remove_schedule(name)
+    client.remove_schedule(name)
     if as_json:
         print_json({"removed": name})
     else:

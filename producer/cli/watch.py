@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from contract.jobs.options import WatchOptions, parse_options
-from producer.cli.common import duration, print_fields, print_json, print_table, say, shared_options
+from producer.cli.common import duration, print_fields, print_json, print_table, say, shared_options, takes_name
 from producer.cli.follow import follow_to_end, print_queued
 from producer.cli.options import given, parameters
 from producer.uploads.cli import run, upload
 
 if TYPE_CHECKING:
+    from producer.client import Client
     from producer.jobs.watches import Watched
 
 
@@ -99,49 +100,37 @@ def list_watches(as_json: bool) -> None:
         say("There are no watches yet; `imagemill watch add --help` shows how to add one.")
 
 
-@watch.command()
-@click.argument("name")
-@shared_options
-def show(name: str, as_json: bool) -> None:
+@takes_name(watch)
+def show(client: Client, name: str, as_json: bool) -> None:
     """Show NAME: how it stands, how far behind it is, and its segments, which are jobs.
 
     \b
     Example:
       imagemill watch show camera --json | jq .lag_seconds
     """
-    from producer.client import Client
-
-    _print(Client().watch(name), as_json)
+    _print(client.watch(name), as_json)
 
 
-@watch.command()
-@click.argument("name")
-@shared_options
-def pause(name: str, as_json: bool) -> None:
+@takes_name(watch)
+def pause(client: Client, name: str, as_json: bool) -> None:
     """Plan nothing more for NAME. What is planned is labelled, and what comes meanwhile is labelled later.
 
     \b
     Example:
       imagemill watch pause camera
     """
-    from producer.client import Client
-
-    _print(Client().pause_watch(name), as_json)
+    _print(client.pause_watch(name), as_json)
 
 
-@watch.command()
-@click.argument("name")
-@shared_options
-def unpause(name: str, as_json: bool) -> None:
+@takes_name(watch)
+def unpause(client: Client, name: str, as_json: bool) -> None:
     """Let NAME go on where it was paused.
 
     \b
     Example:
       imagemill watch unpause camera
     """
-    from producer.client import Client
-
-    _print(Client().unpause_watch(name), as_json)
+    _print(client.unpause_watch(name), as_json)
 
 
 @watch.command()
@@ -180,10 +169,8 @@ def replay(name: str, begin: str, end: str | None, model: str, detach: bool, as_
         follow_to_end(client, status.id, as_json)
 
 
-@watch.command()
-@click.argument("name")
-@shared_options
-def own(name: str, as_json: bool) -> None:
+@takes_name(watch)
+def own(client: Client, name: str, as_json: bool) -> None:
     """Take the watch NAME over. Only its owner, IMAGEMILL_OWNER, pauses, unpauses and removes it.
 
     The segment that is open stays a job of the owner before; those that follow are yours.
@@ -192,24 +179,18 @@ def own(name: str, as_json: bool) -> None:
     Example:
       imagemill watch own camera
     """
-    from producer.client import Client
-
-    _print(Client().own_watch(name), as_json)
+    _print(client.own_watch(name), as_json)
 
 
-@watch.command()
-@click.argument("name")
-@shared_options
-def remove(name: str, as_json: bool) -> None:
+@takes_name(watch)
+def remove(client: Client, name: str, as_json: bool) -> None:
     """Remove NAME and what it has seen. Its jobs and their rows stay.
 
     \b
     Example:
       imagemill watch remove camera
     """
-    from producer.client import Client
-
-    Client().remove_watch(name)
+    client.remove_watch(name)
     if as_json:
         print_json({"removed": name})
     else:
