@@ -5,6 +5,7 @@ A seed decides who goes next and who dies at which step, so that each interleavi
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,6 +19,17 @@ from contract.errors import ObjectNotFound
 
 class KilledError(BaseException):
     """What a process that is killed at a step raises; nothing in the product catches it."""
+
+
+def killed_at(step: int) -> Callable[[], None]:
+    """Return what a process calls before each of its steps, and what kills it before one of them, counted from 1."""
+    steps = itertools.count(1)
+
+    def check() -> None:
+        if next(steps) == step:
+            raise KilledError
+
+    return check
 
 
 @dataclass

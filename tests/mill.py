@@ -9,6 +9,7 @@ import atexit
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -214,6 +215,23 @@ class Mill:
     def finished(self, job: str, timeout: float = 120) -> Status:
         wait_until(lambda: self.client.status(job).ended, timeout, f"{job} to end")
         return self.client.status(job)
+
+    def bucket(self, name: str) -> ObjectStore:
+        """Return a bucket of the user's own, made if need be; Imagemill keeps its jobs in another."""
+        store = ObjectStore(self.settings.model_copy(update={"bucket": name}))
+        store.ensure_bucket()
+        return store
+
+    def imagemill(self, *words: str | Path) -> tuple[int, str, str]:
+        """Run the command as a user has it; return its exit code, stdout and stderr."""
+        done = subprocess.run(
+            [sys.executable, "-m", "producer", *map(str, words)],
+            env={**os.environ, **variables(self.settings)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout, done.stderr
 
     def log(self, name: str) -> str:
         return self.supervisor.log_file(name).read_text()

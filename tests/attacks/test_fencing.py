@@ -26,9 +26,10 @@ from contract.jobs.specs import Evaluate, Generate, Source
 from contract.jobs.status import Plan, ShardCommit
 from contract.keys import JobKeys, named_by_content
 from contract.models.registry import Model, Registry, make_file
+from tests.parity import MODEL
 from tests.synthetic import LABELS, generate_spec
 from tests.taking import granted
-from tests.worker.conftest import MODEL, Jobs, Runners, job, runner_of
+from tests.worker.conftest import Jobs, Runners, job, runner_of
 from worker.control.finalize import finalize
 from worker.control.plan import plan
 from worker.evaluation.job import EvaluateWork

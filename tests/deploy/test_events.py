@@ -16,8 +16,8 @@ from contract.backend.objects import ObjectStore
 from deploy.local.servers import SERVERS_FILE
 from deploy.local.stack import Stack
 from producer import Client
+from tests.parity import MODEL
 from tests.waiting import wait_until
-from tests.worker.control.watching.conftest import MODEL
 
 MANY = 1_001
 """More than a page of a listing, so that a full listing of the prefix is made every ten minutes only."""

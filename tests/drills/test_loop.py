@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from contract.backend.objects import ObjectStore
 from tests.drills.test_nightly import recall_of
 from tests.mill import Mill
 from tests.waiting import wait_until
@@ -20,8 +19,7 @@ def test_a_class_that_a_watch_sees_rarely_is_filled(tmp_path: Path, figures: Cal
     with Mill(tmp_path, 1, cache_dir=tmp_path / "cache", watch_segment_images=MANY + FEW).running() as mill:
         # Given a camera that sees many sneakers and few bags, and pictures to judge by,
         client = mill.client
-        camera = ObjectStore(mill.settings.model_copy(update={"bucket": "camera"}))
-        camera.ensure_bucket()
+        camera = mill.bucket("camera")
         for seed, (label, count) in enumerate((("Sneaker", MANY), ("Bag", FEW)), 1):
             client.synthesize("fashion-gan", job=label.lower(), per_class=count, classes=[label], seed=seed, **GATE)
             assert mill.finished(label.lower()).state == "succeeded"

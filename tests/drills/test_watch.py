@@ -48,9 +48,7 @@ def mill(tmp_path_factory: pytest.TempPathFactory, crops: Path) -> Iterator[Mill
 
 @pytest.fixture
 def camera(mill: Mill) -> ObjectStore:
-    store = ObjectStore(mill.settings.model_copy(update={"bucket": "camera"}))
-    store.ensure_bucket()
-    return store
+    return mill.bucket("camera")
 
 
 @pytest.fixture(scope="session")

@@ -255,8 +255,7 @@ def test_everything_happens_to_a_watch(tmp_path: Path, crops: Path, long: bool, 
         with mill.running():
             train_cheap(mill, crops)
             client = mill.client
-            store = ObjectStore(mill.settings.model_copy(update={"bucket": BUCKET}))
-            store.ensure_bucket()
+            store = mill.bucket(BUCKET)
             events = Events(list(mill.ports.values()))
             camera = Camera(store, events, number)
             breaker = Breaker(mill, between, camera, events)

@@ -36,9 +36,7 @@ def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mill]:
 
 @pytest.fixture
 def camera(mill: Mill) -> ObjectStore:
-    store = ObjectStore(mill.settings.model_copy(update={"bucket": "camera"}))
-    store.ensure_bucket()
-    return store
+    return mill.bucket("camera")
 
 
 class Shoot:
@@ -170,8 +168,7 @@ def test_the_controller_is_killed_while_images_are_moved(
 ) -> None:
     # Given a watch that moves what it has labelled to another bucket
     client, made = mill.client, f"{request.node.name}/"
-    cold = ObjectStore(mill.settings.model_copy(update={"bucket": "cold"}))
-    cold.ensure_bucket()
+    cold = mill.bucket("cold")
     before = {job.id for job in client.jobs()}  # of the watches of other tests
     client.add_watch(
         "camera",

@@ -47,6 +47,7 @@ EVIDENT = {
 Row = dict[str, Any]
 Label = Callable[..., Status]
 Rows = Callable[[Status], dict[str, Row]]
+Imagemill = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="package")
@@ -69,9 +70,13 @@ def client(mill: Mill) -> Iterator[Client]:
 @pytest.fixture(scope="package")
 def camera(mill: Mill) -> ObjectStore:
     """The user's own bucket, `camera`; Imagemill keeps its jobs in another."""
-    store = ObjectStore(mill.settings.model_copy(update={"bucket": "camera"}))
-    store.ensure_bucket()
-    return store
+    return mill.bucket("camera")
+
+
+@pytest.fixture(scope="package")
+def imagemill(mill: Mill) -> Imagemill:
+    """The command, as a user has it: exit code, stdout, stderr."""
+    return mill.imagemill
 
 
 @pytest.fixture(scope="package")

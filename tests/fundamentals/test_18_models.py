@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,8 +14,8 @@ from PIL import Image
 from contract.errors import InvalidInput, JobConflict, ModelError, UnknownModel
 from contract.models.registry import Model, Registry
 from producer import Client
-from tests.fundamentals.conftest import MODEL, Rows
-from tests.mill import Mill, variables
+from tests.fundamentals.conftest import MODEL, Imagemill, Rows
+from tests.mill import Mill
 from tests.programs import Redness, export
 
 LABELS = ("red", "blue")
@@ -133,33 +131,23 @@ def test_a_model_comes_out_as_files(client: Client, model: Model, file: Path, tm
     Registry(store).verify(model)
 
 
-def test_the_same_by_command(mill: Mill, file: Path, tmp_path: Path) -> None:
+def test_the_same_by_command(imagemill: Imagemill, file: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("red\nblue\n")
-
-    def imagemill(*arguments: str | Path) -> tuple[int, str, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "producer", "models", *map(str, arguments)],
-            env={**os.environ, **variables(mill.settings)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return done.returncode, done.stdout, done.stderr
-
+    models = partial(imagemill, "models")
     push = ("push", "by-command", file, "--labels", tmp_path / "labels.txt", "--size", "8")
-    code, out, _ = imagemill(*push, "--json")
+    code, out, _ = models(*push, "--json")
     assert (code, json.loads(out)["ref"]) == (0, "by-command@1")
 
-    code, out, err = imagemill(*push, "--mean", "0", "--std", "0")
+    code, out, err = models(*push, "--mean", "0", "--std", "0")
     assert (code, out) == (2, "")
     assert err.splitlines()[-1].startswith("imagemill: --std:")
 
-    assert imagemill("alias", "by-command@1", "best")[1] == "by-command@best  by-command@1\n"
-    code, out, _ = imagemill("list")
+    assert models("alias", "by-command@1", "best")[1] == "by-command@best  by-command@1\n"
+    code, out, _ = models("list")
     assert code == 0
     (line,) = (line for line in out.splitlines() if line.startswith("by-command@1"))
     assert line.split()[:5] == ["by-command@1", "best", "classify", "program", "2"]
     assert f"{MODEL}@1" in out
 
-    assert imagemill("alias", "--remove", "by-command@best", "--json")[1] == '{"name": "by-command", "aliases": {}}\n'
-    assert imagemill("rm", "by-command@1")[0] == 0
+    assert models("alias", "--remove", "by-command@best", "--json")[1] == '{"name": "by-command", "aliases": {}}\n'
+    assert models("rm", "by-command@1")[0] == 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import pytest
 from contract.errors import InvalidInput
 from contract.jobs.status import Status
 from producer import Client
+from tests.fundamentals.conftest import Imagemill
 from tests.fundamentals.test_23_generate_images import files_of, rows_of
 from tests.mill import Mill
 
@@ -106,7 +105,7 @@ def test_a_class_that_falls_short_ends_the_job_with_what_there_is(mill: Mill, cl
     assert len(rows_of(client, found)) == 4 * 15
 
 
-def test_a_synthesis_every_night(mill: Mill, client: Client, made: Status) -> None:
+def test_a_synthesis_every_night(mill: Mill, imagemill: Imagemill, client: Client, made: Status) -> None:
     # Given a schedule that names a gate by its alias, as the command line gives it,
     client.set_alias("critic@1", "stable")
     asked = [
@@ -122,8 +121,8 @@ def test_a_synthesis_every_night(mill: Mill, client: Client, made: Status) -> No
         "koala",
     ]
     words = ["synthesize", *asked]
-    added = imagemill(mill, "schedule", "add", "nightly", "--cron", "0 2 * * *", "--", *words)
-    assert "synthesize painter" in added
+    code, added, _ = imagemill("schedule", "add", "nightly", "--cron", "0 2 * * *", "--", *words)
+    assert code == 0 and "synthesize painter" in added
 
     # if a tick comes, I expect a job of the version that this is now, and other images at each tick,
     jobs = [mill.finished(client.run_schedule("nightly").id) for _ in range(2)]
@@ -132,7 +131,7 @@ def test_a_synthesis_every_night(mill: Mill, client: Client, made: Status) -> No
     client.remove_schedule("nightly")
 
     # or the same, of a seed that is a number.
-    imagemill(mill, "schedule", "add", "same", "--cron", "0 2 * * *", "--", *words, "--seed", "7")
+    assert imagemill("schedule", "add", "same", "--cron", "0 2 * * *", "--", *words, "--seed", "7")[0] == 0
     jobs = [mill.finished(client.run_schedule("same").id) for _ in range(2)]
     assert accepted(client, jobs[0]) == accepted(client, jobs[1])
     client.remove_schedule("same")
@@ -152,12 +151,6 @@ def test_what_cannot_be_is_told_before_anything_is_queued(client: Client, made: 
         client.synthesize("painter", gate="efficientnet-lite0", per_class=1)
     with pytest.raises(InvalidInput, match="--min-score"):
         client.synthesize("painter", gate="critic", per_class=1, min_score=2)
-
-
-def imagemill(mill: Mill, *words: str) -> str:
-    """What a command prints."""
-    command = [sys.executable, "-m", "producer", *words]
-    return subprocess.run(command, env=mill.environment, capture_output=True, text=True, check=True).stdout
 
 
 def accepted(client: Client, job: Status) -> set[tuple[str, str]]:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -22,11 +19,9 @@ from contract.jobs.schedules import Schedules, job_id, to_iso
 from producer import Client
 from producer.jobs.requests import make_request, make_template
 from producer.jobs.schedules import new_schedule
-from tests.fundamentals.conftest import MODEL, Rows
-from tests.mill import Mill, variables
+from tests.fundamentals.conftest import MODEL, Imagemill, Rows
+from tests.mill import Mill
 from tests.waiting import wait_until
-
-Imagemill = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -42,23 +37,6 @@ def no_schedule_stays(client: Client) -> Iterator[None]:
     yield
     for schedule in client.schedules():
         client.remove_schedule(schedule.name)
-
-
-@pytest.fixture(scope="module")
-def imagemill(mill: Mill) -> Imagemill:
-    """The command, as a user has it: exit code, stdout, stderr."""
-
-    def imagemill(*arguments: str) -> tuple[int, str, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "producer", *arguments],
-            env={**os.environ, **variables(mill.settings)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return done.returncode, done.stdout, done.stderr
-
-    return imagemill
 
 
 def test_a_tick_is_a_job(client: Client, mill: Mill, today: str, rows: Rows) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -19,11 +16,10 @@ from contract.backend.objects import ObjectStore
 from contract.errors import InvalidWatch, UnknownModel, UnknownWatch
 from producer import Client
 from producer.uploads.upload import Uploaded
-from tests.fundamentals.conftest import MODEL
-from tests.mill import Mill, variables
+from tests.fundamentals.conftest import MODEL, Imagemill
+from tests.mill import Mill
 from tests.waiting import wait_until
 
-Imagemill = Callable[..., tuple[int, str, str]]
 Put = Callable[..., None]
 
 
@@ -48,23 +44,6 @@ def put(camera: ObjectStore, photos: dict[str, Path], request: pytest.FixtureReq
 @pytest.fixture
 def prefix(request: pytest.FixtureRequest) -> str:
     return f"s3://camera/{request.node.name}/"
-
-
-@pytest.fixture(scope="module")
-def imagemill(mill: Mill) -> Imagemill:
-    """The command, as a user has it: exit code, stdout, stderr."""
-
-    def imagemill(*arguments: str) -> tuple[int, str, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "producer", *arguments],
-            env={**os.environ, **variables(mill.settings)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return done.returncode, done.stdout, done.stderr
-
-    return imagemill
 
 
 def names(client: Client, watch: str) -> list[str]:

@@ -22,7 +22,8 @@ from contract.jobs.numerics import Capabilities
 from contract.jobs.specs import Classify, Source
 from contract.jobs.status import Plan
 from contract.keys import JobKeys
-from contract.models.registry import File, Model, Preprocess
+from contract.models.registry import Model
+from tests.parity import MODEL
 from tests.taking import granted
 from worker.classify.shard import ClassifyWork
 from worker.engine import canary
@@ -35,15 +36,6 @@ from worker.execution.job_runner import JobRunner
 from worker.execution.leases import LeaseRenewer
 from worker.execution.runner import Host
 from worker.sources.fetch import Fetcher
-
-MODEL = Model(
-    name="parity",
-    version=1,
-    family="none",
-    labels=("even", "odd"),
-    preprocess=Preprocess(size=1, mean=0.0, std=1.0),
-    weights=File(name="weights.safetensors", sha256="0" * 64, bytes=0),
-)
 
 
 @pytest.fixture(autouse=True)

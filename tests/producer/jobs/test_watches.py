@@ -14,7 +14,7 @@ from contract.settings import Settings
 from contract.watches.record import Watch, Watches
 from producer.jobs.requests import make_watch_template
 from producer.jobs.watches import new_watch
-from tests.worker.control.watching.conftest import MODEL
+from tests.parity import MODEL
 
 INBOX = {"overwrites": "again"}
 

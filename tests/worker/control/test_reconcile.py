@@ -12,7 +12,8 @@ from contract.backend.dispatch import Can, Grant, next_shard, waiting
 from contract.jobs.lifecycle import Backend, status
 from contract.models.rules import ANY, Rule
 from contract.settings import Settings
-from tests.worker.conftest import MODEL, Jobs
+from tests.parity import MODEL
+from tests.worker.conftest import Jobs
 from worker.control.fire_schedules import utc_now
 from worker.control.reconcile import _tick, tick
 

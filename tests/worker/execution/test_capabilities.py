@@ -12,7 +12,8 @@ from contract.jobs.lifecycle import Backend
 from contract.jobs.numerics import Capabilities, Needs
 from contract.models.rules import Rule
 from contract.settings import Settings
-from tests.worker.conftest import MODEL, Jobs
+from tests.parity import MODEL
+from tests.worker.conftest import Jobs
 from worker.confinement.confine import LAYERS
 from worker.execution import capabilities
 from worker.execution.capabilities import Fit, rule_of

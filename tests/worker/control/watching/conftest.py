@@ -14,21 +14,12 @@ from contract.data.items import Item, read_manifest
 from contract.jobs.lifecycle import Backend
 from contract.jobs.templates import Template
 from contract.keys import JobKeys, parse_shard
-from contract.models.registry import File, Model, Preprocess
 from contract.settings import Settings
 from contract.watches.record import Overwrites, Start, Watch, Watches, source_of
 from contract.watches.segments import read_segment, segment_numbers
+from tests.parity import MODEL
 from worker.control.watching.chain import Chain
 from worker.control.watching.sweep import Outcome, Sweep
-
-MODEL = Model(
-    name="parity",
-    version=1,
-    family="none",
-    labels=("even", "odd"),
-    preprocess=Preprocess(size=1, mean=0.0, std=1.0),
-    weights=File(name="weights.safetensors", sha256="0" * 64, bytes=0),
-)
 
 
 def template(source: str, shard_size: int = 64) -> Template:

@@ -12,7 +12,7 @@ from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSettings, StoreUnavailable
 from contract.jobs.results import rows as job_rows
 from contract.settings import Settings
-from tests.interleaved import KilledError
+from tests.interleaved import KilledError, killed_at
 from tests.worker.control.watching.test_table import BEGIN, MANIFEST, SCHEMA, commit, counted, labelled, row, table_of
 from worker.control.watching.delta import DeltaLog
 from worker.control.watching.table import compact, read_manifest
@@ -56,17 +56,9 @@ def test_each_segment_is_one_version(store: ObjectStore, log: DeltaLog) -> None:
 def test_killed_anywhere_it_is_committed_once(store: ObjectStore, log: DeltaLog) -> None:
     # Given a process that dies before each object, before the commit, and between the commit and the manifest
     made = labelled(store, "seg-0")
-    for dies_at in range(1, 7):
-        calls = 0
-
-        def check(at: int = dies_at) -> None:
-            nonlocal calls
-            calls += 1
-            if calls == at:
-                raise KilledError
-
+    for step in range(1, 7):
         with pytest.raises(KilledError):
-            compact(store, table_of(store), 0, "seg-0", 0, delta=log, check=check)
+            compact(store, table_of(store), 0, "seg-0", 0, delta=log, check=killed_at(step))
         assert not store.exists(MANIFEST)
     assert log.committed(0) == 0, "the last one died behind the commit"
     before = {entry.key: entry.etag for entry in store.list("tables/camera/dt=")}

@@ -17,7 +17,8 @@ from contract.keys import JobKeys
 from contract.watches.record import Watches
 from contract.watches.replays import Replay, replayed
 from producer.jobs.replays import make_replay
-from tests.worker.control.watching.conftest import MODEL, Camera
+from tests.parity import MODEL
+from tests.worker.control.watching.conftest import Camera
 from worker.control.plan import plan
 
 MakeCamera = Callable[..., Camera]

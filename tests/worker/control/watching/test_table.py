@@ -21,7 +21,7 @@ from contract.errors import ObjectDamaged
 from contract.jobs.results import rows as job_rows
 from contract.jobs.status import ShardCommit
 from contract.keys import JobKeys, shard_stem
-from tests.interleaved import KilledError
+from tests.interleaved import KilledError, killed_at
 from worker.control.watching.table import TableSegment, compact, read_manifest
 
 MANIFEST = "tables/camera/_segments/000000.json"
@@ -188,17 +188,9 @@ def test_rows_of_a_retry_take_the_place_of_earlier_ones(store: ObjectStore, tmp_
 def test_killed_anywhere_nothing_is_lost_or_doubled(store: ObjectStore, tmp_path: Path) -> None:
     # Given a segment with four files, and a process that dies before each object that it writes
     made = labelled(store, "seg-0")
-    for dies_at in range(1, 6):
-        calls = 0
-
-        def check(at: int = dies_at) -> None:
-            nonlocal calls
-            calls += 1
-            if calls == at:
-                raise KilledError
-
+    for step in range(1, 6):
         with pytest.raises(KilledError):
-            compact(store, table_of(store), 0, "seg-0", 0, check=check)
+            compact(store, table_of(store), 0, "seg-0", 0, check=killed_at(step))
         # I expect no manifest, and the rows of the job to be untouched
         assert not store.exists(MANIFEST)
         assert counted(job_rows(store, "seg-0")) == counted(made)

@@ -20,8 +20,8 @@ from contract import meters
 from contract.errors import DeviceOutOfMemory
 from contract.online.messages import Generate, RequestId, write_request
 from contract.online.state import WorkerSays
+from tests.parity import MODEL
 from tests.waiting import wait_until
-from tests.worker.conftest import MODEL
 from tests.worker.process.serving.conftest import ASKER, Asker, MakeInbox
 from worker.engine import canary
 from worker.engine.pipeline import Encoded, Labelled, Result
