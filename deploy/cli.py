@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +104,22 @@ def _print_up(info: StackInfo, as_json: bool, verb: str, or_else: str = "") -> N
         f"  stop   imagemill down{option}{or_else}",
     ]
     if info.api_url:
-        lines.insert(3, f"  API    {info.api_url}/v1, token in {info.data / TOKEN_FILE}")
+        lines[3:3] = [
+            f"  web    {_console(info)}",
+            f"  API    {info.api_url}/v1, token in {info.data / TOKEN_FILE}",
+        ]
     lines[-2:-2] = [f"  watch  http://{at}/metrics, {name}" for name, at in info.metrics.items()]
     click.echo("\n".join(lines))
+
+
+def _console(info: StackInfo) -> str:
+    """Return the address of the console, on a terminal with the token, which a browser keeps behind the #.
+
+    Elsewhere the output may be somebody's log.
+    """
+    if sys.stdout.isatty() and info.api_token:
+        return f"{info.api_url}/console/sign-in#{info.api_token}"
+    return f"{info.api_url}/console"
 
 
 def _workers(facts: dict[str, Any]) -> str:

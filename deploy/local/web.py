@@ -28,11 +28,12 @@ log = logging.getLogger(__name__)
 WEB = "web"
 TOKEN_FILE = "api-token"
 _READY_SECONDS = 60.0
+_NEEDS = ("fastapi", "jinja2", "python_multipart", "uvicorn")
 
 
 def can_serve() -> bool:
     """Return whether what the HTTP API needs is installed, as `imagemill[web]` does."""
-    return all(importlib.util.find_spec(name) is not None for name in ("fastapi", "uvicorn", "python_multipart"))
+    return all(importlib.util.find_spec(name) is not None for name in _NEEDS)
 
 
 def service(port: int, env: Mapping[str, str], cwd: Path) -> Service:

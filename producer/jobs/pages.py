@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 _THREADS = 8
 _AT_ONCE = 32
 _MOST_LOOKED = 2000
+FIRST_ENDED = "ended "
+"""The cursor of the first page of jobs that have ended."""
 
 
 def page(backend: Backend, limit: int, before: str = "") -> list[Status]:
@@ -31,7 +33,7 @@ def page(backend: Backend, limit: int, before: str = "") -> list[Status]:
 
     With `before`, the id of a job that has ended, those that ended before it. Raises UnknownJob for an id that is none.
     """
-    found = [] if before else _unended(backend)[:limit]
+    found = [] if before else unended(backend)[:limit]
     seen = {one.id for one in found}
     after = _entry(backend, before) if before else ""
     entries = ((id, run) for _, id, run, _ in index.ended(backend.store, after=after) if id not in seen)
@@ -59,13 +61,14 @@ def listed(backend: Backend, limit: int, cursor: str = "", owner: str | None = N
     """Return a page as `page` orders them, of one owner's jobs if `owner` is given.
 
     A page looks at `_MOST_LOOKED` ended jobs, so where most are others' it may be short, and not the last.
+    The cursor `FIRST_ENDED` leaves out the jobs that have not ended.
     Raises InvalidInput for a cursor that no page gave.
     """
     phase, _, place = cursor.partition(" ")
     found: list[Status] = []
     if phase in ("", "open"):
         at, _, id = place.partition(" ")
-        rest = [one for one in _unended(backend) if owner in (None, one.owner)]
+        rest = unended(backend, owner)
         rest = [one for one in rest if not place or (one.created_at, one.id) < (at, id)]
         found = rest[:limit]
         if len(rest) > limit:
@@ -109,8 +112,8 @@ def _standing(backend: Backend, entry: tuple[str, int]) -> Status | None:
         return None
 
 
-def _unended(backend: Backend) -> list[Status]:
-    """Return the jobs that have not ended, newest first."""
+def unended(backend: Backend, owner: str | None = None) -> list[Status]:
+    """Return the jobs that have not ended, newest first; those of one owner if `owner` is given."""
     ids = set(lifecycle.active_jobs(backend.store))
     status_of: Callable[[str], Status] = partial(status, backend)
     try:
@@ -125,5 +128,6 @@ def _unended(backend: Backend) -> list[Status]:
         except UnknownJob:
             return None
 
-    found = [one for one in in_parallel(look, ids, threads=_THREADS) if one is not None and not one.ended]
+    looked = in_parallel(look, ids, threads=_THREADS)
+    found = [one for one in looked if one is not None and not one.ended and owner in (None, one.owner)]
     return sorted(found, key=lambda one: (one.created_at, one.id), reverse=True)

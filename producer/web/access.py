@@ -2,6 +2,9 @@
 
 A record is read again after a few seconds, so that a revocation is soon felt. Unknown tokens are looked up at a limited
 rate, so that guesses cost the store little, and a token that was known before is looked up whatever strangers do.
+
+The rate of a token is a bucket in the memory of this process, so several processes each admit it. That is the price of
+a limit that needs no server to answer: with Redis down the API still reads from the bucket, and the limit still holds.
 """
 
 from __future__ import annotations
@@ -16,15 +19,42 @@ from collections.abc import Callable, Sequence
 from starlette.requests import Request
 
 from contract.web.tokens import Scope, Token, Tokens, id_of
-from producer.web.buckets import Limiter
 from producer.web.problems import Problem
 
 KNOWN_SECONDS = 5.0
 """For how long a record is believed, and so how long a revoked token lives on."""
 _MOST = 1024
+_MOST_BUCKETS = 10_000
 _LOOKUPS = 20.0
 """Lookups a second of tokens that this process does not know."""
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="imagemill"'}
+
+
+class Limiter:
+    """Token buckets by name; each holds a second's worth of requests, at least one."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._full_at: OrderedDict[str, float] = OrderedDict()
+        """When each bucket will be full again."""
+
+    def take(self, name: str, rate: float, *, burst: float | None = None) -> float:
+        """Take one request from a bucket that fills at `rate` a second; return 0, or the seconds to wait for one."""
+        size = max(1.0, rate if burst is None else burst)
+        with self._lock:
+            now = self._clock()
+            full_at = max(self._full_at.pop(name, now), now)
+            # What is missing to full, in requests; the next may be taken while it is at most size - 1.
+            missing = (full_at - now) * rate
+            waits = (missing - (size - 1.0)) / rate
+            if waits <= 1e-9:
+                full_at += 1.0 / rate
+                waits = 0.0
+            self._full_at[name] = full_at
+            while len(self._full_at) > _MOST_BUCKETS:
+                self._full_at.popitem(last=False)
+            return max(0.0, waits)
 
 
 class Access:

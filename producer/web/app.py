@@ -1,4 +1,4 @@
-"""Puts the HTTP API together: the guard around it, health, the routers of each subject, and the OpenAPI document."""
+"""Puts the server together: the guard around it, health, the routers of each subject, and the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from contract.web.client import WebClient
 from contract.web.tokens import Tokens
 from producer.client import Client
 from producer.web.access import Access
+from producer.web.console import door
+from producer.web.console.pages import refusal
 from producer.web.following import Follower
 from producer.web.guard import OPEN, Guard
 from producer.web.health import Readiness
@@ -196,4 +198,6 @@ async def _unforeseen(request: Request, error: Exception) -> Response:
 
 def _answer(request: Request, problem: Problem) -> Response:
     id = str(request.scope.get("imagemill.request_id", ""))
+    if door.covers(request.url.path):
+        return refusal(problem, id)
     return problem.response(id, protocol=request.url.path.startswith("/v2"))

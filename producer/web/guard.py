@@ -12,9 +12,11 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, TypeAlias
 
 import anyio.to_thread
+from starlette.responses import Response
 
 from contract.errors import ImagemillError
 from producer.web.access import Access
+from producer.web.console import door, pages
 from producer.web.problems import Problem, internal, of_error
 
 log = logging.getLogger(__name__)
@@ -25,7 +27,7 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-OPEN = frozenset({"/livez", "/readyz", "/openapi.json", "/v2", "/v2/health/live", "/v2/health/ready"})
+OPEN = frozenset({"/", "/livez", "/readyz", "/openapi.json", "/v2", "/v2/health/live", "/v2/health/ready"})
 """Pages that ask for no token. What they say is the same for everybody."""
 _PROBES = frozenset({"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"})
 """Pages for machines that know the server by a number, such as the kubelet."""
@@ -78,7 +80,7 @@ class Guard:
                 # The client sees a connection that broke off, which is what happened.
                 log.warning("Request %s broke off: %s", request_id, error)
                 raise
-            await _problem(error, request_id).response(request_id)(scope, receive, answer)
+            await _refusal(error, scope, request_id)(scope, receive, answer)
         finally:
             self._under_way -= 1
 
@@ -93,8 +95,12 @@ class Guard:
         if path not in _PROBES:
             self._check_host(headers)
         _check_framing(headers)
-        if path not in OPEN:
-            await self._check_token(scope, headers)
+        if door.covers(path):
+            door.check_origin(scope["method"], headers)
+            if not door.is_open(path):
+                await self._check_token(scope, [f"Bearer {door.token_of(headers)}"])
+        elif path not in OPEN:
+            await self._check_token(scope, [value.decode("latin-1") for value in headers.get(b"authorization", [])])
         most = self._large(path) or BODY_BYTES
         length = (headers.get(b"content-length") or [b"0"])[0]
         if int(length) > most:
@@ -109,8 +115,7 @@ class Guard:
                 421, "This server is not known under the name in `Host`; IMAGEMILL_WEB_HOSTS names those it has."
             )
 
-    async def _check_token(self, scope: Scope, headers: Mapping[bytes, list[bytes]]) -> None:
-        given = [value.decode("latin-1") for value in headers.get(b"authorization", [])]
+    async def _check_token(self, scope: Scope, given: list[str]) -> None:
         token = self._access.known(given)
         if token is None:
             token = await anyio.to_thread.run_sync(self._access.check, given)
@@ -191,6 +196,16 @@ class _Answer:
             more = [(name, value) for name, value in _ALWAYS.items() if name not in names]
             message = {**message, "headers": [*given, *more, (b"x-request-id", self._id.encode())]}
         await self._send(message)
+
+
+def _refusal(error: Exception, scope: Scope, request_id: str) -> Response:
+    problem = _problem(error, request_id)
+    if not door.covers(scope["path"]):
+        return problem.response(request_id)
+    if problem.status_code == 401:
+        query, part = scope.get("query_string", b"").decode("latin-1"), b"hx-request" in _headers(scope)
+        return door.to_sign_in(scope["method"], scope["path"], query, part=part)
+    return pages.refusal(problem, request_id)
 
 
 def _problem(error: Exception, request_id: str) -> Problem:

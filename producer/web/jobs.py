@@ -29,7 +29,7 @@ from producer.web.problems import Problem
 
 MOST_WAIT = 60.0
 """Seconds that a request may wait for the end of a job."""
-_REPORT_CSP = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
+REPORT_CSP = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
 """A page of a job shows labels and names that anybody chose: it runs nothing and reaches nothing."""
 
 Id = Annotated[str, Path(pattern=JOB_ID, description="Id of a job.")]
@@ -80,8 +80,8 @@ def router() -> APIRouter:
         backend = owned.client.backend
         cleaning.complete_index(backend.store)
         owner = None if owned.token.sees_all else owned.token.owner
-        found = pages.listed(backend, limit, _place(cursor), owner)
-        return JobPage(jobs=found.jobs, cursor=_cursor(found.cursor) or None)
+        found = pages.listed(backend, limit, place_of(cursor), owner)
+        return JobPage(jobs=found.jobs, cursor=cursor_of(found.cursor) or None)
 
     @routes.get("/{id}", response_model=Status)
     async def get_job(request: Request, response: Response, owned: Review, id: Id, prefer: Prefer = "") -> Status:
@@ -111,13 +111,7 @@ def router() -> APIRouter:
     def resume_job(owned: Jobs, id: Id) -> Status:
         """Continue a job that was canceled, failed or got stuck."""
         owned.job(id)
-        store = owned.client.backend.store
-        spec = lifecycle.read_spec(store, id)
-        if source_kind(spec.source.kind).packed_by_producer and lifecycle.read_plan(store, id) is None:
-            raise JobConflict(
-                f"The job {id} was interrupted while a folder was packed; resume it on the machine that has the folder."
-            )
-        return owned.client.resume(id)
+        return resumed(owned, id)
 
     @routes.post("/{id}/retry")
     def retry_job(owned: Jobs, id: Id) -> Status:
@@ -140,9 +134,20 @@ def router() -> APIRouter:
         """Return the page of a job as HTML, which is made at the first call for a classify job."""
         owned.job(id)
         page = owned.client.report(id, timeout=timeout)
-        return HTMLResponse(page, headers={"Content-Security-Policy": _REPORT_CSP})
+        return HTMLResponse(page, headers={"Content-Security-Policy": REPORT_CSP})
 
     return routes
+
+
+def resumed(owned: Owned, id: str) -> Status:
+    """Continue a job of this owner; raises JobConflict if its images lie on another machine."""
+    store = owned.client.backend.store
+    spec = lifecycle.read_spec(store, id)
+    if source_kind(spec.source.kind).packed_by_producer and lifecycle.read_plan(store, id) is None:
+        raise JobConflict(
+            f"The job {id} was interrupted while a folder was packed; resume it on the machine that has the folder."
+        )
+    return owned.client.resume(id)
 
 
 def _submit(owned: Owned, body: JobOptions, key: str) -> Status:
@@ -196,11 +201,13 @@ def _digest(text: str, length: int) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]
 
 
-def _cursor(place: str) -> str:
+def cursor_of(place: str) -> str:
+    """Return a place in the list of jobs as a client carries it."""
     return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
 
 
-def _place(cursor: str) -> str:
+def place_of(cursor: str) -> str:
+    """Return the place that a cursor stands for; raises InvalidInput."""
     try:
         return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
     except ValueError:

@@ -1,4 +1,4 @@
-"""The routers of the HTTP API, one a subject."""
+"""The routers of the HTTP API, one a subject, and of the console."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from fastapi import APIRouter
 
 from producer.web import about, catalog, events, jobs, plans, results, uploads
+from producer.web.console import routes as console
 from producer.web.online import inference_protocol
 from producer.web.online import routes as online
 
@@ -23,4 +24,5 @@ ROUTERS: Sequence[Callable[[], APIRouter]] = (
     catalog.models,
     catalog.datasets,
     catalog.workers,
+    *console.ROUTERS,
 )

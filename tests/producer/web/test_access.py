@@ -8,8 +8,7 @@ import httpx2
 import pytest
 
 from contract.web.tokens import Token, Tokens, describe, id_of, new_token
-from producer.web.access import KNOWN_SECONDS, Access
-from producer.web.buckets import Limiter
+from producer.web.access import KNOWN_SECONDS, Access, Limiter
 from producer.web.problems import Problem
 from tests.serving import Api, codes
 

@@ -1,0 +1,167 @@
+"""The page of one job: how far it is, live; its labels, failures and pictures; and its report."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Annotated, Any
+
+import anyio.to_thread
+from fastapi import APIRouter, Header, Path, Request
+from starlette.responses import HTMLResponse, Response, StreamingResponse
+
+from contract.backend.objects import ObjectStore
+from contract.errors import ImagemillError, ServiceUnavailable
+from contract.jobs import lifecycle
+from contract.jobs.kinds import KINDS
+from contract.jobs.status import Status
+from producer.web.console import pictures, samples
+from producer.web.console.jobs import actions_of
+from producer.web.console.pages import page, render
+from producer.web.events import event_id
+from producer.web.following import Follower
+from producer.web.jobs import REPORT_CSP, Id
+from producer.web.owned import Owned, Review
+from producer.web.problems import of_error
+
+if TYPE_CHECKING:
+    from producer.web.app import Api
+
+_SILENT_SECONDS = 15.0
+_LONGEST_SECONDS = 900.0
+"""Then a browser asks again by itself, and its token is looked at anew."""
+_MOST_BARS = 12
+
+
+def router() -> APIRouter:
+    """Return the routes of one job."""
+    routes = APIRouter(prefix="/console/jobs/{id}", include_in_schema=False)
+
+    @routes.get("")
+    def show_job(request: Request, owned: Review, id: Id) -> Response:
+        return page(request, "job.html", **_facts(owned.job(id), owned))
+
+    @routes.get("/events")
+    async def follow_job(
+        request: Request,
+        owned: Review,
+        id: Id,
+        last_event_id: Annotated[str, Header(max_length=64)] = "",
+    ) -> Response:
+        """Send the live part of the page whenever the job has changed, until it has ended."""
+        now = await anyio.to_thread.run_sync(owned.job, id)
+        if now.ended and last_event_id == event_id(now):
+            return Response(status_code=204)
+        events = _events(request.app.follower, now, owned)
+        return StreamingResponse(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+    @routes.get("/samples")
+    def show_samples(request: Request, owned: Review, id: Id) -> Response:
+        """Return pictures of the job with what it says of them, as far as it is, and its first failures."""
+        status = owned.job(id)
+        store, labels = owned.client.backend.store, KINDS[status.kind].makes == "labels"
+        return page(
+            request,
+            "job_samples.html",
+            job=status,
+            rows=_samples(store, status),
+            failures=samples.first_rows(store, id, failed=True) if labels and status.errors else [],
+        )
+
+    @routes.get("/pictures/{shard}/{place}")
+    def get_picture(
+        request: Request,
+        owned: Review,
+        id: Id,
+        shard: Annotated[int, Path(ge=0, le=10**9)],
+        place: Annotated[int, Path(ge=0, le=10**7)],
+    ) -> Response:
+        """Return the image at a place in a shard's manifest, if a browser can show it."""
+        owned.job(id)
+        api: Api = request.app
+        return pictures.response(pictures.read(owned, api.web, id, shard, place))
+
+    @routes.get("/made/{shard}/{offset}/{size}")
+    def get_made(
+        owned: Review,
+        id: Id,
+        shard: Annotated[int, Path(ge=0, le=10**9)],
+        offset: Annotated[int, Path(ge=0, le=2**40)],
+        size: Annotated[int, Path(ge=1, le=2**40)],
+    ) -> Response:
+        """Return a generated image from the tar of its shard."""
+        owned.job(id)
+        return pictures.response(pictures.read_made(owned, id, shard, offset, size))
+
+    @routes.get("/report")
+    def show_report(request: Request, owned: Review, id: Id) -> Response:
+        """Return the page that the job wrote, which may run and load nothing; ask for it anew while it is made."""
+        status = owned.job(id)
+        try:
+            made = owned.client.report(id, timeout=0.5)
+        except ServiceUnavailable as error:
+            return page(request, "report_wait.html", 202, job=status, why=str(error))
+        return HTMLResponse(made, headers={"Content-Security-Policy": REPORT_CSP})
+
+    return routes
+
+
+def _samples(store: ObjectStore, status: Status) -> list[samples.Sample]:
+    makes = KINDS[status.kind].makes
+    if makes == "labels":
+        return samples.first_rows(store, status.id)
+    return samples.first_made(store, lifecycle.read_images(store, status.id)) if makes == "images" else []
+
+
+def _facts(status: Status, owned: Owned) -> dict[str, Any]:
+    kind = KINDS[status.kind]
+    return {
+        "job": status,
+        "kind": kind,
+        "has_page": kind.page is not None and status.ended,
+        "actions": actions_of(status, owned),
+        "deletable": status.ended and owned.token.allows("jobs"),
+        "labels": _ranked(status.labels),
+        "codes": _ranked(status.error_codes),
+    }
+
+
+def _ranked(counts: dict[str, int] | None) -> list[tuple[str, int]]:
+    """Return the largest counts, largest first, and one for all others."""
+    ranked = sorted((counts or {}).items(), key=lambda pair: (-pair[1], pair[0]))
+    rest = ranked[_MOST_BARS:]
+    return [*ranked[:_MOST_BARS], *([(f"{len(rest):,} others", sum(n for _, n in rest))] if rest else [])]
+
+
+async def _events(follower: Follower, now: Status, owned: Owned) -> AsyncIterator[str]:
+    ends = asyncio.get_running_loop().time() + _LONGEST_SECONDS
+    coming: asyncio.Task[Status] | None = None
+    statuses: AsyncGenerator[Status, None]
+    async with aclosing(follower.follow(now)) as statuses:
+        try:
+            yield "retry: 1000\n\n"
+            while asyncio.get_running_loop().time() < ends:
+                coming = coming or asyncio.ensure_future(anext(statuses))
+                done, _ = await asyncio.wait([coming], timeout=_SILENT_SECONDS)
+                if not done:
+                    yield ":\n\n"
+                    continue
+                try:
+                    status = coming.result()
+                except StopAsyncIteration:
+                    return
+                coming = None
+                live = render("job_live.html", **_facts(status, owned))
+                yield _event("end" if status.ended else "status", live, event_id(status))
+        except ImagemillError as error:
+            yield _event("failed", str(of_error(error).detail))
+        finally:
+            if coming is not None:
+                coming.cancel()
+                await asyncio.gather(coming, return_exceptions=True)
+
+
+def _event(kind: str, text: str, id: str = "") -> str:
+    data = "".join(f"data: {line}\n" for line in text.splitlines())
+    return f"{f'id: {id}' + chr(10) if id else ''}event: {kind}\n{data}\n"

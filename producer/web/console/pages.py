@@ -1,0 +1,129 @@
+"""Renders pages: templates with everything escaped, and headers that let a page load nothing but our own files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from contract.errors import IMAGE_ERRORS
+from contract.jobs.status import STATES
+from contract.printable import printable
+from contract.web.tokens import Token
+from producer.web.problems import Problem
+
+_HERE = Path(__file__).parent
+_TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
+_CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+PAGES = (("Jobs", "j"),)
+"""The pages that every page links to, each with the key that follows `g`."""
+_HEADERS = {
+    "Content-Security-Policy": _CSP,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    # With `no-referrer` a browser would send `Origin: null` with our own forms.
+    "Referrer-Policy": "same-origin",
+}
+
+
+def page(request: Request, template: str, status: int = 200, **context: Any) -> Response:
+    """Return a page, or a part of one, as HTML; `context` are the names that the template knows."""
+    token = request.scope.get("imagemill.token")
+    known = {"token": token if isinstance(token, Token) else None, "path": request.url.path, **context}
+    return HTMLResponse(render(template, **known), status, _HEADERS)
+
+
+def render(template: str, **context: Any) -> str:
+    """Return a template as text."""
+    # Lone surrogates, which object keys may hold, have no encoding.
+    return _environment().get_template(template).render(**context).encode("utf-8", "backslashreplace").decode()
+
+
+def refusal(problem: Problem, request_id: str) -> Response:
+    """Return a page that says what is wrong, for a person."""
+    text = render("problem.html", token=None, path="", problem=problem, request_id=request_id)
+    return HTMLResponse(text, problem.status_code, {**_HEADERS, **(problem.headers or {})})
+
+
+def static(name: str) -> Response:
+    """Return one of our own files, which browsers keep: its address changes with it. Raises Problem 404."""
+    if name not in _files():
+        raise Problem(404, "There is no such file.")
+    kind = _TYPES[Path(name).suffix]
+    return Response(_files()[name], media_type=kind, headers={"Cache-Control": "public, max-age=31536000, immutable"})
+
+
+@cache
+def _files() -> Mapping[str, bytes]:
+    return {path.name: path.read_bytes() for path in (_HERE / "static").iterdir() if path.suffix in _TYPES}
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"ago": ago, "number": number, "rate": rate, "duration": duration, "plain": printable}
+    sentences = {code: error.__doc__ for code, error in IMAGE_ERRORS.items()}
+    made.globals |= {"file": _address, "PAGES": PAGES, "STATES": STATES, "SENTENCES": sentences}
+    return made
+
+
+def _address(name: str) -> str:
+    return f"/console/static/{name}?{hashlib.sha256(_files()[name]).hexdigest()[:12]}"
+
+
+# Values as people read them
+
+
+def ago(text: str | None, now: datetime | None = None) -> Markup:
+    """Return a time as `3 min ago` or `in 2 h`, with the time itself on hover; a dash for none."""
+    if not text:
+        return Markup("–")
+    then = datetime.fromisoformat(text)
+    seconds = ((now or datetime.now(UTC)) - then).total_seconds()
+    short = _rough(abs(seconds))
+    said = "now" if abs(seconds) < 1 else f"{short} ago" if seconds > 0 else f"in {short}"
+    exact = then.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(text, exact, said)
+
+
+def number(value: float | None) -> str:
+    """Return a count with separators; a dash for none."""
+    return "–" if value is None else f"{value:,}"
+
+
+def rate(value: float | None) -> str:
+    """Return images per second; a dash for none."""
+    return "–" if value is None else f"{value:,.1f}/s" if value < 100 else f"{value:,.0f}/s"
+
+
+def duration(seconds: float | None) -> str:
+    """Return `42 s`, `3 min 5 s` or `2 h 10 min`; a dash for none."""
+    if seconds is None:
+        return "–"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _rough(seconds: float) -> str:
+    for size, name in ((86_400 * 2, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // (86_400 if name == 'd' else size):.0f} {name}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,96 @@
+"""Brings the image of a row to a browser: through this server, as bytes that are an image and nothing else."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from contract.data.image_index import tar_of
+from contract.data.items import Item, parse_s3, read_manifest
+from contract.errors import ImageError, InvalidInput, ObjectNotFound
+from contract.jobs.commits import read_commit
+from contract.jobs.status import ShardCommit
+from contract.keys import JobKeys
+from contract.web.client import WebClient
+from producer.sources.read import Images
+from producer.web.owned import Owned
+from producer.web.problems import Problem
+
+_MOST_BYTES = 32 * 2**20
+_CSP = "sandbox; default-src 'none'; frame-ancestors 'none'"
+
+
+def read(owned: Owned, web: WebClient, id: str, shard: int, place: int) -> bytes:
+    """Return the image at a place in a shard's manifest; the first frame of a sequence. Raises Problem 404 or 415."""
+    store = owned.client.backend.store
+    try:
+        manifest = read_manifest(store.get(JobKeys(id).manifest(shard)))
+    except ObjectNotFound:
+        manifest = []
+    if place >= len(manifest):
+        raise Problem(404, f"The job {id} has no image {place} in shard {shard}.")
+    item = _first(manifest[place])
+    if item.tar is None and item.uri.startswith("file:"):
+        raise Problem(404, "The image is on another machine; this server reads no files of its own.")
+    most = min(_MOST_BYTES, owned.client.settings.max_image_bytes)
+    if (item.size or 0) > most:
+        raise Problem(415, f"The image has more than {most:,} bytes, which is too much for a page.")
+    try:
+        return Images(store, most, web).read(item)
+    except (ImageError, ObjectNotFound) as error:
+        raise Problem(404, str(error)) from error
+
+
+def read_made(owned: Owned, id: str, shard: int, offset: int, size: int) -> bytes:
+    """Return a range of the tar that holds a shard's generated images; raises Problem 404 or 415."""
+    store = owned.client.backend.store
+    if size > _MOST_BYTES:
+        raise Problem(415, f"The image has more than {_MOST_BYTES:,} bytes, which is too much for a page.")
+    try:
+        try:
+            commit = ShardCommit.model_validate_json(store.get(JobKeys(id).selected(shard)))
+        except ObjectNotFound:
+            commit = read_commit(store, id, shard)
+        bucket, key = parse_s3(tar_of(commit.output or ""))
+        return store.get(key, bucket=bucket, offset=offset, length=size)
+    except (InvalidInput, ObjectNotFound) as error:
+        raise Problem(404, f"The job {id} has no such image.") from error
+
+
+def response(data: bytes) -> Response:
+    """Return an image as an answer; raises Problem 415 for what no browser shows as one, or runs as a page."""
+    kind = kind_of(data)
+    if not kind:
+        raise Problem(415, "This is no image of a kind that browsers show.")
+    return Response(
+        data, media_type=kind, headers={"Content-Security-Policy": _CSP, "Cache-Control": "private, max-age=3600"}
+    )
+
+
+def kind_of(data: bytes) -> str:
+    """Return the media type of an image that browsers decode, by its first bytes; empty for anything else.
+
+    SVG is not among them: it is a page that can hold scripts.
+    """
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
+    if data[4:12] in (b"ftypavif", b"ftypavis"):
+        return "image/avif"
+    for start, kind in (
+        (b"\xff\xd8\xff", "image/jpeg"),
+        (b"\x89PNG\r\n\x1a\n", "image/png"),
+        (b"GIF87a", "image/gif"),
+        (b"GIF89a", "image/gif"),
+        (b"BM", "image/bmp"),
+        (b"\x00\x00\x01\x00", "image/x-icon"),
+    ):
+        if data.startswith(start):
+            return kind
+    return ""
+
+
+def _first(item: Item) -> Item:
+    if item.length is None:
+        return item
+    if not item.frames:
+        raise Problem(404, "The sequence has no frames to show.")
+    return item.frames[0]

@@ -1,0 +1,11 @@
+"""The routers of the console, one a subject."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from fastapi import APIRouter
+
+from producer.web.console import job, jobs, signing
+
+ROUTERS: Sequence[Callable[[], APIRouter]] = (signing.router, jobs.router, job.router)

@@ -1,0 +1,94 @@
+// What pages do beyond htmx: live parts over server-sent events, keys, tables that sort, and the token of a sign-in link.
+"use strict";
+
+// A part with `data-events` is replaced by each event; at the end the rest of the page is told.
+function follow(part) {
+  const source = new EventSource(part.dataset.events);
+  const show = (event) => {
+    const focused = document.activeElement?.id;
+    part.innerHTML = event.data; // rendered and escaped by our own server
+    if (focused) document.getElementById(focused)?.focus();
+  };
+  source.addEventListener("status", show);
+  source.addEventListener("end", (event) => {
+    show(event);
+    source.close();
+    document.body.dispatchEvent(new Event("ended"));
+  });
+  source.addEventListener("failed", (event) => {
+    source.close();
+    const said = document.createElement("p");
+    said.className = "notice bad";
+    said.textContent = event.data;
+    part.prepend(said);
+  });
+}
+document.querySelectorAll("[data-events]").forEach(follow);
+
+// What no browser can show has no picture, and says so.
+document.addEventListener(
+  "error",
+  (event) => {
+    if (event.target.tagName !== "IMG") return;
+    const said = document.createElement("span");
+    said.className = "gone";
+    said.textContent = "no picture";
+    event.target.replaceWith(said);
+  },
+  true,
+);
+
+// `imagemill up` prints an address with the token behind a #, which browsers do not send. Nothing is signed in before
+// the person agrees, so no link can sign somebody in by itself.
+const field = document.getElementById("token");
+if (field && location.hash.startsWith("#imk_")) {
+  field.value = location.hash.slice(1);
+  history.replaceState(null, "", location.pathname + location.search);
+  field.form.querySelector("button").focus();
+}
+
+for (const part of document.querySelectorAll("[data-reload]")) {
+  setTimeout(() => location.reload(), 1000 * Number(part.dataset.reload));
+}
+
+// Tables with `data-sort` sort by the column whose heading is pressed; `data-value` is what a cell counts as.
+for (const table of document.querySelectorAll("table[data-sort]")) {
+  const headings = [...table.tHead.rows[0].cells];
+  headings.forEach((heading, column) => {
+    heading.firstElementChild?.addEventListener("click", () => {
+      const down = heading.getAttribute("aria-sort") === "ascending";
+      headings.forEach((other) => other.removeAttribute("aria-sort"));
+      heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const value = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent.trim();
+      const order = (a, b) => value(a).localeCompare(value(b), undefined, { numeric: true }) * (down ? -1 : 1);
+      const body = table.tBodies[0];
+      body.append(...[...body.rows].sort(order));
+    });
+  });
+}
+
+// Keys: j and k go through the rows of a page, g and a letter to a page, a letter of its own where a link has one.
+let leads = false;
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.closest?.("input:not([type=checkbox]):not([type=radio]), textarea, select");
+  if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (leads || !document.querySelector(`main [data-go="${CSS.escape(event.key)}"]`)) {
+    if (event.key === "g") {
+      leads = true;
+      setTimeout(() => (leads = false), 1500);
+      return;
+    }
+  }
+  const within = leads ? "header" : "main";
+  leads = false;
+  const link = event.key.length === 1 && document.querySelector(`${within} [data-go="${CSS.escape(event.key)}"]`);
+  if (link) {
+    event.preventDefault();
+    link.click();
+  } else if (event.key === "j" || event.key === "k") {
+    const rows = [...document.querySelectorAll("main a.row")];
+    const at = rows.indexOf(document.activeElement);
+    const next = at < 0 ? 0 : at + (event.key === "j" ? 1 : -1);
+    rows[Math.min(Math.max(next, 0), rows.length - 1)]?.focus();
+  }
+});
