@@ -26,8 +26,14 @@ _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-PAGES = (("Jobs", "j"),)
-"""The pages that every page links to, each with the key that follows `g`."""
+PAGES = (
+    ("Jobs", "j", "review"),
+    ("Watches", "w", "review"),
+    ("Schedules", "s", "review"),
+    ("Models", "m", "review"),
+    ("Workers", "o", "admin"),
+)
+"""The pages that every page links to: the key that follows `g`, and the scope that a token needs."""
 _HEADERS = {
     "Content-Security-Policy": _CSP,
     "Cross-Origin-Opener-Policy": "same-origin",

@@ -6,6 +6,13 @@ from collections.abc import Callable, Sequence
 
 from fastapi import APIRouter
 
-from producer.web.console import job, jobs, signing
+from producer.web.console import fleet, job, jobs, models, plans, signing
 
-ROUTERS: Sequence[Callable[[], APIRouter]] = (signing.router, jobs.router, job.router)
+ROUTERS: Sequence[Callable[[], APIRouter]] = (
+    signing.router,
+    jobs.router,
+    job.router,
+    plans.router,
+    models.router,
+    fleet.router,
+)
