@@ -74,6 +74,7 @@ _ARCHIVE = re.compile(r"/archived/(\d{6})\.json$")
 _SEGMENT = re.compile(r"/segments/(\d{6})\.json$")
 _VERSION = re.compile(r"/versions/(\d{6})\.json$")
 _RUN = re.compile(r"/runs/(\d+)-(start|end)\.json$")
+_REVIEW = re.compile(r"/reviews/([0-9a-f]{24})/(\d{13}-[0-9a-f]{8})(-undone)?\.json$")
 _SERVED = re.compile(r"^served/([a-z0-9][a-z0-9-]{0,62})/(\d{1,9})\.json$")
 _CONTENT = re.compile(r"-[0-9a-f]{16}\.[a-z]+$")
 _SHARD = re.compile(r"shard-(\d+)(?:-r(\d+))?\.[a-z]+$")
@@ -117,6 +118,15 @@ class JobKeys:
     def plan(self) -> str:
         """Number of shards, items and skipped files; written once every shard is planned."""
         return f"{self.plan_prefix}_PLAN.json"
+
+    @property
+    def review_prefix(self) -> str:
+        """Prefix of what people said of the job's labels."""
+        return f"{self.root}reviews/"
+
+    def review(self, image: str, name: str, *, undone: bool = False) -> str:
+        """What one person said of one image, or that it no longer stands; both are written if absent."""
+        return f"{self.review_prefix}{image}/{name}{'-undone' if undone else ''}.json"
 
     def manifest(self, shard: int) -> str:
         """The items of a shard, one JSON object per line: key, address, place in a tar, frames of a sequence. Empty
@@ -363,6 +373,12 @@ def parse_run(key: str) -> tuple[int, str] | None:
     """Return the number of a later run and what the object tells of it, `start` or `end`; None for another key."""
     match = _RUN.search(key)
     return (int(match[1]), match[2]) if match else None
+
+
+def parse_review(key: str) -> tuple[str, str, bool] | None:
+    """Return the image and the name of a verdict, and whether the object takes it back; None for another key."""
+    match = _REVIEW.search(key)
+    return (match[1], match[2], bool(match[3])) if match else None
 
 
 def child_shards(shard: int, planned: int) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from contract.datasets.versions import Datasets
 from contract.errors import InvalidSettings
 from contract.fleet import drain
 from contract.fleet.snapshot import Fleet, read_fleet
-from contract.jobs import lifecycle, results
+from contract.jobs import lifecycle, results, reviews
 from contract.jobs.lifecycle import Backend
 from contract.jobs.options import (
     ClassifyKeywords,
@@ -351,6 +351,14 @@ class Client:
         """Yield the rows of the images that failed."""
         lifecycle.read_classify(self.backend.store, job)
         return results.rows(self.backend.store, job, failed=True)
+
+    def reviewed(self, job: str) -> Iterator[Row]:
+        """Yield the rows that somebody reviewed in the console, with the reviewed `label`.
+
+        The model's is in `predicted`, and `reviewed_by` and `reviewed_at` say who said so and when.
+        """
+        lifecycle.read_classify(self.backend.store, job)
+        return reviews.rows(self.backend.store, job)
 
     def write_results(self, job: str, format: str, output: Path | TextIO, *, presign_hours: float = 0) -> Written:
         """Write the rows committed so far, in a format of `producer.exports.formats.LABELS`.

@@ -236,6 +236,10 @@ class HttpClient:
         """Yield the failed rows."""
         return self._rows(f"/v1/jobs/{job}/results", status="error")
 
+    def reviewed(self, job: str) -> Iterator[Row]:
+        """Yield the rows that somebody reviewed in the console, with the reviewed `label`."""
+        return self._rows(f"/v1/jobs/{job}/results", status="reviewed")
+
     def report(self, job: str, *, timeout: float = 60.0) -> str:
         """Return the page of a job as HTML."""
         return self._send("GET", f"/v1/jobs/{job}/report", params={"timeout": min(timeout, 60.0)}).text

@@ -27,7 +27,7 @@ Scope = Literal["infer", "jobs", "review", "admin"]
 SCOPES: dict[Scope, str] = {
     "infer": "label single images at once",
     "jobs": "submit, read and steer jobs, schedules, watches, models and datasets",
-    "review": "read jobs and their results",
+    "review": "read jobs and their results, and say in the console what images show",
     "admin": "everything, of all owners, and workers",
 }
 """What each scope allows; `admin` holds the others, and `jobs` holds `review`."""

@@ -84,10 +84,10 @@ ROLES = {
     role.name: role
     for role in (
         _PRODUCER,
-        replace(  # the HTTP API: a producer that hands out addresses for uploads
+        replace(  # the HTTP API: a producer that hands out addresses for uploads, and the console, where people review
             _PRODUCER,
             name="web",
-            writes=(*_PRODUCER.writes, f"{keys.UPLOADS}{ANY}"),
+            writes=(*_PRODUCER.writes, f"{keys.UPLOADS}{ANY}", f"{_JOB.review_prefix}{ANY}"),
             deletes=(*_PRODUCER.deletes, f"{keys.UPLOADS}{ANY}"),
         ),
         # Whoever runs `imagemill tokens`: the API itself may make no token.

@@ -20,6 +20,7 @@ from producer.exports.formats import LABELS, help_text
     "--since", metavar="TIME", help="With --watch: only rows planned since 2026-11-26T08:00 (UTC), or since 15m ago."
 )
 @click.option("--follow", is_flag=True, help="With --watch: go on with rows as they are committed, until Ctrl-C.")
+@click.option("--reviewed", is_flag=True, help="Only rows that somebody reviewed in the console, as JSON lines.")
 @click.option(
     "--format",
     type=click.Choice(list(LABELS)),
@@ -46,6 +47,7 @@ def results(
     watch: str | None,
     since: str | None,
     follow: bool,
+    reviewed: bool,
     format: str,
     output: Path | None,
     presign: float,
@@ -58,19 +60,25 @@ def results(
       imagemill results JOB | jq -r '[.key, .label, .score] | @tsv'
       imagemill results JOB --format csv -o labels.csv
       imagemill results JOB --format imagefolder -o labelled/
+      imagemill results JOB --reviewed | jq -r '[.key, .predicted, .label, .reviewed_by] | @tsv'
       imagemill results --watch camera --since 15m --follow | jq -r '[.event_time, .key, .label] | @tsv'
     """
     from producer.client import Client
 
     if watch is not None:
-        if job is not None or output is not None or format != "jsonl":
-            raise click.UsageError("--watch writes JSON lines to stdout; leave JOB, --format and -o out.")
+        if job is not None or output is not None or format != "jsonl" or reviewed:
+            raise click.UsageError("--watch writes JSON lines to stdout; leave JOB, --format, --reviewed and -o out.")
         _write_watched(watch, since, follow)
         return
     if job is None:
         raise click.UsageError("Name a JOB, or a watch with --watch NAME.")
     if since is not None or follow:
         raise click.UsageError("--since and --follow belong to --watch.")
+    if reviewed:
+        if output is not None or format != "jsonl":
+            raise click.UsageError("--reviewed writes JSON lines to stdout; leave --format and -o out.")
+        _write_reviewed(job)
+        return
     if output is None and as_json and format != "jsonl":
         raise click.UsageError("--json on stdout requires --format jsonl; for another format, name a file with -o.")
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
@@ -127,6 +135,22 @@ def _write_watched(name: str, since: str | None, follow: bool) -> None:
         out.write(json.dumps(rounded(row), ensure_ascii=False) + "\n")
         if follow:
             sys.stdout.flush()
+
+
+def _write_reviewed(job: str) -> None:
+    """Write what people said of a job's labels to stdout."""
+    import json
+
+    from producer.client import Client
+    from producer.exports.labels.source import rounded
+
+    sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+    out, found = _stdout(), False
+    for row in Client().reviewed(job):
+        found = True
+        out.write(json.dumps(rounded(row), ensure_ascii=False) + "\n")
+    if not found:
+        say(f"Nobody has reviewed {job} yet; the button Review on its page in the console begins.")
 
 
 def _stdout() -> TextIO:

@@ -27,7 +27,7 @@ def tokens() -> None:
     multiple=True,
     required=True,
     help="What it may do; repeatable. infer: single images; jobs: jobs, schedules, watches, models, datasets; review: "
-    "read jobs and results; admin: everything, of all owners.",
+    "read jobs and results, review labels; admin: everything, of all owners.",
 )
 @click.option("--owner", help="Who owns what is made with it.  [env: IMAGEMILL_OWNER; default: user@host]")
 @click.option("--rate", metavar="N/s", help="Requests that it may make, as 10/s, 100/m or 5000/h. Default: any number.")

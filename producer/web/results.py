@@ -14,7 +14,7 @@ from starlette.responses import StreamingResponse
 
 from contract.data.label_rows import schema
 from contract.errors import InvalidInput
-from contract.jobs import lifecycle, results
+from contract.jobs import lifecycle, results, reviews
 from contract.jobs.sources import source_kind
 from producer.exports.labels.source import rounded
 from producer.jobs.watched_rows import parse_time
@@ -44,13 +44,18 @@ def router() -> APIRouter:
     def get_results(
         owned: Review,
         id: Id,
-        status: Annotated[Literal["all", "error"], Query(description="`error`: failed images only.")] = "all",
+        status: Annotated[
+            Literal["all", "error", "reviewed"],
+            Query(description="`error`: failed images only; `reviewed`: those that somebody reviewed, as JSON lines."),
+        ] = "all",
         accept: Accept = "",
     ) -> StreamingResponse:
         """Return the labels of a job as they are committed, failures included, in the order of its shards."""
         owned.job(id)
         store = owned.client.backend.store
         spec = lifecycle.read_classify(store, id)
+        if status == "reviewed":
+            return StreamingResponse(_lines(_begun(reviews.rows(store, id))), media_type=JSON_LINES)
         tables = (table for _, table in results.tables(store, id, failed=status == "error"))
         # The first shard is read before the answer begins, so that what is wrong with it is an answer.
         begun = _begun(tables)

@@ -59,6 +59,8 @@ ARGUMENTS = {
     "ended_ms": 1_795_600_000_000,
     "due_ms": 1_795_600_000_000,
     "own": True,
+    "image": "0" * 24,
+    "undone": False,
     "owner": "ann",
 }
 NO_KEYS = {"root", "retry", "retry_prefix"}
@@ -107,6 +109,8 @@ def test_what_is_apart_stays_apart() -> None:
     assert [role for role in ROLES if may(role, keys.model_record("birds", 2))] == ["producer", "web", "worker"]
     assert [role for role in ROLES if may(role, keys.token("0" * 12))] == ["operator"]
     assert [role for role in ROLES if may(role, keys.upload_prefix("ann", "x"))] == ["web"]
+    assert [role for role in ROLES if may(role, job.review("0" * 24, "x"))] == ["web"]
+    assert not any(fnmatchcase(job.review("0" * 24, "x"), one) for one in ROLES["web"].deletes), "append-only"
 
 
 def test_a_policy_for_other_buckets_is_a_command() -> None:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 
 from fastapi import APIRouter
 
-from producer.web.console import fleet, job, jobs, models, plans, signing
+from producer.web.console import fleet, job, jobs, models, plans, review, signing
 
 ROUTERS: Sequence[Callable[[], APIRouter]] = (
     signing.router,
+    review.router,  # before the actions of a job, whose paths have one part more than it too
     jobs.router,
     job.router,
     plans.router,

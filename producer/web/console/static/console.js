@@ -67,9 +67,19 @@ for (const table of document.querySelectorAll("table[data-sort]")) {
   });
 }
 
-// Keys: j and k go through the rows of a page, g and a letter to a page, a letter of its own where a link has one.
+// A refusal takes the place of what was pressed, so that nobody goes on as if it were done. A part that asks again by
+// itself stays as it is.
+document.addEventListener("htmx:beforeSwap", (event) => {
+  if (event.detail.xhr.status >= 400 && event.detail.requestConfig.verb !== "get") {
+    event.detail.shouldSwap = true;
+    event.detail.isError = false;
+  }
+});
+
+// Keys: Escape leaves a field; j and k go through the rows of a page, g and a letter to a page, a letter of its own where a link has one.
 let leads = false;
 document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") event.target.blur?.();
   const typing = event.target.closest?.("input:not([type=checkbox]):not([type=radio]), textarea, select");
   if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
   if (leads || !document.querySelector(`main [data-go="${CSS.escape(event.key)}"]`)) {
@@ -84,7 +94,9 @@ document.addEventListener("keydown", (event) => {
   const link = event.key.length === 1 && document.querySelector(`${within} [data-go="${CSS.escape(event.key)}"]`);
   if (link) {
     event.preventDefault();
-    link.click();
+    link.tagName === "INPUT" ? link.focus() : link.click();
+  } else if (event.key === "Enter" && !event.target.closest("a, button, summary")) {
+    document.querySelector("main [data-enter]")?.click();
   } else if (event.key === "j" || event.key === "k") {
     const rows = [...document.querySelectorAll("main a.row")];
     const at = rows.indexOf(document.activeElement);

@@ -1,0 +1,111 @@
+"""Reviewing in the console: what is shown next, what a key writes, and what `--reviewed` gives."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from contract.backend.objects import ObjectStore
+from contract.settings import Settings
+from tests.producer.web.console.conftest import Browse
+from tests.producer.web.console.rows import commit_rows, end
+from tests.producer.web.console.test_jobs import HOSTILE, submit
+from tests.serving import Api
+
+HTMX = {"HX-Request": "true"}
+
+
+def row(key: str, first: float, label: str = "disc") -> dict[str, object]:
+    top = [
+        {"label": label, "label_index": 0, "score": first},
+        {"label": "square", "label_index": 1, "score": 1 - first},
+    ]
+    return {"key": key, "label": label, "score": first, "top_k": top, "sha256": "0" * 64, "model": "shapes@1"}
+
+
+@pytest.fixture
+def job(api: Api, model: str, settings: Settings, store: ObjectStore) -> str:
+    """A job with three labels, of which `b` is the least certain and `a` the most."""
+    id = submit(api, model)
+    commit_rows(store, id, [row("a", 0.99), row("b", 0.51), row("c", 0.7)])
+    end(settings, store, id, ok=3, done=3, total=3, model="shapes@1")
+    return id
+
+
+def fields(page: str) -> dict[str, str]:
+    """What the first form of the image would send beside its button."""
+    form = page.partition('id="card"')[2].partition("</form>")[0]
+    return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', form))
+
+
+def shown(page: str) -> str:
+    found = re.search(r'<div class="one-line" title="[^"]*">(\w+)</div>', page)
+    return found[1] if found else ""
+
+
+def test_the_least_certain_comes_first_and_verdicts_are_kept_and_undone(api: Api, browse: Browse, job: str) -> None:
+    client = browse("review", owner="ann")
+    place = f"/console/jobs/{job}/review"
+    assert place in client.get(f"/console/jobs/{job}").text
+    page = client.get(place)
+    assert shown(page.text) == "b" and "0 of 3 reviewed" in page.text and 'value="square" data-go="2"' in page.text
+    # If I accept, pick another, and then skip, I expect the next in order each time.
+    part = client.post(place, data={**fields(page.text), "label": "disc"}, headers=HTMX).text
+    assert part.startswith("<section") or "<html" not in part
+    assert shown(part) == "c" and "1 of 3 reviewed" in part
+    part = client.post(place, data={**fields(part), "label": "square"}, headers=HTMX).text
+    assert shown(part) == "a"
+    # An undo shows the last image again,
+    part = client.post(f"{place}/undo", data=fields(part), headers=HTMX).text
+    assert shown(part) == "c" and "1 of 3 reviewed" in part
+    # a skip leaves it for the end,
+    part = client.post(place, data=fields(part), headers=HTMX).text
+    assert shown(part) == "a"
+    part = client.post(place, data={**fields(part), "label": " a new class "}, headers=HTMX).text
+    assert shown(part) == "c" and "2 of 3 reviewed" in part
+    # and when all are done the page says what to do with them.
+    part = client.post(place, data={**fields(part), "label": "disc"}, headers=HTMX).text
+    assert "--reviewed" in part and "3 of 3 reviewed" in part
+    with api.client("review") as other:
+        rows = other.get(f"/v1/jobs/{job}/results", params={"status": "reviewed"}).text.splitlines()
+    assert [part for part in rows if '"label": "a new class"' in part and '"predicted": "disc"' in part]
+    assert len(rows) == 3 and all('"reviewed_by": "ann"' in one for one in rows)
+
+
+def test_without_scripts_a_button_leads_to_the_next_page(browse: Browse, job: str) -> None:
+    client = browse("review")
+    place = f"/console/jobs/{job}/review"
+    answer = client.post(place, data={**fields(client.get(place).text), "label": "disc"})
+    assert (answer.status_code, answer.headers["Location"]) == (303, f"{place}?by=margin")
+    assert shown(client.get(answer.headers["Location"]).text) == "c"
+
+
+def test_strangers_and_forged_forms_write_nothing(api: Api, browse: Browse, job: str) -> None:
+    client, stranger = browse("review"), browse("jobs", owner="bob")
+    place = f"/console/jobs/{job}/review"
+    given = {**fields(client.get(place).text), "label": "disc"}
+    assert stranger.get(place).status_code == stranger.post(place, data=given).status_code == 404
+    assert client.post(place, data={**given, "image": "0" * 24}).status_code == 409
+    assert client.post(place, data={**given, "label": "x" * 1500}).status_code == 422
+    assert client.post(f"{place}/undo", data={"done": "../../spec.json"}).status_code == 422
+    assert client.post(f"{place}/undo", data={"done": f"{'0' * 24}/{'0' * 13}-{'0' * 8}"}).status_code == 409
+    assert client.post(place, data=given, headers={"Origin": "https://evil"}).status_code == 403
+    assert list(api.store.list(f"jobs/{job}/reviews/")) == []
+    # An admin reviews too, but takes back nothing of ann's.
+    part = client.post(place, data=given, headers=HTMX).text
+    assert browse("admin", owner="root").post(f"{place}/undo", data=fields(part)).status_code == 409
+
+
+def test_a_hostile_label_is_picked_as_text(
+    api: Api, browse: Browse, model: str, settings: Settings, store: ObjectStore
+) -> None:
+    id = submit(api, model)
+    commit_rows(store, id, [row(HOSTILE, 0.6, label=HOSTILE)])
+    end(settings, store, id, ok=1, done=1, total=1, model="shapes@1")
+    page = browse("review").get(f"/console/jobs/{id}/review").text
+    assert "<img src=x" not in page and "&lt;img src=x" in page
+
+
+def test_a_job_without_labels_has_no_review(api: Api, browse: Browse, model: str) -> None:
+    assert browse("review").get(f"/console/jobs/{submit(api, model)}/review").status_code == 409
