@@ -137,7 +137,7 @@ def _as_clients_reach_it(store: ObjectStore, settings: Settings) -> ObjectStore:
 
 def _large(path: str) -> int:
     """Return how many bytes a body may have at a path, 0 for the usual number."""
-    return LARGE_BYTES if path.endswith(("/classify", "/infer")) else 0
+    return LARGE_BYTES if path.endswith(("/classify", "/infer", "/console/try-it")) else 0
 
 
 def names_of(settings: Settings) -> frozenset[str]:
@@ -199,5 +199,5 @@ async def _unforeseen(request: Request, error: Exception) -> Response:
 def _answer(request: Request, problem: Problem) -> Response:
     id = str(request.scope.get("imagemill.request_id", ""))
     if door.covers(request.url.path):
-        return refusal(problem, id)
+        return refusal(problem, id, part="hx-request" in request.headers)
     return problem.response(id, protocol=request.url.path.startswith("/v2"))

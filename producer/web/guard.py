@@ -202,10 +202,10 @@ def _refusal(error: Exception, scope: Scope, request_id: str) -> Response:
     problem = _problem(error, request_id)
     if not door.covers(scope["path"]):
         return problem.response(request_id)
+    part = b"hx-request" in _headers(scope)
     if problem.status_code == 401:
-        query, part = scope.get("query_string", b"").decode("latin-1"), b"hx-request" in _headers(scope)
-        return door.to_sign_in(scope["method"], scope["path"], query, part=part)
-    return pages.refusal(problem, request_id)
+        return door.to_sign_in(scope["method"], scope["path"], scope["query_string"].decode("latin-1"), part=part)
+    return pages.refusal(problem, request_id, part=part)
 
 
 def _problem(error: Exception, request_id: str) -> Problem:

@@ -31,6 +31,7 @@ PAGES = (
     ("Watches", "w", "review"),
     ("Schedules", "s", "review"),
     ("Models", "m", "review"),
+    ("Try it", "t", "infer"),
     ("Workers", "o", "admin"),
 )
 """The pages that every page links to: the key that follows `g`, and the scope that a token needs."""
@@ -55,9 +56,11 @@ def render(template: str, **context: Any) -> str:
     return _environment().get_template(template).render(**context).encode("utf-8", "backslashreplace").decode()
 
 
-def refusal(problem: Problem, request_id: str) -> Response:
-    """Return a page that says what is wrong, for a person."""
-    text = render("problem.html", token=None, path="", problem=problem, request_id=request_id)
+def refusal(problem: Problem, request_id: str, *, part: bool = False) -> Response:
+    """Return a page that says what is wrong, for a person; a part of one if htmx asks."""
+    text = render(
+        "problem_part.html" if part else "problem.html", token=None, path="", problem=problem, request_id=request_id
+    )
     return HTMLResponse(text, problem.status_code, {**_HEADERS, **(problem.headers or {})})
 
 

@@ -25,11 +25,17 @@ function follow(part) {
 }
 document.querySelectorAll("[data-events]").forEach(follow);
 
+document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+
 // What no browser can show has no picture, and says so.
 document.addEventListener(
   "error",
   (event) => {
     if (event.target.tagName !== "IMG") return;
+    if (event.target.closest("[data-drop]")) {
+      event.target.hidden = true;
+      return;
+    }
     const said = document.createElement("span");
     said.className = "gone";
     said.textContent = "no picture";
@@ -94,7 +100,7 @@ document.addEventListener("keydown", (event) => {
   const link = event.key.length === 1 && document.querySelector(`${within} [data-go="${CSS.escape(event.key)}"]`);
   if (link) {
     event.preventDefault();
-    link.tagName === "INPUT" ? link.focus() : link.click();
+    link.matches("input[type=text]") ? link.focus() : link.click();
   } else if (event.key === "Enter" && !event.target.closest("a, button, summary")) {
     document.querySelector("main [data-enter]")?.click();
   } else if (event.key === "j" || event.key === "k") {
@@ -104,3 +110,27 @@ document.addEventListener("keydown", (event) => {
     rows[Math.min(Math.max(next, 0), rows.length - 1)]?.focus();
   }
 });
+
+// An image that is dropped or pasted goes into the field for a file, which asks as if it had been chosen there.
+const drop = document.querySelector("[data-drop]");
+if (drop) {
+  const chosen = drop.querySelector("input[type=file]");
+  const preview = drop.querySelector("img");
+  const take = (files) => {
+    if (!files?.length) return;
+    chosen.files = files;
+    chosen.dispatchEvent(new Event("change", { bubbles: true }));
+  };
+  chosen.addEventListener("change", () => {
+    URL.revokeObjectURL(preview.src);
+    preview.hidden = !chosen.files.length;
+    if (chosen.files.length) preview.src = URL.createObjectURL(chosen.files[0]);
+  });
+  const over = (event) => {
+    event.preventDefault();
+    drop.classList.toggle("over", event.type === "dragover");
+  };
+  for (const type of ["dragover", "dragleave", "drop"]) document.addEventListener(type, over);
+  document.addEventListener("drop", (event) => take(event.dataTransfer.files));
+  document.addEventListener("paste", (event) => take(event.clipboardData.files));
+}

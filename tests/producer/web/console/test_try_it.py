@@ -1,0 +1,58 @@
+"""Trying a served model in the console; a thread stands in for the worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from contract.backend.objects import ObjectStore
+from contract.keys import served_record
+from contract.online.served import Served
+from contract.settings import Settings
+from tests.producer.web.console.conftest import Browse
+from tests.producer.web.test_online import Worker
+
+PLACE = "/console/try-it"
+HTMX = {"HX-Request": "true"}
+
+
+@pytest.fixture
+def worker(settings: Settings, store: ObjectStore) -> Iterator[Worker]:
+    record = Served(name="birds", version=1, task="classify", created_at="2026-11-26T00:00:00Z")
+    store.put(served_record("birds", 1), record.to_json())
+    with closing(Worker(settings)) as made:
+        yield made
+
+
+@pytest.mark.usefixtures("worker")
+def test_an_image_is_answered_on_the_page(browse: Browse) -> None:
+    client = browse("infer")
+    assert 'value="birds@1"' in client.get(PLACE).text
+    # If I choose an image, I expect its labels and the latency as a part of the page,
+    answer = client.post(PLACE, data={"model": "birds@1"}, files={"image": ("o.jpg", b"an owl")}, headers=HTMX)
+    assert "owl 0" in answer.text and " ms</dd>" in answer.text and "<html" not in answer.text
+    # as a whole page without scripts,
+    answer = client.post(PLACE, data={"model": "birds@1"}, files={"image": ("o.jpg", b"an owl")})
+    assert "owl 0" in answer.text and "<html" in answer.text and " selected" in answer.text
+    # and the sentence of a bad image where it would have been.
+    answer = client.post(PLACE, data={"model": "birds@1"}, files={"image": ("o.jpg", b"bad")}, headers=HTMX)
+    assert answer.status_code == 200 and "not_an_image" in answer.text
+
+
+@pytest.mark.usefixtures("worker")
+def test_what_cannot_be_asked_is_a_sentence(browse: Browse) -> None:
+    client = browse("infer")
+    for files, model, status in (
+        ({"image": ("o.jpg", b"")}, "birds@1", 422),
+        ({"image": ("o.jpg", b"an owl")}, "nothing", 404),
+        ({"image": ("o.jpg", b"x" * (17 * 2**20))}, "birds@1", 413),
+    ):
+        answer = client.post(PLACE, data={"model": model}, files=files, headers=HTMX)
+        assert answer.status_code == status and 'role="alert"' in answer.text and "<html" not in answer.text
+    assert browse("jobs").get(PLACE).status_code == 403
+
+
+def test_without_a_served_model_the_page_says_how_to_serve_one(browse: Browse) -> None:
+    assert "imagemill serve" in browse("admin").get(PLACE).text
