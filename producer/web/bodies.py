@@ -7,6 +7,7 @@ source is narrower than on the command line (`producer.web.sources`).
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable, Mapping
 from functools import reduce
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -46,29 +47,29 @@ def _body(name: str, model: type[JobOptions], **more: Any) -> type[JobOptions]:
     return made
 
 
-def _commands(suffix: str, names: tuple[str, ...], **more: Any) -> Any:
-    """Return the union of the bodies of these commands, told apart by their field `command`."""
-    made = [
-        _body(
-            f"{name.capitalize()}{suffix}",
-            COMMANDS[name],
-            of=(Literal[name], _COMMAND),
-            **more,
-        )
-        for name in names
-    ]
-    return Annotated[reduce(operator.or_, made), Field(discriminator="of")]
+def _commands(suffix: str, names: Iterable[str], **more: Any) -> dict[str, type[JobOptions]]:
+    """Return the bodies of these commands."""
+    made = ((name, f"{name.capitalize()}{suffix}", COMMANDS[name]) for name in names)
+    return {name: _body(title, model, of=(Literal[name], _COMMAND), **more) for name, title, model in made}
+
+
+def _union(bodies: Mapping[str, type[JobOptions]]) -> Any:
+    """Return the union of bodies, told apart by their field `command`."""
+    return Annotated[reduce(operator.or_, bodies.values()), Field(discriminator="of")]
 
 
 _JOB = (JobId | None, Field(None, description="Name of the job: the same request again is the same job."))
+
+JOB_BODIES = _commands("Job", COMMANDS, job=_JOB)
+"""The body that submits the job of each command."""
 
 if TYPE_CHECKING:
     JobBody: TypeAlias = JobOptions
     Command: TypeAlias = JobOptions
     WatchBody: TypeAlias = WatchOptions
 else:
-    JobBody = _commands("Job", tuple(COMMANDS), job=_JOB)
-    Command = _commands("Command", SCHEDULABLE)
+    JobBody = _union(JOB_BODIES)
+    Command = _union(_commands("Command", SCHEDULABLE))
     WatchBody = _body(
         "Watch",
         WatchOptions,

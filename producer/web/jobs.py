@@ -66,7 +66,7 @@ def router() -> APIRouter:
         ] = "",
     ) -> Status:
         """Submit the job of a command; answer when it is queued, or when it has ended if the request waits."""
-        status = await anyio.to_thread.run_sync(_submit, owned, body, idempotency_key)
+        status = await anyio.to_thread.run_sync(submitted, owned, body, idempotency_key)
         response.headers["Location"] = f"/v1/jobs/{status.id}"
         return await _waited(request, response, status, prefer, pending=202)
 
@@ -150,7 +150,8 @@ def resumed(owned: Owned, id: str) -> Status:
     return owned.client.resume(id)
 
 
-def _submit(owned: Owned, body: JobOptions, key: str) -> Status:
+def submitted(owned: Owned, body: JobOptions, key: str) -> Status:
+    """Submit the job of a body; with a key, the same request again is the same job."""
     given = getattr(body, "job", None)
     if given and key:
         raise InvalidInput("A job has a name or an Idempotency-Key; leave one of them out.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
@@ -86,7 +87,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"ago": ago, "number": number, "rate": rate, "duration": duration, "plain": printable}
+    made.filters |= {"ago": ago, "number": number, "rate": rate, "duration": duration, "plain": printable, "code": code}
     sentences = {code: error.__doc__ for code, error in IMAGE_ERRORS.items()}
     made.globals |= {"file": _address, "PAGES": PAGES, "STATES": STATES, "SENTENCES": sentences}
     return made
@@ -109,6 +110,11 @@ def ago(text: str | None, now: datetime | None = None) -> Markup:
     said = "now" if abs(seconds) < 1 else f"{short} ago" if seconds > 0 else f"in {short}"
     exact = then.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     return Markup('<time datetime="{}" title="{}">{}</time>').format(text, exact, said)
+
+
+def code(text: str) -> Markup:
+    """Return text in which what stands between backticks is code."""
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
 def number(value: float | None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from fastapi import APIRouter
 
-from producer.web.console import fleet, job, jobs, models, plans, review, signing, try_it
+from producer.web.console import fleet, forms, job, jobs, models, plans, review, signing, try_it
 
 ROUTERS: Sequence[Callable[[], APIRouter]] = (
     signing.router,
@@ -15,6 +15,7 @@ ROUTERS: Sequence[Callable[[], APIRouter]] = (
     job.router,
     plans.router,
     models.router,
+    forms.router,
     try_it.router,
     fleet.router,
 )
