@@ -99,7 +99,7 @@ def test_hostile_names_stay_text(api: Api, browse: Browse, model: str, settings:
     client = browse("jobs")
     for path in ("/jobs", "/parts/ended", f"/jobs/{id}", f"/jobs/{id}/events", f"/jobs/{id}/samples"):
         page = client.get(f"/console{path}").text
-        assert "<b onmouseover" not in page and "<img src=x" not in page and "49" not in page, path
+        assert "<b onmouseover" not in page and "<img src=x" not in page and "&#34;49" not in page, path
         assert "&lt;b onmouseover" in page or "&lt;img src=x" in page, path
         assert "\u202e" not in page, path
 
