@@ -199,5 +199,5 @@ async def _unforeseen(request: Request, error: Exception) -> Response:
 def _answer(request: Request, problem: Problem) -> Response:
     id = str(request.scope.get("imagemill.request_id", ""))
     if door.covers(request.url.path):
-        return refusal(problem, id, part="hx-request" in request.headers)
+        return refusal(problem, id, request.scope.get("imagemill.token"), part="hx-request" in request.headers)
     return problem.response(id, protocol=request.url.path.startswith("/v2"))

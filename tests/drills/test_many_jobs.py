@@ -28,8 +28,8 @@ from tests.mill import variables
 PAGE = 50
 
 
-def write_job(store: ObjectStore, number: int, ended: float, *, entered: bool) -> None:
-    """Write what is left of a job that has ended: its spec and its end."""
+def write_job(store: ObjectStore, number: int, ended: float, *, entered: bool, **counts: int) -> None:
+    """Write what is left of a job that has ended: its spec and its end, with `counts` of its images."""
     own = JobKeys(f"classify-{number:06d}")
     spec = Classify(
         id=own.id,
@@ -39,7 +39,8 @@ def write_job(store: ObjectStore, number: int, ended: float, *, entered: bool) -
         output=f"s3://{store.bucket}/{own.root}out/",
     )
     at = iso(ended) or ""
-    end = Status(id=own.id, kind="classify", state="succeeded", created_at=at, finished_at=at, model=spec.model)
+    said = {"kind": "classify", "state": "succeeded", "created_at": at, "finished_at": at, "model": spec.model}
+    end = Status.model_validate({"id": own.id, **said, **counts})
     store.put(own.spec, json.dumps({"created_at": at, "spec": spec.model_dump()}).encode())
     store.put(own.end, end.to_json())
     if entered:

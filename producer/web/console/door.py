@@ -83,9 +83,9 @@ def forget(response: Response) -> None:
 
 
 def page_after(text: str) -> str:
-    """Return the page of the console that a link to sign in leads back to; the first page for anything else."""
+    """Return the page of the console that a link to sign in leads back to; for anything else the way to the first."""
     plain = text.isascii() and text.isprintable() and "\\" not in text and len(text) <= 2000
-    return text if plain and text.startswith(f"{ROOT}/") and not is_open(text.partition("?")[0]) else f"{ROOT}/jobs"
+    return text if plain and text.startswith(f"{ROOT}/") and not is_open(text.partition("?")[0]) else ROOT
 
 
 def to_sign_in(method: str, path: str, query: str, *, part: bool) -> Response:

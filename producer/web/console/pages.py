@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, Response
 from contract.errors import IMAGE_ERRORS
 from contract.jobs.status import STATES
 from contract.printable import printable
-from contract.web.tokens import Token
+from contract.web.tokens import Scope, Token
 from producer.web.problems import Problem
 
 _HERE = Path(__file__).parent
@@ -27,7 +27,7 @@ _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-PAGES = (
+PAGES: tuple[tuple[str, str, Scope], ...] = (
     ("Jobs", "j", "review"),
     ("Watches", "w", "review"),
     ("Schedules", "s", "review"),
@@ -57,12 +57,21 @@ def render(template: str, **context: Any) -> str:
     return _environment().get_template(template).render(**context).encode("utf-8", "backslashreplace").decode()
 
 
-def refusal(problem: Problem, request_id: str, *, part: bool = False) -> Response:
-    """Return a page that says what is wrong, for a person; a part of one if htmx asks."""
-    text = render(
-        "problem_part.html" if part else "problem.html", token=None, path="", problem=problem, request_id=request_id
-    )
+def refusal(problem: Problem, request_id: str, token: object = None, *, part: bool = False) -> Response:
+    """Return a page that says what is wrong, for a person; a part of one if htmx asks.
+
+    Whoever is signed in by a token keeps the links to what it opens.
+    """
+    known = token if isinstance(token, Token) else None
+    template = "problem_part.html" if part else "problem.html"
+    text = render(template, token=known, path="", problem=problem, request_id=request_id)
     return HTMLResponse(text, problem.status_code, {**_HEADERS, **(problem.headers or {})})
+
+
+def first_of(token: Token) -> str:
+    """Return the address of the first page that a token opens."""
+    names = [name for name, _, scope in PAGES if token.allows(scope)]
+    return f"/console/{names[0].lower().replace(' ', '-')}"
 
 
 def static(name: str) -> Response:

@@ -8,8 +8,9 @@ import anyio.to_thread
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
+from producer.web.access import token_of
 from producer.web.console import door
-from producer.web.console.pages import page, static
+from producer.web.console.pages import first_of, page, static
 from producer.web.problems import Problem
 
 if TYPE_CHECKING:
@@ -21,10 +22,13 @@ def router() -> APIRouter:
     routes = APIRouter(include_in_schema=False)
 
     @routes.get("/")
+    async def begin() -> Response:
+        return RedirectResponse(door.ROOT, 303)
+
     @routes.get("/console")
     @routes.get("/console/")
-    async def begin() -> Response:
-        return RedirectResponse("/console/jobs", 303)
+    async def begin_where_allowed(request: Request) -> Response:
+        return RedirectResponse(first_of(token_of(request)), 303)
 
     @routes.get("/console/static/{name}")
     async def get_static(name: str) -> Response:

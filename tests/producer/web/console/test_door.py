@@ -21,7 +21,7 @@ HTMX = "d6fdc75f204e6bdefa99b69bf1e6d4ac69b8a364f77929f45c13476b4000f717"
 
 def test_without_a_token_every_page_leads_to_the_sign_in_and_back(api: Api) -> None:
     with httpx2.Client(base_url=api.url) as client:
-        assert client.get("/").headers["Location"] == "/console/jobs"
+        assert client.get("/").headers["Location"] == "/console"
         answer = client.get("/console/jobs/a?b=c")
         assert (answer.status_code, answer.headers["Location"]) == (
             303,
@@ -118,7 +118,7 @@ def test_a_cookie_that_comes_twice_is_no_cookie() -> None:
     ["", "//evil", "https://evil", "/v1/jobs", "/console", "/console/\\evil", "/console/sign-in?next=x", "/console/\n"],
 )
 def test_a_sign_in_leads_to_pages_of_the_console_alone(text: str) -> None:
-    assert door.page_after(text) == "/console/jobs"
+    assert door.page_after(text) == "/console"
 
 
 def test_a_page_may_load_our_own_files_and_nothing_else(api: Api, browse: Browse) -> None:
@@ -138,3 +138,10 @@ def test_a_page_may_load_our_own_files_and_nothing_else(api: Api, browse: Browse
 def test_htmx_is_the_file_that_was_published_and_has_its_licence() -> None:
     assert hashlib.sha256((STATIC / "htmx.min.js").read_bytes()).hexdigest() == HTMX
     assert "Zero-Clause BSD" in (STATIC / "htmx.LICENSE.txt").read_text()
+
+
+def test_a_token_begins_where_it_may_be_used_and_a_refusal_leads_on(browse: Browse) -> None:
+    for scope, first in (("admin", "jobs"), ("review", "jobs"), ("infer", "try-it")):
+        assert browse(scope).get("/console").headers["Location"] == f"/console/{first}"
+    page = browse("infer").get("/console/jobs")
+    assert page.status_code == 403 and 'href="/console/try-it"' in page.text and "/console/workers" not in page.text
