@@ -12,6 +12,7 @@
     │   ├── InvalidEvent        a message about a bucket that cannot be understood
     │   ├── UnknownWatch        with the nearest names
     │   ├── UnknownDataset      with the nearest names
+    │   ├── NothingMissing      no class has fewer images than it should have
     │   ├── UnknownUpload       no file was uploaded under the id
     │   ├── UnknownToken        no such token of the HTTP API
     │   ├── TokenRefused        the HTTP API does not know the token, or it lacks a scope
@@ -115,6 +116,10 @@ class UnknownWatch(InvalidInput):
 
 class UnknownSchedule(InvalidInput):
     """There is no such schedule."""
+
+
+class NothingMissing(InvalidInput):
+    """Every class has the images that it should have, so there is nothing to synthesize."""
 
 
 class UnknownDataset(InvalidInput):

@@ -583,6 +583,11 @@ def watch_segment(root: str, number: int) -> str:
     return f"{watch_segments(root)}{number:06d}.json"
 
 
+def segment_job(name: str, stamp: str, number: int) -> str:
+    """The id of the job of a segment; `name` and `stamp` are those of its watch."""
+    return f"{name}-{stamp}-{number:06d}"
+
+
 def parse_segment(key: str) -> int | None:
     """The number of the segment that an object key names, or None."""
     match = _SEGMENT.search(key)

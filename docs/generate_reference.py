@@ -430,6 +430,8 @@ def first_paragraph(text: str | None) -> str:
 # Bucket keys
 
 SAMPLES: dict[str, Any] = {
+    "image": "<image>",
+    "name": "<verdict>",
     "shard": 42,
     "number": 1,
     "epoch": 1,
@@ -447,7 +449,7 @@ STAND_INS: dict[str, Any] = {
     "stamp": "<time>",
     "root": keys.watch_state("<name>", "<added>"),
 }
-NO_KEYS = ("shard_stem", "content_name", "ended_entry", "ended_before", "expires_entry")
+NO_KEYS = ("segment_job", "shard_stem", "content_name", "ended_entry", "ended_before", "expires_entry")
 """Functions of `contract.keys` that name a part of a key, or need numbers."""
 
 
@@ -461,7 +463,8 @@ def bucket_keys() -> dict[str, str]:
         if isinstance(member, property):
             found[str(getattr(job, name))] = first_paragraph(member.fget.__doc__)
         elif inspect.isfunction(member):
-            wanted = list(inspect.signature(member).parameters)[1:]
+            parameters = inspect.signature(member).parameters.values()
+            wanted = [one.name for one in parameters if one.kind is not one.KEYWORD_ONLY][1:]
             found[str(member(job, *(SAMPLES[one] for one in wanted)))] = first_paragraph(member.__doc__)
             if "retry" in wanted:
                 found[str(member(job, 42, 1))] = "The same after the first `retry`."

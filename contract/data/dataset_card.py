@@ -91,14 +91,13 @@ def title(spec: ImagesSpec, stats: DatasetStats) -> str:
 
 
 def command(spec: ImagesSpec, stats: DatasetStats) -> str:
-    """Return the command that makes these images again."""
+    """Return the command that makes these images again, or a line a class if their numbers differ."""
     of = provenance(spec)
-    words = [f"imagemill {of.command}", f"--model {spec.model}", *of.options(stats.labels)]
-    words += option("size", spec.size or None)
-    words.append(f"--image-format {spec.image_format}")
+    same = [*option("size", spec.size or None), f"--image-format {spec.image_format}"]
     if spec.precision != "auto":
-        words.append(f"--precision {spec.precision}")
-    return " ".join(words)
+        same.append(f"--precision {spec.precision}")
+    begin = [f"imagemill {of.command}", f"--model {spec.model}"]
+    return "\n".join(" ".join([*begin, *own, *same]) for own in of.each(_names(stats)))
 
 
 def card(spec: ImagesSpec, stats: DatasetStats, layout: Layout, *, end: Status | None = None) -> str:
@@ -121,8 +120,7 @@ imagemill export {spec.id} --format {layout.name} -o DIR
 
 {_table(("what", "value"), _facts(spec, stats).items())}
 
-{provenance(spec).determined_by()} alone: the first
-command makes the same images again.
+{provenance(spec).determined_by()} alone: {_again(spec, stats)} again.
 
 {_content(spec, stats, layout)}
 ## Limits
@@ -165,6 +163,15 @@ An image follows from the weights of its generator, the seed, the class, its ind
 The images show what the generators have learnt, with their errors and the biases of their training data. Their licence
 follows from those of the generators and of that data.
 """
+
+
+def _again(spec: ImagesSpec, stats: DatasetStats) -> str:
+    several = len(provenance(spec).each(_names(stats))) > 1
+    return "all commands but\nthe last make the same images" if several else "the first\ncommand makes the same images"
+
+
+def _names(stats: DatasetStats) -> dict[int, str]:
+    return {one.index: one.label for one in stats.classes}
 
 
 def _content(spec: ImagesSpec, stats: DatasetStats, layout: Layout) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from contract.import_paths import load
@@ -42,6 +42,13 @@ class Provenance(ABC, Generic[S]):
     @abstractmethod
     def options(self, labels: Sequence[str]) -> list[str]:
         """Return the options of the command that makes the images again; `labels` are the names of the classes."""
+
+    def each(self, labels: Mapping[int, str]) -> list[list[str]]:
+        """Return the options of each command that makes the images again together, mostly of one.
+
+        `labels` are the names of the classes by the generator's index.
+        """
+        return [self.options(list(labels.values()))]
 
     @abstractmethod
     def origin(self) -> dict[str, Any]:
@@ -122,6 +129,17 @@ class Synthesized(_OfSeed[Synthesize]):
             words += [f"--away-from {shlex.quote(spec.away_from.label)}", f"--copy-distance {spec.copy_distance:g}"]
         return [*words, f"--max-attempts {spec.max_attempts}x", *super().options(labels)]
 
+    def each(self, labels: Mapping[int, str]) -> list[list[str]]:
+        spec = self.spec
+        if not spec.counts:
+            return super().each(labels)
+        each = ((label, spec.model_copy(update={"per_class": spec.wanted(index)})) for index, label in labels.items())
+        return [Synthesized(alone).options([label]) for label, alone in each]
+
+    def origin(self) -> dict[str, Any]:
+        balance = self.spec.balance
+        return super().origin() | ({"balance": balance.model_dump()} if balance is not None else {})
+
     def facts(self) -> dict[str, str]:
         spec, away = self.spec, self.spec.away_from
         return super().facts() | {
@@ -130,8 +148,18 @@ class Synthesized(_OfSeed[Synthesize]):
             "least score of the gate": f"{spec.min_score:g}",
             "duplicates": "not looked for" if spec.dedup is None else f"nearer than {spec.dedup:g} (cosine distance)",
             "copies": "not looked for" if away is None else f"nearer than {spec.copy_distance:g} to {away.label}",
-            "wanted of each class": f"{spec.per_class:,}, of at most {spec.max_attempts:,} candidates for each",
+            "wanted of each class": f"{self._wanted()}, of at most {spec.max_attempts:,} candidates for each",
         }
+
+    def _wanted(self) -> str:
+        balance = self.spec.balance
+        if balance is None:
+            return f"{self.spec.per_class:,}"
+        made = f", and {sum(balance.made.values()):,} that the dataset held" if balance.made else ""
+        return (
+            f"what it lacked to {balance.aim:,}, of {sum(balance.seen.values()):,} images that the watch "
+            f"{balance.watch} had labelled{made}"
+        )
 
 
 class Reconstructed(Provenance[Reconstruct]):

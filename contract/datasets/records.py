@@ -17,6 +17,18 @@ class Extend(Record):
     at: str = Field(description="The tick, or when the job was submitted. UTC, ISO 8601.")
 
 
+class Balance(Record):
+    """Why a job makes as many images of each class as it does: counts when it was submitted, pinned in its spec."""
+
+    watch: str
+    segments: int = Field(description="Segments that were counted: they have succeeded, and their jobs are there.")
+    seen: dict[str, int] = Field(description="Images that the watch had labelled, by class of the generator.")
+    made: dict[str, int] = Field(description="Images that the dataset held before, by class.")
+    aim: int = Field(description="Images that each class is to have, seen and made.")
+    per_class: int | None = Field(None, description="What `--per-class` said; null: as many as the largest class has.")
+    among: tuple[str, ...] = Field(description="The classes that were looked at.")
+
+
 class DatasetRecord(Record):
     """`datasets/<name>/dataset.json`: whose a dataset is."""
 

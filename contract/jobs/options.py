@@ -171,7 +171,6 @@ class InterpolateFields(Record):
 
 
 class SynthesizeFields(SampledFields):
-    per_class: int = Field(ge=1, description="Images of each class to accept.")
     gate: Annotated[str, Cli(metavar="CLASSIFIER")] = Field(
         description="Classifier of the same classes that judges each candidate."
     )
@@ -366,14 +365,33 @@ class SynthesizeOptions(_Seed, _ClassNames, SynthesizeFields, _Destination, JobO
         "it holds; --dedup is then 0.0005 unless given.",
     )
 
+    per_class: int | None = Field(
+        None,
+        ge=1,
+        description="Images of each class to accept; with --balance, images that each class is to have in all. Needed "
+        "without --balance.",
+    )
+    balance: Annotated[str | None, Cli(metavar="watch:NAME")] = Field(
+        None,
+        description="Make of each class what it lacks to the largest, by what this watch has labelled and what the "
+        "dataset of --extend holds.",
+    )
     away_from: Annotated[str | Path | None, Cli(metavar="SOURCE")] = Field(
         None, description="Reject copies of these images, e.g. the training data."
     )
 
+    @field_validator("balance")
+    @classmethod
+    def _watch(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"watch:[a-z0-9][a-z0-9-]{0,31}", value):
+            raise ValueError(f"{value!r} names no watch; write it as watch:NAME")
+        return value
+
 
 class SynthesizeKeywords(_ImageKeywords, total=False):
     gate: Required[str]
-    per_class: Required[int]
+    per_class: int | None
+    balance: str | None
     min_score: float
     dedup: float | None
     extend: str | None

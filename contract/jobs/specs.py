@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, StringConstraints, TypeAdapter
 
-from contract.datasets.records import Extend
+from contract.datasets.records import Balance, Extend
 from contract.jobs.options import (
     ClassifyFields,
     EvaluateFields,
@@ -126,12 +126,21 @@ class Generate(_Sampled):
 
 
 class Synthesize(_Sampled, SynthesizeFields):
-    """Generate images until `per_class` of each class are accepted."""
+    """Generate images until `per_class` of each class are accepted, or as many as `counts` says."""
 
     kind: Literal["synthesize"] = "synthesize"
+    per_class: int = Field(ge=1, description="Images of each class to accept; with `counts`, the most of any.")
+    counts: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="Images to accept of each of `classes`; empty: `per_class` of each."
+    )
+    balance: Balance | None = Field(None, description="What `counts` follow from.")
     gate_sha256: Sha256
     away_from: Source | None = Field(None, description="Labelled images that no accepted image may copy.")
     extend: Extend | None = Field(None, description="The version of a dataset that the images become.")
+
+    def wanted(self, label: int) -> int:
+        """Return how many images of a class to accept, by its index."""
+        return self.counts[self.classes.index(label)] if self.counts else self.per_class
 
 
 class Reconstruct(_Images, ReconstructFields):

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
-from contract.datasets import extending
+from contract.datasets import balance, extending
 from contract.datasets.records import Extend
 from contract.datasets.versions import Datasets
 from contract.errors import InvalidInput
@@ -147,6 +147,11 @@ def extension(fields: Mapping[str, Any], id: str, store: ObjectStore, at: dateti
     return extending.pin(store, fields["extend"], id, Registry(store).get(fields["model"]), fields, at)
 
 
+def balanced(fields: Mapping[str, Any], store: ObjectStore) -> dict[str, Any]:
+    """Return the fields that say how many images of each class a job makes; raises what `balance.pin` raises."""
+    return balance.pin(store, fields["balance"], Registry(store).get(fields["model"]), fields)
+
+
 def seed_of(id: str) -> int:
     """Return the seed that `tick` stands for: the first 32 bits of the SHA-256 of the job's id.
 
@@ -179,7 +184,7 @@ def fill(
     """Return the spec of the job `id`, with the current versions of its models and datasets.
 
     `at` is the tick, by default now; `segment` is what `watch:NAME` stands for, as in `pin_source`. Raises what `pin`,
-    `pin_source` and `extending.pin` raise.
+    `pin_source`, `extending.pin` and `balance.pin` raise.
     """
     fields = pin(template.spec, template.kind, Registry(store))
     for place in ("source", "away_from"):
@@ -189,6 +194,8 @@ def fill(
         fields["seed"] = seed_of(id)
     if fields.get("extend"):
         fields["extend"] = extension(fields, id, store, at or datetime.now(UTC))
+    if fields.get("balance"):
+        fields |= balanced(fields, store)
     try:
         return parse_spec({**fields, "id": id, "output": output(JobKeys(id), store.bucket, template.to)})
     except ValidationError as error:

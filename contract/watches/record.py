@@ -77,7 +77,7 @@ class Watch(Record):
 
     def job(self, segment: int) -> str:
         """Return the id of the job of a segment."""
-        return f"{self.name}-{self.stamp}-{segment:06d}"
+        return keys.segment_job(self.name, self.stamp, segment)
 
     def identity(self, key: str, etag: str) -> bytes:
         """Return the 16 bytes that stand for an object in the seen-set.

@@ -6,6 +6,7 @@ submitted afterwards.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from pydantic import Field
@@ -13,8 +14,11 @@ from pydantic import Field
 from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSource
+from contract.jobs.commits import in_parallel
 from contract.jobs.ends import read_standing
 from contract.records import Record
+
+_THREADS = 16
 
 
 class Segment(Record):
@@ -47,12 +51,36 @@ def decide_segment(store: ObjectStore, root: str, segment: Segment) -> Segment:
     return read_segment(store, root, segment.number)
 
 
+def count_labels(store: ObjectStore, name: str) -> tuple[int, Counter[str]]:
+    """Count the images of a watch by label, in the segments that have succeeded and whose jobs are there.
+
+    Return the number of those segments, and the counts. It takes two requests a segment.
+    """
+    root = _root(store, name)
+    found, counts = 0, Counter[str]()
+    if root is None:
+        return found, counts
+    jobs = (keys.segment_job(*root, number) for number in segment_numbers(store, keys.watch_state(*root)))
+    for standing in in_parallel(lambda job: read_standing(store, job), jobs, threads=_THREADS):
+        if standing.end is not None and standing.end.state == "succeeded":
+            found += 1
+            counts.update(standing.end.labels or {})
+    return found, counts
+
+
+def _root(store: ObjectStore, name: str) -> tuple[str, str] | None:
+    """Return the name of a watch and when it was added, None if it has written nothing."""
+    entries = store.list(keys.watch_prefix(name), folders=True)
+    roots = [found for found in (keys.parse_watch_state(entry.key) for entry in entries) if found]
+    return roots[-1] if roots else None
+
+
 def newest_labelled(store: ObjectStore, name: str) -> str:
     """Return the job of the newest segment of a watch that has succeeded; raises InvalidSource if there is none."""
-    entries = store.list(keys.watch_prefix(name), folders=True)
-    roots = [entry.key for entry in entries if keys.parse_watch_state(entry.key)]
-    for number in reversed(segment_numbers(store, roots[-1]) if roots else []):
-        job = read_segment(store, roots[-1], number).job
+    found = _root(store, name)
+    root = keys.watch_state(*found) if found else ""
+    for number in reversed(segment_numbers(store, root) if root else []):
+        job = read_segment(store, root, number).job
         end = read_standing(store, job).end if job else None
         if end is not None and end.state == "succeeded":
             return job

@@ -145,6 +145,10 @@ def _synthesize(options: SynthesizeOptions, store: ObjectStore, settings: Settin
     away = options.away_from
     found = labelled.resolve(str(away), store, 0) if away is not None else None
     fields = _shared(options, Synthesize)
+    if options.balance is None and options.per_class is None:
+        raise InvalidInput("--per-class is missing; say how many images of each class, or name a watch with --balance.")
+    if options.balance is not None:
+        fields["balance"] = options.balance.removeprefix(labelled.WATCH)
     if options.extend is not None:
         _leave_out(options, "The images of a dataset stay in the bucket, with their job", "to")
         datasets = Datasets(store)

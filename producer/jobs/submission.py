@@ -56,6 +56,8 @@ def make_spec(request: Request[S], keys: JobKeys, store: ObjectStore, *, schedul
         fields["seed"] = _seed(fields["seed"], keys.id, scheduled=scheduled)
     if fields.get("extend"):
         fields["extend"] = _extension(fields, keys.id, store, scheduled=scheduled)
+    if fields.get("balance"):
+        fields |= _balanced(fields, keys.id, store, scheduled=scheduled)
     found = request.found
     if isinstance(found, images.Packed) and not kind_of(request.name).runs_while_planned:
         uri = f"s3://{store.bucket}/{keys.input_prefix}"
@@ -102,6 +104,22 @@ def _extension(fields: Mapping[str, Any], id: str, store: ObjectStore, *, schedu
         if not scheduled:
             raise
         return Extend(dataset=fields["extend"], number=1, at=now.isoformat())  # the first tick waits its turn
+
+
+def _balanced(fields: Mapping[str, Any], id: str, store: ObjectStore, *, scheduled: bool) -> dict[str, Any]:
+    """Return how many images of each class a job makes: what it was first submitted with, if it was."""
+    if scheduled:  # the watch that a schedule names may be added later, and each tick counts anew
+        return {"balance": None, "per_class": fields["per_class"] or 1}
+    try:
+        there = lifecycle.read_spec(store, id)
+    except UnknownJob:
+        there = None
+    if isinstance(there, Synthesize) and there.balance is not None:
+        before, labels = there.balance, Registry(store).get(fields["model"]).labels
+        among = tuple(labels[label] for label in fields["classes"])
+        if (before.watch, before.per_class, before.among) == (fields["balance"], fields["per_class"], among):
+            return there.model_dump(include={"classes", "counts", "per_class", "balance"})
+    return templates.balanced(fields, store)
 
 
 def begin(

@@ -41,6 +41,8 @@ def checked(values: dict[str, Any], owned: Owned) -> dict[str, Any]:
         found["interpolate"] = [address_of(text, owned) for text in found["interpolate"]]
     if found.get("to"):
         _check_bucket(parse_s3(found["to"])[0], found["to"], owned)
+    if found.get("balance"):
+        owned.watch(str(found["balance"]).removeprefix("watch:"))
     if found.get("made"):
         made = str(found["made"])
         if made.startswith("dataset:"):

@@ -16,6 +16,7 @@ from contract.errors import (
     DatasetBusy,
     ImagemillError,
     JobConflict,
+    NothingMissing,
     NotOwner,
     ServiceUnavailable,
     UnknownDataset,
@@ -123,6 +124,8 @@ def _decision(backend: Backend, schedule: Schedule, tick: Due, now: datetime) ->
         spec = fill(schedule.template, id=id, store=backend.store, at=tick.at)
     except (ServiceUnavailable, DatasetBusy):
         raise  # the next round tries again
+    except NothingMissing as error:
+        return Tick(at=at, state="skipped", reason=str(error), missed=tick.missed)
     except ImagemillError as error:
         log.warning("The tick %s of %s makes no job: %s", at, schedule.name, error)
         return Tick(at=at, state="failed", reason=str(error), missed=tick.missed)

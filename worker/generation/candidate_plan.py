@@ -84,8 +84,11 @@ def whole_plan(spec: Generate) -> list[CandidateBlock]:
 
 def initial_plan(spec: Synthesize) -> list[CandidateBlock]:
     """Return the blocks that a synthesis starts with, as many of each class as a guess of its acceptance asks for."""
-    stop = _stop(spec, accepted=0, made=0)
-    return [block for label in spec.classes for block in cut([label], 0, stop, spec.shard_size)]
+    return [
+        block
+        for label in spec.classes
+        for block in cut([label], 0, _stop(spec, label, accepted=0, made=0), spec.shard_size)
+    ]
 
 
 def next_candidates(
@@ -98,13 +101,13 @@ def next_candidates(
     found: list[CandidateBlock] = []
     for label, count in accepted.items():
         made = max(block.stop for block in blocks if block.labels == (label,))
-        if count < spec.per_class:
-            found += cut([label], made, _stop(spec, accepted=count, made=made), spec.shard_size)
+        if count < spec.wanted(label):
+            found += cut([label], made, _stop(spec, label, accepted=count, made=made), spec.shard_size)
     return found
 
 
-def _stop(spec: Synthesize, *, accepted: int, made: int) -> int:
+def _stop(spec: Synthesize, label: int, *, accepted: int, made: int) -> int:
     """Return the index before which a class stops next: a tenth more than its acceptance rate asks for, at least 64."""
-    rate = max(accepted / made, _LEAST_RATE) if made else _GUESS
-    more = max(_LEAST, math.ceil(_MORE * (spec.per_class - accepted) / rate))
-    return min(spec.per_class * spec.max_attempts, made + more)
+    rate, wanted = max(accepted / made, _LEAST_RATE) if made else _GUESS, spec.wanted(label)
+    more = max(_LEAST, math.ceil(_MORE * (wanted - accepted) / rate))
+    return min(wanted * spec.max_attempts, made + more)

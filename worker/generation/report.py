@@ -71,7 +71,7 @@ class SampledReport(ABC, Generic[S]):
         """Return whether the rows gathered so far are all that the page needs."""
 
     @abstractmethod
-    def wanted(self, spec: S, candidates: int) -> int:
+    def wanted(self, spec: S, label: int, candidates: int) -> int:
         """Return how many images of a class were asked for, of which `candidates` were made."""
 
     def judge(self, spec: S, found: Gathered, files: Mapping[str, bytes]) -> Judged:
@@ -88,7 +88,7 @@ class SampledReport(ABC, Generic[S]):
         model = self.models.model(spec.model)
         counts = {one.index: one for one in counted.classes}
         classes = [
-            self._count(spec, model.labels[label], counts.get(label), found.rejects.get(label, {}))
+            self._count(spec, label, model.labels[label], counts.get(label), found.rejects.get(label, {}))
             for label in spec.classes
         ]
         shown = [spec.classes[place] for place in generated.pictured(classes)]
@@ -109,10 +109,10 @@ class SampledReport(ABC, Generic[S]):
         return _headline(judged.compared)
 
     def _count(
-        self, spec: S, name: str, found: dataset_stats.ClassCount | None, rejects: Mapping[str, int]
+        self, spec: S, label: int, name: str, found: dataset_stats.ClassCount | None, rejects: Mapping[str, int]
     ) -> ClassCount:
         accepted, candidates = (found.accepted, found.candidates) if found else (0, 0)
-        return ClassCount(name, self.wanted(spec, candidates), accepted, candidates, rejects)
+        return ClassCount(name, self.wanted(spec, label, candidates), accepted, candidates, rejects)
 
     def _pixels(self, data: bytes, side: int) -> NDArray[np.uint8]:
         return decode(data, side, crop=1.0, interpolation="bicubic", max_pixels=self.max_pixels).pixels
@@ -126,7 +126,7 @@ class GeneratedReport(SampledReport[Generate]):
         # Shards are in the order of the images, and without a gate there is nothing else to count.
         return found.pictured(counted)
 
-    def wanted(self, spec: Generate, candidates: int) -> int:
+    def wanted(self, spec: Generate, label: int, candidates: int) -> int:
         return candidates
 
 
@@ -139,8 +139,8 @@ class SynthesizedReport(SampledReport[Synthesize]):
     def enough(self, found: Gathered, counted: dataset_stats.DatasetStats) -> bool:
         return False
 
-    def wanted(self, spec: Synthesize, candidates: int) -> int:
-        return spec.per_class
+    def wanted(self, spec: Synthesize, label: int, candidates: int) -> int:
+        return spec.wanted(label)
 
     def judge(self, spec: Synthesize, found: Gathered, files: Mapping[str, bytes]) -> Judged:
         """Return scores of the gate and, if there are training images, what is nearest to them and how far all are."""

@@ -174,7 +174,7 @@ def select(
     `earlier` are the features of images that a dataset holds already.
     """
     earlier = earlier or {}
-    selected = {label: Selection(spec.per_class, spec.dedup, earlier=earlier.get(label)) for label in spec.classes}
+    selected = {label: Selection(spec.wanted(label), spec.dedup, earlier=earlier.get(label)) for label in spec.classes}
     for block, table in zip(blocks, tables, strict=True):
         (label,) = block.labels
         column = table[FEATURES].combine_chunks()
@@ -194,9 +194,9 @@ def _files(data: bytes, spec: Synthesize) -> dict[str, bytes]:
 
 def _short(spec: Synthesize, model: Model, selected: dict[int, Selection]) -> list[str]:
     return [
-        f"{model.labels[label]} has {one.accepted:,} of {spec.per_class:,}"
+        f"{model.labels[label]} has {one.accepted:,} of {spec.wanted(label):,}"
         for label, one in selected.items()
-        if one.accepted < spec.per_class
+        if one.accepted < spec.wanted(label)
     ]
 
 

@@ -10,6 +10,7 @@ import pytest
 from contract.data import dataset_card
 from contract.data.dataset_stats import ClassCount, DatasetStats, count
 from contract.data.image_index import schema
+from contract.datasets.records import Balance
 from contract.jobs.specs import Generate, Source, Synthesize
 from contract.jobs.status import Status
 from producer.exports.images import parquet
@@ -85,6 +86,19 @@ def test_the_command_that_makes_them_again_leaves_nothing_out() -> None:
         "imagemill generate --model digits-gan@3 --count 10 --class zero --class 'a | b' --seed 0 --image-format png "
         "--precision fp32"
     )
+
+
+def test_a_card_of_a_balanced_job_has_a_command_a_class() -> None:
+    why = {"watch": "camera", "segments": 2, "seen": {"zero": 40, "a | b": 2}, "made": {}, "aim": 40}
+    balance = Balance.model_validate({**why, "among": ["a | b"]})
+    spec = SYNTHESIZE.model_copy(update={"counts": (5, 38), "per_class": 38, "balance": balance})
+
+    first, second = dataset_card.command(spec, stats()).splitlines()
+    assert "--per-class 5 " in first and "--class zero " in first and "a | b" not in first
+    assert "--per-class 38 " in second and "--class 'a | b' " in second
+    text = dataset_card.card(spec, stats(), parquet.LAYOUT)
+    assert "alone: all commands but\nthe last make the same images again." in text
+    assert "what it lacked to 40, of 42 images that the watch camera had labelled, of at most 20 candidates" in text
 
 
 def test_a_card_tells_of_model_gate_thresholds_and_counts() -> None:

@@ -164,6 +164,7 @@ def test_no_request_makes_the_server_read_its_disk_or_what_is_not_the_clients(
                 {"command": "generate", "model": model, "reconstruct": named},
                 {"command": "generate", "model": model, "interpolate": [named, named], "classes": ["disc"]},
                 {"command": "synthesize", "model": model, "gate": model, "per_class": 1, "away_from": named},
+                {"command": "synthesize", "model": model, "gate": model, "balance": named},
             ):
                 answer = client.post("/v1/jobs", json=made)
                 assert answer.status_code in (404, 422), (made, answer.text)
@@ -349,6 +350,9 @@ def test_schedules_and_watches_belong_to_who_added_them(api: Api, model: str) ->
             assert bob.delete(place).status_code == 404
             assert ann.post(f"{place}/pause").json()["owner"] == "ann"
             assert ann.post(f"{place}/unpause").status_code == 200
+        balanced = {"command": "synthesize", "model": model, "gate": model, "balance": "watch:camera"}
+        assert "no watch 'camera'" in bob.post("/v1/jobs", json=balanced).json()["detail"]
+        assert "does classify" in ann.post("/v1/jobs", json=balanced).json()["detail"], "it is hers"
         assert ann.post("/v1/schedules/nightly/run").status_code == 202
         assert len(ann.get("/v1/schedules/nightly/history").json()) == 1
         assert ann.get("/v1/watches/camera/results", params={"since": "15m"}).text == ""

@@ -16,6 +16,7 @@ import pytest
 from contract.backend.broker import Queues, make_app
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
+from contract.datasets import extending
 from contract.errors import InvalidInput, StoreUnavailable, UnknownModel
 from contract.jobs.lifecycle import Backend, active_jobs, close, read_spec, submit
 from contract.jobs.options import GenerateOptions, SynthesizeOptions, parse_options
@@ -27,6 +28,8 @@ from contract.models.registry import Model, Preprocess, Registry, make_file
 from contract.settings import Settings
 from producer.jobs.requests import make_request, make_template
 from producer.jobs.submission import make_spec
+from tests.contract.datasets.test_balance import segment
+from tests.contract.datasets.test_datasets import version_of
 from tests.halves import half_written
 from worker.control.fire_schedules import Due, due, fire, outage_seconds
 from worker.control.reconcile import tick
@@ -653,3 +656,76 @@ def test_a_tick_that_extends_a_dataset_waits_for_the_job_before_it(
     assert jobs(backend.store) == [first, second]
     extend = cast("Synthesize", read_spec(backend.store, second)).extend
     assert extend is not None and (extend.number, extend.at[:16]) == (1, "2026-11-24T01:10")
+
+
+def test_a_tick_fills_what_a_watch_sees_rarely(
+    backend: Backend, settings: Settings, registry: Registry, another: Callable[[], Backend]
+) -> None:
+    # Given a schedule that balances what a watch sees, and two segments of it,
+    publish(registry, "flowers-gan", family="gan", task="generate")
+    asked = {"model": "flowers-gan", "gate": "flowers", "balance": "watch:camera", "extend": "garden"}
+    made = make_template(make_request(parse_options(SynthesizeOptions, asked), backend.store, settings))
+    add(backend, spec=made.spec)
+    segment(backend, 0, {"rose": 40, "tulip": 1})
+    segment(backend, 1, {"tulip": 1})
+
+    # if two controllers fire a tick, and the watch sees more before the job begins,
+    fire(backend, settings, NIGHT)
+    (job,) = jobs(backend.store)[-1:]
+    segment(backend, 2, {"rose": 5})
+    fire(another(), settings, NIGHT + MINUTE)
+
+    # I expect one job that fills the rare class by the counts of the first look,
+    spec = cast("Synthesize", read_spec(backend.store, job))
+    assert (spec.classes, spec.counts, spec.per_class) == ((1,), (38,), 38)
+    assert spec.balance is not None
+    assert spec.balance.model_dump() == {
+        "watch": "camera",
+        "segments": 2,
+        "seen": {"rose": 40, "tulip": 2},
+        "made": {},
+        "aim": 40,
+        "per_class": None,
+        "among": ("rose", "tulip"),
+    }
+
+    # the next tick to count what was made, and one that finds nothing missing to say so and make no job.
+    submit_version(backend, spec)
+    fire(backend, settings, NIGHT + DAY)
+    spec = cast("Synthesize", read_spec(backend.store, jobs(backend.store)[-1]))
+    assert (spec.classes, spec.counts) == ((1,), (5,))
+    submit_version(backend, spec)
+    fire(backend, settings, NIGHT + 2 * DAY)
+    (newest,) = Schedules(backend.store).history("nightly", 1)
+    assert (newest.state, newest.job) == ("skipped", None)
+    assert newest.reason is not None and newest.reason.startswith("Every class has 45 images or more")
+
+
+def submit_version(backend: Backend, spec: Synthesize) -> None:
+    """What a worker does at the end of a job that extends a dataset."""
+    accepted = {("rose", "tulip")[label]: spec.wanted(label) for label in spec.classes}
+    made = version_of(spec, labels=("rose", "tulip"), channels=3, accepted=accepted)
+    extending.publish(backend.store, made)
+    close(backend, spec.id, "succeeded")
+
+
+def test_a_job_that_balances_is_the_same_job_though_the_watch_sees_more(
+    backend: Backend, settings: Settings, registry: Registry
+) -> None:
+    publish(registry, "flowers-gan", family="gan", task="generate")
+    asked = {"model": "flowers-gan", "gate": "flowers", "balance": "watch:camera"}
+    segment(backend, 0, {"rose": 40, "tulip": 1})
+
+    def spec(**more: Any) -> Synthesize:
+        request = make_request(parse_options(SynthesizeOptions, {**asked, **more}), backend.store, settings)
+        return cast("Synthesize", make_spec(request, JobKeys("fill"), backend.store))
+
+    first = spec()
+    submit(backend, first)
+    segment(backend, 1, {"rose": 40})
+    assert spec() == first
+    assert spec(per_class=100).counts == (20, 99)
+    with pytest.raises(InvalidInput, match="--per-class is missing"):
+        spec(balance=None)
+    with pytest.raises(InvalidInput, match="--balance: 'camera' names no watch; write it as watch:NAME"):
+        spec(balance="camera")

@@ -46,3 +46,12 @@ def test_no_more_candidates_are_made_than_were_allowed() -> None:
     second = next_candidates(spec, first, {0: 0, 2: 0})
     assert max(index for _, index in images([*first, *second])) == 199
     assert next_candidates(spec, [*first, *second], {0: 0, 2: 99}) == []
+
+
+def test_each_class_may_have_a_number_of_its_own() -> None:
+    spec = synthesis(per_class=400, counts=(400, 1))
+    first = initial_plan(spec)
+    made = {label: sum(one == label for one, _ in images(first)) for label in (0, 2)}
+    assert made == {0: 550, 2: 20}, "a fifth and a tenth more, and no more than its attempts"
+    assert next_candidates(spec, first, {0: 400, 2: 1}) == []
+    assert {label for label, _ in images(next_candidates(spec, first, {0: 399, 2: 0}))} == {0}

@@ -219,6 +219,14 @@ def test_killed_and_wiped_in_the_selection_the_same_are_selected(
     assert complete(backend, spec) == EXPECTED
 
 
+def test_a_class_with_a_number_of_its_own_has_as_many(backend: Backend) -> None:
+    spec = begin(backend, counts=(100, 7))
+    kept = {key for key, _ in complete(backend, spec)}
+    assert kept == {image_index.sample_key(0, n) for n in range(0, 200, 2)} | {
+        image_index.sample_key(1, n) for n in range(0, 14, 2)
+    }
+
+
 # Buckets of versions in which the second commit of a shard (`-r1`) was that of what was selected
 
 

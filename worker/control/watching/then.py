@@ -17,7 +17,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from contract import keys
-from contract.errors import DatasetBusy, ImagemillError, JobConflict, ServiceUnavailable, UnknownSchedule
+from contract.errors import (
+    DatasetBusy,
+    ImagemillError,
+    JobConflict,
+    NothingMissing,
+    ServiceUnavailable,
+    UnknownSchedule,
+)
 from contract.jobs.ends import read_standing
 from contract.jobs.lifecycle import Backend, submit
 from contract.jobs.schedules import Schedule, Schedules, Tick, to_iso
@@ -105,6 +112,8 @@ class Then:
             spec = fill(schedule.template, id=id, store=self._store, at=now, segment=(self._watch.name, job))
         except (ServiceUnavailable, DatasetBusy):
             raise  # the next look tries again
+        except NothingMissing as error:
+            return Tick(at=at, state="skipped", reason=str(error), after=job)
         except ImagemillError as error:
             log.warning("The segment %s starts no job: %s", job, error)
             return Tick(at=at, state="failed", reason=str(error), after=job)
