@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from contract.errors import ImagemillError
-from contract.keys import WORKER_QUEUES
+from contract.keys import QUEUE_CONTROL, WORKER_QUEUES
 
 
 @click.group(
@@ -25,7 +25,7 @@ def cli() -> None:
 @click.option(
     "--queues", default=",".join(WORKER_QUEUES), show_default=True, help="Queues to work on, with commas between."
 )
-@click.option("--device", help="auto, cpu, cuda or cuda:N; one process a device.")
+@click.option("--device", help="auto, cpu, cuda or cuda:N; auto starts a process for each CUDA device.")
 @click.option("--threads", type=int, help="Cores to use; 0: all that this process may.")
 @click.option("--name", help="Name of the worker; must differ between workers of one host.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of the embedded stack.")
@@ -43,12 +43,32 @@ def run(
     for variable, value in (("DEVICE", device), ("THREADS", threads), ("DATA", data)):
         if value is not None:
             os.environ[f"IMAGEMILL_{variable}"] = str(value)
+    name = name or f"worker-{os.getpid()}@%h"
+    if set(queues.split(",")) != {QUEUE_CONTROL}:
+        _on_each_device(queues, name, loglevel)
     from worker.app import app, process
 
     arguments = ["worker", "--queues", queues, "--loglevel", loglevel, "--without-gossip", "--without-mingle"]
-    arguments += ["--hostname", name or f"worker-{os.getpid()}@%h"]
+    arguments += ["--hostname", name]
     app.worker_main(arguments)
     sys.exit(process.leaving.exit_code)  # Celery keeps its own to itself when it is called
+
+
+def _on_each_device(queues: str, name: str, loglevel: str) -> None:
+    """Run a process for each CUDA device in place of this one, and exit; return if there are not several to use."""
+    from contract.settings import load
+    from worker.process import per_device
+
+    settings = load()
+    if settings.device != "auto" or settings.runtime == "openvino":
+        return
+    found = per_device.devices()
+    if len(found) < 2 or not per_device.torch_has_cuda():
+        return
+    click.echo(f"Starting a worker for each of {len(found)} devices: {', '.join(found)}")
+    command = [sys.executable, "-m", "worker.cli", "run", "--queues", queues, "--loglevel", loglevel, "--name"]
+    commands = [[*command, per_device.named(name, number)] for number in range(len(found))]
+    sys.exit(per_device.keep(commands, per_device.environments(found, settings, os.environ)))
 
 
 @cli.command()
