@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import threading
@@ -11,9 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from contract.backend.objects import ObjectStore
+from contract.errors import DeviceOutOfMemory
 from contract.instruments import MODEL_LOAD_SECONDS
 from contract.models.registry import PROGRAM, Model, Registry
 from contract.models.rules import matches
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from worker.engine.generators.generator import Generator
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _LOADED_AT_MOST = 2
 _RECORDS_AT_MOST = 64
@@ -57,6 +61,9 @@ class Models:
         self._settings = settings
         self._clock = clock
         self._lock = threading.Lock()
+        """Held for moments, by heartbeats too."""
+        self._loading = threading.Lock()
+        """Held while a model is loaded or let go of, which takes seconds and the memory of the device."""
         self._loaded: OrderedDict[tuple[str, Precision], Loaded] = OrderedDict()
         self._generators: OrderedDict[tuple[str, Precision], Generator] = OrderedDict()
         self._records: OrderedDict[str, tuple[float, Model]] = OrderedDict()
@@ -76,15 +83,19 @@ class Models:
     def use(self, ref: str, precision: Precision) -> Iterator[Loaded]:
         """Hold the model `name@version`, loading it if necessary, which takes seconds.
 
-        Raises ModelError if the files are not what the record says.
+        Raises ModelError if the files are not what the record says, and DeviceOutOfMemory if the device has no memory
+        for it even without the models that nobody uses.
         """
-        with self._lock:
-            loaded = self._loaded.get((ref, precision))
-            if loaded is None:
-                self._make_room()
-                loaded = self._loaded[ref, precision] = self._load(ref, precision)
-            self._loaded.move_to_end((ref, precision))
-            loaded.users += 1
+        loaded = self._taken(ref, precision)
+        if loaded is None:
+            with self._loading:
+                loaded = self._taken(ref, precision)
+                if loaded is None:
+                    self._let_go(_LOADED_AT_MOST - 1)
+                    loaded = self._with_room(lambda: self._load(ref, precision))
+                    loaded.users = 1
+                    with self._lock:
+                        self._loaded[ref, precision] = loaded
         try:
             yield loaded
         finally:
@@ -94,20 +105,29 @@ class Models:
     def generator(self, ref: str, precision: Precision) -> Generator:
         """Return the generator `name@version`, loading it if necessary, which takes a fraction of a second.
 
-        Raises ModelError if the files are not what the record says.
+        Raises what `use` raises.
         """
-        from worker.engine.generators.generator import Generator
-
         with self._lock:
-            if (ref, precision) not in self._generators:
-                model, settings = self.model(ref), self._settings
-                spec = ModelSpec.of(model, fetch_weights(self._store, model, settings.cache_dir))
-                verify(spec)
-                loaded = Generator(spec, device=settings.device, precision=precision, threads=settings.threads)
-                self._generators[ref, precision] = loaded
-                if len(self._generators) > _LOADED_AT_MOST:
-                    self._generators.popitem(last=False)
-            return self._generators[ref, precision]
+            found = self._generators.get((ref, precision))
+        if found is None:
+            with self._loading:
+                with self._lock:
+                    found = self._generators.get((ref, precision))
+                if found is None:
+                    found = self._with_room(lambda: self._make_generator(ref, precision))
+                    with self._lock:
+                        self._generators[ref, precision] = found
+                        if len(self._generators) > _LOADED_AT_MOST:
+                            self._generators.popitem(last=False)
+        return found
+
+    def evict(self) -> int:
+        """Let go of the models that nobody uses, so that the device has room; return how many there were.
+
+        A generator that a job has at hand keeps its memory until the job is done with it.
+        """
+        with self._loading:
+            return self._let_go(0)
 
     def runtimes(self) -> dict[str, Runtime]:
         """Return the runtimes that are loaded now, by `name@version`."""
@@ -130,14 +150,57 @@ class Models:
 
     def close(self) -> None:
         with self._lock:
-            for loaded in self._loaded.values():
-                loaded.close()
+            loaded = list(self._loaded.values())
             self._loaded.clear()
+        for one in loaded:
+            one.close()
 
-    def _make_room(self) -> None:
-        idle = [key for key, loaded in self._loaded.items() if not loaded.users]
-        while idle and len(self._loaded) >= _LOADED_AT_MOST:
-            self._loaded.pop(idle.pop(0)).close()
+    def _taken(self, ref: str, precision: Precision) -> Loaded | None:
+        """Return a model that is loaded, and count its new user."""
+        with self._lock:
+            loaded = self._loaded.get((ref, precision))
+            if loaded is not None:
+                self._loaded.move_to_end((ref, precision))
+                loaded.users += 1
+        return loaded
+
+    def _let_go(self, kept: int) -> int:
+        """Close idle models, least recently used first, until `kept` are left; return how many were let go of.
+
+        0 forgets generators too. The caller holds `_loading`.
+        """
+        with self._lock:
+            idle = [key for key, loaded in self._loaded.items() if not loaded.users]
+            gone = [self._loaded.pop(key) for key in idle[: max(0, len(self._loaded) - kept)]]
+            count = len(gone)
+            if not kept:
+                count += len(self._generators)
+                self._generators.clear()
+        for loaded in gone:
+            loaded.close()
+        return count
+
+    def _with_room(self, load: Callable[[], T]) -> T:
+        """Return what `load` returns, which is tried again without the models that nobody uses if memory runs out."""
+        try:
+            return load()
+        except DeviceOutOfMemory as error:
+            full = str(error)
+        # Outside of `except`, where the error would keep what was loaded of the model.
+        count = self._let_go(0)
+        if not count:
+            raise DeviceOutOfMemory(full)
+        log.warning("A model does not fit beside %d others that nobody uses, which are let go of: %s", count, full)
+        gc.collect()
+        return load()
+
+    def _make_generator(self, ref: str, precision: Precision) -> Generator:
+        from worker.engine.generators.generator import Generator
+
+        model, settings = self.model(ref), self._settings
+        spec = ModelSpec.of(model, fetch_weights(self._store, model, settings.cache_dir))
+        verify(spec)
+        return Generator(spec, device=settings.device, precision=precision, threads=settings.threads)
 
     def _load(self, ref: str, precision: Precision) -> Loaded:
         """Load a model. What nobody foresaw is raised as it is: it may be a fault of this machine."""

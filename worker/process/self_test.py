@@ -71,12 +71,15 @@ class SelfTest:
     def run(self) -> None:
         """Run known good input through what this process computes with; raise what goes wrong."""
         resources = self._resources
+        on_gpu = False
         if (models := resources.models_made()) is not None:
             from worker.zoo import builtin
 
             models.check(f"{builtin.NAME}@{builtin.VERSION}")
-        trains = {QUEUE_TRAIN, QUEUE_GENERATE} & set(self.queues)
-        if (device := resources.device if trains else resources.device_made()) is not None:
+            # Also where the built-in model is not loaded, by a worker that may load others alone.
+            on_gpu = any(runtime.device.startswith("cuda") for runtime in models.runtimes().values())
+        trains = bool({QUEUE_TRAIN, QUEUE_GENERATE} & set(self.queues))
+        if (device := resources.device if trains or on_gpu else resources.device_made()) is not None:
             from worker.engine.canary import check_device
 
             check_device(device)

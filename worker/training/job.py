@@ -8,11 +8,12 @@ It knows nothing of Celery, nor of what a family learns (`worker.training.learne
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,7 @@ from PIL import Image
 from safetensors.torch import load
 
 from contract.errors import (
+    DeviceOutOfMemory,
     InvalidSource,
     ModelError,
     ObjectDamaged,
@@ -35,6 +37,7 @@ from contract.models.registry import Registry
 from worker.datasets.dataset import Dataset, split
 from worker.datasets.reader import DatasetReader, Prepared, Wanted
 from worker.engine.memory import calm_openmp, tune_allocator
+from worker.engine.runtimes.out_of_memory import free, out_of_memory
 from worker.execution.job_runner import ShardWork
 from worker.execution.leases import Lease
 from worker.execution.resources import Resources
@@ -61,6 +64,8 @@ class TrainWork(ShardWork[Train]):
     leaving: threading.Event
     training: threading.Lock
     """Held while this process trains."""
+    evict: Callable[[], int] = lambda: 0
+    """Lets go of the models that nobody uses, and returns how many there were."""
 
     def give_up(self, spec: Train, lease: Lease, retry: int, kills: int) -> ShardCommit:
         raise ModelError(
@@ -76,7 +81,7 @@ class TrainWork(ShardWork[Train]):
         self._plan(spec, Plan(shards=1, items=total, skipped=prepared.left_out.total()))
         torch.set_num_threads(self.threads)
         hooks = _Hooks(self.backend, spec, lease, self.leaving, len(learn))
-        outcome = self._outcome(spec, learn, held_out, hooks)
+        outcome = self._with_room(lambda: self._outcome(spec, learn, held_out, hooks))
         lease.check()
         trained = Trained(spec, prepared, len(learn), len(held_out), outcome, hooks.picture_of(outcome.best.epoch))
         model = publish(Registry(self.backend.store), trained)
@@ -122,6 +127,21 @@ class TrainWork(ShardWork[Train]):
             spec.id, shards=plan.shards, items=plan.items, error_limit=limit, skipped=plan.skipped
         )
 
+    def _with_room(self, training: Callable[[], Outcome]) -> Outcome:
+        """Return what a training returns; if memory runs out, it goes on once without the models that nobody uses."""
+        try:
+            return training()
+        except DeviceOutOfMemory as error:
+            full = str(error)
+        # Outside of `except`, where the error would keep the tensors of the training.
+        count = self.evict()
+        if not count:
+            raise DeviceOutOfMemory(full)
+        log.warning("A training does not fit beside %d models that nobody uses, which are let go of: %s", count, full)
+        gc.collect()
+        free()
+        return training()
+
     def _outcome(self, spec: Train, learn: Dataset, held_out: Dataset, hooks: _Hooks) -> Outcome:
         """Train from the newest intact checkpoint, or from the beginning if there is none.
 
@@ -131,21 +151,22 @@ class TrainWork(ShardWork[Train]):
         for start in [*self._checkpoints(spec.id), None]:
             if start is None and damaged is not None:
                 raise damaged
-            learner = make(spec.recipe, learn, held_out, self.device)
-            if start is None and spec.start is not None:
-                registry = Registry(self.backend.store)
-                model = registry.get(spec.start)
-                begin_with(learner, load(registry.read(model, model.weights)))
             try:
-                return train(
-                    learner,
-                    learn,
-                    spec.recipe,
-                    hooks,
-                    start=start,
-                    checkpoint_seconds=self.checkpoint_seconds,
-                    device=str(self.device),
-                )
+                with out_of_memory():
+                    learner = make(spec.recipe, learn, held_out, self.device)
+                    if start is None and spec.start is not None:
+                        registry = Registry(self.backend.store)
+                        model = registry.get(spec.start)
+                        begin_with(learner, load(registry.read(model, model.weights)))
+                    return train(
+                        learner,
+                        learn,
+                        spec.recipe,
+                        hooks,
+                        start=start,
+                        checkpoint_seconds=self.checkpoint_seconds,
+                        device=str(self.device),
+                    )
             except ObjectDamaged as error:
                 log.warning("A checkpoint of %s is skipped: %s", spec.id, error)
                 damaged = error
@@ -225,4 +246,5 @@ def make_work(resources: Resources) -> TrainWork:
         checkpoint_seconds=resources.settings.checkpoint_seconds,
         leaving=resources.leaving,
         training=resources.training,
+        evict=lambda: 0 if (models := resources.models_made()) is None else models.evict(),
     )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from contract import keys
 from contract.backend.objects import ObjectStore
-from contract.errors import ModelError, UnknownModel
+from contract.errors import DeviceOutOfMemory, ModelError, UnknownModel
 from contract.models.registry import Model, Preprocess, Registry, make_file
 from contract.settings import Settings
-from worker.execution.model_cache import Models, fetch_weights
+from worker.execution.model_cache import Loaded, Models, fetch_weights
 
 WEIGHTS = b"weights"
 
@@ -96,3 +99,95 @@ def test_weights_that_are_gone_or_damaged_are_told(store: ObjectStore, model: Mo
     with pytest.raises(ModelError, match="is not in the bucket; publish the model again"):
         fetch_weights(store, model, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+class Device:
+    """A device with room for so many models; each that is loaded takes a place until it is closed."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.loaded: list[str] = []
+        self.loading, self.gate = threading.Event(), threading.Event()
+        self.gate.set()
+
+    def load(self, ref: str, _: str) -> Loaded:
+        self.loading.set()
+        assert self.gate.wait(60)
+        if len(self.loaded) >= self.room:
+            raise DeviceOutOfMemory(f"no room for {ref}")
+        self.loaded.append(ref)
+        part: Any = SimpleNamespace(close=lambda: None, device="cuda:0")
+        rest: Any = SimpleNamespace(close=lambda: self.loaded.remove(ref))
+        return Loaded(part, rest)
+
+
+def on(device: Device, store: ObjectStore, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Models:
+    models = Models(store, settings)
+    monkeypatch.setattr(models, "_load", device.load)
+    return models
+
+
+def test_what_is_loaded_can_be_listed_while_a_model_is_loaded(
+    store: ObjectStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a worker that takes long to load a second model,
+    device = Device(room=2)
+    models = on(device, store, settings, monkeypatch)
+    with models.use("a@1", "fp32"):
+        pass
+    device.loading.clear()
+    device.gate.clear()
+
+    def use() -> None:
+        with models.use("b@1", "fp32"):
+            pass
+
+    users = [threading.Thread(target=use) for _ in range(2)]
+    for user in users:
+        user.start()
+    assert device.loading.wait(60)
+    # I expect a heartbeat to find the first one at once, and others to use it,
+    listed: list[list[str]] = []
+    beat = threading.Thread(target=lambda: listed.append(list(models.runtimes())))
+    beat.start()
+    beat.join(60)
+    assert listed == [["a@1"]]
+    with models.use("a@1", "fp32"):
+        pass
+    # and the second one to be loaded once, whoever waits for it.
+    device.gate.set()
+    for user in users:
+        user.join(60)
+    assert device.loaded == ["a@1", "b@1"]
+
+
+def test_a_model_that_does_not_fit_takes_the_place_of_those_that_nobody_uses(
+    store: ObjectStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = Device(room=1)
+    models = on(device, store, settings, monkeypatch)
+    with models.use("a@1", "fp32"):
+        # While somebody uses the first one, it stays, and the error is told.
+        with pytest.raises(DeviceOutOfMemory, match="no room for b@1"), models.use("b@1", "fp32"):
+            pass
+        assert device.loaded == ["a@1"]
+    with models.use("b@1", "fp32"):
+        assert device.loaded == ["b@1"]
+        assert models.evict() == 0
+    assert models.evict() == 1
+    assert device.loaded == []
+    assert models.evict() == 0
+
+
+def test_a_model_that_fits_nowhere_is_told_and_leaves_nothing_behind(
+    store: ObjectStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = Device(room=1)
+    models = on(device, store, settings, monkeypatch)
+    with models.use("a@1", "fp32"):
+        pass
+    device.room = 0
+    for _ in range(2):
+        with pytest.raises(DeviceOutOfMemory, match="no room"), models.use("b@1", "fp32"):
+            pass
+    assert list(models.runtimes()) == []

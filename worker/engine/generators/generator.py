@@ -19,6 +19,7 @@ from worker.engine.generators.sampler import Sampler
 from worker.engine.memory import calm_openmp, tune_allocator
 from worker.engine.precision import precision_on
 from worker.engine.programs.graph import load_family
+from worker.engine.runtimes.out_of_memory import out_of_memory
 from worker.engine.select import torch_device
 from worker.engine.types import ModelSpec, Precision
 
@@ -55,7 +56,8 @@ class Generator:
         settle(place)
         self.precision: Precision = precision_on(place, precision)
         self._place = place
-        self._module = load_family(spec).eval().requires_grad_(False).to(place)
+        with out_of_memory():
+            self._module = load_family(spec).eval().requires_grad_(False).to(place)
         for weight in self._module.parameters():
             if weight.dim() == 4:
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last)

@@ -87,10 +87,11 @@ def _read(images: Tensor, count: int) -> Callable[[], Tensor]:
     finite, pixels = images.isfinite().all(), quantized(images[:count])
     if pixels.device.type != "cuda":
         return lambda: _checked(finite, pixels)
-    flag = torch.empty_like(finite, device="cpu", pin_memory=True).copy_(finite, non_blocking=True)
-    host = torch.empty_like(pixels, device="cpu", pin_memory=True).copy_(pixels, non_blocking=True)
-    done = torch.cuda.Event(blocking=True)
-    done.record()
+    with torch.cuda.device(pixels.device):  # pinning opens a context on the current device
+        flag = torch.empty_like(finite, device="cpu", pin_memory=True).copy_(finite, non_blocking=True)
+        host = torch.empty_like(pixels, device="cpu", pin_memory=True).copy_(pixels, non_blocking=True)
+        done = torch.cuda.Event(blocking=True)
+        done.record()
 
     def wait() -> Tensor:
         done.synchronize()

@@ -39,7 +39,8 @@ class SequenceRuntime:
         self._place = place
         settle(place)
         self._graph = SequenceGraph(load_family(spec), mean=spec.mean, std=spec.std, channels=spec.channels)
-        self._graph.eval().requires_grad_(False).on(place, self.precision)
+        with out_of_memory():
+            self._graph.eval().requires_grad_(False).on(place, self.precision)
         self._threads = threads
         self._thread = ThreadPoolExecutor(1, "imagemill-device")
         frames = np.zeros((1, 2, spec.size, spec.size, 3), np.uint8)

@@ -46,11 +46,13 @@ class TorchRuntime:
         self.lanes = threads
         self.precision: Precision = precision_on(place, precision)
         settle(place)
-        graph = build(spec).on(place, self.precision)
+        with out_of_memory():
+            graph = build(spec).on(place, self.precision)
         batch_size = batch_size or (_CUDA_BATCH if cuda else _CPU_BATCH)
         shape = (batch_size, spec.size, spec.size, 3)
         if cuda:
-            launch: Launch = CudaLaunch(graph, place, shape)
+            with out_of_memory():
+                launch: Launch = CudaLaunch(graph, place, shape)
         else:
             # Only the device thread computes, so it may use all cores; two such threads would collapse.
             torch.set_num_threads(threads)
