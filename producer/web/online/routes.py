@@ -61,7 +61,7 @@ class ServeBody(Record):
     precision: Precision = Field("auto", description="Arithmetic of the model.")
 
 
-def asked(
+async def asked(
     top_k: Annotated[int, Query(ge=1, le=1000, description="Labels per image.")] = 5,
     embed: Annotated[bool, Query(description="Add the embedding of each image to its row.")] = False,
     deadline: Annotated[
