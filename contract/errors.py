@@ -389,6 +389,23 @@ IMAGE_ERRORS: dict[str, type[ImageError]] = {
     )
 }
 """Every code that a row can carry, with the class behind it."""
+REMEDIES: dict[str, str] = {
+    "empty_file": "Upload the file again, then retry.",
+    "not_an_image": "Convert it to JPEG, PNG, GIF, WebP, AVIF, BMP or TIFF, or keep such files out of the source.",
+    "truncated": "Upload the whole file again, then retry.",
+    "too_many_pixels": "Scale it down, or raise IMAGEMILL_MAX_IMAGE_PIXELS on the workers, then retry.",
+    "too_many_bytes": "Compress it, or raise IMAGEMILL_MAX_IMAGE_BYTES on the workers, then retry.",
+    "too_many_frames": "Cut the sequence into shorter ones.",
+    "not_found": "Put the object back, then retry.",
+    "access_denied": "Let the workers' key read the object, then retry.",
+    "fetch_failed": "See whether the address answers, then retry.",
+    "address_refused": "Copy the image into the bucket, or let workers reach the address with IMAGEMILL_FETCH_ALLOW.",
+    "decode_failed": "Save the image anew with another program, then retry.",
+    "decode_timeout": "Save the image anew with simpler compression, or smaller, then retry.",
+    "inference_failed": "Retry with another version of the model; if it fails again, send the image to its maker.",
+    "worker_killed": "Keep the image away from other programs too; save it anew, or keep it out of the source.",
+}
+"""What a person can do about an image with each code, in one sentence."""
 
 
 def code_of(error: ImagemillError | type[ImagemillError]) -> str:

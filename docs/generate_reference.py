@@ -410,9 +410,9 @@ def errors_page() -> str:
         "## Error codes of an image",
         "One bad image is one row with `status=error` and one of these codes. `imagemill errors JOB` lists them.",
         table(
-            ["Code", "Class", "Meaning"],
+            ["Code", "Class", "Meaning", "What to do"],
             (
-                [code(name), code(cls.__name__), first_paragraph(cls.__doc__)]
+                [code(name), code(cls.__name__), first_paragraph(cls.__doc__), errors.REMEDIES[name]]
                 for name, cls in errors.IMAGE_ERRORS.items()
             ),
         ),

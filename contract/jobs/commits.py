@@ -41,10 +41,12 @@ class Committed:
     earlier: tuple[int, ...] = ()
 
 
-def iter_listed(store: ObjectStore, id: str) -> Iterator[Committed]:
-    """Yield each committed shard in the order of the listing, which is nearly that of the numbers."""
+def iter_listed(store: ObjectStore, id: str, *, first: int = 0) -> Iterator[Committed]:
+    """Yield each committed shard in the order of the listing, which is nearly that of the numbers, from `first` on."""
+    keys = JobKeys(id)
     # All retries of a shard follow each other: `-r1.json` and `.json` sort before any further digit.
-    entries = (found for entry in store.list(JobKeys(id).commit_prefix) if (found := parse_shard(entry.key)))
+    listed = store.list(keys.commit_prefix, after=keys.commit(first - 1) if first else "")
+    entries = (found for entry in listed if (found := parse_shard(entry.key)))
     for shard, group in groupby(entries, key=lambda found: found[0]):
         *earlier, newest = sorted(retry for _, retry in group)
         yield Committed(shard, newest, tuple(earlier))

@@ -16,7 +16,10 @@ from contract.errors import ImagemillError, ServiceUnavailable
 from contract.jobs import lifecycle
 from contract.jobs.kinds import KINDS
 from contract.jobs.status import Status
+from producer.jobs.failures import failures
+from producer.jobs.tallies import Tallies, Tally
 from producer.web.console import pictures, samples
+from producer.web.console.errors import pictured, ranked
 from producer.web.console.jobs import actions_of
 from producer.web.console.pages import page, render
 from producer.web.events import event_id
@@ -32,11 +35,13 @@ _SILENT_SECONDS = 15.0
 _LONGEST_SECONDS = 900.0
 """Then a browser asks again by itself, and its token is looked at anew."""
 _MOST_BARS = 12
+_FAILURES = 12
 
 
 def router() -> APIRouter:
     """Return the routes of one job."""
     routes = APIRouter(prefix="/console/jobs/{id}", include_in_schema=False)
+    tallies = Tallies()
 
     @routes.get("")
     def show_job(request: Request, owned: Review, id: Id) -> Response:
@@ -61,12 +66,17 @@ def router() -> APIRouter:
         """Return pictures of the job with what it says of them, as far as it is, and its first failures."""
         status = owned.job(id)
         store, labels = owned.client.backend.store, KINDS[status.kind].makes == "labels"
+        failed = failures(store, id, _FAILURES).failures if labels and status.errors else []
+        tally = Tally() if status.ended else tallies.of(store, id)
         return page(
             request,
             "job_samples.html",
             job=status,
             rows=_samples(store, status),
-            failures=samples.first_rows(store, id, failed=True) if labels and status.errors else [],
+            failures=pictured(store, id, failed),
+            labels=ranked(tally.labels, _MOST_BARS),
+            codes=ranked(tally.codes),
+            whole=tally.complete,
         )
 
     @routes.get("/pictures/{shard}/{place}")
@@ -108,10 +118,15 @@ def router() -> APIRouter:
 
 
 def _samples(store: ObjectStore, status: Status) -> list[samples.Sample]:
+    """Return the first images of a job that has ended, and the newest of one that runs."""
     makes = KINDS[status.kind].makes
     if makes == "labels":
-        return samples.first_rows(store, status.id)
-    return samples.first_made(store, lifecycle.read_images(store, status.id)) if makes == "images" else []
+        return samples.first_rows(store, status.id) if status.ended else samples.newest_rows(store, status.id)
+    if makes != "images":
+        return []
+    spec = lifecycle.read_images(store, status.id)
+    found = samples.first_made(store, spec)
+    return found or ([] if status.ended else samples.first_candidates(store, spec))
 
 
 def _facts(status: Status, owned: Owned) -> dict[str, Any]:
@@ -122,16 +137,10 @@ def _facts(status: Status, owned: Owned) -> dict[str, Any]:
         "has_page": kind.page is not None and status.ended,
         "actions": actions_of(status, owned),
         "deletable": status.ended and owned.token.allows("jobs"),
-        "labels": _ranked(status.labels),
-        "codes": _ranked(status.error_codes),
+        "shares": not status.ended and owned.token.allows("jobs"),
+        "labels": ranked(status.labels or {}, _MOST_BARS),
+        "codes": ranked(status.error_codes or {}),
     }
-
-
-def _ranked(counts: dict[str, int] | None) -> list[tuple[str, int]]:
-    """Return the largest counts, largest first, and one for all others."""
-    ranked = sorted((counts or {}).items(), key=lambda pair: (-pair[1], pair[0]))
-    rest = ranked[_MOST_BARS:]
-    return [*ranked[:_MOST_BARS], *([(f"{len(rest):,} others", sum(n for _, n in rest))] if rest else [])]
 
 
 async def _events(follower: Follower, now: Status, owned: Owned) -> AsyncIterator[str]:

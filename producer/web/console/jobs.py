@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from contract.jobs.kinds import KINDS
 from contract.jobs.status import Status
+from contract.records import Priority
 from producer.jobs import cleaning, pages
 from producer.web.console.pages import page
 from producer.web.jobs import Id, cursor_of, place_of, resumed
@@ -36,7 +37,7 @@ def router() -> APIRouter:
         """Show the jobs that have not ended, which follow live, and a page of those that have."""
         cleaning.complete_index(owned.client.backend.store)
         ended, after = _ended(owned, cursor)
-        running = [] if cursor else _open(owned)
+        running = [] if cursor else opened(owned)
         return page(request, "jobs.html", running=running, ended=ended, after=after, first=not cursor)
 
     @routes.get("/parts/running")
@@ -44,7 +45,7 @@ def router() -> APIRouter:
         request: Request, owned: Review, shown: Annotated[str, Query(max_length=100_000)] = ""
     ) -> Response:
         """Return the rows of jobs that have not ended; if one of those shown has, the list of ended ones asks too."""
-        running = _open(owned)
+        running = opened(owned)
         answer = page(request, "jobs_running.html", running=running)
         if set(filter(None, shown.split(","))) - {one.id for one in running}:
             answer.headers["HX-Trigger"] = "ended"
@@ -60,6 +61,19 @@ def router() -> APIRouter:
         owned.job(id)
         owned.client.remove_jobs([id])
         return RedirectResponse("/console/jobs", 303)
+
+    @routes.post("/jobs/{id}/share")
+    def set_share(
+        owned: Jobs,
+        id: Id,
+        priority: Annotated[Priority, Form()],
+        weight: Annotated[float, Form(ge=0.01, le=100)],
+        max_slots: Annotated[int, Form(ge=0, le=2**31)],
+    ) -> Response:
+        """Change which part of the slots a job gets from now on, and show the job."""
+        owned.job(id)
+        owned.client.set_share(id, priority=priority, weight=weight, max_slots=max_slots)
+        return RedirectResponse(f"/console/jobs/{id}", 303)
 
     @routes.post("/jobs/{id}/{action}")
     def act(owned: Jobs, id: Id, action: str) -> Response:
@@ -88,7 +102,8 @@ def owner_of(owned: Owned) -> str | None:
     return None if owned.token.sees_all else owned.token.owner
 
 
-def _open(owned: Owned) -> list[Status]:
+def opened(owned: Owned) -> list[Status]:
+    """Return the newest jobs that have not ended."""
     return pages.unended(owned.client.backend, owner_of(owned))[:_MOST_OPEN]
 
 

@@ -8,16 +8,17 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from contract.errors import IMAGE_ERRORS
+from contract.errors import IMAGE_ERRORS, REMEDIES
 from contract.jobs.status import STATES
 from contract.printable import printable
+from contract.records import Priority
 from contract.web.tokens import Scope, Token
 from producer.web.problems import Problem
 
@@ -29,6 +30,7 @@ _CSP = (
 )
 PAGES: tuple[tuple[str, str, Scope], ...] = (
     ("Jobs", "j", "review"),
+    ("Errors", "e", "review"),
     ("Watches", "w", "review"),
     ("Schedules", "s", "review"),
     ("Models", "m", "review"),
@@ -98,7 +100,14 @@ def _environment() -> Environment:
     )
     made.filters |= {"ago": ago, "number": number, "rate": rate, "duration": duration, "plain": printable, "code": code}
     sentences = {code: error.__doc__ for code, error in IMAGE_ERRORS.items()}
-    made.globals |= {"file": _address, "PAGES": PAGES, "STATES": STATES, "SENTENCES": sentences}
+    made.globals |= {
+        "file": _address,
+        "PAGES": PAGES,
+        "STATES": STATES,
+        "SENTENCES": sentences,
+        "REMEDIES": REMEDIES,
+        "PRIORITIES": get_args(Priority),
+    }
     return made
 
 

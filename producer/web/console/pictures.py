@@ -12,10 +12,13 @@ from contract.jobs.status import ShardCommit
 from contract.keys import JobKeys
 from contract.web.client import WebClient
 from producer.sources.read import Images
+from producer.web.console.image_kinds import kind_of, pixels_of
 from producer.web.owned import Owned
 from producer.web.problems import Problem
 
 _MOST_BYTES = 32 * 2**20
+_MOST_PIXELS = 64_000_000
+"""A browser takes four bytes for each; a page shows two dozen images."""
 _CSP = "sandbox; default-src 'none'; frame-ancestors 'none'"
 
 
@@ -56,36 +59,20 @@ def read_made(owned: Owned, id: str, shard: int, offset: int, size: int) -> byte
         raise Problem(404, f"The job {id} has no such image.") from error
 
 
-def response(data: bytes) -> Response:
-    """Return an image as an answer; raises Problem 415 for what no browser shows as one, or runs as a page."""
+def response(data: bytes, *, max_pixels: int = _MOST_PIXELS) -> Response:
+    """Return an image as an answer; raises Problem 415 for what no browser shows as one, or runs as a page.
+
+    This server decodes nothing: the browser does, in a process that holds no keys, unless the header claims more than
+    `max_pixels`.
+    """
     kind = kind_of(data)
     if not kind:
         raise Problem(415, "This is no image of a kind that browsers show.")
+    if (pixels := pixels_of(data)) > max_pixels:
+        raise Problem(415, f"The image claims {pixels:,} pixels, more than a page may open.")
     return Response(
         data, media_type=kind, headers={"Content-Security-Policy": _CSP, "Cache-Control": "private, max-age=3600"}
     )
-
-
-def kind_of(data: bytes) -> str:
-    """Return the media type of an image that browsers decode, by its first bytes; empty for anything else.
-
-    SVG is not among them: it is a page that can hold scripts.
-    """
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    if data[4:12] in (b"ftypavif", b"ftypavis"):
-        return "image/avif"
-    for start, kind in (
-        (b"\xff\xd8\xff", "image/jpeg"),
-        (b"\x89PNG\r\n\x1a\n", "image/png"),
-        (b"GIF87a", "image/gif"),
-        (b"GIF89a", "image/gif"),
-        (b"BM", "image/bmp"),
-        (b"\x00\x00\x01\x00", "image/x-icon"),
-    ):
-        if data.startswith(start):
-            return kind
-    return ""
 
 
 def _first(item: Item) -> Item:

@@ -6,13 +6,15 @@ from collections.abc import Callable, Sequence
 
 from fastapi import APIRouter
 
-from producer.web.console import fleet, forms, job, jobs, models, plans, review, signing, try_it
+from producer.web.console import errors, figures, fleet, forms, job, jobs, models, plans, review, signing, try_it
 
 ROUTERS: Sequence[Callable[[], APIRouter]] = (
     signing.router,
     review.router,  # before the actions of a job, whose paths have one part more than it too
+    errors.router,
     jobs.router,
     job.router,
+    figures.router,
     plans.router,
     models.router,
     forms.router,

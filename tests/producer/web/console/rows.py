@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
@@ -38,6 +39,8 @@ def commit_rows(store: ObjectStore, id: str, rows: Sequence[Mapping[str, Any]], 
         items=len(full),
         ok=len(full) - errors,
         errors=errors,
+        error_codes=dict(Counter(str(row["error_code"]) for row in full if row.get("error_code"))),
+        labels=dict(Counter(str(row["label"]) for row in full if row.get("label"))),
         output=f"s3://{store.bucket}/{name}",
         sha256=digest,
     )
