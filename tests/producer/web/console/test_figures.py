@@ -140,9 +140,9 @@ def test_an_evaluation_shows_its_matrix(
     ]
     output = f"s3://{store.bucket}/jobs/{id}/out/"
     written = {"classes": scores, "confusion": [[4, 1], [2, 3]]}
-    store.put(f"jobs/{id}/out/evaluation.json", json.dumps(written).encode())
     client = browse("review")
     assert "matrix" not in client.get(f"/console/jobs/{id}/evaluation").text
+    store.put(f"jobs/{id}/out/evaluation.json", json.dumps(written).encode())
     end(settings, store, id, kind="evaluate", output=output, metrics={"top1": 0.7})
     part = client.get(f"/console/jobs/{id}/evaluation").text
     assert 'class="figure shade-8"><b>4</b>' in part and "<img src=x>" not in part
