@@ -10,6 +10,7 @@ import pytest
 
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
+from contract.jobs.commits import read_commit
 from contract.keys import JobKeys
 from contract.settings import Settings
 from producer.jobs.tallies import Tallies
@@ -62,16 +63,13 @@ def test_labels_failures_and_the_newest_images_come_while_a_job_runs(
 def test_a_tally_reads_each_commit_once_and_follows_a_retry(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from producer.jobs import tallies as module
-
     read: list[tuple[int, int]] = []
-    original = module.read_commit
 
     def counted(store: ObjectStore, id: str, shard: int, retry: int = 0) -> object:
         read.append((shard, retry))
-        return original(store, id, shard, retry)
+        return read_commit(store, id, shard, retry)
 
-    monkeypatch.setattr(module, "read_commit", counted)
+    monkeypatch.setattr("producer.jobs.tallies.read_commit", counted)
     found = Tallies()
     commit_rows(store, "a", [{"key": "x", "status": "error", "error_code": "truncated"}], 0)
     assert found.of(store, "a").codes == {"truncated": 1}
