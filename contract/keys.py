@@ -128,6 +128,15 @@ class JobKeys:
         """What one person said of one image, or that it no longer stands; both are written if absent."""
         return f"{self.review_prefix}{image}/{name}{'-undone' if undone else ''}.json"
 
+    def reviewed(self, digest: str) -> str:
+        """A set of reviewed labels that jobs learn from, named by its hash; a JSON object a line, written if absent."""
+        return f"{self.reviewed_prefix}{digest}.jsonl"
+
+    @property
+    def reviewed_prefix(self) -> str:
+        """Prefix of the sets of reviewed labels."""
+        return f"{self.root}reviewed/"
+
     def manifest(self, shard: int) -> str:
         """The items of a shard, one JSON object per line: key, address, place in a tar, frames of a sequence. Empty
         behind the last shard that a controller planned."""

@@ -24,7 +24,7 @@ from contract.datasets.versions import Datasets
 from contract.errors import InvalidSettings
 from contract.fleet import drain
 from contract.fleet.snapshot import Fleet, read_fleet
-from contract.jobs import lifecycle, results, reviews
+from contract.jobs import lifecycle, results
 from contract.jobs.lifecycle import Backend
 from contract.jobs.options import (
     ClassifyKeywords,
@@ -47,6 +47,10 @@ from contract.jobs.options import (
 )
 from contract.jobs.results import Row
 from contract.jobs.retention import Found
+from contract.jobs.reviews import agreement, verdicts
+from contract.jobs.reviews.agreement import ReviewSummary
+from contract.jobs.reviews.rows import reviewed_rows
+from contract.jobs.reviews.settle import votes
 from contract.jobs.schedules import Missed, Schedules
 from contract.jobs.status import Status
 from contract.jobs.templates import fill
@@ -355,10 +359,16 @@ class Client:
     def reviewed(self, job: str) -> Iterator[Row]:
         """Yield the rows that somebody reviewed in the console, with the reviewed `label`.
 
-        The model's is in `predicted`, and `reviewed_by` and `reviewed_at` say who said so and when.
+        The model's is in `predicted`, `reviewed_by` and `reviewed_at` say who said so and when, and `disputed` whether
+        the reviewers disagree.
         """
         lifecycle.read_classify(self.backend.store, job)
-        return reviews.rows(self.backend.store, job)
+        return reviewed_rows(self.backend.store, job)
+
+    def reviews(self, job: str) -> ReviewSummary:
+        """Return who reviewed a job, how far each two of them agree, and on which images they do not."""
+        lifecycle.read_classify(self.backend.store, job)
+        return agreement.summary(job, votes(verdicts.given(self.backend.store, job)))
 
     def write_results(self, job: str, format: str, output: Path | TextIO, *, presign_hours: float = 0) -> Written:
         """Write the rows committed so far, in a format of `producer.exports.formats.LABELS`.

@@ -34,6 +34,7 @@ from contract.jobs.options import (
     WatchKeywords,
 )
 from contract.jobs.results import Row
+from contract.jobs.reviews.agreement import ReviewSummary
 from contract.jobs.schedules import Missed
 from contract.jobs.status import Status
 from contract.models.registry import Model, Task
@@ -50,7 +51,7 @@ from producer.sources.pack import Progress
 
 T = TypeVar("T", bound=BaseModel)
 
-_REMOTE = ("s3://", "job:", "watch:", "dataset:", "upload:")
+_REMOTE = ("s3://", "job:", "review:", "watch:", "dataset:", "upload:")
 _FILES = (".tar", ".jsonl", ".csv", ".parquet", "-ubyte", "-ubyte.gz")
 _AT_ONCE = 200
 """Files of which addresses are asked for together."""
@@ -239,6 +240,10 @@ class HttpClient:
     def reviewed(self, job: str) -> Iterator[Row]:
         """Yield the rows that somebody reviewed in the console, with the reviewed `label`."""
         return self._rows(f"/v1/jobs/{job}/results", status="reviewed")
+
+    def reviews(self, job: str) -> ReviewSummary:
+        """Return who reviewed a job, how far each two of them agree, and on which images they do not."""
+        return self._one(ReviewSummary, "GET", f"/v1/jobs/{job}/reviews")
 
     def report(self, job: str, *, timeout: float = 60.0) -> str:
         """Return the page of a job as HTML."""

@@ -24,10 +24,14 @@ class Api:
     url: str
     store: ObjectStore
 
-    def token(self, *scopes: str, owner: str = "ann", rate: float = 0.0, lives: float | None = None) -> str:
+    def token(
+        self, *scopes: str, owner: str = "ann", person: str = "", rate: float = 0.0, lives: float | None = None
+    ) -> str:
         """Return a new token."""
         text = new_token()
-        Tokens(self.store).put(describe(text, owner=owner, scopes=scopes or ("jobs",), rate=rate, lives=lives))
+        Tokens(self.store).put(
+            describe(text, owner=owner, person=person, scopes=scopes or ("jobs",), rate=rate, lives=lives)
+        )
         return text
 
     def client(self, *scopes: str, owner: str = "ann") -> httpx2.Client:

@@ -73,6 +73,8 @@ class Item:
     put into a shard, both in seconds since the epoch. If overwritten objects are labelled again, `etag` names the
     version that is meant. If the watch has an archive, `archive` is the address that this version is moved to once it
     is labelled.
+
+    `sha256` is the hash that the image must have if its label was given to one version alone.
     """
 
     key: str
@@ -87,6 +89,7 @@ class Item:
     modified: float | None = None
     planned_at: float | None = None
     archive: str | None = None
+    sha256: str | None = None
 
     @staticmethod
     def of_frames(key: str, uri: str, frames: Iterable[Item], *, length: int, label: str | None = None) -> Item:
@@ -118,8 +121,8 @@ class Item:
     @property
     def _plain(self) -> bool:
         """Whether this is one image that is a file by itself."""
-        watched = (self.etag, self.modified, self.planned_at, self.archive) != (None,) * 4
-        return self.tar is None and self.offset is None and self.length is None and not self.frames and not watched
+        more = (self.etag, self.modified, self.planned_at, self.archive, self.sha256) != (None,) * 5
+        return self.tar is None and self.offset is None and self.length is None and not self.frames and not more
 
     def to_line(self, *, label: bool = False) -> str:
         """Return the manifest line without its line feed; with `label`, include the label.
@@ -142,6 +145,7 @@ class Item:
             "modified": self.modified,
             "planned_at": self.planned_at,
             "archive": self.archive,
+            "sha256": self.sha256,
         }
         if self.frames:
             # By character, then back to a slash: `commonpath` would take s3:// for a path and drop one of its slashes.
@@ -170,7 +174,9 @@ class Item:
 def _is_file(item: Item) -> bool:
     """Return whether the fields of an item have their types; numbers and times are not negative."""
     texts = isinstance(item.key, str) and isinstance(item.uri, str)
-    optional = all(text is None or isinstance(text, str) for text in (item.tar, item.label, item.etag, item.archive))
+    optional = all(
+        text is None or isinstance(text, str) for text in (item.tar, item.label, item.etag, item.archive, item.sha256)
+    )
     numbers = all(n is None or (type(n) is int and n >= 0) for n in (item.size, item.offset, item.length))
     times = all(t is None or (type(t) in (int, float) and 0 <= t <= _LATEST) for t in (item.modified, item.planned_at))
     return texts and optional and numbers and times

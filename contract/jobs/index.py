@@ -86,6 +86,9 @@ def uses(store: ObjectStore, spec: AnySpec) -> tuple[str, ...]:
         if source.kind == "job":
             found.append(source.uri)
             continue
+        if source.kind == "review":
+            found.append(source.uri.partition("@")[0])
+            continue
         for uri in source.uri.split():
             inside = uri.removeprefix(f"s3://{store.bucket}/{keys.JOBS}")
             if inside != uri:

@@ -14,6 +14,7 @@ from contract.import_paths import ImportPath
 
 SourceName: TypeAlias = Literal[
     "job",
+    "review",
     "dataset",
     "idx",
     "prefix",
@@ -65,6 +66,13 @@ _KINDS = (
         resolve="producer.sources.labelled:resolve_job",
         labelled_only=True,
         lister="worker.sources.earlier_job:EarlierJob",
+    ),
+    SourceKind(
+        name="review",
+        means="the images of an earlier job with the labels that people gave them; `job@set` (`reviews.sets`)",
+        resolve="producer.sources.labelled:resolve_review",
+        labelled_only=True,
+        lister="worker.sources.reviewed:ReviewedJob",
     ),
     SourceKind(
         name="dataset",

@@ -21,6 +21,7 @@ from contract.datasets.versions import Datasets
 from contract.errors import InvalidInput
 from contract.jobs.destinations import check_output
 from contract.jobs.kinds import JobKind, kind_of
+from contract.jobs.reviews import sets
 from contract.jobs.specs import Source, Spec, parse_spec
 from contract.keys import JobKeys
 from contract.models.families import ENCODERS
@@ -127,15 +128,20 @@ def _judge(model: Model, fields: Mapping[str, Any], place: str, registry: Regist
 
 
 def pin_source(source: Source, store: ObjectStore, segment: tuple[str, str] | None = None) -> Source:
-    """Return the source with a dataset at the version that it has now, and with a segment for a watch.
+    """Return the source with a dataset at the version that it has now, reviews at the set that they make, and with a
+    segment for a watch.
 
     `segment` is the name of a watch and the job of its segment; by default it is the newest that has succeeded. Raises
-    UnknownDataset, and InvalidSource for a watch without such a segment.
+    UnknownDataset, and InvalidSource for a watch without such a segment or a job without reviews.
     """
     if source.kind == "segment":
         own = segment is not None and segment[0] == source.uri
         job = segment[1] if segment is not None and own else newest_labelled(store, source.uri)
         return Source(kind="job", uri=job, label=f"job:{job}")
+    if source.kind == "review":
+        ref = sets.parse_ref(source.uri)
+        assert ref is not None, "whoever resolved the source looked"
+        return source.model_copy(update={"uri": sets.pin(store, ref).text})
     if source.kind != "dataset":
         return source
     number = Datasets(store).resolve(source.uri)

@@ -47,6 +47,7 @@ class Token(Record):
     id: str
     sha256: Sha256
     owner: str = Field(description="Who owns what is made with it.")
+    person: str = Field("", description="Who holds it, if not the owner: reviews are kept under this name.")
     scopes: tuple[Scope, ...] = Field(min_length=1)
     rate: float = Field(0.0, ge=0, description="Requests a second; 0: any number.")
     created_at: str
@@ -55,6 +56,11 @@ class Token(Record):
     def allows(self, scope: Scope) -> bool:
         """Return whether it has a scope, or one that holds it."""
         return any(scope == one or scope in _HOLDS.get(one, ()) for one in self.scopes)
+
+    @property
+    def reviewer(self) -> str:
+        """The name under which its reviews are kept."""
+        return self.person or self.owner
 
     @property
     def sees_all(self) -> bool:
@@ -101,6 +107,7 @@ def describe(
     *,
     owner: str,
     scopes: Sequence[str],
+    person: str = "",
     rate: float = 0.0,
     lives: float | None = None,
     now: float | None = None,
@@ -111,6 +118,8 @@ def describe(
         raise InvalidInput("This is no token; `imagemill tokens create` makes one.")
     if not _OWNER.fullmatch(owner):
         raise InvalidInput(f"{owner!r} can own nothing; name the owner with 1 to 128 printable ASCII characters.")
+    if person and not _OWNER.fullmatch(person):
+        raise InvalidInput(f"{person!r} names nobody; name the person with 1 to 128 printable ASCII characters.")
     unknown = [scope for scope in scopes if scope not in SCOPES]
     if unknown or not (wanted := tuple(scope for scope in get_args(Scope) if scope in set(scopes))):
         raise InvalidInput(f"A token needs scopes, and {', '.join(unknown) or 'none'} is none of {', '.join(SCOPES)}.")
@@ -118,6 +127,7 @@ def describe(
         id=id,
         sha256=_hash(text),
         owner=owner,
+        person=person,
         scopes=wanted,
         rate=rate,
         created_at=iso(begins) or "",

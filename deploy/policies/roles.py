@@ -62,6 +62,7 @@ _PRODUCER = Role(
         f"{keys.USES}{ANY}",
         _JOB.share,
         keys.deleting(ANY),  # asks the controller to delete a job
+        f"{_JOB.reviewed_prefix}{ANY}",
     ),
     deletes=(
         _JOB.success,
@@ -104,6 +105,7 @@ ROLES = {
                 _JOB.spec,  # of a schedule's jobs
                 f"{_JOB.plan_prefix}{ANY}",
                 _JOB.planning,
+                f"{_JOB.reviewed_prefix}{ANY}",  # of a schedule that learns from reviews
                 f"{_JOB.lost_prefix}{ANY}",
                 f"{_OUT}{ANY}",
                 *_ENDS,

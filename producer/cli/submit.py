@@ -36,17 +36,18 @@ train = job_command(
     """Train a model of FAMILY: cnn, rnn, gan or vae.
 
     SOURCE is a folder with one folder per class, WebDataset tars, an S3 prefix, a manifest with a column `label`, a
-    folder with IDX files (the MNIST format), job:ID, the labels of an earlier classify job, watch:NAME, those of the
-    newest segment of a watch, or dataset:NAME[@VERSION], a dataset of the bucket, by default at the version that is
-    newest now. An rnn takes sequences:
-    CLASS/SEQUENCE/frame-1.png, animations, or a manifest with `frames` and `label`. Training checkpoints, so it
-    survives the loss of a worker. Ctrl-C leaves it running. The best epoch is published.
+    folder with IDX files (the MNIST format), job:ID, the labels of an earlier classify job, review:ID, those that
+    people gave its images in a review, watch:NAME, the labels of the newest segment of a watch, or
+    dataset:NAME[@VERSION], a dataset of the bucket, by default at the version that is newest now. An rnn takes
+    sequences: CLASS/SEQUENCE/frame-1.png, animations, or a manifest with `frames` and `label`. Training checkpoints,
+    so it survives the loss of a worker. Ctrl-C leaves it running. The best epoch is published.
 
     \b
     Examples:
       imagemill train cnn --data flowers/ --name flowers --epochs 20 --set size=64
       imagemill train gan --data s3://sets/mnist/ --name digits-gan
       imagemill train cnn --data job:animals --min-score 0.9 --name animals --set size=96
+      imagemill train cnn --data review:animals --name animals --set size=96
     """,
 )
 
@@ -65,6 +66,7 @@ evaluate = job_command(
     Examples:
       imagemill evaluate flowers --data flowers-test/ --job flowers-test
       imagemill report flowers-test -o flowers.html
+      imagemill evaluate flowers --data review:nightly-photos
       imagemill evaluate fashion-gan --data fashion/ --features fashion-cnn --cas-epochs 10
     """,
 )

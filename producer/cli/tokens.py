@@ -30,15 +30,19 @@ def tokens() -> None:
     "read jobs and results, review labels; admin: everything, of all owners.",
 )
 @click.option("--owner", help="Who owns what is made with it.  [env: IMAGEMILL_OWNER; default: user@host]")
+@click.option("--person", default="", metavar="NAME", help="Who holds it, for reviews. Default: the owner.")
 @click.option("--rate", metavar="N/s", help="Requests that it may make, as 10/s, 100/m or 5000/h. Default: any number.")
 @click.option("--expires", metavar="TIME", help="How long it lives, as 12h or 90d. Default: until it is revoked.")
 @shared_options
-def create(scopes: tuple[str, ...], owner: str | None, rate: str | None, expires: str | None, as_json: bool) -> None:
+def create(
+    scopes: tuple[str, ...], owner: str | None, person: str, rate: str | None, expires: str | None, as_json: bool
+) -> None:
     """Make a token and print it, this once: only its hash is kept.
 
     \b
     Examples:
       imagemill tokens create --scope jobs --owner ann
+      imagemill tokens create --scope review --owner ann --person bob
       imagemill tokens create --scope infer --owner shop --rate 20/s --expires 90d
     """
     from contract.settings import current
@@ -49,6 +53,7 @@ def create(scopes: tuple[str, ...], owner: str | None, rate: str | None, expires
         text,
         owner=current().owns_as if owner is None else owner,
         scopes=scopes,
+        person=person,
         rate=made.parse_rate(rate) if rate else 0.0,
         lives=made.parse_life(expires) if expires else None,
     )
@@ -75,11 +80,12 @@ def list_tokens(as_json: bool) -> None:
             print_json(_shown(token))
     elif found:
         print_table(
-            ("TOKEN", "OWNER", "SCOPES", "RATE", "CREATED", "EXPIRES"),
+            ("TOKEN", "OWNER", "PERSON", "SCOPES", "RATE", "CREATED", "EXPIRES"),
             (
                 (
                     token.id,
                     token.owner,
+                    token.person or "-",
                     ",".join(token.scopes),
                     f"{token.rate:g}/s" if token.rate else "-",
                     _time(token.created_at),

@@ -16,7 +16,7 @@ from contract.backend.objects import ObjectStore
 from contract.data.label_rows import OK
 from contract.jobs import results
 from contract.jobs.results import Row
-from contract.jobs.reviews import image_id
+from contract.jobs.reviews.records import image_id
 
 By = Literal["margin", "entropy"]
 MOST_SHARDS = 256
@@ -38,9 +38,17 @@ class Doubt:
 
 
 def least_certain(
-    store: ObjectStore, job: str, most: int, *, by: By = "margin", without: Container[str] = ()
+    store: ObjectStore,
+    job: str,
+    most: int,
+    *,
+    by: By = "margin",
+    without: Container[str] = (),
+    among: Container[str] | None = None,
 ) -> list[Doubt]:
     """Return at most `most` images of a job, the least certain first, but for the images `without`.
+
+    With `among`, return those images alone.
 
     Of equals, the earlier one comes first. One shard is in memory at a time.
     """
@@ -53,7 +61,7 @@ def least_certain(
             if len(held) == most and (-certainty, count) <= held[0][:2]:
                 continue
             doubt = Doubt(certainty, commit.shard, _row(fine, place))
-            if doubt.image in without:
+            if doubt.image in without or (among is not None and doubt.image not in among):
                 continue
             (heapq.heappush if len(held) < most else heapq.heapreplace)(held, (-certainty, count, doubt))
     return [doubt for _, _, doubt in sorted(held, key=lambda one: one[:2], reverse=True)]

@@ -93,12 +93,15 @@ def _train(options: TrainOptions, store: ObjectStore, settings: Settings) -> Req
     recipe = make_recipe(options.family, [*options.settings, *epochs])
     frames = recipe.frames if isinstance(recipe, RnnRecipe) else 0
     found = labelled.resolve(str(options.source), store, frames)
+    _check_score(options, found)
     return Request(Train, found, {**_shared(options, Train), "recipe": recipe, "owner": settings.owns_as})
 
 
 def _evaluate(options: EvaluateOptions, store: ObjectStore, _: Settings) -> Request[Evaluate]:
     frames = _frames(store, options.model, "evaluate")
-    return Request(Evaluate, labelled.resolve(str(options.source), store, frames), _shared(options, Evaluate))
+    found = labelled.resolve(str(options.source), store, frames)
+    _check_score(options, found)
+    return Request(Evaluate, found, _shared(options, Evaluate))
 
 
 def _generate(options: GenerateOptions, store: ObjectStore, settings: Settings) -> Request[Any]:
@@ -261,6 +264,12 @@ def _local(found: Resolved) -> str:
     if isinstance(found, Pair):
         return next(label for one, label in zip(found.images, found.labels, strict=True) if isinstance(one, Path))
     return found.label
+
+
+def _check_score(options: JobOptions, found: Resolved) -> None:
+    """Raise InvalidInput for a least score where people gave the labels."""
+    if isinstance(found, Remote) and found.kind == "review":
+        _leave_out(options, "The labels of review:JOB are people's, which have no score", "min_score")
 
 
 def _frames(store: ObjectStore, model: str, command: str) -> int:

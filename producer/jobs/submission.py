@@ -64,8 +64,8 @@ def make_spec(request: Request[S], keys: JobKeys, store: ObjectStore, *, schedul
         fields[request.place] = Source(kind="uploaded", uri=uri, label=found.label)
     elif found is not None:
         source = found.source(keys, store.bucket)
-        # The watch that a schedule names may have no segment yet, or be added later.
-        if isinstance(source, Source) and not (scheduled and source.kind == "segment"):
+        # The watch that a schedule names may have no segment yet, or be added later; a job may have no reviews yet.
+        if isinstance(source, Source) and not (scheduled and source.kind in ("segment", "review")):
             source = templates.pin_source(source, store)
         fields[request.place] = source
     try:

@@ -18,6 +18,7 @@ from contract.datasets.versions import Datasets, name_of
 from contract.errors import InvalidSource
 from contract.jobs import lifecycle
 from contract.jobs.kinds import kind_of
+from contract.jobs.reviews import sets
 from contract.watches.record import Watches
 from producer.sources import images
 from producer.sources.images import LOOK, Packed, Remote, Resolved, Upload
@@ -55,6 +56,22 @@ def resolve_job(text: str, store: ObjectStore, frames: int) -> Remote | None:
             f"The job {id} is of the kind {kind.name}, without labelled images; name a job that has some."
         )
     return Remote("job", id, text)
+
+
+def resolve_review(text: str, store: ObjectStore, frames: int) -> Remote | None:
+    """Return the source `review:JOB[@SET]`; raises UnknownJob, and InvalidSource for a job that labels nothing."""
+    if not text.startswith(sets.PREFIX):
+        return None
+    ref = sets.parse_ref(text.removeprefix(sets.PREFIX))
+    if ref is None:
+        raise InvalidSource(f"{text!r} is no job whose reviews could be read; write {sets.PREFIX}JOB.")
+    kind = kind_of(lifecycle.read_spec(store, ref.job))
+    if kind.makes != "labels":
+        raise InvalidSource(
+            f"The job {ref.job} is of the kind {kind.name}, and only labels are reviewed; name another."
+        )
+    # The set is pinned with the spec: a schedule takes the reviews of each tick.
+    return Remote("review", ref.text, text)
 
 
 def resolve_dataset(text: str, store: ObjectStore, frames: int) -> Remote | None:

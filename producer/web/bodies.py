@@ -22,7 +22,7 @@ from producer.web.sources import ADDRESS, IMAGES, LABELLED, LONGEST, checked
 _Text: TypeAlias = Annotated[str, StringConstraints(max_length=LONGEST)]
 _SOURCES = {
     "source": "`s3://bucket/prefix`, a manifest or tar there, `upload:ID`, and where labels are needed `job:ID`, "
-    "`watch:NAME` or `dataset:NAME`.",
+    "`review:ID`, `watch:NAME` or `dataset:NAME`.",
     "reconstruct": "Labelled images, to be encoded and decoded again.",
     "away_from": "Labelled images that no accepted image may copy.",
 }

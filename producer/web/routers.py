@@ -6,16 +6,18 @@ from collections.abc import Callable, Sequence
 
 from fastapi import APIRouter
 
-from producer.web import about, catalog, events, jobs, plans, results, uploads
+from producer.web import about, catalog, events, jobs, plans, uploads
 from producer.web.console import routes as console
 from producer.web.online import inference_protocol
 from producer.web.online import routes as online
+from producer.web.results import reviews, rows
 
 ROUTERS: Sequence[Callable[[], APIRouter]] = (
     about.router,
     jobs.router,
     events.router,
-    results.router,
+    rows.router,
+    reviews.router,
     uploads.router,
     plans.schedules,
     plans.watches,

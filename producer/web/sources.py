@@ -21,6 +21,7 @@ from producer.web.owned import Owned
 ADDRESS = r"^s3://[^/\x00-\x20]+/[^\x00-\x1f\x7f]*$"
 LABELLED = (
     r"^(s3://[^/\x00-\x20]+/[^\x00-\x1f\x7f]*|upload:[0-9a-f]{16}|job:[a-z0-9][a-z0-9-]{0,62}"
+    r"|review:[a-z0-9][a-z0-9-]{0,62}(@[0-9a-f]{16})?"
     r"|watch:[a-z0-9][a-z0-9-]{0,31}|dataset:[a-z0-9][a-z0-9-]{0,62}(@[0-9A-Za-z:.+-]{1,40})?)$"
 )
 IMAGES = r"^(s3://[^/\x00-\x20]+/[^\x00-\x1f\x7f]*|upload:[0-9a-f]{16})$"
@@ -53,7 +54,7 @@ def checked(values: dict[str, Any], owned: Owned) -> dict[str, Any]:
 
 
 def source_of(text: str, owned: Owned) -> str:
-    """Return the address of one source, or `job:`, `watch:` or `dataset:` and a name that this owner has."""
+    """Return the address of one source, or `job:`, `review:`, `watch:` or `dataset:` and a name that this owner has."""
     kind, _, name = text.partition(":")
     if not re.fullmatch(LABELLED, text) or len(text) > LONGEST:
         raise InvalidSource(
@@ -64,6 +65,9 @@ def source_of(text: str, owned: Owned) -> str:
         return _uploaded(name, owned)
     if kind == "s3":
         return address_of(text, owned)
+    if kind == "review":
+        owned.job(name.partition("@")[0])
+        return text
     {"job": owned.job, "watch": owned.watch, "dataset": owned.dataset}[kind](name)
     return text
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from contract.backend.objects import ObjectStore
 from contract.data.items import Item, sharded
-from contract.errors import ImageError, InvalidSource
+from contract.errors import ImageError, ImageNotFound, InvalidSource
 from contract.import_paths import load
 from contract.instruments import STAGE_SECONDS
 from contract.jobs.sources import source_kind
@@ -32,7 +32,7 @@ from worker.engine.budget import Reservation
 from worker.engine.images import decoders, pixels
 from worker.engine.images.decode import Decoded, Frame
 from worker.engine.motion import carried, moved
-from worker.engine.pipeline import Encoded
+from worker.engine.pipeline import Encoded, sha256_of
 from worker.sources.fetch import Fetcher
 from worker.sources.lister import Part, labelled_items, lister
 from worker.sources.reach import Reach
@@ -271,6 +271,8 @@ class _How:
         item, encoded = fetched
         if isinstance(encoded, ImageError):
             return encoded
+        if item.sha256 is not None and sha256_of(encoded) != item.sha256:
+            return ImageNotFound(f"{item.uri} is no longer the image that was reviewed; restore it, or review it anew.")
         try:
             found = decoders.open_item(encoded, self.preprocess, max_pixels=self.max_pixels, frames=self.frames)
         except ImageError as error:

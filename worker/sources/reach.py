@@ -34,10 +34,10 @@ class Reach:
             buckets.update(_BUCKET.findall(source.uri))
             if source.kind == "dataset":
                 buckets.add(store.bucket)
-            if source.kind != "job":
+            if source.kind not in ("job", "review"):
                 break
             try:
-                spec = read_spec(store, source.uri)
+                spec = read_spec(store, source.uri.partition("@")[0])
             except ImagemillError:
                 break  # whoever lists the source says so
             if kind_of(spec).makes == "images":

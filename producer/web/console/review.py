@@ -6,120 +6,115 @@ The server remembers nothing of a reviewer: what was skipped, and what can be un
 from __future__ import annotations
 
 import re
-import threading
-import time
-from collections import OrderedDict
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Query, Request
+from fastapi import APIRouter, Depends, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from contract.data.items import read_manifest
 from contract.errors import JobConflict, ObjectNotFound, UnknownModel
-from contract.jobs import lifecycle, reviews
-from contract.jobs.reviews import Named
+from contract.jobs import lifecycle
+from contract.jobs.reviews import agreement, verdicts
+from contract.jobs.reviews.records import Named, verdict_of
 from contract.jobs.status import Status
 from contract.keys import JobKeys
-from producer.jobs.doubts import By, Doubt, least_certain
+from producer.jobs.doubts import By, Doubt
 from producer.web.console.pages import page
+from producer.web.console.queues import Queues, Show
 from producer.web.jobs import Id
 from producer.web.owned import Owned, Review
 from producer.web.problems import Problem
 
-_MOST = 500
-"""Images that are found at a time; then the rows are looked through again."""
-_MOST_QUEUES = 16
-_FRESH_SECONDS = 30.0
-"""For how long the order of a job that runs is good enough; that of one that has ended does not change."""
 _MOST_UNDO = 50
 _NAMED = re.compile(r"([0-9a-f]{24})/(\d{13}-[0-9a-f]{8})")
 
 Carried = Annotated[str, Form(max_length=4000)]
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What travels with the page: the order, which images, what can be undone, and what was skipped."""
+
+    by: By
+    show: Show
+    done: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+
+def _carried(
+    by: Annotated[By, Form()] = "margin",
+    show: Annotated[Show, Form()] = "new",
+    done: Carried = "",
+    skipped: Carried = "",
+) -> _Asked:
+    return _Asked(by, show, _words(done), _words(skipped))
+
+
+Asked = Annotated[_Asked, Depends(_carried)]
+
+
 def router() -> APIRouter:
     """Return the routes of reviews."""
     routes = APIRouter(prefix="/console/jobs/{id}/review", include_in_schema=False)
-    queues = _Queues()
+    queues = Queues()
 
     @routes.get("")
-    def show_next(request: Request, owned: Review, id: Id, by: Annotated[By, Query()] = "margin") -> Response:
+    def show_next(
+        request: Request,
+        owned: Review,
+        id: Id,
+        by: Annotated[By, Query()] = "margin",
+        show: Annotated[Show, Query()] = "new",
+    ) -> Response:
         status = _reviewable(owned, id)
-        names = _labels(owned, status)
-        return page(request, "review.html", names=names, **_card(owned, queues, status, by))
+        store = owned.client.backend.store
+        summary = agreement.summary(id, queues.votes(store, id))
+        card = _card(owned, queues, status, _Asked(by, show))
+        return page(request, "review.html", names=_labels(owned, status), summary=summary, **card)
 
     @routes.post("")
     def decide(
         request: Request,
         owned: Review,
         id: Id,
+        asked: Asked,
         image: Annotated[str, Form(max_length=24)],
         label: Annotated[str, Form(max_length=2000)] = "",
-        by: Annotated[By, Form()] = "margin",
-        done: Carried = "",
-        skipped: Carried = "",
     ) -> Response:
         """Write what the reviewer says of an image, or skip it if that is nothing; show the next."""
         status = _reviewable(owned, id)
-        undo, aside = _words(done), _words(skipped)
+        store, done, skipped = owned.client.backend.store, asked.done, asked.skipped
         if label.strip():
-            said = reviews.standing(owned.client.backend.store, id)
-            doubt = next((one for one in queues.of(owned, status, by, said) if one.image == image), None)
+            waiting = queues.waiting(store, status, asked.by, asked.show, owned.token.reviewer)
+            doubt = next((one for one in waiting.doubts if one.image == image), None)
             if doubt is None:
                 raise Problem(409, "This image is no longer on the list; go on with the next.")
-            verdict = reviews.verdict_of(doubt.row, label, by=owned.token.owner)
-            undo = [*undo, reviews.add(owned.client.backend.store, id, verdict).text]
-        else:
-            aside = [*aside, image]
-        return _answer(request, owned, queues, status, by, undo, aside)
+            verdict = verdict_of(doubt.row, label, by=owned.token.reviewer)
+            done = (*done, verdicts.add(store, id, verdict).text)
+        if not label.strip() or asked.show == "disputed":
+            # A verdict need not settle a dispute: the next one is shown all the same.
+            skipped = (*skipped, image)
+        return _answer(request, owned, queues, status, _Asked(asked.by, asked.show, done, skipped))
 
     @routes.post("/undo")
-    def undo_last(
-        request: Request,
-        owned: Review,
-        id: Id,
-        by: Annotated[By, Form()] = "margin",
-        done: Carried = "",
-        skipped: Carried = "",
-    ) -> Response:
+    def undo_last(request: Request, owned: Review, id: Id, asked: Asked) -> Response:
         """Take the last verdict back, or the last skip if there was no verdict; show its image again."""
         status = _reviewable(owned, id)
-        undo, aside = _words(done), _words(skipped)
-        if undo:
-            match = _NAMED.fullmatch(undo.pop())
+        done, skipped = asked.done, asked.skipped
+        if done:
+            *rest, last = done
+            match = _NAMED.fullmatch(last)
             if match is None:
                 raise Problem(422, "This names no verdict; go on from a page of the console.")
-            reviews.withdraw(owned.client.backend.store, id, Named(match[2], match[1]), by=owned.token.owner)
-            aside = [one for one in aside if one != match[1]]
-        elif aside:
-            aside.pop()
-        return _answer(request, owned, queues, status, by, undo, aside)
+            verdicts.withdraw(owned.client.backend.store, id, Named(match[2], match[1]), by=owned.token.reviewer)
+            done, skipped = tuple(rest), tuple(one for one in skipped if one != match[1])
+        else:
+            skipped = skipped[:-1]
+        return _answer(request, owned, queues, status, _Asked(asked.by, asked.show, done, skipped))
 
     return routes
-
-
-class _Queues:
-    """The least certain images of a few jobs, kept in memory since finding them reads all rows."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._held: OrderedDict[tuple[str, By], tuple[float, str | None, list[Doubt]]] = OrderedDict()
-
-    def of(self, owned: Owned, status: Status, by: By, said: Container[str]) -> list[Doubt]:
-        """Return the least certain images of a job, looked for anew once all of them are among those `said`."""
-        with self._lock:
-            since, finished, found = self._held.get((status.id, by), (0.0, None, []))
-        fresh = status.ended or time.monotonic() - since < _FRESH_SECONDS
-        spent = len(found) == _MOST and all(one.image in said for one in found)
-        if not since or finished != status.finished_at or not fresh or spent:
-            found = least_certain(owned.client.backend.store, status.id, _MOST, by=by, without=said)
-            with self._lock:
-                self._held[status.id, by] = (time.monotonic(), status.finished_at, found)
-                self._held.move_to_end((status.id, by))
-                while len(self._held) > _MOST_QUEUES:
-                    self._held.popitem(last=False)
-        return found
 
 
 def _reviewable(owned: Owned, id: str) -> Status:
@@ -130,32 +125,31 @@ def _reviewable(owned: Owned, id: str) -> Status:
     return status
 
 
-def _answer(
-    request: Request, owned: Owned, queues: _Queues, status: Status, by: By, undo: list[str], aside: list[str]
-) -> Response:
+def _answer(request: Request, owned: Owned, queues: Queues, status: Status, asked: _Asked) -> Response:
     """Return the next image: in its place for htmx, or as a page for a browser without scripts."""
     if "hx-request" not in request.headers:
-        return RedirectResponse(f"/console/jobs/{status.id}/review?by={by}", 303)
-    return page(request, "review_card.html", **_card(owned, queues, status, by, undo, aside))
+        more = "" if asked.show == "new" else f"&show={asked.show}"
+        return RedirectResponse(f"/console/jobs/{status.id}/review?by={asked.by}{more}", 303)
+    return page(request, "review_card.html", **_card(owned, queues, status, asked))
 
 
-def _card(
-    owned: Owned, queues: _Queues, status: Status, by: By, undo: Sequence[str] = (), aside: Sequence[str] = ()
-) -> dict[str, Any]:
-    store = owned.client.backend.store
-    said = reviews.standing(store, status.id)
-    left = [one for one in queues.of(owned, status, by, said) if one.image not in said]
-    left.sort(key=lambda one: one.image in aside)
+def _card(owned: Owned, queues: Queues, status: Status, asked: _Asked) -> dict[str, Any]:
+    waiting = queues.waiting(owned.client.backend.store, status, asked.by, asked.show, owned.token.reviewer)
+    left = sorted(waiting.doubts, key=lambda one: one.image in asked.skipped)
     now, after = (left[0] if left else None), left[1:2]
+    said = waiting.votes.get(now.image, {}).values() if now else ()
     return {
         "job": status,
-        "by": by,
+        "by": asked.by,
+        "show": asked.show,
         "doubt": now,
+        "said": [one.verdict for one in sorted(said, key=lambda one: one.named)],
         "picture": _picture(owned, status.id, now),
         "coming": _picture(owned, status.id, after[0]) if after else "",
-        "reviewed": len(said),
-        "done": " ".join(undo[-_MOST_UNDO:]),
-        "skipped": " ".join(aside[-_MOST_UNDO:]),
+        "reviewed": waiting.reviewed,
+        "waiting": len(waiting.doubts),
+        "done": " ".join(asked.done[-_MOST_UNDO:]),
+        "skipped": " ".join(asked.skipped[-_MOST_UNDO:]),
     }
 
 
@@ -180,5 +174,5 @@ def _labels(owned: Owned, status: Status) -> Sequence[str]:
         return ()
 
 
-def _words(text: str) -> list[str]:
-    return text.split()[-_MOST_UNDO:]
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split()[-_MOST_UNDO:])

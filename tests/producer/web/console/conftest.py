@@ -26,10 +26,10 @@ def browse(api: Api) -> Iterator[Browse]:
     """Return a browser that is signed in with scopes, as an owner."""
     with ExitStack() as stack:
 
-        def made(*scopes: str, owner: str = "ann") -> httpx2.Client:
+        def made(*scopes: str, owner: str = "ann", person: str = "") -> httpx2.Client:
             headers = {"Origin": api.url, "Sec-Fetch-Site": "same-origin"}
             client = stack.enter_context(httpx2.Client(base_url=api.url, headers=headers, timeout=30))
-            answer = client.post("/console/sign-in", data={"token": api.token(*scopes, owner=owner)})
+            answer = client.post("/console/sign-in", data={"token": api.token(*scopes, owner=owner, person=person)})
             assert answer.status_code == 303, answer.text
             return client
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
@@ -109,3 +110,50 @@ def test_a_hostile_label_is_picked_as_text(
 
 def test_a_job_without_labels_has_no_review(api: Api, browse: Browse, model: str) -> None:
     assert browse("review").get(f"/console/jobs/{submit(api, model)}/review").status_code == 409
+
+
+def test_a_second_person_reviews_without_seeing_the_first_and_what_differs_is_settled(
+    api: Api, browse: Browse, job: str
+) -> None:
+    ann, bob, eve = (browse("review", person=name) for name in ("ann", "bob", "eve"))
+    place = f"/console/jobs/{job}/review"
+
+    def say(client: Any, show: str, label: str, wanted: str) -> str:
+        page = client.get(place, params={"show": show}).text
+        assert shown(page) == wanted, page
+        return str(client.post(place, data={**fields(page), "label": label}, headers=HTMX).text)
+
+    # Given two images that ann reviewed,
+    say(ann, "new", "square", "b")
+    say(ann, "new", "disc", "c")
+    # I expect bob to see both, and nothing of what ann said, and her to see none of them again.
+    page = bob.get(place, params={"show": "second"}).text
+    card = page.partition('id="card"')[2].partition("</section>")[0]
+    assert shown(page) == "b" and "ann" not in card
+    assert "You have reviewed every image that others did" in ann.get(place, params={"show": "second"}).text
+    say(bob, "second", "disc", "b")
+    say(bob, "second", "disc", "c")
+    # What differs is disputed: it is shown with what was said,
+    page = eve.get(place, params={"show": "disputed"}).text
+    card = page.partition('id="card"')[2].partition("</section>")[0]
+    assert shown(page) == "b" and "ann: <strong>square" in card and "bob: <strong>disc" in card
+    # with figures beside it: they agree on one of two, and would on half by chance.
+    assert "ann, bob" in page and "50.0 %" in page and "0.00" in page and "disputed" in page
+    # Once a third person has said it, it is settled,
+    assert "No image is disputed" in say(eve, "disputed", "square", "b")
+    with api.client("review") as other:
+        found = other.get(f"/v1/jobs/{job}/reviews").json()
+        rows = other.get(f"/v1/jobs/{job}/results", params={"status": "reviewed"}).text
+    assert (found["images"], found["disputed"], found["changed"]) == (2, 0, 1)
+    assert [one["label"] for one in found["disagreements"]] == ["square"]
+    assert '"reviewed_by": "eve"' in rows and '"disputed": false' in rows
+    # until that is undone.
+    page = eve.get(place, params={"show": "second"}).text
+    assert shown(page) == "c"
+
+
+def test_a_stranger_sees_no_agreement(api: Api, browse: Browse, job: str) -> None:
+    with api.client("review", owner="bob") as other:
+        assert other.get(f"/v1/jobs/{job}/reviews").status_code == 404
+    with api.client("infer") as other:
+        assert other.get(f"/v1/jobs/{job}/reviews").status_code == 403

@@ -14,7 +14,8 @@ from starlette.responses import StreamingResponse
 
 from contract.data.label_rows import schema
 from contract.errors import InvalidInput
-from contract.jobs import lifecycle, results, reviews
+from contract.jobs import lifecycle, results
+from contract.jobs.reviews.rows import reviewed_rows
 from contract.jobs.sources import source_kind
 from producer.exports.labels.source import rounded
 from producer.jobs.watched_rows import parse_time
@@ -55,7 +56,7 @@ def router() -> APIRouter:
         store = owned.client.backend.store
         spec = lifecycle.read_classify(store, id)
         if status == "reviewed":
-            return StreamingResponse(_lines(_begun(reviews.rows(store, id))), media_type=JSON_LINES)
+            return StreamingResponse(_lines(_begun(reviewed_rows(store, id))), media_type=JSON_LINES)
         tables = (table for _, table in results.tables(store, id, failed=status == "error"))
         # The first shard is read before the answer begins, so that what is wrong with it is an answer.
         begun = _begun(tables)

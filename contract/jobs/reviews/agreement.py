@@ -1,0 +1,137 @@
+"""How far the reviewers of a job agree: counts, and for each two of them percent agreement and Cohen's kappa."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+from pydantic import Field
+
+from contract.jobs.reviews.records import Given
+from contract.jobs.reviews.settle import Votes, settled
+from contract.records import Record
+
+MOST_REVIEWERS = 50
+"""Reviewers who are compared with each other, those with the most votes first; they make 1,225 pairs."""
+MOST_DISAGREEMENTS = 1000
+
+
+class Reviewer(Record):
+    """A person who reviewed images of a job."""
+
+    name: str
+    images: int = Field(description="Images on which they have a vote.")
+
+
+class Pair(Record):
+    """Two reviewers, and the images that both of them reviewed."""
+
+    a: str
+    b: str
+    images: int = Field(description="Images that both reviewed.")
+    agreed: int = Field(description="Images to which both gave the same label.")
+    agreement: float = Field(description="`agreed` of `images`, 0 to 1.")
+    kappa: float | None = Field(
+        description="Cohen's kappa: 1 if they always agree, 0 if as often as by chance. None where both gave one and "
+        "the same label to all, so that chance cannot be told from agreement."
+    )
+
+
+class Said(Record):
+    """The vote of one reviewer on one image."""
+
+    by: str
+    label: str
+    at: str
+
+
+class Disagreement(Record):
+    """An image to which its reviewers gave different labels."""
+
+    key: str
+    uri: str
+    predicted: str | None = Field(description="What the model said.")
+    said: tuple[Said, ...] = Field(description="The votes, in the order in which they were given.")
+    label: str | None = Field(description="The label that more than half of them gave; None if it is disputed.")
+
+
+class ReviewSummary(Record):
+    """What people said of a job's labels, and how far they agree."""
+
+    job: str
+    images: int = Field(description="Images that somebody reviewed.")
+    changed: int = Field(description="Images whose label is another than the model's, disputed ones left out.")
+    disputed: int = Field(description="Images on which no label has more than half of the votes.")
+    reviewers: tuple[Reviewer, ...] = Field(description="Who reviewed, the most images first.")
+    pairs: tuple[Pair, ...] = Field(description=f"Each two of the first {MOST_REVIEWERS} who share an image.")
+    disagreements: tuple[Disagreement, ...] = Field(
+        description=f"Images that got different labels, in the order in which they came to; at most the newest "
+        f"{MOST_DISAGREEMENTS:,}."
+    )
+
+
+def summary(job: str, votes: Votes) -> ReviewSummary:
+    """Return what the votes on a job's images come to."""
+    counts = Counter(by for given in votes.values() for by in given)
+    reviewers = sorted(counts, key=lambda name: (-counts[name], name))
+    found = {image: settled(given) for image, given in votes.items()}
+    agreed = [one.verdict for one in found.values() if not one.disputed]
+    return ReviewSummary(
+        job=job,
+        images=len(votes),
+        changed=sum(verdict.label != verdict.predicted for verdict in agreed),
+        disputed=len(found) - len(agreed),
+        reviewers=tuple(Reviewer(name=name, images=counts[name]) for name in reviewers),
+        pairs=_pairs(reviewers[:MOST_REVIEWERS], votes),
+        disagreements=_disagreements(votes),
+    )
+
+
+def cohen_kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
+    """Return Cohen's kappa of the labels that two people gave the same images, None where it is undefined.
+
+    (p_o − p_e) / (1 − p_e), with p_o the share of images on which they agree and p_e the share on which they would by
+    chance: the sum over labels of the product of the shares with which each gives it. J. Cohen, "A coefficient of
+    agreement for nominal scales", Educational and Psychological Measurement 20 (1960), 37–46.
+    """
+    n = len(pairs)
+    if not n:
+        return None
+    first, second = Counter(a for a, _ in pairs), Counter(b for _, b in pairs)
+    # In whole numbers, so that agreement by chance alone is told exactly: n p_o and n² p_e.
+    agreed = sum(a == b for a, b in pairs)
+    chance = sum(count * second[label] for label, count in first.items())
+    return None if chance == n * n else (n * agreed - chance) / (n * n - chance)
+
+
+def _pairs(reviewers: Sequence[str], votes: Votes) -> tuple[Pair, ...]:
+    wanted = set(reviewers)
+    shared: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for given in votes.values():
+        for a, b in combinations(sorted(given.keys() & wanted), 2):
+            shared.setdefault((a, b), []).append((given[a].verdict.label, given[b].verdict.label))
+    found = []
+    for (a, b), labels in sorted(shared.items(), key=lambda one: (-len(one[1]), one[0])):
+        agreed = sum(one == other for one, other in labels)
+        share = agreed / len(labels)
+        found.append(Pair(a=a, b=b, images=len(labels), agreed=agreed, agreement=share, kappa=cohen_kappa(labels)))
+    return tuple(found)
+
+
+def _disagreements(votes: Votes) -> tuple[Disagreement, ...]:
+    differ = [given for given in votes.values() if len({one.verdict.label for one in given.values()}) > 1]
+    differ.sort(key=lambda given: max(one.named for one in given.values()))
+    return tuple(map(_disagreement, differ[-MOST_DISAGREEMENTS:]))
+
+
+def _disagreement(given: Mapping[str, Given]) -> Disagreement:
+    said = [one.verdict for one in sorted(given.values(), key=lambda one: one.named)]
+    found = settled(given)
+    return Disagreement(
+        key=said[0].key,
+        uri=said[0].uri,
+        predicted=said[0].predicted,
+        said=tuple(Said(by=one.by, label=one.label, at=one.at) for one in said),
+        label=None if found.disputed else found.verdict.label,
+    )

@@ -1,0 +1,83 @@
+"""The records of reviews: a verdict on one image, its withdrawal, and how verdicts and images are named in keys."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from contract.data.items import MAX_LABEL
+from contract.errors import InvalidInput
+from contract.records import Record
+from contract.times import iso
+
+
+class Verdict(Record):
+    """`jobs/<id>/reviews/<image>/<name>.json`: the label that one person gave one image. Times are UTC, ISO 8601."""
+
+    key: str = Field(description="Name of the image, as in its row.")
+    uri: str = Field(description="Where the image is, as in its row.")
+    sha256: str | None = Field(None, description="Hash of the image that the model saw.")
+    label: str = Field(min_length=1, max_length=MAX_LABEL, description="What the image shows.")
+    predicted: str | None = Field(None, description="What the model said.")
+    score: float | None = Field(None, description="How sure the model was of it, 0 to 1.")
+    model: str | None = Field(None, description="The model, as `name@version`.")
+    by: str = Field(description="Who said so: the person of the token, or its owner.")
+    at: str = Field(description="When.")
+
+    @property
+    def image(self) -> str:
+        """What names the image in keys."""
+        return image_id(self.key, self.uri)
+
+
+class Withdrawal(Record):
+    """`jobs/<id>/reviews/<image>/<name>-undone.json`: the verdict beside it no longer stands."""
+
+    by: str
+    at: str
+
+
+@dataclass(frozen=True, order=True)
+class Named:
+    """A verdict by its place in the bucket; later ones are greater."""
+
+    name: str
+    """Milliseconds since the epoch and 32 bits that tell it from others, in the order of time."""
+    image: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.image}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Given:
+    """A verdict that stands, and where it is in the bucket."""
+
+    named: Named
+    verdict: Verdict
+
+
+def image_id(key: str, uri: str) -> str:
+    """Return what names an image of a job in keys: 96 bits of a hash."""
+    return hashlib.sha256(f"{uri}\n{key}".encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+
+def check_label(label: str) -> str:
+    """Return a label without spaces around it; raises InvalidInput for what cannot be one."""
+    found = label.strip()
+    if not found or len(found) > MAX_LABEL:
+        raise InvalidInput(f"A label has 1 to {MAX_LABEL:,} characters; this one has {len(found):,}.")
+    return found
+
+
+def verdict_of(row: dict[str, Any], label: str, *, by: str, now: float | None = None) -> Verdict:
+    """Return a verdict on a row; raises InvalidInput for what cannot be a label."""
+    said = {name: row.get(name) for name in ("key", "uri", "sha256", "score", "model")}
+    at = iso(time.time() if now is None else now) or ""
+    told = {"label": check_label(label), "predicted": row.get("label"), "by": by, "at": at}
+    return Verdict.model_validate({**said, **told})

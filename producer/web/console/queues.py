@@ -1,0 +1,132 @@
+"""Which images of a job a reviewer sees, in which order. Kept in memory, since finding them reads all rows.
+
+What is kept can be lost at any time: it is made of rows, which do not change, and of verdicts, which do not either.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+from contract.backend.objects import ObjectStore
+from contract.jobs.reviews import verdicts
+from contract.jobs.reviews.records import Named, Verdict
+from contract.jobs.reviews.settle import Votes, settled, votes
+from contract.jobs.status import Status
+from producer.jobs.doubts import By, Doubt, least_certain
+
+Show = Literal["new", "second", "disputed"]
+"""Images that nobody has reviewed; that others have, and the reviewer has not; on which the reviewers disagree."""
+
+_MOST = 500
+"""Images that are found at a time; then the rows are looked through again."""
+_MOST_HELD = 16
+_FRESH_SECONDS = 30.0
+"""For how long the order of a job that runs is good enough; that of one that has ended does not change."""
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The images that wait for a reviewer."""
+
+    doubts: list[Doubt]
+    """The least certain first."""
+    reviewed: int
+    """Images that somebody has reviewed."""
+    votes: Votes
+    """What was said of those that wait; empty unless they are disputed, so that nobody is led."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    since: float
+    finished: str | None
+    among: frozenset[str] | None
+    doubts: list[Doubt]
+
+
+class Queues:
+    """The orders and the verdicts of a few jobs."""
+
+    def __init__(self) -> None:
+        self._found: _Held[tuple[str, ...], _Found] = _Held()
+        self._verdicts: _Held[str, dict[Named, Verdict]] = _Held()
+
+    def votes(self, store: ObjectStore, job: str) -> Votes:
+        """Return the votes on a job's images; only verdicts that are new are read."""
+        return votes(verdicts.given(store, job, self._verdicts.of(job, dict)))
+
+    def waiting(self, store: ObjectStore, status: Status, by: By, show: Show, reviewer: str) -> Waiting:
+        """Return the images that wait for a reviewer."""
+        if show == "new":
+            said = verdicts.standing(store, status.id)
+            doubts = [one for one in self._new(store, status, by, said) if one.image not in said]
+            return Waiting(doubts, len(said), {})
+        cast = self.votes(store, status.id)
+        if show == "second":
+            wanted = {image for image, given in cast.items() if reviewer not in given}
+        else:
+            wanted = {image for image, given in cast.items() if settled(given).disputed}
+        doubts = [one for one in self._among(store, status, by, frozenset(wanted)) if one.image in wanted]
+        return Waiting(doubts, len(cast), {one.image: cast[one.image] for one in doubts} if show == "disputed" else {})
+
+    def _new(self, store: ObjectStore, status: Status, by: By, said: Container[str]) -> list[Doubt]:
+        """Return the least certain images of a job, looked for anew once all of them are among those `said`."""
+        key = (status.id, by)
+        found = self._found.get(key)
+        if found is not None and found.finished == status.finished_at:
+            fresh = status.ended or time.monotonic() - found.since < _FRESH_SECONDS
+            spent = len(found.doubts) == _MOST and all(one.image in said for one in found.doubts)
+            if fresh and not spent:
+                return found.doubts
+        doubts = least_certain(store, status.id, _MOST, by=by, without=said)
+        self._found.put(key, _Found(time.monotonic(), status.finished_at, None, doubts))
+        return doubts
+
+    def _among(self, store: ObjectStore, status: Status, by: By, wanted: frozenset[str]) -> list[Doubt]:
+        """Return the least certain of these images, looked for anew if none is left, and now and then if more came."""
+        key = (status.id, by, "among")
+        found = self._found.get(key)
+        if found is not None and found.among is not None:
+            all_there = wanted <= found.among and len(found.doubts) < _MOST
+            left = any(one.image in wanted for one in found.doubts)
+            if all_there or (left and time.monotonic() - found.since < _FRESH_SECONDS):
+                return found.doubts
+        doubts = least_certain(store, status.id, _MOST, by=by, among=wanted)
+        self._found.put(key, _Found(time.monotonic(), status.finished_at, wanted, doubts))
+        return doubts
+
+
+class _Held(Generic[K, V]):
+    """The values that were used last, for several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._values: OrderedDict[K, V] = OrderedDict()
+
+    def get(self, key: K) -> V | None:
+        with self._lock:
+            return self._values.get(key)
+
+    def of(self, key: K, make: Callable[[], V]) -> V:
+        with self._lock:
+            value = self._values.setdefault(key, make()) if key not in self._values else self._values[key]
+            self._keep(key)
+            return value
+
+    def put(self, key: K, value: V) -> None:
+        with self._lock:
+            self._values[key] = value
+            self._keep(key)
+
+    def _keep(self, key: K) -> None:
+        self._values.move_to_end(key)
+        while len(self._values) > _MOST_HELD:
+            self._values.popitem(last=False)

@@ -1,0 +1,1 @@
+"""The labels of jobs over HTTP: rows, and what people said of them."""

@@ -1,0 +1,1 @@
+"""Verdicts, what they settle, and the sets that are made of them."""

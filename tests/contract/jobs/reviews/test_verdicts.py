@@ -1,0 +1,64 @@
+"""Verdicts on labels: what stands, who may take it back, and that nothing is ever overwritten."""
+
+from __future__ import annotations
+
+import pytest
+
+from contract.backend.objects import ObjectStore
+from contract.errors import InvalidInput, JobConflict, ObjectDamaged
+from contract.jobs.reviews import verdicts
+from contract.jobs.reviews.records import Named, Verdict, image_id, verdict_of
+from contract.jobs.reviews.settle import settled, votes
+from contract.keys import JobKeys
+
+ROW = {"key": "a\u202e.jpg", "uri": "s3://b/a.jpg", "sha256": "0" * 64, "label": "cat", "score": 0.4, "model": "m@1"}
+
+
+def newest(store: ObjectStore) -> list[Verdict]:
+    """What is shown of each image."""
+    return [settled(by).verdict for by in votes(verdicts.given(store, "job")).values()]
+
+
+def test_the_newest_verdict_stands_until_its_giver_takes_it_back(store: ObjectStore) -> None:
+    # Given two reviewers of one image,
+    first = verdicts.add(store, "job", verdict_of(ROW, " dog ", by="ann"), now=100.0)
+    second = verdicts.add(store, "job", verdict_of(ROW, "fox", by="bob"), now=200.0)
+    (verdict,) = newest(store)
+    assert (verdict.label, verdict.predicted, verdict.by, verdict.model) == ("fox", "cat", "bob", "m@1")
+    # I expect nobody to take back what another said,
+    with pytest.raises(JobConflict, match="only bob"):
+        verdicts.withdraw(store, "job", second, by="ann")
+    # and the earlier verdict to stand again once the later one is taken back, which may be done twice.
+    for _ in range(2):
+        assert verdicts.withdraw(store, "job", second, by="bob").label == "fox"
+    assert [one.label for one in newest(store)] == ["dog"]
+    verdicts.withdraw(store, "job", first, by="ann")
+    assert verdicts.standing(store, "job") == {}
+    # Nothing was overwritten or deleted.
+    assert len(list(store.list(JobKeys("job").review_prefix))) == 4
+
+
+def test_what_is_no_label_and_no_verdict_is_refused(store: ObjectStore) -> None:
+    for label in ("", "  ", "x" * 1001):
+        with pytest.raises(InvalidInput):
+            verdict_of(ROW, label, by="ann")
+    with pytest.raises(JobConflict, match="no verdict"):
+        verdicts.withdraw(store, "job", Named("0" * 13 + "-" + "0" * 8, "0" * 24), by="ann")
+
+
+def test_an_image_is_told_from_another_by_key_and_address() -> None:
+    ids = {image_id(*pair) for pair in (("a", "b"), ("a", "c"), ("b", "b"), ("a\nb", ""), ("\ud800", "b"))}
+    assert len(ids) == 5
+
+
+def test_other_objects_beside_the_verdicts_are_none(store: ObjectStore) -> None:
+    for name in ("x.json", f"{'0' * 24}/x.json", f"{'0' * 24}/{'0' * 13}-{'0' * 8}.txt"):
+        store.put(JobKeys("job").review_prefix + name, b"{}")
+    assert verdicts.standing(store, "job") == {}
+
+
+def test_a_verdict_that_cannot_be_read_is_named(store: ObjectStore) -> None:
+    named = Named(f"{5:013d}-{'0' * 8}", "0" * 24)
+    store.put(JobKeys("job").review(named.image, named.name), b'{"label": 3}')
+    with pytest.raises(ObjectDamaged, match=named.name):
+        list(verdicts.given(store, "job"))
