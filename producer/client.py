@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TextIO, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TextIO, Unpack
 
-from contract.backend.broker import Queues, make_app
 from contract.backend.ledger import Ledger, Worker
 from contract.backend.objects import ObjectStore
-from contract.data.dataset_stats import DatasetStats
+from contract.backend.queues import Queues
 from contract.datasets.records import Version
 from contract.datasets.versions import Datasets
 from contract.errors import InvalidSettings
@@ -69,11 +68,6 @@ from contract.web.client import WebClient
 from producer import datasets as own_datasets
 from producer import models as own_models
 from producer.datasets import DatasetSummary
-from producer.exports.images.export import OnImages
-from producer.exports.images.export import export as export_images
-from producer.exports.labels.export import Written
-from producer.exports.labels.export import export as export_labels
-from producer.exports.labels.source import labels_of
 from producer.jobs import cleaning, following, pages, reports, submission, watched_rows
 from producer.jobs import schedules as own_schedules
 from producer.jobs import watches as own_watches
@@ -85,6 +79,11 @@ from producer.jobs.watches import Watched
 from producer.sources.read import Images
 from producer.uploads.feed import SETTLE_SECONDS, feed, own_prefix
 from producer.uploads.upload import Uploaded
+
+if TYPE_CHECKING:
+    from contract.data.dataset_stats import DatasetStats
+    from producer.exports.images.export import OnImages
+    from producer.exports.labels.export import Written
 
 
 def _ignore(_: object) -> None:
@@ -100,7 +99,7 @@ class Client:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or current()
-        self._app = make_app(self.settings)
+        self._queues = Queues(self.settings)
         # Gives up within seconds: somebody waits for the answer.
         self.backend = self._backend(store_patience=5.0, ledger_patience=3.0)
         # Waits through a restart: half of a long upload is done.
@@ -113,7 +112,7 @@ class Client:
         return Backend(
             store=ObjectStore(self.settings, patience=store_patience),
             ledger=Ledger(self.settings, patience=ledger_patience),
-            queues=Queues(self._app),
+            queues=self._queues,
         )
 
     def close(self) -> None:
@@ -125,7 +124,7 @@ class Client:
         for backend in (self.backend, self._patient):
             backend.ledger.close()
             backend.store.close()
-        self._app.close()
+        self._queues.close()
 
     def acting_as(self, owner: str) -> Client:
         """Return a client on the same connections, whose jobs, models, schedules and watches belong to `owner`."""
@@ -377,10 +376,13 @@ class Client:
         A file appears when it is complete. With `presign_hours`, up to 168, Label Studio gets web addresses that are
         valid for that long in place of `s3://` ones. Raises InvalidInput if the format cannot be written to `output`.
         """
+        from producer.exports.labels.export import export  # they load Arrow
+        from producer.exports.labels.source import labels_of
+
         spec = lifecycle.read_classify(self.backend.store, job)
         images = Images(self._patient.store, self.settings.max_image_bytes, WebClient.of(self.settings))
         labels = labels_of(self.backend.store, spec, images.read, presign_hours=presign_hours)
-        return export_labels(labels, format, output)
+        return export(labels, format, output)
 
     def export(self, job: str, format: str, folder: str | Path, *, progress: OnImages | None = None) -> DatasetStats:
         """Write the accepted images of a job as a dataset, with a card and Croissant metadata; return its counts.
@@ -391,7 +393,9 @@ class Client:
         their total. Raises JobConflict for a job without images or one that has not ended, InvalidInput if `folder`
         holds other files or `format` cannot hold the images, and ObjectDamaged if a file is not what was committed.
         """
-        return export_images(self._patient.store, job, format, Path(folder), progress)
+        from producer.exports.images.export import export  # it loads Arrow
+
+        return export(self._patient.store, job, format, Path(folder), progress)
 
     def report(self, job: str, *, timeout: float = 60.0) -> str:
         """Return the page of a job as HTML; that of a classify job is made on the first call.

@@ -7,6 +7,7 @@ guarantees; `PatientQoS` corrects them. It knows no job kind.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from celery import Celery
@@ -137,39 +138,15 @@ def make_app(settings: Settings) -> Celery:
     return app
 
 
-class Queues:
-    """Sends tasks. A message carries a job id, or a model's name and version; a ticket carries nothing."""
-
-    def __init__(self, app: Celery) -> None:
-        self._app = app
-
-    def plan(self, job: str) -> None:
-        self._send(keys.TASK_PLAN, job)
-
-    def finalize(self, job: str) -> None:
-        self._send(keys.TASK_FINALIZE, job)
-
-    def tickets(self, queue: str, number: int = 1) -> None:
-        """Have so many slots of a queue's workers ask for a shard."""
-        if number > 0:
-            with copies(number):
-                self._send(keys.TASK_RUN, queue=queue)
-
-    def finish(self, job: str) -> None:
-        """Have a worker finish a job: select images and end it, or write its page."""
-        self._send(keys.TASK_FINISH, job)
-
-    def check(self, name: str, version: int) -> None:
-        """Have a worker check a pushed model, and publish it."""
-        self._send(keys.TASK_CHECK, name, version)
-
-    def _send(self, task: str, *args: str | int, queue: str | None = None) -> None:
-        try:
-            self._app.send_task(task, args=list(args), queue=queue, retry=False, ignore_result=True)
-        except (OperationalError, RedisError, OSError) as error:
-            fault = why_not_secure(error) or why_not_redis(error)
-            why = f"the server {fault}" if fault else type(error).__name__
-            raise RedisUnavailable(
-                f"Redis did not accept the message {task} {args} ({why}); the reconciler sends it again once Redis "
-                "answers, or run `imagemill resume`."
-            ) from error
+def send(app: Celery, task: str, args: Sequence[str | int], *, queue: str | None = None, number: int = 1) -> None:
+    """Send a task, so many times; raises RedisUnavailable if Redis does not take it."""
+    try:
+        with copies(number):
+            app.send_task(task, args=list(args), queue=queue, retry=False, ignore_result=True)
+    except (OperationalError, RedisError, OSError) as error:
+        fault = why_not_secure(error) or why_not_redis(error)
+        why = f"the server {fault}" if fault else type(error).__name__
+        raise RedisUnavailable(
+            f"Redis did not accept the message {task} {tuple(args)} ({why}); the reconciler sends it again once Redis "
+            "answers, or run `imagemill resume`."
+        ) from error

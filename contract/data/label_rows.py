@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 OK = "ok"
 ERROR = "error"
@@ -55,3 +56,8 @@ def schema(*, embedding: bool = False, watched: bool = False, archived: bool = F
         *(() if archived else ("archive",)),
     }
     return pa.schema([(name, type) for name, (type, _) in _COLUMNS.items() if name not in absent])
+
+
+def failures(rows: pa.Table) -> pa.Table:
+    """Return the rows whose status is `error`."""
+    return rows.filter(pc.equal(rows["status"], ERROR))

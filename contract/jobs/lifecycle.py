@@ -16,9 +16,9 @@ from datetime import datetime
 from typing import Any, TypedDict, cast
 
 from contract.backend import dispatch
-from contract.backend.broker import Queues
 from contract.backend.ledger import Ledger, Step
 from contract.backend.objects import ObjectStore
+from contract.backend.queues import Queues
 from contract.datasets import extending
 from contract.errors import JobConflict, ObjectNotFound, UnknownJob
 from contract.jobs import ends, index, shares

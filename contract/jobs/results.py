@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute as pc
+from typing import TYPE_CHECKING, Any
 
 from contract.backend.objects import ObjectStore
 from contract.data.items import Item, parse_s3, read_manifest
-from contract.data.label_rows import ERROR
-from contract.data.parquet import read_table
 from contract.errors import ObjectDamaged
 from contract.jobs.commits import iter_commits
 from contract.jobs.status import ShardCommit
 from contract.keys import JobKeys
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Row = dict[str, Any]
 """One row, with the columns of `contract.data.label_rows`."""
@@ -31,10 +29,12 @@ def tables(store: ObjectStore, job: str, *, failed: bool = False) -> Iterator[tu
     With `failed`, yield only error rows, of the shards that have any. Raises ObjectDamaged for a shard that does not
     match its commit.
     """
+    from contract.data.label_rows import failures  # it loads Arrow
+
     for commit in iter_commits(store, job):
         if commit.split is None and commit.output is not None and (commit.errors or not failed):
             table = committed(store, commit)
-            yield commit, table.filter(pc.equal(table["status"], ERROR)) if failed else table
+            yield commit, failures(table) if failed else table
 
 
 def rows(store: ObjectStore, job: str, *, failed: bool = False) -> Iterator[Row]:
@@ -53,6 +53,8 @@ def with_items(store: ObjectStore, job: str) -> Iterator[list[tuple[Row, Item]]]
 
 def committed(store: ObjectStore, commit: ShardCommit) -> pa.Table:
     """Return the rows that a commit stands for; raises ObjectDamaged if they do not match its sha256."""
+    from contract.data.parquet import read_table  # it loads Arrow
+
     assert commit.output is not None, "a bisected shard has no rows"
     bucket, key = parse_s3(commit.output)
     data = store.get(key, bucket=bucket)

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the job failed, was canceled or exceeded its error budget,
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -118,4 +119,8 @@ def cli() -> None:
 
 def main() -> None:
     """The entry point of the `imagemill` script."""
-    cli(prog_name="imagemill")
+    try:
+        cli(prog_name="imagemill")
+    finally:
+        # The interpreter looks through all objects several times on its way out, for cycles that end with the process.
+        gc.freeze()

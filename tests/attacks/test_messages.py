@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from contract.backend.broker import Queues, make_app
+from contract.backend.broker import make_app
+from contract.backend.queues import Queues
 from contract.keys import QUEUE_CONTROL, RedisKeys
 from producer.doctor import check_messages
 from tests.mill import Mill

@@ -16,9 +16,10 @@ import pytest
 import trustme
 from kombu.entity import Exchange, Queue
 
-from contract.backend.broker import Queues, make_app
+from contract.backend.broker import make_app
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
+from contract.backend.queues import Queues
 from contract.backend.secret_url import SecretUrl
 from contract.backend.wire import redis_address, store_address
 from contract.errors import InvalidSettings, RedisUnavailable, StoreUnavailable

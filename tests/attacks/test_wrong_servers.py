@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 import trustme
 
-from contract.backend.broker import Queues, make_app
+from contract.backend.broker import make_app
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
+from contract.backend.queues import Queues
 from contract.backend.secret_url import SecretUrl
 from contract.errors import ImagemillError, RedisUnavailable, ServiceUnavailable
 from contract.settings import Settings

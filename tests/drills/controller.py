@@ -10,9 +10,10 @@ import json
 import sys
 import time
 
-from contract.backend.broker import Queues, make_app
+from contract.backend.broker import make_app
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
+from contract.backend.queues import Queues
 from contract.jobs import lifecycle
 from contract.jobs.ends import read_end
 from contract.jobs.lifecycle import Backend

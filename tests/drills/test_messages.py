@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from contract import keys
-from contract.backend.broker import Queues, make_app
+from contract.backend.broker import make_app
+from contract.backend.queues import Queues
 from tests.mill import Mill, check_complete
 from tests.waiting import wait_until
 

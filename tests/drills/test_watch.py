@@ -18,9 +18,10 @@ from statistics import median, quantiles
 import pytest
 
 from contract import keys
-from contract.backend.broker import Queues, make_app
+from contract.backend.broker import make_app
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
+from contract.backend.queues import Queues
 from contract.jobs.commits import in_parallel
 from contract.jobs.lifecycle import Backend
 from contract.settings import Settings

@@ -23,10 +23,11 @@ from kombu.entity import Queue
 from kombu.message import Message
 from kombu.messaging import Consumer
 
-from contract.backend.broker import Queues, make_app
+from contract.backend.broker import make_app
 from contract.backend.dispatch import Grant, next_shard
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
+from contract.backend.queues import Queues
 from contract.errors import RedisUnavailable
 from contract.jobs.lifecycle import Backend
 from contract.jobs.numerics import Capabilities

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from contract.backend.broker import Queues
 from contract.backend.ledger import Ledger, Step
 from contract.backend.listing import Entry
 from contract.backend.objects import ObjectStore
+from contract.backend.queues import Queues
 from contract.errors import ObjectNotFound
 from contract.jobs.lifecycle import Backend
 from contract.jobs.specs import Classify, Source

@@ -14,9 +14,10 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
-from contract.backend.broker import Queues, make_app
+from contract.backend.broker import make_app
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
+from contract.backend.queues import Queues
 from contract.data.children.limits import die_with_parent, expendable, limit_memory, no_core_dump
 from contract.errors import ServiceUnavailable
 from contract.jobs.kinds import KINDS

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from celery import Celery
 
-from contract.backend.broker import Queues
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
+from contract.backend.queues import Queues
 from contract.errors import InvalidSettings
 from contract.jobs.lifecycle import Backend
 from contract.keys import QUEUE_CLASSIFY, QUEUE_CONTROL

@@ -8,8 +8,9 @@ from kombu.entity import Queue
 from kombu.messaging import Consumer
 
 from contract import keys
-from contract.backend.broker import Queues, make_app
+from contract.backend.broker import make_app
 from contract.backend.ledger import Ledger
+from contract.backend.queues import Queues
 from contract.settings import Settings
 from tests.waiting import wait_until
 

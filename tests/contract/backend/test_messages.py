@@ -9,9 +9,10 @@ import pytest
 from celery.beat import ScheduleEntry, Scheduler
 
 from contract import keys
-from contract.backend.broker import Queues, make_app
+from contract.backend.broker import make_app
 from contract.backend.ledger import Ledger
 from contract.backend.messages import MESSAGE_BYTES, MalformedMessageError, arguments, check, taken
+from contract.backend.queues import Queues
 from contract.settings import Settings
 
 

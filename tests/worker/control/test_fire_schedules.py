@@ -13,9 +13,10 @@ from typing import Any, cast
 
 import pytest
 
-from contract.backend.broker import Queues, make_app
+from contract.backend.broker import make_app
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
+from contract.backend.queues import Queues
 from contract.datasets import extending
 from contract.errors import InvalidInput, StoreUnavailable, UnknownModel
 from contract.jobs.lifecycle import Backend, active_jobs, close, read_spec, submit

@@ -1,0 +1,65 @@
+"""What is sent over the queues. Celery is loaded with the first message: most commands send none.
+
+It knows neither transport nor routes; `contract.backend.broker` does.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from contract import keys
+from contract.settings import Settings
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+
+class Queues:
+    """Sends tasks. A message carries a job id, or a model's name and version; a ticket carries nothing.
+
+    Every method raises RedisUnavailable if Redis does not take the message. Given settings, it makes its app with the
+    first message.
+    """
+
+    def __init__(self, app: Celery | Settings) -> None:
+        self._app: Celery | None = None
+        self._settings: Settings | None = None
+        if isinstance(app, Settings):
+            self._settings = app
+        else:
+            self._app = app
+        self._lock = threading.Lock()
+
+    def plan(self, job: str) -> None:
+        self._send(keys.TASK_PLAN, job)
+
+    def finalize(self, job: str) -> None:
+        self._send(keys.TASK_FINALIZE, job)
+
+    def tickets(self, queue: str, number: int = 1) -> None:
+        """Have so many slots of a queue's workers ask for a shard."""
+        if number > 0:
+            self._send(keys.TASK_RUN, queue=queue, number=number)
+
+    def finish(self, job: str) -> None:
+        """Have a worker finish a job: select images and end it, or write its page."""
+        self._send(keys.TASK_FINISH, job)
+
+    def check(self, name: str, version: int) -> None:
+        """Have a worker check a pushed model, and publish it."""
+        self._send(keys.TASK_CHECK, name, version)
+
+    def close(self) -> None:
+        """Close the connections of an app that was made here; a later message opens them again."""
+        if self._settings is not None and self._app is not None:
+            self._app.close()
+
+    def _send(self, task: str, *args: str | int, queue: str | None = None, number: int = 1) -> None:
+        from contract.backend import broker  # it loads Celery
+
+        with self._lock:
+            if self._app is None:
+                assert self._settings is not None
+                self._app = broker.make_app(self._settings)
+        broker.send(self._app, task, args, queue=queue, number=number)
