@@ -14,7 +14,8 @@ from contract.errors import ObjectNotFound
 from contract.jobs import lifecycle
 from contract.jobs.status import Status
 from contract.keys import JobKeys
-from producer.web.console import charts, pictures
+from producer.web.console import pictures
+from producer.web.console.drawing import charts
 from producer.web.console.pages import page
 from producer.web.jobs import Id
 from producer.web.owned import Review

@@ -34,6 +34,7 @@ PAGES: tuple[tuple[str, str, Scope], ...] = (
     ("Watches", "w", "review"),
     ("Schedules", "s", "review"),
     ("Models", "m", "review"),
+    ("Datasets", "d", "review"),
     ("Try it", "t", "infer"),
     ("Workers", "o", "admin"),
 )

@@ -12,7 +12,7 @@ from contract.jobs.status import ShardCommit
 from contract.keys import JobKeys
 from contract.web.client import WebClient
 from producer.sources.read import Images
-from producer.web.console.image_kinds import kind_of, pixels_of
+from producer.web.console.drawing.image_kinds import kind_of, pixels_of
 from producer.web.owned import Owned
 from producer.web.problems import Problem
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from fastapi import APIRouter
 
 from producer.web.console import errors, figures, fleet, forms, job, jobs, models, plans, review, signing, try_it
+from producer.web.console.datasets import pages as datasets
 
 ROUTERS: Sequence[Callable[[], APIRouter]] = (
     signing.router,
@@ -15,6 +16,7 @@ ROUTERS: Sequence[Callable[[], APIRouter]] = (
     jobs.router,
     job.router,
     figures.router,
+    datasets.router,
     plans.router,
     models.router,
     forms.router,

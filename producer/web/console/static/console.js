@@ -134,3 +134,9 @@ if (drop) {
   document.addEventListener("drop", (event) => take(event.dataTransfer.files));
   document.addEventListener("paste", (event) => take(event.clipboardData.files));
 }
+
+// The value of a slider stands beside its name while it is moved.
+document.addEventListener("input", (event) => {
+  const said = event.target.type === "range" && document.querySelector(`output[for="${CSS.escape(event.target.id)}"]`);
+  if (said) said.textContent = Number(event.target.value).toFixed(event.target.id === "score" ? 3 : 4);
+});

@@ -13,7 +13,7 @@ from contract.backend.objects import ObjectStore
 from contract.errors import IMAGE_ERRORS, REMEDIES
 from contract.keys import JobKeys
 from contract.settings import Settings
-from producer.web.console.image_kinds import kind_of, pixels_of
+from producer.web.console.drawing.image_kinds import kind_of, pixels_of
 from tests.producer.web.console.conftest import Browse
 from tests.producer.web.console.rows import commit_rows, end
 from tests.producer.web.console.test_jobs import HOSTILE, submit

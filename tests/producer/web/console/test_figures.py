@@ -14,7 +14,7 @@ from contract.jobs.commits import read_commit
 from contract.keys import JobKeys
 from contract.settings import Settings
 from producer.jobs.tallies import Tallies
-from producer.web.console.charts import curves, shade
+from producer.web.console.drawing.charts import curves, shade
 from tests.producer.web.console.conftest import Browse
 from tests.producer.web.console.rows import commit_rows, end
 from tests.producer.web.console.test_jobs import submit

@@ -9,7 +9,7 @@ from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.keys import JobKeys
 from contract.settings import Settings
-from producer.web.console.image_kinds import kind_of
+from producer.web.console.drawing.image_kinds import kind_of
 from tests.producer.web.console.conftest import Browse
 from tests.producer.web.console.rows import commit_rows, end
 from tests.producer.web.test_jobs import body
