@@ -60,7 +60,7 @@ from contract.online.connection import need_address
 from contract.online.messages import DEADLINE_SECONDS
 from contract.online.served import ServedModels
 from contract.online.state import ServedState, announce, read_states
-from contract.records import Precision, Priority
+from contract.records import ImageFormat, Precision, Priority
 from contract.settings import Settings, current
 from contract.telemetry import traces
 from contract.watches.record import Watches
@@ -783,6 +783,34 @@ class Client:
         """
         online = self._online()
         return online.classify(model, images, keys=keys, top_k=top_k, embed=embed, deadline=deadline)
+
+    def generate_now(
+        self,
+        model: str,
+        *,
+        classes: Sequence[str] = (),
+        seed: int = 0,
+        count: int = 1,
+        size: int = 0,
+        truncation: float | None = None,
+        image_format: ImageFormat = "png",
+        deadline: float = DEADLINE_SECONDS,
+    ) -> list[Row]:
+        """Return a row for each of up to 64 images from a served generator, with its file in `image`, as bytes.
+
+        The files are those that `generate` writes with the same options, model and precision, in its order; the other
+        columns are those of its index, `precision` and `device`. Raises as `classify_now` does.
+        """
+        return self._online().generate(
+            model,
+            classes=classes,
+            seed=seed,
+            count=count,
+            size=size,
+            truncation=truncation,
+            image_format=image_format,
+            deadline=deadline,
+        )
 
     def _online(self) -> BlockingOnline:
         with self._lock:

@@ -6,6 +6,7 @@ its objects, and what operators do there, `gc`, `rebuild`, `rebuild_index` and `
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import threading
@@ -40,7 +41,7 @@ from contract.jobs.status import Status
 from contract.models.registry import Model, Task
 from contract.online.messages import DEADLINE_SECONDS
 from contract.online.state import ServedState
-from contract.records import Precision, Priority
+from contract.records import ImageFormat, Precision, Priority
 from contract.settings import load
 from producer.datasets import DatasetSummary
 from producer.jobs.schedules import Run, Scheduled
@@ -432,6 +433,32 @@ class HttpClient:
         params = {"top_k": top_k, "embed": embed, "deadline": deadline}
         found: list[Row] = self._json("POST", f"/v1/models/{model}/classify", params=params, files=files)["rows"]
         return found
+
+    def generate_now(
+        self,
+        model: str,
+        *,
+        classes: Sequence[str] = (),
+        seed: int = 0,
+        count: int = 1,
+        size: int = 0,
+        truncation: float | None = None,
+        image_format: ImageFormat = "png",
+        deadline: float = DEADLINE_SECONDS,
+    ) -> list[Row]:
+        """Return a row for each image from a served generator, with its file in `image`, as `Client.generate_now`."""
+        body = {
+            "classes": list(classes),
+            "seed": seed,
+            "count": count,
+            "size": size,
+            "truncation": truncation,
+            "image_format": image_format,
+            "deadline": deadline,
+        }
+        accept = {"Accept": "application/json"}
+        found = self._json("POST", f"/v1/models/{model}/generate", json=body, headers=accept)
+        return [{**row, "image": base64.b64decode(row["image"])} for row in found["images"]]
 
     # The wire
 

@@ -7,7 +7,7 @@ uses the version that the name stands for that night; one that names `flowers@3`
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,7 +27,6 @@ from contract.keys import JobKeys
 from contract.models.families import ENCODERS
 from contract.models.registry import Model, Registry
 from contract.records import Record
-from contract.suggest import did_you_mean
 from contract.watches.segments import newest_labelled
 
 TICK = "tick"
@@ -78,7 +77,7 @@ def pin(fields: Mapping[str, Any], kind: str, registry: Registry) -> dict[str, A
         if record.encoder_option is not None:
             encoder(model, record)
         if "classes" in fields:
-            pinned["classes"] = _numbers(model, fields["classes"])
+            pinned["classes"] = model.class_numbers(fields["classes"])
         if record.judge is not None:
             pinned |= _judge(model, fields, record.judge, registry)
     if fields.get("start"):
@@ -97,14 +96,6 @@ def encoder(model: Model, kind: JobKind) -> Model:
             f"the family {' or '.join(sorted(ENCODERS))}."
         )
     return model
-
-
-def _numbers(model: Model, names: Sequence[str]) -> tuple[int, ...]:
-    """Return the indices of these classes of a generator, or of all; raises InvalidInput for an unknown name."""
-    for name in names:
-        if name not in model.labels:
-            raise InvalidInput(f"{model.ref} has no class {name!r}; {did_you_mean(name, model.labels, quoted=True)}")
-    return tuple(n for n, label in enumerate(model.labels) if not names or label in names)
 
 
 def _judge(model: Model, fields: Mapping[str, Any], place: str, registry: Registry) -> dict[str, Any]:

@@ -98,6 +98,15 @@ class Model(Record):
         """The largest number of frames per sequence that the model reads, as in training; 0 for a model of images."""
         return int(self.recipe.get("frames") or _FRAMES) if self.task == "classify-sequence" else 0
 
+    def class_numbers(self, names: Sequence[str]) -> tuple[int, ...]:
+        """Return the indices of these classes in their order, or of all; raises InvalidInput for an unknown name."""
+        for name in names:
+            if name not in self.labels:
+                hint = did_you_mean(name, self.labels, quoted=True)
+                raise InvalidInput(f"{self.ref} has no class {name!r}; {hint}")
+        wanted = set(names)
+        return tuple(n for n, label in enumerate(self.labels) if not wanted or label in wanted)
+
     @model_validator(mode="after")
     def _consistent(self) -> Model:
         if not self.labels and self.task != "generate":

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import redis.asyncio
+from pydantic import ValidationError
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -24,12 +25,10 @@ from contract.backend.objects import ObjectStore
 from contract.errors import (
     Expired,
     InvalidInput,
-    NotServed,
     OnlineFailed,
     Overloaded,
     RedisUnavailable,
     RequestTooLarge,
-    ServiceUnavailable,
 )
 from contract.jobs.results import Row
 from contract.keys import OnlineKeys
@@ -37,14 +36,14 @@ from contract.online import messages
 from contract.online.connection import LOST, SILENT_SECONDS, mapped, need_address, options, script
 from contract.online.frames import MalformedFrameError
 from contract.online.messages import Classify, Generate, Reply, RequestId
-from contract.online.served import Served, ServedModels, check_task, find
+from contract.online.resolving import Resolver
+from contract.online.served import Served, check_task
+from contract.records import ImageFormat
 from contract.settings import Settings
 
 log = logging.getLogger(__name__)
 
 _CONNECTIONS = 16
-_FRESH_SECONDS, _ANEW_SECONDS = 5.0, 0.5
-"""The list of served models is read again after so long; after the second if a model is not in it."""
 _LISTEN_SECONDS = 2.0
 _PAUSE_SECONDS = 0.05
 _AWAY_SECONDS = 3.0
@@ -76,7 +75,6 @@ class Online:
         """`store` is asked, in threads, what is served. Raises InvalidSettings if no Redis carries requests."""
         self._address = need_address(settings)
         self._keys = OnlineKeys(settings.namespace)
-        self._store = store
         self._asker = uuid.uuid4().hex
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             self._address.url,
@@ -92,10 +90,7 @@ class Online:
         self._waiting: dict[str, _Waits] = {}
         self._listener: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._served: list[Served] = []
-        self._read_at = float("-inf")
-        self._reading = asyncio.Lock()
-        self._found: dict[str, tuple[float, Served]] = {}
+        self._served = Resolver(store)
 
     async def __aenter__(self) -> Self:
         return self
@@ -114,6 +109,7 @@ class Online:
         for waits in self._waiting.values():
             if not waits.reply.done():
                 waits.reply.set_exception(OnlineFailed("The connection was closed before the answer came."))
+        await self._served.aclose()
         await self._redis.aclose()
         await self._redis.connection_pool.disconnect()
 
@@ -132,6 +128,7 @@ class Online:
         `model` is `name`, `name@version` or `name@alias`; `images` are files, at most 64 with 16 MiB together; `keys`
         are their names in the rows, their positions unless given; `deadline` is in seconds from now.
         """
+        until = _until(deadline)
         if not 1 <= len(images) <= messages.MOST_IMAGES:
             raise RequestTooLarge(f"A request has 1 to {messages.MOST_IMAGES} images; this one has {len(images)}.")
         if not 1 <= top_k <= messages.MOST_TOP_K:
@@ -139,10 +136,11 @@ class Online:
         names = tuple(str(n) for n in range(len(images))) if keys is None else tuple(key[:1024] for key in keys)
         if len(names) != len(images):
             raise InvalidInput(f"There are {len(names)} names for {len(images)} images; name each.")
-        served = await self.resolve(model)
+        served = await self.resolve(model, deadline)
         check_task(served, ("classify", "classify-sequence"))
         request = Classify(reply_to=self._asker, keys=names, top_k=top_k, embed=embed)
-        reply, _ = await self._send(served, len(images), messages.write_request(request, images), deadline)
+        payload = messages.write_request(request, images)
+        reply, _ = await self._send(RequestId.new(len(images), len(payload), served.ref), payload, until, deadline)
         if len(reply.rows) != len(images):
             raise OnlineFailed(f"A worker answered with {len(reply.rows)} rows for {len(images)} images; try again.")
         return [dict(row) for row in reply.rows]
@@ -151,63 +149,55 @@ class Online:
         self,
         model: str,
         *,
-        label: str | None = None,
+        classes: Sequence[str] = (),
         seed: int = 0,
         count: int = 1,
+        size: int = 0,
+        truncation: float | None = None,
+        image_format: ImageFormat = "png",
         deadline: float = messages.DEADLINE_SECONDS,
-    ) -> list[bytes]:
-        """Return `count` images, at most 64, as PNG files: those that a job with this seed would make first."""
-        if not 1 <= count <= messages.MOST_IMAGES:
-            raise RequestTooLarge(f"A request makes 1 to {messages.MOST_IMAGES} images; this one asks for {count}.")
-        if not 0 <= seed < 2**63:
-            raise InvalidInput(f"A seed is 0 to 2^63 − 1, not {seed}.")
-        served = await self.resolve(model)
-        check_task(served, ("generate",))
-        request = Generate(reply_to=self._asker, label=label, seed=seed, count=count)
-        _, images = await self._send(served, count, messages.write_request(request), deadline)
-        if len(images) != count:
-            raise OnlineFailed(f"A worker answered with {len(images)} images in place of {count}; try again.")
-        return images
+    ) -> list[Row]:
+        """Return a row for each of `count` images, at most 64, with its file in `image`.
 
-    async def resolve(self, model: str) -> Served:
+        They are those that a job with these options would make, in its order: spread evenly over `classes`, or over all
+        that the model has. A row has columns of the job's index, and `precision` and `device`, on which bytes depend.
+        """
+        until = _until(deadline)
+        if not 1 <= count <= messages.MOST_IMAGES:
+            raise RequestTooLarge(
+                f"A request makes 1 to {messages.MOST_IMAGES} images, not {count}; `imagemill generate` makes more."
+            )
+        options = {"classes": tuple(dict.fromkeys(classes)), "seed": seed, "count": count, "size": size}
+        try:
+            request = Generate(reply_to=self._asker, **options, truncation=truncation, image_format=image_format)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            raise InvalidInput(f"{first['loc'][0]}: {first['msg'].lower()}; correct it.") from None
+        served = await self.resolve(model, deadline)
+        check_task(served, ("generate",))
+        record = await self._served.model(served, until - time.monotonic())
+        record.class_numbers(request.classes)
+        # The reply is what weighs, so this is what Redis counts.
+        weight = messages.bytes_of_images(count, size or record.preprocess.size, record.preprocess.channels)
+        payload = messages.write_request(request)
+        id = RequestId.new(count, max(weight, len(payload)), served.ref)
+        reply, files = await self._send(id, payload, until, deadline)
+        if not len(reply.rows) == len(files) == count:
+            raise OnlineFailed(f"A worker answered with {len(files)} images in place of {count}; try again.")
+        return [{**row, "image": file} for row, file in zip(reply.rows, files, strict=True)]
+
+    async def resolve(self, model: str, deadline: float = messages.DEADLINE_SECONDS) -> Served:
         """Return the served model that `name`, `name@version` or `name@alias` stands for; raises NotServed.
 
         What is served is read from the bucket every few seconds, and stays as it was while the bucket does not answer.
+        Raises Expired if nothing is known within `deadline` seconds.
         """
-        now = time.monotonic()
-        read_at, found = self._found.get(model, (float("-inf"), None))
-        if found is not None and now - read_at < _FRESH_SECONDS:
-            return found
-        try:
-            found = await self._find(model, _FRESH_SECONDS)
-        except NotServed:
-            found = await self._find(model, _ANEW_SECONDS)
-        if len(self._found) > 1000:
-            self._found.clear()
-        self._found[model] = now, found
-        return found
+        return await self._served.served(model, deadline)
 
-    async def _find(self, model: str, age: float) -> Served:
-        async with self._reading:
-            if time.monotonic() - self._read_at > age:
-                try:
-                    self._served = await asyncio.to_thread(ServedModels(self._store).all)
-                except ServiceUnavailable as error:
-                    if not self._served:
-                        raise
-                    log.info("Whether other models are served is not known now: %s", error)
-                self._read_at = time.monotonic()
-        return await asyncio.to_thread(find, model, self._served, self._store)
-
-    async def _send(self, served: Served, images: int, payload: bytes, deadline: float) -> tuple[Reply, list[bytes]]:
-        """Send a request, and return its reply when that says `done`."""
-        if not 0 < deadline <= messages.LONGEST_SECONDS:
-            raise InvalidInput(
-                f"A deadline is more than 0 and at most {messages.LONGEST_SECONDS:g} s, not {deadline:g}."
-            )
+    async def _send(self, id: RequestId, payload: bytes, until: float, deadline: float) -> tuple[Reply, list[bytes]]:
+        """Send a request, and return its reply when that says `done`; `until` is by the monotonic clock."""
         loop = asyncio.get_running_loop()
-        id = RequestId.new(images, len(payload), served.ref)
-        waits = _Waits(id, payload, time.monotonic() + deadline, loop.create_future())
+        waits = _Waits(id, payload, until, loop.create_future())
         self._waiting[str(id)] = waits
         if self._listener is None or self._listener.done():
             self._listener = loop.create_task(self._listen())
@@ -218,9 +208,7 @@ class Online:
             reply, pieces = await asyncio.wait_for(asyncio.shield(waits.reply), left)
             done = True
         except TimeoutError:
-            raise Expired(
-                f"{served.ref} did not answer within {deadline:g} s; allow more time, or try again."
-            ) from None
+            raise Expired(f"{id.model} did not answer within {deadline:g} s; allow more time, or try again.") from None
         finally:
             del self._waiting[str(id)]
             if not done:
@@ -309,6 +297,13 @@ class Online:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _until(deadline: float) -> float:
+    """Return when a request must have its answer, by the monotonic clock; raises InvalidInput."""
+    if not 0 < deadline <= messages.LONGEST_SECONDS:
+        raise InvalidInput(f"A deadline is more than 0 and at most {messages.LONGEST_SECONDS:g} s, not {deadline:g}.")
+    return time.monotonic() + deadline
 
 
 def _refused(answer: tuple[Any, ...], model: str) -> Overloaded:

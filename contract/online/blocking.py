@@ -11,6 +11,7 @@ from contract.backend.objects import ObjectStore
 from contract.jobs.results import Row
 from contract.online.ask import Online
 from contract.online.messages import DEADLINE_SECONDS
+from contract.records import ImageFormat
 from contract.settings import Settings
 
 T = TypeVar("T")
@@ -39,10 +40,30 @@ class BlockingOnline:
         return self._run(self._online.classify(model, images, keys=keys, top_k=top_k, embed=embed, deadline=deadline))
 
     def generate(
-        self, model: str, *, label: str | None = None, seed: int = 0, count: int = 1, deadline: float = DEADLINE_SECONDS
-    ) -> list[bytes]:
-        """Return images as PNG files, as `Online.generate` does."""
-        return self._run(self._online.generate(model, label=label, seed=seed, count=count, deadline=deadline))
+        self,
+        model: str,
+        *,
+        classes: Sequence[str] = (),
+        seed: int = 0,
+        count: int = 1,
+        size: int = 0,
+        truncation: float | None = None,
+        image_format: ImageFormat = "png",
+        deadline: float = DEADLINE_SECONDS,
+    ) -> list[Row]:
+        """Return a row for each image with its file, as `Online.generate` does."""
+        return self._run(
+            self._online.generate(
+                model,
+                classes=classes,
+                seed=seed,
+                count=count,
+                size=size,
+                truncation=truncation,
+                image_format=image_format,
+                deadline=deadline,
+            )
+        )
 
     def close(self) -> None:
         """End the connections and the thread."""

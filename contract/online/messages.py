@@ -15,7 +15,7 @@ from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
 from contract.errors import RequestTooLarge
 from contract.online.frames import MalformedFrameError, pack, unpack
-from contract.records import Record
+from contract.records import ImageFormat, Record
 
 MOST_IMAGES = 64
 """Images of one request, sent or asked for."""
@@ -28,6 +28,10 @@ MOST_WAITING = 10_000
 DEADLINE_SECONDS, LONGEST_SECONDS = 10.0, 120.0
 """The deadline of a request that names none, and the longest."""
 MOST_TOP_K = 1000
+MOST_SEED, MOST_SIDE = 2**32 - 1, 4096
+"""The bounds of a job's options."""
+_HEADER_BYTES = 1024
+"""Of a file, and of its row in a reply."""
 _HEAD_BYTES = 2**20
 """More than the names of all images take, where JSON writes each character in 12 bytes."""
 _REPLY_HEAD_BYTES = 64 * 2**20
@@ -76,14 +80,18 @@ class Classify(Record):
 
 
 class Generate(Record):
-    """Make images and send them as PNG."""
+    """Make the first images of a job with these options, and send their files along."""
 
     kind: Literal["generate"] = "generate"
     reply_to: Asker
-    label: Name | None = None
-    """The class; None lets the seed choose one for each image."""
-    seed: int = Field(0, ge=0, lt=2**63)
+    classes: tuple[Name, ...] = Field((), max_length=MOST_IMAGES)
+    """Names of the classes over which the images are spread; empty: all."""
+    seed: int = Field(0, ge=0, le=MOST_SEED)
     count: int = Field(1, ge=1, le=MOST_IMAGES)
+    size: int = Field(0, ge=0, le=MOST_SIDE)
+    """Side of the images in pixels; 0: the generator's own."""
+    truncation: float | None = Field(None, gt=0)
+    image_format: ImageFormat = "png"
 
 
 Request = Annotated[Classify | Generate, Field(discriminator="kind")]
@@ -99,6 +107,20 @@ def write_request(request: Classify | Generate, images: Sequence[bytes] = ()) ->
             "send fewer or smaller images at a time, or label them with `imagemill classify`."
         )
     return payload
+
+
+def bytes_of_images(count: int, side: int, channels: int) -> int:
+    """Return how many bytes a reply with so many images may have; raises RequestTooLarge.
+
+    That is what their pixels take: files are smaller, but for noise.
+    """
+    size = count * (side * side * channels + _HEADER_BYTES)
+    if size > MOST_BYTES:
+        raise RequestTooLarge(
+            f"{count} images of {side} × {side} pixels have {size / 2**20:.1f} MiB, and the online path answers with "
+            f"{MOST_BYTES // 2**20} at most; ask for fewer or smaller ones at a time, or run `imagemill generate`."
+        )
+    return size
 
 
 def read_request(payload: bytes) -> tuple[Classify | Generate, list[bytes]]:
@@ -124,11 +146,11 @@ class Reply(Record):
     says: str = ""
     """Why there are no results, in a sentence."""
     rows: tuple[dict[str, Any], ...] = ()
-    """The rows that answer a `Classify`, in the order of its images."""
+    """A row for each image: in the order of a `Classify`, or of the files that answer a `Generate`."""
 
 
 def write_reply(reply: Reply, images: Sequence[bytes] = ()) -> bytes:
-    """Return a reply as bytes; `images` are the PNG files of a `Generate`."""
+    """Return a reply as bytes; `images` are the files that answer a `Generate`."""
     return pack(reply.model_dump(exclude_defaults=True) | {"id": reply.id, "outcome": reply.outcome}, images)
 
 

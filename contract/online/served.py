@@ -19,7 +19,7 @@ from contract.records import Precision, Record
 from contract.suggest import did_you_mean
 from contract.times import iso
 
-TASKS: tuple[Task, ...] = ("classify", "classify-sequence")
+TASKS: tuple[Task, ...] = ("classify", "classify-sequence", "generate")
 """What models do that answer single requests."""
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 from producer.web import about, catalog, events, jobs, plans, uploads
 from producer.web.console import routes as console
-from producer.web.online import inference_protocol
+from producer.web.online import generating, inference_protocol
 from producer.web.online import routes as online
 from producer.web.results import reviews, rows
 
@@ -22,6 +22,7 @@ ROUTERS: Sequence[Callable[[], APIRouter]] = (
     plans.schedules,
     plans.watches,
     online.router,
+    generating.router,
     inference_protocol.router,
     catalog.models,
     catalog.datasets,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import signal
 import threading
@@ -16,7 +17,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from contract.data import image_index
 from contract.errors import NotServed, Overloaded, ServiceUnavailable
+from contract.jobs.lifecycle import read_images
 from contract.keys import OnlineKeys
 from contract.online import messages
 from contract.online.connection import connect, need_address
@@ -26,6 +29,7 @@ from tests.waiting import wait_until
 
 NAME = "efficientnet-lite0"
 REF = f"{NAME}@1"
+MAKER = "fashion-gan"
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +223,47 @@ def test_what_strangers_write_harms_nobody(whole: Mill, photos: dict[str, Path])
     assert ready(whole) == 2
 
 
+@pytest.fixture
+def maker(whole: Mill) -> Iterator[Mill]:
+    """The same stack, with a generator that both workers serve as well."""
+    whole.client.serve(MAKER)
+    wait_until(lambda: whole.client.served()[1].ready == 2, 120, "both workers to serve the generator")
+    yield whole
+    whole.client.unserve(MAKER)
+
+
+def test_images_are_those_of_a_job_whoever_dies(maker: Mill) -> None:
+    # Given the images that a job makes,
+    job = maker.client.generate(MAKER, count=24, seed=11)
+    maker.finished(job.id)
+    store = maker.client.backend.store
+    tables = [table for _, table in image_index.shards(store, read_images(store, job.id))]
+    expected = [row["sha256"] for table in tables for row in table.to_pylist()]
+
+    # if clients ask a served generator for them, all at once or only the first few,
+    stop = threading.Event()
+    answers: list[int] = []
+
+    def client(n: int) -> None:
+        while not stop.is_set():
+            count = 24 if n % 2 else 1 + len(answers) % 9
+            rows = maker.client.generate_now(MAKER, count=count, seed=11, deadline=60)
+            assert [row["sha256"] for row in rows] == expected[:count]
+            assert [hashlib.sha256(row["image"]).hexdigest() for row in rows] == expected[:count]
+            answers.append(n)
+
+    with ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(client, n) for n in range(4)]
+        wait_until(lambda: len(answers) > 20 or any(one.done() for one in clients), 60, "answers")
+        # and a worker is killed meanwhile, I expect the same bytes of the job for each, from whoever is left.
+        maker.kill("worker-0", signal.SIGKILL)
+        before = len(answers)
+        wait_until(lambda: len(answers) > before + 40 or any(one.done() for one in clients), 60, "more answers")
+        stop.set()
+        for one in clients:
+            one.result()
+
+
 def test_a_model_is_served_until_it_is_not(whole: Mill, photos: dict[str, Path]) -> None:
     photo = photos["koala"].read_bytes()
     assert whole.client.unserve(NAME) == [REF]
@@ -234,4 +279,5 @@ def test_a_model_is_served_until_it_is_not(whole: Mill, photos: dict[str, Path])
     wait_until(refused, 30, "workers and askers to have seen it")
     whole.client.serve(NAME, precision="fp32")
     wait_until(lambda: ready(whole) == 2, 120, "both workers to serve")
-    assert whole.client.classify_now(NAME, [photo])[0]["label"] == "koala"
+    wait_until(lambda: not refused(), 30, "askers to have seen it too")
+    assert whole.client.classify_now(NAME, [photo], deadline=60)[0]["label"] == "koala"

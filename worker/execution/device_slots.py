@@ -23,12 +23,14 @@ class DeviceSlots:
         self._threads = threads
         self._free = threading.Semaphore(threads if device.type == "cpu" else 1)
         self._lock = threading.Lock()
-        self._taken = 0
+        self._idle = threading.Condition(self._lock)
+        """Notified when nothing goes first any more."""
+        self._taken = self._first = 0
         self._mine = threading.local()
 
     @contextmanager
     def turn(self, waits: Callable[[], None]) -> Iterator[None]:
-        """Hold a slot, once one is free, with a fair share of the cores for torch.
+        """Hold a slot, once one is free and nothing goes first, with a fair share of the cores for torch.
 
         `waits` is called twice a second until then; what it raises ends the wait.
         """
@@ -38,6 +40,12 @@ class DeviceSlots:
                 waits()
             with self._lock:
                 self._taken += 1
+        try:
+            self._let_first(waits)
+        except BaseException:
+            if not depth:
+                self._give_back()
+            raise
         self._mine.depth = depth + 1
         torch.set_num_threads(max(1, self._threads // self._taken))  # of this thread alone
         try:
@@ -45,6 +53,29 @@ class DeviceSlots:
         finally:
             self._mine.depth = depth
             if not depth:
-                with self._lock:
-                    self._taken -= 1
-                self._free.release()
+                self._give_back()
+
+    @contextmanager
+    def first(self) -> Iterator[None]:
+        """Compute ahead of shards, with all cores: whoever holds a slot waits before its next turn."""
+        with self._lock:
+            self._first += 1
+        torch.set_num_threads(self._threads)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._first -= 1
+                self._idle.notify_all()
+
+    def _let_first(self, waits: Callable[[], None]) -> None:
+        while True:
+            with self._lock:
+                if self._idle.wait_for(lambda: not self._first, _LOOK):
+                    return
+            waits()
+
+    def _give_back(self) -> None:
+        with self._lock:
+            self._taken -= 1
+        self._free.release()

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,6 +66,8 @@ class Models:
         """Held while a model is loaded or let go of, which takes seconds and the memory of the device."""
         self._loaded: OrderedDict[tuple[str, Precision], Loaded] = OrderedDict()
         self._generators: OrderedDict[tuple[str, Precision], Generator] = OrderedDict()
+        self._held: Counter[tuple[str, Precision]] = Counter()
+        """How many keep a generator loaded."""
         self._records: OrderedDict[str, tuple[float, Model]] = OrderedDict()
 
     def model(self, ref: str) -> Model:
@@ -117,8 +119,8 @@ class Models:
                     found = self._with_room(lambda: self._make_generator(ref, precision))
                     with self._lock:
                         self._generators[ref, precision] = found
-                        if len(self._generators) > _LOADED_AT_MOST:
-                            self._generators.popitem(last=False)
+                        for key in self._idle_generators()[:-_LOADED_AT_MOST]:
+                            del self._generators[key]
         return found
 
     def evict(self) -> int:
@@ -128,6 +130,17 @@ class Models:
         """
         with self._loading:
             return self._let_go(0)
+
+    @contextmanager
+    def use_generator(self, ref: str, precision: Precision) -> Iterator[Generator]:
+        """Hold the generator `name@version`, so that it stays loaded whatever else is; raises as `generator` does."""
+        with self._lock:
+            self._held[ref, precision] += 1
+        try:
+            yield self.generator(ref, precision)
+        finally:
+            with self._lock:
+                self._held[ref, precision] -= 1
 
     def runtimes(self) -> dict[str, Runtime]:
         """Return the runtimes that are loaded now, by `name@version`."""
@@ -174,11 +187,17 @@ class Models:
             gone = [self._loaded.pop(key) for key in idle[: max(0, len(self._loaded) - kept)]]
             count = len(gone)
             if not kept:
-                count += len(self._generators)
-                self._generators.clear()
+                unused = self._idle_generators()
+                count += len(unused)
+                for key in unused:
+                    del self._generators[key]
         for loaded in gone:
             loaded.close()
         return count
+
+    def _idle_generators(self) -> list[tuple[str, Precision]]:
+        """Return the generators that nobody keeps loaded, the oldest first. The caller holds `_lock`."""
+        return [key for key in self._generators if not self._held[key]]
 
     def _with_room(self, load: Callable[[], T]) -> T:
         """Return what `load` returns, which is tried again without the models that nobody uses if memory runs out."""

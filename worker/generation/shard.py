@@ -163,7 +163,7 @@ class GeneratedWork(SampledWork[Generate]):
         with self.turn_on_device(lease):
             for keys, images in self.images(spec, block, lease):
                 rows = [new_row(spec, model, label, number, spec.size or images.shape[1]) for label, number in keys]
-                made.append((rows, self.encoders.submit(_encoded, spec, images)))
+                made.append((rows, self.encoders.submit(encode_images, spec, images)))
                 if len(made) > _UNDER_WAY:
                     made[-_UNDER_WAY - 1][1].result()
                 lease.progress(lease.ok + len(rows), 0)
@@ -204,7 +204,7 @@ class CandidateWork(SampledWork[Synthesize]):
                 rows = [new_row(spec, model, label, number, spec.size or images.shape[1]) for label, number in keys]
                 _verdicts(spec, gate, rows, said, seen, reference)
                 passing = [n for n, row in enumerate(rows) if row["reject_reason"] is None]
-                made.append((rows, seen, self.encoders.submit(_encoded, spec, images[passing])))
+                made.append((rows, seen, self.encoders.submit(encode_images, spec, images[passing])))
                 if len(made) > _UNDER_WAY:
                     made[-_UNDER_WAY - 1][2].result()
                 lease.progress(lease.ok + len(rows), 0)
@@ -248,7 +248,7 @@ def _verdicts(
         row["accepted"] = row["reject_reason"] is None
 
 
-def _encoded(spec: ImagesSpec, images: NDArray[np.uint8]) -> list[bytes]:
+def encode_images(spec: ImagesSpec, images: NDArray[np.uint8]) -> list[bytes]:
     """Return the file of each image, at the size that was asked for."""
     with STAGE_SECONDS.seconds("encode"):
         if spec.size and len(images):
@@ -266,9 +266,14 @@ def make_candidates(resources: Resources) -> CandidateWork:
     return CandidateWork(*shared(resources), resources.once(make_reference_features))
 
 
+def device_slots(resources: Resources) -> DeviceSlots:
+    """Return the slots of the device of a process."""
+    return resources.once(_make_device_slots)
+
+
 def shared(resources: Resources) -> tuple[Backend, Models, ThreadPoolExecutor, DeviceSlots]:
     """Return the fields of `ImagesWork`; all kinds of jobs share the threads and the device of the process."""
-    return resources.backend, resources.models, resources.once(_make_encoders), resources.once(_make_device_slots)
+    return resources.backend, resources.models, resources.once(_make_encoders), device_slots(resources)
 
 
 def _make_encoders(resources: Resources) -> ThreadPoolExecutor:

@@ -15,7 +15,7 @@ from contract.backend.objects import ObjectStore
 from contract.backend.queues import Queues
 from contract.errors import InvalidSettings
 from contract.jobs.lifecycle import Backend
-from contract.keys import QUEUE_CLASSIFY, QUEUE_CONTROL
+from contract.keys import QUEUE_CLASSIFY, QUEUE_CONTROL, QUEUE_GENERATE
 from contract.settings import Settings
 from contract.telemetry import logs, traces
 from worker.engine.budget import set_total
@@ -100,8 +100,8 @@ class Process:
         with self._computing:
             if QUEUE_CLASSIFY in queues:
                 warm_up(self.resources, self.leaving)
-                if not self._stop.is_set():
-                    self._serve()
+            if {QUEUE_CLASSIFY, QUEUE_GENERATE} & set(queues) and not self._stop.is_set():
+                self._serve()
             heartbeat = Heartbeat(self.resources, self.leaving, queues, self.observed.address)
         while not self._stop.is_set():
             with self._computing:

@@ -1,4 +1,4 @@
-"""Trying a served model: an image dropped on a page, and the answer with its latency."""
+"""Trying a served model: an image dropped on a page, or images asked for, and the answer with its latency."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 from starlette.responses import Response
 
 from contract.errors import InvalidSettings, ServiceUnavailable
-from contract.online.state import ServedState
+from contract.online.messages import MOST_SEED
 from producer.web.console.pages import page
+from producer.web.online.generating import GenerateBody, as_text, generated
 from producer.web.owned import Infer, Owned
 from producer.web.problems import Problem, of_error
 
 if TYPE_CHECKING:
     from producer.web.app import Api
 
-_TASKS = ("classify", "classify-sequence")
+_MOST_SHOWN = 24
+"""Images that are made for one page, at most."""
+_EMPTY: dict[str, Any] = {"part": "", "label": "", "seed": 0, "count": 8}
+"""What the form for images shows first."""
 
 
 def router() -> APIRouter:
@@ -27,8 +31,7 @@ def router() -> APIRouter:
 
     @routes.get("")
     def show_form(request: Request, owned: Infer, model: Annotated[str, Query(max_length=200)] = "") -> Response:
-        served, why = _served(owned)
-        return page(request, "try_it.html", served=served, why=why, chosen=model)
+        return page(request, "try_it.html", **(_EMPTY | _served(owned)), chosen=model)
 
     @routes.post("")
     async def ask(
@@ -44,19 +47,46 @@ def router() -> APIRouter:
             raise Problem(422, "The file has no bytes; choose an image.")
         begun = time.perf_counter()
         (row,) = await api.online().classify(model, [data], keys=[(image.filename or "image")[:1024]])
-        took = (time.perf_counter() - begun) * 1000
-        said: dict[str, Any] = {"row": row, "milliseconds": took, "bytes": len(data), "model": model}
-        if "hx-request" in request.headers:
-            return page(request, "try_it_answer.html", **said)
-        served, why = await anyio.to_thread.run_sync(_served, owned)
-        return page(request, "try_it.html", served=served, why=why, chosen=model, **said)
+        said: dict[str, Any] = {"row": row, "milliseconds": _ms(begun), "bytes": len(data), "model": model}
+        return await _answer(request, owned, "try_it_answer.html", said)
+
+    @routes.post("/images")
+    async def generate(
+        request: Request,
+        owned: Infer,
+        model: Annotated[str, Form(max_length=200)],
+        label: Annotated[str, Form(max_length=1024)] = "",
+        seed: Annotated[int, Form(ge=0, le=MOST_SEED)] = 0,
+        count: Annotated[int, Form(ge=1, le=_MOST_SHOWN)] = 8,
+    ) -> Response:
+        """Generate images now; return them as a part of the page, or as a page."""
+        classes = (label.strip(),) if label.strip() else ()
+        begun = time.perf_counter()
+        rows = await generated(request.app, model, GenerateBody(classes=classes, seed=seed, count=count))
+        said = {"images": as_text(rows), "milliseconds": _ms(begun), "model": model}
+        return await _answer(
+            request, owned, "try_it_images.html", said | {"label": label, "seed": seed, "count": count}
+        )
 
     return routes
 
 
-def _served(owned: Owned) -> tuple[list[ServedState], str]:
-    """Return the served models that label images, and why they are not known if they are not."""
+async def _answer(request: Request, owned: Owned, part: str, said: dict[str, Any]) -> Response:
+    if "hx-request" in request.headers:
+        return page(request, part, **said)
+    served = await anyio.to_thread.run_sync(_served, owned)
+    return page(request, "try_it.html", **(_EMPTY | served | said | {"part": part}), chosen=said["model"])
+
+
+def _served(owned: Owned) -> dict[str, Any]:
+    """Return the served models that label images and those that make some, and why they are not known if so."""
     try:
-        return [one for one in owned.client.served() if one.task in _TASKS], ""
+        found, why = owned.client.served(), ""
     except (InvalidSettings, ServiceUnavailable) as error:
-        return [], str(of_error(error).detail)
+        found, why = [], str(of_error(error).detail)
+    makers = [one for one in found if one.task == "generate"]
+    return {"served": [one for one in found if one not in makers], "makers": makers, "why": why}
+
+
+def _ms(begun: float) -> float:
+    return (time.perf_counter() - begun) * 1000

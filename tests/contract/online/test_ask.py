@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,6 +30,7 @@ from contract.online.messages import Reply, RequestId
 from contract.online.served import Served, ServedModels
 from contract.online.state import WorkerSays, read_states
 from contract.settings import Settings
+from tests import painter
 
 REF = "birds@1"
 
@@ -313,6 +316,13 @@ def test_replies_are_heard_again_after_an_error_of_redis(stand: Stand, asked: As
     assert asked(work) == [{"key": "0", "label": "owl"}]
 
 
+def stale(online: Online, seconds: float = 1000.0) -> None:
+    """Make all that was read of the bucket as old."""
+    served = online._served
+    served._read_at -= seconds
+    served._found = {ref: (at - seconds, found) for ref, (at, found) in served._found.items()}
+
+
 def test_a_store_that_is_away_keeps_nobody_from_asking(
     stand: Stand, asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,8 +332,7 @@ def test_a_store_that_is_away_keeps_nobody_from_asking(
         assert (await online.resolve(REF)).ref == REF
         # Given a store that no longer answers, after what was read has become old,
         monkeypatch.setattr(ServedModels, "all", away)
-        online._read_at = -1000.0
-        online._found.clear()
+        stale(online)
         # I expect what was served to be asked as before.
         answer = asyncio.create_task(online.classify(REF, [b"x"]))
         await stand.answer_all(1)
@@ -334,6 +343,58 @@ def test_a_store_that_is_away_keeps_nobody_from_asking(
     monkeypatch.setattr(ServedModels, "all", away)
     with pytest.raises(StoreUnavailable):
         asked(lambda online: online.resolve(REF))
+
+
+def test_a_store_that_hangs_is_waited_for_within_the_deadline_alone(
+    stand: Stand, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand.ready()
+    hangs, read = threading.Event(), ServedModels.all
+
+    def slowly(models: ServedModels) -> list[Served]:
+        hangs.wait(20)
+        return read(models)
+
+    monkeypatch.setattr(ServedModels, "all", slowly)
+
+    async def work(online: Online) -> Any:
+        # Given a store that says nothing, if nothing is known, I expect the deadline to hold;
+        with pytest.raises(Expired, match=r"did not say within 0\.3 s"):
+            await online.classify(REF, [b"x"], deadline=0.3)
+        hangs.set()
+        # if it was read before, I expect the older answer to do.
+        assert (await online.resolve(REF)).ref == REF
+        stale(online)
+        hangs.clear()
+        answer = asyncio.create_task(online.classify(REF, [b"x"], deadline=15))
+        await stand.answer_all(1)
+        found = await answer
+        hangs.set()
+        return found
+
+    assert asked(work) == [{"key": "0", "label": "owl"}]
+
+
+def test_images_are_asked_for_as_a_job_would(stand: Stand, asked: Asked, store: ObjectStore) -> None:
+    record = Served(name="painter", version=1, task="generate", created_at="2026-11-26T00:00:00Z")
+    store.put(served_record("painter", 1), record.to_json())
+    painter.publish(store)
+
+    async def wrong(online: Online, **options: Any) -> None:
+        await online.generate("painter", **options)
+
+    for options, error, match in (
+        ({"count": 65}, RequestTooLarge, "1 to 64 images, not 65"),
+        ({"seed": 2**32}, InvalidInput, "seed"),
+        ({"truncation": -1.0}, InvalidInput, "truncation"),
+        ({"classes": ["owls"]}, InvalidInput, "did you mean 'owl'"),
+        ({"size": 4096}, RequestTooLarge, "16 at most"),
+        ({"deadline": 0}, InvalidInput, "deadline"),
+    ):
+        with pytest.raises(error, match=match):
+            asked(partial(wrong, **options))
+    with pytest.raises(InvalidInput, match="does generate"):
+        asked(lambda online: online.classify("painter", [b"x"]))
 
 
 def away(models: ServedModels) -> list[Served]:

@@ -27,7 +27,7 @@ def head(frame: bytes, **changes: Any) -> bytes:
 
 def test_what_is_written_is_read() -> None:
     assert read_request(write_request(CLASSIFY, [b"\xff\xd8", b""])) == (CLASSIFY, [b"\xff\xd8", b""])
-    generate = Generate(reply_to=ASKER, label="7", seed=2**63 - 1, count=64)
+    generate = Generate(reply_to=ASKER, classes=("7",), seed=2**32 - 1, count=64, truncation=0.5)
     assert read_request(write_request(generate)) == (generate, [])
     reply = Reply(id="x", outcome="done", rows=({"key": "a", "score": 0.5},))
     assert read_reply(messages.write_reply(reply, [b"png"])) == (reply, [b"png"])
@@ -97,6 +97,12 @@ def test_a_request_is_bounded_when_it_is_written_and_when_it_is_read() -> None:
         write_request(Classify(reply_to=ASKER, keys=("a",)), [large])
     with pytest.raises(MalformedFrameError):
         read_request(pack(Classify(reply_to=ASKER, keys=("a",)).model_dump(), [large]))
+
+
+def test_an_answer_of_images_is_bounded_by_their_pixels() -> None:
+    assert messages.bytes_of_images(64, 256, 3) < messages.MOST_BYTES
+    with pytest.raises(RequestTooLarge, match=r"64 images of 512 × 512 pixels have 48\.1 MiB.*`imagemill generate`"):
+        messages.bytes_of_images(64, 512, 3)
 
 
 def test_the_longest_names_in_the_longest_spelling_are_read() -> None:

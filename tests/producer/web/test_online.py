@@ -14,6 +14,7 @@ import pytest
 
 from contract.backend.objects import ObjectStore
 from contract.data.label_rows import schema
+from contract.errors import InvalidInput, NotServed
 from contract.keys import OnlineKeys, served_record
 from contract.online import messages
 from contract.online.connection import GROUP, connect, need_address, script
@@ -21,7 +22,9 @@ from contract.online.messages import Reply
 from contract.online.served import Served
 from contract.online.state import WorkerSays
 from contract.settings import Settings
+from producer import HttpClient
 from producer.web.online import images as fetching
+from tests import painter
 from tests.serving import Api, codes
 from tests.waiting import wait_until
 
@@ -29,9 +32,10 @@ REF = "birds@1"
 
 
 class Worker:
-    """Answers every request for `birds@1` in a thread: an owl, or a bad image for bytes that say so."""
+    """Answers every request for a model in a thread: an owl, or a bad image for bytes that say so; or files."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, ref: str = REF) -> None:
+        self.ref = ref
         self.keys = OnlineKeys(settings.namespace)
         self.redis = connect(need_address(settings))
         self._answer = self.redis.register_script(script("answer"))
@@ -48,12 +52,12 @@ class Worker:
     def ready(self) -> None:
         seconds, micros = self.redis.time()
         says = WorkerSays(at_ms=seconds * 1000 + micros // 1000, rate=self.rate, worker="w")
-        self.redis.hset(self.keys.workers(REF), "p1", says.field())
+        self.redis.hset(self.keys.workers(self.ref), "p1", says.field())
 
     def _run(self) -> None:
         while not self._stop.wait(0.005):
             self.ready()
-            found: Any = self.redis.xrange(self.keys.requests(REF))
+            found: Any = self.redis.xrange(self.keys.requests(self.ref))
             for entry, fields in found if not self.silent else ():
                 self._reply(entry, fields[b"id"].decode())
 
@@ -62,13 +66,19 @@ class Worker:
         if payload is None:
             return
         request, images = messages.read_request(payload)
-        assert isinstance(request, messages.Classify)
-        pairs = zip(request.keys, images, strict=True)
-        rows = tuple(self._row(key, image, request.top_k) for key, image in pairs)
+        rows: tuple[dict[str, Any], ...]
+        files: list[bytes] = []
+        if isinstance(request, messages.Generate):
+            files = [_file(request, n) for n in range(request.count)]
+            facts = {"width": 14, "height": 14, "model": self.ref, "precision": "fp32", "device": "cpu"}
+            rows = tuple({"label": "owl", "index": n, "seed": request.seed, **facts} for n in range(request.count))
+        else:
+            pairs = zip(request.keys, images, strict=True)
+            rows = tuple(self._row(key, image, request.top_k) for key, image in pairs)
         reply = Reply(id=id, outcome="done", rows=rows)
-        keys = [self.keys.open, self.keys.load, self.keys.requests(REF), self.keys.payload(id)]
+        keys = [self.keys.open, self.keys.load, self.keys.requests(self.ref), self.keys.payload(id)]
         keys.append(self.keys.replies(request.reply_to))
-        self._answer(keys, [id, entry, GROUP, messages.write_reply(reply), 10_000])
+        self._answer(keys, [id, entry, GROUP, messages.write_reply(reply, files), 10_000])
 
     def _row(self, key: str, image: bytes, top_k: int) -> dict[str, Any]:
         row: dict[str, Any] = {**dict.fromkeys(schema().names), "key": key, "model": REF}
@@ -78,11 +88,25 @@ class Worker:
         return {**row, "status": "ok", "label": "owl 0", "label_index": 0, "score": 0.5, "top_k": labels}
 
 
+def _file(request: messages.Generate, number: int) -> bytes:
+    """What stands for the file of an image, which says what was asked for."""
+    return f"{request.seed} {number} {','.join(request.classes)} {request.image_format}".encode()
+
+
 @pytest.fixture
 def worker(settings: Settings, store: ObjectStore) -> Iterator[Worker]:
     record = Served(name="birds", version=1, task="classify", created_at="2026-11-26T00:00:00Z")
     store.put(served_record("birds", 1), record.to_json())
     with closing(Worker(settings)) as made:
+        yield made
+
+
+@pytest.fixture
+def maker(settings: Settings, store: ObjectStore) -> Iterator[Worker]:
+    painter.publish(store)
+    record = Served(name=painter.NAME, version=1, task="generate", created_at="2026-11-26T00:00:00Z")
+    store.put(served_record(painter.NAME, 1), record.to_json())
+    with closing(Worker(settings, painter.REF)) as made:
         yield made
 
 
@@ -181,6 +205,62 @@ def test_overload_is_refused_with_a_time_and_lateness_is_said(api: Api, worker: 
         answer = wait_until(refused, 30, "a refusal")
         assert answer is not None
         assert answer.json()["code"] == "overloaded" and int(answer.headers["Retry-After"]) >= 1
+
+
+@pytest.mark.usefixtures("maker")
+def test_images_are_answered_as_a_file_or_as_rows(api: Api) -> None:
+    place = "/v1/models/painter/generate"
+    with api.client("infer") as client:
+        # One image is its file,
+        one = client.post(place)
+        assert (one.headers["Content-Type"], one.content) == ("image/png", b"0 0  png")
+        one = client.post(place, json={"classes": ["hen"], "seed": 7, "image_format": "webp"})
+        assert (one.headers["Content-Type"], one.content) == ("image/webp", b"7 0 hen webp")
+        # and a row for who wants JSON; many are rows.
+        (row,) = client.post(place, headers={"Accept": "application/json"}).json()["images"]
+        assert (row["label"], row["precision"], base64.b64decode(row["image"])) == ("owl", "fp32", b"0 0  png")
+        rows = client.post(place, json={"count": 3, "seed": 2**32 - 1}).json()["images"]
+        assert [base64.b64decode(row["image"]) for row in rows] == [b"4294967295 %d  png" % n for n in range(3)]
+    with HttpClient(api.url, api.token("infer")) as notebook:
+        rows = notebook.generate_now("painter@1", classes=("owl",), seed=3, count=2)
+        assert [row["image"] for row in rows] == [b"3 0 owl png", b"3 1 owl png"]
+        with pytest.raises(InvalidInput, match="did you mean 'owl'"):
+            notebook.generate_now("painter", classes=("owls",))
+        with pytest.raises(NotServed):
+            notebook.generate_now("painters")
+
+
+def test_a_request_for_images_that_cannot_be_answered_says_why(api: Api, maker: Worker) -> None:
+    place = "/v1/models/painter/generate"
+    with api.client("infer") as client, api.client("jobs") as jobs:
+        assert jobs.post(place).status_code == 403
+        for path, body, status, code in (
+            (place, {"count": 65}, 422, "invalid_input"),
+            (place, {"count": 0}, 422, "invalid_input"),
+            (place, {"seed": 2**32}, 422, "invalid_input"),
+            (place, {"seed": -1}, 422, "invalid_input"),
+            (place, {"truncation": 0}, 422, "invalid_input"),
+            (place, {"image_format": "gif"}, 422, "invalid_input"),
+            (place, {"class": "owl"}, 422, "invalid_input"),
+            (place, {"classes": ["owls"]}, 422, "invalid_input"),
+            (place, {"classes": ["owl"] * 65}, 422, "invalid_input"),
+            (place, {"count": 64, "size": 4096}, 413, "request_too_large"),
+            ("/v1/models/nothing/generate", {}, 404, "not_served"),
+            (place.replace("generate", "classify"), {"images": [{"base64": "eA=="}]}, 422, "invalid_input"),
+        ):
+            answer = client.post(path, json=body)
+            assert (answer.status_code, answer.json()["code"]) == (status, code), (body, answer.text)
+        maker.silent = True
+        late = client.post(place, json={"deadline": 0.5})
+        assert (late.status_code, late.json()["code"]) == (504, "expired")
+        maker.rate = 0.0
+
+        def refused() -> httpx2.Response | None:
+            answer = client.post(place, json={"deadline": 1})
+            return answer if answer.status_code == 503 else None
+
+        answer = wait_until(refused, 30, "a refusal")
+        assert answer is not None and int(answer.headers["Retry-After"]) >= 1
 
 
 def test_many_clients_at_once_get_their_own_answers(api: Api, worker: Worker) -> None:

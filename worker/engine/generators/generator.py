@@ -15,6 +15,7 @@ from contract.errors import ModelError
 from worker.engine.arithmetic import settle
 from worker.engine.cores import cores
 from worker.engine.generators.autoencoder import Autoencoder
+from worker.engine.generators.drawn import DrawnSampler
 from worker.engine.generators.sampler import Sampler
 from worker.engine.memory import calm_openmp, tune_allocator
 from worker.engine.precision import precision_on
@@ -72,6 +73,11 @@ class Generator:
         """Return a sampler of images by class and number under a seed."""
         module = cast(_Decodes, self._module)
         return Sampler(module.decode, module.latent, seed, self._place, self.precision, truncation)
+
+    def drawn(self) -> DrawnSampler:
+        """Return a sampler of images under several seeds at a time."""
+        module = cast(_Decodes, self._module)
+        return DrawnSampler(module.decode, module.latent, self._place, self.precision)
 
     def autoencoder(self) -> Autoencoder:
         """Return the encoder and decoder; raise ModelError if the family has no encoder."""

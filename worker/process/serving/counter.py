@@ -1,9 +1,9 @@
-"""Answers the requests for one model: takes what waits, up to a batch, and has the engine run it ahead of jobs.
+"""Answers the requests for one model: takes what waits, up to a batch, and has the model run it ahead of jobs.
 
-    stream → payloads → decode ‖ forward → rows → reply
+    stream → payloads → what the model does → rows, files → reply
 
-A thread takes and submits, another replies. As many groups are under way as the engine has lanes, and one more: a
-request waits in Redis, where any worker may take it, rather than here.
+A thread takes and submits, another replies. As few groups are under way as keep the device busy: a request waits in
+Redis, where any worker may take it, rather than here.
 """
 
 from __future__ import annotations
@@ -13,31 +13,23 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 
-from contract.errors import DeviceOutOfMemory, ImagemillError, InferenceFailed, WorkerUnfit
 from contract.instruments import ONLINE_REQUESTS, ONLINE_SECONDS
-from contract.models.registry import Model
 from contract.online.connection import LOST
 from contract.online.frames import MalformedFrameError
-from contract.online.messages import Classify, Reply, read_request, write_reply
+from contract.online.messages import Reply, read_request, write_reply
 from contract.online.state import WorkerSays
-from worker.engine import canary
-from worker.engine.pipeline import Encoded, Failed, Result
-from worker.engine.types import PromptRuntime
-from worker.execution.model_cache import Loaded
 from worker.execution.resources import Resources
 from worker.process.serving.inbox import Inbox, Taken
 from worker.process.serving.pace import Pace
-from worker.process.serving.rows import rows_of
+from worker.process.serving.verdict import Verdict
+from worker.process.serving.work import Answer, Asked, Work
 
 log = logging.getLogger(__name__)
 
-_GROUP = 32
-"""Requests taken at once, at most; a device that runs more gets them from several groups."""
 _GROUP_BYTES = 32 * 2**20
 """Payloads of a group. They are outside of the budget of memory, behind which a job's files may wait."""
 _WAIT_MS = 500
@@ -46,35 +38,24 @@ _DIED = 2
 """Processes that may end or fall silent with a request before it is given up."""
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """A request that runs."""
-
-    taken: Taken
-    request: Classify
-    images: list[bytes]
-    waited_ms: float
-    """From its admission until now, at `since`."""
-    since: float
-
-
 class Counter:
     """Serves one model in this process, between `start` and `stop`."""
 
-    def __init__(self, resources: Resources, inbox: Inbox, model: Model, loaded: Loaded) -> None:
-        self._resources, self._inbox, self._model, self._loaded = resources, inbox, model, loaded
+    def __init__(self, resources: Resources, inbox: Inbox, work: Work) -> None:
+        """Warm the model up; raises what fails."""
+        self._resources, self._inbox, self._work = resources, inbox, work
+        self._ref = work.model.ref
+        self._verdict = Verdict(resources, inbox, work, answer=self._answer, fail=self._fail)
         self._stop = threading.Event()
-        self._most = min(loaded.runtime.batch_size, _GROUP)
-        self._lanes = loaded.runtime.lanes + 1
-        self._free = threading.Semaphore(self._lanes)
-        self._done: queue.SimpleQueue[tuple[list[_Asked], Future[list[Result]]] | None] = queue.SimpleQueue()
+        self._free = threading.Semaphore(work.lanes)
+        self._done: queue.SimpleQueue[tuple[list[Asked], Future[Iterator[Answer]]] | None] = queue.SimpleQueue()
         self._claimed: queue.SimpleQueue[Taken] = queue.SimpleQueue()
         self._groups: deque[list[Taken]] = deque()
         """Requests that were taken and have not begun."""
-        self.pace = Pace(self._warm_up())
+        self.pace = Pace(work.warm_up())
         self._threads = [
-            threading.Thread(target=work, name=f"serving-{model.ref}", daemon=True)
-            for work in (self._take, self._reply)
+            threading.Thread(target=loop, name=f"serving-{self._ref}", daemon=True)
+            for loop in (self._take, self._reply)
         ]
 
     @property
@@ -114,21 +95,8 @@ class Counter:
         )
         if self.takes:
             for taken in self._inbox.claim():
-                log.warning("A request for %s is taken over from a worker that is silent", self._model.ref)
+                log.warning("A request for %s is taken over from a worker that is silent", self._ref)
                 self._claimed.put(taken)
-
-    def _warm_up(self) -> float:
-        """Make small batches ready, and return images per second of known good images."""
-        if isinstance(self._loaded.runtime, PromptRuntime):
-            self._loaded.runtime.prepare()
-        items = self._good() * (4 * self._loaded.runtime.lanes)
-        self._loaded.engine.submit(items[:2], first=True).result()
-        began = time.perf_counter()
-        self._loaded.engine.submit(items, first=True).result()
-        return len(items) / (time.perf_counter() - began)
-
-    def _good(self) -> list[Encoded]:
-        return canary.items(self._model.frames)
 
     # Taking
 
@@ -144,16 +112,16 @@ class Counter:
                 group = self._next()
                 begun = self._begin(group)
             except LOST as error:
-                log.info("Requests for %s wait: %s", self._model.ref, error)
+                log.info("Requests for %s wait: %s", self._ref, error)
                 self._inbox.lose(group)
                 self._stop.wait(_PAUSE_SECONDS)
             except Exception:
-                log.exception("Requests for %s cannot be taken", self._model.ref)
+                log.exception("Requests for %s cannot be taken", self._ref)
                 self._stop.wait(_PAUSE_SECONDS)
             finally:
                 if not begun:
                     self._free.release()
-        for _ in range(self._lanes):  # what was taken has its reply
+        for _ in range(self._work.lanes):  # what was taken has its reply
             self._free.acquire()
         self._done.put(None)
 
@@ -162,55 +130,46 @@ class Counter:
         if not self._groups:
             with suppress(queue.Empty):
                 return [self._claimed.get_nowait()]  # alone: it may have ended a process
-            taken = self._inbox.take(self._most, _WAIT_MS)
-            if len(taken) < self._most:
+            taken = self._inbox.take(self._work.takes, _WAIT_MS)
+            if not self._work.full([one.id.images for one in taken]):
                 self.pace.starved()
-            self._groups.extend(_grouped(taken))
+            self._groups.extend(_grouped(taken, self._work.images))
         return self._groups.popleft() if self._groups else []
 
     def _begin(self, group: list[Taken]) -> bool:
-        """Have the engine run requests; return whether any of them runs."""
+        """Have the model run requests; return whether any of them runs."""
         asked = self._open(group) if group else []
         if asked:
-            self._submit(asked)
+            self._work.submit(asked).add_done_callback(lambda done: self._done.put((asked, done)))
         return bool(asked)
 
-    def _open(self, group: list[Taken]) -> list[_Asked]:
+    def _open(self, group: list[Taken]) -> list[Asked]:
         """Read what these requests ask for; those that are expired, malformed or fatal end here."""
         with ONLINE_SECONDS.seconds("fetch"):
             now_ms, payloads = self._inbox.payloads(group)
         since = time.monotonic()
         asked = []
         for taken, payload in zip(group, payloads, strict=True):
-            waited = now_ms - taken.asked_ms
             if payload is None:
                 self._drop(taken, "expired")
                 continue
             try:
                 request, images = read_request(payload)
             except MalformedFrameError as error:
-                log.warning("A request for %s is dropped: %s", self._model.ref, error)
+                log.warning("A request for %s is dropped: %s", self._ref, error)
                 self._drop(taken, "malformed")
                 continue
-            if not isinstance(request, Classify):
-                self._answer(taken, request.reply_to, _refused(taken, f"{self._model.ref} generates no images."))
+            one = Asked(taken, request, images, now_ms - taken.asked_ms, since)
+            if why := self._work.refuse(request):
+                self._reply_to(one, Reply(id=str(taken.id), outcome="refused", says=why))
             elif taken.deliveries > _DIED:
-                why = f"{_DIED} workers ended or fell silent while they had the request; it is not tried again."
-                self._answer(taken, request.reply_to, _failed(taken, why))
+                self._fail(
+                    one, f"{_DIED} workers ended or fell silent while they had the request; it is not tried again."
+                )
             else:
-                ONLINE_SECONDS.observe(max(0.0, waited) / 1000, "wait")
-                asked.append(_Asked(taken, request, images, waited, since))
+                ONLINE_SECONDS.observe(max(0.0, one.waited_ms) / 1000, "wait")
+                asked.append(one)
         return asked
-
-    def _submit(self, asked: list[_Asked]) -> None:
-        items: list[Encoded] = [image for one in asked for image in one.images]
-        future = self._loaded.engine.submit(
-            items,
-            top_k=max(one.request.top_k for one in asked),
-            features=any(one.request.embed for one in asked),
-            first=True,
-        )
-        future.add_done_callback(lambda done: self._done.put((asked, done)))
 
     # Replying
 
@@ -220,96 +179,32 @@ class Counter:
             try:
                 self._give_back(asked, future)
             except LOST as error:
-                log.info("Replies of %s wait: %s", self._model.ref, error)
+                log.info("Replies of %s wait: %s", self._ref, error)
                 self._inbox.lose([one.taken for one in asked])
             except Exception:
-                log.exception("A request for %s has no reply", self._model.ref)
+                log.exception("A request for %s has no reply", self._ref)
             finally:
                 self._free.release()
 
-    def _give_back(self, asked: list[_Asked], future: Future[list[Result]]) -> None:
+    def _give_back(self, asked: list[Asked], future: Future[Iterator[Answer]]) -> None:
         error = future.exception()
         if error is not None:
-            self._suspect(asked, error)
+            self._verdict.of(asked, error)
             return
-        results = iter(future.result())
-        for one in asked:
-            seconds = time.monotonic() - one.since
-            ONLINE_SECONDS.observe(seconds, "compute")
-            rows = rows_of(self._model, one.request, [next(results) for _ in one.images])
-            self._answer(one.taken, one.request.reply_to, Reply(id=str(one.taken.id), outcome="done", rows=rows))
-            self.pace.done(len(one.images), one.waited_ms + 1000 * (time.monotonic() - one.since))
+        for one, answer in zip(asked, future.result(), strict=True):
+            ONLINE_SECONDS.observe(time.monotonic() - one.since, "compute")
+            self._answer(one, answer)
+            self.pace.done(len(answer.rows), one.waited_ms + 1000 * (time.monotonic() - one.since))
 
-    def _suspect(self, asked: list[_Asked], error: BaseException) -> None:
-        """Find out whether the device or a request is at fault: each is run alone, beside a known good image."""
-        log.error("Requests for %s raised; each is tried alone", self._model.ref, exc_info=error)
-        for place, one in enumerate(asked):
-            results: list[Result] = []
-            try:
-                results = self._alone(one, one.images)
-            except Exception as again:
-                if self._sick():
-                    for left in asked[place:]:
-                        self._inbox.hand_over(left.taken)
-                    return
-                self._fault(one, again)
-                continue
-            rows = rows_of(self._model, one.request, results)
-            self._answer(one.taken, one.request.reply_to, Reply(id=str(one.taken.id), outcome="done", rows=rows))
+    def _answer(self, one: Asked, answer: Answer) -> None:
+        self._reply_to(one, Reply(id=str(one.taken.id), outcome="done", rows=answer.rows), answer.files)
 
-    def _alone(self, one: _Asked, images: list[bytes]) -> list[Result]:
-        items: list[Encoded] = list(images)
-        return self._loaded.engine.submit(
-            items, top_k=one.request.top_k, features=one.request.embed, first=True
-        ).result()
+    def _fail(self, one: Asked, why: str) -> None:
+        self._reply_to(one, Reply(id=str(one.taken.id), outcome="failed", says=why))
 
-    def _sick(self) -> bool:
-        """Return whether a known good image fails here too; a process that is unfit leaves."""
-        health = self._resources.health
-        try:
-            canary.check(self._loaded.engine, frames=self._model.frames)
-            health.check()
-        except Exception as error:
-            log.critical("%s fails on a known good image here: %s", self._model.ref, error)
-            if not isinstance(error, WorkerUnfit):
-                with suppress(WorkerUnfit):
-                    health.check()
-            if health.unfit:
-                health.leave(health.unfit)
-            return True
-        return False
-
-    def _fault(self, one: _Asked, error: Exception) -> None:
-        """Pass a request on that raised alone beside a good image; two processes are proof against an image."""
-        if isinstance(error, DeviceOutOfMemory):
-            self._answer(one.taken, one.request.reply_to, _failed(one.taken, str(error)))
-            return
-        others = self._inbox.faults(one.taken)
-        if not others:
-            _, living = self._inbox.living()
-            if any(says.rate > 0 and says.worker != self._resources.name for says in living.values()):
-                self._inbox.pass_on(one.taken)
-                ONLINE_REQUESTS.add(1, "passed_on")
-                return
-            why = f"The model raised on it ({_said(error)}), and no other worker is there to try; try again later."
-            self._answer(one.taken, one.request.reply_to, _failed(one.taken, why))
-            return
-        results: list[Result] = []
-        for image in one.images:
-            try:
-                results += self._alone(one, [image])
-            except Exception as raised:
-                why = (
-                    f"Alone, the image failed in {others + 1} processes that labelled a known good image "
-                    f"({_said(raised)}); look at the file."
-                )
-                results.append(Failed(InferenceFailed(why), None))
-        rows = rows_of(self._model, one.request, results)
-        self._answer(one.taken, one.request.reply_to, Reply(id=str(one.taken.id), outcome="done", rows=rows))
-
-    def _answer(self, taken: Taken, asker: str, reply: Reply) -> None:
+    def _reply_to(self, one: Asked, reply: Reply, files: Sequence[bytes] = ()) -> None:
         with ONLINE_SECONDS.seconds("reply"):
-            first = self._inbox.reply(taken, asker, write_reply(reply))
+            first = self._inbox.reply(one.taken, one.request.reply_to, write_reply(reply, files))
         ONLINE_REQUESTS.add(1, reply.outcome if first else "overtaken")
 
     def _drop(self, taken: Taken, outcome: str) -> None:
@@ -317,26 +212,15 @@ class Counter:
         ONLINE_REQUESTS.add(1, outcome)
 
 
-def _grouped(taken: Sequence[Taken]) -> list[list[Taken]]:
-    """Return requests in groups of at most `_GROUP_BYTES`, in their order."""
+def _grouped(taken: Sequence[Taken], images: int) -> list[list[Taken]]:
+    """Return requests in groups of at most `_GROUP_BYTES` and so many images, in their order."""
     groups: list[list[Taken]] = []
-    room = 0
+    room, places = 0, 0
     for one in taken:
-        if one.id.size > room:
+        if one.id.size > room or one.id.images > places:
             groups.append([])
-            room = _GROUP_BYTES
+            room, places = _GROUP_BYTES, images
         groups[-1].append(one)
         room -= one.id.size
+        places -= one.id.images
     return groups
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:300] if not isinstance(error, ImagemillError) else str(error)
-
-
-def _failed(taken: Taken, why: str) -> Reply:
-    return Reply(id=str(taken.id), outcome="failed", says=why)
-
-
-def _refused(taken: Taken, why: str) -> Reply:
-    return Reply(id=str(taken.id), outcome="refused", says=why)

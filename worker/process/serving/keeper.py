@@ -5,25 +5,28 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 import redis
 
 from contract.errors import ImagemillError, ServiceUnavailable
-from contract.keys import QUEUE_CLASSIFY, OnlineKeys
+from contract.keys import QUEUE_CLASSIFY, QUEUE_GENERATE, OnlineKeys
 from contract.online.connection import LOST, connect, online_address
 from contract.online.served import Served, ServedModels
 from worker.execution.capabilities import of_this_process
 from worker.execution.resources import Resources
 from worker.process.serving.counter import Counter
 from worker.process.serving.inbox import Inbox
+from worker.process.serving.labels import Labels
+from worker.process.serving.work import Work
 
 log = logging.getLogger(__name__)
 
 _BEAT_SECONDS = 0.5
 _LIST_SECONDS = 10.0
 """Between two looks at the bucket, unless somebody says that it has changed."""
-_QUEUES = {"classify": QUEUE_CLASSIFY, "classify-sequence": QUEUE_CLASSIFY}
+_QUEUES = {"classify": QUEUE_CLASSIFY, "classify-sequence": QUEUE_CLASSIFY, "generate": QUEUE_GENERATE}
 """The queue that a worker serves that may run a model of this task."""
 _STOP_SECONDS = 10.0
 
@@ -119,9 +122,9 @@ class Keeper:
                 self._broken[ref] = served
                 log.info("%s is not served here: this worker may not run it", ref)
                 return
-            loaded = held.enter_context(resources.models.use(ref, served.precision))
+            work = held.enter_context(self._load(served))
             inbox = Inbox(self._client, OnlineKeys(resources.settings.namespace), ref, resources.process)
-            counter = Counter(resources, inbox, resources.models.model(ref), loaded)
+            counter = Counter(resources, inbox, work)
             counter.start()
         except ServiceUnavailable as error:
             held.close()
@@ -139,6 +142,24 @@ class Keeper:
                 self._end(ref)
         finally:
             self._loading = ""
+
+    @contextmanager
+    def _load(self, served: Served) -> Iterator[Work]:
+        """Hold a model loaded; raises what loading it raises."""
+        resources, models = self._resources, self._resources.models
+        model = models.model(served.ref)
+        if served.task == "generate":
+            # Late, because a worker that only labels may do without torch.
+            from worker.generation.shard import device_slots
+            from worker.process.serving.images import Images
+
+            with models.use_generator(served.ref, served.precision) as generator:
+                images = Images(model, generator, served.precision, device_slots(resources))
+                with closing(images):
+                    yield images
+        else:
+            with models.use(served.ref, served.precision) as loaded:
+                yield Labels(model, loaded)
 
     def _end(self, ref: str) -> None:
         with self._lock:

@@ -8,6 +8,7 @@ from typing import Any
 
 from contract.data.items import Item
 from contract.data.label_rows import schema
+from contract.errors import ImagemillError
 from contract.models.registry import Model
 from contract.online.messages import Classify
 from worker.classify.rows import Rows
@@ -23,6 +24,11 @@ def rows_of(model: Model, request: Classify, results: Sequence[Result]) -> tuple
         rows.add(Item(key=key, uri=""), result)
     columns = schema(embedding=request.embed).names
     return tuple({column: _plain(row.get(column)) for column in columns} | {"uri": None} for row in rows.rows)
+
+
+def said(error: BaseException) -> str:
+    """Return what an error says, in a reply."""
+    return f"{type(error).__name__}: {error}"[:300] if not isinstance(error, ImagemillError) else str(error)
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,9 @@ from contract.keys import served_record
 from contract.online.served import Served
 from contract.settings import Settings
 from tests.producer.web.console.conftest import Browse
-from tests.producer.web.test_online import Worker
+from tests.producer.web.test_online import Worker, maker
+
+__all__ = ["maker"]
 
 PLACE = "/console/try-it"
 HTMX = {"HX-Request": "true"}
@@ -56,3 +58,20 @@ def test_what_cannot_be_asked_is_a_sentence(browse: Browse) -> None:
 
 def test_without_a_served_model_the_page_says_how_to_serve_one(browse: Browse) -> None:
     assert "imagemill serve" in browse("admin").get(PLACE).text
+
+
+@pytest.mark.usefixtures("maker")
+def test_images_are_generated_on_the_page(browse: Browse) -> None:
+    client, place = browse("infer"), f"{PLACE}/images"
+    assert 'value="painter@1"' in client.get(PLACE).text
+    wanted = {"model": "painter@1", "label": "owl", "seed": "7", "count": "3"}
+    # If I ask for images, I expect them in the part of the page, with the command of the job that makes them,
+    answer = client.post(place, data=wanted, headers=HTMX)
+    assert answer.text.count('src="data:image/png;base64,') == 3 and "<html" not in answer.text
+    assert '--seed 7 --class "owl" --count 3' in answer.text
+    # and in a whole page without scripts, which keeps what I asked for.
+    whole = client.post(place, data=wanted).text
+    assert "<html" in whole and 'value="owl"' in whole and whole.count("data:image/png") == 3
+    for wrong, status in (({"label": "<b>"}, 422), ({"seed": "x"}, 422), ({"count": "25"}, 422), ({"model": "x"}, 404)):
+        answer = client.post(place, data=wanted | wrong, headers=HTMX)
+        assert answer.status_code == status and 'role="alert"' in answer.text and "<b>" not in answer.text

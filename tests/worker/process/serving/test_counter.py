@@ -28,6 +28,7 @@ from worker.engine.pipeline import Encoded, Labelled, Result
 from worker.execution.health import Health
 from worker.process.serving.counter import Counter
 from worker.process.serving.inbox import Inbox
+from worker.process.serving.labels import Labels
 
 
 class Engine:
@@ -62,7 +63,7 @@ class Worker:
             name=name, leaving=threading.Event(), health=Health(self._test, lambda why: self.left.append(why))
         )
         loaded = SimpleNamespace(runtime=SimpleNamespace(batch_size=8, lanes=1), engine=self.engine)
-        self.counter = Counter(cast("Any", self.resources), inbox, MODEL, cast("Any", loaded))
+        self.counter = Counter(cast("Any", self.resources), inbox, Labels(MODEL, cast("Any", loaded)))
         self.started = False
 
     def _test(self) -> None:
