@@ -33,7 +33,7 @@ for _name in [name for name in os.environ if name.startswith("IMAGEMILL_") and n
 
 _numbers = itertools.count(1)
 
-_DRILLS = ("acceptance", "faults", "drills", "packaging")
+_DRILLS = ("browser", "acceptance", "faults", "drills", "packaging")
 """The folders of `make drill`."""
 _ORDER = ("contract", "producer", "worker", "deploy", "docs", "gpu", "fundamentals", "attacks", *_DRILLS)
 """Unit tests come first, so that a plain mistake shows within seconds."""

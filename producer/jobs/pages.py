@@ -81,6 +81,8 @@ def listed(backend: Backend, limit: int, cursor: str = "", owner: str | None = N
     looked = 0
     with ThreadPoolExecutor(_THREADS) as pool:
         while looked < _MOST_LOOKED:
+            if len(found) == limit:  # whether there are more is known without reading them
+                return Listed(found, f"ended {place}" if next(entries, None) else "")
             some = list(islice(entries, max(limit, _AT_ONCE)))
             standing = pool.map(partial(_standing, backend), [(id, run) for _, id, run, _ in some])
             for (key, id, _, _), one in zip(some, standing, strict=True):
