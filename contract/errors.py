@@ -14,6 +14,7 @@
     │   ├── UnknownDataset      with the nearest names
     │   ├── NothingMissing      no class has fewer images than it should have
     │   ├── UnknownUpload       no file was uploaded under the id
+    │   ├── UnknownWebhook      no such webhook, or no such message to one
     │   ├── UnknownToken        no such token of the HTTP API
     │   ├── TokenRefused        the HTTP API does not know the token, or it lacks a scope
     │   ├── TooManyRequests     more requests than the token may make
@@ -128,6 +129,10 @@ class UnknownDataset(InvalidInput):
 
 class UnknownUpload(InvalidInput):
     """No file was uploaded under this id, or it belongs to another owner."""
+
+
+class UnknownWebhook(InvalidInput):
+    """There is no such webhook, or no such message to one."""
 
 
 class UnknownToken(InvalidInput):

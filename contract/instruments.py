@@ -55,6 +55,7 @@ OPERATION = Label("operation", ("get", "put", "put_if_absent", "copy", "stat", "
 FAULT = Label("fault", ("unavailable", "refused", "full", "credentials", "settings"))
 SERVICE = Label("service", ("redis", "store"))
 EVENT_RESULT = Label("result", ("taken", "unwatched", "rejected", "refused", "unavailable"))
+WEBHOOK_RESULT = Label("result", ("delivered", "failed", "refused", "gone"))
 TICK_STATE = Label("state", ("submitted", "skipped", "failed"))
 
 _SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -225,6 +226,29 @@ SCHEDULE_TICKS = Counter(
     name="imagemill_schedule_ticks_total",
     description="Ticks of schedules that were decided: a job was submitted, skipped, or could not be made.",
     labels=(TICK_STATE,),
+    roles=("controller",),
+)
+WEBHOOK_ATTEMPTS = Counter(
+    name="imagemill_webhook_attempts_total",
+    description="Requests to webhooks: `delivered`; `failed`, to be repeated; `refused`, the address may not be "
+    "reached; `gone`, the receiver answered 410 and is told nothing more.",
+    labels=(WEBHOOK_RESULT,),
+    roles=("controller",),
+)
+WEBHOOK_GIVEN_UP = Counter(
+    name="imagemill_webhook_given_up_total",
+    description="Messages to webhooks that were not delivered and are not repeated.",
+    roles=("controller",),
+)
+WEBHOOK_WAITING = Gauge(
+    name="imagemill_webhook_waiting",
+    description="Messages to webhooks that are not delivered yet, as the controller sees them that delivers.",
+    roles=("controller",),
+)
+WEBHOOK_OLDEST_SECONDS = Gauge(
+    name="imagemill_webhook_oldest_seconds",
+    description="Age of the oldest message to a webhook that is not delivered yet; 0 if none waits.",
+    unit="seconds",
     roles=("controller",),
 )
 PLAN_SECONDS = Histogram(

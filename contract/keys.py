@@ -44,6 +44,8 @@ TOKENS = "tokens/"
 """Who may use the HTTP API: the hash of each token."""
 UPLOADS = "uploads/"
 """What clients of the HTTP API put here with presigned addresses, for jobs to read."""
+WEBHOOKS = "webhooks/"
+"""Who is told of the ends of jobs, and the messages to them (`contract.web.webhooks`)."""
 
 PROBES = "probes/"
 RESERVED = (
@@ -58,6 +60,7 @@ RESERVED = (
     INDEX,
     TOKENS,
     UPLOADS,
+    WEBHOOKS,
     PROBES,
     "inputs/",
 )
@@ -67,6 +70,9 @@ MAX_OPEN_SHARDS = 100_000
 """The most shards of a plan that is open: the halves of its bisected shards are numbered from here."""
 
 _TOKEN = re.compile(r"^tokens/([0-9a-f]{12})\.json$")
+_WEBHOOK = re.compile(r"^webhooks/endpoints/(wh_[0-9a-f]{20})\.json$")
+_WEBHOOK_MESSAGE = re.compile(r"^webhooks/[a-z]+/(wh_[0-9a-f]{20})/(\d{13}-[0-9a-f]{24})\.json$")
+_WEBHOOK_NOTE = re.compile(r"^webhooks/due/(job|tick)/([a-z0-9-]{1,63})/([a-z0-9-]+)$")
 _TICK = re.compile(r"/ticks/(\d{8}t\d{4})\.json$")
 _WATCH_STATE = re.compile(r"^watches/([a-z0-9-]+)/(\d{8}t\d{6})/$")
 _THEN = re.compile(r"/then/(\d{6})\.(json|begun)$")
@@ -458,6 +464,89 @@ def uploads_of(owner: str) -> str:
 def upload_prefix(owner: str, id: str) -> str:
     """Prefix of the files of one upload."""
     return f"{uploads_of(owner)}{id}/"
+
+
+WEBHOOK_OF_ALL = f"{WEBHOOKS}all"
+"""The id of the webhook that is told of all jobs, `IMAGEMILL_WEBHOOK_URL`; absent without one."""
+WEBHOOK_RECORDS = f"{WEBHOOKS}endpoints/"
+WEBHOOK_NOTES = f"{WEBHOOKS}due/"
+"""Empty objects: an end of a job or a tick of a schedule that webhooks are not told of yet."""
+WEBHOOK_MESSAGES = f"{WEBHOOKS}messages/"
+WEBHOOK_WAITING = f"{WEBHOOKS}waiting/"
+WEBHOOK_OUTCOMES = f"{WEBHOOKS}outcomes/"
+
+
+def webhook_record(id: str) -> str:
+    """A webhook: its URL and its owner; never changed."""
+    return f"{WEBHOOK_RECORDS}{id}.json"
+
+
+def parse_webhook(key: str) -> str | None:
+    """The webhook whose record this is, or None."""
+    match = _WEBHOOK.match(key)
+    return match[1] if match else None
+
+
+def webhook_secret(id: str) -> str:
+    """The secrets that messages to a webhook are signed with: the current one, and earlier ones for a while."""
+    return f"{WEBHOOKS}secrets/{id}.json"
+
+
+def webhook_disabled(id: str) -> str:
+    """Says that a webhook answered 410 and is told nothing until `imagemill webhooks enable`."""
+    return f"{WEBHOOKS}disabled/{id}.json"
+
+
+def webhook_end_note(id: str, run: int) -> str:
+    """An empty object: a run of a job has ended, and webhooks are to be told."""
+    return f"{WEBHOOK_NOTES}job/{id}/{run:04d}"
+
+
+def webhook_tick_note(name: str, stamp: str) -> str:
+    """An empty object: a tick of a schedule was decided, and webhooks are to be told."""
+    return f"{WEBHOOK_NOTES}tick/{name}/{stamp}"
+
+
+def parse_webhook_note(key: str) -> tuple[str, str, str] | None:
+    """What a note is about, `job` or `tick`, with the job and its run, or the schedule and the stamp; or None."""
+    match = _WEBHOOK_NOTE.match(key)
+    return (match[1], match[2], match[3]) if match else None
+
+
+def webhook_message(endpoint: str, message: str) -> str:
+    """A message to a webhook, with its body; written if absent, never changed. Names sort newest first."""
+    return f"{WEBHOOK_MESSAGES}{endpoint}/{message}.json"
+
+
+def webhook_waiting(endpoint: str, message: str) -> str:
+    """A message that is not delivered: the attempts so far, and when the next one is due."""
+    return f"{WEBHOOK_WAITING}{endpoint}/{message}.json"
+
+
+def webhook_outcome(endpoint: str, message: str) -> str:
+    """What became of a message: delivered, or given up."""
+    return f"{WEBHOOK_OUTCOMES}{endpoint}/{message}.json"
+
+
+def parse_webhook_message(key: str) -> tuple[str, str] | None:
+    """The webhook and the name of the message that an object is about, or None."""
+    match = _WEBHOOK_MESSAGE.match(key)
+    return (match[1], match[2]) if match else None
+
+
+def message_name(at_ms: int, digest: str) -> str:
+    """The name of a message about what happened so many milliseconds after the epoch."""
+    return f"{_LATEST - at_ms:013d}-{digest[:24]}"
+
+
+def message_ms(name: str) -> int:
+    """Return when that happened which a message is about, in milliseconds since the epoch."""
+    return _LATEST - int(name[:13])
+
+
+def messages_before(endpoint: str, at_ms: int) -> str:
+    """A key before the messages of a webhook about what happened before that time."""
+    return f"{WEBHOOK_MESSAGES}{endpoint}/{_LATEST - at_ms:013d}-~"
 
 
 def served_record(name: str, version: int) -> str:

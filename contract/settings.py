@@ -216,6 +216,12 @@ class Settings(BaseSettings):
         "characters or more; empty: no events are taken.",
     )
 
+    webhook_url: SecretStr = Field(
+        SecretStr(""),
+        description="URL to which the controller posts the end of every job, whoever submitted it, and each tick of "
+        "every schedule; empty: only what `--webhook` names. Set it alike on all controllers.",
+    )
+
     web_host: str = Field("127.0.0.1", description="Address that `imagemill web` listens on.")
     web_port: int = Field(8080, ge=0, le=65535, description="Port that `imagemill web` listens on; 0: a free one.")
     web_hosts: str = Field(

@@ -37,12 +37,14 @@ from contract.jobs.status import STATES, Status  # noqa: E402
 from contract.meters import Instrument, Role  # noqa: E402
 from contract.models.families import RECIPES  # noqa: E402
 from contract.settings import Settings  # noqa: E402
+from contract.web.webhooks.outbox import Told  # noqa: E402
 from producer import cli as producer_cli  # noqa: E402
 from producer.client import Client  # noqa: E402
 from producer.datasets import DatasetSummary  # noqa: E402
 from producer.exports import formats  # noqa: E402
 from producer.jobs.schedules import Run, Scheduled  # noqa: E402
 from producer.jobs.watches import Watched  # noqa: E402
+from producer.jobs.webhooks import Webhook  # noqa: E402
 from worker import cli as worker_cli  # noqa: E402
 
 PROGRAMS: dict[str, click.Command] = {"imagemill": producer_cli.cli, "imagemill-worker": worker_cli.cli}
@@ -303,6 +305,13 @@ def records_page() -> str:
         "## Dataset",
         "`imagemill datasets list` prints it; `show` adds `versions`, newest first.",
         fields_table(DatasetSummary),
+        "## Webhook",
+        "`imagemill webhooks list`, `add`, `show` and `enable` print it.",
+        fields_table(Webhook),
+        "## Message to a webhook",
+        "`imagemill webhooks show` and `resend` print it, newest first. `last` has `at`, `status`, `seconds` and "
+        "`error`.",
+        fields_table(Told),
     )
 
 
@@ -446,10 +455,16 @@ STAND_INS: dict[str, Any] = {
         for name in ("name", "version", "alias", "file", "id", "job", "dataset", "of", "by", "digest", "gate_sha256")
     },
     "number": 1,
+    "run": 0,
+    "endpoint": "<webhook>",
+    "message": "<time>-<digest>",
     "stamp": "<time>",
     "root": keys.watch_state("<name>", "<added>"),
 }
-NO_KEYS = ("segment_job", "shard_stem", "content_name", "ended_entry", "ended_before", "expires_entry")
+NO_KEYS = (
+    *("segment_job", "shard_stem", "content_name", "ended_entry", "ended_before", "expires_entry"),
+    "message_name",
+)
 """Functions of `contract.keys` that name a part of a key, or need numbers."""
 
 

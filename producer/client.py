@@ -64,18 +64,23 @@ from contract.records import ImageFormat, Precision, Priority
 from contract.settings import Settings, current
 from contract.telemetry import traces
 from contract.watches.record import Watches
+from contract.web.addresses import AddressPolicy
 from contract.web.client import WebClient
+from contract.web.webhooks.endpoints import ROTATION_SECONDS, Endpoint, Endpoints
+from contract.web.webhooks.outbox import Outbox, Told
 from producer import datasets as own_datasets
 from producer import models as own_models
 from producer.datasets import DatasetSummary
 from producer.jobs import cleaning, following, pages, reports, submission, watched_rows
 from producer.jobs import schedules as own_schedules
 from producer.jobs import watches as own_watches
+from producer.jobs import webhooks as own_webhooks
 from producer.jobs.replays import make_replay
 from producer.jobs.requests import check_command, make_request, make_template, make_watch_template
 from producer.jobs.schedules import Run, Scheduled
 from producer.jobs.submission import OnProgress, new_job_id
 from producer.jobs.watches import Watched
+from producer.jobs.webhooks import Webhook
 from producer.sources.read import Images
 from producer.uploads.feed import SETTLE_SECONDS, feed, own_prefix
 from producer.uploads.upload import Uploaded
@@ -594,6 +599,52 @@ class Client:
         """
         watch = Watches(self._checked_store()).get(name)
         return watched_rows.rows(self._patient.store, watch, since=since, follow=follow, stop=stop)
+
+    # Webhooks
+
+    def add_webhook(self, url: str) -> Webhook:
+        """Make a webhook of a URL, as the first job with `webhook` does; raises InvalidInput if it may not be reached.
+
+        A method below takes its id or, from its owner, the URL, and raises UnknownWebhook and NotOwner.
+        """
+        store = self._checked_store()
+        made = Endpoints(store).register(url, self.settings.owns_as, AddressPolicy.of(self.settings))
+        return own_webhooks.overview(store, made)
+
+    def webhooks(self) -> list[Webhook]:
+        """Return every webhook and how it stands."""
+        store = self._checked_store()
+        return [own_webhooks.overview(store, one) for one in Endpoints(store).all()]
+
+    def webhook(self, name: str) -> Webhook:
+        """Return a webhook and how it stands."""
+        return own_webhooks.overview(self.backend.store, self._webhook(name))
+
+    def webhook_messages(self, name: str, *, limit: int = 100, before: str = "") -> list[Told]:
+        """Return messages to a webhook and where each stands, newest first, those behind the id `before`."""
+        found = self._webhook(name)
+        return Outbox(self.backend.store).messages(found.id, limit=limit, before=before)
+
+    def webhook_secret(self, name: str) -> str:
+        """Return the secret with which messages to a webhook are signed, for its receiver."""
+        found = self._webhook(name)
+        return Endpoints(self.backend.store).secrets(found.id)[0]
+
+    def rotate_webhook(self, name: str, *, keep: float = ROTATION_SECONDS) -> str:
+        """Return a new secret of a webhook; messages carry a signature by the earlier one too for `keep` seconds."""
+        return Endpoints(self.backend.store).rotate(self._webhook(name).id, keep=keep)
+
+    def resend_webhook(self, name: str, messages: Sequence[str] = ()) -> list[Told]:
+        """Send messages again, with the same ids, or those of the newest 1,000 that were given up."""
+        return own_webhooks.resend(self.backend.store, self._webhook(name), messages)
+
+    def enable_webhook(self, name: str) -> Webhook:
+        """Tell a webhook again, which answered 410, what happens from now on."""
+        Endpoints(self.backend.store).enable(self._webhook(name).id)
+        return self.webhook(name)
+
+    def _webhook(self, name: str) -> Endpoint:
+        return Endpoints(self._checked_store()).owned(name, self.settings.owns_as)
 
     # Datasets
 

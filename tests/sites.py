@@ -22,8 +22,8 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def site(answer: Answer, host: str = LOOPBACK) -> Iterator[int]:
-    """Serve GET requests with `answer` until the block ends; yield the port."""
+def site(answer: Answer, host: str = LOOPBACK, port: int = 0) -> Iterator[int]:
+    """Serve GET and POST requests with `answer` until the block ends; yield the port, a free one unless told."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -31,10 +31,13 @@ def site(answer: Answer, host: str = LOOPBACK) -> Iterator[int]:
         def do_GET(self) -> None:
             answer(self)
 
+        def do_POST(self) -> None:
+            answer(self)
+
         def log_message(self, *_: object) -> None:
             pass
 
-    with _Server((host, 0), Handler) as server:
+    with _Server((host, port), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         yield server.server_port

@@ -26,6 +26,7 @@ from contract.keys import JobKeys, parse_run
 from contract.printable import csv_line
 from contract.telemetry import traces
 from contract.times import iso
+from contract.web.webhooks.notes import note_end
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +121,8 @@ def _derive(store: ObjectStore, spec: Spec, now: Standing) -> None:
     elif now.run:
         store.delete(keys.success)
     if now.end is not None:
+        # Before the job is no longer active, so that a process that dies here is followed by another.
+        note_end(store, spec.id, now.run, spec.webhook)
         # First, so that a job is always in the index or among the active ones.
         index.record_end(store, spec, now.end, now.run)
         store.delete(keys.active)

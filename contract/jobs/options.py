@@ -84,6 +84,12 @@ class EveryJob(Share):
     keep_days: float | None = Field(
         None, ge=0, description="Delete the job this long after its end. Default: IMAGEMILL_KEEP_DAYS."
     )
+    webhook: Annotated[str | None, Cli(metavar="URL")] = Field(
+        None,
+        max_length=2048,
+        description="Post to this URL how the job ended, signed: a URL, or the id of one that `imagemill webhooks "
+        "list` shows.",
+    )
 
 
 class ClassifyFields(Arithmetic, EveryJob):
@@ -238,6 +244,7 @@ class _EveryKeywords(TypedDict, total=False):
     weight: float
     max_slots: int
     keep_days: float | None
+    webhook: str | None
 
 
 class ClassifyKeywords(_EveryKeywords, total=False):

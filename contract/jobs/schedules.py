@@ -165,10 +165,12 @@ class Schedules(NamedRecords[Schedule]):
         """Record a run by hand, in its place among the ticks."""
         self._store.put(keys.schedule_tick(name, id.removeprefix(f"{name}-manual-") + "-manual"), tick.to_json())
 
-    def after(self, name: str, tick: Tick) -> None:
-        """Record what the end of a watch's segment started, in its place among the ticks. It is safe to do twice."""
-        key = keys.schedule_tick(name, f"{to_time(tick.at):%Y%m%dt%H%M%S}-after-{tick.after}")
-        self._store.put(key, tick.to_json())
+    def after(self, name: str, tick: Tick) -> str:
+        """Record what the end of a watch's segment started, and return its place among the ticks. It is safe to do
+        twice."""
+        place = f"{to_time(tick.at):%Y%m%dt%H%M%S}-after-{tick.after}"
+        self._store.put(keys.schedule_tick(name, place), tick.to_json())
+        return place
 
     def last(self, name: str) -> tuple[datetime, Tick] | None:
         """Return the newest decided tick, None if there is none."""

@@ -159,11 +159,11 @@ def _refusal(url: str, response: BaseHTTPResponse) -> Exception:
     if status in _DENIED:
         return ImageDenied(f"{shown(url)} answered {status}; it needs a permission that workers lack.")
     if status in _TRY_AGAIN:
-        return _Again(f"answered {status}", _retry_after(response.headers.get("Retry-After")))
+        return _Again(f"answered {status}", retry_after(response.headers.get("Retry-After")))
     return FetchFailed(f"{shown(url)} answered {status}; retry the job later.")
 
 
-def _retry_after(text: str | None) -> float | None:
+def retry_after(text: str | None) -> float | None:
     """Return the seconds that a `Retry-After` header asks to wait: a number, or a date (RFC 9110, 10.2.3)."""
     if text is None:
         return None

@@ -63,6 +63,10 @@ _PRODUCER = Role(
         _JOB.share,
         keys.deleting(ANY),  # asks the controller to delete a job
         f"{_JOB.reviewed_prefix}{ANY}",
+        f"{keys.WEBHOOK_NOTES}{ANY}",  # of jobs that it cancels
+        keys.webhook_record(ANY),
+        keys.webhook_secret(ANY),
+        keys.webhook_waiting(ANY, ANY),  # has a message sent again
     ),
     deletes=(
         _JOB.success,
@@ -77,6 +81,7 @@ _PRODUCER = Role(
         f"{keys.SERVED}{ANY}",
         f"{keys.DATASETS}{ANY}",
         keys.probe(ANY),
+        keys.webhook_disabled(ANY),
     ),
     never=tuple(f"{keys.MODELS}{name}/{ANY}" for name in BUILT_IN),
 )
@@ -115,6 +120,7 @@ ROLES = {
                 keys.dataset_record(ANY),  # of a schedule's jobs, as the claims
                 f"{keys.dataset_claims(ANY)}{ANY}",
                 f"{keys.TABLES}{ANY}",
+                f"{keys.WEBHOOKS}{ANY}",
             ),
             deletes=(
                 f"{keys.JOBS}{ANY}",  # whose retention is over
@@ -123,6 +129,7 @@ ROLES = {
                 f"{keys.schedule_ticks(ANY)}{ANY}",
                 f"{keys.watch_prefix(ANY)}{ANY}",
                 f"{keys.TABLES}{ANY}",
+                f"{keys.WEBHOOKS}{ANY}",
             ),
         ),
         Role(
@@ -133,6 +140,7 @@ ROLES = {
                 f"{keys.MODELS}{ANY}",
                 f"{keys.DATASETS}{ANY}",
                 f"{keys.SERVED}{ANY}",
+                keys.WEBHOOK_OF_ALL,
             ),
             writes=(
                 _JOB.numerics,
@@ -148,6 +156,7 @@ ROLES = {
                 f"{keys.MODELS}{ANY}",
                 f"{keys.dataset_versions(ANY)}{ANY}",
                 keys.dataset_features(ANY, ANY, ANY),
+                f"{keys.WEBHOOK_NOTES}{ANY}",  # empty; what is told is read from the end
             ),
             deletes=(
                 f"{_JOB.commit_prefix}{ANY}",  # of generated images that are gone

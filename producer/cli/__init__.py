@@ -54,8 +54,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("producer.cli.report:report", "Write the HTML page of a job."),
     "top": ("producer.cli.top:top", "Watch queues, jobs and workers."),
     "workers": ("producer.cli.workers:workers", "List the workers, and drain one."),
-    "web": ("producer.cli.web:web", "Serve the HTTP API."),
-    "tokens": ("producer.cli.tokens:tokens", "Say who may use the HTTP API."),
+    "web": ("producer.cli.web.server:web", "Serve the HTTP API."),
+    "tokens": ("producer.cli.web.tokens:tokens", "Say who may use the HTTP API."),
+    "webhooks": ("producer.cli.web.webhooks:webhooks", "Say who is told how jobs ended."),
     "gc": ("producer.cli.clean:gc", "Delete what nobody needs."),
     "rebuild": ("producer.cli.jobs:rebuild", "Rewrite the ledger from the bucket."),
 }

@@ -15,6 +15,7 @@ from contract.jobs.commits import in_parallel
 from contract.jobs.lifecycle import Backend
 from contract.jobs.retention import Found
 from contract.jobs.schedules import KEPT, Schedules
+from contract.web.webhooks.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ def collect(backend: Backend, keep_days: float, *, dry_run: bool) -> Iterator[Fo
     for found in in_parallel(partial(retention.sweep, store, dry_run=dry_run), jobs):
         yield from found
     yield from _ticks(backend, dry_run=dry_run)
+    yield from _messages(store, dry_run=dry_run)
     try:
         uploads = store.abort_uploads(time.time() - _UPLOAD_SECONDS, dry_run=dry_run)
     except (InvalidSettings, StoreRefused) as error:
@@ -70,6 +72,18 @@ def collect(backend: Backend, keep_days: float, *, dry_run: bool) -> Iterator[Fo
         return
     if uploads:
         yield Found("unfinished uploads", "", len(uploads), 0)
+
+
+def _messages(store: ObjectStore, *, dry_run: bool) -> Iterator[Found]:
+    """Delete messages to webhooks that are kept no longer; the controller does so every hour too."""
+    for webhook, gone, size in Outbox(store).old(time.time()):
+        if not dry_run:
+            try:
+                store.delete_all(gone)
+            except InvalidSettings as error:
+                log.info("The controller deletes old messages: %s", error)
+                return
+        yield Found("old messages", webhook, len(gone), size)
 
 
 def _ticks(backend: Backend, *, dry_run: bool) -> Iterator[Found]:

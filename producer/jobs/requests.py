@@ -7,7 +7,7 @@ schedule keeps it as a template; models stay as they were typed until then.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -22,6 +22,7 @@ from contract.jobs.options import (
     SCHEDULABLE,
     ClassifyOptions,
     EvaluateOptions,
+    EveryJob,
     GenerateOptions,
     JobOptions,
     SynthesizeOptions,
@@ -48,6 +49,8 @@ from contract.models.recipes import RnnRecipe
 from contract.models.registry import Model, Registry
 from contract.settings import Settings
 from contract.watches.record import folder_of, source_of
+from contract.web.addresses import AddressPolicy
+from contract.web.webhooks.endpoints import Endpoints
 from producer.sources import images, labelled
 from producer.sources.images import Pair, Remote, Resolved
 
@@ -76,7 +79,18 @@ def make_request(options: JobOptions, store: ObjectStore, settings: Settings) ->
     Raises InvalidInput for options that do not go together, and InvalidSource, UnknownModel, UnknownJob or JobConflict
     for what they name.
     """
-    return _REQUESTS[options.command](options, store, settings)
+    request = _REQUESTS[options.command](options, store, settings)
+    return replace(request, fields={**request.fields, **_webhook(options, store, settings)})
+
+
+def _webhook(options: JobOptions, store: ObjectStore, settings: Settings) -> dict[str, Any]:
+    """Return the id of the webhook that is named, registered if it is a new URL; nothing if none is.
+
+    A spec holds no URL: it may be a password, and workers read specs.
+    """
+    if not isinstance(options, EveryJob) or not options.webhook:
+        return {}
+    return {"webhook": Endpoints(store).named(options.webhook, settings.owns_as, AddressPolicy.of(settings)).id}
 
 
 def _classify(options: ClassifyOptions, store: ObjectStore, settings: Settings) -> Request[Classify]:
@@ -228,6 +242,7 @@ def make_watch_template(options: WatchOptions, store: ObjectStore, settings: Set
             f"{options.model} labels sequences of up to {frames} frames, and a watch cannot know when one is complete; "
             "name a model of single images."
         )
+    fields |= _webhook(options, store, settings)
     source = str(options.source)
     uri = source_of(source, folder_of(options.archive or ""))
     return Template(

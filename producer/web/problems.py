@@ -62,6 +62,7 @@ _STATUS: Sequence[tuple[type[ImagemillError], int]] = (
     (errors.UnknownWatch, 404),
     (errors.UnknownDataset, 404),
     (errors.UnknownUpload, 404),
+    (errors.UnknownWebhook, 404),
     (errors.UnknownToken, 404),
     (errors.NotServed, 404),
     (errors.RequestTooLarge, 413),

@@ -62,6 +62,9 @@ ARGUMENTS = {
     "image": "0" * 24,
     "undone": False,
     "owner": "ann",
+    "endpoint": f"wh_{'0' * 20}",
+    "message": f"8204392387654-{'0' * 24}",
+    "at_ms": 1_795_600_000_000,
 }
 NO_KEYS = {"root", "retry", "retry_prefix"}
 """A prefix of everything, and what only older versions wrote."""
@@ -79,7 +82,7 @@ def every_key() -> Iterator[tuple[str, str]]:
             yield name, member(job, **_arguments(partial(member, job)))
     for name, function in inspect.getmembers(keys, inspect.isfunction):
         makes_a_key = function.__module__ == keys.__name__ and not name.startswith(
-            ("parse_", "shard_", "child_", "content_")
+            ("parse_", "shard_", "child_", "content_", "message_")
         )
         if makes_a_key and inspect.signature(function).return_annotation == "str":
             yield name, function(**_arguments(function))

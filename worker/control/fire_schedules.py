@@ -24,11 +24,12 @@ from contract.errors import (
 )
 from contract.instruments import SCHEDULE_DELAY_SECONDS, SCHEDULE_TICKS
 from contract.jobs.lifecycle import Backend, submit
-from contract.jobs.schedules import Schedule, Schedules, Tick, job_id, to_iso, to_time
+from contract.jobs.schedules import Schedule, Schedules, Tick, job_id, stamp, to_iso, to_time
 from contract.jobs.specs import parse_spec
 from contract.jobs.templates import fill
 from contract.keys import JobKeys
 from contract.settings import Settings
+from contract.web.webhooks.notes import note_tick
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ def _fire(backend: Backend, schedules: Schedules, name: str, now: datetime, outa
     for tick in found:
         decided = schedules.decide(name, tick.at, _decision(backend, schedule, tick, now))
         _carry_out(backend, schedules, schedule, tick.at, decided)
+        _tell(backend, schedule, tick.at, decided)
         # Last: after a death before this line the same tick is due again, and already decided.
         backend.ledger.set_last_tick(name, tick.at.timestamp())
         SCHEDULE_TICKS.add(1, decided.state)
@@ -110,6 +112,7 @@ def _recover(backend: Backend, schedules: Schedules, schedule: Schedule) -> date
         return None
     at, tick = newest
     _carry_out(backend, schedules, schedule, at, tick)
+    _tell(backend, schedule, at, tick)
     return at
 
 
@@ -130,6 +133,12 @@ def _decision(backend: Backend, schedule: Schedule, tick: Due, now: datetime) ->
         log.warning("The tick %s of %s makes no job: %s", at, schedule.name, error)
         return Tick(at=at, state="failed", reason=str(error), missed=tick.missed)
     return Tick(at=at, state="submitted", job=id, missed=tick.missed, spec=spec.model_dump(mode="json"))
+
+
+def _tell(backend: Backend, schedule: Schedule, at: datetime, tick: Tick) -> None:
+    """Have webhooks told of a tick, unless it was skipped."""
+    if tick.state != "skipped":
+        note_tick(backend.store, schedule.name, stamp(at), schedule.template.spec.get("webhook"))
 
 
 def _carry_out(backend: Backend, schedules: Schedules, schedule: Schedule, at: datetime, tick: Tick) -> None:

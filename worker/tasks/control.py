@@ -17,6 +17,7 @@ from worker.control.reconcile import tick as run_tick
 from worker.control.scale import Scale
 from worker.control.watching.events import PATH, EventsInbox
 from worker.control.watching.keeper import Keeper, make_keeper
+from worker.control.webhooks.courier import Courier, make_courier
 from worker.observe.routes import Answer, as_json, text
 
 
@@ -33,6 +34,11 @@ def finalizers() -> Finalizers:
 def keeper() -> Keeper:
     """Return the watches of this process."""
     return process.resources.once(make_keeper)
+
+
+def courier() -> Courier:
+    """Return the webhooks of this process."""
+    return process.resources.once(make_courier)
 
 
 @app.task(name=keys.TASK_PLAN)  # type: ignore[untyped-decorator]
@@ -86,6 +92,7 @@ def _ready(sender: Any, **_: Any) -> None:
         _show_scale()
         _take_events()
         keeper().begin(str(sender.hostname))
+        courier().begin()
     process.observed.routes.starting = False
 
 
@@ -93,10 +100,12 @@ def _shutting_down(**_: Any) -> None:
     planners().leave()
     finalizers().leave()
     keeper().leave()
+    courier().leave()
 
 
 def _shutdown(**_: Any) -> None:
     keeper().close()
+    courier().close()
     planners().close()
 
 

@@ -34,6 +34,7 @@ from contract.jobs.templates import fill
 from contract.keys import JobKeys
 from contract.watches.record import Watch
 from contract.watches.segments import read_segment, segment_numbers
+from contract.web.webhooks.notes import note_tick
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +141,9 @@ class Then:
                 if fresh:
                     log.info("The segment %s has succeeded and starts %s", tick.after, tick.job)
         if schedule is not None:
-            Schedules(self._store).after(schedule.name, tick)
+            place = Schedules(self._store).after(schedule.name, tick)
+            if tick.state != "skipped":
+                note_tick(self._store, schedule.name, place, schedule.template.spec.get("webhook"))
         self._store.put(keys.watch_then_begun(self._watch.root, number), b"")
 
 

@@ -1,0 +1,221 @@
+"""The outbox: every message to a webhook, written if absent, and what became of it.
+
+A message is named after what happened and to whom it is told, so whoever makes it, and however often, makes one. It
+waits until it is delivered or given up; `resend` has it wait again, with the same id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field
+
+from contract import keys
+from contract.backend.objects import ObjectStore
+from contract.errors import ObjectNotFound, UnknownWebhook
+from contract.records import Record
+from contract.times import iso
+
+R = TypeVar("R", bound=Record)
+
+KEEP_DAYS = 30
+"""Days for which a message is kept, and can be sent again."""
+
+
+class Attempt(Record):
+    """One request, and what came of it."""
+
+    at: str = Field(description="UTC, ISO 8601.")
+    status: int | None = Field(None, description="Status of the answer; null without a complete answer.")
+    seconds: float = Field(0.0, description="How long it took.")
+    error: str | None = Field(None, description="Why it does not count, in a few words; null if it was delivered.")
+
+
+class Message(Record):
+    """`webhooks/messages/<endpoint>/<name>.json`."""
+
+    id: str = Field(description="The header `webhook-id`: the same each time the message is sent.")
+    endpoint: str
+    type: str
+    at: str = Field(description="When it happened, UTC, ISO 8601.")
+    body: str = Field(description="The JSON that is sent, byte by byte.")
+
+
+class Waiting(Record):
+    """`webhooks/waiting/<endpoint>/<name>.json`."""
+
+    round: int = Field(0, description="How often somebody asked to send it again.")
+    attempts: int = 0
+    due: float = Field(description="When it is sent next, in seconds since the epoch.")
+    last: Attempt | None = None
+
+
+class Outcome(Record):
+    """`webhooks/outcomes/<endpoint>/<name>.json`."""
+
+    round: int = 0
+    state: Literal["delivered", "failed"]
+    attempts: int
+    at: str
+    last: Attempt | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened. `subject` names it among all that happened at the same millisecond."""
+
+    type: str
+    subject: str
+    at_ms: int
+    data: Mapping[str, Any]
+
+    def name(self, endpoint: str) -> str:
+        """Return the name of the message to a webhook about it."""
+        digest = hashlib.sha256(f"{endpoint}\0{self.subject}\0{self.at_ms}".encode()).hexdigest()
+        return keys.message_name(self.at_ms, digest)
+
+    def message(self, endpoint: str) -> Message:
+        """Return the message to a webhook about it."""
+        at = iso(self.at_ms / 1000) or ""
+        body = json.dumps({"type": self.type, "timestamp": at, "data": self.data}, ensure_ascii=False)
+        return Message(id=message_id(self.name(endpoint)), endpoint=endpoint, type=self.type, at=at, body=body)
+
+
+def message_id(name: str) -> str:
+    """Return the id of a message; ids hold no dots, which separate the parts that are signed."""
+    return "msg_" + name.replace("-", "_")
+
+
+def name_of(id: str) -> str:
+    """Return the name of the message with an id."""
+    return id.removeprefix("msg_").replace("_", "-")
+
+
+class Told(Record):
+    """A message and where it stands, as `imagemill webhooks show --json` prints it. Times are UTC, ISO 8601."""
+
+    id: str = Field(description="The header `webhook-id`.")
+    type: str = Field(description="What happened, as `job.succeeded`.")
+    at: str = Field(description="When it happened.")
+    state: Literal["waiting", "delivered", "failed"] = Field(description="`failed`: it is not sent again by itself.")
+    attempts: int = Field(0, description="How often it was sent.")
+    next_at: str | None = Field(None, description="When it is sent next; null if it does not wait.")
+    last: Attempt | None = Field(None, description="The newest attempt.")
+    body: str = Field(description="The JSON that is sent.")
+
+
+class Outbox:
+    """The messages of one bucket."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def add(self, event: Event, endpoint: str, now: float, *, disabled: str = "") -> bool:
+        """Write the message to a webhook about an event, and have it wait; return False if it was there already.
+
+        A webhook that is disabled for a reason gets a message that has failed, and can be sent again.
+        """
+        name = event.name(endpoint)
+        fresh = self._store.put_if_absent(keys.webhook_message(endpoint, name), event.message(endpoint).to_json())
+        if self.outcome(endpoint, name) is None:
+            if disabled:
+                last = Attempt(at=iso(now) or "", error=disabled)
+                told = Outcome(state="failed", attempts=0, at=last.at, last=last)
+                self._store.put_if_absent(keys.webhook_outcome(endpoint, name), told.to_json())
+            else:
+                self._store.put_if_absent(keys.webhook_waiting(endpoint, name), Waiting(due=now).to_json())
+        return fresh
+
+    def message(self, endpoint: str, name: str) -> Message | None:
+        """Return a message, None if there is none."""
+        return self._read(Message, keys.webhook_message(endpoint, name))
+
+    def waiting(self, endpoint: str, name: str) -> Waiting | None:
+        """Return how a message waits, None if it does not."""
+        return self._read(Waiting, keys.webhook_waiting(endpoint, name))
+
+    def outcome(self, endpoint: str, name: str) -> Outcome | None:
+        """Return what became of a message, None if it has never been delivered nor given up."""
+        return self._read(Outcome, keys.webhook_outcome(endpoint, name))
+
+    def postpone(self, endpoint: str, name: str, waiting: Waiting) -> None:
+        """Write how a message waits from now on."""
+        self._store.put(keys.webhook_waiting(endpoint, name), waiting.to_json())
+
+    def finish(self, endpoint: str, name: str, outcome: Outcome) -> None:
+        """Write what became of a message, and have it wait no more."""
+        self._store.put(keys.webhook_outcome(endpoint, name), outcome.to_json())
+        there = self.waiting(endpoint, name)
+        if there is not None and there.round <= outcome.round:  # nobody asked to send it again meanwhile
+            self._store.delete(keys.webhook_waiting(endpoint, name))
+
+    def resend(self, endpoint: str, id: str, now: float) -> Told:
+        """Have a message wait again, from its first attempt on; raises UnknownWebhook."""
+        name = name_of(id)
+        known = keys.parse_webhook_message(keys.webhook_message(endpoint, name)) is not None
+        if not known or self.message(endpoint, name) is None:
+            raise UnknownWebhook(
+                f"The webhook {endpoint} has no message {id!r}; messages are kept for {KEEP_DAYS} days."
+            )
+        there, done = self.waiting(endpoint, name), self.outcome(endpoint, name)
+        round = max(there.round if there else 0, done.round if done else -1) + 1
+        self.postpone(endpoint, name, Waiting(round=round, due=now))
+        return self.told(endpoint, name)
+
+    def told(self, endpoint: str, name: str) -> Told:
+        """Return where a message stands; raises ObjectNotFound."""
+        message = Message.model_validate_json(self._store.get(keys.webhook_message(endpoint, name)))
+        waiting, done = self.waiting(endpoint, name), self.outcome(endpoint, name)
+        said = {"id": message.id, "type": message.type, "at": message.at, "body": message.body}
+        if waiting is not None and (done is None or done.round < waiting.round):
+            at = {"next_at": iso(waiting.due), "attempts": waiting.attempts, "last": waiting.last}
+            return Told.model_validate({**said, **at, "state": "waiting"})
+        if done is None:  # a controller is writing it
+            return Told.model_validate({**said, "state": "waiting"})
+        return Told.model_validate({**said, "state": done.state, "attempts": done.attempts, "last": done.last})
+
+    def messages(self, endpoint: str, *, limit: int, before: str = "") -> list[Told]:
+        """Return messages to a webhook, newest first, those behind the id `before`."""
+        after = keys.webhook_message(endpoint, name_of(before)) if before else ""
+        found: list[Told] = []
+        for entry in self._store.list(f"{keys.WEBHOOK_MESSAGES}{endpoint}/", after=after):
+            if len(found) == limit:
+                break
+            parsed = keys.parse_webhook_message(entry.key)
+            if parsed is not None:
+                try:
+                    found.append(self.told(*parsed))
+                except ObjectNotFound:
+                    continue  # its time is over
+        return found
+
+    def count_waiting(self, endpoint: str) -> int:
+        """Return how many messages to a webhook wait."""
+        return sum(1 for _ in self._store.list(f"{keys.WEBHOOK_WAITING}{endpoint}/"))
+
+    def old(self, now: float) -> Iterator[tuple[str, list[str], int]]:
+        """Yield, for each webhook that has some, the keys and the bytes of what is kept no longer."""
+        before = int((now - KEEP_DAYS * 86_400) * 1000)
+        folders = [entry.key for entry in self._store.list(keys.WEBHOOK_MESSAGES, folders=True)]
+        for endpoint in (key.removeprefix(keys.WEBHOOK_MESSAGES).rstrip("/") for key in folders if key.endswith("/")):
+            after = keys.messages_before(endpoint, before)
+            there = list(self._store.list(f"{keys.WEBHOOK_MESSAGES}{endpoint}/", after=after))
+            names = [parsed[1] for entry in there if (parsed := keys.parse_webhook_message(entry.key))]
+            # The message last: what is left of one whose deletion was interrupted is found again by it.
+            gone = [
+                key(endpoint, name)
+                for key in (keys.webhook_waiting, keys.webhook_outcome, keys.webhook_message)
+                for name in names
+            ]
+            if gone:
+                yield endpoint, gone, sum(entry.size for entry in there)
+
+    def _read(self, kind: type[R], key: str) -> R | None:
+        try:
+            return kind.model_validate_json(self._store.get(key))
+        except ObjectNotFound:
+            return None

@@ -1,0 +1,180 @@
+"""The loop: what waits goes out, nobody waits for a slow receiver, and one controller delivers at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler
+
+import pytest
+from pydantic import SecretStr
+
+from contract import keys
+from contract.backend.ledger import Ledger
+from contract.backend.objects import ObjectStore
+from contract.settings import Settings
+from contract.web.webhooks.endpoints import Endpoint, Endpoints
+from contract.web.webhooks.outbox import Event, Outbox
+from tests.hooks import Receiver
+from tests.sites import drip, send
+from tests.waiting import wait_until
+from tests.worker.control.webhooks.conftest import POLICY
+from worker.control.webhooks.courier import Courier
+from worker.control.webhooks.delivery import Delivery
+from worker.control.webhooks.post import Poster
+
+SHORT = (0.2, 0.5, 600.0)
+
+
+@contextmanager
+def courier(
+    settings: Settings, *, seconds: float = 2.0, delays: tuple[float, ...] = SHORT, lock_seconds: float = 2.0
+) -> Iterator[Courier]:
+    """A controller that delivers, with servers of its own."""
+    with closing(ObjectStore(settings)) as store, closing(Ledger(settings, patience=3)) as ledger:
+        delivery = Delivery(store, Poster(POLICY, seconds=seconds), delays)
+        made = Courier(store, ledger, settings, delivery, lock_seconds=lock_seconds)
+        made.begin()
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+def tell(store: ObjectStore, hook: Endpoint, *subjects: str) -> None:
+    """Have a message wait about each of these."""
+    for subject in subjects:
+        event = Event("job.succeeded", subject, int(time.time() * 1000), {"job": subject})
+        Outbox(store).add(event, hook.id, time.time())
+
+
+def _forget(ledger: Ledger) -> None:
+    """Lose all that Redis holds of this test."""
+    for key in list(ledger.redis.scan_iter(f"{ledger.keys.namespace}:*")):
+        ledger.redis.delete(key)
+
+
+def register(store: ObjectStore, receiver: Receiver, path: str = "/hook") -> Endpoint:
+    return Endpoints(store).register(receiver.url(path), "ann", POLICY)
+
+
+def test_what_ended_is_told(
+    settings: Settings, store: ObjectStore, hook: Endpoint, receiver: Receiver, ended: Callable[..., str]
+) -> None:
+    with courier(settings):
+        ended("animals", hook.id, ok=3)
+        wait_until(lambda: len(receiver.posts) == 1, 20, "the message")
+        (secret,) = Endpoints(store).secrets(hook.id)
+        assert receiver.posts[0].verified(secret)["data"]["job"] == "animals"
+        wait_until(lambda: Outbox(store).count_waiting(hook.id) == 0, 20, "its record")
+
+
+def test_nobody_waits_for_receivers_that_are_slow(
+    settings: Settings, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given four lanes, two of them for slow receivers, four that never end their answers, and one that is well,
+    for name, value in (("_THREADS", 4), ("_SLOW_THREADS", 2), ("_SLOW_SECONDS", 0.1)):
+        monkeypatch.setattr(f"worker.control.webhooks.courier.{name}", value)
+    gone = threading.Event()
+    with (
+        Receiver(lambda request: drip(request, gone)).listening() as slow,
+        Receiver().listening() as quick,
+        courier(settings, seconds=0.5) as made,
+    ):
+        for n in range(4):
+            tell(store, register(store, slow, f"/{n}"), "a")
+        wait_until(lambda: len({post.path for post in slow.posts}) == 4, 30, "each to be tried")
+        wait_until(lambda: all(one.slow for one in made._receivers.values()), 30, "each to be known as slow")
+        # if they hold their lanes for ever, and something happens, I expect the quick one to be told.
+        made.delivery.poster._seconds = 3600.0
+        for n in range(4):
+            tell(store, register(store, slow, f"/{n}"), "b", "c")
+        wait_until(lambda: len(made._running) == 2, 30, "the slow lanes to be held")
+        tell(store, register(store, quick), "x")
+        wait_until(lambda: len(quick.posts) == 1, 30, "the quick one")
+        gone.set()
+
+
+def test_two_controllers_deliver_each_message_once(
+    settings: Settings, store: ObjectStore, hook: Endpoint, receiver: Receiver
+) -> None:
+    with courier(settings), courier(settings):
+        tell(store, hook, *map(str, range(20)))
+        wait_until(lambda: Outbox(store).count_waiting(hook.id) == 0, 30, "all to be delivered")
+    assert len(receiver.ids) == len(set(receiver.ids)) == 20
+
+
+def test_a_redis_that_is_wiped_loses_nothing(
+    settings: Settings, store: ObjectStore, ledger: Ledger, hook: Endpoint, receiver: Receiver
+) -> None:
+    receiver.behave = lambda request: send(request, 500)
+    with courier(settings):
+        tell(store, hook, *map(str, range(5)))
+        wait_until(lambda: len(receiver.posts) >= 1, 20, "an attempt")
+        _forget(ledger)
+        receiver.behave = lambda request: send(request, 200)
+        tell(store, hook, "later")
+        wait_until(lambda: Outbox(store).count_waiting(hook.id) == 0, 60, "all to be delivered")
+    assert len(set(receiver.ids)) == 6
+
+
+def test_what_waits_goes_out_when_its_receiver_answers_again(
+    settings: Settings, store: ObjectStore, hook: Endpoint, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given messages whose next attempt is ten minutes away,
+    monkeypatch.setattr("worker.control.webhooks.courier._EARLY_SECONDS", 0.5)
+    receiver.behave = lambda request: send(request, 503)
+    with courier(settings, delays=(600.0,)):
+        tell(store, hook, "a", "b", "c")
+        wait_until(lambda: len(set(receiver.ids)) == 3, 30, "each to fail")
+        # if the receiver is well and something else happens, I expect all of them now.
+        receiver.behave = lambda request: send(request, 200)
+        tell(store, hook, "d")
+        wait_until(lambda: Outbox(store).count_waiting(hook.id) == 0, 30, "all to be delivered")
+    assert len(set(receiver.ids)) == 4
+
+
+def test_a_webhook_of_all_follows_the_setting(settings: Settings, store: ObjectStore, receiver: Receiver) -> None:
+    told = settings.model_copy(update={"webhook_url": SecretStr(receiver.url("/all")), "fetch_allow": "127.0.0.1"})
+    told = told.model_copy(update={"fetch_ports": "1-65535"})
+
+    def named() -> bool:
+        return store.exists(keys.WEBHOOK_OF_ALL)
+
+    with courier(told):
+        wait_until(named, 20, "the webhook of all")
+    (one,) = Endpoints(store).all()
+    assert (one.owner, store.get(keys.WEBHOOK_OF_ALL).decode()) == ("", one.id)
+    with courier(settings):
+        wait_until(lambda: not named(), 20, "nobody to be told of all")
+    # A setting that may not be reached is no webhook, and stops nothing.
+    refused = told.model_copy(update={"webhook_url": SecretStr("http://169.254.169.254/xyzzy")})
+    with courier(refused):
+        hook = register(store, receiver)
+        tell(store, hook, "a")
+        wait_until(lambda: len(receiver.posts) == 1, 20, "others to be told")
+    assert not named()
+
+
+def test_a_controller_that_leaves_ends_its_requests_at_once(
+    settings: Settings, store: ObjectStore, hook: Endpoint, receiver: Receiver
+) -> None:
+    held = threading.Event()
+
+    def stall(request: BaseHTTPRequestHandler) -> None:
+        held.wait(30)
+        request.close_connection = True
+
+    receiver.behave = stall
+    with courier(settings, seconds=30.0):
+        tell(store, hook, "a")
+        wait_until(lambda: len(receiver.posts) == 1, 20, "the request")
+    held.set()
+    receiver.behave = lambda request: send(request, 200)
+    # I expect that the next one sends it again at once, as if it had not been tried.
+    with courier(settings):
+        wait_until(lambda: Outbox(store).count_waiting(hook.id) == 0, 20, "it to be delivered")
+    assert len(set(receiver.ids)) == 1
+    assert Outbox(store).messages(hook.id, limit=1)[0].attempts == 1

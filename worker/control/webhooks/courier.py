@@ -1,0 +1,268 @@
+"""Delivers what waits: one loop that knows when each message is due, and a few threads that send.
+
+One controller delivers at a time, under a lock in Redis; the others stand by. What it knows is in the bucket, so a
+Redis that is wiped costs nothing, and two that deliver for a moment send a message twice, with one id.
+
+A receiver that is slow, or does not answer, holds two threads, and all slow ones together half of them, so that quick
+ones are told at once. After a failure a receiver gets a pause, and when it answers again, what waits for it goes out.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from contract import keys
+from contract.backend.ledger import Ledger
+from contract.backend.lock import Lock
+from contract.backend.objects import ObjectStore
+from contract.errors import ImagemillError, InvalidInput
+from contract.instruments import WEBHOOK_OLDEST_SECONDS, WEBHOOK_WAITING
+from contract.settings import Settings
+from contract.web.addresses import AddressPolicy
+from contract.web.webhooks.endpoints import Endpoints
+from contract.web.webhooks.notes import webhook_of_all
+from contract.web.webhooks.outbox import Outbox, Waiting
+from worker.control.webhooks.announce import Announcer
+from worker.control.webhooks.delivery import Delivery
+from worker.control.webhooks.post import Answer, Poster
+from worker.control.webhooks.retries import pause
+from worker.execution.resources import Resources
+
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 1.0
+_LOOK_SHARE = 10
+"""A look takes at most one part in so many of the time, however many messages wait."""
+_STANDBY_SECONDS = 5.0
+_LOCK_SECONDS = 30.0
+_PRUNE_SECONDS = 3600.0
+_PATIENCE = 3.0
+_READ_AT_ONCE = 1000
+"""Messages that a look reads anew."""
+_THREADS = 32
+_SLOW_THREADS = 16
+_EACH = 2
+"""Messages that one receiver is sent at once."""
+_SLOW_SECONDS = 3.0
+_EARLY_SECONDS = 10.0
+"""A message is not sent early if it was sent so recently."""
+
+Key = tuple[str, str]
+"""A webhook and the name of a message to it."""
+
+
+@dataclass(eq=False)
+class _Receiver:
+    """What is known of one webhook while this controller delivers."""
+
+    failures: int = 0
+    """Requests in a row that its receiver seems to have failed."""
+    pause_until: float = 0.0
+    back_at: float = 0.0
+    """When it last answered after a failure."""
+    slow: bool = False
+
+
+@dataclass(eq=False)
+class Courier:
+    """The webhooks of one controller; `begin` starts it."""
+
+    store: ObjectStore
+    ledger: Ledger
+    settings: Settings
+    delivery: Delivery
+    clock: Callable[[], float] = time.time
+    lock_seconds: float = _LOCK_SECONDS
+    _waiting: dict[Key, tuple[str, Waiting]] = field(default_factory=dict)
+    """What waits, each with the etag that its object had when it was read."""
+    _running: set[Key] = field(default_factory=set)
+    _receivers: dict[str, _Receiver] = field(default_factory=lambda: defaultdict(_Receiver))
+    _wake: threading.Condition = field(default_factory=threading.Condition)
+    _closing: threading.Event = field(default_factory=threading.Event)
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_THREADS, "webhook"))
+    _thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """Start to deliver, as soon as no other controller does."""
+        self._thread = threading.Thread(target=self._loop, name="webhooks", daemon=True)
+        self._thread.start()
+
+    def leave(self) -> None:
+        """Begin no more requests, and end those that run: whoever delivers next sends them again."""
+        self._closing.set()
+        self.delivery.poster.close()
+        with self._wake:
+            self._wake.notify_all()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def close(self) -> None:
+        """Wait until the loop has let another controller deliver."""
+        self.leave()
+        if self._thread is not None:
+            self._thread.join(_LOOK_SECONDS + 1)
+
+    # The loop
+
+    def _loop(self) -> None:
+        while not self._closing.is_set():
+            try:
+                with self.ledger.lock("webhooks", "", self.lock_seconds) as lock:
+                    if lock is not None:
+                        self._lead(lock)
+            except ImagemillError as error:
+                log.warning("Webhooks wait: %s", error)
+            except Exception:
+                log.exception("Webhooks wait")
+            self._show()
+            self._closing.wait(_STANDBY_SECONDS)
+
+    def _lead(self, lock: Lock) -> None:
+        """Deliver until the lock is lost or this process ends."""
+        self._waiting.clear()
+        announcer, look, prune = Announcer(self.store, self.clock), 0.0, 0.0
+        self._name_webhook_of_all()
+        while lock.held and not self._closing.is_set():
+            if time.monotonic() >= look:
+                began = time.monotonic()
+                announcer.round()
+                self.look()
+                self._show()
+                took = time.monotonic() - began
+                look = time.monotonic() + max(_LOOK_SECONDS, took * _LOOK_SHARE)
+            if time.monotonic() >= prune:
+                self._prune()
+                prune = time.monotonic() + _PRUNE_SECONDS
+            with self._wake:
+                for key, early in self._next():
+                    self._start(key, early=early)
+                self._wake.wait(max(0.0, min(look, time.monotonic() + _LOOK_SECONDS) - time.monotonic()))
+
+    def _name_webhook_of_all(self) -> None:
+        """Have `IMAGEMILL_WEBHOOK_URL` told of everything, or nobody."""
+        url, wanted = self.settings.webhook_url.get_secret_value(), None
+        if url:
+            try:
+                wanted = Endpoints(self.store).register(url, "", AddressPolicy.of(self.settings)).id
+            except InvalidInput as error:
+                log.error("IMAGEMILL_WEBHOOK_URL is not used: %s", error)
+        if webhook_of_all(self.store) != wanted:
+            if wanted is None:
+                self.store.delete(keys.WEBHOOK_OF_ALL)
+            else:
+                self.store.put(keys.WEBHOOK_OF_ALL, wanted.encode())
+                log.info("The webhook %s is told of every job", wanted)
+
+    def _prune(self) -> None:
+        for id, gone, size in Outbox(self.store).old(self.clock()):
+            self.store.delete_all(gone)
+            log.info("%d old messages to the webhook %s were deleted: %d bytes", len(gone), id, size)
+
+    # What waits
+
+    def look(self) -> None:
+        """Read what waits, as far as it has changed."""
+        there = {
+            key: f"{entry.etag} {entry.modified}"
+            for entry in self.store.list(keys.WEBHOOK_WAITING)
+            if (key := keys.parse_webhook_message(entry.key)) is not None
+        }
+        with self._wake:
+            for key in self._waiting.keys() - there.keys() - self._running:
+                del self._waiting[key]
+            changed = [key for key, etag in there.items() if self._waiting.get(key, ("",))[0] != etag]
+            running = set(self._running)
+        outbox = Outbox(self.store)
+        for key in [key for key in changed if key not in running][:_READ_AT_ONCE]:
+            found = outbox.waiting(*key)
+            with self._wake:
+                if found is not None and key not in self._running:
+                    self._waiting[key] = there[key], found
+
+    def _next(self) -> Iterator[tuple[Key, bool]]:
+        """Yield what may be sent now, the longest due first, and whether that is early; within all bounds."""
+        now = self.clock()
+        each = Counter(id for id, _ in self._running)
+        slow = sum(1 for id, _ in self._running if self._receivers[id].slow)
+        for key, (_, waiting) in sorted(self._waiting.items(), key=lambda one: one[1][1].due):
+            if len(self._running) >= _THREADS:
+                return
+            receiver, early = self._receivers[key[0]], False
+            if key in self._running or each[key[0]] >= _EACH or receiver.pause_until > now:
+                continue
+            if receiver.slow and slow >= _SLOW_THREADS:
+                continue
+            if waiting.due > now:
+                early = _early(waiting, receiver, now)
+                if not early:
+                    continue
+            each[key[0]] += 1
+            slow += receiver.slow
+            yield key, early
+
+    def _start(self, key: Key, *, early: bool) -> None:
+        if not self._closing.is_set():
+            self._running.add(key)
+            self._pool.submit(self._run, key, early)
+
+    def _run(self, key: Key, early: bool) -> None:
+        answer, now = None, self._waiting[key][1] if key in self._waiting else None
+        try:
+            answer, now = self.delivery.attempt(*key, early=early)
+        except ImagemillError as error:
+            log.warning("A message to the webhook %s waits: %s", key[0], error)
+            self._rest(key)
+        except Exception:
+            log.exception("A message to the webhook %s waits", key[0])
+            self._rest(key)
+        with self._wake:
+            self._running.discard(key)
+            if now is None:
+                self._waiting.pop(key, None)
+            else:
+                self._waiting[key] = "", now  # read again at the next look
+            if answer is not None:
+                self._learn(self._receivers[key[0]], answer)
+            self._wake.notify_all()
+
+    def _rest(self, key: Key) -> None:
+        """Give a webhook a pause because of the store."""
+        with self._wake:
+            self._receivers[key[0]].pause_until = self.clock() + _STANDBY_SECONDS
+
+    def _learn(self, receiver: _Receiver, answer: Answer) -> None:
+        now = self.clock()
+        receiver.slow = answer.seconds > _SLOW_SECONDS
+        if answer.unwell:
+            receiver.failures += 1
+            receiver.pause_until = now + pause(receiver.failures, answer.asked)
+        elif answer.delivered and receiver.failures:
+            receiver.failures, receiver.pause_until, receiver.back_at = 0, 0.0, now
+
+    def _show(self) -> None:
+        with self._wake:
+            names = [name for _, name in self._waiting]
+        WEBHOOK_WAITING.set(len(names))
+        oldest = min(map(keys.message_ms, names), default=None)
+        WEBHOOK_OLDEST_SECONDS.set(0.0 if oldest is None else max(0.0, self.clock() - oldest / 1000))
+
+
+def _early(waiting: Waiting, receiver: _Receiver, now: float) -> bool:
+    """Return whether a message that failed before its receiver answered again should go out now."""
+    if waiting.last is None:
+        return False
+    at = datetime.fromisoformat(waiting.last.at).timestamp()
+    return at < receiver.back_at and now - at >= _EARLY_SECONDS
+
+
+def make_courier(resources: Resources) -> Courier:
+    """Return what delivers to webhooks in a controller; a server that is away is asked again at the next look."""
+    settings = resources.settings
+    store, ledger = ObjectStore(settings, patience=_PATIENCE), Ledger(settings, patience=_PATIENCE)
+    return Courier(store, ledger, settings, Delivery(store, Poster(AddressPolicy.of(settings))))

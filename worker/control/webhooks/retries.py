@@ -1,0 +1,30 @@
+"""When a message is sent again. It decides, and knows neither the store nor the network."""
+
+from __future__ import annotations
+
+import random
+
+DELAYS = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
+"""Seconds from one attempt to the next, about three days in all (Standard Webhooks 1.0, "Retry schedule")."""
+_JITTER = 0.1
+_LONGEST_WISH = 86_400.0
+"""Longest `Retry-After` that is heeded."""
+_LONGEST_PAUSE = 30.0
+
+
+def next_delay(attempts: int, asked: float | None = None, delays: tuple[float, ...] = DELAYS) -> float | None:
+    """Return the seconds until the next attempt after `attempts` that failed, or None to give up.
+
+    `asked` is the receiver's `Retry-After`. It makes the delay longer, at most a day, and never shorter: a receiver
+    that asks to be called again at once would use the attempts up.
+    """
+    if attempts > len(delays):
+        return None
+    wanted = delays[attempts - 1] * random.uniform(1.0, 1.0 + _JITTER)
+    return wanted if asked is None else max(wanted, min(asked, _LONGEST_WISH))
+
+
+def pause(failures: int, asked: float | None = None) -> float:
+    """Return for how many seconds a webhook gets no other message after so many failures in a row."""
+    wanted = min(2.0 ** min(failures - 1, 10), _LONGEST_PAUSE) * random.uniform(1.0, 1.0 + _JITTER)
+    return wanted if asked is None else max(wanted, min(asked, _LONGEST_PAUSE))
