@@ -491,6 +491,7 @@ def bucket_keys() -> dict[str, str]:
             found[str(member(*(STAND_INS[one] for one in wanted)))] = first_paragraph(member.__doc__)
     found[f"{keys.UPLOADS}<owner>/<id>/<file>"] = "A file that a client of the HTTP API has uploaded."
     found[f"{keys.watch_feed('<name>')}<file>"] = "A file of a folder that a watch with `--upload` follows."
+    found[keys.WEBHOOK_OF_ALL] = "The id of the webhook that is told of all jobs, `IMAGEMILL_WEBHOOK_URL`."
     found[keys.INDEX_STATE] = "How far the index of ended jobs is built, for jobs that ended before there was one."
     found[keys.ended_entry(1, "<id>", 0)] = first_paragraph(keys.ended_entry.__doc__)
     found[keys.ended_entry(1, "<id>", 0, own=True)] = "The same for a job with a retention of its own."
