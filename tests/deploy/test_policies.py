@@ -82,7 +82,7 @@ def every_key() -> Iterator[tuple[str, str]]:
             yield name, member(job, **_arguments(partial(member, job)))
     for name, function in inspect.getmembers(keys, inspect.isfunction):
         makes_a_key = function.__module__ == keys.__name__ and not name.startswith(
-            ("parse_", "shard_", "child_", "content_", "message_")
+            ("parse_", "shard_", "child_", "content_", "message_", "segment_")
         )
         if makes_a_key and inspect.signature(function).return_annotation == "str":
             yield name, function(**_arguments(function))
