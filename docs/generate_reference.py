@@ -440,6 +440,7 @@ def first_paragraph(text: str | None) -> str:
 
 SAMPLES: dict[str, Any] = {
     "image": "<image>",
+    "digest": "<digest>",
     "name": "<verdict>",
     "shard": 42,
     "number": 1,

@@ -91,7 +91,7 @@ def hangs_up(request: BaseHTTPRequestHandler) -> None:
 
 
 def to(status: int, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
-    return lambda request: send(request, status, **headers)
+    return lambda request: send(request, status, b"", **headers)
 
 
 @pytest.mark.parametrize(
@@ -198,8 +198,8 @@ def test_410_disables_a_webhook_until_it_is_enabled(
     endpoints.enable(hook.id)
     for one in outbox.messages(hook.id, limit=9):
         outbox.resend(hook.id, one.id, NOW)
-    for one in (name, second.name(hook.id)):
-        delivery.attempt(hook.id, one)
+    for missed in (name, second.name(hook.id)):
+        delivery.attempt(hook.id, missed)
     assert [one.state for one in outbox.messages(hook.id, limit=9)] == ["delivered", "delivered"]
 
 
