@@ -180,7 +180,7 @@ class Client:
     def train(
         self,
         family: str,
-        source: str | Path,
+        source: str | Path | Sequence[str | Path],
         *,
         job: str | None = None,
         progress: OnProgress | None = None,
@@ -189,8 +189,9 @@ class Client:
         """Train a model of `family` on `source`, and publish it as the next version of `name`.
 
         `source` is a folder of class folders, tars, a prefix, a manifest with a column `label`, IDX files, or
-        `job:ID`, the labels of an earlier job. `settings` are `key=value` of the family's recipe
-        (`contract.models.recipes`). The options are the fields of `TrainOptions`. Returns and raises like `submit`.
+        `job:ID`, the labels of an earlier job; several that are in the store are read one behind the other. `settings`
+        are `key=value` of the family's recipe (`contract.models.recipes`). The options are the fields of
+        `TrainOptions`. Returns and raises like `submit`.
         """
         given = {"family": family, "source": source, **options}
         return self.submit(parse_options(TrainOptions, given), job=job, progress=progress)

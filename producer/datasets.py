@@ -110,12 +110,13 @@ def needed_by(store: ObjectStore, name: str) -> Iterator[str]:
 
 def _template_names(template: Template, name: str) -> bool:
     sources = (template.spec.get(place) for place in ("source", "away_from"))
-    read = (source["uri"] for source in sources if isinstance(source, dict) and source.get("kind") == "dataset")
+    each = (one for source in sources if isinstance(source, dict) for one in source.get("parts") or [source])
+    read = (source["uri"] for source in each if source.get("kind") == "dataset")
     return template.spec.get("extend") == name or any(uri.partition("@")[0] == name for uri in read)
 
 
 def _spec_names(spec: AnySpec, name: str) -> bool:
-    sources = [spec.source]
+    sources = [*spec.source.each]
     if isinstance(spec, Synthesize):
         if spec.extend is not None and spec.extend.dataset == name:
             return True

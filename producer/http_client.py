@@ -114,7 +114,7 @@ class HttpClient:
     def train(
         self,
         family: str,
-        source: str | Path,
+        source: str | Path | Sequence[str | Path],
         *,
         job: str | None = None,
         progress: OnProgress | None = None,
@@ -465,7 +465,9 @@ class HttpClient:
     def _submit(self, command: str, options: Mapping[str, Any], job: str | None, progress: OnProgress | None) -> Status:
         given = _given(options)
         for place in _PLACES:
-            if place in given:
+            if isinstance(given.get(place), list | tuple):
+                given[place] = [self._brought(str(source), job, progress) for source in given[place]]
+            elif place in given:
                 given[place] = self._brought(str(given[place]), job, progress)
         return self._one(Status, "POST", "/v1/jobs", json={"command": command, "job": job, **given})
 

@@ -78,7 +78,7 @@ def overdue(store: ObjectStore, now_ms: int) -> Iterator[tuple[str, str]]:
 
 def uses(store: ObjectStore, spec: AnySpec) -> tuple[str, ...]:
     """Return the other jobs in which images of a job lie."""
-    sources = [spec.source]
+    sources = [*spec.source.each]
     if isinstance(spec, Synthesize) and spec.away_from is not None:
         sources.append(spec.away_from)
     found = []

@@ -296,11 +296,18 @@ class TrainOptions(TrainFields, JobOptions):
     command = "train"
 
     family: Annotated[str, Cli(argument=True)]
-    source: Annotated[str | Path, Cli("--data", metavar="SOURCE")] = Field(description="Labelled images; see above.")
+    source: Annotated[tuple[str | Path, ...], Cli("--data", metavar="SOURCE")] = Field(
+        min_length=1, description="Labelled images; see above. Repeatable: several sources, one behind the other."
+    )
     epochs: int | None = Field(None, ge=1, description="Passes over the data. Default: the recipe's.")
     settings: Annotated[tuple[str, ...], Cli("--set", metavar="KEY=VALUE")] = Field(
         (), description="Change a value of the family's recipe; repeatable."
     )
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return (value,) if isinstance(value, str | Path) else value
 
 
 class TrainKeywords(_EveryKeywords, total=False):

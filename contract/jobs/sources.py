@@ -27,6 +27,7 @@ SourceName: TypeAlias = Literal[
     "watch",
     "replay",
     "segment",
+    "several",
 ]
 
 
@@ -133,6 +134,12 @@ _KINDS = (
         means="what a watch planned in a span of time (`contract.watches.replays`)",
         lister="worker.sources.replayed:Replayed",
         watched=True,
+    ),
+    SourceKind(
+        name="several",
+        means="the images of several labelled sources, one behind the other; nothing, its `parts` are the sources",
+        labelled_only=True,
+        lister="worker.sources.several:Several",
     ),
     SourceKind(name="seed", means="nothing: the images are drawn from a seed"),
     SourceKind(name="pair", means="two images, the ends of an interpolation; both addresses"),

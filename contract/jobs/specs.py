@@ -6,6 +6,7 @@ A spec is what the user asked for (`contract.jobs.options`) with everything pinn
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, StringConstraints, TypeAdapter
@@ -36,6 +37,20 @@ class Source(Record):
     kind: SourceName
     uri: str
     label: str = Field(description="What the user typed, for display.")
+    parts: tuple[Source, ...] = Field(
+        (), exclude_if=lambda parts: not parts, description="The sources that it stands for, if it is `several`."
+    )
+
+    @property
+    def each(self) -> tuple[Source, ...]:
+        """The sources that it stands for: its parts, or itself."""
+        return self.parts or (self,)
+
+    @staticmethod
+    def several(parts: Sequence[Source]) -> Source:
+        """Return one source for several, one behind the other."""
+        label = " + ".join(part.label for part in parts)
+        return Source(kind="several", uri="", label=label, parts=tuple(parts))
 
     @property
     def archived(self) -> bool:

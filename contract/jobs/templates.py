@@ -125,6 +125,8 @@ def pin_source(source: Source, store: ObjectStore, segment: tuple[str, str] | No
     `segment` is the name of a watch and the job of its segment; by default it is the newest that has succeeded. Raises
     UnknownDataset, and InvalidSource for a watch without such a segment or a job without reviews.
     """
+    if source.parts:
+        return Source.several([pin_source(part, store, segment) for part in source.parts])
     if source.kind == "segment":
         own = segment is not None and segment[0] == source.uri
         job = segment[1] if segment is not None and own else newest_labelled(store, source.uri)

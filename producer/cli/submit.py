@@ -42,12 +42,15 @@ train = job_command(
     sequences: CLASS/SEQUENCE/frame-1.png, animations, or a manifest with `frames` and `label`. Training checkpoints,
     so it survives the loss of a worker. Ctrl-C leaves it running. The best epoch is published.
 
+    Several sources in the store are read one behind the other, as one.
+
     \b
     Examples:
       imagemill train cnn --data flowers/ --name flowers --epochs 20 --set size=64
       imagemill train gan --data s3://sets/mnist/ --name digits-gan
       imagemill train cnn --data job:animals --min-score 0.9 --name animals --set size=96
       imagemill train cnn --data review:animals --name animals --set size=96
+      imagemill train cnn --data watch:camera --data dataset:garments --name garments
     """,
 )
 

@@ -106,7 +106,7 @@ def _train(options: TrainOptions, store: ObjectStore, settings: Settings) -> Req
     epochs = [] if options.epochs is None else [f"epochs={options.epochs}"]
     recipe = make_recipe(options.family, [*options.settings, *epochs])
     frames = recipe.frames if isinstance(recipe, RnnRecipe) else 0
-    found = labelled.resolve(str(options.source), store, frames)
+    found = labelled.resolve_all([str(source) for source in options.source], store, frames)
     _check_score(options, found)
     return Request(Train, found, {**_shared(options, Train), "recipe": recipe, "owner": settings.owns_as})
 
@@ -261,8 +261,7 @@ def make_template(request: Request[Any]) -> Template:
             "out."
         )
     if isinstance(request.found, Remote):
-        found = request.found
-        fields[request.place] = {"kind": found.kind, "uri": found.uri, "label": found.label}
+        fields[request.place] = request.found.as_source.model_dump()
     elif isinstance(request.found, Pair) and not request.found.files:
         ends = zip(request.found.images, request.found.labels, strict=True)
         fields[request.place] = [{"uri": str(uri), "label": label} for uri, label in ends]

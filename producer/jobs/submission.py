@@ -65,7 +65,8 @@ def make_spec(request: Request[S], keys: JobKeys, store: ObjectStore, *, schedul
     elif found is not None:
         source = found.source(keys, store.bucket)
         # The watch that a schedule names may have no segment yet, or be added later; a job may have no reviews yet.
-        if isinstance(source, Source) and not (scheduled and source.kind in ("segment", "review")):
+        unpinned = isinstance(source, Source) and any(one.kind in ("segment", "review") for one in source.each)
+        if isinstance(source, Source) and not (scheduled and unpinned):
             source = templates.pin_source(source, store)
         fields[request.place] = source
     try:

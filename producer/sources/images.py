@@ -39,10 +39,18 @@ class Remote:
     kind: SourceName
     uri: str
     label: str
+    parts: tuple[Remote, ...] = ()
+    """What it stands for, if it is several sources."""
+
+    @property
+    def as_source(self) -> Source:
+        """The source for the spec of any job."""
+        parts = tuple(part.as_source for part in self.parts)
+        return Source(kind=self.kind, uri=self.uri, label=self.label, parts=parts)
 
     def source(self, keys: JobKeys, bucket: str) -> Source:
         """Return the source for the spec of a job."""
-        return Source(kind=self.kind, uri=self.uri, label=self.label)
+        return self.as_source
 
 
 @dataclass(frozen=True)

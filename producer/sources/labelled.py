@@ -19,6 +19,7 @@ from contract.errors import InvalidSource
 from contract.jobs import lifecycle
 from contract.jobs.kinds import kind_of
 from contract.jobs.reviews import sets
+from contract.jobs.sources import source_kind
 from contract.watches.record import Watches
 from producer.sources import images
 from producer.sources.images import LOOK, Packed, Remote, Resolved, Upload
@@ -43,6 +44,29 @@ def resolve(text: str, store: ObjectStore, frames: int = 0, *, known: Sequence[s
         else:
             _check_classes(found, folder, text, "sequence" if frames else "image")
     return found
+
+
+def resolve_all(texts: Sequence[str], store: ObjectStore, frames: int = 0) -> Resolved:
+    """Resolve several texts to one source, their images one behind the other; raises what `resolve` raises.
+
+    Several must all be in the store: a folder of this machine, and IDX files, are taken alone.
+    """
+    if len(texts) == 1:
+        return resolve(texts[0], store, frames)
+    parts: list[Remote] = []
+    for text in texts:
+        found = resolve(text, store, frames)
+        if not isinstance(found, Remote):
+            raise InvalidSource(
+                f"{text} is on this machine, and several sources are read from the store; copy it there, and name it "
+                "as s3://bucket/prefix."
+            )
+        if source_kind(found.kind).arrays is not None:
+            raise InvalidSource(f"{text} holds IDX files, which are read as a whole; name it alone.")
+        if found in parts:
+            raise InvalidSource(f"{text} is named twice; name it once.")
+        parts.append(found)
+    return Remote("several", "", " + ".join(part.label for part in parts), tuple(parts))
 
 
 def resolve_job(text: str, store: ObjectStore, frames: int) -> Remote | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Mapping
 from functools import reduce
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_origin
 
 from pydantic import BaseModel, Field, StringConstraints, create_model
 
@@ -28,6 +28,7 @@ _SOURCES = {
 }
 
 
+_MOST_SOURCES = 16
 _COMMAND = Field(alias="command", description="The command.")
 _PREFIX: TypeAlias = Annotated[str, StringConstraints(pattern=ADDRESS, max_length=LONGEST)]
 
@@ -37,14 +38,21 @@ def _body(name: str, model: type[JobOptions], **more: Any) -> type[JobOptions]:
     for field, description in _SOURCES.items():
         if field in model.model_fields:
             pattern = IMAGES if model.command == "classify" else LABELLED
-            kind = Annotated[str, StringConstraints(pattern=pattern, max_length=LONGEST)]
+            kind: Any = Annotated[str, StringConstraints(pattern=pattern, max_length=LONGEST)]
             needed = model.model_fields[field].is_required()
+            if _takes_several(model, field):
+                several: Any = Annotated[list[kind], Field(min_length=1, max_length=_MOST_SOURCES)]
+                kind = several | kind
             fields[field] = (kind if needed else kind | None, Field(... if needed else None, description=description))
     if "interpolate" in model.model_fields:
         end = Annotated[str, StringConstraints(pattern=ADDRESS, max_length=LONGEST)]
         fields["interpolate"] = (tuple[end, end] | None, Field(None, description="Two images of one class."))
     made: type[JobOptions] = create_model(name, __base__=model, __doc__=None, **{**fields, **more})
     return made
+
+
+def _takes_several(model: type[JobOptions], field: str) -> bool:
+    return get_origin(model.model_fields[field].annotation) is tuple
 
 
 def _commands(suffix: str, names: Iterable[str], **more: Any) -> dict[str, type[JobOptions]]:

@@ -38,6 +38,8 @@ def checked(values: dict[str, Any], owned: Owned) -> dict[str, Any]:
     for name in _NAMES:
         if isinstance(found.get(name), str):
             found[name] = source_of(found[name], owned)
+        elif isinstance(found.get(name), list | tuple):
+            found[name] = [source_of(text, owned) for text in found[name]]
     if found.get("interpolate"):
         found["interpolate"] = [address_of(text, owned) for text in found["interpolate"]]
     if found.get("to"):

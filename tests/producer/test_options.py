@@ -50,7 +50,7 @@ def test_only_what_is_typed_is_given(tmp_path: Path) -> None:
 
     assert found == {
         "family": "cnn",
-        "source": "flowers",
+        "source": ("flowers",),
         "name": "pets",
         "settings": ("size=32", "flip=false"),
         "labels": ["koala", "espresso"],

@@ -29,6 +29,9 @@ class Reach:
     @staticmethod
     def of(store: ObjectStore, source: Source) -> Reach:
         """Return what the items of a source may name beside what the settings list."""
+        if source.parts:
+            parts = [Reach.of(store, part) for part in source.parts]
+            return Reach(frozenset().union(*(part.buckets for part in parts)), any(part.packed for part in parts))
         buckets: set[str] = set()
         for _ in range(_NESTED):
             buckets.update(_BUCKET.findall(source.uri))

@@ -118,7 +118,8 @@ def command(spec: Train) -> str:
         for name, value in recipe.model_dump().items()
         if value != getattr(defaults, name) and name not in ("family", "epochs")
     }
-    words = ["imagemill train", recipe.family, f"--data {spec.source.label}", f"--name {spec.name}"]
+    data = [f"--data {source.label}" for source in spec.source.each]
+    words = ["imagemill train", recipe.family, *data, f"--name {spec.name}"]
     words.append(f"--epochs {recipe.epochs}")
     if spec.start:
         words.append(f"--from {spec.start}")

@@ -108,3 +108,19 @@ def test_folders_that_cannot_be_learnt_from(tmp_path: Path, files: list[str], sa
 def test_a_job_that_is_none_is_said_to_be_none() -> None:
     with pytest.raises(UnknownJob, match="There is no job 'gone'"):
         labelled.resolve("job:gone", STORE)
+
+
+def test_several_sources_are_one_if_all_are_in_the_store(store: ObjectStore, tmp_path: Path) -> None:
+    for name in ("seen/cat/1.png", "made/cat/2.png", "mnist/train-images-idx3-ubyte", "mnist/train-labels-idx1-ubyte"):
+        store.put(name, b"x")
+    seen, made, mnist = (f"s3://{store.bucket}/{name}/" for name in ("seen", "made", "mnist"))
+    found = labelled.resolve_all([seen, "watch:camera", made], store)
+
+    assert isinstance(found, Remote)
+    assert (found.kind, found.label) == ("several", f"{seen} + watch:camera + {made}")
+    assert [part.kind for part in found.as_source.parts] == ["prefix", "segment", "prefix"]
+    assert labelled.resolve_all([seen], store) == labelled.resolve(seen, store)
+    here = folder(tmp_path, "a/1.png", "a/2.png", "b/3.png", "b/4.png")
+    for other, said in ((here, "is on this machine"), (mnist, "which are read as a whole"), (seen, "is named twice")):
+        with pytest.raises(InvalidSource, match=said):
+            labelled.resolve_all([seen, other], store)

@@ -154,12 +154,14 @@ def test_no_request_makes_the_server_read_its_disk_or_what_is_not_the_clients(
 
     for module, name in ((images, "_folder"), (images, "_manifest"), (images, "_tars"), (labelled, "_check_classes")):
         monkeypatch.setattr(module, name, touched)
+    fine = f"s3://{api.store.bucket}/photos/"
     with api.client("jobs") as client:
         for named in (source.replace("{bucket}", api.store.bucket) for source in SOURCES):
             # if a client names any of these in any command, a schedule or a watch, I expect a refusal.
             for made in (
                 body(api.store, model, source=named),
                 {"command": "train", "family": "cnn", "name": "x", "source": named},
+                {"command": "train", "family": "cnn", "name": "x", "source": [fine, named]},
                 {"command": "evaluate", "model": model, "source": named},
                 {"command": "generate", "model": model, "reconstruct": named},
                 {"command": "generate", "model": model, "interpolate": [named, named], "classes": ["disc"]},

@@ -18,15 +18,18 @@ from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.backend.queues import Queues
 from contract.datasets import extending
-from contract.errors import InvalidInput, StoreUnavailable, UnknownModel
+from contract.datasets.records import Extend
+from contract.errors import InvalidInput, JobConflict, StoreUnavailable, UnknownModel
 from contract.jobs.lifecycle import Backend, active_jobs, close, read_spec, submit
-from contract.jobs.options import GenerateOptions, SynthesizeOptions, parse_options
+from contract.jobs.options import GenerateOptions, SynthesizeOptions, TrainOptions, parse_options
+from contract.jobs.retention import check_removable
 from contract.jobs.schedules import KEPT, Schedule, Schedules, Tick, stamp, to_iso
 from contract.jobs.specs import Classify, Generate, Synthesize, Train
 from contract.jobs.templates import Template
 from contract.keys import JOBS, JobKeys
 from contract.models.registry import Model, Preprocess, Registry, make_file
 from contract.settings import Settings
+from producer.datasets import needed_by
 from producer.jobs.requests import make_request, make_template
 from producer.jobs.submission import make_spec
 from tests.contract.datasets.test_balance import segment
@@ -730,3 +733,30 @@ def test_a_job_that_balances_is_the_same_job_though_the_watch_sees_more(
         spec(balance=None)
     with pytest.raises(InvalidInput, match="--balance: 'camera' names no watch; write it as watch:NAME"):
         spec(balance="camera")
+
+
+def test_a_training_on_what_was_seen_and_what_was_made_pins_and_keeps_both(
+    backend: Backend, settings: Settings, registry: Registry
+) -> None:
+    # Given a nightly training on a watch and a dataset, which has a version,
+    publish(registry, "flowers-gan", family="gan", task="generate")
+    asked = {"family": "cnn", "name": "garden", "source": ["watch:camera", "dataset:garden"]}
+    night = parse_options(SynthesizeOptions, {"model": "flowers-gan", "gate": "flowers", "per_class": 1})
+    made = make_spec(make_request(night, backend.store, settings), JobKeys("made"), backend.store)
+    made = made.model_copy(update={"extend": Extend(dataset="garden", number=1, at="2026-11-24T00:00:00.000Z")})
+    submit(backend, made, "ann")
+    submit_version(backend, made)
+    seen = segment(backend, 0, {"rose": 1})
+    options = parse_options(TrainOptions, asked)
+    add(backend, spec=make_template(make_request(options, backend.store, settings)).spec)
+
+    # if a tick comes, I expect both to be pinned,
+    fire(backend, settings, NIGHT)
+    job = f"nightly-{stamp(NIGHT)}"
+    source = cast("Train", read_spec(backend.store, job)).source
+    assert [(part.kind, part.uri) for part in source.parts] == [("job", seen), ("dataset", "garden@1")]
+    assert source.label == f"job:{seen} + dataset:garden"
+    # and neither to be removed while it needs them.
+    with pytest.raises(JobConflict, match=f"{job} needs the images of {seen}"):
+        check_removable(backend.store, seen)
+    assert sorted(needed_by(backend.store, "garden")) == [f"The job {job}", "The schedule nightly"]

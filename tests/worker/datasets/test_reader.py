@@ -60,10 +60,21 @@ def read(store: ObjectStore, tmp_path: Path) -> Iterator[Read]:
     with closing(Fetcher(store, 10_000, threads=2)) as fetcher:
         reader = DatasetReader(store, fetcher, tmp_path / "scratch", max_pixels=10_000, threads=2)
 
-        def read(kind: str, objects: dict[str, bytes], *, key: str = "", **wanted: object) -> Prepared:
+        def read(
+            kind: str,
+            objects: dict[str, bytes],
+            *,
+            key: str = "",
+            parts: tuple[tuple[str, str], ...] = (),
+            **wanted: object,
+        ) -> Prepared:
             for name, data in objects.items():
                 store.put(f"in/{name}", data)
-            source = Source(kind=kind, uri=f"s3://{store.bucket}/in/{key}", label="here")
+            each = [
+                Source(kind=kind, uri=f"s3://{store.bucket}/in/{key}", label=key or "here")
+                for kind, key in parts or ((kind, key),)
+            ]
+            source = Source.several(each) if parts else each[0]
             return reader.read(source, Wanted(**wanted))  # type: ignore[arg-type]
 
         yield read
@@ -221,3 +232,23 @@ def test_what_cannot_be_learnt_from_is_one_sentence(read: Read, objects: dict[st
 def test_with_a_size_given_images_may_differ(read: Read) -> None:
     found = read("prefix", {"a/1.png": png(1), "b/2.png": png(2, (40, 20))}, size=6)
     assert found.data.images.shape == (2, 6, 6, 1)
+
+
+def test_several_sources_are_read_one_behind_the_other(read: Read) -> None:
+    # Given a folder, and a tar with a class of its own, which are named together,
+    objects = {
+        "seen/cat/a.png": png(1),
+        "seen/dog/b.png": png(2),
+        "made/x.tar": tar({"1.png": png(3), "1.cls": b"owl"}),
+    }
+    parts = (("prefix", "seen/"), ("tars", "made/"))
+
+    # I expect one set of arrays, whose classes are those of both,
+    found = read("several", objects, parts=parts)
+    assert found.data.classes == ("cat", "dog", "owl")
+    assert found.data.images[:].reshape(3, -1)[:, 0].tolist() == [1, 2, 3]
+    # and the same rules as for one source: one size, and a label for each image.
+    with pytest.raises(InvalidSource, match=r"cat/z.png has 9 × 9 pixels, the first image 8 × 8"):
+        read("several", {"more/cat/z.png": png(4, (9, 9))}, parts=(*parts, ("prefix", "more/")))
+    with pytest.raises(InvalidSource, match=r"y.png of bare/ has no label"):
+        read("several", {"bare/y.png": png(5)}, parts=(*parts, ("prefix", "bare/")))
