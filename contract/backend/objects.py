@@ -48,6 +48,7 @@ from contract.settings import Settings
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 ObstoreReader = Callable[[str, str, int, "int | None"], "bytes | None"]
+_PAGE = 1000
 
 # InvalidRange, a range beyond the end: the object has changed since it was listed.
 _ABSENT = frozenset({"NoSuchKey", "NoSuchObject", "ResourceNotFound", "InvalidRange"})
@@ -395,22 +396,25 @@ class ObjectStore:
             if not answer.is_truncated or not (key or upload):
                 return found
 
-    def list(self, prefix: str, *, bucket: str = "", after: str = "", folders: bool = False) -> Iterator[Entry]:
+    def list(
+        self, prefix: str, *, bucket: str = "", after: str = "", folders: bool = False, at_once: int = _PAGE
+    ) -> Iterator[Entry]:
         """Yield the objects whose keys start with `prefix`, in key order, page by page.
 
         The listing starts after the key `after`. With `folders` it does not descend, and yields the prefixes of the
-        next level too. A listing that breaks off resumes after the last key it yielded.
+        next level too. A listing that breaks off resumes after the last key it yielded. `at_once` is how many keys the
+        store names in one answer, for who needs the first few of many.
         """
-        for page in self.pages(prefix, bucket=bucket, after=after, folders=folders):
+        for page in self.pages(prefix, bucket=bucket, after=after, folders=folders, at_once=at_once):
             yield from page
 
     def pages(
-        self, prefix: str, *, bucket: str = "", after: str = "", folders: bool = False
+        self, prefix: str, *, bucket: str = "", after: str = "", folders: bool = False, at_once: int = _PAGE
     ) -> Iterator[Sequence[Entry]]:
         """Yield what `list` does, as many objects at a time as the store names in one answer."""
         bucket = bucket or self.bucket
         while True:
-            page = self._call("list", bucket, prefix, partial(self._page, bucket, prefix, after, folders))
+            page = self._call("list", bucket, prefix, partial(self._page, bucket, prefix, after, folders, at_once))
             yield page.entries
             if not page.after:
                 return
@@ -430,9 +434,9 @@ class ObjectStore:
         )
         return url
 
-    def _page(self, bucket: str, prefix: str, after: str, folders: bool) -> Page:
+    def _page(self, bucket: str, prefix: str, after: str, folders: bool, at_once: int) -> Page:
         # What is empty is sent too: policies compare it.
-        query = {"list-type": "2", "encoding-type": "url", "max-keys": str(_PAGE), "prefix": prefix}
+        query = {"list-type": "2", "encoding-type": "url", "max-keys": str(at_once), "prefix": prefix}
         query |= {"delimiter": "/" if folders else ""} | ({"start-after": after} if after else {})
         # The SDK's own listing takes 50 us of CPU a key.
         answer = self._minio._execute("GET", bucket, query_params=dict(query))
@@ -498,7 +502,6 @@ _FAULTS: dict[type[ImagemillError], str] = {
     InvalidSettings: "settings",
 }
 """What counts as a fault of the store, from the narrow to the wide; a missing object does not."""
-_PAGE = 1000
 _GO_ON = "run the command again, or `imagemill resume` the job"
 
 

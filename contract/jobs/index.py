@@ -54,12 +54,12 @@ def all_ends(store: ObjectStore, id: str, runs: int) -> Iterator[tuple[int, Stat
             continue
 
 
-def ended(store: ObjectStore, *, after: str = "") -> Iterator[tuple[str, str, int, bool]]:
+def ended(store: ObjectStore, *, after: str = "", at_once: int = 1000) -> Iterator[tuple[str, str, int, bool]]:
     """Yield the key, the job, the run and whether the job has a retention of its own, in the order of the ends.
 
-    The newest comes first; entries up to the key `after` are left out.
+    The newest comes first; entries up to the key `after` are left out. `at_once` of them are listed with one request.
     """
-    for entry in store.list(keys.ENDED, after=after):
+    for entry in store.list(keys.ENDED, after=after, at_once=at_once):
         found = keys.parse_ended(entry.key)
         if found is not None:
             yield (entry.key, *found)

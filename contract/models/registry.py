@@ -174,14 +174,14 @@ class Registry:
 
     # Finding
 
-    def versions(self) -> list[tuple[str, int]]:
-        """Return every published (name, version), sorted by name, newest version first."""
-        found = self._list().versions
+    def versions(self, name: str = "") -> list[tuple[str, int]]:
+        """Return every published (name, version), sorted by name, newest version first; of one model if it is named."""
+        found = self._list(name).versions
         return [(name, version) for name in sorted(found) for version in sorted(found[name], reverse=True)]
 
-    def models(self) -> list[Model]:
+    def models(self, name: str = "") -> list[Model]:
         """Return every record, in the order of `versions`."""
-        return [model for model in (self._find(name, version) for name, version in self.versions()) if model]
+        return [model for model in (self._find(*version) for version in self.versions(name)) if model]
 
     def resolve(self, ref: str) -> tuple[str, int]:
         """Return the (name, version) that `name` (the newest of its owner), `name@version` or `name@alias` stands for.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +27,10 @@ log = logging.getLogger(__name__)
 _THREADS = 8
 _AT_ONCE = 32
 _MOST_LOOKED = 2000
+_AMONG_OTHERS = 250
+_MOST_ENDS = 4096
+"""Ends that are held; one without labels takes two kilobytes."""
+_RECENT_SECONDS = 300.0
 FIRST_ENDED = "ended "
 """The cursor of the first page of jobs that have ended."""
 
@@ -57,11 +64,14 @@ class Listed:
     cursor: str
 
 
-def listed(backend: Backend, limit: int, cursor: str = "", owner: str | None = None) -> Listed:
+def listed(
+    backend: Backend, limit: int, cursor: str = "", owner: str | None = None, ends: RecentEnds | None = None
+) -> Listed:
     """Return a page as `page` orders them, of one owner's jobs if `owner` is given.
 
     A page looks at `_MOST_LOOKED` ended jobs, so where most are others' it may be short, and not the last.
-    The cursor `FIRST_ENDED` leaves out the jobs that have not ended.
+    The cursor `FIRST_ENDED` leaves out the jobs that have not ended. With `ends`, ends that were read lately are not
+    read again, and have no counts of labels.
     Raises InvalidInput for a cursor that no page gave.
     """
     phase, _, place = cursor.partition(" ")
@@ -77,14 +87,17 @@ def listed(backend: Backend, limit: int, cursor: str = "", owner: str | None = N
     elif phase != "ended" or (place and keys.parse_ended(keys.ENDED + place) is None):
         raise InvalidInput("This cursor is none that a page gave; leave it out, and begin with the first page.")
     seen = {one.id for one in found}
-    entries = index.ended(backend.store, after=keys.ENDED + place if place else "")
+    # One request names a page and whether another follows; of many owners' jobs, most may be others'.
+    at_once = limit + 1 if owner is None else _AMONG_OTHERS
+    entries = index.ended(backend.store, after=keys.ENDED + place if place else "", at_once=at_once)
+    read = partial(_standing, backend) if ends is None else partial(ends.of, backend)
     looked = 0
     with ThreadPoolExecutor(_THREADS) as pool:
         while looked < _MOST_LOOKED:
             if len(found) == limit:  # whether there are more is known without reading them
                 return Listed(found, f"ended {place}" if next(entries, None) else "")
-            some = list(islice(entries, max(limit, _AT_ONCE)))
-            standing = pool.map(partial(_standing, backend), [(id, run) for _, id, run, _ in some])
+            some = list(islice(entries, max(limit - len(found), _AT_ONCE)))
+            standing = pool.map(read, [(id, run) for _, id, run, _ in some], [key for key, *_ in some])
             for (key, id, _, _), one in zip(some, standing, strict=True):
                 if len(found) == limit:
                     return Listed(found, f"ended {place}")
@@ -106,7 +119,35 @@ def _entry(backend: Backend, id: str) -> str:
     return index.entries(spec, now.end, now.run)[0]
 
 
-def _standing(backend: Backend, entry: tuple[str, int]) -> Status | None:
+class RecentEnds:
+    """The ends that were read lately, by their entries in the index. Safe to use from many threads.
+
+    An entry names the job, the run and the time of its end, and goes with the job, so what it stands for never changes.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: OrderedDict[tuple[str, str, str], tuple[float, Status]] = OrderedDict()
+
+    def of(self, backend: Backend, entry: tuple[str, int], key: str) -> Status | None:
+        """Return the end of a run, None if its job was deleted."""
+        name = (backend.store.endpoint, backend.store.bucket, key)
+        with self._lock:
+            since, found = self._held.get(name, (0.0, None))
+        # Read again now and then: a deletion that was broken off may leave an entry behind.
+        if found is None or time.monotonic() - since > _RECENT_SECONDS:
+            found = _standing(backend, entry)
+            with self._lock:
+                self._held.pop(name, None)
+                if found is not None:
+                    found = found.model_copy(update={"labels": None})
+                    self._held[name] = (time.monotonic(), found)
+                while len(self._held) > _MOST_ENDS:
+                    self._held.popitem(last=False)
+        return found
+
+
+def _standing(backend: Backend, entry: tuple[str, int], _: str = "") -> Status | None:
     """Return the end of a run, None if its job was deleted."""
     try:
         return Status.model_validate_json(backend.store.get(keys.JobKeys(entry[0]).run_end(entry[1])))

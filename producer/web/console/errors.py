@@ -17,7 +17,7 @@ from contract.keys import JobKeys
 from producer.jobs import cleaning, pages
 from producer.jobs.failures import Failure, failures
 from producer.jobs.tallies import Tallies
-from producer.web.console.jobs import actions_of, opened, owner_of
+from producer.web.console.jobs import ENDS, actions_of, opened, owner_of
 from producer.web.console.pages import page
 from producer.web.console.samples import Sample
 from producer.web.jobs import Id, cursor_of, place_of
@@ -40,7 +40,7 @@ def router() -> APIRouter:
         """Show the codes of a page of jobs, and those of its jobs in which something failed."""
         backend = owned.client.backend
         cleaning.complete_index(backend.store)
-        listed = pages.listed(backend, _JOBS, place_of(cursor) if cursor else pages.FIRST_ENDED, owner_of(owned))
+        listed = pages.listed(backend, _JOBS, place_of(cursor) if cursor else pages.FIRST_ENDED, owner_of(owned), ENDS)
         jobs = [*([] if cursor else opened(owned)), *listed.jobs]
         failed = [
             (one, ranked(tallies.codes_of(backend.store, one))) for one in jobs if one.errors or one.state == "failed"

@@ -20,6 +20,8 @@ from producer.web.problems import Problem
 _ON_A_PAGE = 50
 _MOST_OPEN = 200
 """Jobs that have not ended, of which a page shows all but the oldest beyond these."""
+ENDS = pages.RecentEnds()
+"""What the pages of this process share."""
 
 _ACTIONS: dict[str, Callable[[Owned, str], object]] = {
     "cancel": lambda owned, job: owned.client.cancel(job),
@@ -109,5 +111,5 @@ def opened(owned: Owned) -> list[Status]:
 
 def _ended(owned: Owned, cursor: str) -> tuple[list[Status], str]:
     place = place_of(cursor) if cursor else pages.FIRST_ENDED
-    found = pages.listed(owned.client.backend, _ON_A_PAGE, place, owner_of(owned))
+    found = pages.listed(owned.client.backend, _ON_A_PAGE, place, owner_of(owned), ENDS)
     return found.jobs, cursor_of(found.cursor)

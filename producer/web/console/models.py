@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import ObjectNotFound
-from contract.models.registry import Model
+from contract.models.registry import Model, Registry
 from producer.web.catalog import Name, Ref
 from producer.web.console.pages import page
 from producer.web.console.pictures import response
@@ -41,7 +41,7 @@ def router() -> APIRouter:
             request,
             "model.html",
             model=model,
-            versions=[one for one in owned.client.models() if one.name == model.name],
+            versions=Registry(store).models(model.name),
             aliases=owned.client.aliases(model.name),
             card=_card(store, model),
             pictures=[file.name for file in model.files if file.name.endswith((".png", ".webp", ".jpg"))],
