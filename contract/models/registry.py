@@ -247,6 +247,14 @@ class Registry:
         self._check(name, owner)
         self._store.put(keys.model_alias(name, alias), Pointer(version=version).to_json())
 
+    def may_change(self, name: str, owner: str) -> bool:
+        """Return whether an owner may move the aliases of a model."""
+        try:
+            self._check(name, owner)
+        except NotOwner:
+            return False
+        return True
+
     def remove_alias(self, name: str, alias: str, owner: str | None = None) -> None:
         """Forget an alias; the version stays. Raises UnknownModel where there is no such alias, and NotOwner."""
         if not (_NAME.fullmatch(name) and _ALIAS.fullmatch(alias)) or self._pointer(name, alias) is None:

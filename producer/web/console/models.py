@@ -12,7 +12,7 @@ from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import ObjectNotFound
 from contract.models.registry import Model, Registry
-from producer.web.catalog import Name, Ref
+from producer.web.catalog import Alias, Name, Ref
 from producer.web.console.pages import page
 from producer.web.console.pictures import response
 from producer.web.owned import Jobs, Review
@@ -37,15 +37,16 @@ def router() -> APIRouter:
     def show_model(request: Request, owned: Review, ref: Ref) -> Response:
         """Show a version with its card, the others, and what aliases stand for."""
         model, store = owned.client.model(ref), owned.client.backend.store
+        registry = Registry(store)
         return page(
             request,
             "model.html",
             model=model,
-            versions=Registry(store).models(model.name),
+            versions=registry.models(model.name),
             aliases=owned.client.aliases(model.name),
             card=_card(store, model),
             pictures=[file.name for file in model.files if file.name.endswith((".png", ".webp", ".jpg"))],
-            changes=owned.token.allows("jobs") and (owned.token.sees_all or model.owner in ("", owned.token.owner)),
+            changes=owned.token.allows("jobs") and registry.may_change(model.name, owned.token.owner),
         )
 
     @routes.get("/{ref}/files/{name}")
@@ -64,6 +65,12 @@ def router() -> APIRouter:
         """Let an alias stand for a version from now on."""
         owned.client.set_alias(f"{name}@{version}", alias.strip())
         return RedirectResponse(f"/console/models/{name}@{version}", 303)
+
+    @routes.post("/{name}/aliases/{alias}/remove")
+    def remove_alias(owned: Jobs, name: Name, alias: Alias) -> Response:
+        """Forget an alias; the version stays."""
+        owned.client.remove_alias(f"{name}@{alias}")
+        return RedirectResponse(f"/console/models/{name}", 303)
 
     return routes
 

@@ -37,6 +37,7 @@ PAGES: tuple[tuple[str, str, Scope], ...] = (
     ("Datasets", "d", "review"),
     ("Try it", "t", "infer"),
     ("Workers", "o", "admin"),
+    ("Tokens", "k", "admin"),
 )
 """The pages that every page links to: the key that follows `g`, and the scope that a token needs."""
 _HEADERS = {

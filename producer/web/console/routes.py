@@ -22,4 +22,5 @@ ROUTERS: Sequence[Callable[[], APIRouter]] = (
     forms.router,
     try_it.router,
     fleet.router,
+    fleet.tokens,
 )

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from contract.backend.broker import Queues, make_app
-from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.jobs import index
 from contract.jobs.lifecycle import Backend
 from contract.jobs.specs import Classify, Source
 from contract.jobs.status import Status
 from contract.keys import JobKeys
-from contract.settings import Settings
 from producer.jobs.pages import FIRST_ENDED, RecentEnds, listed
-
-
-@pytest.fixture
-def backend(settings: Settings, store: ObjectStore, ledger: Ledger) -> Backend:
-    return Backend(store, ledger, Queues(make_app(settings)))
 
 
 def end(store: ObjectStore, number: int, owner: str = "ann") -> None:

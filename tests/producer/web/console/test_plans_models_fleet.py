@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import time
+from contextlib import closing
+
 import pytest
 
 from contract import keys
+from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
-from contract.models.registry import Model, make_file
+from contract.models.registry import Model, Registry, make_file
+from contract.settings import Settings
+from contract.watches.record import Watches
+from contract.watches.state import WatchState, write_states
+from contract.web.tokens import Tokens
 from tests.producer.web.console.conftest import Browse
+from tests.producer.web.console.test_jobs import submit
 from tests.producer.web.test_jobs import body
 from tests.serving import Api
 
@@ -38,10 +48,36 @@ def test_a_schedule_and_a_watch_are_shown_and_steered_by_their_owner(browse: Bro
         assert reader.post(f"{place}/pause").status_code == 403
         assert place not in stranger.get(f"/console/{kind}").text
         assert stranger.get(place).status_code == stranger.post(f"{place}/pause").status_code == 404
-    # If I run the schedule by hand, I expect its job among the ticks.
+        part = "/console/parts/watches" if kind == "watches" else f"/console/{kind}"
+        assert name in reader.get(part).text and name not in stranger.get(part).text
+    # If I run the schedule by hand, I expect its job among the ticks, and ticks counted by their states.
     assert client.post("/console/schedules/nightly/run").status_code == 303
     page = client.get("/console/schedules/nightly").text
-    assert "by hand" in page and "/console/jobs/nightly-" in page
+    assert "by hand" in page and "/console/jobs/nightly-" in page and "The last 1: 1 queued." in page
+
+
+@pytest.mark.usefixtures("plans")
+def test_a_watch_follows_its_segments(api: Api, browse: Browse, model: str, settings: Settings) -> None:
+    # Given a watch whose controller reports a segment that runs, and one that was deleted,
+    id = submit(api, model)
+    with closing(Ledger(settings)) as ledger:
+        watch = Watches(api.store).get("camera")
+        now = time.time()
+        state = WatchState(
+            name="camera",
+            stamp=watch.stamp,
+            controller="c",
+            at=now,
+            every=1.0,
+            swept_at=now,
+            pending=3,
+            planned=9,
+            jobs=(id, "gone"),
+        )
+        write_states(ledger, [state])
+    part = browse("review").get("/console/watches/camera/part").text
+    assert f'href="/console/jobs/{id}"' in part and "gone" not in part and "<html" not in part
+    assert browse("review", owner="bob").get("/console/watches/camera/part").status_code == 404
 
 
 def test_without_any_the_pages_say_how_to_make_one(browse: Browse) -> None:
@@ -74,6 +110,9 @@ def test_a_model_has_a_card_and_its_owner_points_aliases_to_it(
     answer = client.post(f"/console/models/{model}/aliases", data={"alias": "live", "version": "1"})
     assert answer.headers["Location"] == f"/console/models/{model}@1"
     assert "@live" in client.get(f"/console/models/{model}@live").text
+    assert f"/{model}/aliases/live/remove" in client.get(f"/console/models/{model}").text
+    assert client.post(f"/console/models/{model}/aliases/live/remove").status_code == 303
+    assert client.get(f"/console/models/{model}@live").status_code == 404
     # and a sentence for what cannot be one, and for what is no file to show.
     wrong = client.post(f"/console/models/{model}/aliases", data={"alias": "No", "version": "1"})
     assert wrong.status_code == 422 and "is not an alias" in wrong.text
@@ -83,6 +122,35 @@ def test_a_model_has_a_card_and_its_owner_points_aliases_to_it(
         browse("review").post(f"/console/models/{model}/aliases", data={"alias": "a", "version": "1"}).status_code
         == 403
     )
+
+
+def test_only_the_owner_of_a_model_is_shown_what_moves_its_aliases(
+    browse: Browse, model: str, store: ObjectStore
+) -> None:
+    Registry(store).own(model, "ann")
+    place = f"/console/models/{model}"
+    for who, owner, shown in (
+        ("jobs", "ann", True),
+        ("review", "ann", False),
+        ("jobs", "bob", False),
+        ("admin", "root", False),
+    ):
+        client = browse(who, owner=owner)
+        assert ("aliases" in client.get(place).text) == shown, (who, owner)
+        answer = client.post(f"{place}/aliases", data={"alias": "live", "version": "1"})
+        assert answer.status_code == (303 if shown else 403), answer.text
+    assert browse("jobs", owner="bob").post(f"{place}/aliases/live/remove").status_code == 403
+
+
+def test_tokens_are_listed_for_operators_without_what_lets_anybody_in(api: Api, browse: Browse) -> None:
+    api.token("infer", owner="<b>eve</b>", rate=2.5, lives=60)
+    client = browse("admin", owner="root")
+    page = client.get("/console/tokens").text
+    assert "&lt;b&gt;eve" in page and ">2.5</td>" in page and "this one" in page and "when revoked" in page
+    assert not re.search(r"imk_[0-9a-f]{12}_", page)
+    for token in Tokens(api.store).all():
+        assert token.sha256 not in page and token.id in page
+    assert browse("jobs").get("/console/tokens").status_code == 403
 
 
 def test_workers_are_for_operators(browse: Browse) -> None:
