@@ -284,6 +284,11 @@ class Settings(BaseSettings):
         ge=0,
         description="Memory of the device, such as 8GiB, that a worker offers to models; 0: all that the device has.",
     )
+    resize: Literal["auto", "device", "cpu"] = Field(
+        "auto",
+        description="Where images are resized for classifiers, to the same pixels: cpu, as they are decoded; device, "
+        "where the model computes; auto, on a GPU beside whose torch Triton is installed, else on the CPU.",
+    )
     native_bf16: Literal["auto", "on", "off"] = Field(
         "auto", description="Whether the hardware has bf16; on and off pretend, so that tests see other machines."
     )

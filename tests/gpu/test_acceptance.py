@@ -18,6 +18,14 @@ def test_it_leaves_a_report(tmp_path: Path) -> None:
     assert "| fashion-gan" in (tmp_path / "gpu.md").read_text()
 
 
+def test_it_compares_resizing_with_pillow_and_says_what_it_leaves_out(tmp_path: Path) -> None:
+    assert main(["--device", "cpu", "--images", "16", "--only", "resize", "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert "photos have the pixels of Pillow" in {check["name"] for check in found["checks"]}
+    assert "JPEG on the device" in found["skipped"]
+    assert "| JPEG on the device |" in (tmp_path / "gpu.md").read_text()
+
+
 def test_without_a_device_it_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--device", "cuda:99", "--out", str(tmp_path)]) == 2
     assert "cuda:99" in capsys.readouterr().err

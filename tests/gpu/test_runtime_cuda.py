@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from tests.lite0 import lite0
 from worker.engine import select as runtimes
+from worker.engine.images.regions import Square, packed
+from worker.engine.images.shrink import shrunk
 from worker.engine.programs.graph import build
 from worker.engine.runtimes.batcher import Batcher
-from worker.engine.runtimes.torch_runtime import CudaLaunch
+from worker.engine.runtimes.torch_runtime import CudaLaunch, TorchRuntime
 from worker.engine.types import ModelSpec, Runtime
 
 pytestmark = [
@@ -105,3 +108,26 @@ def test_memory_that_ends_halves_the_batch(spec: ModelSpec, pixels: NDArray[np.u
 
 def test_it_says_where_it_runs(runtime: Runtime, tmp_path: Path) -> None:
     assert (runtime.name, runtime.device, runtime.batch_size, runtime.lanes) == ("torch", "cuda", 32, 4)
+
+
+def test_images_are_resized_on_the_device_from_pinned_memory(spec: ModelSpec, tmp_path: Path) -> None:
+    # Given regions of photos in memory of the runtime,
+    runtime = runtimes.load(
+        spec, device="cuda", precision="fp32", threads=4, batch_size=32, resize="device", cache_dir=tmp_path
+    )
+    assert isinstance(runtime, TorchRuntime)
+    assert runtime.resizes
+    draws = np.random.default_rng(2)
+    images = [Image.fromarray(draws.integers(0, 256, (300 + n, 400, 3), np.uint8)) for n in range(40)]
+    squares = [Square.of(*image.size, 224, 0.875, "bicubic") for image in images]
+    cut = [one.region(np.asarray(image.crop(one.box)), 1) for one, image in zip(squares, images, strict=True)]
+    futures = [runtime.submit(packed(cut[at : at + 8], runtime.allocate)) for at in range(0, 40, 8)]
+    found = np.concatenate([future.result(60).logits for future in futures])
+    # I expect the answers that squares of Pillow get, which travel as they are.
+    by_pillow = np.stack([np.asarray(shrunk(image, 224, 0.875, Image.Resampling.BICUBIC)) for image in images])
+    pinned = runtime.allocate(by_pillow.shape, np.uint8)
+    pinned[...] = by_pillow
+    for rows in (by_pillow, pinned):
+        plain = [runtime.submit(rows[at : at + 8]) for at in range(0, 40, 8)]
+        assert (found == np.concatenate([future.result(60).logits for future in plain])).all()
+    runtime.close()

@@ -16,7 +16,7 @@ from concurrent.futures import Future, InvalidStateError, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,9 @@ from worker.engine.budget import Reservation
 from worker.engine.busy import busy_on
 from worker.engine.images.decode import Decoded, Frame
 from worker.engine.images.decoders import open_each
+from worker.engine.images.regions import Allocate, packed
 from worker.engine.motion import Motion, behind, current, moved, working_for
-from worker.engine.types import Output, PromptRuntime, Runtime
+from worker.engine.types import FedRuntime, Output, PromptRuntime, Runtime
 
 Encoded: TypeAlias = bytes | tuple[Frame, ...] | ImageError
 """The bytes of a file, the files that are the frames of a sequence, or the error that explains why there are none."""
@@ -78,6 +79,9 @@ class Engine:
     ) -> None:
         self._runtime = runtime
         self._submit_first = runtime.submit_first if isinstance(runtime, PromptRuntime) else runtime.submit
+        feeding = runtime if isinstance(runtime, FedRuntime) else None
+        self._allocate: Allocate = np.empty if feeding is None else feeding.allocate
+        self._regions = feeding is not None and feeding.resizes and not frames
         self._preprocess = preprocess
         self._max_pixels = max_pixels
         self._frames = frames
@@ -167,11 +171,11 @@ class Engine:
         try:
             with STAGE_SECONDS.seconds("decode"):
                 entries = self._open_files(shard, places)
-            pixels = [entry[0].pixels for entry in entries if not isinstance(entry, Failed)]
-            if not pixels:
+            decoded = [entry[0] for entry in entries if not isinstance(entry, Failed)]
+            if not decoded:
                 shard.put(start, _results(entries, None, shard))
                 return
-            batch = padded(pixels) if self._frames else (np.stack(pixels),)
+            batch = self._batch(decoded)
             if not shard.first:  # whoever submits `first` bounds what it submits
                 with behind(self._device.at):
                     self._in_flight.acquire()
@@ -195,6 +199,15 @@ class Engine:
         else:
             # The device thread only queues this step; a lane makes the results before it decodes more.
             output.add_done_callback(partial(self._give_back_later, shard, start, entries))
+
+    def _batch(self, decoded: Sequence[Decoded]) -> tuple[Any, ...]:
+        """Return the arguments of `submit`, written once, in memory of the runtime."""
+        pixels = [one.pixels for one in decoded]
+        if self._frames:
+            return padded(pixels)
+        if self._regions:
+            return (packed([one.region or one.pixels for one in decoded], self._allocate),)
+        return (np.stack(pixels, out=self._allocate((len(pixels), *pixels[0].shape), np.uint8)),)
 
     def _done(self, shard: _Shard, began: float, _: Future[Output]) -> None:
         """Let the next batch through, and count the time of this one on its device, where it may have waited."""
@@ -231,7 +244,9 @@ class Engine:
                 owners.append(place)
             shard.items[place] = b""  # its only owner is `files` now
         del item
-        for n, found in open_each(files, self._preprocess, max_pixels=self._max_pixels, frames=self._frames):
+        how = self._preprocess
+        opened = open_each(files, how, max_pixels=self._max_pixels, frames=self._frames, regions=self._regions)
+        for n, found in opened:
             entries[owners[n]] = _entry(found, sha256_of(files[n]))
             files[n] = b""
             shard.forget(owners[n])

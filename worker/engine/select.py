@@ -28,12 +28,14 @@ def load(
     precision: str = "auto",
     threads: int = 0,
     batch_size: int = 0,
+    resize: str = "cpu",
     cache_dir: Path,
     confined_seconds: float = 0.0,
 ) -> Runtime:
     """Load a model on the fastest runtime that this machine has, and warm it up.
 
-    `threads` 0 means all cores that the process may use; `batch_size` 0, the runtime's default. With
+    `threads` 0 means all cores that the process may use; `batch_size` 0, the runtime's default. `resize` says where
+    images are resized, as `worker.engine.runtimes.resize.resize_for` takes it; torch alone does so on a device. With
     `confined_seconds` the model runs in a confined child, and a batch may take that long. Raises ModelError if the
     weights do not match the record, and InvalidSettings if the device, runtime or precision is unavailable.
     """
@@ -80,7 +82,7 @@ def load(
         calm_openmp()
     from worker.engine.runtimes.torch_runtime import TorchRuntime
 
-    return TorchRuntime(spec, device=kind, precision=precision, threads=threads, batch_size=batch_size)
+    return TorchRuntime(spec, device=kind, precision=precision, threads=threads, batch_size=batch_size, resize=resize)
 
 
 def choose(device: str, runtime: str, *, cuda_devices: int, has_openvino: bool) -> str:

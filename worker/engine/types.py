@@ -9,15 +9,20 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from worker.engine.images.regions import Regions
 
 if TYPE_CHECKING:
     from contract.models.registry import Model
 
 Precision = Literal["fp32", "bf16"]
+
+Pixels: TypeAlias = NDArray[np.uint8] | Regions
+"""Images as a model takes them, uint8 [n, size, size, 3], or what becomes them where the model computes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,4 +112,18 @@ class PromptRuntime(Runtime, Protocol):
 
     def submit_first(self, pixels: NDArray[np.uint8], lengths: NDArray[np.int64] | None = None) -> Future[Output]:
         """Run images as `submit` does, before those that wait, in the smallest batch that is prepared for them."""
+        ...
+
+
+@runtime_checkable
+class FedRuntime(Runtime, Protocol):
+    """A Runtime that says in which memory it takes images soonest, and that may resize them itself."""
+
+    @property
+    def resizes(self) -> bool:
+        """Whether `submit` takes `Regions` too, and the device resizes them to the pixels that Pillow would make."""
+        ...
+
+    def allocate(self, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+        """Return an array with any content, which the device can copy without the CPU."""
         ...

@@ -274,6 +274,7 @@ def load_runtime(model: Model, weights: Path, settings: Settings, precision: Pre
         precision=precision,
         threads=settings.threads,
         batch_size=settings.batch_size,
+        resize=settings.resize,
         cache_dir=settings.cache_dir.expanduser(),
         # A third of the time after which a shard without progress ends its worker: a batch may be tried twice.
         confined_seconds=0.0 if trusted(model, settings.trusted_models) else settings.stall_seconds / 3,

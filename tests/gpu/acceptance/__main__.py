@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 
-from tests.gpu.acceptance import generating, labelling, machine, programs, training
+from tests.gpu.acceptance import generating, labelling, machine, programs, resizing, training
 from tests.gpu.acceptance.report import Report
 from tests.lite0 import lite0
 from worker.bench.crops import crops
 from worker.engine.select import torch_device
 
-_STAGES = ("correctness", "generation", "training", "labelling", "programs")
+_STAGES = ("correctness", "generation", "training", "labelling", "resize", "programs")
 _PHOTOS = Path(__file__).parents[3] / "deploy" / "photos"
 
 
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         with report.stage("ceilings"):
             machine.describe(report, device)
         files: list[bytes] = []
-        if wanted & {"correctness", "labelling", "programs"}:
+        if wanted & {"correctness", "labelling", "resize", "programs"}:
             with report.stage("crops"):
                 (base / "photos").mkdir()
                 files = [path.read_bytes() for path in crops(_PHOTOS, min(told.images, 2000), base / "photos")]
@@ -59,11 +59,17 @@ def main(arguments: list[str] | None = None) -> int:
         if "labelling" in wanted:
             with report.stage("labelling"):
                 labelling.throughput(report, device, spec, files, told.images, base / "cache", cores)
+        if "resize" in wanted:
+            with report.stage("resize"):
+                resizing.throughput(report, device, spec, files, told.images, base / "cache", cores)
         if "programs" in wanted:
             with report.stage("programs"):
                 count = min(told.images, 20_000)
                 programs.throughput(report, device, files, count, base, cores, small=not cuda)
+    labelling.decode_in("thread")  # no processes stay
     failed = [check.name for check in report.checks if not check.passed]
+    for what, why in report.skipped.items():
+        print(f"skipped: {what}, because {why}")
     print(f"{len(report.checks) - len(failed)} of {len(report.checks)} checks passed; see {told.out / 'gpu.md'}")
     return 1 if failed else 0
 

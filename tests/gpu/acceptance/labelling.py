@@ -59,7 +59,7 @@ def correctness(report: Report, device: torch.device, spec: ModelSpec, pixels: N
     surer = _probabilities(wanted).max(1) > 0.5
     precisions = ("fp32", "bf16") if report.about["bf16"] else ("fp32",)
     for precision in precisions:
-        with closing(_load(spec, device, precision, cache)) as runtime:
+        with closing(load(spec, device, precision, cache)) as runtime:
             found = logits_of(runtime, pixels)
             equal = found.argmax(1) == wanted.argmax(1)
             report.figure(stage, f"{precision}, top-1 as on the CPU", float(equal.mean()))
@@ -71,7 +71,7 @@ def correctness(report: Report, device: torch.device, spec: ModelSpec, pixels: N
             )
             again = logits_of(runtime, pixels)
             report.check(f"{precision}: the same twice", bool((again == found).all()))
-            with closing(_load(spec, device, precision, cache)) as second:
+            with closing(load(spec, device, precision, cache)) as second:
                 beside = logits_of(second, pixels)
             report.check(f"{precision}: the same from two runtimes at once", bool((beside == found).all()))
     _no_room(report, device, spec, pixels[:48], wanted[:48])
@@ -103,7 +103,7 @@ def _really_no_room(
     report: Report, device: torch.device, spec: ModelSpec, pixels: NDArray[np.uint8], cache: Path
 ) -> None:
     """Take nearly all memory of the device, and let go of it later."""
-    with closing(_load(spec, device, "fp32", cache)) as runtime:
+    with closing(load(spec, device, "fp32", cache)) as runtime:
         wanted = logits_of(runtime, pixels)
         full = runtime.batch_size
         torch.cuda.empty_cache()
@@ -117,7 +117,7 @@ def _really_no_room(
         report.check("a device that is nearly full halves the batch", shrunk < full and same, f"{full} → {shrunk}")
     before = torch.cuda.memory_allocated(device)
     for _ in range(3):
-        _load(spec, device, "fp32", cache).close()
+        load(spec, device, "fp32", cache).close()
     torch.cuda.synchronize(device)
     left = torch.cuda.memory_allocated(device) - before
     report.check("a model that is closed gives its memory back", left < 2**20, f"{left:,} bytes kept")
@@ -152,7 +152,7 @@ def throughput(
             rate = len(some) / (time.perf_counter() - began)
             decode_rate = max(decode_rate, rate)
             report.figure(stage, f"decode in {lanes} of {where}, images/s", rate)
-        with closing(_load(spec, device, precision, cache, threads=cores)) as runtime:
+        with closing(load(spec, device, precision, cache, threads=cores)) as runtime:
             rate, busy, events = end_to_end(runtime, files, count, HOW)
         limit = min(forward[256], decode_rate)
         report.figure(stage, f"decode in {where}: end to end, images/s", rate)
@@ -218,7 +218,9 @@ class _Marks:
         return sum(first.elapsed_time(last) for first, last in self._pairs) / 1000 if self._pairs else float("nan")
 
 
-def _load(spec: ModelSpec, device: torch.device, precision: str, cache: Path, threads: int = 4) -> TorchRuntime:
+def load(
+    spec: ModelSpec, device: torch.device, precision: str, cache: Path, threads: int = 4, resize: str = "cpu"
+) -> TorchRuntime:
     loaded = select.load(
         spec,
         device=str(device),
@@ -226,6 +228,7 @@ def _load(spec: ModelSpec, device: torch.device, precision: str, cache: Path, th
         precision=precision,
         threads=threads,
         batch_size=0 if device.type == "cuda" else 8,
+        resize=resize,
         cache_dir=cache,
     )
     assert isinstance(loaded, TorchRuntime)

@@ -45,7 +45,7 @@ def throughput(
         forward = labelling.forward_rate(graph, device, 256 if not small else 4, 224)
         report.figure(stage, f"{name}, forward, {precision}, images/s", forward)
         how = Preprocess(size=224, crop=0.875, interpolation="bicubic", mean=127.5, std=127.5)
-        with closing(labelling._load(spec, device, precision, folder, threads=cores)) as runtime:
+        with closing(labelling.load(spec, device, precision, folder, threads=cores)) as runtime:
             rate, busy, events = labelling.end_to_end(runtime, files, count, how)
         report.figure(stage, f"{name}, end to end, images/s", rate)
         report.figure(stage, f"{name}, end to end, share of forward", rate / forward)

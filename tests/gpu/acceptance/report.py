@@ -29,6 +29,8 @@ class Report:
     about: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
     checks: list[Check] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    """What was not tried, and why."""
     seconds: dict[str, float] = field(default_factory=dict)
     began: float = field(default_factory=time.perf_counter)
 
@@ -43,6 +45,10 @@ class Report:
     def figure(self, stage: str, name: str, value: Any) -> None:
         self.figures.setdefault(stage, {})[name] = value
         self.say(f"     {name}: {value:,.4g}" if isinstance(value, float) else f"     {name}: {value}")
+
+    def skip(self, what: str, why: str) -> None:
+        self.skipped[what] = why
+        self.say(f"skip {what}: {why}")
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -65,12 +71,21 @@ class Report:
         """Write `gpu.json` and `gpu.md`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         checks = [vars(check) for check in self.checks]
-        whole = {"about": self.about, "seconds": self.seconds, "checks": checks, "figures": self.figures}
+        whole = {
+            "about": self.about,
+            "seconds": self.seconds,
+            "checks": checks,
+            "skipped": self.skipped,
+            "figures": self.figures,
+        }
         (self.folder / "gpu.json").write_text(json.dumps(whole, indent=1))
         lines = ["# GPU acceptance", ""]
         lines += [f"- {name}: {value}" for name, value in self.about.items()]
         lines += ["", "| check | passed | seen |", "| --- | --- | --- |"]
         lines += [f"| {c.name} | {'yes' if c.passed else '**no**'} | {c.detail} |" for c in self.checks]
+        if self.skipped:
+            lines += ["", "| skipped | why |", "| --- | --- |"]
+            lines += [f"| {what} | {why} |" for what, why in self.skipped.items()]
         for stage, figures in self.figures.items():
             lines += ["", f"## {stage}", "", "| figure | value |", "| --- | --- |"]
             lines += [f"| {name} | {_plain(value)} |" for name, value in figures.items()]

@@ -48,6 +48,7 @@ from contract.errors import (
 from worker.engine.budget import Reservation, budget
 from worker.engine.images import cost
 from worker.engine.images.quiet import silence_libtiff, silence_pillow
+from worker.engine.images.regions import Region, Square
 from worker.engine.images.shrink import shrunk
 
 if TYPE_CHECKING:
@@ -94,17 +95,28 @@ class Frame:
 class Decoded:
     """A decoded image: `pixels` uint8 [size, size, 3], RGB; `width` and `height` of the whole image, upright.
 
-    For a sequence `pixels` is [t, size, size, 3], and `width` and `height` are those of its first frame.
+    For a sequence `pixels` is [t, size, size, 3], and `width` and `height` are those of its first frame. With a
+    `region`, whose pixels they are, they are still to be resized.
     """
 
     pixels: NDArray[np.uint8]
     width: int
     height: int
+    region: Region | None = None
 
 
-def decode(data: bytes, size: int, *, crop: float, interpolation: Interpolation, max_pixels: int) -> Decoded:
+def decode(
+    data: bytes,
+    size: int,
+    *,
+    crop: float,
+    interpolation: Interpolation,
+    max_pixels: int,
+    regions: bool = False,
+) -> Decoded:
     """Decode the upright centre square of an image, `crop` × its short side, and resize it to `size` × `size`.
 
+    With `regions` the resize is left to whoever takes the region, if the image is small, of 8 bits, and gray or RGB.
     An animation gives its first frame, transparency becomes white, and 16 bits are scaled to 8. Raises only EmptyFile,
     NotAnImage, TruncatedImage, TooManyPixels (from the header, before any pixel is decoded), or DecodeFailed for any
     other error of a decoder.
@@ -112,7 +124,7 @@ def decode(data: bytes, size: int, *, crop: float, interpolation: Interpolation,
     if not data:
         raise EmptyFile("The file has no bytes; upload it again or leave it out.")
     try:
-        return _in_budget(lambda memory: _decode(data, size, crop, interpolation, max_pixels, memory))
+        return _in_budget(lambda memory: _decode(data, size, crop, interpolation, max_pixels, memory, regions))
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -121,10 +133,13 @@ def decode(data: bytes, size: int, *, crop: float, interpolation: Interpolation,
         _fail(data, error)
 
 
-def open_item(data: bytes | tuple[Frame, ...], how: Preprocess, *, max_pixels: int, frames: int) -> Decoded:
+def open_item(
+    data: bytes | tuple[Frame, ...], how: Preprocess, *, max_pixels: int, frames: int, regions: bool = False
+) -> Decoded:
     """Decode an image or, with `frames`, a sequence of at most that many frames, as the preprocessing `how` says.
 
-    A sequence is either one file, or a tuple with a file for each frame. Raises what `decode` raises.
+    `regions` is for `decode`, and has no meaning for sequences. A sequence is either one file, or a tuple with a file
+    for each frame. Raises what `decode` raises.
     """
     if isinstance(data, tuple):
         return decode_frames(data, how.size, crop=how.crop, interpolation=how.interpolation, max_pixels=max_pixels)
@@ -132,7 +147,9 @@ def open_item(data: bytes | tuple[Frame, ...], how: Preprocess, *, max_pixels: i
         return decode_sequence(
             data, how.size, crop=how.crop, interpolation=how.interpolation, max_pixels=max_pixels, frames=frames
         )
-    return decode(data, how.size, crop=how.crop, interpolation=how.interpolation, max_pixels=max_pixels)
+    return decode(
+        data, how.size, crop=how.crop, interpolation=how.interpolation, max_pixels=max_pixels, regions=regions
+    )
 
 
 def decode_frames(
@@ -280,7 +297,7 @@ def _is_gray(image: Image.Image) -> bool:
 
 
 def _decode(
-    data: bytes, size: int, crop: float, interpolation: Interpolation, max_pixels: int, memory: _Memory
+    data: bytes, size: int, crop: float, interpolation: Interpolation, max_pixels: int, memory: _Memory, regions: bool
 ) -> Decoded:
     with _open(data, max_pixels, memory) as image:
         width, height = image.size
@@ -292,14 +309,26 @@ def _decode(
             image.load()
             width, height = image.size  # an ICO reveals its true size only after loading
             _check_pixels(width, height, max_pixels)
-        square = _to_rgb(shrunk(image, size, crop, _RESAMPLING[interpolation]))
+        looked_at = Square.of(*image.size, size, crop, interpolation) if regions and _is_plain(image) else None
+        if looked_at is not None and looked_at.small:
+            square = _to_rgb(image.crop(looked_at.box))
+        else:
+            square = _to_rgb(shrunk(image, size, crop, _RESAMPLING[interpolation]))
+            looked_at = None
         orientation = _orientation(image)
+    upright = (height, width) if orientation >= 5 else (width, height)
+    if looked_at is not None:
+        pixels = np.asarray(square)
+        return Decoded(pixels, *upright, looked_at.region(pixels, orientation))
     if orientation in _UPRIGHT:
         # After the resize: turning 224 × 224 pixels costs nothing, and a centre crop is unaffected.
         square = square.transpose(_UPRIGHT[orientation])
-    if orientation >= 5:
-        width, height = height, width
-    return Decoded(np.asarray(square), width, height)
+    return Decoded(np.asarray(square), *upright)
+
+
+def _is_plain(image: Image.Image) -> bool:
+    """Return whether Pillow resizes an image as it is, and gray or RGB: the same before and after the conversion."""
+    return image.mode in ("RGB", "L") and not image.has_transparency_data
 
 
 def reduce_at_decoding(image: Image.Image, needed: float) -> None:

@@ -102,16 +102,23 @@ def _each(head: Head, memory: Memory, parent: _Parent) -> list[Head]:
     """
     found: list[Head] = []
     pixels: list[memoryview] = []
+    held = 0
     began = time.monotonic()
     for place, file in enumerate(memory.get(FILES, head["sizes"])):
         memory.put(PLACE, [place.to_bytes(PLACE_BYTES, "little")])
         _allow(head["seconds"])
         try:
-            one = decode.decode(file, **_how(head))
+            one = decode.decode(file, **_how(head), regions=head["regions"])
         except ImageError as error:
             found.append(_told(error))
         else:
-            found.append({"width": one.width, "height": one.height})
+            if held + one.pixels.nbytes > ROOM:
+                break
+            held += one.pixels.nbytes
+            about: Head = {"width": one.width, "height": one.height}
+            if one.region is not None:
+                about |= {"open": one.region.extent, "orientation": one.region.orientation}
+            found.append(about)
             pixels.append(_bytes(one.pixels))
         if parent.granted > head["granted"] or time.monotonic() - began > _LONG:
             break

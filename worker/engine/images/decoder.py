@@ -5,6 +5,7 @@ What it answers is not trusted: it may have been taken over by an image.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -19,8 +20,9 @@ from worker.confinement.child import start
 from worker.confinement.confine import Limits
 from worker.confinement.memory import Memory
 from worker.engine.budget import budget
-from worker.engine.images.chunk import FILES, PIXELS, PLACE, PLACE_BYTES, ROOM, SLOTS, fitting, pixel_bytes
+from worker.engine.images.chunk import FILES, PIXELS, PLACE, PLACE_BYTES, ROOM, SLOTS, fitting
 from worker.engine.images.decode import Decoded
+from worker.engine.images.regions import ORIENTATIONS, Square
 from worker.engine.motion import behind
 
 _MODULE = "worker.engine.images.decode_child"
@@ -38,6 +40,9 @@ _MEMORY, _BYTES_A_PIXEL = 640 * 2**20, 16
 image; more is a bomb that the header did not announce."""
 _GRANTED = 8 * 2**20
 """Bytes of pixels that come with a request; a photo of two megapixels needs no more, and need not ask."""
+_REGIONS = 8
+"""Images of a request that are not resized, each of which takes a MiB on the average of camera photos, and 1.5 at most;
+those that do not fit are decoded again."""
 _PIXELS_AT_MOST = 2**33
 """Bytes of an answer; no sequence that may be decoded has more."""
 
@@ -110,6 +115,8 @@ class Decoder(Process):
         memory = self.memory
         assert memory is not None
         files = files[: fitting([len(file) for file in files], head["size"])]
+        if head["regions"]:
+            files = files[:_REGIONS]
         memory.put(PLACE, [bytes(PLACE_BYTES)])
         answer, _ = self.ask({**head, "op": "each", "sizes": memory.put(FILES, files)}, ())
         try:
@@ -135,13 +142,32 @@ def _each_decoded(found: list[Head], memory: Memory, head: Head, most: int) -> l
     if not 0 < len(found) <= most:
         raise Closed("an answer for other files")
     size = head["size"]
-    pixels = iter(memory.get(PIXELS, [pixel_bytes(size)] * sum("error" not in one for one in found)))
+    squares = [_square_of(one, head) for one in found]
+    shapes = [(size, size, 3) if square is None else (*square.shape, 3) for square in squares]
+    blobs = iter(memory.get(PIXELS, [math.prod(s) for s, one in zip(shapes, found, strict=True) if "error" not in one]))
 
-    def decoded(one: Head) -> Decoded:
-        array = np.frombuffer(next(pixels), np.uint8).reshape(size, size, 3)
-        return Decoded(array, *extent_of(one, head["max_pixels"]))
+    def decoded(one: Head, square: Square | None, shape: tuple[int, ...]) -> Decoded:
+        array = np.frombuffer(next(blobs), np.uint8).reshape(shape)
+        region = None if square is None else square.region(array, int(one["orientation"]))
+        return Decoded(array, *extent_of(one, head["max_pixels"]), region)
 
-    return [error_of(one) if "error" in one else decoded(one) for one in found]
+    return [
+        error_of(one) if "error" in one else decoded(one, square, shape)
+        for one, square, shape in zip(found, squares, shapes, strict=True)
+    ]
+
+
+def _square_of(one: Head, head: Head) -> Square | None:
+    """Return what is to be resized of an image that a decoder left as it was; raises ValueError for nonsense."""
+    if "open" not in one or not head["regions"]:
+        return None
+    width, height = (int(side) for side in one["open"])
+    if int(one["orientation"]) not in ORIENTATIONS or not 0 < width * height <= head["max_pixels"] or width < 1:
+        raise ValueError("a region that no image has")
+    square = Square.of(width, height, head["size"], head["crop"], head["interpolation"])
+    if not square.small:
+        raise ValueError("a region that is resized where it is decoded")
+    return square
 
 
 def extent_of(answer: Head, max_pixels: int) -> tuple[int, int]:

@@ -54,10 +54,15 @@ def close() -> None:
             return
 
 
-def open_item(item: bytes | tuple[Frame, ...], how: Preprocess, *, max_pixels: int, frames: int) -> Decoded:
-    """Decode an image or a sequence as `decode.open_item` does; raises DecodeTimeout if it takes too long."""
+def open_item(
+    item: bytes | tuple[Frame, ...], how: Preprocess, *, max_pixels: int, frames: int, regions: bool = False
+) -> Decoded:
+    """Decode an image or a sequence as `decode.open_item` does; raises DecodeTimeout if it takes too long.
+
+    Children that are given one image resize it, whatever `regions` says.
+    """
     if not _how.children:
-        return decode.open_item(item, how, max_pixels=max_pixels, frames=frames)
+        return decode.open_item(item, how, max_pixels=max_pixels, frames=frames, regions=regions)
     head = {"op": "open", "size": how.size, "crop": how.crop, "interpolation": how.interpolation, "frames": frames}
     uris = [frame.uri for frame in item] if isinstance(item, tuple) else None
     files = [frame.data for frame in item] if isinstance(item, tuple) else [item]
@@ -65,19 +70,21 @@ def open_item(item: bytes | tuple[Frame, ...], how: Preprocess, *, max_pixels: i
 
 
 def open_each(
-    items: Sequence[bytes | tuple[Frame, ...]], how: Preprocess, *, max_pixels: int, frames: int
+    items: Sequence[bytes | tuple[Frame, ...]], how: Preprocess, *, max_pixels: int, frames: int, regions: bool = False
 ) -> Iterator[tuple[int, Decoded | Exception]]:
     """Decode each item as `open_item` does; yield its place and what became of it, in any order.
 
-    Children are given several images at a time. What was yielded is not looked at again, and may be replaced.
+    With `regions` small images are not resized (`decode.decode`). Children are given several images at a time. What was
+    yielded is not looked at again, and may be replaced.
     """
     together: list[int] = []
     for place in range(len(items)):
         if _how.children and not frames and _fits(items[place], how.size):
             together.append(place)
         else:
-            yield place, _tried(items[place], how, max_pixels, frames)
+            yield place, _tried(items[place], how, max_pixels, frames, regions)
     head = {"size": how.size, "crop": how.crop, "interpolation": how.interpolation, "max_pixels": max_pixels}
+    head["regions"] = regions
     while together:
         child = _take()
         if child.memory is None:
@@ -102,9 +109,11 @@ def _fits(item: bytes | tuple[Frame, ...], size: int) -> bool:
     return isinstance(item, bytes) and fitting([len(item)], size) == 1
 
 
-def _tried(item: bytes | tuple[Frame, ...], how: Preprocess, max_pixels: int, frames: int) -> Decoded | Exception:
+def _tried(
+    item: bytes | tuple[Frame, ...], how: Preprocess, max_pixels: int, frames: int, regions: bool = False
+) -> Decoded | Exception:
     try:
-        return open_item(item, how, max_pixels=max_pixels, frames=frames)
+        return open_item(item, how, max_pixels=max_pixels, frames=frames, regions=regions)
     except Exception as error:
         return error
 

@@ -10,21 +10,19 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from contract.errors import DeviceOutOfMemory
-from worker.engine.types import Output
+from worker.engine.types import Output, Pixels
 
-Pixels = NDArray[np.uint8]
 Wait = Callable[[], Output]
 Launch = Callable[[Sequence[Pixels]], Wait]
-"""Starts a batch, given as parts [n_i, h, w, 3]; the returned function waits for it and returns its Σ n_i rows.
+"""Starts a batch, given as parts of n_i images; the returned function waits for it and returns its Σ n_i rows.
 
 Both may raise DeviceOutOfMemory. At most `depth` batches are started and not yet waited for.
 """
@@ -87,7 +85,7 @@ class Batcher:
         self._thread.start()
 
     def submit(self, pixels: Pixels) -> Future[Output]:
-        """Return a future of the output for these rows, uint8 [n, h, w, 3]."""
+        """Return a future of the output for these images."""
         future: Future[Output] = Future()
         self._queue.put((pixels, future))
         return future
@@ -225,15 +223,29 @@ class Batcher:
     def _piecewise(self, parts: list[Pixels]) -> Wait:
         """Run `parts` in batches of `batch_size`, one at a time, with nothing else in flight."""
         self._drain()
-        rows = np.concatenate(parts)
-        outputs = [
-            self._launch([rows[start : start + self.batch_size]])() for start in range(0, len(rows), self.batch_size)
-        ]
+        outputs = [self._launch(some)() for some in pieces(parts, self.batch_size)]
         whole = Output(
             np.concatenate([output.logits for output in outputs]),
             np.concatenate([output.features for output in outputs]),
         )
         return lambda: whole
+
+
+def pieces(parts: Sequence[Pixels], most: int) -> Iterator[list[Pixels]]:
+    """Yield the images of `parts` in groups of at most `most`, as slices, which copy nothing."""
+    group: list[Pixels] = []
+    room = most
+    for part in parts:
+        at = 0
+        while at < len(part):
+            group.append(part[at : at + room])
+            at += len(group[-1])
+            room -= len(group[-1])
+            if not room:
+                yield group
+                group, room = [], most
+    if group:
+        yield group
 
 
 def _fail(flight: _Flight, error: Exception) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worker.engine.arithmetic import settle
+from worker.engine.images.regions import Regions
 from worker.engine.precision import precision_on
 from worker.engine.programs.graph import build
-from worker.engine.runtimes.batcher import SMALL, Batcher, Launch, Pixels, Wait, buckets
+from worker.engine.runtimes.batcher import SMALL, Batcher, Launch, Wait, buckets
 from worker.engine.runtimes.out_of_memory import free, out_of_memory
-from worker.engine.types import ModelSpec, Output, Precision
+from worker.engine.runtimes.resize import Moved, Resize, resize_for
+from worker.engine.types import ModelSpec, Output, Pixels, Precision
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +33,8 @@ _WARM = 2
 """Sizes that are run when a model is loaded, largest first; smaller batches are rare, and cuDNN takes 3 s on an H100 to
 choose the kernels of a size."""
 
+_CPU = torch.device("cpu")
+
 Model = Callable[[Tensor], tuple[Tensor, Tensor]]
 """uint8 [n, h, w, 3] on the device to logits [n, classes] and features [n, d], float32, on the same device."""
 
@@ -39,7 +44,9 @@ class TorchRuntime:
 
     name = "torch"
 
-    def __init__(self, spec: ModelSpec, *, device: str, precision: str, threads: int, batch_size: int) -> None:
+    def __init__(
+        self, spec: ModelSpec, *, device: str, precision: str, threads: int, batch_size: int, resize: str = "cpu"
+    ) -> None:
         place = torch.device(device)
         cuda = place.type == "cuda"
         self.device = device
@@ -50,13 +57,17 @@ class TorchRuntime:
             graph = build(spec).on(place, self.precision)
         batch_size = batch_size or (_CUDA_BATCH if cuda else _CPU_BATCH)
         shape = (batch_size, spec.size, spec.size, 3)
+        resizer = resize_for(place, resize)
+        self.resizes = resizer is not None
+        """Whether images are resized where the model computes."""
+        self._pinned = cuda
         if cuda:
             with out_of_memory():
-                launch: Launch = CudaLaunch(graph, place, shape)
+                launch: Launch = CudaLaunch(graph, place, shape, resizer)
         else:
             # Only the device thread computes, so it may use all cores; two such threads would collapse.
             torch.set_num_threads(threads)
-            launch = CpuLaunch(graph, batch_size)
+            launch = CpuLaunch(graph, batch_size, resizer)
         release = launch.free if isinstance(launch, CudaLaunch) else free
         self._batcher = Batcher(launch, batch_size=batch_size, depth=2 if cuda else 1, free=release)
         self._shape, self._warm_runs = shape[1:], 2 if cuda else 1  # the second one is recorded
@@ -69,7 +80,16 @@ class TorchRuntime:
     def batch_size(self) -> int:
         return self._batcher.batch_size
 
-    def submit(self, pixels: NDArray[np.uint8], lengths: NDArray[np.int64] | None = None) -> Future[Output]:
+    def allocate(self, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+        """Return an array with any content, in pinned memory if the device is a GPU."""
+        if not self._pinned:
+            return np.empty(shape, dtype)
+        with torch.cuda.device(torch.device(self.device)):  # pinning opens a context on the current device
+            kind = torch.from_numpy(np.empty(0, dtype)).dtype
+            pinned: NDArray[Any] = torch.empty(shape, dtype=kind, pin_memory=True).numpy()
+        return pinned
+
+    def submit(self, pixels: Pixels, lengths: NDArray[np.int64] | None = None) -> Future[Output]:
         assert lengths is None, "a runtime of images"
         return self._batcher.submit(pixels)
 
@@ -79,7 +99,7 @@ class TorchRuntime:
             for _ in range(self._warm_runs):
                 self.submit_first(np.zeros((size, *self._shape), np.uint8)).result()
 
-    def submit_first(self, pixels: NDArray[np.uint8], lengths: NDArray[np.int64] | None = None) -> Future[Output]:
+    def submit_first(self, pixels: Pixels, lengths: NDArray[np.int64] | None = None) -> Future[Output]:
         assert lengths is None, "a runtime of images"
         return self._batcher.submit_first(pixels)
 
@@ -90,14 +110,23 @@ class TorchRuntime:
 class CpuLaunch:
     """Computes immediately; the returned function only returns the output."""
 
-    def __init__(self, model: Model, batch_size: int) -> None:
-        self._model = model
+    def __init__(self, model: Model, batch_size: int, resize: Resize | None = None) -> None:
+        self._model, self._resize = model, resize
         self._buckets = buckets(batch_size)
 
     def __call__(self, parts: Sequence[Pixels]) -> Wait:
         n = sum(map(len, parts))
-        pixels = np.zeros((_bucket(n, self._buckets), *parts[0].shape[1:]), np.uint8)
-        np.concatenate(parts, out=pixels[:n])
+        side = parts[0].size if isinstance(parts[0], Regions) else parts[0].shape[1]
+        pixels = np.zeros((_bucket(n, self._buckets), side, side, 3), np.uint8)
+        at = 0
+        for part in parts:
+            rows = pixels[at : at + len(part)]
+            if isinstance(part, Regions):
+                assert self._resize is not None, "a runtime that does not resize"
+                self._resize(Moved.to(_CPU, part), torch.from_numpy(rows))
+            else:
+                rows[...] = part
+            at += len(part)
         with torch.inference_mode(), out_of_memory():
             logits, features = self._model(torch.from_numpy(pixels))
         output = Output(logits[:n].numpy(), features[:n].numpy())
@@ -112,8 +141,10 @@ class CudaLaunch:
     together: decoding threads hold Python's interpreter lock too often for a hundred launches a batch.
     """
 
-    def __init__(self, model: Model, device: torch.device, shape: tuple[int, int, int, int]) -> None:
-        self._model = model
+    def __init__(
+        self, model: Model, device: torch.device, shape: tuple[int, int, int, int], resize: Resize | None = None
+    ) -> None:
+        self._model, self._resize = model, resize
         self._device = device
         self._buckets = buckets(shape[0])
         self._copies, self._computes = torch.cuda.Stream(device), torch.cuda.Stream(device)
@@ -130,11 +161,9 @@ class CudaLaunch:
         n = sum(map(len, parts))
         size = _bucket(n, self._buckets)
         slot, self._turn = self._turn, 1 - self._turn
-        pinned = self._inputs[slot]
-        np.concatenate(parts, out=pinned[:n].numpy())
         with torch.inference_mode(), torch.cuda.device(self._device), out_of_memory():
             with torch.cuda.stream(self._copies):
-                pixels = pinned[:size].to(self._device, non_blocking=True)
+                pixels = self._moved(parts, size, self._inputs[slot])
             self._computes.wait_stream(self._copies)
             with torch.cuda.stream(self._computes):
                 pixels.record_stream(self._computes)
@@ -152,6 +181,28 @@ class CudaLaunch:
             return Output(logits[:n].numpy().copy(), features[:n].numpy().copy())
 
         return wait
+
+    def _moved(self, parts: Sequence[Pixels], size: int, staged: Tensor) -> Tensor:
+        """Queue copies of a batch to the device and what resizes it there; return it, uint8 [size, side, side, 3].
+
+        Whoever made an array in pinned memory spares its copy through `staged`. The parts must stay as they are until
+        the batch was waited for; padding rows hold anything.
+        """
+        pixels = torch.empty((size, *staged.shape[1:]), dtype=torch.uint8, device=self._device)
+        at = 0
+        for part in parts:
+            end = at + len(part)
+            if isinstance(part, Regions):
+                assert self._resize is not None, "a runtime that does not resize"
+                self._resize(Moved.to(self._device, part), pixels[at:end])
+            else:
+                source = torch.from_numpy(part)
+                if not source.is_pinned():
+                    source = staged[at:end]
+                    source.numpy()[...] = part
+                pixels[at:end].copy_(source, non_blocking=True)
+            at = end
+        return pixels
 
     def free(self) -> None:
         """Forget the recorded graphs, which hold memory, and give what is unused back to the device."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from contract.errors import DeviceOutOfMemory
-from worker.engine.runtimes.batcher import Batcher, Pixels, Wait, buckets
+from worker.engine.runtimes.batcher import Batcher, Wait, buckets, pieces
 from worker.engine.types import Output
 
 
@@ -28,7 +30,7 @@ class Device:
         self.room, self._late = room, late
         self._buffers, self._turn = [rows(), rows()], 0
 
-    def __call__(self, parts: Sequence[Pixels]) -> Wait:
+    def __call__(self, parts: Sequence[Any]) -> Wait:
         pixels = np.concatenate(parts)
         self.batches.append(len(pixels))
         fits = len(pixels) <= self.room
@@ -50,7 +52,7 @@ class Device:
         return wait
 
 
-def rows(*numbers: int) -> Pixels:
+def rows(*numbers: int) -> NDArray[np.uint8]:
     pixels = np.zeros((len(numbers), 1, 1, 3), np.uint8)
     pixels[:, 0, 0] = np.array(numbers)[:, None]
     return pixels
@@ -151,10 +153,10 @@ def test_memory_is_freed_before_a_batch_is_tried_again() -> None:
 
 def test_a_failed_batch_is_let_go_of_before_the_next_try() -> None:
     """An exception that is being handled keeps its frames, and they keep tensors on the device."""
-    held: list[weakref.ref[Pixels]] = []
+    held: list[weakref.ref[Any]] = []
     alive: list[int] = []
 
-    def launch(parts: Sequence[Pixels]) -> Wait:
+    def launch(parts: Sequence[Any]) -> Wait:
         alive.append(sum(ref() is not None for ref in held))
         tensor = np.concatenate(parts)
         held.append(weakref.ref(tensor))
@@ -197,7 +199,7 @@ def test_a_device_without_room_for_one_says_so() -> None:
 
 
 def test_another_failure_fails_its_batch_alone() -> None:
-    def launch(parts: Sequence[Pixels]) -> Wait:
+    def launch(parts: Sequence[Any]) -> Wait:
         if parts[0][0, 0, 0, 0] == 13:
             raise RuntimeError("the device fell off the bus")
         return device(parts)
@@ -251,3 +253,12 @@ def test_what_somebody_waits_for_goes_before_what_waits_and_without_it(depth: in
     last = [other.submit_first(rows(n)) for n in range(9)]
     other.close()
     assert [numbers(future.result(1)) for future in last] == [[n] for n in range(9)]
+
+
+def test_parts_are_cut_where_a_batch_ends_and_not_copied() -> None:
+    parts = [rows(0, 1, 2), rows(3), rows(4, 5, 6, 7, 8)]
+    for most in range(1, 11):
+        groups: list[list[Any]] = [list(group) for group in pieces(parts, most)]
+        assert {sum(map(len, group)) for group in groups[:-1]} <= {most}
+        assert [int(row) for group in groups for part in group for row in part[:, 0, 0, 0]] == list(range(9))
+        assert all(any(np.shares_memory(cut, part) for part in parts) for group in groups for cut in group)
