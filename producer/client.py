@@ -71,10 +71,19 @@ from contract.web.webhooks.outbox import Outbox, Told
 from producer import datasets as own_datasets
 from producer import models as own_models
 from producer.datasets import DatasetSummary
-from producer.jobs import cleaning, following, pages, reports, submission, watched_rows
+from producer.jobs import (
+    cleaning,
+    following,
+    label_studio,
+    pages,
+    reports,
+    submission,
+    watched_rows,
+)
 from producer.jobs import schedules as own_schedules
 from producer.jobs import watches as own_watches
 from producer.jobs import webhooks as own_webhooks
+from producer.jobs.import_report import ImportReport
 from producer.jobs.replays import make_replay
 from producer.jobs.requests import check_command, make_request, make_template, make_watch_template
 from producer.jobs.schedules import Run, Scheduled
@@ -374,6 +383,17 @@ class Client:
         """Return who reviewed a job, how far each two of them agree, and on which images they do not."""
         lifecycle.read_classify(self.backend.store, job)
         return agreement.summary(job, votes(verdicts.given(self.backend.store, job)))
+
+    def import_reviews(self, job: str, file: str | Path) -> ImportReport:
+        """Import the annotations of a Label Studio export, JSON or JSON-MIN, as verdicts on a job's labels.
+
+        The same annotation again changes nothing. Raises InvalidInput for what is no export.
+        """
+        from producer.jobs.import_reviews import bring  # it loads Arrow
+
+        lifecycle.read_classify(self.backend.store, job)
+        event = label_studio.Event(given=tuple(label_studio.parse_export(label_studio.read_file(Path(file)))))
+        return bring(self.backend.store, job, event, by=self.settings.owns_as)
 
     def write_results(self, job: str, format: str, output: Path | TextIO, *, presign_hours: float = 0) -> Written:
         """Write the rows committed so far, in a format of `producer.exports.formats.LABELS`.

@@ -44,6 +44,8 @@ from contract.online.state import ServedState
 from contract.records import ImageFormat, Precision, Priority
 from contract.settings import load
 from producer.datasets import DatasetSummary
+from producer.jobs import import_report, label_studio
+from producer.jobs.import_report import ImportReport
 from producer.jobs.schedules import Run, Scheduled
 from producer.jobs.submission import OnProgress
 from producer.jobs.watches import Watched
@@ -52,6 +54,8 @@ from producer.sources.pack import Progress
 
 T = TypeVar("T", bound=BaseModel)
 
+_PIECE_BYTES = 2**19
+"""JSON of annotations in one request; the API takes a megabyte."""
 _REMOTE = ("s3://", "job:", "review:", "watch:", "dataset:", "upload:")
 _FILES = (".tar", ".jsonl", ".csv", ".parquet", "-ubyte", "-ubyte.gz")
 _AT_ONCE = 200
@@ -245,6 +249,13 @@ class HttpClient:
     def reviews(self, job: str) -> ReviewSummary:
         """Return who reviewed a job, how far each two of them agree, and on which images they do not."""
         return self._one(ReviewSummary, "GET", f"/v1/jobs/{job}/reviews")
+
+    def import_reviews(self, job: str, file: str | Path) -> ImportReport:
+        """Import the annotations of a Label Studio export, as `Client.import_reviews` does."""
+        tasks = label_studio.tasks_of(label_studio.read_file(Path(file)))
+        place = f"/v1/jobs/{job}/reviews/label-studio"
+        reports = [self._one(ImportReport, "POST", place, json=some) for some in _pieces(tasks)]
+        return import_report.total(job, reports)
 
     def report(self, job: str, *, timeout: float = 60.0) -> str:
         """Return the page of a job as HTML."""
@@ -582,3 +593,18 @@ def _error(problem: Mapping[str, Any], again: int) -> ImagemillError:
     if kind is not None:
         return kind(said)
     return ServiceUnavailable(said) if int(problem.get("status", 500)) >= 500 else InvalidInput(said)
+
+
+def _pieces(tasks: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Yield tasks in lists whose JSON fits into a request."""
+    piece: list[dict[str, Any]] = []
+    size = 0
+    for task in tasks:
+        more = len(json.dumps(task))
+        if piece and size + more > _PIECE_BYTES:
+            yield piece
+            piece, size = [], 0
+        piece.append(task)
+        size += more
+    if piece:
+        yield piece

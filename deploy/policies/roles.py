@@ -62,6 +62,7 @@ _PRODUCER = Role(
         f"{keys.USES}{ANY}",
         _JOB.share,
         keys.deleting(ANY),  # asks the controller to delete a job
+        f"{_JOB.review_prefix}{ANY}",
         f"{_JOB.reviewed_prefix}{ANY}",
         f"{keys.WEBHOOK_NOTES}{ANY}",  # of jobs that it cancels
         keys.webhook_record(ANY),
@@ -90,10 +91,10 @@ ROLES = {
     role.name: role
     for role in (
         _PRODUCER,
-        replace(  # the HTTP API: a producer that hands out addresses for uploads, and the console, where people review
+        replace(  # the HTTP API: a producer that hands out addresses for uploads
             _PRODUCER,
             name="web",
-            writes=(*_PRODUCER.writes, f"{keys.UPLOADS}{ANY}", f"{_JOB.review_prefix}{ANY}"),
+            writes=(*_PRODUCER.writes, f"{keys.UPLOADS}{ANY}"),
             deletes=(*_PRODUCER.deletes, f"{keys.UPLOADS}{ANY}"),
         ),
         # Whoever runs `imagemill tokens`: the API itself may make no token.

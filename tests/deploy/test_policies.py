@@ -112,7 +112,7 @@ def test_what_is_apart_stays_apart() -> None:
     assert [role for role in ROLES if may(role, keys.model_record("birds", 2))] == ["producer", "web", "worker"]
     assert [role for role in ROLES if may(role, keys.token("0" * 12))] == ["operator"]
     assert [role for role in ROLES if may(role, keys.upload_prefix("ann", "x"))] == ["web"]
-    assert [role for role in ROLES if may(role, job.review("0" * 24, "x"))] == ["web"]
+    assert [role for role in ROLES if may(role, job.review("0" * 24, "x"))] == ["producer", "web"]
     assert [role for role in ROLES if may(role, job.reviewed("0" * 16))] == ["producer", "web", "controller"]
     assert not any(fnmatchcase(job.review("0" * 24, "x"), one) for one in ROLES["web"].deletes), "append-only"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -101,3 +102,35 @@ def test_a_model_is_evaluated_by_what_people_said(mill: Mill, client: Client, ta
     assert "review:zoo has the label 'koala', which is none of the 2 classes" in str(novice.reason)
     # The jobs need the images of the reviewed one.
     assert {"taught", done.id} <= set(users(client.backend.store, "zoo"))
+
+
+def test_what_people_said_in_label_studio_counts_too(
+    client: Client, taught: None, labelled: Status, imagemill: Imagemill, tmp_path: Path
+) -> None:
+    # Given the labels as tasks of Label Studio, if two people there look at one each,
+    tasks = tmp_path / "tasks.json"
+    assert imagemill("results", "zoo", "--format", "labelstudio", "-o", tasks)[0] == 0
+    by_key = {task["data"]["key"]: task for task in json.loads(tasks.read_text())}
+    assert len(by_key) == 120
+
+    def annotated(key: str, label: str, person: int) -> dict[str, object]:
+        result = by_key[key]["predictions"][0]["result"][0]
+        made = {**result, "id": "x", "value": {"choices": [label]}}
+        times = {"created_at": "2026-11-26T10:00:00.000000Z", "updated_at": "2026-11-26T10:00:00.000000Z"}
+        annotation = {"id": person, "completed_by": person, "result": [made], "was_cancelled": False, **times}
+        return {"id": person, "data": by_key[key]["data"], "annotations": [annotation], "predictions": []}
+
+    export = tmp_path / "project-1-at-2026-11-26.json"
+    both = [annotated("koala/000.png", "koala", 1), annotated("goldfish/001.png", "carp", 2)]
+    gone = {**annotated("koala/002.png", "koala", 3), "data": {"image": "s3://elsewhere/x.png", "key": "x.png"}}
+    export.write_text(json.dumps([*both, gone]))
+    code, out, said = imagemill("reviews", "import", "zoo", export)
+
+    # I expect what they said beside the reviews of the console: the first settles a dispute, the second makes one.
+    assert code == 0 and "3 annotations: 2 new, 0 known" in out and "x.png" in said
+    rows = {row["key"]: row for row in client.reviewed("zoo")}
+    assert (rows["koala/000.png"]["label"], rows["koala/000.png"]["disputed"]) == ("koala", False)
+    assert rows["goldfish/001.png"]["disputed"]
+    shown = imagemill("reviews", "show", "zoo")[1]
+    assert "label-studio:2" in shown and "ann, bob" in shown and "disputed" in shown
+    assert "3 annotations: 0 new, 2 known" in imagemill("reviews", "import", "zoo", export)[1]

@@ -27,6 +27,8 @@ class Verdict(Record):
     model: str | None = Field(None, description="The model, as `name@version`.")
     by: str = Field(description="Who said so: the person of the token, or its owner.")
     at: str = Field(description="When.")
+    annotation: str = Field("", description="The annotation of Label Studio that it was imported from.")
+    imported_by: str = Field("", description="Who imported it.")
 
     @property
     def image(self) -> str:

@@ -25,19 +25,27 @@ def add(store: ObjectStore, job: str, verdict: Verdict, now: float | None = None
     """Write a verdict; return its name, by which it can be withdrawn."""
     stamp = int((time.time() if now is None else now) * 1000)
     named = Named(f"{stamp:013d}-{secrets.token_hex(4)}", verdict.image)
-    if not store.put_if_absent(JobKeys(job).review(named.image, named.name), verdict.to_json()):
+    if not put(store, job, named, verdict):
         raise JobConflict("Another verdict has this name, which chance alone can do; send it again.")
     return named
 
 
-def withdraw(store: ObjectStore, job: str, named: Named, *, by: str) -> Verdict:
-    """Let a verdict stand no longer; return it. Raises JobConflict if it is not there, or is somebody else's."""
+def put(store: ObjectStore, job: str, named: Named, verdict: Verdict) -> bool:
+    """Write a verdict under a name of the caller's; return False if there is one."""
+    return store.put_if_absent(JobKeys(job).review(named.image, named.name), verdict.to_json())
+
+
+def withdraw(store: ObjectStore, job: str, named: Named, *, by: str, imported: bool = False) -> Verdict:
+    """Let a verdict stand no longer; return it. Raises JobConflict if it is not there, or is somebody else's.
+
+    With `imported`, one that was imported is its annotation's, whoever brings the news.
+    """
     keys = JobKeys(job)
     try:
         verdict = read(store, job, named)
     except ObjectNotFound:
         raise JobConflict(f"The job {job} has no verdict {named.text!r} that could be taken back.") from None
-    if verdict.by != by:
+    if verdict.by != by and not (imported and verdict.annotation):
         raise JobConflict(f"{verdict.by} gave this verdict, and only {verdict.by} can take it back; give your own.")
     record = Withdrawal(by=by, at=iso(time.time()) or "")
     store.put_if_absent(keys.review(named.image, named.name, undone=True), record.to_json())

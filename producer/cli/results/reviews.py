@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -44,6 +45,41 @@ def show(job: str, as_json: bool) -> None:
         _print(found)
     else:
         say(f"Nobody has reviewed {job} yet; the button Review on its page in the console begins.")
+
+
+@reviews.command("import")
+@click.argument("job")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@shared_options
+def import_reviews(job: str, file: Path, as_json: bool) -> None:
+    """Import the annotations of FILE, an export of Label Studio, as verdicts on the labels of JOB.
+
+    FILE is JSON or JSON-MIN. Each annotation is imported once, with who made it and when; a newer version of it takes
+    the place of the one before. Tasks are found by their `uri` and `key`, as `results --format labelstudio` wrote them.
+
+    \b
+    Examples:
+      imagemill results JOB --format labelstudio -o tasks.json
+      imagemill reviews import JOB project-1-at-2026-11-26-10-00.json
+    """
+    from producer.client import Client
+
+    found = Client().import_reviews(job, file)
+    if as_json:
+        print_json(found.model_dump())
+        return
+    echo(
+        f"{found.annotations:,} annotations: {found.added:,} new, {found.known:,} known, {found.withdrawn:,} taken "
+        f"back, {found.unclear:,} without a single label, {found.unknown:,} of no image of {job}"
+    )
+    for text, number, named in (
+        ("Without a single label", found.unclear, found.unclear_named),
+        (f"No image of {job}", found.unknown, found.unknown_named),
+    ):
+        for one in named:
+            say(f"{text}: {one}")
+        if number > len(named):
+            say(f"{text}: {number - len(named):,} more")
 
 
 def _print(found: ReviewSummary) -> None:

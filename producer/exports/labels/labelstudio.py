@@ -36,4 +36,4 @@ def _task(row: Row, image: str) -> dict[str, Any]:
         "value": {"choices": [row["label"]]},
     }
     prediction = {"model_version": row["model"], "score": rounded(row["score"]), "result": [choice]}
-    return {"data": {"image": image, "key": row["key"]}, "predictions": [prediction]}
+    return {"data": {"image": image, "key": row["key"], "uri": row["uri"]}, "predictions": [prediction]}

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated, Any
 
+from fastapi import APIRouter, Body
+from pydantic import BaseModel, ConfigDict, Field
+
+from contract.jobs import lifecycle
 from contract.jobs.reviews.agreement import ReviewSummary
+from producer.jobs import label_studio
+from producer.jobs.import_report import ImportReport
+from producer.jobs.import_reviews import bring
 from producer.web.jobs import Id
 from producer.web.owned import Review
+
+
+class LabelStudioEvent(BaseModel):
+    """An event of a webhook of Label Studio; what else it holds depends on its `action`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    action: str = Field(max_length=64, description="`ANNOTATION_CREATED`, `ANNOTATION_UPDATED`, `ANNOTATIONS_DELETED`.")
 
 
 def router() -> APIRouter:
@@ -18,5 +33,25 @@ def router() -> APIRouter:
         """Return who reviewed a job, how far each two agree, and on which images they do not."""
         owned.job(id)
         return owned.client.reviews(id)
+
+    @routes.post("/label-studio", response_model=ImportReport)
+    def import_reviews(
+        owned: Review,
+        id: Id,
+        body: Annotated[list[dict[str, Any]] | LabelStudioEvent, Body(description="An export, or an event.")],
+    ) -> ImportReport:
+        """Import annotations of Label Studio: the tasks of an export, JSON or JSON-MIN, or what its webhook sends.
+
+        The same annotation again changes nothing; a newer version takes the place of the one before, and a deleted
+        one is taken back. Events of other things than annotations do nothing.
+        """
+        owned.job(id)
+        if isinstance(body, LabelStudioEvent):
+            event = label_studio.parse_event(body.model_dump())
+        else:
+            event = label_studio.Event(given=tuple(label_studio.annotations_of(body)))
+        store = owned.client.backend.store
+        lifecycle.read_classify(store, id)
+        return bring(store, id, event, by=owned.token.reviewer)
 
     return routes
