@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test drill drill-long check check-deploy docs bench keys images lock sbom audit digests clean
+.PHONY: help install demo test drill drill-long check check-deploy docs screenshots bench keys images lock sbom audit digests clean
 
 help:
 	@echo "make demo     label the photos in deploy/photos on a stack of its own"
@@ -17,6 +17,7 @@ help:
 	@echo "make check    format, lint, types, and a strict build of the documentation"
 	@echo "make check-deploy  Helm chart, Dockerfile and compose file, without a cluster, root or docker"
 	@echo "make docs     the documentation, in build/site"
+	@echo "make screenshots  the pictures of the console in docs/console; needs Chromium on PATH, or CHROMIUM=…"
 	@echo "make bench    images a second on this machine"
 	@echo "make keys     passwords for the containers of deploy/docker/compose.yaml"
 	@echo "make images   the containers' images; with REPOSITORY=… pushed there, each with an SBOM; needs docker"
@@ -103,6 +104,9 @@ check-deploy: $(VENV)/.tests
 docs: $(VENV)/.dev
 	$(BIN)/python docs/generate_reference.py
 	$(BIN)/zensical build --strict
+
+screenshots: $(VENV)/.tests
+	$(BIN)/python -m tests.browser.screenshots docs/console
 
 keys:
 	$(PYTHON) -m deploy.compose_keys

@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, expect
 from contract.web.tokens import Tokens
 from producer import Client
 from tests.browser.chromium import find, launched
+from tests.browser.pages import paths
 from tests.browser.person import Person
 from tests.mill import Mill
 from tests.serving import Api, serving
@@ -34,13 +35,20 @@ class Stack:
     mill: Mill
     api: Api
     photos: str
-    """The prefix of the photos that ship, each twice, and of a file that is no image."""
+    """The prefix of the photos that ship, and of a file that is no image."""
     labelled: str
     """A job that labelled them."""
+    made: str
+    """A job that made images for a dataset."""
+    dataset: str
 
     @property
     def client(self) -> Client:
         return self.mill.client.acting_as(OWNER)
+
+    def paths(self) -> list[str]:
+        """Return an address of each page."""
+        return paths(self.labelled, f"{MODEL}@1", self.made, self.dataset)
 
     def tokens(self) -> Tokens:
         return Tokens(self.api.store)
@@ -72,12 +80,13 @@ def stack(chromium: str, tmp_path_factory: pytest.TempPathFactory, photos: dict[
         client = mill.client.acting_as(OWNER)
         mill.client.serve(MODEL)
         job = client.classify("s3://pictures/photos/", model=MODEL, job="animals", max_errors="10%")
+        made = client.synthesize("fashion-gan", gate="fashion-cnn", per_class=2, extend="garments", job="wardrobe")
         client.add_watch("camera", "s3://pictures/camera/", model=MODEL)
         arguments = {"source": "s3://pictures/photos/", "model": MODEL, "max_errors": "10%"}
         client.add_schedule("nightly", "classify", arguments, cron="0 2 1 1 *")
-        assert mill.finished(job.id).state == "succeeded"
+        assert {mill.finished(each.id).state for each in (job, made)} == {"succeeded"}
         wait_until(lambda: mill.client.served()[0].ready, 60, "a worker to serve the model")
-        yield Stack(mill, api, "s3://pictures/photos/", job.id)
+        yield Stack(mill, api, "s3://pictures/photos/", job.id, made.id, "garments")
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from fastapi.routing import APIRoute
 
-from producer.web.bodies import JOB_BODIES
 from producer.web.console.routes import ROUTERS
 
 NO_PAGES = {
@@ -16,35 +15,47 @@ NO_PAGES = {
     "/console/static/{name}",
     "/console/parts/running",
     "/console/parts/ended",
+    "/console/parts/watches",
+    "/console/watches/{name}/part",
     "/console/workers/part",
     "/console/jobs/{id}/events",
     "/console/jobs/{id}/samples",
     "/console/jobs/{id}/pictures/{shard}/{place}",
     "/console/jobs/{id}/made/{shard}/{offset}/{size}",
     "/console/jobs/{id}/report",
+    "/console/jobs/{id}/training",
+    "/console/jobs/{id}/epochs/{epoch}",
+    "/console/jobs/{id}/evaluation",
+    "/console/jobs/{id}/images/kept",
     "/console/models/{ref}/files/{name}",
 }
 """What the console answers besides: parts that its pages load, pictures, ways to the first page, and the report that
 a job wrote, which has tests of its own."""
 
 
-def paths(job: str, failed: str, model: str) -> list[str]:
-    """Return an address of each page, below `/console/`."""
+def paths(job: str, model: str, made: str, dataset: str) -> list[str]:
+    """Return an address of each page, below `/console/`; `made` is a job that made images, for a dataset."""
     return [
         "sign-in",
         "jobs",
         f"jobs/{job}",
-        f"jobs/{failed}",
+        f"jobs/{job}/errors",
         f"jobs/{job}/review",
+        f"jobs/{made}",
+        f"jobs/{made}/images",
+        "errors",
+        "datasets",
+        f"datasets/{dataset}",
         "watches",
         "watches/camera",
         "schedules",
         "schedules/nightly",
         "models",
         f"models/{model}",
-        *(f"new/{command}" for command in JOB_BODIES),
+        "new/classify",
         "try-it",
         "workers",
+        "tokens",
         "jobs/none-of-this-name",
     ]
 

@@ -9,7 +9,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from tests.browser.conftest import OWNER, Stack
-from tests.browser.pages import left_out, paths
+from tests.browser.pages import left_out
 from tests.browser.person import Person
 
 WIDTHS = {"desk": (1280, 900), "phone": (390, 844)}
@@ -28,7 +28,7 @@ def found(page: Any, axe: Axe) -> Iterator[str]:
 def test_no_page_shuts_anybody_out(people: Callable[..., Person], stack: Stack) -> None:
     person, axe = people(), Axe()
     person.sign_in(stack.api.token("admin", owner=OWNER))
-    visited = paths(stack.labelled, stack.labelled, "efficientnet-lite0@1")
+    visited = stack.paths()
     wrong: list[str] = []
     schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
     for path in visited:

@@ -69,7 +69,12 @@ def plant(stack: Stack) -> None:
 def test_what_strangers_name_stays_text(ann: Person, people: Callable[..., Person], stack: Stack) -> None:
     plant(stack)
     shown = 0
-    places = [*paths(JOB, JOB, REF), "watches/odd", "schedules/odd", f"sign-in?next={quote(HOSTILE)}"]
+    places = [
+        *paths(JOB, REF, stack.made, stack.dataset),
+        "watches/odd",
+        "schedules/odd",
+        f"sign-in?next={quote(HOSTILE)}",
+    ]
     for path in places:
         ann.visit(path)
         if path == f"jobs/{JOB}":

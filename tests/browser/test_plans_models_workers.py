@@ -74,3 +74,19 @@ def test_workers_and_queues_are_shown_and_keep_the_focus(ann: Person) -> None:
     drain.evaluate("button => (button.dataset.old = 'yes')")
     expect(drain).not_to_have_attribute("data-old", "yes")
     expect(drain).to_be_focused()
+
+
+def test_a_dataset_leads_to_its_images_and_a_slider_answers_to_keys(ann: Person, stack: Stack) -> None:
+    ann.visit("datasets")
+    ann.press("j", "Enter")
+    ann.is_at(f"datasets/{stack.dataset}")
+    ann.use(ann.link("browse its images"))
+    ann.is_at(f"jobs/{stack.made}/images")
+    kept = ann.page.locator("#kept")
+    expect(kept).to_contain_text("20 of 20 accepted images stay")
+    # If I move the slider of the score to its end, I expect what that would keep, and the focus to stay.
+    slider = ann.page.get_by_role("slider", name="Score of the class filter")
+    ann.tab_to(slider)
+    ann.press("End")
+    expect(kept).to_contain_text("Would go, nearest to the edge first")
+    expect(slider).to_be_focused()

@@ -73,6 +73,17 @@ for (const table of document.querySelectorAll("table[data-sort]")) {
   });
 }
 
+// A table that is wider than the window scrolls alone, so keys must reach it, also where it holds no link.
+const reach = () => {
+  for (const part of document.querySelectorAll(".wide:not([role=region])")) {
+    const scrolls = part.scrollWidth > part.clientWidth && !part.querySelector("a, button, input, select");
+    scrolls ? part.setAttribute("tabindex", "0") : part.removeAttribute("tabindex");
+  }
+};
+addEventListener("resize", reach);
+document.addEventListener("htmx:load", reach);
+reach();
+
 // A refusal takes the place of what was pressed, so that nobody goes on as if it were done. A part that asks again by
 // itself stays as it is.
 document.addEventListener("htmx:beforeSwap", (event) => {
