@@ -34,9 +34,17 @@ def router() -> APIRouter:
     @routes.get("/training")
     def show_training(request: Request, owned: Review, id: Id) -> Response:
         """Return the curves of a training so far, and the picture of its newest epoch."""
-        status = owned.job(id)
-        history = lifecycle.read_history(owned.client.backend.store, id)
-        return page(request, "job_training.html", job=status, history=history, charts=charts.curves(history))
+        status, store = owned.job(id), owned.client.backend.store
+        history = lifecycle.read_history(store, id)
+        newest = int(history[-1]["epoch"]) if history else 0
+        return page(
+            request,
+            "job_training.html",
+            job=status,
+            history=history,
+            charts=charts.curves(history),
+            picture=newest if newest and store.exists(JobKeys(id).picture(newest)) else 0,
+        )
 
     @routes.get("/epochs/{epoch}")
     def get_epoch(owned: Review, id: Id, epoch: Annotated[int, Path(ge=1, le=10**6)]) -> Response:

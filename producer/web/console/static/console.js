@@ -1,13 +1,27 @@
 // What pages do beyond htmx: live parts over server-sent events, keys, tables that sort, and the token of a sign-in link.
 "use strict";
 
+// What changes by itself is told to those who hear a page, in a part that stays; once, and only when it is new.
+function say(text) {
+  const said = document.getElementById("said");
+  if (said && text && said.textContent !== text) said.textContent = text;
+}
+let shown = document.querySelector("[data-say]")?.dataset.say;
+document.addEventListener("htmx:afterSettle", (event) => {
+  const now = event.target.dataset?.say ?? shown;
+  if (now !== shown) say((shown = now));
+});
+
 // A part with `data-events` is replaced by each event; at the end the rest of the page is told.
 function follow(part) {
   const source = new EventSource(part.dataset.events);
+  const state = () => part.querySelector(".state")?.textContent;
   const show = (event) => {
     const focused = document.activeElement?.id;
+    const before = state();
     part.innerHTML = event.data; // rendered and escaped by our own server
     if (focused) document.getElementById(focused)?.focus();
+    if (state() !== before) say(`The job is ${state()}`);
   };
   source.addEventListener("status", show);
   source.addEventListener("end", (event) => {
@@ -98,7 +112,12 @@ let leads = false;
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") event.target.blur?.();
   const typing = event.target.closest?.("input:not([type=checkbox]):not([type=radio]), textarea, select");
-  if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (typing || event.ctrlKey || event.metaKey || event.altKey || keys?.open) return;
+  if (event.key === "?" && keys) {
+    event.preventDefault();
+    showKeys();
+    return;
+  }
   if (leads || !document.querySelector(`main [data-go="${CSS.escape(event.key)}"]`)) {
     if (event.key === "g") {
       leads = true;
@@ -121,6 +140,26 @@ document.addEventListener("keydown", (event) => {
     rows[Math.min(Math.max(next, 0), rows.length - 1)]?.focus();
   }
 });
+
+// The dialog of keys lists what this page has now, as its own links and buttons name it.
+const keys = document.getElementById("keys");
+const opener = document.getElementById("show-keys");
+function showKeys() {
+  const here = document.getElementById("keys-here");
+  const rows = [...document.querySelectorAll("main [data-go]")].flatMap((one) => {
+    const key = document.createElement("dt");
+    key.append(Object.assign(document.createElement("kbd"), { textContent: one.dataset.go }));
+    const name = one.getAttribute("aria-label") ?? one.labels?.[0]?.textContent ?? one.textContent;
+    return [key, Object.assign(document.createElement("dd"), { textContent: name.replace(/\s+/g, " ").trim() })];
+  });
+  here.querySelector("dl").replaceChildren(...rows);
+  here.hidden = !rows.length;
+  keys.showModal();
+}
+if (keys) {
+  opener.hidden = false; // without scripts there are no keys
+  opener.addEventListener("click", showKeys);
+}
 
 // An image that is dropped or pasted goes into the field for a file, which asks as if it had been chosen there.
 const drop = document.querySelector("[data-drop]");

@@ -145,3 +145,10 @@ def test_a_token_begins_where_it_may_be_used_and_a_refusal_leads_on(browse: Brow
         assert browse(scope).get("/console").headers["Location"] == f"/console/{first}"
     page = browse("infer").get("/console/jobs")
     assert page.status_code == 403 and 'href="/console/try-it"' in page.text and "/console/workers" not in page.text
+
+
+def test_the_dialog_of_keys_lists_the_pages_that_a_token_opens(browse: Browse) -> None:
+    page = browse("review").get("/console/jobs").text.partition("<dialog")[2]
+    assert "<kbd>g</kbd> <kbd>e</kbd></dt><dd>Errors</dd>" in page and "Tokens" not in page and "Try it" not in page
+    assert "<kbd>k</kbd></dt><dd>Tokens</dd>" in browse("admin").get("/console/jobs").text
+    assert "<dialog" not in browse("review").get("/console/sign-in").text

@@ -75,8 +75,8 @@ def test_the_codes_of_a_job_that_runs_are_counted_from_its_commits(
     with closing(Ledger(settings)) as ledger:
         ledger.forget(id)  # so that it is counted anew from the bucket
     page = browse("review").get(f"/console/jobs/{id}/errors").text
-    assert re.search(r"truncated</code></a></th><td class=\"figure bad\">2<", page)
-    assert re.search(r"empty_file</code></a></th><td class=\"figure bad\">1<", page)
+    assert re.search(r"truncated</code></a></th><td class=\"figure bad\" data-unit=\"images\">2<", page)
+    assert re.search(r"empty_file</code></a></th><td class=\"figure bad\" data-unit=\"image\">1<", page)
 
 
 def test_the_errors_of_all_jobs_are_counted_by_code(
@@ -86,7 +86,7 @@ def test_the_errors_of_all_jobs_are_counted_by_code(
     end(settings, store, other, errors=3, ok=1, error_codes={"truncated": 3})
     end(settings, store, theirs, errors=5, error_codes={"empty_file": 5})
     page = browse("review").get("/console/errors").text
-    assert re.search(r"truncated</code></th><td class=\"figure bad\">25</td><td class=\"figure\">2<", page)
+    assert re.search(r"truncated</code></th><td [^>]*data-unit=\"images\">25</td><td [^>]*data-unit=\"jobs\">2<", page)
     assert job in page and other in page and theirs not in page and "empty_file" not in page
     assert f"<code>imagemill retry {job}</code>" in page
     assert theirs in browse("admin").get("/console/errors").text
