@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
 _LOOK_SHARE = 10
 """A look takes at most one part in so many of the time, however many messages wait."""
-_STANDBY_SECONDS = 5.0
+_STANDBY_SECONDS = 2.0
 _LOCK_SECONDS = 30.0
 _PRUNE_SECONDS = 3600.0
 _PATIENCE = 3.0
@@ -51,7 +51,7 @@ _SLOW_THREADS = 16
 _EACH = 2
 """Messages that one receiver is sent at once."""
 _SLOW_SECONDS = 3.0
-_EARLY_SECONDS = 10.0
+_EARLY_SECONDS = 5.0
 """A message is not sent early if it was sent so recently."""
 
 Key = tuple[str, str]
@@ -265,4 +265,5 @@ def make_courier(resources: Resources) -> Courier:
     """Return what delivers to webhooks in a controller; a server that is away is asked again at the next look."""
     settings = resources.settings
     store, ledger = ObjectStore(settings, patience=_PATIENCE), Ledger(settings, patience=_PATIENCE)
-    return Courier(store, ledger, settings, Delivery(store, Poster(AddressPolicy.of(settings))))
+    delivery = Delivery(store, Poster(AddressPolicy.of(settings)))
+    return Courier(store, ledger, settings, delivery, lock_seconds=settings.lease_seconds)
