@@ -43,12 +43,15 @@ from contract.online.messages import DEADLINE_SECONDS
 from contract.online.state import ServedState
 from contract.records import ImageFormat, Precision, Priority
 from contract.settings import load
+from contract.web.webhooks.endpoints import ROTATION_SECONDS
+from contract.web.webhooks.outbox import Told
 from producer.datasets import DatasetSummary
 from producer.jobs import import_report, label_studio
 from producer.jobs.import_report import ImportReport
 from producer.jobs.schedules import Run, Scheduled
 from producer.jobs.submission import OnProgress
 from producer.jobs.watches import Watched
+from producer.jobs.webhooks import Webhook
 from producer.sources.folders import walk
 from producer.sources.pack import Progress
 
@@ -342,6 +345,40 @@ class HttpClient:
         """Label what a watch planned in a span of time with another model, as one job."""
         body = {"begin": begin.isoformat(), "end": end and end.isoformat(), "model": model}
         return self._one(Status, "POST", f"/v1/watches/{name}/replay", json=body)
+
+    # Webhooks
+
+    def add_webhook(self, url: str) -> Webhook:
+        """Make a webhook of a URL. Other methods take its id."""
+        return self._one(Webhook, "POST", "/v1/webhooks", json={"url": url})
+
+    def webhooks(self) -> list[Webhook]:
+        """Return every webhook and how it stands."""
+        return self._many(Webhook, "GET", "/v1/webhooks")
+
+    def webhook(self, name: str) -> Webhook:
+        """Return a webhook and how it stands."""
+        return self._one(Webhook, "GET", f"/v1/webhooks/{name}")
+
+    def webhook_messages(self, name: str, *, limit: int = 100, before: str = "") -> list[Told]:
+        """Return messages to a webhook and where each stands, newest first, those behind the id `before`."""
+        return self._many(Told, "GET", f"/v1/webhooks/{name}/messages", params={"limit": limit, "before": before})
+
+    def webhook_secret(self, name: str) -> str:
+        """Return the secret with which messages to a webhook are signed."""
+        return str(self._json("GET", f"/v1/webhooks/{name}/secret")["secret"])
+
+    def rotate_webhook(self, name: str, *, keep: float = ROTATION_SECONDS) -> str:
+        """Return a new secret; messages carry a signature by the earlier one too for `keep` seconds."""
+        return str(self._json("POST", f"/v1/webhooks/{name}/rotate", params={"keep": keep})["secret"])
+
+    def resend_webhook(self, name: str, messages: Sequence[str] = ()) -> list[Told]:
+        """Send messages again, with the same ids, or those that were given up."""
+        return self._many(Told, "POST", f"/v1/webhooks/{name}/resend", json={"messages": list(messages)})
+
+    def enable_webhook(self, name: str) -> Webhook:
+        """Tell a webhook again, which answered 410, what happens from now on."""
+        return self._one(Webhook, "POST", f"/v1/webhooks/{name}/enable")
 
     # Datasets, models and workers
 

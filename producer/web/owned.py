@@ -15,12 +15,13 @@ from fastapi import Depends, Request
 
 from contract.backend.named_records import NamedRecords
 from contract.datasets.versions import Datasets
-from contract.errors import InvalidInput, UnknownJob
+from contract.errors import InvalidInput, UnknownJob, UnknownWebhook
 from contract.jobs.schedules import Schedules
 from contract.jobs.specs import JOB_ID
 from contract.jobs.status import Status
 from contract.watches.record import Watches
 from contract.web.tokens import Scope, Token
+from contract.web.webhooks.endpoints import Endpoints
 from producer.client import Client
 from producer.web.access import needs
 
@@ -64,6 +65,13 @@ class Owned:
     def dataset(self, ref: str) -> Client:
         """Return the client that may change the dataset of `name` or `name@version`; raises UnknownDataset."""
         return self._changing(Datasets, ref.partition("@")[0])
+
+    def webhook(self, id: str) -> Client:
+        """Return the client that may use a webhook; raises UnknownWebhook."""
+        found = Endpoints(self.client.backend.store).find(id)
+        if found is None or not self.sees(found.owner):
+            raise UnknownWebhook(f"There is no webhook {id!r}; GET /v1/webhooks lists them.")
+        return self.client.acting_as(found.owner or self.token.owner)
 
     def _changing(self, kind: type[NamedRecords[Any]], name: str) -> Client:
         owner = self._owner(kind, name)

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 
 from fastapi import APIRouter
 
-from producer.web import about, catalog, events, jobs, plans, uploads
+from producer.web import about, catalog, events, jobs, uploads
 from producer.web.console import routes as console
 from producer.web.online import generating, inference_protocol
 from producer.web.online import routes as online
+from producer.web.plans import routes as plans
+from producer.web.plans import webhooks
 from producer.web.results import reviews, rows
 
 ROUTERS: Sequence[Callable[[], APIRouter]] = (
@@ -21,6 +23,7 @@ ROUTERS: Sequence[Callable[[], APIRouter]] = (
     uploads.router,
     plans.schedules,
     plans.watches,
+    webhooks.webhooks,
     online.router,
     generating.router,
     inference_protocol.router,

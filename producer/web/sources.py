@@ -15,6 +15,7 @@ from contract import keys
 from contract.data.items import parse_s3
 from contract.errors import InvalidSource, UnknownJob, UnknownUpload
 from contract.keys import RESERVED
+from contract.web.webhooks.endpoints import ID as WEBHOOK_ID
 from producer.sources.manifests import SUFFIXES
 from producer.web.owned import Owned
 
@@ -46,6 +47,8 @@ def checked(values: dict[str, Any], owned: Owned) -> dict[str, Any]:
         _check_bucket(parse_s3(found["to"])[0], found["to"], owned)
     if found.get("balance"):
         owned.watch(str(found["balance"]).removeprefix("watch:"))
+    if re.fullmatch(WEBHOOK_ID, str(found.get("webhook"))):
+        owned.webhook(str(found["webhook"]))
     if found.get("made"):
         made = str(found["made"])
         if made.startswith("dataset:"):

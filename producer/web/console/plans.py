@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from contract.errors import UnknownJob
 from producer.web.console.pages import page
 from producer.web.owned import Jobs, Owned, Review
-from producer.web.plans import Name
+from producer.web.plans.routes import Name
 from producer.web.problems import Problem
 
 _TICKS = 50

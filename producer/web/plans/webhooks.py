@@ -1,0 +1,90 @@
+"""Webhooks over HTTP: who is told how jobs ended."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+from pydantic import Field
+
+from contract.records import Record
+from contract.web.webhooks.endpoints import ROTATION_SECONDS
+from contract.web.webhooks.outbox import Told
+from producer.jobs.webhooks import Webhook
+from producer.web.owned import Jobs, Review
+
+Id = Annotated[str, Path(max_length=64, description="Its id.")]
+
+
+class WebhookBody(Record):
+    """A webhook to be made."""
+
+    url: str = Field(max_length=2048, description="Where messages go.")
+
+
+class ResendBody(Record):
+    """Messages to be sent again."""
+
+    messages: tuple[Annotated[str, Field(max_length=64)], ...] = Field(
+        (), max_length=100, description="Their ids; none: those of the newest 1,000 that were given up."
+    )
+
+
+class Secret(Record):
+    """What messages to a webhook are signed with."""
+
+    secret: str = Field(description="`whsec_` and base64, for the receiver alone.")
+
+
+def webhooks() -> APIRouter:
+    """Return the routes of webhooks."""
+    routes = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
+
+    @routes.post("", status_code=201)
+    def add_webhook(owned: Jobs, body: WebhookBody) -> Webhook:
+        """Make a webhook of a URL; one that is there already stays as it is."""
+        return owned.client.add_webhook(body.url)
+
+    @routes.get("")
+    def list_webhooks(owned: Review) -> list[Webhook]:
+        """Return every webhook and how it stands."""
+        return [one for one in owned.client.webhooks() if owned.sees(one.owner)]
+
+    @routes.get("/{id}")
+    def get_webhook(owned: Review, id: Id) -> Webhook:
+        """Return a webhook and how it stands."""
+        return owned.webhook(id).webhook(id)
+
+    @routes.get("/{id}/messages")
+    def get_webhook_messages(
+        owned: Review,
+        id: Id,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        before: Annotated[str, Query(max_length=64, description="The last message of the page before.")] = "",
+    ) -> list[Told]:
+        """Return messages to a webhook and where each stands, newest first."""
+        return owned.webhook(id).webhook_messages(id, limit=limit, before=before)
+
+    @routes.get("/{id}/secret")
+    def get_webhook_secret(owned: Jobs, id: Id) -> Secret:
+        """Return the secret with which messages to a webhook are signed."""
+        return Secret(secret=owned.webhook(id).webhook_secret(id))
+
+    @routes.post("/{id}/rotate")
+    def rotate_webhook(
+        owned: Jobs, id: Id, keep: Annotated[float, Query(ge=0, le=31 * 86_400.0)] = ROTATION_SECONDS
+    ) -> Secret:
+        """Make a new secret; messages carry a signature by the earlier one too for `keep` seconds."""
+        return Secret(secret=owned.webhook(id).rotate_webhook(id, keep=keep))
+
+    @routes.post("/{id}/resend", status_code=202)
+    def resend_webhook(owned: Jobs, id: Id, body: ResendBody) -> list[Told]:
+        """Send messages again, with the same ids."""
+        return owned.webhook(id).resend_webhook(id, body.messages)
+
+    @routes.post("/{id}/enable")
+    def enable_webhook(owned: Jobs, id: Id) -> Webhook:
+        """Tell a webhook again, which answered 410, what happens from now on."""
+        return owned.webhook(id).enable_webhook(id)
+
+    return routes
