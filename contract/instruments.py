@@ -179,6 +179,27 @@ WATCH_UNCOMMITTED_IMAGES = Gauge(
     labels=(WATCH,),
     roles=("controller",),
 )
+WATCH_TABLE_WAITING_SEGMENTS = Gauge(
+    name="imagemill_watch_table_waiting_segments",
+    description="Segments of a watch that have ended and are not in its table.",
+    unit="segments",
+    labels=(WATCH,),
+    roles=("controller",),
+)
+WATCH_ARCHIVE_WAITING_SEGMENTS = Gauge(
+    name="imagemill_watch_archive_waiting_segments",
+    description="Segments of a watch that have ended and whose images are not in its archive.",
+    unit="segments",
+    labels=(WATCH,),
+    roles=("controller",),
+)
+WATCH_ARCHIVED_IMAGES = Gauge(
+    name="imagemill_watch_archived_images",
+    description="Images of a watch that are in its archive.",
+    unit="images",
+    labels=(WATCH,),
+    roles=("controller",),
+)
 FLEET_AGE_SECONDS = Gauge(
     name="imagemill_fleet_age_seconds",
     description="Age of these figures of the fleet: seconds since the controller last read them from Redis.",

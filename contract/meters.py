@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
-Unit = Literal["", "seconds", "bytes", "images", "shards", "jobs", "workers", "slots"]
+Unit = Literal["", "seconds", "bytes", "images", "shards", "jobs", "workers", "slots", "segments"]
 Role = Literal["controller", "worker"]
 
 OTHER = "other"

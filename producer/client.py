@@ -569,8 +569,7 @@ class Client:
 
     def watch(self, name: str) -> Watched:
         """Return a watch and how it stands; raises UnknownWatch."""
-        (found,) = own_watches.overview(self.backend, [name])
-        return found
+        return own_watches.shown(self.backend, name)
 
     def watches(self) -> list[Watched]:
         """Return every watch by name, and how each stands."""

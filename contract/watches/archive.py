@@ -9,6 +9,7 @@ import re
 
 from contract import keys
 from contract.backend.objects import ObjectStore
+from contract.errors import ObjectNotFound
 from contract.records import Record
 
 _JOB = re.compile(r"([a-z0-9-]+)-(\d{8}t\d{6})-(\d{6,})")
@@ -29,6 +30,14 @@ def archived_segments(store: ObjectStore, root: str) -> set[int]:
     """Return the segments that were moved; `root` is the folder of the watch."""
     found = (keys.parse_archive(entry.key) for entry in store.list(keys.watch_archives(root)))
     return {number for number in found if number is not None}
+
+
+def read_archived(store: ObjectStore, root: str, segment: int) -> ArchivedSegment | None:
+    """Return what was moved of a segment, None if it was not."""
+    try:
+        return ArchivedSegment.model_validate_json(store.get(keys.watch_archive(root, segment)))
+    except ObjectNotFound:
+        return None
 
 
 def record_archived(store: ObjectStore, root: str, made: ArchivedSegment) -> None:

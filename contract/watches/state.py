@@ -30,6 +30,9 @@ class WatchState(Record):
     pending: int = Field(0, description="Objects that were found and are not planned.")
     oldest: float | None = Field(None, description="When the oldest of them was last modified.")
     jobs: tuple[str, ...] = Field((), description="Segments that have not ended.")
+    table_waiting: int = Field(0, description="Segments that have ended and are not in the table.")
+    archive_waiting: int = Field(0, description="Segments that have ended and are not in the archive.")
+    archived: int = Field(0, description="Images that are in the archive.")
     reason: str = Field("", description="Why the last round did not plan everything.")
 
     def lag(self, now: float) -> float:

@@ -7,8 +7,11 @@ import re
 from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
+from contract.jobs.templates import output
 from contract.keys import JobKeys
+from contract.watches.record import Watch
 
+_VERSION = re.compile(r"\d{20}\.json")
 _JOB = re.compile(r"([a-z0-9-]+-\d{8}t\d{6})-(\d{6,})")
 
 
@@ -24,6 +27,21 @@ def table_of(store: ObjectStore, job: str, output: str) -> tuple[str, int] | Non
     if output != f"s3://{store.bucket}/{JobKeys(job).root}out/":
         base = output.rstrip("/").rpartition("/")[0] + "/"
     return f"{base}{match[1]}/", int(match[2])
+
+
+def table_of_watch(store: ObjectStore, watch: Watch) -> str:
+    """Return the s3:// prefix of the table of a watch."""
+    first = watch.job(0)
+    found = table_of(store, first, output(JobKeys(first), store.bucket, watch.template.to))
+    assert found is not None, "the id of a segment's job says so"
+    return found[0]
+
+
+def delta_version(store: ObjectStore, table: str) -> int | None:
+    """Return the newest version of a Delta table, None before its first; its log has an object a version."""
+    bucket, prefix = parse_s3(f"{table}_delta_log/")
+    names = (entry.key.removeprefix(prefix) for entry in store.list(prefix, bucket=bucket))
+    return max((int(name[:20]) for name in names if _VERSION.fullmatch(name)), default=None)
 
 
 def segment_manifests(table: str) -> str:

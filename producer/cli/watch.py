@@ -217,14 +217,28 @@ def _print(found: Watched, as_json: bool) -> None:
             "every": duration(found.every_seconds),
             "from": found.start,
             "overwrites": found.overwrites,
-            "archive": found.archive,
-            "then": found.then,
+            "table": f"{found.table}{_waiting(found.table_waiting)}",
+            "delta": _delta(found),
+            "archive": f"{found.archive}: {found.archived:,} images moved{_waiting(found.archive_waiting)}"
+            if found.archive
+            else "",
+            "then": f"{found.then}{f', last as {found.then_job}' if found.then_job else ''}",
             "planned": found.swept_at or "",
             "controller": found.controller or "",
             "created": found.created_at,
             "owner": found.owner,
         }
     )
+
+
+def _delta(found: Watched) -> str:
+    if not found.delta:
+        return ""
+    return "no version yet" if found.delta_version is None else f"version {found.delta_version}"
+
+
+def _waiting(segments: int) -> str:
+    return f", {segments:,} segment{'s wait' if segments != 1 else ' waits'}" if segments else ""
 
 
 def _lag(found: Watched) -> str:

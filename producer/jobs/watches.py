@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Literal
 
 from pydantic import Field
@@ -15,20 +16,23 @@ from pydantic import Field
 from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
-from contract.errors import InvalidWatch, UnknownWatch
+from contract.errors import InvalidWatch, ObjectNotFound, UnknownWatch
 from contract.fleet.snapshot import JobState, read_fleet
 from contract.jobs import templates
 from contract.jobs.destinations import check_output
 from contract.jobs.lifecycle import Backend
 from contract.jobs.options import WatchOptions
-from contract.jobs.schedules import Schedules
+from contract.jobs.schedules import Schedules, Tick
 from contract.jobs.templates import Template
 from contract.keys import RESERVED, JobKeys
 from contract.records import Record
 from contract.times import iso
 from contract.watches.record import Overwrites, Start, Watch, Watches, folder_of, parse_every
 from contract.watches.state import WatchState, read_states
+from contract.watches.tables import delta_version, table_of_watch
 
+_LOOKED_AT = 100
+"""Newest ends of segments among which the job is looked for that one has started."""
 _SILENT_SECONDS = 30.0
 """A controller says how a watch stands every few seconds."""
 
@@ -56,6 +60,17 @@ class Watched(Record):
     overwrites: Overwrites = Field(description="Whether an overwritten object is labelled again.")
     archive: str = Field("", description="The prefix that labelled objects are moved to; empty: they stay.")
     then: str = Field("", description="The schedule whose command the end of each segment starts; empty: none.")
+    delta: bool = Field(False, description="Whether its table is a Delta table too.")
+    table: str = Field("", description="The s3:// prefix of the table of its rows.")
+    table_waiting: int = Field(0, description="Segments that have ended and are not in the table yet.")
+    delta_version: int | None = Field(
+        default=None, description="Newest version of the Delta table; null before the first, and in a list of watches."
+    )
+    archived: int = Field(0, description="Images that are in the archive.")
+    archive_waiting: int = Field(0, description="Segments that have ended and whose images are not in the archive yet.")
+    then_job: str | None = Field(
+        default=None, description="The job that the end of a segment started last; null if none did, and in a list."
+    )
     swept_at: str | None = Field(default=None, description="When everything was planned last.")
     controller: str | None = Field(default=None, description="The controller that keeps it.")
     created_at: str = Field(description="When the watch was added.")
@@ -174,10 +189,35 @@ def overview(backend: Backend, names: Sequence[str], now: float | None = None) -
     found = [watches.get(name) for name in names]
     states = read_states(backend.ledger)
     jobs = {job.id: job for job in read_fleet(backend.ledger).jobs}
-    return [_overview(watch, states.get(watch.name), jobs, time.time() if now is None else now) for watch in found]
+    at = time.time() if now is None else now
+    tables = [table_of_watch(backend.store, watch) for watch in found]
+    return [
+        _overview(watch, table, states.get(watch.name), jobs, at) for watch, table in zip(found, tables, strict=True)
+    ]
 
 
-def _overview(watch: Watch, state: WatchState | None, jobs: Mapping[str, JobState], now: float) -> Watched:
+def shown(backend: Backend, name: str) -> Watched:
+    """Return a watch and how it stands, with what takes a listing of its own; raises UnknownWatch."""
+    (found,) = overview(backend, [name])
+    watch = Watches(backend.store).get(name)
+    version = delta_version(backend.store, found.table) if watch.delta else None
+    return found.model_copy(update={"delta_version": version, "then_job": _started(backend.store, watch)})
+
+
+def _started(store: ObjectStore, watch: Watch) -> str | None:
+    """Return the job that the end of a segment started last."""
+    if not watch.then:
+        return None
+    decided = [entry.key for entry in store.list(keys.watch_thens(watch.root)) if entry.key.endswith(".json")]
+    for key in reversed(decided[-_LOOKED_AT:]):
+        with suppress(ObjectNotFound):
+            tick = Tick.model_validate_json(store.get(key))
+            if tick.state == "submitted":
+                return tick.job
+    return None
+
+
+def _overview(watch: Watch, table: str, state: WatchState | None, jobs: Mapping[str, JobState], now: float) -> Watched:
     if state is not None and (state.stamp != watch.stamp or now - state.at > _SILENT_SECONDS):
         state = None
     under_way = [jobs[job] for job in (state.jobs if state else ()) if job in jobs]
@@ -198,6 +238,11 @@ def _overview(watch: Watch, state: WatchState | None, jobs: Mapping[str, JobStat
         overwrites=watch.overwrites,
         archive=watch.archive,
         then=watch.then,
+        delta=watch.delta,
+        table=table,
+        table_waiting=state.table_waiting if state else 0,
+        archived=state.archived if state else 0,
+        archive_waiting=state.archive_waiting if state else 0,
         swept_at=iso(state.swept_at) if state else None,
         controller=state.controller if state else None,
         created_at=watch.created_at,

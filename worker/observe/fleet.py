@@ -18,6 +18,13 @@ from contract.watches.state import WatchState, read_states
 
 Labels = tuple[str, ...]
 
+_AFTERWARDS = {
+    instruments.WATCH_TABLE_WAITING_SEGMENTS: "table_waiting",
+    instruments.WATCH_ARCHIVE_WAITING_SEGMENTS: "archive_waiting",
+    instruments.WATCH_ARCHIVED_IMAGES: "archived",
+}
+"""What each shows of a `WatchState`."""
+
 
 class FleetWatch:
     """What the controller last saw of the fleet; `look` looks again, and shows it."""
@@ -86,16 +93,19 @@ class FleetWatch:
             gauge.set(values.get(labels, 0), *labels)
 
     def show_watches(self, fleet: Fleet, states: Iterable[WatchState]) -> None:
-        """Show how far each watch is behind."""
+        """Show how far each watch is behind, and its table and its archive."""
+        known = list(states)
         left = {job.id: job.backlog_images for job in fleet.jobs}
         lag, unplanned, uncommitted = dict[Labels, float](), dict[Labels, float](), dict[Labels, float]()
-        for state in states:
+        for state in known:
             lag[state.name,] = state.lag(fleet.at)
             unplanned[state.name,] = state.pending
             uncommitted[state.name,] = sum(left.get(job, 0) for job in state.jobs)
         self._set(instruments.WATCH_LAG_SECONDS, lag)
         self._set(instruments.WATCH_UNPLANNED_IMAGES, unplanned)
         self._set(instruments.WATCH_UNCOMMITTED_IMAGES, uncommitted)
+        for gauge, name in _AFTERWARDS.items():
+            self._set(gauge, {(state.name,): getattr(state, name) for state in known})
 
     def _idle(self, jobs: Iterable[JobState]) -> dict[Labels, float]:
         """Return for how long the job of each kind that stood still longest has made no progress, in seconds."""

@@ -166,12 +166,18 @@ def test_each_watch_shows_how_far_behind_it_is(watched: Watched) -> None:
         pending=5,
         oldest=960.0,
         jobs=(JOB.id, "classify-gone"),
+        table_waiting=1,
+        archive_waiting=2,
+        archived=300,
     )
     watched.ledger.watches = {"camera": behind}
     watched.watch.look()
     assert watched.value(instruments.WATCH_LAG_SECONDS, "camera") == 40
     assert watched.value(instruments.WATCH_UNPLANNED_IMAGES, "camera") == 5
     assert watched.value(instruments.WATCH_UNCOMMITTED_IMAGES, "camera") == 900
+    assert watched.value(instruments.WATCH_TABLE_WAITING_SEGMENTS, "camera") == 1
+    assert watched.value(instruments.WATCH_ARCHIVE_WAITING_SEGMENTS, "camera") == 2
+    assert watched.value(instruments.WATCH_ARCHIVED_IMAGES, "camera") == 300
 
     # if it is removed, I expect no alert to stay.
     watched.ledger.watches = {}

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 _LOOK_SECONDS = 30.0
 _AGAIN_SECONDS = 600.0
 """Until a segment is tried again that failed; one that waits is tried sooner, after twice as long each time."""
+_NEVER = float("inf")
 DONE, LATER, FAILED = 0, 3, 4
 Serve = Callable[[Settings, str, int, str, int], None]
 """Do it for one segment: settings, what `Afterwards.of` says, the segment, its job, the run of the job."""
@@ -66,6 +67,8 @@ class Afterwards(ABC):
     """When a job is tried again, by the monotonic clock."""
     _pauses: dict[str, float] = field(default_factory=dict)
     """For how many seconds a job that waits was left alone last."""
+    _waiting: dict[str, int] = field(default_factory=dict)
+    """Segments of each watch, by its folder, whose jobs had ended at the last look and for which it was not done."""
     _closing: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
@@ -76,6 +79,14 @@ class Afterwards(ABC):
     @abstractmethod
     def done(self, watch: Watch) -> set[int]:
         """Return the segments for which it was done."""
+
+    def figures(self, watch: Watch) -> dict[str, int]:
+        """Return fields of `WatchState` that say how far it is."""
+        return {}
+
+    def waiting(self, watch: Watch) -> int:
+        """Return the segments whose jobs have ended and for which it is not done, as of the last look."""
+        return self._waiting.get(watch.root, 0)
 
     def follow(self, watches: Sequence[Watch]) -> None:
         """Do it for these watches from now on; return at once."""
@@ -92,17 +103,22 @@ class Afterwards(ABC):
 
     def look(self, watch: Watch) -> None:
         """Do it for the segments of a watch whose jobs have ended and for which it was not done."""
-        of = self.of(watch)
+        of, waiting = self.of(watch), 0
         for number in self._left(watch) if of else ():
             job = watch.job(number)
-            if self._closing.is_set() or time.monotonic() < self._again.get(job, 0.0):
+            again = self._again.get(job, 0.0)
+            if self._closing.is_set() or time.monotonic() < again:
+                waiting += again != _NEVER
                 continue
             standing = read_standing(self.store, job)
             if standing.end is None:
                 if not self.store.exists(JobKeys(job).spec):  # no job, or one that was deleted
-                    self._again[job] = float("inf")
+                    self._again[job] = _NEVER
                 continue
-            self._rest(job, self._run(of, number, job, standing.run))
+            code = self._run(of, number, job, standing.run)
+            waiting += code != DONE
+            self._rest(job, code)
+        self._waiting[watch.root] = waiting
 
     def _rest(self, job: str, code: int | None) -> None:
         """Leave a job alone for a while whose child has ended with `code`, other than DONE."""

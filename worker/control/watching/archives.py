@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from contract.backend.objects import ObjectStore
+from contract.jobs.commits import in_parallel
 from contract.settings import Settings
-from contract.watches.archive import archived_segments
+from contract.watches.archive import archived_segments, read_archived
 from contract.watches.record import Watch
 from worker.control.watching.afterwards import Afterwards, Serve, in_child
 
@@ -29,9 +30,26 @@ class Archives(Afterwards):
 
     what: ClassVar[str] = "archive"
     serve: Serve = serve
+    _moved: dict[str, dict[int, int]] = field(default_factory=dict)
+    """Images in the archive by the folder of a watch and the segment."""
 
     def of(self, watch: Watch) -> str:
         return watch.root if watch.archive else ""
 
     def done(self, watch: Watch) -> set[int]:
-        return archived_segments(self.store, watch.root)
+        found = archived_segments(self.store, watch.root)
+        known = self._moved.get(watch.root, {})
+        fresh = sorted(found - known.keys())
+        read = in_parallel(lambda number: read_archived(self.store, watch.root, number), fresh)
+        moved = {number: one.moved for number, one in zip(fresh, read, strict=True) if one is not None}
+        self._moved[watch.root] = {number: known[number] for number in found & known.keys()} | moved
+        return found
+
+    def look(self, watch: Watch) -> None:
+        super().look(watch)
+        if watch.archive:
+            self.done(watch)
+
+    def figures(self, watch: Watch) -> dict[str, int]:
+        moved = sum(self._moved.get(watch.root, {}).values())
+        return {"archived": moved, "archive_waiting": self.waiting(watch)}

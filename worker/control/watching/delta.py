@@ -7,14 +7,17 @@ version, the run of its job. Whoever finds them in the log has nothing to commit
 from __future__ import annotations
 
 import json
+import os
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from tempfile import NamedTemporaryFile
+from typing import IO, TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from contract.backend.credentials import credentials_of
-from contract.backend.wire import store_address
+from contract.backend.wire import authorities, store_address
 from contract.errors import ImagemillError, InvalidSettings, StoreUnavailable
 from contract.settings import Settings
 
@@ -48,6 +51,7 @@ class DeltaLog:
         self._lake: Any = deltalake
         self._uri = table.rstrip("/")
         self._options = _storage(settings)
+        self._trusted = _trusted(settings)
 
     def committed(self, segment: int) -> int | None:
         """Return the newest run of a segment's job that is in the table, or None."""
@@ -131,6 +135,23 @@ def _partition(key: str) -> dict[str, str | None]:
     """Return the values of the partition that a key names: `dt=2026-11-26/hour=08/part-…`."""
     pairs = (part.partition("=") for part in key.split("/")[:-1])
     return {name: None if value == _NULL else str(int(value)) if name == "hour" else value for name, _, value in pairs}
+
+
+def _trusted(settings: Settings) -> IO[bytes] | None:
+    """Have the library trust the authorities of `IMAGEMILL_CA_FILE` beside those of the system.
+
+    It takes no option for them, only a file that the environment names, which then stands for all. Return the file; it
+    must live as long as the library is used. A segment has a process of its own, so nobody else's environment changes.
+    """
+    own = authorities(settings)
+    if own is None:
+        return None
+    system = (ssl.DER_cert_to_PEM_cert(one) for one in ssl.create_default_context().get_ca_certs(binary_form=True))
+    bundle = NamedTemporaryFile(prefix="imagemill-authorities-", suffix=".pem")  # noqa: SIM115, it outlives this call
+    bundle.write("".join([*system, own]).encode())
+    bundle.flush()
+    os.environ["SSL_CERT_FILE"] = bundle.name
+    return bundle
 
 
 def _storage(settings: Settings) -> dict[str, str]:

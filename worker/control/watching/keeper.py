@@ -250,6 +250,7 @@ class Keeper:
 
     def _state(self, kept: _Kept) -> WatchState:
         watch, chain, sweep = kept.watch, kept.chain, kept.sweep
+        figures = {name: value for one in self.afterwards for name, value in one.figures(watch).items()}
         return WatchState(
             name=watch.name,
             stamp=watch.stamp,
@@ -263,6 +264,7 @@ class Keeper:
             oldest=sweep.oldest if sweep else None,
             jobs=tuple(chain.jobs) if chain else (),
             reason=kept.reason,
+            **figures,
         )
 
     # One round

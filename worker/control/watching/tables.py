@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from contract.backend.objects import ObjectStore
-from contract.jobs.templates import output
-from contract.keys import JobKeys
 from contract.settings import Settings
 from contract.watches.record import Watch
-from contract.watches.tables import table_of, written_segments
+from contract.watches.tables import table_of_watch, written_segments
 from worker.control.watching.afterwards import Afterwards, Serve, in_child
 
 _DELTA = "delta+"
@@ -40,13 +38,10 @@ class Tables(Afterwards):
     serve: Serve = serve
 
     def of(self, watch: Watch) -> str:
-        return f"{_DELTA if watch.delta else ''}{self._table(watch)}"
+        return f"{_DELTA if watch.delta else ''}{table_of_watch(self.store, watch)}"
 
     def done(self, watch: Watch) -> set[int]:
-        return written_segments(self.store, self._table(watch))
+        return written_segments(self.store, table_of_watch(self.store, watch))
 
-    def _table(self, watch: Watch) -> str:
-        first = watch.job(0)
-        found = table_of(self.store, first, output(JobKeys(first), self.store.bucket, watch.template.to))
-        assert found is not None, "the id of a segment's job says so"
-        return found[0]
+    def figures(self, watch: Watch) -> dict[str, int]:
+        return {"table_waiting": self.waiting(watch)}

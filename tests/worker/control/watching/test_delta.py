@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
 import threading
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pytest
 
 from contract.backend.objects import ObjectStore
+from contract.backend.wire import store_address
 from contract.errors import InvalidSettings, StoreUnavailable
 from contract.jobs.results import rows as job_rows
 from contract.settings import Settings
 from tests.interleaved import KilledError, killed_at
+from tests.wires import tls_before
 from tests.worker.control.watching.test_table import BEGIN, MANIFEST, SCHEMA, commit, counted, labelled, row, table_of
 from worker.control.watching.delta import DeltaLog
 from worker.control.watching.table import compact, read_manifest
@@ -147,3 +152,28 @@ def test_rows_without_a_time_are_in_the_null_partition(store: ObjectStore, log: 
     query = "select key from t where hour is null"
     found = pa.RecordBatchReader.from_stream(deltalake.QueryBuilder().register("t", table).execute(query)).read_all()
     assert found.to_pylist() == [{"key": "in/000001.jpg"}]
+
+
+def test_a_store_behind_a_private_authority_is_trusted_by_its_file_alone(
+    store: ObjectStore, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a store whose certificate a private authority has signed,
+    trustme = pytest.importorskip("trustme")
+    monkeypatch.setenv("SSL_CERT_FILE", "")  # restored behind the test
+    monkeypatch.delenv("SSL_CERT_FILE")
+    authority, ca_file = trustme.CA(), tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(str(ca_file))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    port = urlsplit(store_address(settings).url).port
+    assert port is not None
+    with tls_before(port, context) as wire:
+        encrypted = settings.model_copy(update={"s3_endpoint": f"https://127.0.0.1:{wire.port}"})
+        # I expect its table to be refused without the file, and written and read with it.
+        with pytest.raises(StoreUnavailable, match="cannot be read or written"):
+            DeltaLog(encrypted, table_of(store)).committed(0)
+        made = labelled(store, "seg-0")
+        log = DeltaLog(encrypted.model_copy(update={"ca_file": ca_file}), table_of(store))
+        compact(store, table_of(store), 0, "seg-0", 0, delta=log)
+        assert counted(read(log)) == counted(made)
+    assert wire.connections and b"_delta_log" not in wire.seen

@@ -229,6 +229,7 @@ def test_a_segment_is_moved_once_its_job_has_ended(camera: Camera, cold: ObjectS
     archives.look(camera.watch)
     check(camera, cold)
     assert archived_segments(store, camera.watch.root) == {0}
+    assert archives.figures(camera.watch) == {"archived": 3, "archive_waiting": 0}
     # After a retry, what has a label now is moved too.
     forget_archived(store, job)
     assert archived_segments(store, camera.watch.root) == set()

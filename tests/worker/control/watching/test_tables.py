@@ -75,12 +75,15 @@ def test_a_child_that_dies_is_no_harm(camera: Camera, backend: Backend, settings
         tables = Tables(backend.store, settings, serve=serve)
         tables.look(camera.watch)
         assert written_segments(backend.store, table) == set()
-        # It is left alone for a while
+        # It is left alone for a while, and said to wait
         tables.serve = module.serve
         tables.look(camera.watch)
         assert written_segments(backend.store, table) == set()
-    Tables(backend.store, settings).look(camera.watch)
+        assert tables.figures(camera.watch) == {"table_waiting": 1}
+    tables = Tables(backend.store, settings)
+    tables.look(camera.watch)
     assert written_segments(backend.store, table) == {0}
+    assert tables.figures(camera.watch) == {"table_waiting": 0}
 
 
 def test_what_waits_is_tried_less_and_less_often(
