@@ -159,6 +159,7 @@ class Client:
         """
         traces.set_up(self.settings, "imagemill-producer")
         began = time.time()
+        self._queues.prepare()
         keys = JobKeys(job or new_job_id(options.command))
         request = make_request(options, self._ready_store(keys), self.settings)
         spec = submission.make_spec(request, keys, self.backend.store)

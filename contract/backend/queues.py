@@ -50,16 +50,25 @@ class Queues:
         """Have a worker check a pushed model, and publish it."""
         self._send(keys.TASK_CHECK, name, version)
 
+    def prepare(self) -> None:
+        """Load Celery now, so that the first message of what somebody waits for does not."""
+        self._opened()
+
     def close(self) -> None:
         """Close the connections of an app that was made here; a later message opens them again."""
         if self._settings is not None and self._app is not None:
             self._app.close()
 
     def _send(self, task: str, *args: str | int, queue: str | None = None, number: int = 1) -> None:
+        from contract.backend import broker
+
+        broker.send(self._opened(), task, args, queue=queue, number=number)
+
+    def _opened(self) -> Celery:
         from contract.backend import broker  # it loads Celery
 
         with self._lock:
             if self._app is None:
                 assert self._settings is not None
                 self._app = broker.make_app(self._settings)
-        broker.send(self._app, task, args, queue=queue, number=number)
+            return self._app

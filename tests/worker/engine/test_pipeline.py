@@ -15,6 +15,7 @@ from PIL import Image
 
 from contract.errors import DeviceOutOfMemory, ImageNotFound, TooManyBytes
 from contract.models.registry import Preprocess
+from tests.waiting import wait_until
 from worker.engine.images import decoders
 from worker.engine.pipeline import Encoded, Engine, Failed, Labelled, Result, top_k
 from worker.engine.types import Output, Precision
@@ -211,6 +212,19 @@ def test_lanes_do_not_wait_for_a_late_device_but_stay_bounded() -> None:
     assert runtime.waiting == 4
     runtime.gate.set()
     assert len(future.result(10)) == 400
+    engine.close()
+
+
+def test_one_chunk_is_decoded_while_every_core_of_the_device_computes() -> None:
+    # Given a device that computes on the lanes, two batches at a time, and does not end,
+    runtime = FakeRuntime(late=False)
+    runtime.gate.clear()
+    engine = Engine(runtime, preprocess=PREPROCESS, max_pixels=10**6)
+    future = engine.submit([gray(1)] * 40)
+    # I expect a third batch to be ready for it, so that no core waits for a decoder.
+    wait_until(lambda: runtime.images == 12)
+    runtime.gate.set()
+    assert len(future.result(10)) == 40
     engine.close()
 
 
