@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -156,11 +156,13 @@ class Online:
         truncation: float | None = None,
         image_format: ImageFormat = "png",
         deadline: float = messages.DEADLINE_SECONDS,
+        room: Callable[[int], None] = lambda size: None,
     ) -> list[Row]:
         """Return a row for each of `count` images, at most 64, with its file in `image`.
 
         They are those that a job with these options would make, in its order: spread evenly over `classes`, or over all
         that the model has. A row has columns of the job's index, and `precision` and `device`, on which bytes depend.
+        `room` is called before the request is sent, with the bytes that the answer may have; what it raises ends it.
         """
         until = _until(deadline)
         if not 1 <= count <= messages.MOST_IMAGES:
@@ -179,6 +181,7 @@ class Online:
         record.class_numbers(request.classes)
         # The reply is what weighs, so this is what Redis counts.
         weight = messages.bytes_of_images(count, size or record.preprocess.size, record.preprocess.channels)
+        room(weight)
         payload = messages.write_request(request)
         id = RequestId.new(count, max(weight, len(payload)), served.ref)
         reply, files = await self._send(id, payload, until, deadline)

@@ -67,13 +67,22 @@ class WebClient:
         self._deadlines.cut()
         self._pools.clear()
 
-    def read(self, url: str, max_bytes: int, *, room: Callable[[int], None] = lambda size: None) -> bytes:
+    def read(
+        self,
+        url: str,
+        max_bytes: int,
+        *,
+        room: Callable[[int], None] = lambda size: None,
+        within: float | None = None,
+    ) -> bytes:
         """Return the bytes at a web address, at most `max_bytes`, within `seconds` over all redirects and retries.
 
+        `within` may be a shorter time for this one.
         `room` is called before bytes are kept, with how many there will be as far as that is known; what it raises
         ends the fetch. Raises AddressRefused, ImageNotFound, ImageDenied, TooManyBytes or FetchFailed.
         """
-        with self._deadlines.within(self.seconds) as deadline:
+        seconds = self.seconds if within is None else min(within, self.seconds)
+        with self._deadlines.within(seconds) as deadline:
             pause = _FIRST_PAUSE
             while True:
                 try:

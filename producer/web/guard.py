@@ -17,6 +17,7 @@ from starlette.responses import Response
 from contract.errors import ImagemillError
 from producer.web.access import Access
 from producer.web.console import door, pages
+from producer.web.online.held import Held, Holding
 from producer.web.problems import Problem, internal, of_error
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ HEAD_BYTES = 16 * 2**10
 BODY_BYTES = 2**20
 BODY_SECONDS = 30.0
 """From the head of a request to the end of its body, for a body of `BODY_BYTES`; a larger one gets more."""
+SEND_SECONDS = 60.0
+"""A client that takes nothing of its answer for so long is sent away: what it does not read lies in memory."""
 _BYTES_A_SECOND = 256 * 2**10
 MOST_REQUESTS = 256
 """Requests under way at once, event streams among them."""
@@ -61,7 +64,7 @@ class Guard:
         self, app: App, *, access: Access, hosts: frozenset[str], large: Callable[[str], int] = lambda path: 0
     ) -> None:
         self._app, self._access, self._hosts, self._large = app, access, hosts, large
-        self._under_way = 0
+        self._under_way, self._held = 0, Held()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -105,7 +108,11 @@ class Guard:
         length = (headers.get(b"content-length") or [b"0"])[0]
         if int(length) > most:
             raise Problem(413, f"The body has more than {most:,} bytes; send less.")
-        await self._app(scope, _Body(receive, most), answer)
+        holding = scope["imagemill.held"] = Holding(self._held)
+        try:
+            await self._app(scope, _Body(receive, most, holding), answer)
+        finally:
+            holding.close()
 
     def _check_host(self, headers: Mapping[bytes, list[bytes]]) -> None:
         """Refuse a page of somebody else's name, which a browser was led here by (DNS rebinding)."""
@@ -154,10 +161,10 @@ def _check_framing(headers: Mapping[bytes, list[bytes]]) -> None:
 
 
 class _Body:
-    """Hands the body on, within a number of bytes and a time that starts with the request."""
+    """Hands the body on, within a number of bytes and a time that starts with the request; what arrives is held."""
 
-    def __init__(self, receive: Receive, most: int) -> None:
-        self._receive, self._most = receive, most
+    def __init__(self, receive: Receive, most: int, holding: Holding) -> None:
+        self._receive, self._most, self._holding = receive, most, holding
         self._bytes, self._done = 0, False
         self._ends = asyncio.get_running_loop().time() + max(BODY_SECONDS, most / _BYTES_A_SECOND)
 
@@ -176,6 +183,7 @@ class _Body:
                 raise Problem(
                     413, f"The body has more than {self._most:,} bytes; send less.", headers={"Connection": "close"}
                 )
+            self._holding.take(len(message.get("body", b"")))
         else:
             self._done = True
         return message
@@ -195,7 +203,11 @@ class _Answer:
             names = {name for name, _ in given}
             more = [(name, value) for name, value in _ALWAYS.items() if name not in names]
             message = {**message, "headers": [*given, *more, (b"x-request-id", self._id.encode())]}
-        await self._send(message)
+        try:
+            async with asyncio.timeout(SEND_SECONDS):
+                await self._send(message)
+        except TimeoutError:
+            raise ConnectionError(f"its client took nothing of the answer for {SEND_SECONDS:g} s") from None
 
 
 def _refusal(error: Exception, scope: Scope, request_id: str) -> Response:

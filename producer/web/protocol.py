@@ -17,6 +17,8 @@ class Protocol(H11Protocol):
     """Ends connections that send no request, or send one a byte at a time."""
 
     _late: asyncio.TimerHandle | None = None
+    _unread = 0
+    """Bytes of an answer that the client had not read at the last look."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -49,6 +51,14 @@ class Protocol(H11Protocol):
         self._late = self.loop.call_later(HEAD_SECONDS, self._give_up)
 
     def _give_up(self) -> None:
-        """End the connection unless a request is under way."""
-        if (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing():
-            self.transport.close()
+        """End the connection unless a request is under way, or the client still reads the answer to the last one."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            return
+        before, self._unread = self._unread, self.transport.get_write_buffer_size()
+        if not self._unread:
+            if not self.transport.is_closing():
+                self.transport.close()
+        elif before and self._unread >= before:
+            self.transport.abort()
+        else:
+            self._late = self.loop.call_later(HEAD_SECONDS, self._give_up)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import socket
 import time
 from collections.abc import Iterator
 
@@ -13,7 +14,9 @@ from contract.backend.objects import ObjectStore
 from contract.settings import Settings
 from contract.web.tokens import new_token
 from producer.web import guard, protocol
+from producer.web.online import held
 from tests.serving import Api, serving
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -158,3 +161,27 @@ def test_errors_have_one_form_and_name_the_request(api: Api) -> None:
             assert problem["request_id"] == answer.headers["X-Request-Id"]
             assert problem["type"] == f"urn:imagemill:error:{problem['code']}"
             assert problem["detail"].endswith(".")
+
+
+def test_many_large_bodies_at_once_are_refused_before_they_fill_the_memory(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a server that holds 3 MB of bodies, and a client that has sent 2 MB of one which does not end,
+    monkeypatch.setattr(held, "MOST_HELD_BYTES", 3_000_000)
+    bearer, target = f"Authorization: Bearer {api.token('infer')}", "POST /v1/models/x/classify"
+    head = request(api, bearer, "Content-Type: image/jpeg", "Content-Length: 4000000", target=target)
+    url = httpx2.URL(api.url)
+    with api.client("infer") as ann:
+
+        def refused(size: int) -> bool:
+            answer = ann.post("/v1/models/x/classify", content=b"x" * size, headers={"Content-Type": "image/jpeg"})
+            assert answer.status_code in (404, 503), answer.text
+            return answer.status_code == 503 and "as many bytes" in answer.text and "Retry-After" in answer.headers
+
+        with socket.create_connection((url.host, url.port or 80), 10) as slow:
+            slow.sendall(head + b"x" * 2_000_000)
+            # if another one sends as much, I expect it to be told to come back, while small ones have room.
+            wait_until(lambda: refused(2_000_000), 20, "a refusal")
+            assert not refused(500_000)
+        # When the first is gone, so is what it held.
+        wait_until(lambda: not refused(2_000_000), 20, "room")

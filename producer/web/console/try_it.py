@@ -62,8 +62,8 @@ def router() -> APIRouter:
         """Generate images now; return them as a part of the page, or as a page."""
         classes = (label.strip(),) if label.strip() else ()
         begun = time.perf_counter()
-        rows = await generated(request.app, model, GenerateBody(classes=classes, seed=seed, count=count))
-        said = {"images": as_text(rows), "milliseconds": _ms(begun), "model": model}
+        rows = await generated(request, model, GenerateBody(classes=classes, seed=seed, count=count))
+        said = {"images": [as_text(row) for row in rows], "milliseconds": _ms(begun), "model": model}
         return await _answer(
             request, owned, "try_it_images.html", said | {"label": label, "seed": seed, "count": count}
         )

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import json
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Header, Request
-from fastapi.responses import JSONResponse
 from pydantic import Field, StringConstraints
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from contract.jobs.results import Row
 from contract.online.messages import DEADLINE_SECONDS, LONGEST_SECONDS, MOST_IMAGES, MOST_SEED, MOST_SIDE
 from contract.records import ImageFormat, Record
 from producer.web.catalog import Ref
+from producer.web.online.held import holding_of
 from producer.web.owned import Infer
 
 if TYPE_CHECKING:
@@ -63,19 +64,27 @@ def router() -> APIRouter:
     ) -> Response:
         """Generate images now, with a served model: the same bytes as a job with these options, model and seed."""
         wanted = body or GenerateBody()
-        rows = await generated(request.app, ref, wanted)
+        rows = await generated(request, ref, wanted)
         if len(rows) == 1 and _JSON not in accept:
             return Response(rows[0]["image"], media_type=f"image/{wanted.image_format}")
-        return JSONResponse({"images": as_text(rows)})
+        return StreamingResponse(_pieces(rows), media_type=_JSON)
 
     return routes
 
 
-async def generated(api: Api, ref: str, wanted: GenerateBody) -> list[Row]:
+async def generated(request: Request, ref: str, wanted: GenerateBody) -> list[Row]:
     """Return the rows of the images that a request asks for, each with its file in `image`."""
-    return await api.online().generate(ref, **wanted.model_dump())
+    api: Api = request.app
+    return await api.online().generate(ref, **wanted.model_dump(), room=holding_of(request).take)
 
 
-def as_text(rows: Sequence[Row]) -> list[Row]:
-    """Return rows with their files in base64."""
-    return [{**row, "image": base64.b64encode(row["image"]).decode()} for row in rows]
+async def _pieces(rows: Sequence[Row]) -> AsyncIterator[str]:
+    """Yield the answer image by image, so that base64 of all of them never lies in memory."""
+    for n, row in enumerate(rows):
+        yield ("," if n else '{"images":[') + json.dumps(as_text(row), separators=(",", ":"))
+    yield "]}"
+
+
+def as_text(row: Row) -> Row:
+    """Return a row with its file in base64."""
+    return {**row, "image": base64.b64encode(row["image"]).decode()}

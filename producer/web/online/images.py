@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any
 
 import anyio
@@ -18,6 +20,7 @@ from starlette.requests import Request
 from contract.data.items import parse_s3
 from contract.data.label_rows import ERROR, schema
 from contract.errors import (
+    Expired,
     ImageError,
     ImagemillError,
     ImageNotFound,
@@ -30,6 +33,7 @@ from contract.jobs.results import Row
 from contract.online.messages import DEADLINE_SECONDS, LONGEST_SECONDS, MOST_BYTES, MOST_IMAGES, MOST_TOP_K
 from contract.records import Record
 from contract.web.client import WebClient
+from producer.web.online.held import Holding, holding_of
 from producer.web.owned import Owned
 from producer.web.problems import Problem
 from producer.web.sources import ADDRESS, LONGEST, address_of
@@ -37,6 +41,9 @@ from producer.web.sources import ADDRESS, LONGEST, address_of
 LARGE_BYTES = math.ceil(MOST_BYTES * 1.5)
 """Most bytes of a request body; base64 makes images a third larger."""
 _AT_ONCE = 8
+"""Images that are fetched at once for one request."""
+_FETCHERS = anyio.CapacityLimiter(16)
+"""Images that are fetched at once, for all: threads of their own, since hosts may be slow, and 16 MiB each."""
 _JSON, _FORM = "application/json", "multipart/form-data"
 _RAW = ("image/", "application/octet-stream")
 
@@ -82,6 +89,8 @@ class Images:
     """Images by their place in the request; those that could not be had are rows already."""
 
     asked: Asked
+    until: float
+    """When the answer is no longer of use, by the monotonic clock."""
     one: bool = False
     """Whether the body was one image, so that the answer is one row."""
     keys: list[str] = field(default_factory=list)
@@ -91,6 +100,14 @@ class Images:
     def add(self, key: str, data: bytes) -> None:
         self.found[len(self.keys)] = data
         self.keys.append(key)
+
+    @property
+    def left(self) -> Asked:
+        """What is asked of the model, with the time that is left; raises Expired if none is."""
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise _late(self.asked)
+        return self.asked.model_copy(update={"deadline": left})
 
     def rows(self, labelled: Sequence[Row]) -> list[Row]:
         """Return all rows in the order of the request, given those of the images that were found."""
@@ -102,13 +119,13 @@ async def read_images(request: Request, asked: Asked, owned: Owned, web: WebClie
     """Return the images of a request; raises Problem 400, 413, 415 or 422 for a body that has none."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind.startswith(_RAW):
-        images = Images(asked, one=True)
+        images = Images(asked, _until(asked), one=True)
         images.add("0", await request.body())
     elif kind == _FORM:
-        images = Images(asked)
+        images = Images(asked, _until(asked))
         await _read_form(request, images)
     elif kind == _JSON:
-        images = await _read_json(await request.body(), asked, owned, web)
+        images = await _read_json(await request.body(), asked, owned, web, holding_of(request))
     else:
         raise Problem(
             415, "This takes one image as image/* or application/octet-stream, many as multipart/form-data, or JSON."
@@ -134,7 +151,7 @@ async def _read_form(request: Request, images: Images) -> None:
 _BODY: TypeAdapter[ImagesBody | HuggingFaceBody] = TypeAdapter(ImagesBody | HuggingFaceBody)
 
 
-async def _read_json(body: bytes, asked: Asked, owned: Owned, web: WebClient) -> Images:
+async def _read_json(body: bytes, asked: Asked, owned: Owned, web: WebClient, holding: Holding) -> Images:
     try:
         given = _BODY.validate_json(body)
     except ValidationError as error:
@@ -147,10 +164,11 @@ async def _read_json(body: bytes, asked: Asked, owned: Owned, web: WebClient) ->
         top_k = given.parameters.get("top_k", asked.top_k)
         if type(top_k) is not int or not 1 <= top_k <= MOST_TOP_K:
             raise Problem(422, f"/parameters/top_k: it is 1 to {MOST_TOP_K}; correct it.")
-        images = Images(asked.model_copy(update={"top_k": top_k}), one=True)
+        images = Images(asked.model_copy(update={"top_k": top_k}), _until(asked), one=True)
         images.add("0", _decoded(given.inputs, "/inputs"))
         return images
-    images = Images(Asked(**given.model_dump(include=set(Asked.model_fields))))
+    asked = Asked(**given.model_dump(include=set(Asked.model_fields)))
+    images = Images(asked, _until(asked))
     for number, image in enumerate(given.images):
         if sum(one is not None for one in (image.base64, image.s3, image.url)) != 1:
             raise Problem(422, f"/images/{number}: an image has one of base64, s3 and url; send exactly one.")
@@ -159,13 +177,19 @@ async def _read_json(body: bytes, asked: Asked, owned: Owned, web: WebClient) ->
         if image.s3 is not None:
             await anyio.to_thread.run_sync(address_of, image.s3, owned)
         images.keys.append(image.key or image.s3 or image.url or str(number))
-    await _fetch_all(images, given.images, owned, web)
+    left = images.until - time.monotonic()
+    with anyio.move_on_after(left) as scope:
+        await _fetch_all(images, given.images, partial(_fetch, owned=owned, web=web, within=left), holding)
+    if scope.cancelled_caught:
+        raise _late(asked)
     return images
 
 
-async def _fetch_all(images: Images, wanted: Sequence[Image], owned: Owned, web: WebClient) -> None:
+async def _fetch_all(
+    images: Images, wanted: Sequence[Image], fetch_one: Callable[[Image], bytes], holding: Holding
+) -> None:
     lanes = anyio.Semaphore(_AT_ONCE)
-    broken: list[ImagemillError] = []
+    broken: list[ImagemillError | Problem] = []
     held = sum(map(len, images.found.values()))
 
     async def fetch(number: int, image: Image) -> None:
@@ -174,11 +198,14 @@ async def _fetch_all(images: Images, wanted: Sequence[Image], owned: Owned, web:
             if held > MOST_BYTES or broken:
                 return  # the request is refused
             try:
-                images.found[number] = await anyio.to_thread.run_sync(_fetch, image, owned, web)
+                images.found[number] = await anyio.to_thread.run_sync(
+                    fetch_one, image, abandon_on_cancel=True, limiter=_FETCHERS
+                )
+                holding.take(len(images.found[number]))
                 held += len(images.found[number])
             except ImageError as error:
                 images.failed[number] = _failed(image, images.keys[number], error)
-            except ImagemillError as error:  # of a server, which says nothing about the image
+            except (ImagemillError, Problem) as error:  # of a server, which says nothing about the image
                 broken.append(error)
 
     async with anyio.create_task_group() as group:
@@ -198,10 +225,11 @@ def _decoded(text: str, pointer: str) -> bytes:
         raise Problem(422, f"{pointer}: it is no base64; encode the bytes of the file.") from None
 
 
-def _fetch(image: Image, owned: Owned, web: WebClient) -> bytes:
+def _fetch(image: Image, owned: Owned, web: WebClient, within: float) -> bytes:
     most = min(MOST_BYTES, owned.client.settings.max_image_bytes)
     if image.url is not None:
-        return web.read(image.url, most)
+        # A little longer than the request waits, so that the request expires, and the image is not blamed.
+        return web.read(image.url, most, within=within + 1.0)
     bucket, key = parse_s3(str(image.s3))
     try:
         data = owned.client.backend.store.get(key, bucket=bucket, limit=most)
@@ -210,6 +238,14 @@ def _fetch(image: Image, owned: Owned, web: WebClient) -> bytes:
     if len(data) > most:
         raise TooManyBytes(f"{image.s3} has more than {most:,} bytes.")
     return data
+
+
+def _until(asked: Asked) -> float:
+    return time.monotonic() + asked.deadline
+
+
+def _late(asked: Asked) -> Expired:
+    return Expired(f"The images were not here within {asked.deadline:g} s; allow more time, or try again.")
 
 
 def _failed(image: Image, key: str, error: ImageError) -> Row:

@@ -87,7 +87,7 @@ def router() -> APIRouter:
         """Label images now, with a served model: one as the body, many as files of a form, or JSON."""
         api: Api = request.app
         images = await read_images(request, wanted, owned, api.web)
-        rows = await labelled(api, ref, images.keys, images.found, images.asked)
+        rows = await labelled(api, ref, images.keys, images.found, images.left)
         found = images.rows(rows)
         if HUGGING_FACE in accept:
             return _hugging_face(found)

@@ -6,11 +6,12 @@ import base64
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import httpx2
 import pytest
+import redis
 
 from contract.backend.objects import ObjectStore
 from contract.data.label_rows import schema
@@ -52,7 +53,8 @@ class Worker:
     def ready(self) -> None:
         seconds, micros = self.redis.time()
         says = WorkerSays(at_ms=seconds * 1000 + micros // 1000, rate=self.rate, worker="w")
-        self.redis.hset(self.keys.workers(self.ref), "p1", says.field())
+        with suppress(redis.OutOfMemoryError):
+            self.redis.hset(self.keys.workers(self.ref), "p1", says.field())
 
     def _run(self) -> None:
         while not self._stop.wait(0.005):
@@ -141,13 +143,27 @@ def test_an_image_is_answered_with_its_row_however_it_is_sent(api: Api, worker: 
 def test_no_more_is_fetched_than_a_request_may_have(api: Api, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given far more behind addresses than a request may bring along,
     fetched: list[Any] = []
-    monkeypatch.setattr(fetching, "_fetch", lambda image, owned, web: fetched.append(image) or b"x" * 6 * 2**20)
+    monkeypatch.setattr(fetching, "_fetch", lambda image, **how: fetched.append(image) or b"x" * 6 * 2**20)
     images = [{"s3": f"s3://{api.store.bucket}/photos/{n}.jpg"} for n in range(64)]
     with api.client("infer") as client:
         answer = client.post("/v1/models/birds/classify", json={"images": images})
     # I expect it to be refused before all of it lies in memory.
     assert (answer.status_code, answer.json()["code"]) == (413, "request_too_large")
     assert len(fetched) < 16
+
+
+@pytest.mark.usefixtures("worker")
+def test_images_that_are_fetched_too_slowly_cost_the_deadline_and_no_more(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given an address that does not answer, if I allow half a second, I expect to hear that it was too little.
+    answered = threading.Event()
+    monkeypatch.setattr(fetching, "_fetch", lambda image, **how: answered.wait(60) and b"")
+    with api.client("infer") as client:
+        body = {"images": [{"url": "https://example.com/x.jpg"}], "deadline": 0.5}
+        answer = client.post("/v1/models/birds/classify", json=body)
+    answered.set()
+    assert (answer.status_code, answer.json()["code"]) == (504, "expired") and "within 0.5 s" in answer.text
 
 
 def test_who_accepts_the_shape_of_hugging_face_gets_it(api: Api, worker: Worker) -> None:
