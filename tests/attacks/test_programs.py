@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from contract.errors import DeviceOutOfMemory, ModelError
 from contract.models.registry import Model, Preprocess, make_file
 from contract.settings import Settings
-from tests.attacks.hostile_program import CRASH, FAIL, FINE, HANG, KILLED, NO_MEMORY, NONSENSE
+from tests.attacks.hostile_program import CRASH, FAIL, FINE, HANG, KILLED, NO_MEMORY, NONSENSE, STICKS
 from tests.programs import Redness, export
 from worker.confinement.confine import Limits
 from worker.engine import select
@@ -88,6 +88,28 @@ def test_what_a_model_does_to_its_process_is_an_error_of_the_model(
 
     # And I expect the next batch to be served, by a new child where the old one died.
     assert hostile.submit(batch(FINE, 3)).result(120).logits.shape == (3, 2)
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_a_child_on_a_gpu_that_fails_is_replaced_before_its_batch_is_told(
+    hostile: ConfinedRuntime, on_gpu: bool
+) -> None:
+    # Given a child in which everything fails from some batch on,
+    hostile._sticks = on_gpu
+    first = hostile._child
+    hostile.submit(batch(STICKS)).result(120)
+    # I expect another child to answer what comes next, and a batch that fails in each to be told;
+    if on_gpu:
+        for answer in [hostile.submit(batch(FINE, 3)) for _ in range(3)]:
+            assert answer.result(120).logits.shape == (3, 2)
+        assert hostile._child is not first
+        with pytest.raises(RuntimeError, match="a kernel failed"):
+            hostile.submit(batch(FAIL)).result(120)
+        assert hostile.submit(batch(FINE)).result(120).logits.shape == (2, 2)
+    else:  # on a CPU no error stays with a process.
+        with pytest.raises(RuntimeError, match="a kernel failed"):
+            hostile.submit(batch(FINE)).result(120)
+        assert hostile._child is first
 
 
 def test_a_child_that_the_system_kills_once_costs_nothing(hostile: ConfinedRuntime) -> None:

@@ -10,6 +10,7 @@ from contract.models.registry import Model
 from tests.gpu.acceptance import machine
 from tests.gpu.acceptance.report import Report
 from worker.engine.generators.generator import Generator
+from worker.engine.generators.latents import DeviceLatents, latents
 from worker.engine.types import ModelSpec
 from worker.zoo.builtin import SHIPPED
 
@@ -17,6 +18,11 @@ from worker.zoo.builtin import SHIPPED
 def generators(report: Report, device: torch.device, count: int) -> None:
     """Generate with gan and vae in each precision."""
     stage = "generation"
+    numbers = torch.arange(64 * 256)
+    draw = DeviceLatents(7, 128, None, device)
+    drawn = torch.cat([draw(part % 10, part // 10).cpu() for part in numbers.split(64)])
+    differ = float((drawn != latents(7, numbers % 10, numbers // 10, 128)).float().mean())
+    report.check("latents drawn on the device are those of the CPU", differ < 1e-6, f"{differ:.2g} of them differ")
     for name in ("fashion-gan", "fashion-vae"):
         folder = SHIPPED / name
         model = Model.model_validate_json((folder / "model.json").read_bytes())

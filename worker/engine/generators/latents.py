@@ -11,6 +11,7 @@ from torch import Tensor
 
 from worker.engine.seeds import derived
 
+_WORD = 0xFFFFFFFF
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _WEYL = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 _ROUNDS = 10
@@ -51,6 +52,57 @@ def latents(seed: int, labels: Tensor, index: Tensor, width: int, truncation: fl
     angles = np.stack(words[1::2]) * (2.0 * math.pi / 2**32)
     normal = np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=-1)  # [2, n, places, 2]
     return torch.from_numpy(normal.transpose(1, 2, 0, 3).reshape(len(images), -1)[:, :width].astype(np.float32))
+
+
+class DeviceLatents:
+    """Draws the same latents on a device, where a group waits for no copy: `latents` with the seed of a generator.
+
+    The random words are those of the CPU, bit for bit, since they are integers. The numbers made of them are rounded
+    from float64, so that they hardly ever show what the logarithms and cosines of two libraries differ in.
+    """
+
+    def __init__(self, seed: int, width: int, truncation: float | None, device: torch.device) -> None:
+        self._seed, self._width, self._truncation, self._device = seed, width, truncation, device
+        self._keys: dict[int, int] = {}
+
+    def __call__(self, labels: Tensor, index: Tensor) -> Tensor:
+        """Queue the latents of int64 [n] classes and numbers, both on the CPU; return float32 [n, width]."""
+        for label in set(labels.tolist()) - self._keys.keys():
+            self._keys[label] = derived(self._seed, "latent", label)
+        numbers = torch.tensor([[self._keys[label] for label in labels.tolist()], index.tolist()])
+        if self._device.type == "cuda":
+            with torch.cuda.device(self._device):  # pinning opens a context on the current device
+                numbers = numbers.pin_memory()
+        key, image = numbers.to(self._device, non_blocking=True)[:, :, None].unbind(0)
+        places = torch.arange(-(-self._width // 4), device=self._device)
+        zero = torch.zeros((len(labels), len(places)), dtype=torch.int64, device=self._device)
+        words = _philox((zero + places, zero, zero + (image & _WORD), zero + ((image >> 32) & _WORD)), key)
+        if self._truncation is not None:
+            uniform = (torch.stack(words, dim=-1).double() + 0.5) / 2**32
+            tail = float(torch.special.ndtr(torch.tensor(-self._truncation, dtype=torch.float64)))
+            drawn: Tensor = torch.special.ndtri(tail + uniform * (1 - 2 * tail))
+            return drawn.flatten(1)[:, : self._width].float()
+        radii = torch.sqrt(-2.0 * torch.log((torch.stack(words[::2]).double() + 0.5) / 2**32))
+        angles = torch.stack(words[1::2]).double() * (2.0 * math.pi / 2**32)
+        normal = torch.stack([radii * torch.cos(angles), radii * torch.sin(angles)], dim=-1)  # [2, n, places, 2]
+        return normal.permute(1, 2, 0, 3).reshape(len(labels), -1)[:, : self._width].float()
+
+
+def _philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: Tensor) -> tuple[Tensor, ...]:
+    """Do what `philox` does, in int64, whose products of two words overflow into its sign and keep their bits."""
+    a, b, c, d = counter
+    low, high = key & _WORD, (key >> 32) & _WORD
+    first, second = (int(one) for one in _MULTIPLIERS)
+    for _ in range(_ROUNDS):
+        left, right = a * first, c * second
+        a, b, c, d = (
+            ((right >> 32) & _WORD) ^ b ^ low,
+            right & _WORD,
+            ((left >> 32) & _WORD) ^ d ^ high,
+            left & _WORD,
+        )
+        low, high = (low + int(_WEYL[0])) & _WORD, (high + int(_WEYL[1])) & _WORD
+    return a, b, c, d
 
 
 def philox(

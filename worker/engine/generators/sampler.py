@@ -16,7 +16,7 @@ from torch.nn import functional
 from contract.errors import ModelError
 from contract.instruments import STAGE_SECONDS
 from worker.engine.busy import busy_on
-from worker.engine.generators.latents import latents
+from worker.engine.generators.latents import DeviceLatents, latents
 from worker.engine.precision import autocast
 from worker.engine.types import Precision
 
@@ -53,13 +53,14 @@ class Sampler:
     def groups(self, labels: Tensor, index: Tensor) -> Iterator[Tensor]:
         """Yield the same images group by group; a device starts on the next one before the last is copied from it."""
         waiting: Callable[[], Tensor] | None = None
+        draw = self._draw()
         for y, numbers in zip(labels.split(GROUP), index.split(GROUP), strict=True):
             missing = GROUP - len(y)
             filled = functional.pad(y, (0, missing))
             with sampling(self.device):
-                z = latents(self.seed, filled, functional.pad(numbers, (0, missing)), self.width, self.truncation)
+                z = draw(filled, functional.pad(numbers, (0, missing)))
                 with autocast(self.device, self.precision):
-                    images = self.decode(z.to(self.device), filled.to(self.device))
+                    images = self.decode(z, _queued(filled, self.device))
                 before, waiting = waiting, _read(images, len(y))
                 group = None if before is None else before()
             if group is not None:
@@ -68,6 +69,12 @@ class Sampler:
             with sampling(self.device):
                 group = waiting()
             yield group
+
+    def _draw(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return what makes latents of classes and numbers, on the device, which never waits for them."""
+        if self.device.type != "cpu":
+            return DeviceLatents(self.seed, self.width, self.truncation, self.device)
+        return lambda labels, index: latents(self.seed, labels, index, self.width, self.truncation)
 
     def rows(self, classes: int, columns: int) -> list[Tensor]:
         """Generate the first images of the first classes: for each class, uint8 [columns, c, size, size] on the CPU."""
@@ -80,6 +87,14 @@ def sampling(device: torch.device) -> Iterator[None]:
     """Count the time of the block, in which a generator has the device."""
     with STAGE_SECONDS.seconds("sample"), busy_on(str(device)).computing():
         yield
+
+
+def _queued(tensor: Tensor, device: torch.device) -> Tensor:
+    """Queue a copy to a device; one from memory that is not pinned would wait until it is done."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    with torch.cuda.device(device):  # pinning opens a context on the current device
+        return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _read(images: Tensor, count: int) -> Callable[[], Tensor]:

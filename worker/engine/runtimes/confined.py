@@ -48,7 +48,9 @@ class ConfinedRuntime:
     """A Runtime in a confined child. Any number of threads may submit; batches travel through shared memory.
 
     A child that dies or hangs is replaced, and what it had is run again, one batch after the other; a batch that ends
-    a second child fails with ModelError, or with DeviceOutOfMemory if the system killed both.
+    a second child fails with ModelError, or with DeviceOutOfMemory if the system killed both. So is a child on a GPU
+    after an error that nobody foresaw: some errors of CUDA stay with a process, which fails from then on, and the
+    tests of this process would not find it.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class ConfinedRuntime:
         own.mkdir(parents=True, exist_ok=True)
         weights = spec.weights.absolute()
         on_gpu = device != "cpu" and Path("/dev/nvidiactl").exists()
+        self._sticks = on_gpu
         size = weights.stat().st_size
         self._limits = Limits(
             memory=0 if on_gpu else memory(size),
@@ -116,7 +119,8 @@ class ConfinedRuntime:
 
         def arrived(answer: Future[Answer]) -> None:
             error = answer.exception()
-            if isinstance(error, ChildDied):
+            unforeseen = self._sticks and isinstance(error, ChildError) and error.kind not in _MAPPED
+            if isinstance(error, ChildDied) or unforeseen:
                 self._repairs.submit(self._again, child, pixels, outer)
             else:
                 _settle(outer, answer)
@@ -149,7 +153,7 @@ class ConfinedRuntime:
                 if self._closed:
                     raise ModelError("The model was closed while it ran.")
                 if self._child is dead or not self._child.alive:
-                    self._child.close()
+                    self._child.close()  # also one that lives and failed
                     self._child = self._start()
                 child = self._child
             answer = self._send(child, pixels)

@@ -81,9 +81,9 @@ def resize_for(device: torch.device, where: str) -> Resize | None:
     """
     if where == "cpu" or (where == "auto" and not (device.type == "cuda" and has_triton())):
         return None
-    found = resize_on(device)
     why = ""
     try:
+        found = resize_on(device)
         if differs(found, device):
             why = f"Pillow {PIL.__version__} makes other pixels"
     except Exception as error:  # a compiler that is missing or fails raises anything

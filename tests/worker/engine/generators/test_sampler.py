@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from contract.errors import ModelError
-from worker.engine.generators.latents import latent, latents, philox
+from worker.engine.generators.latents import DeviceLatents, _philox, latent, latents, philox
 from worker.engine.generators.sampler import Sampler, quantized
 from worker.training.data.batches import normalized
 
@@ -29,6 +29,30 @@ def test_philox_gives_the_known_answers(counter: tuple[int, ...], key: int, word
     """Check against the test vectors of Random123, the authors' own code."""
     a, b, c, d = (np.array([word], np.uint64) for word in counter)
     assert tuple(int(word[0]) for word in philox((a, b, c, d), np.array([key], np.uint64))) == words
+    signed = torch.from_numpy(np.array([key], np.uint64).view(np.int64))  # as a device has it
+    at = tuple(torch.tensor([word]) for word in counter)
+    assert tuple(int(word[0]) for word in _philox((at[0], at[1], at[2], at[3]), signed)) == words
+
+
+@pytest.mark.parametrize("truncation", [None, 0.7])
+@pytest.mark.parametrize("width", [1, 30, 64])
+def test_a_device_draws_the_latents_of_a_cpu(width: int, truncation: float | None) -> None:
+    labels, index = torch.arange(600) % 7, torch.arange(600) * (2**33 + 5) % 2**62
+    draw = DeviceLatents(11, width, truncation, torch.device("cpu"))
+    found = torch.cat([draw(labels[:64], index[:64]), draw(labels[64:], index[64:])])
+    wanted = latents(11, labels, index, width, truncation)
+    assert found.shape == wanted.shape
+    assert found.dtype == torch.float32
+    # The words are the same; two libraries of mathematics may differ in the last bit of what they make of one.
+    assert (found != wanted).float().mean() < 1e-3
+    assert torch.allclose(found, wanted, rtol=3e-7, atol=1e-9)
+
+
+def test_a_sampler_makes_its_latents_where_it_decodes() -> None:
+    # Given a device that is not the CPU, as torch's `meta` is one that computes nothing,
+    sampler = Sampler(lambda z, y: z, 4, 0, torch.device("meta"), "fp32")
+    z = sampler._draw()(torch.tensor([1, 2]), torch.tensor([3, 4]))
+    assert (z.device.type, tuple(z.shape), z.dtype) == ("meta", (2, 4), torch.float32)
 
 
 @pytest.mark.parametrize("width", [1, 3, 32, 100])
