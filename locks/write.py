@@ -30,6 +30,8 @@ STAGES = {
 ALWAYS = {
     # The backend that builds this project, which is then not fetched unseen.
     "control": ["setuptools>=77"],
+    # What the web server and workers alike render pages with: each image has this lock, and but one of the two others.
+    "otel": ["jinja2"],
     # What torch needs beside its own libraries.
     "worker": ["filelock", "fsspec", "jinja2", "networkx", "sympy", "typing-extensions"],
 }

@@ -37,15 +37,18 @@ class FailurePage:
     after: str
 
 
-def failures(store: ObjectStore, id: str, most: int, *, code: str = "", after: str = "") -> FailurePage:
+def failures(
+    store: ObjectStore, id: str, most: int, *, code: str = "", after: str = "", shards: int = MOST_SHARDS
+) -> FailurePage:
     """Return at most `most` failures of a job that labels images, those with `code` if one is given.
 
-    `after` is that of the page before; raises InvalidInput for any other text.
+    `after` is that of the page before, or `N.0` for shard N; raises InvalidInput for any other text. The commits of at
+    most `shards` shards are looked at.
     """
     first, skipped = _place(after)
     found: list[Failure] = []
     shard = first
-    listed = islice(iter_listed(store, id, first=first), MOST_SHARDS)
+    listed = islice(iter_listed(store, id, first=first), shards)
     looked = 0
     for commit in in_parallel(lambda one: read_commit(store, id, one.shard, one.retry), listed, threads=_THREADS):
         looked, shard = looked + 1, commit.shard
@@ -59,7 +62,7 @@ def failures(store: ObjectStore, id: str, most: int, *, code: str = "", after: s
             return FailurePage(found, f"{commit.shard}.{skip + len(rows)}")
         if len(found) == most:
             return FailurePage(found, f"{commit.shard + 1}.0" if _more(store, id, commit.shard + 1) else "")
-    more = looked == MOST_SHARDS and _more(store, id, shard + 1)
+    more = looked == shards and _more(store, id, shard + 1)
     return FailurePage(found, f"{shard + 1}.0" if more else "")
 
 

@@ -26,6 +26,8 @@ class Tally:
     labels: Counter[str] = field(default_factory=Counter)
     retries: dict[int, int] = field(default_factory=dict)
     """The shards that are counted, each with the retry that is."""
+    failing: int | None = None
+    """The first shard in which an image failed."""
 
     @property
     def complete(self) -> bool:
@@ -49,10 +51,12 @@ class Tallies:
         known: Mapping[int, int] = {} if again else held.retries
         new = [(shard, retry) for shard, retry in listed.items() if shard not in known]
         codes, labels = (Counter[str](), Counter[str]()) if again else (held.codes.copy(), held.labels.copy())
+        failing = [] if again or held.failing is None else [held.failing]
         for commit in in_parallel(lambda one: read_commit(store, job, *one), new, threads=_THREADS):
             codes.update(commit.error_codes)
             labels.update(commit.labels)
-        found = Tally(codes, labels, listed)
+            failing += [commit.shard] if commit.errors else []
+        found = Tally(codes, labels, listed, min(failing, default=None))
         with self._lock:
             self._held[job] = found
             self._held.move_to_end(job)

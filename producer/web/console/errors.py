@@ -24,7 +24,7 @@ from producer.web.jobs import Id, cursor_of, place_of
 from producer.web.owned import Review
 
 _IMAGES = 24
-_JOBS = 100
+_JOBS = 50
 SHOWN = frozenset({"truncated", "decode_failed", "inference_failed"})
 """Codes of images that a browser may show in part. The others hold no image, cannot be reached, or are made to harm
 what opens them, so they are only named."""

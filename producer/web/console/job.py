@@ -36,6 +36,7 @@ _LONGEST_SECONDS = 900.0
 """Then a browser asks again by itself, and its token is looked at anew."""
 _MOST_BARS = 12
 _FAILURES = 12
+_FEW_SHARDS = 16
 
 
 def router() -> APIRouter:
@@ -66,8 +67,10 @@ def router() -> APIRouter:
         """Return pictures of the job with what it says of them, as far as it is, and its first failures."""
         status = owned.job(id)
         store, labels = owned.client.backend.store, KINDS[status.kind].makes == "labels"
-        failed = failures(store, id, _FAILURES).failures if labels and status.errors else []
         tally = Tally() if status.ended else tallies.of(store, id)
+        # A part that asks every few seconds looks no further than it must.
+        few: dict[str, Any] = {} if status.ended else {"after": f"{tally.failing or 0}.0", "shards": _FEW_SHARDS}
+        failed = failures(store, id, _FAILURES, **few).failures if labels and status.errors else []
         return page(
             request,
             "job_samples.html",
@@ -134,7 +137,7 @@ def _facts(status: Status, owned: Owned) -> dict[str, Any]:
     return {
         "job": status,
         "kind": kind,
-        "has_page": kind.page is not None and status.ended,
+        "has_page": kind.page is not None and status.ended and status.done > 0,
         "actions": actions_of(status, owned),
         "deletable": status.ended and owned.token.allows("jobs"),
         "shares": not status.ended and owned.token.allows("jobs"),

@@ -8,7 +8,8 @@ function say(text) {
 }
 let shown = document.querySelector("[data-say]")?.dataset.say;
 document.addEventListener("htmx:afterSettle", (event) => {
-  const now = event.target.dataset?.say ?? shown;
+  const told = event.target.matches?.("[data-say]") ? event.target : event.target.querySelector?.("[data-say]");
+  const now = told?.dataset.say ?? shown;
   if (now !== shown) say((shown = now));
 });
 

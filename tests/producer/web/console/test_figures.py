@@ -72,7 +72,8 @@ def test_a_tally_reads_each_commit_once_and_follows_a_retry(
     monkeypatch.setattr("producer.jobs.tallies.read_commit", counted)
     found = Tallies()
     commit_rows(store, "a", [{"key": "x", "status": "error", "error_code": "truncated"}], 0)
-    assert found.of(store, "a").codes == {"truncated": 1}
+    tally = found.of(store, "a")
+    assert (tally.codes, tally.failing) == ({"truncated": 1}, 0)
     commit_rows(store, "a", [{"key": "y", "label": "disc"}], 1)
     tally = found.of(store, "a")
     assert (tally.codes, tally.labels, read) == ({"truncated": 1}, {"disc": 1}, [(0, 0), (1, 0)])
@@ -80,7 +81,7 @@ def test_a_tally_reads_each_commit_once_and_follows_a_retry(
     keys = JobKeys("a")
     store.put(keys.commit(0, 1), store.get(keys.commit(1)).replace(b'"shard":1', b'"shard":0'))
     tally = found.of(store, "a")
-    assert (tally.codes, tally.labels) == ({}, {"disc": 2})
+    assert (tally.codes, tally.labels, tally.failing) == ({}, {"disc": 2}, None)
 
 
 def test_a_share_is_set_while_a_job_runs(api: Api, browse: Browse, model: str) -> None:
