@@ -80,7 +80,7 @@ _ARCHIVE = re.compile(r"/archived/(\d{6})\.json$")
 _SEGMENT = re.compile(r"/segments/(\d{6})\.json$")
 _VERSION = re.compile(r"/versions/(\d{6})\.json$")
 _RUN = re.compile(r"/runs/(\d+)-(start|end)\.json$")
-_REVIEW = re.compile(r"/reviews/([0-9a-f]{24})/(\d{13}-[0-9a-f]{8})(-undone)?\.json$")
+_REVIEW = re.compile(r"/reviews/([0-9a-f]{24}|many)/(\d{13}-[0-9a-f]{8})(-undone)?\.json$")
 _SERVED = re.compile(r"^served/([a-z0-9][a-z0-9-]{0,62})/(\d{1,9})\.json$")
 _CONTENT = re.compile(r"-[0-9a-f]{16}\.[a-z]+$")
 _SHARD = re.compile(r"shard-(\d+)(?:-r(\d+))?\.[a-z]+$")
@@ -131,7 +131,8 @@ class JobKeys:
         return f"{self.root}reviews/"
 
     def review(self, image: str, name: str, *, undone: bool = False) -> str:
-        """What one person said of one image, or that it no longer stands; both are written if absent."""
+        """What one person said of one image, or of a group where `image` is `many`, or that it no longer stands; both
+        are written if absent."""
         return f"{self.review_prefix}{image}/{name}{'-undone' if undone else ''}.json"
 
     def reviewed(self, digest: str) -> str:
@@ -223,6 +224,12 @@ class JobKeys:
     def report(self) -> str:
         """The page of a job, a single HTML file."""
         return f"{self.root}out/report.html"
+
+    @property
+    def neighbours(self) -> str:
+        """Of each labelled image of a job with embeddings, how its nearest ones are labelled; Parquet, made when first
+        asked for."""
+        return f"{self.root}neighbours.parquet"
 
     @property
     def training_prefix(self) -> str:

@@ -6,7 +6,7 @@ It knows where rows are and verifies them; it does not know what they are used f
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import TYPE_CHECKING, Any
 
 from contract.backend.objects import ObjectStore
@@ -23,15 +23,19 @@ Row = dict[str, Any]
 """One row, with the columns of `contract.data.label_rows`."""
 
 
-def tables(store: ObjectStore, job: str, *, failed: bool = False) -> Iterator[tuple[ShardCommit, pa.Table]]:
+def tables(
+    store: ObjectStore, job: str, *, failed: bool = False, only: Container[int] | None = None
+) -> Iterator[tuple[ShardCommit, pa.Table]]:
     """Yield each committed shard's commit and rows, in shard order, one shard in memory at a time.
 
-    With `failed`, yield only error rows, of the shards that have any. Raises ObjectDamaged for a shard that does not
-    match its commit.
+    With `failed`, yield only error rows, of the shards that have any; with `only`, those shards alone. Raises
+    ObjectDamaged for a shard that does not match its commit.
     """
     from contract.data.label_rows import failures  # it loads Arrow
 
     for commit in iter_commits(store, job):
+        if only is not None and commit.shard not in only:
+            continue
         if commit.split is None and commit.output is not None and (commit.errors or not failed):
             table = committed(store, commit)
             yield commit, failures(table) if failed else table

@@ -152,6 +152,7 @@ ROLES = {
                 f"{_JOB.selected_prefix}{ANY}",
                 f"{_JOB.lost_prefix}{ANY}",
                 f"{_JOB.training_prefix}{ANY}",
+                _JOB.neighbours,
                 f"{_OUT}{ANY}",
                 *_ENDS,
                 f"{keys.MODELS}{ANY}",

@@ -31,6 +31,8 @@ class Doubt:
     """The margin between the two best classes, 0 to 1; or minus the entropy in nats."""
     shard: int
     row: Row
+    why: str = ""
+    """What makes it doubtful, in a sentence, if that is not the certainty."""
 
     @property
     def image(self) -> str:
@@ -65,6 +67,37 @@ def least_certain(
                 continue
             (heapq.heappush if len(held) < most else heapq.heapreplace)(held, (-certainty, count, doubt))
     return [doubt for _, _, doubt in sorted(held, key=lambda one: one[:2], reverse=True)]
+
+
+def against_neighbours(
+    store: ObjectStore,
+    job: str,
+    table: pa.Table,
+    most: int,
+    *,
+    without: Container[str] = (),
+    among: Container[str] | None = None,
+) -> list[Doubt]:
+    """Return at most `most` images whose label is another than that of most of their nearest images, by `table`.
+
+    `table` is that of `contract.jobs.reviews.neighbours`. First come those of which the model was surest, and the most
+    neighbours say something else: by the product of both.
+    """
+    odd = table.filter(pc.greater(table["share"], 0.5))
+    found: dict[str, tuple[float, int, str]] = {}
+    for one in odd.to_pylist():
+        image = image_id(one["key"], one["uri"])
+        if image not in without and (among is None or image in among):
+            why = f"{one['share']:.0%} of the nearest images carry another label, most of them {one['against']}."
+            found[image] = (-one["share"] * one["score"], one["shard"], why)
+    first = heapq.nsmallest(most, found.items(), key=lambda one: one[1][0])
+    wanted, shards = dict(first), {shard for _, (_, shard, _) in first}
+    doubts: list[Doubt] = []
+    for commit, rows in results.tables(store, job, only=shards):
+        fine = rows.filter(pc.equal(rows["status"], OK)).drop_columns(["embedding"]).to_pylist()
+        found_here = ((row, wanted.get(image_id(row["key"], row["uri"]))) for row in fine)
+        doubts += [Doubt(one[0], commit.shard, row, one[2]) for row, one in found_here if one is not None]
+    return sorted(doubts, key=lambda doubt: doubt.certainty)
 
 
 def certainty_of(scores: Sequence[float], by: By) -> float:

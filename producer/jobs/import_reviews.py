@@ -126,7 +126,7 @@ class _Imported:
 
     def _of(self, id: str) -> list[Named]:
         candidates = self._stems.get(_stem(id), [])
-        return [one for one in candidates if verdicts.read(self._store, self._job, one).annotation == id]
+        return [one for one in candidates if verdicts.read(self._store, self._job, one)[0].annotation == id]
 
     def _withdraw(self, named: Named, by: str) -> None:
         verdicts.withdraw(self._store, self._job, named, by=by, imported=True)

@@ -9,8 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
+from contract.jobs.reviews import neighbours
 from producer import Client
 from tests.fundamentals.conftest import Label, Rows
+from tests.waiting import wait_until
 
 
 def test_alike_is_near(label: Label, rows: Rows, photos: dict[str, Path], tmp_path: Path) -> None:
@@ -48,6 +50,25 @@ def test_they_are_float32_in_parquet(client: Client, label: Label, folder: Path,
     assert [len(vector or ()) for vector in table["embedding"].to_pylist()] == [0, 1280, 1280, 1280, 1280]
     assert table["embedding"].null_count == 1
     assert table["key"].to_pylist()[0] == "aaa.jpg"
+
+
+def test_images_are_compared_by_them_when_the_page_is_asked_for(
+    client: Client, label: Label, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    # Given photos of which one is there twice, the second time mirrored,
+    for name in ("tabby-cat", "castle", "koala", "espresso"):
+        (tmp_path / f"{name}.jpg").write_bytes(photos[name].read_bytes())
+    with Image.open(photos["koala"]) as koala:
+        ImageOps.mirror(koala).save(tmp_path / "mirrored.jpg")
+    job = label(tmp_path, embed=True)
+    store = client.backend.store
+    assert neighbours.read(store, job.id, end=job.finished_at) is None
+    # if somebody asks for what is made of the whole job, I expect a table in which the two are nearest to each other.
+    client.report(job.id)
+    table = wait_until(lambda: neighbours.read(store, job.id, end=job.finished_at), 30, "the images to be compared")
+    found = {row["key"]: row for row in table.to_pylist()}
+    nearest = sorted(found, key=lambda key: found[key]["distance"])[:2]
+    assert len(found) == 5 and set(nearest) == {"koala.jpg", "mirrored.jpg"}
 
 
 def test_without_asking_there_are_none(label: Label, rows: Rows, folder: Path) -> None:

@@ -16,7 +16,7 @@ from contract.jobs import results
 from contract.jobs.ends import read_end
 from contract.jobs.lifecycle import Backend, read_classify
 from contract.keys import JobKeys
-from worker.classify import thumbnails
+from worker.classify import neighbours, thumbnails
 from worker.classify.sections import sections
 from worker.classify.summary import Summary
 from worker.execution.resources import Resources
@@ -70,6 +70,7 @@ def make_page(resources: Resources) -> Callable[[str], None]:
     def make(job: str) -> None:
         try:
             write(resources.backend, resources.fetcher, job, max_pixels=resources.settings.max_image_pixels)
+            neighbours.write(resources.backend.store, job)
         except ImagemillError as error:
             log.warning("The page of %s cannot be made: %s", job, error)
 

@@ -75,6 +75,21 @@ def nearest(queries: Tensor, training: Tensor, cells: int = _CELLS) -> tuple[Ten
     return torch.cat([(ours.float() - training[at].float()).norm(dim=1) for ours, at in pairs]), found
 
 
+def k_nearest(features: Tensor, k: int, cells: int = _CELLS) -> tuple[Tensor, Tensor]:
+    """Return for each row of features [n, d] its `k` nearest other rows, nearest first: distances float32 [n, k], rows
+    int64 [n, k].
+
+    `k` must be less than n.
+    """
+    n = len(features)
+    distances, rows = torch.empty((n, k)), torch.empty((n, k), dtype=torch.int64)
+    for part, block in blocks(features, features, cells):
+        own = torch.arange(part.start, part.stop)
+        block[own - part.start, own] = math.inf
+        distances[part], rows[part] = block.topk(k, largest=False)
+    return distances, rows
+
+
 def memorisation(generated: Tensor, held_out: Tensor, quantile: float = 0.01) -> Memorisation:
     """Compare the distances from `nearest` of generated images [n] with those of held-out images [m].
 

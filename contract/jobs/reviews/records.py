@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,11 @@ from contract.data.items import MAX_LABEL
 from contract.errors import InvalidInput
 from contract.records import Record
 from contract.times import iso
+
+MANY = "many"
+"""Stands for the image in the key of a batch."""
+MOST_AT_ONCE = 10_000
+"""The most images of a batch, which then has about 3 MB."""
 
 
 class Verdict(Record):
@@ -34,6 +40,32 @@ class Verdict(Record):
     def image(self) -> str:
         """What names the image in keys."""
         return image_id(self.key, self.uri)
+
+
+class Seen(Record):
+    """An image of a group, as in its row."""
+
+    key: str
+    uri: str
+    sha256: str | None = None
+    score: float | None = None
+
+
+class Batch(Record):
+    """`jobs/<id>/reviews/many/<name>.json`: one person accepted the model's label for a whole group of images."""
+
+    label: str = Field(min_length=1, max_length=MAX_LABEL, description="What the images show, as the model said.")
+    group: str = Field(description="What made them a group, for people.")
+    model: str | None = Field(None, description="The model, as `name@version`.")
+    by: str = Field(description="Who said so: the person of the token, or its owner.")
+    at: str = Field(description="When.")
+    images: tuple[Seen, ...] = Field(min_length=1, max_length=MOST_AT_ONCE)
+
+    def verdicts(self) -> Iterator[Verdict]:
+        """Yield what it says of each image."""
+        said = {"label": self.label, "predicted": self.label, "model": self.model, "by": self.by, "at": self.at}
+        for one in self.images:
+            yield Verdict.model_validate({**one.model_dump(), **said})
 
 
 class Withdrawal(Record):

@@ -13,12 +13,12 @@ from collections.abc import Iterator, MutableMapping
 from contract.backend.objects import ObjectStore
 from contract.errors import JobConflict, ObjectDamaged, ObjectNotFound
 from contract.jobs.commits import in_parallel
-from contract.jobs.reviews.records import Given, Named, Verdict, Withdrawal
+from contract.jobs.reviews.records import MANY, Batch, Given, Named, Verdict, Withdrawal
 from contract.keys import JobKeys, parse_review
 from contract.times import iso
 
-_MOST_BYTES = 64 * 1024
-"""A verdict with the longest key, address and label takes half of this."""
+_MOST_BYTES = 64 * 2**20
+"""A batch of images with the longest keys and addresses would take more; such keys do not come by the thousand."""
 
 
 def add(store: ObjectStore, job: str, verdict: Verdict, now: float | None = None) -> Named:
@@ -30,19 +30,29 @@ def add(store: ObjectStore, job: str, verdict: Verdict, now: float | None = None
     return named
 
 
+def add_batch(store: ObjectStore, job: str, batch: Batch, now: float | None = None) -> Named:
+    """Write a verdict on many images; return its name, by which it can be withdrawn."""
+    stamp = int((time.time() if now is None else now) * 1000)
+    named = Named(f"{stamp:013d}-{secrets.token_hex(4)}", MANY)
+    if not store.put_if_absent(JobKeys(job).review(MANY, named.name), batch.to_json()):
+        raise JobConflict("Another verdict has this name, which chance alone can do; send it again.")
+    return named
+
+
 def put(store: ObjectStore, job: str, named: Named, verdict: Verdict) -> bool:
     """Write a verdict under a name of the caller's; return False if there is one."""
     return store.put_if_absent(JobKeys(job).review(named.image, named.name), verdict.to_json())
 
 
 def withdraw(store: ObjectStore, job: str, named: Named, *, by: str, imported: bool = False) -> Verdict:
-    """Let a verdict stand no longer; return it. Raises JobConflict if it is not there, or is somebody else's.
+    """Let a verdict, or a batch, stand no longer; return it, or the first of it.
 
-    With `imported`, one that was imported is its annotation's, whoever brings the news.
+    With `imported`, one that was imported is its annotation's, whoever brings the news. Raises JobConflict if it is not
+    there, or is somebody else's.
     """
     keys = JobKeys(job)
     try:
-        verdict = read(store, job, named)
+        verdict = read(store, job, named)[0]
     except ObjectNotFound:
         raise JobConflict(f"The job {job} has no verdict {named.text!r} that could be taken back.") from None
     if verdict.by != by and not (imported and verdict.annotation):
@@ -52,11 +62,14 @@ def withdraw(store: ObjectStore, job: str, named: Named, *, by: str, imported: b
     return verdict
 
 
-def read(store: ObjectStore, job: str, named: Named) -> Verdict:
-    """Return a verdict; raises ObjectNotFound, and ObjectDamaged for what cannot be one."""
+def read(store: ObjectStore, job: str, named: Named) -> tuple[Verdict, ...]:
+    """Return a verdict, or those of a batch; raises ObjectNotFound, and ObjectDamaged for what cannot be one."""
     key = JobKeys(job).review(named.image, named.name)
     try:
-        return Verdict.model_validate_json(store.get(key, limit=_MOST_BYTES))
+        data = store.get(key, limit=_MOST_BYTES)
+        if named.image == MANY:
+            return tuple(Batch.model_validate_json(data).verdicts())
+        return (Verdict.model_validate_json(data),)
     except ValueError as error:
         raise ObjectDamaged(
             f"s3://{store.bucket}/{key} is not a verdict that this version can read ({type(error).__name__}); upgrade, "
@@ -75,22 +88,31 @@ def listed(store: ObjectStore, job: str) -> list[Named]:
     return sorted(given - undone)
 
 
-def standing(store: ObjectStore, job: str) -> dict[str, Named]:
-    """Return the newest verdict that stands for each image that has one, by the image; no verdict is read."""
-    return {named.image: named for named in listed(store, job)}
+Known = MutableMapping[Named, tuple[Verdict, ...]]
+"""Verdicts that were read before: none ever changes, so none is read again."""
 
 
-def given(store: ObjectStore, job: str, known: MutableMapping[Named, Verdict] | None = None) -> Iterator[Given]:
-    """Yield every verdict that stands, in the order in which they were given.
+def standing(store: ObjectStore, job: str, known: Known | None = None) -> dict[str, Named]:
+    """Return the newest verdict that stands for each image that has one, by the image; only batches are read."""
+    kept: Known = {} if known is None else known
+    found: dict[str, Named] = {}
+    for named in listed(store, job):
+        if named.image != MANY:
+            found[named.image] = named
+        else:
+            found |= {verdict.image: named for verdict in _kept(store, job, named, kept)}
+    return found
 
-    Those in `known` are not read again, and what is read is added: no verdict ever changes.
-    """
-    kept = {} if known is None else known
 
-    def one(named: Named) -> Given:
-        verdict = kept.get(named)
-        if verdict is None:
-            verdict = kept[named] = read(store, job, named)
-        return Given(named, verdict)
+def given(store: ObjectStore, job: str, known: Known | None = None) -> Iterator[Given]:
+    """Yield every verdict that stands, in the order in which they were given; what is read is added to `known`."""
+    kept: Known = {} if known is None else known
+    for named, found in in_parallel(lambda named: (named, _kept(store, job, named, kept)), listed(store, job)):
+        yield from (Given(named, verdict) for verdict in found)
 
-    yield from in_parallel(one, listed(store, job))
+
+def _kept(store: ObjectStore, job: str, named: Named, kept: Known) -> tuple[Verdict, ...]:
+    found = kept.get(named)
+    if found is None:
+        found = kept[named] = read(store, job, named)
+    return found

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 
 from fastapi import APIRouter
 
-from producer.web.console import errors, figures, fleet, forms, job, jobs, models, plans, review, signing, try_it
+from producer.web.console import errors, figures, fleet, forms, job, jobs, models, plans, signing, try_it
 from producer.web.console.datasets import pages as datasets
+from producer.web.console.reviews import routes as reviews
 
 ROUTERS: Sequence[Callable[[], APIRouter]] = (
     signing.router,
-    review.router,  # before the actions of a job, whose paths have one part more than it too
+    reviews.router,  # before the actions of a job, whose paths have one part more than it too
     errors.router,
     jobs.router,
     job.router,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from contract.errors import InvalidInput
-from worker.metrics.neighbours import Memorisation, Pair, blocks, closest, memorisation, nearest
+from worker.metrics.neighbours import Memorisation, Pair, blocks, closest, k_nearest, memorisation, nearest
 
 
 def normal(n: int, d: int, seed: int) -> Tensor:
@@ -99,3 +99,14 @@ def test_too_few_held_out_images_for_a_quantile_are_refused() -> None:
     assert memorisation(torch.ones(10), torch.ones(100)).share == 0
     with pytest.raises(InvalidInput, match="no generated images"):
         memorisation(torch.ones(0), torch.ones(100))
+
+
+@pytest.mark.parametrize("cells", [1, 200, 2**20])
+def test_the_nearest_others_of_each_row(cells: int) -> None:
+    features = normal(40, 5, 0) + 50
+    distances, rows = k_nearest(features, 3, cells)
+    expected = (features[:, None].double() - features[None].double()).norm(dim=2)
+    expected.fill_diagonal_(float("inf"))
+    found = expected.topk(3, largest=False)
+    assert torch.equal(rows, found.indices)
+    torch.testing.assert_close(distances.double(), found.values, rtol=1e-3, atol=1e-3)

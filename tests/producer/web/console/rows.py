@@ -29,7 +29,7 @@ def commit_rows(store: ObjectStore, id: str, rows: Sequence[Mapping[str, Any]], 
     full = [{"status": "ok", "uri": f"s3://{store.bucket}/photos/{row['key']}", **row} for row in rows]
     store.put(keys.manifest(shard), "\n".join(Item(row["key"], row["uri"]).to_line() for row in full).encode())
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(full, schema=schema()), buffer)
+    pq.write_table(pa.Table.from_pylist(full, schema=schema(embedding=any("embedding" in row for row in full))), buffer)
     digest = hashlib.sha256(buffer.getvalue()).hexdigest()
     name = f"{keys.root}out/{content_name(shard_stem(shard), digest, '.parquet')}"
     store.put(name, buffer.getvalue())

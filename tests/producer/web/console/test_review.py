@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
 import pytest
 
 from contract.backend.objects import ObjectStore
+from contract.keys import JobKeys
 from contract.settings import Settings
 from tests.producer.web.console.conftest import Browse
 from tests.producer.web.console.rows import commit_rows, end
 from tests.producer.web.console.test_jobs import HOSTILE, submit
 from tests.serving import Api
+from worker.classify import neighbours
 
 HTMX = {"HX-Request": "true"}
 
@@ -157,3 +160,47 @@ def test_a_stranger_sees_no_agreement(api: Api, browse: Browse, job: str) -> Non
         assert other.get(f"/v1/jobs/{job}/reviews").status_code == 404
     with api.client("infer") as other:
         assert other.get(f"/v1/jobs/{job}/reviews").status_code == 403
+
+
+def clustered(key: str, label: str, angle: float, score: float = 0.9) -> dict[str, object]:
+    """A row whose embedding points in a direction, in degrees."""
+    return {**row(key, score, label), "embedding": [math.cos(math.radians(angle)), math.sin(math.radians(angle))]}
+
+
+@pytest.fixture
+def embedded(api: Api, model: str, settings: Settings, store: ObjectStore) -> str:
+    """A job with twelve discs that are alike, twelve squares that are alike, and a square among the discs."""
+    id = submit(api, model, embed=True)
+    discs = [clustered(f"disc{n}", "disc", n / 10, 0.80 + n / 100) for n in range(12)]
+    squares = [clustered(f"square{n}", "square", 80 + n / 10, 0.80 + n / 100) for n in range(12)]
+    commit_rows(store, id, discs, shard=0)
+    commit_rows(store, id, [*squares, clustered("odd", "square", 0.55, 0.99)], shard=1)
+    end(settings, store, id, ok=25, done=25, total=25, model="shapes@1")
+    return id
+
+
+def test_a_sure_label_against_its_neighbours_comes_first(browse: Browse, embedded: str, store: ObjectStore) -> None:
+    client = browse("review")
+    place = f"/console/jobs/{embedded}/review"
+    # Given a job whose images nobody has compared yet, I expect the page to have that done, and to look again,
+    page = client.get(place, params={"by": "neighbours"}).text
+    assert "A worker compares the images now" in page and 'data-reload="5"' in page and not shown(page)
+    # and once a worker has done it,
+    neighbours.write(store, embedded)
+    page = client.get(place, params={"by": "neighbours"}).text
+    # the one that stands out, of which the model was the surest of all, with the reason.
+    assert shown(page) == "odd" and "100% of the nearest images carry another label, most of them disc." in page
+    assert "data-reload" not in page
+    part = client.post(place, data={**fields(page), "label": "disc"}, headers=HTMX).text
+    assert "No image whose label stands against most of its neighbours is left" in part
+    # It is made once for each end of the job.
+    before = store.get(JobKeys(embedded).neighbours)
+    neighbours.write(store, embedded)
+    assert store.get(JobKeys(embedded).neighbours) == before
+
+
+def test_without_embeddings_no_order_by_neighbours(browse: Browse, job: str, store: ObjectStore) -> None:
+    page = browse("review").get(f"/console/jobs/{job}/review", params={"by": "neighbours"}).text
+    assert "This job kept no embeddings; label the source again with <code>--embed</code>" in page
+    neighbours.write(store, job)
+    assert not store.exists(JobKeys(job).neighbours)

@@ -13,18 +13,23 @@ from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 from contract.backend.objects import ObjectStore
-from contract.jobs.reviews import verdicts
+from contract.jobs.reviews import neighbours, verdicts
 from contract.jobs.reviews.records import Named, Verdict
 from contract.jobs.reviews.settle import Votes, settled, votes
 from contract.jobs.status import Status
-from producer.jobs.doubts import By, Doubt, least_certain
+from producer.jobs.doubts import Doubt, against_neighbours, least_certain
 
 Show = Literal["new", "second", "disputed"]
 """Images that nobody has reviewed; that others have, and the reviewer has not; on which the reviewers disagree."""
 
+Order = Literal["margin", "entropy", "neighbours"]
+"""The order of images: by how sure the model was, or by how many of the nearest images carry another label."""
+
 _MOST = 500
 """Images that are found at a time; then the rows are looked through again."""
 _MOST_HELD = 16
+_ASK_SECONDS = 20.0
+"""Between two requests that a worker compare a job's images; a message is lost if Redis was wiped."""
 _FRESH_SECONDS = 30.0
 """For how long the order of a job that runs is good enough; that of one that has ended does not change."""
 
@@ -57,16 +62,29 @@ class Queues:
 
     def __init__(self) -> None:
         self._found: _Held[tuple[str, ...], _Found] = _Held()
-        self._verdicts: _Held[str, dict[Named, Verdict]] = _Held()
+        self._asked: _Held[str, float] = _Held()
+        self._verdicts: _Held[str, dict[Named, tuple[Verdict, ...]]] = _Held()
 
     def votes(self, store: ObjectStore, job: str) -> Votes:
         """Return the votes on a job's images; only verdicts that are new are read."""
         return votes(verdicts.given(store, job, self._verdicts.of(job, dict)))
 
-    def waiting(self, store: ObjectStore, status: Status, by: By, show: Show, reviewer: str) -> Waiting:
+    def reviewed(self, store: ObjectStore, job: str) -> Container[str]:
+        """Return the images of a job that somebody has reviewed."""
+        return verdicts.standing(store, job, self._verdicts.of(job, dict))
+
+    def asked_lately(self, job: str) -> bool:
+        """Return whether a worker was asked for the neighbours of a job a moment ago; note that it is asked now."""
+        last, now = self._asked.get(job), time.monotonic()
+        if last is not None and now - last < _ASK_SECONDS:
+            return True
+        self._asked.put(job, now)
+        return False
+
+    def waiting(self, store: ObjectStore, status: Status, by: Order, show: Show, reviewer: str) -> Waiting:
         """Return the images that wait for a reviewer."""
         if show == "new":
-            said = verdicts.standing(store, status.id)
+            said = verdicts.standing(store, status.id, self._verdicts.of(status.id, dict))
             doubts = [one for one in self._new(store, status, by, said) if one.image not in said]
             return Waiting(doubts, len(said), {})
         cast = self.votes(store, status.id)
@@ -77,7 +95,7 @@ class Queues:
         doubts = [one for one in self._among(store, status, by, frozenset(wanted)) if one.image in wanted]
         return Waiting(doubts, len(cast), {one.image: cast[one.image] for one in doubts} if show == "disputed" else {})
 
-    def _new(self, store: ObjectStore, status: Status, by: By, said: Container[str]) -> list[Doubt]:
+    def _new(self, store: ObjectStore, status: Status, by: Order, said: Container[str]) -> list[Doubt]:
         """Return the least certain images of a job, looked for anew once all of them are among those `said`."""
         key = (status.id, by)
         found = self._found.get(key)
@@ -86,11 +104,13 @@ class Queues:
             spent = len(found.doubts) == _MOST and all(one.image in said for one in found.doubts)
             if fresh and not spent:
                 return found.doubts
-        doubts = least_certain(store, status.id, _MOST, by=by, without=said)
+        doubts = _find(store, status, by, without=said)
+        if doubts is None:
+            return []
         self._found.put(key, _Found(time.monotonic(), status.finished_at, None, doubts))
         return doubts
 
-    def _among(self, store: ObjectStore, status: Status, by: By, wanted: frozenset[str]) -> list[Doubt]:
+    def _among(self, store: ObjectStore, status: Status, by: Order, wanted: frozenset[str]) -> list[Doubt]:
         """Return the least certain of these images, looked for anew if none is left, and now and then if more came."""
         key = (status.id, by, "among")
         found = self._found.get(key)
@@ -99,9 +119,28 @@ class Queues:
             left = any(one.image in wanted for one in found.doubts)
             if all_there or (left and time.monotonic() - found.since < _FRESH_SECONDS):
                 return found.doubts
-        doubts = least_certain(store, status.id, _MOST, by=by, among=wanted)
+        doubts = _find(store, status, by, among=wanted)
+        if doubts is None:
+            return []
         self._found.put(key, _Found(time.monotonic(), status.finished_at, wanted, doubts))
         return doubts
+
+
+def _find(
+    store: ObjectStore,
+    status: Status,
+    by: Order,
+    *,
+    without: Container[str] = (),
+    among: Container[str] | None = None,
+) -> list[Doubt] | None:
+    """Return the first images in an order, None if no worker has compared them yet."""
+    if by != "neighbours":
+        return least_certain(store, status.id, _MOST, by=by, without=without, among=among)
+    table = neighbours.read(store, status.id, end=status.finished_at)
+    if table is None:
+        return None
+    return against_neighbours(store, status.id, table, _MOST, without=without, among=among)
 
 
 class _Held(Generic[K, V]):

@@ -16,19 +16,19 @@ from starlette.responses import RedirectResponse, Response
 from contract.data.items import read_manifest
 from contract.errors import JobConflict, ObjectNotFound, UnknownModel
 from contract.jobs import lifecycle
-from contract.jobs.reviews import agreement, verdicts
+from contract.jobs.reviews import agreement, neighbours, verdicts
 from contract.jobs.reviews.records import Named, verdict_of
 from contract.jobs.status import Status
 from contract.keys import JobKeys
-from producer.jobs.doubts import By, Doubt
+from producer.jobs.doubts import Doubt
 from producer.web.console.pages import page
-from producer.web.console.queues import Queues, Show
+from producer.web.console.reviews.queues import Order, Queues, Show
 from producer.web.jobs import Id
 from producer.web.owned import Owned, Review
 from producer.web.problems import Problem
 
 _MOST_UNDO = 50
-_NAMED = re.compile(r"([0-9a-f]{24})/(\d{13}-[0-9a-f]{8})")
+_NAMED = re.compile(r"([0-9a-f]{24}|many)/(\d{13}-[0-9a-f]{8})")
 
 Carried = Annotated[str, Form(max_length=4000)]
 
@@ -37,14 +37,14 @@ Carried = Annotated[str, Form(max_length=4000)]
 class _Asked:
     """What travels with the page: the order, which images, what can be undone, and what was skipped."""
 
-    by: By
+    by: Order
     show: Show
     done: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
 
 
 def _carried(
-    by: Annotated[By, Form()] = "margin",
+    by: Annotated[Order, Form()] = "margin",
     show: Annotated[Show, Form()] = "new",
     done: Carried = "",
     skipped: Carried = "",
@@ -55,24 +55,24 @@ def _carried(
 Asked = Annotated[_Asked, Depends(_carried)]
 
 
-def router() -> APIRouter:
-    """Return the routes of reviews."""
-    routes = APIRouter(prefix="/console/jobs/{id}/review", include_in_schema=False)
-    queues = Queues()
+def add_routes(routes: APIRouter, queues: Queues) -> None:
+    """Add the routes of reviews image by image."""
 
     @routes.get("")
     def show_next(
         request: Request,
         owned: Review,
         id: Id,
-        by: Annotated[By, Query()] = "margin",
+        by: Annotated[Order, Query()] = "margin",
         show: Annotated[Show, Query()] = "new",
     ) -> Response:
-        status = _reviewable(owned, id)
+        status = reviewable(owned, id)
         store = owned.client.backend.store
         summary = agreement.summary(id, queues.votes(store, id))
+        note, again = compared(owned, queues, status) if by == "neighbours" else ("", False)
         card = _card(owned, queues, status, _Asked(by, show))
-        return page(request, "review.html", names=_labels(owned, status), summary=summary, **card)
+        names = _labels(owned, status)
+        return page(request, "review.html", names=names, summary=summary, note=note, again=again, **card)
 
     @routes.post("")
     def decide(
@@ -84,7 +84,7 @@ def router() -> APIRouter:
         label: Annotated[str, Form(max_length=2000)] = "",
     ) -> Response:
         """Write what the reviewer says of an image, or skip it if that is nothing; show the next."""
-        status = _reviewable(owned, id)
+        status = reviewable(owned, id)
         store, done, skipped = owned.client.backend.store, asked.done, asked.skipped
         if label.strip():
             waiting = queues.waiting(store, status, asked.by, asked.show, owned.token.reviewer)
@@ -101,7 +101,7 @@ def router() -> APIRouter:
     @routes.post("/undo")
     def undo_last(request: Request, owned: Review, id: Id, asked: Asked) -> Response:
         """Take the last verdict back, or the last skip if there was no verdict; show its image again."""
-        status = _reviewable(owned, id)
+        status = reviewable(owned, id)
         done, skipped = asked.done, asked.skipped
         if done:
             *rest, last = done
@@ -114,15 +114,34 @@ def router() -> APIRouter:
             skipped = skipped[:-1]
         return _answer(request, owned, queues, status, _Asked(asked.by, asked.show, done, skipped))
 
-    return routes
 
-
-def _reviewable(owned: Owned, id: str) -> Status:
+def reviewable(owned: Owned, id: str) -> Status:
+    """Return the status of a job whose labels may be reviewed; raises UnknownJob and JobConflict."""
     status = owned.job(id)
     lifecycle.read_classify(owned.client.backend.store, id)
     if not status.ok:
         raise JobConflict(f"The job {id} has no labels yet; come back when its first shard is done.")
     return status
+
+
+def compared(owned: Owned, queues: Queues, status: Status) -> tuple[str, bool]:
+    """Return what is to be known of images that are compared with each other, and whether to look again in a moment.
+
+    Has a worker compare the images of a job that has ended, if none has.
+    """
+    backend = owned.client.backend
+    if not lifecycle.read_classify(backend.store, status.id).embed:
+        return "This job kept no embeddings; label the source again with `--embed` to compare images.", False
+    if status.finished_at is None:
+        return "Images are compared with each other once the job has ended.", False
+    table = neighbours.read(backend.store, status.id, end=status.finished_at)
+    if table is None:
+        if not queues.asked_lately(status.id):
+            backend.queues.finish(status.id)
+        return "A worker compares the images now, which takes seconds to a minute.", True
+    if (total := neighbours.images(table)) > table.num_rows:
+        return f"The first {table.num_rows:,} of {total:,} images were compared.", False
+    return "", False
 
 
 def _answer(request: Request, owned: Owned, queues: Queues, status: Status, asked: _Asked) -> Response:
