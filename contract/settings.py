@@ -429,6 +429,16 @@ def current() -> Settings:
     return settings
 
 
+def of_the_store() -> Settings:
+    """Return the settings of this process for what needs no Redis; raises ServiceUnavailable if no store is known."""
+    settings = load()
+    if not settings.s3_endpoint:
+        raise ServiceUnavailable(
+            f"No stack runs in {settings.data}; run `imagemill up --detach`, or set IMAGEMILL_S3_ENDPOINT."
+        )
+    return settings
+
+
 def addresses_given() -> list[str]:
     """Return where the addresses of Redis and of the object store are given: variables, or files of secrets."""
     folder = _secrets_dir()

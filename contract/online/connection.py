@@ -22,6 +22,8 @@ LOST = (redis.ConnectionError, redis.TimeoutError, BusyLoadingError)
 """What redis-py raises while Redis is away; the same call may succeed later."""
 SOCKET_SECONDS = 5.0
 
+_FOREIGN = ("WRONGTYPE", "is not an integer")
+"""What Redis says of a key that somebody wrote over."""
 _FOLDER = Path(__file__).parent
 _NAME, _LEDGERS = "IMAGEMILL_ONLINE_REDIS_URL", "IMAGEMILL_REDIS_URL"
 
@@ -113,6 +115,11 @@ def mapped(address: RedisAddress) -> Iterator[None]:
             f"Redis at {address.shown} has no memory for another request; try again.", retry_after=1.0
         ) from error
     except (InvalidResponse, ResponseError) as error:
+        if any(text in str(error) for text in _FOREIGN):
+            raise RedisUnavailable(
+                f"Redis at {address.shown} holds something else under a key of the online path ({error}); delete it, "
+                f"or name a Redis of its own in {_NAME}."
+            ) from error
         if (found := why_not_redis(error)) is None:
             raise  # a mistake of ours
         raise RedisUnavailable(f"The server at {address.shown} {found.replace(_LEDGERS, _NAME)}.") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -74,10 +75,14 @@ def read_states(settings: Settings, served: Sequence[Served]) -> list[ServedStat
             pipe.hgetall(names.load)
             for one in served:
                 pipe.hgetall(names.workers(one.ref))
-            (seconds, micros), load, *said = pipe.execute()
+            # A key that somebody wrote over is as if it were not there: it says nothing of the models.
+            clock, *hashes = pipe.execute(raise_on_error=False)
+            if isinstance(clock, Exception):
+                raise clock
     finally:
         client.close()
-    now = seconds * 1000 + micros // 1000
+    now = clock[0] * 1000 + clock[1] // 1000
+    load, *said = [found if isinstance(found, dict) else {} for found in hashes]
     return [_state(one, now, load, says) for one, says in zip(served, said, strict=True)]
 
 
@@ -105,6 +110,11 @@ def alive(said: Mapping[bytes, bytes], now_ms: int) -> dict[str, WorkerSays]:
     }
 
 
+def _count(value: bytes) -> int:
+    """Return a number that only scripts of ours write, 0 for what is none."""
+    return int(value) if re.fullmatch(rb"\d{1,12}", value) else 0
+
+
 def _state(served: Served, now: int, load: Mapping[bytes, bytes], said: Mapping[bytes, bytes]) -> ServedState:
     ready = [says for says in alive(said, now).values() if says.rate > 0]
     used = [says for says in ready if says.p50_ms]
@@ -113,7 +123,7 @@ def _state(served: Served, now: int, load: Mapping[bytes, bytes], said: Mapping[
         task=served.task,
         precision=served.precision,
         ready=len(ready),
-        waiting=max(0, int(load.get(f"images:{served.ref}".encode(), 0))),
+        waiting=_count(load.get(f"images:{served.ref}".encode(), b"0")),
         capacity=round(sum(says.rate for says in ready), 1),
         images_per_second=round(sum(says.images_per_second for says in ready), 1),
         p50_ms=sorted(says.p50_ms for says in used)[len(used) // 2] if used else None,

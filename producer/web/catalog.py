@@ -57,7 +57,7 @@ def models() -> APIRouter:
     @routes.delete("/{ref}", status_code=204)
     def remove_model(owned: Jobs, ref: Ref) -> None:
         """Remove the version `name@version`; jobs that pin it fail."""
-        owned.client.remove_model(ref)
+        owned.model(ref.partition("@")[0]).remove_model(ref)
 
     @routes.post("/{name}/own")
     def own_model(owned: Admin, name: Name) -> dict[str, str | None]:
@@ -72,12 +72,12 @@ def models() -> APIRouter:
     @routes.put("/{name}/aliases/{alias}")
     def set_alias(owned: Jobs, name: Name, alias: Alias, body: AliasBody) -> Model:
         """Point an alias to a version."""
-        return owned.client.set_alias(f"{name}@{body.version}", alias)
+        return owned.model(name).set_alias(f"{name}@{body.version}", alias)
 
     @routes.delete("/{name}/aliases/{alias}", status_code=204)
     def remove_alias(owned: Jobs, name: Name, alias: Alias) -> None:
         """Remove an alias."""
-        owned.client.remove_alias(f"{name}@{alias}")
+        owned.model(name).remove_alias(f"{name}@{alias}")
 
     return routes
 

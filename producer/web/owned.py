@@ -19,6 +19,8 @@ from contract.errors import InvalidInput, UnknownJob, UnknownWebhook
 from contract.jobs.schedules import Schedules
 from contract.jobs.specs import JOB_ID
 from contract.jobs.status import Status
+from contract.models.registry import Registry, check_name
+from contract.online.served import ServedModels, matching
 from contract.watches.record import Watches
 from contract.web.tokens import Scope, Token
 from contract.web.webhooks.endpoints import Endpoints
@@ -72,6 +74,22 @@ class Owned:
         if found is None or not self.sees(found.owner):
             raise UnknownWebhook(f"There is no webhook {id!r}; GET /v1/webhooks lists them.")
         return self.client.acting_as(found.owner or self.token.owner)
+
+    def model(self, name: str) -> Client:
+        """Return the client that may change a model: with the scope `admin`, one of its owner; raises InvalidInput."""
+        if not self.token.sees_all:
+            return self.client
+        found = Registry(self.client.backend.store).owners.of(check_name(name))
+        return self.client.acting_as(found.owner if found is not None else self.token.owner)
+
+    def unserve(self, ref: str) -> list[str]:
+        """Serve a model no longer; with the scope `admin`, whoever serves it. Raises NotServed and NotOwner."""
+        if not self.token.sees_all:
+            return self.client.unserve(ref)
+        gone: list[str] = []
+        for one in matching(ref, ServedModels(self.client.backend.store).all()):
+            gone += self.client.acting_as(one.owner or self.token.owner).unserve(one.ref)
+        return gone
 
     def _changing(self, kind: type[NamedRecords[Any]], name: str) -> Client:
         owner = self._owner(kind, name)

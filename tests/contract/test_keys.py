@@ -1,5 +1,8 @@
 """Names that must not change, and numbers that must not meet."""
 
+import pytest
+
+from contract import keys as names
 from contract.keys import JobKeys, child_shards, parse_shard, shard_stem
 
 
@@ -9,6 +12,15 @@ def test_a_shard_is_found_in_each_of_its_keys() -> None:
     assert parse_shard(keys.commit(42)) == (42, 0)
     assert parse_shard(keys.commit(42, 3)) == (42, 3)
     assert parse_shard(keys.plan) is None
+
+
+@pytest.mark.parametrize("number", [0, 42, 999_999, 1_000_000, 12_345_678])
+def test_a_segment_is_found_in_each_of_its_keys_after_the_millionth_too(number: int) -> None:
+    root = names.watch_state("photos", "20261126t000000")
+    assert names.parse_segment(names.watch_segment(root, number)) == number
+    assert names.parse_then(names.watch_then(root, number)) == (number, False)
+    assert names.parse_then(names.watch_then_begun(root, number)) == (number, True)
+    assert names.parse_archive(names.watch_archive(root, number)) == number
 
 
 def test_stems_hold_no_dots() -> None:

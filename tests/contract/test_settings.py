@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from contract.errors import InvalidSettings
-from contract.settings import addresses_given, load
+from contract.errors import InvalidSettings, ServiceUnavailable
+from contract.settings import addresses_given, load, of_the_store
 
 
 @pytest.fixture
@@ -60,3 +60,11 @@ def test_a_wrong_value_of_a_file_is_not_shown(folder: Path) -> None:
     with pytest.raises(InvalidSettings, match="IMAGEMILL_LEASE_SECONDS") as told:
         load()
     assert "geheim" not in str(told.value)
+
+
+def test_what_needs_no_redis_asks_for_none(folder: Path) -> None:
+    # Given nothing, I expect a sentence; given the object store alone, its settings.
+    with pytest.raises(ServiceUnavailable, match="set IMAGEMILL_S3_ENDPOINT"):
+        of_the_store()
+    (folder / "imagemill_s3_endpoint").write_text("store.internal:9000")
+    assert of_the_store().s3_endpoint == "store.internal:9000"

@@ -45,13 +45,13 @@ def create(
       imagemill tokens create --scope review --owner ann --person bob
       imagemill tokens create --scope infer --owner shop --rate 20/s --expires 90d
     """
-    from contract.settings import current
+    from contract.settings import of_the_store
     from contract.web import tokens as made
 
     text = made.new_token()
     token = made.describe(
         text,
-        owner=current().owns_as if owner is None else owner,
+        owner=of_the_store().owns_as if owner is None else owner,
         scopes=scopes,
         person=person,
         rate=made.parse_rate(rate) if rate else 0.0,
@@ -123,10 +123,10 @@ def revoke(token: tuple[str, ...], as_json: bool) -> None:
 
 def _tokens() -> Tokens:
     from contract.backend.objects import ObjectStore
-    from contract.settings import current
+    from contract.settings import of_the_store
     from contract.web.tokens import Tokens
 
-    return Tokens(ObjectStore(current()))
+    return Tokens(ObjectStore(of_the_store()))
 
 
 def _shown(token: Token) -> dict[str, object]:

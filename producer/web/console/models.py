@@ -46,7 +46,8 @@ def router() -> APIRouter:
             aliases=owned.client.aliases(model.name),
             card=_card(store, model),
             pictures=[file.name for file in model.files if file.name.endswith((".png", ".webp", ".jpg"))],
-            changes=owned.token.allows("jobs") and registry.may_change(model.name, owned.token.owner),
+            changes=owned.token.allows("jobs")
+            and registry.may_change(model.name, owned.model(model.name).settings.owns_as),
         )
 
     @routes.get("/{ref}/files/{name}")
@@ -63,13 +64,13 @@ def router() -> APIRouter:
         version: Annotated[int, Form(ge=0, le=2**31)],
     ) -> Response:
         """Let an alias stand for a version from now on."""
-        owned.client.set_alias(f"{name}@{version}", alias.strip())
+        owned.model(name).set_alias(f"{name}@{version}", alias.strip())
         return RedirectResponse(f"/console/models/{name}@{version}", 303)
 
     @routes.post("/{name}/aliases/{alias}/remove")
     def remove_alias(owned: Jobs, name: Name, alias: Alias) -> Response:
         """Forget an alias; the version stays."""
-        owned.client.remove_alias(f"{name}@{alias}")
+        owned.model(name).remove_alias(f"{name}@{alias}")
         return RedirectResponse(f"/console/models/{name}", 303)
 
     return routes

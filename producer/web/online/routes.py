@@ -106,7 +106,7 @@ def router() -> APIRouter:
     @routes.delete("/served/{ref}")
     def unserve_model(owned: Jobs, ref: Ref) -> list[str]:
         """Answer no more requests with `name@version`, or with every version of `name`; return what was served."""
-        return owned.client.unserve(ref)
+        return owned.unserve(ref)
 
     return routes
 

@@ -19,11 +19,12 @@ from contract.errors import (
     NotServed,
     OnlineFailed,
     Overloaded,
+    RedisUnavailable,
     RequestTooLarge,
     StoreUnavailable,
 )
 from contract.keys import OnlineKeys, served_record
-from contract.online import messages
+from contract.online import ask, messages
 from contract.online.ask import Online
 from contract.online.connection import GROUP, connect, need_address, script
 from contract.online.messages import Reply, RequestId
@@ -399,6 +400,26 @@ def test_images_are_asked_for_as_a_job_would(stand: Stand, asked: Asked, store: 
 
 def away(models: ServedModels) -> list[Served]:
     raise StoreUnavailable("The store does not answer.")
+
+
+def test_keys_that_somebody_wrote_over_are_a_sentence(
+    settings: Settings, stand: Stand, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ask, "_AWAY_SECONDS", 0.1)
+    served = Served(name="birds", version=1, task="classify", created_at="2026-11-26T00:00:00Z")
+    stand.ready()
+    # Given text in place of what waits, I expect the state without it,
+    stand.redis.hset(stand.keys.load, f"images:{REF}", "many")
+    (state,) = read_states(settings, [served])
+    assert (state.ready, state.waiting) == (1, 0)
+    stand.redis.set(stand.keys.load, "mine")
+    stand.redis.set(stand.keys.workers("cats@1"), "mine")
+    states = read_states(settings, [served, served.model_copy(update={"name": "cats"})])
+    assert [(one.ready, one.waiting) for one in states] == [(1, 0), (0, 0)]
+    # and a request to say what stands in its way.
+    with pytest.raises(RedisUnavailable, match="holds something else under a key of the online path"):
+        asked(lambda online: online.classify(REF, [b"x"]))
+    stand.redis.delete(stand.keys.load)
 
 
 def test_the_state_shows_who_is_ready_and_what_waits(settings: Settings, stand: Stand, asked: Asked) -> None:

@@ -17,10 +17,11 @@ from contract.backend.objects import ObjectStore
 from contract.data.label_rows import schema
 from contract.errors import InvalidInput, NotServed
 from contract.keys import OnlineKeys, served_record
+from contract.models.registry import Registry
 from contract.online import messages
 from contract.online.connection import GROUP, connect, need_address, script
 from contract.online.messages import Reply
-from contract.online.served import Served
+from contract.online.served import Served, ServedModels
 from contract.online.state import WorkerSays
 from contract.settings import Settings
 from producer import HttpClient
@@ -202,6 +203,23 @@ def test_a_request_that_cannot_be_answered_says_why(api: Api, worker: Worker) ->
             assert answer.status_code == expected, (content[:40], answer.status_code, answer.text[:300])
             assert "root:" not in answer.text
         assert client.post(place, content=b"x", headers=IMAGE, params={"deadline": 0}).status_code == 422
+
+
+def test_who_administers_ends_and_moves_what_others_serve(api: Api, settings: Settings, model: str) -> None:
+    store = api.store
+    Registry(store).own(model, "ann")
+    ServedModels(store).add(model, owner="ann")
+    alias = f"/v1/models/{model}/aliases/live"
+    with api.client("jobs", owner="bob") as bob, api.client("admin", owner="root") as root:
+        # Given a model of ann's, which bob may not change, I expect that whoever administers may, as ann.
+        assert bob.put(alias, json={"version": 1}).status_code == bob.delete(f"/v1/served/{model}").status_code == 403
+        assert root.put(alias, json={"version": 1}).status_code == 200
+        assert root.delete(alias).status_code == 204
+        assert root.put("/v1/models/x$y/aliases/live", json={"version": 1}).status_code == 422
+        answer = root.delete(f"/v1/served/{model}")
+        assert (answer.status_code, answer.json()) == (200, [f"{model}@1"])
+        assert root.delete(f"/v1/served/{model}").status_code == 404
+    assert Registry(store).owners.of(model).owner == "ann"  # type: ignore[union-attr]
 
 
 def test_overload_is_refused_with_a_time_and_lateness_is_said(api: Api, worker: Worker) -> None:

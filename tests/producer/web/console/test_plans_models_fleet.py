@@ -133,7 +133,7 @@ def test_only_the_owner_of_a_model_is_shown_what_moves_its_aliases(
         ("jobs", "ann", True),
         ("review", "ann", False),
         ("jobs", "bob", False),
-        ("admin", "root", False),
+        ("admin", "root", True),
     ):
         client = browse(who, owner=owner)
         assert ("aliases" in client.get(place).text) == shown, (who, owner)
