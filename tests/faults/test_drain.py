@@ -15,6 +15,7 @@ import pytest
 from contract.data import image_index
 from contract.jobs.lifecycle import read_images
 from contract.jobs.status import Status
+from contract.keys import JobKeys
 from contract.models.registry import Registry
 from tests.mill import Mill, check_complete
 from tests.sick_mill import many, sick_mill
@@ -23,7 +24,7 @@ from tests.waiting import wait_until
 MODEL = "efficientnet-lite0"
 GRACE = 8.0
 IMAGES = 64
-RECIPE = ["epochs=6", "variant=classic", "batch_size=32", "precision=fp32", "size=16"]
+RECIPE = ["epochs=15", "variant=classic", "batch_size=32", "precision=fp32", "size=16"]
 
 
 @pytest.fixture(scope="module")
@@ -141,13 +142,21 @@ def test_a_worker_is_drained_from_elsewhere(mill: Mill, photos_of: Path, slow: P
 def test_a_training_goes_on_elsewhere(mill: Mill, crops: Path) -> None:
     wait_until(mill.ready, 60, "the workers")
     job = mill.client.train("cnn", crops, name="drained", settings=RECIPE, job="drained").id
-    worker = holder(mill, job)
-    wait_until(lambda: mill.client.status(job).done, 60, "the training to learn something")
+    store, keys = mill.client.backend.store, JobKeys(job)
 
-    assert told_to_go(mill, worker) < GRACE
+    def checkpoints() -> list[str]:
+        return sorted(entry.key for entry in store.list(keys.checkpoint_prefix))
 
+    # Given a worker that has learnt something, and stored it, if it is told to go,
+    first = wait_until(checkpoints, 60, "a first checkpoint")[0]
+    assert told_to_go(mill, holder(mill, job)) < GRACE
+
+    # I expect another attempt to go on from a checkpoint, not from the beginning.
     assert mill.finished(job).state == "succeeded"
-    assert Registry(mill.client.backend.store).get("drained").weights.sha256
+    logs = "".join(mill.log(name) for name in mill.workers)
+    resumed = re.findall(rf"{job} goes on from (\S+)", logs)
+    assert resumed and min(resumed) >= first > keys.checkpoint(0)
+    assert Registry(store).get("drained").weights.sha256
     untroubled(mill, job)
 
 

@@ -13,7 +13,7 @@ import io
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -148,9 +148,12 @@ class TrainWork(ShardWork[Train]):
         Raises ObjectDamaged if there are checkpoints and all are damaged.
         """
         damaged: ObjectDamaged | None = None
-        for start in [*self._checkpoints(spec.id), None]:
-            if start is None and damaged is not None:
+        for key in [*reversed(_checkpoint_keys(self.backend, spec.id)), None]:
+            if key is None and damaged is not None:
                 raise damaged
+            start = None if key is None else self.backend.store.get(key)
+            if key is not None:
+                log.info("%s goes on from %s", spec.id, key)
             try:
                 with out_of_memory():
                     learner = make(spec.recipe, learn, held_out, self.device)
@@ -171,11 +174,6 @@ class TrainWork(ShardWork[Train]):
                 log.warning("A checkpoint of %s is skipped: %s", spec.id, error)
                 damaged = error
         raise AssertionError("the last iteration returns or raises")
-
-    def _checkpoints(self, job: str) -> Iterator[bytes]:
-        """Yield the bytes of the checkpoints, newest first."""
-        for key in reversed(_checkpoint_keys(self.backend, job)):
-            yield self.backend.store.get(key)
 
 
 def _checkpoint_keys(backend: Backend, job: str) -> list[str]:
