@@ -13,6 +13,8 @@ from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+import pytest
+
 from contract.jobs import lifecycle
 from contract.jobs.specs import Classify, Source
 from contract.web.addresses import AddressPolicy
@@ -60,6 +62,7 @@ class Liar:
             send(request, 200)
 
 
+@pytest.mark.timeout(1800)
 def test_every_end_is_told_whatever_receivers_and_controllers_do(
     tmp_path: Path, long: bool, figures: Callable[..., None]
 ) -> None:

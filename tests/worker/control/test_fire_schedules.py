@@ -29,6 +29,9 @@ from contract.jobs.templates import Template
 from contract.keys import JOBS, JobKeys
 from contract.models.registry import Model, Preprocess, Registry, make_file
 from contract.settings import Settings
+from contract.web.addresses import AddressPolicy
+from contract.web.webhooks.endpoints import Endpoints
+from contract.web.webhooks.outbox import Outbox
 from producer.datasets import needed_by
 from producer.jobs.requests import make_request, make_template
 from producer.jobs.submission import make_spec
@@ -37,6 +40,7 @@ from tests.contract.datasets.test_datasets import version_of
 from tests.halves import half_written
 from worker.control.fire_schedules import Due, due, fire, outage_seconds
 from worker.control.reconcile import tick
+from worker.control.webhooks.announce import Announcer
 
 NIGHT = datetime(2026, 11, 24, 1, 0, tzinfo=UTC)
 """02:00 in Paris."""
@@ -311,6 +315,32 @@ def test_redis_is_flushed_between_ticks(backend: Backend, settings: Settings, re
 
     assert jobs(backend.store) == minutes(4)
     assert backend.ledger.last_tick("nightly") == (NIGHT + 3 * MINUTE).timestamp()
+
+
+@pytest.mark.parametrize("model", ["flowers", "gone"])
+def test_a_webhook_is_told_of_each_tick_once_whatever_is_wiped(
+    backend: Backend, settings: Settings, registry: Registry, model: str
+) -> None:
+    # Given a schedule with a webhook, whose model is there or gone, and a Redis that forgets,
+    policy = AddressPolicy("127.0.0.1", "1-65535")
+    hook = Endpoints(backend.store).register("http://127.0.0.1:9/", "ann", policy)
+    add(backend, "nightly", "* * * * *", spec={"model": model, "webhook": hook.id})
+    for n in range(3):
+        at = NIGHT + n * MINUTE
+        for _ in range(2):
+            backend.ledger.redis.flushdb()
+            fire(backend, settings, at)
+            Announcer(backend.store, at.timestamp).round()
+
+    # I expect one message a tick, as the jobs hold the webhook's id and no URL.
+    told = [json.loads(one.body) for one in Outbox(backend.store).messages(hook.id, limit=99)]
+    ids = [f"nightly-{stamp(NIGHT + n * MINUTE)}" for n in (2, 1, 0)]
+    if model == "flowers":
+        assert [(one["type"], one["data"]["job"]) for one in told] == [("schedule.started", id) for id in ids]
+        assert {read_spec(backend.store, id).webhook for id in ids} == {hook.id}
+    else:
+        assert [one["type"] for one in told] == ["schedule.failed"] * 3
+        assert "gone" in told[0]["data"]["reason"]
 
 
 def test_who_comes_late_does_not_turn_the_clock_back(backend: Backend, settings: Settings, registry: Registry) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +14,13 @@ from contract.jobs import lifecycle, retention
 from contract.jobs.lifecycle import read_spec
 from contract.jobs.schedules import Schedule, Schedules, Tick
 from contract.jobs.templates import Template
+from contract.web.addresses import AddressPolicy
+from contract.web.webhooks.endpoints import Endpoints
+from contract.web.webhooks.outbox import Outbox
 from tests.worker.control.watching.conftest import Camera
 from worker.control.watching import then
 from worker.control.watching.then import Then, job_after
+from worker.control.webhooks.announce import Announcer
 
 MakeCamera = Callable[..., Camera]
 
@@ -165,6 +170,27 @@ def test_a_segment_without_success_starts_nothing_and_says_why(camera: Camera, e
     (tick,) = Schedules(camera.backend.store).history("nightly", 10)
     assert tick.state == "skipped" and tick.reason is not None
     assert tick.reason.startswith(f"The segment {first} ") and end in tick.reason
+
+
+def test_a_webhook_is_told_of_the_segment_and_of_what_its_end_starts(camera: Camera) -> None:
+    # Given a webhook of a watch's segments and of the schedule that their ends start,
+    store, (first, _) = camera.backend.store, camera.segments()
+    hook = Endpoints(store).register("http://127.0.0.1:9/", "ann", AddressPolicy("127.0.0.1", "1-65535"))
+    store.put(keys.WEBHOOK_OF_ALL, hook.id.encode())
+    lifecycle.close(camera.backend, first, "succeeded", ok=1, done=1, total=1)
+    look(camera)
+    look(camera)
+    announcer = Announcer(store, lambda: camera.now)
+
+    # if all of it is announced, again and again, I expect one message of each.
+    for _ in range(2):
+        announcer.round()
+    told = [json.loads(one.body) for one in Outbox(store).messages(hook.id, limit=9)]
+    found = {one["type"]: one["data"] for one in told}
+    assert len(told) == 2
+    assert {"watch": "camera", "segment": 0, "job": first, "ok": 1}.items() <= found["watch.segment_closed"].items()
+    assert found["schedule.started"]["after"] == first
+    assert [found["schedule.started"]["job"]] == started(camera)
 
 
 def test_a_schedule_that_is_gone_is_no_harm_to_the_watch(camera: Camera) -> None:
