@@ -83,9 +83,9 @@ def test_who_reaches_the_api_and_what_it_reaches(tmp_path: Path) -> None:
     assert labelled(made, policies["mill-api"]["spec"]["podSelector"]) == ["mill-web"]
     [entry] = policies["mill-api"]["spec"]["ingress"]
     assert entry == {"ports": [{"port": 8080}], "from": GPU["networkPolicy"]["apiPeers"]}
-    # It fetches images from the web as workers do; controller and clock do not.
+    # It fetches images from the web as workers do, and the controller posts to webhooks; the clock does neither.
     reaches = labelled(made, policies["mill-web"]["spec"]["podSelector"])
-    assert sorted(reaches) == ["mill-web", "mill-worker-cpu", "mill-worker-gpu"]
+    assert sorted(reaches) == ["mill-controller", "mill-web", "mill-worker-cpu", "mill-worker-gpu"]
 
 
 def test_the_api_is_scaled_by_cpu_where_its_number_may_vary(tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def test_few_ports_are_published_on_loopback_and_who_fetches_alone_reaches_the_w
     }
     assert found["networks"]["inside"] == {"internal": True}
     outside = [name for name, service in found["services"].items() if "outside" in service["networks"]]
-    assert outside == ["web", "worker", "worker-gpu"]
+    assert outside == ["controller", "web", "worker", "worker-gpu"]
 
 
 @contextmanager
