@@ -155,12 +155,9 @@ class Outbox:
 
     def resend(self, endpoint: str, id: str, now: float) -> Told:
         """Have a message wait again, from its first attempt on; raises UnknownWebhook."""
-        name = name_of(id)
-        known = keys.parse_webhook_message(keys.webhook_message(endpoint, name)) is not None
-        if not known or self.message(endpoint, name) is None:
-            raise UnknownWebhook(
-                f"The webhook {endpoint} has no message {id!r}; messages are kept for {KEEP_DAYS} days."
-            )
+        name = self._named(endpoint, id)
+        if self.message(endpoint, name) is None:
+            raise _no_message(endpoint, id)
         there, done = self.waiting(endpoint, name), self.outcome(endpoint, name)
         round = max(there.round if there else 0, done.round if done else -1) + 1
         self.postpone(endpoint, name, Waiting(round=round, due=now))
@@ -179,8 +176,8 @@ class Outbox:
         return Told.model_validate({**said, "state": done.state, "attempts": done.attempts, "last": done.last})
 
     def messages(self, endpoint: str, *, limit: int, before: str = "") -> list[Told]:
-        """Return messages to a webhook, newest first, those behind the id `before`."""
-        after = keys.webhook_message(endpoint, name_of(before)) if before else ""
+        """Return messages to a webhook, newest first, those behind the id `before`; raises UnknownWebhook for no id."""
+        after = keys.webhook_message(endpoint, self._named(endpoint, before)) if before else ""
         found: list[Told] = []
         for entry in self._store.list(f"{keys.WEBHOOK_MESSAGES}{endpoint}/", after=after):
             if len(found) == limit:
@@ -214,8 +211,19 @@ class Outbox:
             if gone:
                 yield endpoint, gone, sum(entry.size for entry in there)
 
+    def _named(self, endpoint: str, id: str) -> str:
+        """Return the name of the message with an id; raises UnknownWebhook for what is no id."""
+        name = name_of(id)
+        if keys.parse_webhook_message(keys.webhook_message(endpoint, name)) is None:
+            raise _no_message(endpoint, id)
+        return name
+
     def _read(self, kind: type[R], key: str) -> R | None:
         try:
             return kind.model_validate_json(self._store.get(key))
         except ObjectNotFound:
             return None
+
+
+def _no_message(endpoint: str, id: str) -> UnknownWebhook:
+    return UnknownWebhook(f"The webhook {endpoint} has no message {id!r}; messages are kept for {KEEP_DAYS} days.")

@@ -82,6 +82,12 @@ def test_an_unknown_message_cannot_be_sent_again(store: ObjectStore, id: str) ->
         Outbox(store).resend(HOOK, id, NOW)
 
 
+@pytest.mark.parametrize("before", ["msg_1", "../endpoints/x", "\x00", "msg_\ud800"])
+def test_a_page_begins_behind_a_message_and_nothing_else(store: ObjectStore, before: str) -> None:
+    with pytest.raises(UnknownWebhook, match="has no message"):
+        Outbox(store).messages(HOOK, limit=1, before=before)
+
+
 def test_messages_are_listed_newest_first_in_pages(store: ObjectStore) -> None:
     outbox = Outbox(store)
     for n in range(5):
