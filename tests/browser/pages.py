@@ -41,6 +41,7 @@ def paths(job: str, model: str, made: str, dataset: str) -> list[str]:
         f"jobs/{job}",
         f"jobs/{job}/errors",
         f"jobs/{job}/review",
+        f"jobs/{job}/review/groups",
         f"jobs/{made}",
         f"jobs/{made}/images",
         "errors",
