@@ -22,6 +22,8 @@ class Person:
         self.page.on("console", self._saw_message)
         self.page.on("pageerror", lambda error: self._complaints.append(f"script: {error}"))
         self.page.on("request", self._saw_request)
+        # Playwright catches choosers of files while somebody listens, and does not say when it has begun to.
+        self.page.on("filechooser", lambda chooser: None)
 
     def visit(self, path: str) -> None:
         """Type an address of the console."""
