@@ -407,7 +407,7 @@ REMEDIES: dict[str, str] = {
     "address_refused": "Copy the image into the bucket, or let workers reach the address with IMAGEMILL_FETCH_ALLOW.",
     "decode_failed": "Save the image anew with another program, then retry.",
     "decode_timeout": "Save the image anew with simpler compression, or smaller, then retry.",
-    "inference_failed": "Retry with another version of the model; if it fails again, send the image to its maker.",
+    "inference_failed": "Label it with another version of the model; if that fails too, report the image.",
     "worker_killed": "Keep the image away from other programs too; save it anew, or keep it out of the source.",
 }
 """What a person can do about an image with each code, in one sentence."""

@@ -227,8 +227,8 @@ class JobKeys:
 
     @property
     def neighbours(self) -> str:
-        """Of each labelled image of a job with embeddings, how its nearest ones are labelled; Parquet, made when first
-        asked for."""
+        """How the nearest images of each labelled image are labelled, in a job with embeddings; Parquet, made when
+        first asked for."""
         return f"{self.root}neighbours.parquet"
 
     @property
@@ -547,7 +547,7 @@ def message_name(at_ms: int, digest: str) -> str:
 
 
 def message_ms(name: str) -> int:
-    """Return when that happened which a message is about, in milliseconds since the epoch."""
+    """Return when the event of a message happened, in milliseconds since the epoch."""
     return _LATEST - int(name[:13])
 
 

@@ -219,7 +219,7 @@ class Settings(BaseSettings):
     webhook_url: SecretStr = Field(
         SecretStr(""),
         description="URL to which the controller posts the end of every job, whoever submitted it, and each tick of "
-        "every schedule; empty: only what `--webhook` names. Set it alike on all controllers.",
+        "a schedule that starts a job or cannot; empty: only what `--webhook` names. Set it alike on all controllers.",
     )
 
     web_host: str = Field("127.0.0.1", description="Address that `imagemill web` listens on.")
@@ -286,8 +286,8 @@ class Settings(BaseSettings):
     )
     resize: Literal["auto", "device", "cpu"] = Field(
         "auto",
-        description="Where images are resized for classifiers, to the same pixels: cpu, as they are decoded; device, "
-        "where the model computes; auto, on a GPU beside whose torch Triton is installed, else on the CPU.",
+        description="Where images are resized for classifiers, to the same pixels: cpu, while decoding; device, "
+        "where torch runs the model; auto, on a GPU if Triton is installed, otherwise on the CPU.",
     )
     native_bf16: Literal["auto", "on", "off"] = Field(
         "auto", description="Whether the hardware has bf16; on and off pretend, so that tests see other machines."

@@ -660,7 +660,7 @@ class Client:
         return own_webhooks.resend(self.backend.store, self._webhook(name), messages)
 
     def enable_webhook(self, name: str) -> Webhook:
-        """Tell a webhook again, which answered 410, what happens from now on."""
+        """Send messages again to a webhook that answered 410."""
         Endpoints(self.backend.store).enable(self._webhook(name).id)
         return self.webhook(name)
 

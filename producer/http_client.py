@@ -377,7 +377,7 @@ class HttpClient:
         return self._many(Told, "POST", f"/v1/webhooks/{name}/resend", json={"messages": list(messages)})
 
     def enable_webhook(self, name: str) -> Webhook:
-        """Tell a webhook again, which answered 410, what happens from now on."""
+        """Send messages again to a webhook that answered 410."""
         return self._one(Webhook, "POST", f"/v1/webhooks/{name}/enable")
 
     # Datasets, models and workers

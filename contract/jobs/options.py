@@ -87,8 +87,7 @@ class EveryJob(Share):
     webhook: Annotated[str | None, Cli(metavar="URL")] = Field(
         None,
         max_length=2048,
-        description="Post to this URL how the job ended, signed: a URL, or the id of one that `imagemill webhooks "
-        "list` shows.",
+        description="Post the end of the job here, signed: a URL, or an id that `imagemill webhooks list` shows.",
     )
 
 
@@ -387,7 +386,7 @@ class SynthesizeOptions(_Seed, _ClassNames, SynthesizeFields, _Destination, JobO
     )
     balance: Annotated[str | None, Cli(metavar="watch:NAME")] = Field(
         None,
-        description="Make of each class what it lacks to the largest, by what this watch has labelled and what the "
+        description="Fill each class up to the size of the largest, counting what this watch has labelled and what the "
         "dataset of --extend holds.",
     )
     away_from: Annotated[str | Path | None, Cli(metavar="SOURCE")] = Field(

@@ -137,10 +137,9 @@ class Schedules(NamedRecords[Schedule]):
     def own(self, name: str, owner: str) -> Schedule:
         """Make `owner` the owner of a schedule and of the models that it will train; raises what `get` raises."""
         found = self.get(name)
-        template = found.template
-        if "owner" in template.spec:
-            template = template.model_copy(update={"spec": {**template.spec, "owner": owner}})
-        return self.change(found, owner=owner, template=template)
+        if found.owner == owner:
+            return found
+        return self.change(found, owner=owner, template=found.template.taken_over(owner))
 
     def remove(self, name: str, owner: str) -> None:
         """Remove a schedule and the records of its ticks; its jobs stay. Raises UnknownSchedule and NotOwner."""

@@ -43,6 +43,11 @@ class Template(Record):
     def kind(self) -> str:
         return str(self.spec["kind"])
 
+    def taken_over(self, owner: str) -> Template:
+        """Return what a new owner's jobs are made of: no webhook of the earlier owner is told of them."""
+        spec = {name: value for name, value in self.spec.items() if name != "webhook"}
+        return self.model_copy(update={"spec": spec | ({"owner": owner} if "owner" in spec else {})})
+
     @property
     def model(self) -> str:
         """The model that the job runs, or the name that it trains."""

@@ -130,3 +130,10 @@ class Watches(NamedRecords[Watch]):
     longest = 32  # the id of a segment's job, such as `NAME-20261126t083012-000001`, stays within 63 characters
     prefix = keys.WATCHES
     key, parse = staticmethod(keys.watch_record), staticmethod(keys.parse_watch)
+
+    def own(self, name: str, owner: str) -> Watch:
+        """Make `owner` the owner of a watch, from its next segment on; raises what `get` raises."""
+        found = self.get(name)
+        if found.owner == owner:
+            return found
+        return self.change(found, owner=owner, template=found.template.taken_over(owner))

@@ -1,4 +1,4 @@
-"""Turns annotations of Label Studio into verdicts on a job's labels: each version once, whoever brings it how often.
+"""Turns Label Studio annotations into verdicts on a job's labels: one verdict per version, however often it arrives.
 
 A verdict is named by the annotation and the time of its version, so the same one is the same object. A newer version
 takes the place of the one before, and a deleted or skipped annotation takes its verdict back.

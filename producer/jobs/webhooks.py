@@ -27,7 +27,7 @@ class Webhook(Record):
     state: Literal["active", "disabled"] = Field(description="`disabled`: it answered 410 and is told nothing more.")
     reason: str | None = Field(None, description="Why it is disabled.")
     waiting: int = Field(0, description="Messages that are not delivered yet.")
-    owner: str = Field("", description="Whose it is; empty: it is told of all jobs, and its operator's.")
+    owner: str = Field("", description="Whose it is; empty: the operator's, which is told of everything.")
     created_at: str = Field(description="When it was first named.")
 
 

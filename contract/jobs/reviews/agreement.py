@@ -33,8 +33,8 @@ class Pair(Record):
     agreed: int = Field(description="Images to which both gave the same label.")
     agreement: float = Field(description="`agreed` of `images`, 0 to 1.")
     kappa: float | None = Field(
-        description="Cohen's kappa: 1 if they always agree, 0 if as often as by chance. None where both gave one and "
-        "the same label to all, so that chance cannot be told from agreement."
+        description="Cohen's kappa: 1 if they always agree, 0 if as often as by chance. None if both gave every image "
+        "the same single label, where it is undefined."
     )
 
 

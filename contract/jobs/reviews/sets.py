@@ -102,7 +102,7 @@ def read_set(store: ObjectStore, ref: Ref) -> Iterator[Reviewed]:
         data = store.get(key)
     except ObjectNotFound:
         raise InvalidSource(
-            f"The job {ref.job} has no set {ref.digest!r} of reviews; name {PREFIX}{ref.job} for those of now."
+            f"The job {ref.job} has no set {ref.digest!r} of reviews; name {PREFIX}{ref.job} for the current ones."
         ) from None
     if hashlib.sha256(data).hexdigest()[:16] != ref.digest:
         raise ObjectDamaged(f"s3://{store.bucket}/{key} is not what was written; restore it from a backup.")

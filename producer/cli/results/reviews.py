@@ -29,7 +29,7 @@ def show(job: str, as_json: bool) -> None:
     """Show who reviewed JOB, how far each two agree, and on which images they do not.
 
     AGREE is the share of the images that both reviewed to which both gave the same label. KAPPA is Cohen's kappa, which
-    takes off what chance would give: 1 is perfect, 0 is chance, and a dash is there where chance cannot be told.
+    corrects for chance: 1 is perfect, 0 is chance, and a dash means that it is undefined.
 
     \b
     Examples:

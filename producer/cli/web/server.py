@@ -20,7 +20,7 @@ from producer.cli.common import print_json, say, shared_options
 @click.option("--key", type=click.Path(path_type=Path, dir_okay=False), help="PEM file with its private key.")
 @shared_options
 def web(host: str | None, port: int | None, certificate: Path | None, key: Path | None, as_json: bool) -> None:
-    """Serve the HTTP API until Ctrl-C. `imagemill up` does so too, on a port of its own.
+    """Serve the HTTP API, and the console at /console, until Ctrl-C. `imagemill up` does so too, on a port of its own.
 
     Clients need a token: `imagemill tokens create`. Behind a proxy, name the hosts that clients use in
     IMAGEMILL_WEB_HOSTS.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def webhooks() -> None:
-    """Say who is told how jobs ended, and see what was delivered.
+    """Post the ends of jobs to URLs, and see what was delivered.
 
     A job, a schedule or a watch with --webhook URL posts how it went to that URL, signed as Standard Webhooks has it.
     WEBHOOK is an id as `imagemill webhooks list` shows it, or the URL.
@@ -143,7 +143,7 @@ def rotate(webhook: str, keep: str, as_json: bool) -> None:
 @click.argument("message", nargs=-1)
 @shared_options
 def resend(webhook: str, message: tuple[str, ...], as_json: bool) -> None:
-    """Send each MESSAGE again, or every one that was given up, with the same id and body.
+    """Send each MESSAGE again, or those of the newest 1,000 that were given up, with the same id and body.
 
     \b
     Examples:
@@ -164,7 +164,7 @@ def resend(webhook: str, message: tuple[str, ...], as_json: bool) -> None:
 @click.argument("webhook")
 @shared_options
 def enable(webhook: str, as_json: bool) -> None:
-    """Tell WEBHOOK again, which answered 410, what happens from now on. `resend` sends what it missed.
+    """Send messages to WEBHOOK again after it answered 410. `resend` sends what it missed.
 
     \b
     Example:

@@ -84,7 +84,7 @@ def webhooks() -> APIRouter:
 
     @routes.post("/{id}/enable")
     def enable_webhook(owned: Jobs, id: Id) -> Webhook:
-        """Tell a webhook again, which answered 410, what happens from now on."""
+        """Send messages again to a webhook that answered 410."""
         return owned.webhook(id).enable_webhook(id)
 
     return routes

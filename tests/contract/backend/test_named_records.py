@@ -170,6 +170,18 @@ def test_a_schedule_takes_its_models_along(store: ObjectStore) -> None:
     assert schedules.own("nightly", "bob").template.spec == {"kind": "train", "name": "birds", "owner": "bob"}
 
 
+@pytest.mark.parametrize("kind", KINDS[:2], ids=str)
+def test_what_is_taken_over_tells_no_webhook_of_its_earlier_owner(store: ObjectStore, kind: Kind) -> None:
+    # Given a record of ann that tells her webhook,
+    there, made = kind.records(store), kind.make("camera", "ann")
+    told = made.template.model_copy(update={"spec": {**made.template.spec, "webhook": "wh_0123456789abcdef0123"}})
+    there.add(made.model_copy(update={"template": told}))
+    # if she says again that it is hers, I expect it to stay as it is;
+    assert there.own("camera", "ann").template == told
+    # if bob takes it over, I expect her to learn nothing more of it.
+    assert there.own("camera", "bob") == made.model_copy(update={"owner": "bob"})
+
+
 def test_a_dataset_is_removed_with_its_versions_and_only_then_its_name_is_free(store: ObjectStore) -> None:
     datasets = Datasets(store)
     datasets.add(dataset("faces", "ann"))

@@ -32,7 +32,7 @@ _AT_ONCE = 500
 """Notes of a round; deliveries must not wait for a flood of ends."""
 _LONGEST_REASON = 500
 _MOST_CODES = 20
-_SEGMENT = re.compile(r"([a-z0-9-]+)-\d{8}t\d{6}-(\d{6})")
+_SEGMENT = re.compile(r"([a-z0-9-]+)-\d{8}t\d{6}-(\d{6,})")
 _QUERY = re.compile(r"(https?://[^\s?#]*)[?#]\S*")
 
 

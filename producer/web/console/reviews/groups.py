@@ -76,7 +76,7 @@ def add_routes(routes: APIRouter, queues: Queues) -> None:
         status = reviewable(owned, id)
         group = next(iter(_groups(owned, queues, status, by, at_least, name)), None)
         if group is None or group.digest != digest:
-            raise Problem(409, "This group holds other images than it was shown with; look at it again.")
+            raise Problem(409, "This group has changed since it was shown; look at it again.")
         what = f"{group.label}, at least {at_least:.2f} sure" if by == "label" else f"cluster {name}, {group.label}"
         batch = Batch(
             label=group.label,
