@@ -36,6 +36,7 @@ from contract.keys import ACTIVE, MAX_OPEN_SHARDS, JobKeys, parse_shard
 from contract.models.rules import Rule
 from contract.records import USUAL_IMAGES, Priority
 from contract.times import iso
+from contract.web.webhooks.notes import note_end
 
 
 @dataclass(frozen=True)
@@ -309,6 +310,7 @@ def reopen(backend: Backend, id: str, found: Standing | None = None, retry: Retr
     if found.end is not None:
         # First, so that the reconciler finds the run if this process dies.
         store.put(keys.active, b"")
+        note_end(store, id, found.run, spec.webhook)  # whoever ended it may not have come so far
         if not ends.open_run(store, id, found.run + 1, retry) and retry is not None:
             ends.publish(store, spec)
             raise JobConflict(f"Somebody else has just taken up {id}; follow it with `imagemill follow {id}`.")

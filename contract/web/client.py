@@ -180,7 +180,7 @@ def retry_after(text: str | None) -> float | None:
         return min(float(text), 1e9)
     try:
         at = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max(0.0, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - datetime.now(UTC).timestamp())
 

@@ -125,15 +125,35 @@ class _TlsPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _CheckedTls
 
 
+class _Once(urllib3.HTTPConnectionPool):
+    """Keeps no connection for another request, whatever the server says."""
+
+    def _put_conn(self, conn: Any) -> None:
+        if conn is not None:
+            conn.close()
+
+
+class _OncePool(_Once, _Pool):
+    pass
+
+
+class _OnceTlsPool(_Once, _TlsPool):
+    pass
+
+
 def checked_connections(policy: AddressPolicy, *, each_host: int) -> urllib3.PoolManager:
     """Return pools of connections under `policy`; up to `each_host` idle ones are kept for each host.
+
+    With 0 no connection is used twice, so each request has its name looked up and its address checked.
 
     Proxies of the environment are not used: behind a proxy nobody can tell what an address leads to.
     """
     manager = urllib3.PoolManager(num_pools=_HOSTS, maxsize=each_host, cert_reqs="CERT_REQUIRED")
     lookups = _Lookups(policy)
+    plain: Any = _Pool if each_host else _OncePool
+    tls: Any = _TlsPool if each_host else _OnceTlsPool
     manager.pool_classes_by_scheme = cast(
-        "Any", {"http": partial(_Pool, lookups=lookups), "https": partial(_TlsPool, lookups=lookups)}
+        "Any", {"http": partial(plain, lookups=lookups), "https": partial(tls, lookups=lookups)}
     )
     return manager
 

@@ -6,6 +6,7 @@ trusted: an annotation that is not what it should be is told by a reason in its 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from contract.errors import InvalidInput
 MOST_BYTES = 64 * 2**20
 MOST_ANNOTATIONS = 200_000
 _MOST_NAME = 200
+_HALVES = re.compile("[\ud800-\udfff]")
 _DATA = ("image", "key", "uri")
 """The fields of a task that `imagemill results --format labelstudio` writes."""
 _META = frozenset({*_DATA, "id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "agreement"})
@@ -150,7 +152,7 @@ def _made(
     data: object, *, id: object, by: object, at: object, label: str, why: str, cancelled: bool = False
 ) -> Annotation:
     where = data if isinstance(data, dict) else {}
-    image, key, uri = (value if isinstance(value := where.get(name), str) else "" for name in _DATA)
+    image, key, uri = (_written(where.get(name)) for name in _DATA)
     time, who, number = _time(at), _who(by), _text(id)
     if cancelled:
         label, why = "", "it was skipped"
@@ -193,7 +195,12 @@ def _time(text: object) -> float | None:
 def _text(value: object) -> str:
     """Return an id as text; empty for what cannot be one."""
     text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
-    return text if len(text) <= _MOST_NAME else ""
+    return _written(text) if len(text) <= _MOST_NAME else ""
+
+
+def _written(value: object) -> str:
+    """Return text; empty for anything else, such as half of a surrogate pair, which no encoding writes."""
+    return value if isinstance(value, str) and not _HALVES.search(value) else ""
 
 
 def _many(value: object) -> Sequence[Any]:

@@ -6,14 +6,17 @@ lies outside what Imagemill keeps there, in the own bucket or in one that `IMAGE
 
 from __future__ import annotations
 
+import posixpath
 import re
 from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 
 from contract import keys
-from contract.data.items import parse_s3
+from contract.data.items import Item, parse_s3
 from contract.errors import InvalidSource, UnknownJob, UnknownUpload
+from contract.jobs.reach import Reach
+from contract.jobs.specs import Source
 from contract.keys import RESERVED
 from contract.web.webhooks.endpoints import ID as WEBHOOK_ID
 from producer.sources.manifests import SUFFIXES
@@ -43,8 +46,11 @@ def checked(values: dict[str, Any], owned: Owned) -> dict[str, Any]:
             found[name] = [source_of(text, owned) for text in found[name]]
     if found.get("interpolate"):
         found["interpolate"] = [address_of(text, owned) for text in found["interpolate"]]
-    if found.get("to"):
-        _check_bucket(parse_s3(found["to"])[0], found["to"], owned)
+    for name in ("to", "archive"):
+        if found.get(name):
+            _check_bucket(parse_s3(found[name])[0], found[name], owned)
+    if found.get("then"):
+        owned.schedule(str(found["then"]))
     if found.get("balance"):
         owned.watch(str(found["balance"]).removeprefix("watch:"))
     if re.fullmatch(WEBHOOK_ID, str(found.get("webhook"))):
@@ -101,10 +107,26 @@ def address_of(text: str, owned: Owned) -> str:
     return text
 
 
+def check_item(item: Item, source: Source, owned: Owned) -> None:
+    """Refuse the object of an item as a worker would, and what is another owner's; a tar is named by Imagemill alone.
+
+    Raises AddressRefused and InvalidSource.
+    """
+    store = owned.client.backend.store
+    Reach.of(store, source).check(item, _listed(owned))
+    if item.tar is None and item.uri.startswith("s3://") and not owned.token.sees_all:
+        bucket, key = parse_s3(item.uri)
+        if bucket == store.bucket:
+            _check_private(item.uri, posixpath.normpath(unquote(key)).lstrip("/"), owned)
+
+
+def _listed(owned: Owned) -> set[str]:
+    """Return the buckets beside the own one that the HTTP API opens."""
+    return {name.strip() for name in owned.client.settings.fetch_buckets.split(",")}
+
+
 def _check_bucket(bucket: str, text: str, owned: Owned) -> None:
-    settings = owned.client.settings
-    listed = {name.strip() for name in settings.fetch_buckets.split(",")}
-    if bucket != settings.bucket and bucket not in listed:
+    if bucket != owned.client.settings.bucket and bucket not in _listed(owned):
         raise InvalidSource(
             f"{text} is in a bucket that the HTTP API does not open; its operator lists those in "
             "IMAGEMILL_FETCH_BUCKETS."

@@ -16,6 +16,7 @@ import pytest
 from contract.backend.objects import ObjectStore
 from contract.data.items import Item
 from contract.errors import AddressRefused, FetchFailed, ImageError, InvalidSettings
+from contract.jobs.reach import Reach
 from contract.jobs.specs import Source
 from contract.settings import Settings
 from contract.web.addresses import AddressPolicy, is_public, shown
@@ -23,7 +24,6 @@ from contract.web.client import WebClient
 from tests.attacks.vectors import vectors
 from tests.sites import LOOPBACK, Canary, send, site
 from worker.sources.fetch import Fetcher
-from worker.sources.reach import Reach
 
 MEBIBYTE = 2**20
 ANY_PORT = "1-65535"

@@ -133,7 +133,7 @@ def engine_of(images: Images) -> Iterator[Callable[..., Engine]]:
 
     def make(lanes: int, runtime: FakeRuntime | None = None) -> Engine:
         runtime = runtime or FakeRuntime(lanes)
-        engines.append((Engine(runtime, preprocess=HOW, max_pixels=10**6), runtime))
+        engines.append((Engine(runtime, preprocess=HOW, max_pixels=10**6, lanes=lanes), runtime))
         return engines[-1][0]
 
     yield make

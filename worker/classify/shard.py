@@ -31,6 +31,7 @@ from contract.errors import (
 from contract.instruments import STAGE_SECONDS
 from contract.jobs.commits import read_commit, read_retries
 from contract.jobs.lifecycle import Backend, read_plan
+from contract.jobs.reach import Reach
 from contract.jobs.sources import source_kind
 from contract.jobs.specs import Classify
 from contract.jobs.status import Output, ShardCommit
@@ -47,7 +48,6 @@ from worker.execution.model_cache import Loaded, Models
 from worker.execution.resources import Resources
 from worker.execution.runner import ImagesFailed, said
 from worker.sources.fetch import Fetcher
-from worker.sources.reach import Reach
 
 log = logging.getLogger(__name__)
 

@@ -10,13 +10,13 @@ from PIL import Image
 from contract.data.items import Item, read_manifest
 from contract.errors import ImageError
 from contract.jobs.lifecycle import Backend, read_spec
+from contract.jobs.reach import Reach
 from contract.keys import JobKeys
 from worker.classify.summary import Doubt
 from worker.engine.images import decoders
 from worker.engine.pipeline import Encoded, sha256_of
 from worker.pages.page import Tile
 from worker.sources.fetch import Fetcher
-from worker.sources.reach import Reach
 
 _THUMBNAIL = 224  # pixels, twice the width of a tile on a page
 

@@ -24,6 +24,7 @@ from contract.data.items import Item, sharded
 from contract.errors import ImageError, ImageNotFound, InvalidSource
 from contract.import_paths import load
 from contract.instruments import STAGE_SECONDS
+from contract.jobs.reach import Reach
 from contract.jobs.sources import source_kind
 from contract.jobs.specs import Source
 from contract.models.registry import Preprocess
@@ -35,7 +36,6 @@ from worker.engine.motion import carried, moved
 from worker.engine.pipeline import Encoded, sha256_of
 from worker.sources.fetch import Fetcher
 from worker.sources.lister import Part, labelled_items, lister
-from worker.sources.reach import Reach
 
 log = logging.getLogger(__name__)
 

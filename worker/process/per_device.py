@@ -150,7 +150,12 @@ def _tend(process: _Process, *, leaving: bool) -> None:
         if leaving:
             process.ended = 0
         elif now >= process.not_before:
-            process.running, process.started_at = _started(process), now
+            try:
+                process.running, process.started_at = _started(process), now
+            except OSError as error:  # no memory for a fork, for instance; the others must go on
+                process.not_before = now + _BACK_OFF[1]
+                device = process.environment["CUDA_VISIBLE_DEVICES"]
+                log.error("No worker can be started on %s now: %s", device, error)
         return
     code = process.running.poll()
     if code is None:

@@ -33,6 +33,7 @@ from contract.errors import (
     TooManyBytes,
 )
 from contract.instruments import STAGE_SECONDS
+from contract.jobs.reach import Reach
 from contract.settings import Settings
 from contract.web.client import WebClient, too_many_bytes
 from worker.engine.budget import Reservation, budget, release_all
@@ -41,7 +42,6 @@ from worker.engine.motion import carried
 from worker.engine.pipeline import Encoded
 from worker.sources.ahead import Arrived, Reading, Request, SizeRoom, Span, grouped, spans
 from worker.sources.lanes import Lanes, host_of
-from worker.sources.reach import Reach
 
 Found: TypeAlias = list[bytes | ImageError]
 

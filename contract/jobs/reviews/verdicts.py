@@ -18,7 +18,7 @@ from contract.keys import JobKeys, parse_review
 from contract.times import iso
 
 _MOST_BYTES = 64 * 2**20
-"""A batch of images with the longest keys and addresses would take more; such keys do not come by the thousand."""
+"""Of a verdict or a batch."""
 
 
 def add(store: ObjectStore, job: str, verdict: Verdict, now: float | None = None) -> Named:
@@ -31,10 +31,16 @@ def add(store: ObjectStore, job: str, verdict: Verdict, now: float | None = None
 
 
 def add_batch(store: ObjectStore, job: str, batch: Batch, now: float | None = None) -> Named:
-    """Write a verdict on many images; return its name, by which it can be withdrawn."""
+    """Write a verdict on many images; return its name, by which it can be withdrawn.
+
+    Raises JobConflict for images whose keys and addresses are too long to be read again.
+    """
     stamp = int((time.time() if now is None else now) * 1000)
     named = Named(f"{stamp:013d}-{secrets.token_hex(4)}", MANY)
-    if not store.put_if_absent(JobKeys(job).review(MANY, named.name), batch.to_json()):
+    data = batch.to_json()
+    if len(data) > _MOST_BYTES:
+        raise JobConflict("The names of these images are too long for one verdict; review them one by one.")
+    if not store.put_if_absent(JobKeys(job).review(MANY, named.name), data):
         raise JobConflict("Another verdict has this name, which chance alone can do; send it again.")
     return named
 

@@ -9,6 +9,7 @@ import hashlib
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from urllib.parse import urlsplit
 
@@ -166,9 +167,12 @@ class Endpoints:
     def rotate(self, id: str, *, keep: float = ROTATION_SECONDS) -> str:
         """Return a new secret; messages are signed with the earlier one too for `keep` seconds."""
         now = time.time()
+        before: tuple[_Secret, ...] = ()
+        with suppress(UnknownWebhook):  # it is lost or damaged, and this makes another
+            before = self._secrets(id)
         earlier = [
             one if one.until is not None else one.model_copy(update={"until": iso(now + keep)})
-            for one in self._secrets(id)
+            for one in before
             if one.until is None or _seconds(one.until) > now
         ]
         made = _Secrets(secrets=(_Secret(secret=new_secret()), *earlier)[:_MOST_SECRETS])

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field
@@ -49,8 +50,8 @@ class Waiting(Record):
     """`webhooks/waiting/<endpoint>/<name>.json`."""
 
     round: int = Field(0, description="How often somebody asked to send it again.")
-    attempts: int = 0
-    due: float = Field(description="When it is sent next, in seconds since the epoch.")
+    attempts: int = Field(0, ge=0)
+    due: float = Field(ge=0, le=1e11, description="When it is sent next, in seconds since the epoch.")
     last: Attempt | None = None
 
 
@@ -135,8 +136,17 @@ class Outbox:
         return self._read(Message, keys.webhook_message(endpoint, name))
 
     def waiting(self, endpoint: str, name: str) -> Waiting | None:
-        """Return how a message waits, None if it does not."""
-        return self._read(Waiting, keys.webhook_waiting(endpoint, name))
+        """Return how a message waits, None if it does not. A record that cannot be one is due, and so written anew.
+
+        Producers may write it, and one of them must not hold the others' messages up.
+        """
+        try:
+            found = self._read(Waiting, keys.webhook_waiting(endpoint, name))
+            if found is not None and found.last is not None:
+                datetime.fromisoformat(found.last.at).timestamp()
+        except (ValueError, OverflowError):
+            return Waiting(due=0.0)
+        return found
 
     def outcome(self, endpoint: str, name: str) -> Outcome | None:
         """Return what became of a message, None if it has never been delivered nor given up."""

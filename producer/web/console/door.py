@@ -57,7 +57,11 @@ def check_origin(method: str, headers: Headers) -> None:
         return
     host = _one(headers, b"host")
     origin, site = _one(headers, b"origin"), _one(headers, b"sec-fetch-site")
-    ours = (not site or site == "same-origin") and (not origin or urlsplit(origin).netloc.lower() == host.lower())
+    try:
+        from_here = not origin or urlsplit(origin).netloc.lower() == host.lower()
+    except ValueError:  # such as `http://[`
+        from_here = False
+    ours = from_here and (not site or site == "same-origin")
     if not ours or not (origin or site):
         raise Problem(403, "Another site sent this request, so nothing was done; go on from a page of the console.")
 

@@ -47,13 +47,14 @@ def router() -> APIRouter:
         )
 
     @routes.get("/epochs/{epoch}")
-    def get_epoch(owned: Review, id: Id, epoch: Annotated[int, Path(ge=1, le=10**6)]) -> Response:
+    def get_epoch(request: Request, owned: Review, id: Id, epoch: Annotated[int, Path(ge=1, le=10**6)]) -> Response:
         """Return the picture that a training made after an epoch."""
         owned.job(id)
         try:
-            return pictures.response(owned.client.backend.store.get(JobKeys(id).picture(epoch), limit=_MOST_BYTES))
+            data = owned.client.backend.store.get(JobKeys(id).picture(epoch), limit=_MOST_BYTES)
         except ObjectNotFound:
             raise Problem(404, f"The job {id} has no picture of epoch {epoch}.") from None
+        return pictures.response(request, data)
 
     @routes.get("/evaluation")
     def show_evaluation(request: Request, owned: Review, id: Id) -> Response:

@@ -93,10 +93,11 @@ def router() -> APIRouter:
         """Return the image at a place in a shard's manifest, if a browser can show it."""
         owned.job(id)
         api: Api = request.app
-        return pictures.response(pictures.read(owned, api.web, id, shard, place))
+        return pictures.response(request, pictures.read(owned, api.web, id, shard, place))
 
     @routes.get("/made/{shard}/{offset}/{size}")
     def get_made(
+        request: Request,
         owned: Review,
         id: Id,
         shard: Annotated[int, Path(ge=0, le=10**9)],
@@ -105,7 +106,7 @@ def router() -> APIRouter:
     ) -> Response:
         """Return a generated image from the tar of its shard."""
         owned.job(id)
-        return pictures.response(pictures.read_made(owned, id, shard, offset, size))
+        return pictures.response(request, pictures.read_made(owned, id, shard, offset, size))
 
     @routes.get("/report")
     def show_report(request: Request, owned: Review, id: Id) -> Response:

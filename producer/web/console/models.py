@@ -51,10 +51,10 @@ def router() -> APIRouter:
         )
 
     @routes.get("/{ref}/files/{name}")
-    def get_picture(owned: Review, ref: Ref, name: str) -> Response:
+    def get_picture(request: Request, owned: Review, ref: Ref, name: str) -> Response:
         """Return a picture that a training left beside the weights."""
         model = owned.client.model(ref)
-        return response(_file(owned.client.backend.store, model, name, _MOST_PICTURE))
+        return response(request, _file(owned.client.backend.store, model, name, _MOST_PICTURE))
 
     @routes.post("/{name}/aliases")
     def set_alias(

@@ -40,7 +40,7 @@ class Tensor(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     name: str
-    shape: list[int] = Field(max_length=4)
+    shape: list[Annotated[int, Field(ge=-(2**31), lt=2**31)]] = Field(max_length=4)
     datatype: str
     parameters: dict[str, Any] = Field(default_factory=dict)
     data: list[Any] | None = None

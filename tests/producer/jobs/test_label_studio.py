@@ -161,6 +161,13 @@ def test_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         parse_export(json.dumps([task(annotation())]))
 
 
+def test_half_a_surrogate_pair_is_no_name() -> None:
+    odd = {"key": "\ud800", "uri": "s3://b/\udfff", "image": "\ud800"}
+    sent = [{**task(annotation(id="\ud800", completed_by={"email": "a\ud800@b"})), "data": odd}]
+    (found,) = parse_export(json.dumps(sent))
+    assert (found.key, found.uri, found.id, found.by) == ("", "", "", "")
+
+
 @pytest.mark.parametrize("odd", [None, [], "x", 1, {"image": 3, "key": [], "uri": None}])
 def test_odd_tasks_name_no_image(odd: object) -> None:
     (found,) = parse_export(json.dumps([{**task(annotation()), "data": odd}]))

@@ -177,6 +177,22 @@ def test_no_request_makes_the_server_read_its_disk_or_what_is_not_the_clients(
     assert list(api.store.list("jobs/")) == []
 
 
+def test_a_watch_starts_no_schedule_of_others_and_moves_nothing_to_closed_buckets(api: Api, model: str) -> None:
+    with api.client("jobs", owner="ann") as ann, api.client("jobs", owner="eve") as eve:
+        schedule = {"name": "nightly", "cron": "0 2 * * *", "job": body(api.store, model)}
+        assert ann.post("/v1/schedules", json=schedule).status_code == 201
+        watch = {"name": "w", "source": f"s3://{api.store.bucket}/photos/", "model": model}
+        # If eve's watch names ann's schedule, I expect the answer for one that does not exist, and nobody's names;
+        theirs, none = (eve.post("/v1/watches", json={**watch, "then": then}) for then in ("nightly", "nightl"))
+        assert theirs.status_code == none.status_code == 404
+        assert theirs.json()["detail"].replace("nightly", "nightl") == none.json()["detail"]
+        # and no archive in a bucket that the API does not open.
+        archive = {**watch, "overwrites": "again", "archive": "s3://elsewhere/x/"}
+        assert eve.post("/v1/watches", json=archive).status_code == 422
+        assert eve.get("/v1/watches/w").status_code == 404
+        assert ann.post("/v1/watches", json={**watch, "then": "nightly"}).status_code == 201
+
+
 def test_results_go_to_no_bucket_that_is_not_opened(api: Api, model: str) -> None:
     with api.client("jobs") as client:
         for to in (

@@ -11,12 +11,12 @@ import pytest
 from contract.backend.objects import ObjectStore
 from contract.data.items import Item
 from contract.errors import ImageError, StoreUnavailable
+from contract.jobs.reach import Reach
 from contract.settings import Settings
 from contract.web.addresses import AddressPolicy
 from contract.web.client import WebClient
 from tests.sites import LOOPBACK, send, site
 from worker.sources.fetch import Fetcher
-from worker.sources.reach import Reach
 
 LIMIT = 10_000
 

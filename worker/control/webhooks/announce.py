@@ -28,7 +28,7 @@ from contract.web.webhooks.outbox import KEEP_DAYS, Event, Outbox
 
 log = logging.getLogger(__name__)
 
-_AT_ONCE = 500
+_AT_ONCE = 50
 """Notes of a round; deliveries must not wait for a flood of ends."""
 _LONGEST_REASON = 500
 _MOST_CODES = 20

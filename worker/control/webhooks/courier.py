@@ -26,7 +26,7 @@ from contract.errors import ImagemillError, InvalidInput
 from contract.instruments import WEBHOOK_OLDEST_SECONDS, WEBHOOK_WAITING
 from contract.settings import Settings
 from contract.web.addresses import AddressPolicy
-from contract.web.webhooks.endpoints import Endpoints
+from contract.web.webhooks.endpoints import Endpoints, endpoint_id
 from contract.web.webhooks.notes import webhook_of_all
 from contract.web.webhooks.outbox import Outbox, Waiting
 from worker.control.webhooks.announce import Announcer
@@ -68,6 +68,10 @@ class _Receiver:
     back_at: float = 0.0
     """When it last answered after a failure."""
     slow: bool = False
+    answered: bool = False
+    """Whether it has answered this controller; an earlier one may have seen it fail."""
+    unrecorded: int = 0
+    """Attempts in a row of which nothing could be written."""
 
 
 @dataclass(eq=False)
@@ -127,16 +131,16 @@ class Courier:
         """Deliver until the lock is lost or this process ends."""
         self._waiting.clear()
         announcer, look, prune = Announcer(self.store, self.clock), 0.0, 0.0
-        self._name_webhook_of_all()
         while lock.held and not self._closing.is_set():
             if time.monotonic() >= look:
-                began = time.monotonic()
                 announcer.round()
+                began = time.monotonic()
                 self.look()
                 self._show()
                 took = time.monotonic() - began
                 look = time.monotonic() + max(_LOOK_SECONDS, took * _LOOK_SHARE)
             if time.monotonic() >= prune:
+                self._name_webhook_of_all()
                 self._prune()
                 prune = time.monotonic() + _PRUNE_SECONDS
             with self._wake:
@@ -151,7 +155,10 @@ class Courier:
             try:
                 wanted = Endpoints(self.store).register(url, "", AddressPolicy.of(self.settings)).id
             except InvalidInput as error:
-                log.error("IMAGEMILL_WEBHOOK_URL is not used: %s", error)
+                # One that was used before stays: perhaps only its name server fails, and each delivery asks again.
+                known = Endpoints(self.store).find(endpoint_id(url, ""))
+                wanted = None if known is None else known.id
+                log.error("IMAGEMILL_WEBHOOK_URL %s: %s", "fails" if wanted else "is not used", error)
         if webhook_of_all(self.store) != wanted:
             if wanted is None:
                 self.store.delete(keys.WEBHOOK_OF_ALL)
@@ -228,13 +235,16 @@ class Courier:
             else:
                 self._waiting[key] = "", now  # read again at the next look
             if answer is not None:
+                self._receivers[key[0]].unrecorded = 0
                 self._learn(self._receivers[key[0]], answer)
             self._wake.notify_all()
 
     def _rest(self, key: Key) -> None:
-        """Give a webhook a pause because of the store."""
+        """Give a webhook a pause because of the store, longer each time: what cannot be recorded is sent again."""
         with self._wake:
-            self._receivers[key[0]].pause_until = self.clock() + _STANDBY_SECONDS
+            receiver = self._receivers[key[0]]
+            receiver.pause_until = self.clock() + _STANDBY_SECONDS * 2 ** min(receiver.unrecorded, 8)
+            receiver.unrecorded += 1
 
     def _learn(self, receiver: _Receiver, answer: Answer) -> None:
         now = self.clock()
@@ -242,8 +252,9 @@ class Courier:
         if answer.unwell:
             receiver.failures += 1
             receiver.pause_until = now + pause(receiver.failures, answer.asked)
-        elif answer.delivered and receiver.failures:
+        elif answer.delivered and (receiver.failures or not receiver.answered):
             receiver.failures, receiver.pause_until, receiver.back_at = 0, 0.0, now
+        receiver.answered = receiver.answered or answer.delivered
 
     def _show(self) -> None:
         with self._wake:
@@ -265,5 +276,6 @@ def make_courier(resources: Resources) -> Courier:
     """Return what delivers to webhooks in a controller; a server that is away is asked again at the next look."""
     settings = resources.settings
     store, ledger = ObjectStore(settings, patience=_PATIENCE), Ledger(settings, patience=_PATIENCE)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # below, it logs paths of URLs, which may be passwords
     delivery = Delivery(store, Poster(AddressPolicy.of(settings)))
     return Courier(store, ledger, settings, delivery, lock_seconds=settings.lease_seconds)

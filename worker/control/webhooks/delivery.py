@@ -77,10 +77,12 @@ class Delivery:
     def _send(self, endpoints: Endpoints, endpoint: Endpoint, message: Message) -> Answer | None:
         body, at = message.body.encode(), int(self.clock())
         try:
-            secrets = endpoints.secrets(endpoint.id)
+            headers = signing.headers(endpoints.secrets(endpoint.id), message.id, at, body)
         except UnknownWebhook as error:
             return Answer(0.0, error=str(error))
-        return self.poster.post(endpoint.url, signing.headers(secrets, message.id, at, body), body)
+        except ValueError:
+            return Answer(0.0, error="its secret is damaged; `imagemill webhooks rotate` makes another")
+        return self.poster.post(endpoint.url, headers, body)
 
     def _postpone(
         self,

@@ -56,7 +56,7 @@ class Poster:
 
     def __init__(self, policy: AddressPolicy, *, seconds: float = SECONDS) -> None:
         self._policy, self._seconds = policy, seconds
-        self._pools = checked_connections(policy, each_host=1)
+        self._pools = checked_connections(policy, each_host=0)
         self._deadlines = Deadlines()
         self._closed = threading.Event()
 

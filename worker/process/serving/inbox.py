@@ -128,8 +128,10 @@ class Inbox:
 
     def hand_over(self, taken: Taken) -> None:
         """Leave a request to whoever claims it first; nothing is counted against it."""
-        # `justid` counts no delivery: no process has died with it.
-        self._redis.xclaim(self._stream, GROUP, NOBODY, 0, [taken.entry], justid=True)
+        # Whoever claims it adds a delivery, and none stands for a process that died with it.
+        self._redis.xclaim(
+            self._stream, GROUP, NOBODY, 0, [taken.entry], retrycount=max(0, taken.deliveries - 1), justid=True
+        )
         self._held.discard(taken.entry)
 
     def faults(self, taken: Taken) -> int:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import struct
 
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 """Markers of a JPEG that are followed by its size (ITU T.81, table B.1)."""
 _MOST_SEGMENTS = 1000
+_FILL = re.compile(rb"\xff+")
+"""What a marker of a JPEG begins with: any number of fill bytes, of which the last is its own (T.81, B.1.1.2)."""
 
 
 def kind_of(data: bytes) -> str:
@@ -71,10 +74,10 @@ def _webp(data: bytes) -> tuple[int, int]:
 def _jpeg(data: bytes) -> tuple[int, int]:
     at = 2
     for _ in range(_MOST_SEGMENTS):
-        while data[at] == 0xFF and data[at + 1] == 0xFF:  # fill bytes
-            at += 1
-        if data[at] != 0xFF:
+        fill = _FILL.match(data, at)
+        if fill is None:
             break
+        at = fill.end() - 1
         if data[at + 1] in _FRAMES:
             height, width = struct.unpack_from(">HH", data, at + 5)
             return width, height

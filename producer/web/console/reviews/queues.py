@@ -92,7 +92,8 @@ class Queues:
             wanted = {image for image, given in cast.items() if reviewer not in given}
         else:
             wanted = {image for image, given in cast.items() if settled(given).disputed}
-        doubts = [one for one in self._among(store, status, by, frozenset(wanted)) if one.image in wanted]
+        whose = reviewer if show == "second" else ""
+        doubts = [one for one in self._among(store, status, by, frozenset(wanted), whose) if one.image in wanted]
         return Waiting(doubts, len(cast), {one.image: cast[one.image] for one in doubts} if show == "disputed" else {})
 
     def _new(self, store: ObjectStore, status: Status, by: Order, said: Container[str]) -> list[Doubt]:
@@ -110,9 +111,12 @@ class Queues:
         self._found.put(key, _Found(time.monotonic(), status.finished_at, None, doubts))
         return doubts
 
-    def _among(self, store: ObjectStore, status: Status, by: Order, wanted: frozenset[str]) -> list[Doubt]:
-        """Return the least certain of these images, looked for anew if none is left, and now and then if more came."""
-        key = (status.id, by, "among")
+    def _among(self, store: ObjectStore, status: Status, by: Order, wanted: frozenset[str], whose: str) -> list[Doubt]:
+        """Return the least certain of these images, looked for anew if none is left, and now and then if more came.
+
+        `whose` they are, a reviewer's or everybody's, for each has a list that others do not replace.
+        """
+        key = (status.id, by, "among", whose)
         found = self._found.get(key)
         if found is not None and found.among is not None:
             all_there = wanted <= found.among and len(found.doubts) < _MOST

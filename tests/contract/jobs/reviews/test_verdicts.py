@@ -7,7 +7,7 @@ import pytest
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, JobConflict, ObjectDamaged
 from contract.jobs.reviews import verdicts
-from contract.jobs.reviews.records import Named, Verdict, image_id, verdict_of
+from contract.jobs.reviews.records import Batch, Named, Seen, Verdict, image_id, verdict_of
 from contract.jobs.reviews.settle import settled, votes
 from contract.keys import JobKeys
 
@@ -62,3 +62,14 @@ def test_a_verdict_that_cannot_be_read_is_named(store: ObjectStore) -> None:
     store.put(JobKeys("job").review(named.image, named.name), b'{"label": 3}')
     with pytest.raises(ObjectDamaged, match=named.name):
         list(verdicts.given(store, "job"))
+
+
+def test_a_batch_that_nobody_could_read_again_is_not_written(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdicts, "_MOST_BYTES", 1000)
+    seen = Seen(key="k" * 2000, uri="", sha256=None, score=0.99)
+    batch = Batch(label="cat", group="all of a cluster", model="m@1", by="ann", at="2026-11-26", images=(seen,))
+    with pytest.raises(JobConflict, match="too long for one verdict"):
+        verdicts.add_batch(store, "animals", batch)
+    assert verdicts.listed(store, "animals") == []

@@ -128,6 +128,7 @@ def test_every_code_says_what_to_do() -> None:
         (b"RIFF\0\0\0\0WEBPVP8L" + bytes(4) + b"\x2f" + struct.pack("<I", 9 | 19 << 14), 200),
         (b"RIFF\0\0\0\0WEBPVP8 " + bytes(10) + struct.pack("<HH", 10, 20), 200),
         (b"\xff\xd8\xff\xe0\0\x04ab\xff\xff\xc2\0\x0b\x08" + struct.pack(">HH", 20, 10), 200),
+        (b"\xff\xd8" + b"\xff" * 10**6 + b"\xc2\0\x0b\x08" + struct.pack(">HH", 20, 10), 200),
         (b"\0\0\0\x1cftypavif" + bytes(40) + b"ispe" + bytes(4) + struct.pack(">II", 10, 20), 200),
         (b"\xff\xd8\xff", 0),
         (b"\x89PNG\r\n\x1a\n", 0),

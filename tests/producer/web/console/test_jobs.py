@@ -7,6 +7,7 @@ import pytest
 
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
+from contract.data.items import Item
 from contract.keys import JobKeys
 from contract.settings import Settings
 from producer.web.console.drawing.image_kinds import kind_of
@@ -125,6 +126,28 @@ def test_a_picture_is_an_image_or_nothing(api: Api, browse: Browse, model: str, 
     assert answers[0].content == png and answers[0].headers["Content-Type"] == "image/png"
     assert "sandbox" in answers[0].headers["Content-Security-Policy"]
     assert answers[0].headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_manifest_opens_nothing_that_its_author_may_not_read(
+    api: Api, browse: Browse, model: str, store: ObjectStore, settings: Settings
+) -> None:
+    # Given images in another bucket and among what others keep, and a manifest that names them,
+    png = b"\x89PNG\r\n\x1a\n" + b"\0" * 100
+    finance = ObjectStore(settings.model_copy(update={"bucket": "finance"}))
+    finance.ensure_bucket()
+    finance.put("scan.png", png)
+    other, id = submit(api, model, owner="bob"), submit(api, model)
+    store.put(f"jobs/{other}/epochs/1.png", png)
+    store.put("photos/a.png", png)
+    uris = ["s3://finance/scan.png", f"s3://{store.bucket}/jobs/{other}/epochs/1.png"]
+    uris += [f"s3://{store.bucket}/photos/../jobs/{other}/epochs/1.png", f"s3://{store.bucket}/photos/a.png"]
+    lines = [Item("x", uri).to_line() for uri in uris]
+    lines.append(Item.of_frames("s", "s3://finance/", [Item("f", uris[0])], length=1).to_line())
+    store.put(JobKeys(id).manifest(0), "\n".join(lines).encode())
+    # I expect the server to open none of them with its keys, and what the author may read as before.
+    answers = [browse("jobs").get(f"/console/jobs/{id}/pictures/0/{place}") for place in range(len(lines))]
+    assert [answer.status_code for answer in answers[:4]] == [404, 404, 404, 200]
+    assert answers[4].status_code == 404 and png not in [answer.content for answer in (*answers[:3], answers[4])]
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,17 @@ def test_a_note_alone_makes_nothing_up(backend: Backend, hook: Endpoint, ended: 
     assert notes(store) == []
 
 
+def test_an_end_is_told_whose_process_died_before_its_note(backend: Backend, hook: Endpoint, ended: Ended) -> None:
+    # Given an end without a note, which a job was resumed from,
+    store = backend.store
+    ended("animals", hook.id)
+    store.delete(keys.webhook_end_note("animals", 0))
+    lifecycle.reopen(backend, "animals")
+    # I expect it to be told all the same.
+    Announcer(store).round()
+    assert [json.loads(one.body)["data"]["run"] for one in told(store, hook)] == [0]
+
+
 def test_what_is_long_past_or_deleted_is_not_told(backend: Backend, hook: Endpoint, ended: Ended) -> None:
     store = backend.store
     ended("animals", hook.id)

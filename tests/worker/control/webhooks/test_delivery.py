@@ -100,6 +100,7 @@ def to(status: int, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
         (to(500), "it answered 500"),
         (to(404), "it answered 404"),
         (to(302, Location="http://169.254.169.254/latest/"), "it answered 302, and redirects are not followed"),
+        (to(503, **{"Retry-After": "Mon, 01 Jan 9999999999 00:00:00 GMT"}), "it answered 503"),
         (lies, "the answer was cut off (ProtocolError)"),
         (junk, "the answer was cut off (ProtocolError)"),
         (hangs_up, "the answer was cut off (ProtocolError)"),
@@ -282,3 +283,57 @@ def test_a_process_that_ends_records_no_failure(
     assert waiting is not None
     assert waiting.attempts == 0
     assert Outbox(store).waiting(hook.id, name) == waiting
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        b"x",
+        b'{"due": 1e999}',
+        b'{"due": 1, "attempts": -100}',
+        b'{"due": 1, "last": {"at": "x"}}',
+        b'{"due": 1e12}',
+    ],
+)
+def test_a_damaged_record_of_waiting_is_written_anew(
+    there: bytes, delivery: Delivery, store: ObjectStore, hook: Endpoint, name: str, receiver: Receiver
+) -> None:
+    # Given what a producer wrote over a message, and for one that there never was,
+    for key in (name, "0000000000000-" + "0" * 24):
+        store.put(keys.webhook_waiting(hook.id, key), there)
+        assert (waiting := Outbox(store).waiting(hook.id, key)) is not None and waiting.due == 0.0
+    # I expect the message to be delivered, and neither to wait any more.
+    delivery.attempt(hook.id, "0000000000000-" + "0" * 24)
+    delivery.attempt(hook.id, name)
+    assert len(receiver.posts) == 1
+    assert list(store.list(keys.WEBHOOK_WAITING)) == []
+
+
+def test_a_damaged_secret_fails_the_attempt_and_can_be_rotated(
+    delivery: Delivery, store: ObjectStore, hook: Endpoint, name: str, receiver: Receiver, now: list[float]
+) -> None:
+    for damaged in (b'{"secrets": [{"secret": "whsec_abc"}]}', b"x"):
+        store.put(keys.webhook_secret(hook.id), damaged)
+        answer, _ = delivery.attempt(hook.id, name)
+        assert answer is not None and "rotate" in str(answer.error)
+        now[0] += 86_400
+    Endpoints(store).rotate(hook.id)
+    delivered, _ = delivery.attempt(hook.id, name)
+    assert delivered is not None and delivered.delivered and len(receiver.posts) == 1
+
+
+def test_no_connection_is_used_twice(
+    delivery: Delivery, store: ObjectStore, hook: Endpoint, receiver: Receiver
+) -> None:
+    def stays(request: BaseHTTPRequestHandler) -> None:
+        ports.append(request.client_address[1])
+        send(request, 200, b"ok")
+        request.close_connection = False
+
+    ports: list[int] = []
+    receiver.behave = stays
+    for n in range(3):
+        event = Event("job.succeeded", f"job/j{n}/0", int(NOW * 1000), {})
+        Outbox(store).add(event, hook.id, NOW)
+        delivery.attempt(hook.id, event.name(hook.id))
+    assert len(set(ports)) == 3

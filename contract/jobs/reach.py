@@ -1,4 +1,4 @@
-"""Decides which buckets the items of a job may name. The author of a manifest is not trusted with the worker's keys."""
+"""Decides which buckets the items of a job may name. The author of a manifest is trusted with nobody's keys."""
 
 from __future__ import annotations
 
