@@ -14,8 +14,9 @@ EXTRAS = {"producer": "", "web": "web,http", "controller": "control", "worker": 
 ROOTS = {**ROLES, "web": ROLES["producer"], "worker": ["contract", "worker"], "local": ["contract", "deploy"]}
 OVER_HTTP = ("producer.web", "producer.http_client")
 """What a producer has with the extras of the role `web` alone."""
-OPTIONAL = ("contract.telemetry.spans", "worker.bench.litserve_server")
-"""What no role's extra gives: `otel` may be added to any role, and LitServe is installed to be compared with alone."""
+OPTIONAL = ("contract.telemetry.spans", "worker.bench.litserve_server", "worker.engine.runtimes.resize_kernel")
+"""What no role's extra gives: `otel` may be added to any role, LitServe is installed to be compared with alone, and
+Triton comes with a torch for CUDA."""
 SERVERS = {"IMAGEMILL_REDIS_URL": "redis://127.0.0.1:1/0", "IMAGEMILL_S3_ENDPOINT": "127.0.0.1:1"}
 IMPORT = """
 import importlib, importlib.util, json, sys

@@ -188,8 +188,10 @@ class Chain:
         if not known and not self._under_way(segment.job):
             submit(self._backend, spec, self.watch.owner)
         self._sizes = []
+        # In this order: a log that was read before another controller completed the plan lacks what that one planned.
+        complete = read_plan(self._store, segment.job) is not None
         plan = PlanLog(self._store, segment.job, found=self._follow)
-        closed = plan.ended or read_plan(self._store, segment.job) is not None
+        closed = plan.ended or complete
         self._next, self.before = segment.number + 1, segment.before
         self._segment, self._spec, self._log = segment, spec, plan
         self._announced = int(known.get("planned", "0"))

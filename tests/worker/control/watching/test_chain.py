@@ -15,7 +15,9 @@ from contract.keys import JobKeys
 from contract.watches.record import Watches
 from contract.watches.segments import read_segment
 from tests.worker.control.watching.conftest import Camera
+from worker.control.plan_log import PlanLog
 from worker.control.reconcile import tick
+from worker.control.watching import chain
 from worker.control.watching.retire import leftovers, retire
 
 MakeCamera = Callable[..., Camera]
@@ -86,6 +88,29 @@ def test_a_segment_closes_when_it_is_old_though_nothing_comes(camera: Camera) ->
     camera.now += 2
     controller.round()
     assert read_plan(camera.backend.store, job) is not None
+
+
+def test_a_controller_that_stands_still_while_it_reads_a_log_that_another_completes(
+    camera: Camera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a controller that opens a segment, and is stopped once it has read that nothing is planned in it,
+    camera.put("a.jpg", "b.jpg")
+    slow, other = (camera.controller(watch_segment_images=2) for _ in range(2))
+    read = PlanLog
+
+    def stopped(*of: Any, **how: Any) -> PlanLog:
+        found = read(*of, **how)
+        monkeypatch.setattr(chain, "PlanLog", read)
+        for _ in range(2):
+            other.round()
+        return found
+
+    monkeypatch.setattr(chain, "PlanLog", stopped)
+    # if another one plans all and closes the segment meanwhile, I expect nothing to be planned again,
+    slow.round()
+    assert camera.planned() == {"a.jpg": 1, "b.jpg": 1}
+    # and whoever starts now to know all of it.
+    assert camera.controller().round() and camera.planned() == {"a.jpg": 1, "b.jpg": 1}
 
 
 @pytest.mark.parametrize("dies_at", ["plan/shard-000001", "seen/", "_PLAN.json", "redis"])
