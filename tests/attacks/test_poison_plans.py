@@ -226,7 +226,7 @@ def test_a_new_job_waits_for_no_plan_that_hangs_or_takes_long(backend: Backend, 
 def test_planning_tells_a_store_that_is_away_from_a_source_that_hangs(backend: Backend, settings: Settings) -> None:
     backend.store.put("in/0.jpg", b"x")
     begin(backend, "job")
-    away = settings.model_copy(update={"s3_endpoint": "127.0.0.1:1", "plan_stall_seconds": 2.0})
+    away = settings.model_copy(update={"s3_endpoint": "127.0.0.1:1", "plan_stall_seconds": 10.0})
     running = Planners(backend, away)
     running.plan("job")
     wait_until(lambda: not running._running, 60, "the planner to give up")
