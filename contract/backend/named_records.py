@@ -7,6 +7,7 @@ can have, and who may change them.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
@@ -39,7 +40,7 @@ class NamedRecord(Protocol):
 R = TypeVar("R", bound=NamedRecord)
 
 
-class NamedRecords(Generic[R]):
+class NamedRecords(ABC, Generic[R]):
     """The records of one kind in one bucket; a subclass says which kind.
 
     A change is read, then written: of two at the same time the later one stays.
@@ -65,14 +66,14 @@ class NamedRecords(Generic[R]):
         self._store = store
 
     @staticmethod
+    @abstractmethod
     def key(name: str) -> str:
         """Return the key of a record."""
-        raise NotImplementedError
 
     @staticmethod
+    @abstractmethod
     def parse(key: str) -> str | None:
         """Return the name of the record that an entry of the listing stands for, or None."""
-        raise NotImplementedError
 
     # Names
 

@@ -31,7 +31,7 @@ MOST_TOP_K = 1000
 MOST_SEED, MOST_SIDE = 2**32 - 1, 4096
 """The bounds of a job's options."""
 _HEADER_BYTES = 1024
-"""Of a file, and of its row in a reply."""
+"""Allowance for the header of a file and for its row in a reply."""
 _HEAD_BYTES = 2**20
 """More than the names of all images take, where JSON writes each character in 12 bytes."""
 _REPLY_HEAD_BYTES = 64 * 2**20

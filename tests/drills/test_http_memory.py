@@ -28,7 +28,7 @@ from tests.waiting import wait_until
 
 CLIENTS = 60
 MOST_MIB = 1400
-"""Of the 2 GiB that the chart gives the server; measured were 127 idle and 950 at the peak."""
+"""The chart gives the server 2 GiB; it took 127 MiB idle and 950 at the peak."""
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def compare(table: pa.Table) -> pa.Table:
     names, numbers = np.unique(np.array(labels, object), return_inverse=True)
     other = numbers[near] != numbers[:, None]
     against = [_most(names[numbers[near[at]][other[at]]]) for at in range(n)]
-    # Of vectors of length 1, half the squared distance is the cosine distance.
+    # For vectors of length 1, the cosine distance is half the squared distance.
     cosine = distances[:, 0].square().numpy() / 2
     return _with(table, against, other.mean(axis=1), cosine, clusters(near, numbers))
 

@@ -31,7 +31,7 @@ class ReviewedJob(Lister):
                     continue
                 if item.length is not None and not self.frames:
                     raise InvalidSource(f"{self.source.label} reviewed sequences; a model of images needs images.")
-                # Of a sequence the hash is that of the frames that another model saw.
+                # The hash of a sequence covers the frames that another model saw.
                 sha256 = one.sha256 if item.length is None else None
                 yield replace(item.thinned(self.frames), label=one.label, sha256=sha256)
             if not wanted:

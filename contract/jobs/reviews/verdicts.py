@@ -18,7 +18,7 @@ from contract.keys import JobKeys, parse_review
 from contract.times import iso
 
 _MOST_BYTES = 64 * 2**20
-"""Of a verdict or a batch."""
+"""The size limit of a verdict or a batch."""
 
 
 def add(store: ObjectStore, job: str, verdict: Verdict, now: float | None = None) -> Named:

@@ -41,7 +41,7 @@ def test_the_least_certain_of_all_shards_come_first(store: ObjectStore) -> None:
     assert [one.row["key"] for one in everything] == ["d", "c", "b", "a", "e", "g"]
     assert [one.row["key"] for one in least_certain(store, "job", 4)] == ["d", "c", "b", "a"]
     assert [one.shard for one in least_certain(store, "job", 2)] == [1, 0]
-    # Those that somebody reviewed are left out, without a gap.
+    # Reviewed images are left out, without a gap.
     without = {everything[0].image, everything[2].image}
     assert [one.row["key"] for one in least_certain(store, "job", 2, without=without)] == ["c", "a"]
     # By entropy, three classes nearly alike are less certain than two that are quite.

@@ -54,7 +54,7 @@ def test_every_failure_is_on_one_page_with_why_and_what_to_do(browse: Browse, jo
     found += keys_in(last)
     assert found == [*(f"a{n:02d}" for n in range(20)), *(f"b{n:02d}" for n in range(8)), "c00", "c01"]
     assert "Next page" not in last and "First page" in last
-    # Of one code, only its own.
+    # A page of one code lists only images with that code.
     page = client.get(f"/console/jobs/{job}/errors", params={"code": "too_many_pixels"}).text
     assert keys_in(page) == [f"b{n:02d}" for n in range(8)] and "Next page" not in page
     assert client.get(f"/console/jobs/{job}/errors", params={"after": "x"}).status_code == 422
