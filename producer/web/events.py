@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated
 
 import anyio.to_thread
@@ -60,31 +61,43 @@ def event_id(status: Status) -> str:
     return hashlib.sha256(status.model_dump_json().encode()).hexdigest()[:16]
 
 
-async def _events(follower: Follower, now: Status, last: str) -> AsyncGenerator[str, None]:
+async def updates(follower: Follower, now: Status) -> AsyncGenerator[Status | None, None]:
+    """Yield the states of a job until it has ended or some minutes are over; None whenever nothing changed for a while.
+
+    Close it, as `contextlib.aclosing` does. Raises what following a job raises.
+    """
     ends = asyncio.get_running_loop().time() + _LONGEST_SECONDS
     statuses = follower.follow(now)
     coming: asyncio.Task[Status] | None = None
     try:
-        yield "retry: 1000\n\n"
         while asyncio.get_running_loop().time() < ends:
             coming = coming or asyncio.ensure_future(anext(statuses))
             done, _ = await asyncio.wait([coming], timeout=_SILENT_SECONDS)
             if not done:
-                yield ":\n\n"
+                yield None
                 continue
             try:
                 status = coming.result()
             except StopAsyncIteration:
                 return
-            except ImagemillError as error:
-                yield f"event: error\ndata: {bytes(of_error(error).response().body).decode()}\n\n"
-                return
             coming = None
-            if event_id(status) != last:
-                kind = "end" if status.ended else "status"
-                yield f"id: {event_id(status)}\nevent: {kind}\ndata: {status.model_dump_json()}\n\n"
+            yield status
     finally:
         if coming is not None:
             coming.cancel()
             await asyncio.gather(coming, return_exceptions=True)
         await statuses.aclose()
+
+
+async def _events(follower: Follower, now: Status, last: str) -> AsyncGenerator[str, None]:
+    yield "retry: 1000\n\n"
+    async with aclosing(updates(follower, now)) as statuses:
+        try:
+            async for status in statuses:
+                if status is None:
+                    yield ":\n\n"
+                elif event_id(status) != last:
+                    kind = "end" if status.ended else "status"
+                    yield f"id: {event_id(status)}\nevent: {kind}\ndata: {status.model_dump_json()}\n\n"
+        except ImagemillError as error:
+            yield f"event: error\ndata: {bytes(of_error(error).response().body).decode()}\n\n"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +21,7 @@ from producer.web.console import pictures, samples
 from producer.web.console.errors import pictured, ranked
 from producer.web.console.jobs import actions_of
 from producer.web.console.pages import page, render
-from producer.web.events import event_id
+from producer.web.events import event_id, updates
 from producer.web.following import Follower
 from producer.web.jobs import REPORT_CSP, Id
 from producer.web.owned import Owned, Review
@@ -31,9 +30,6 @@ from producer.web.problems import of_error
 if TYPE_CHECKING:
     from producer.web.app import Api
 
-_SILENT_SECONDS = 15.0
-_LONGEST_SECONDS = 900.0
-"""Then a browser asks again by itself, and its token is looked at anew."""
 _MOST_BARS = 12
 _FAILURES = 12
 _FEW_SHARDS = 16
@@ -148,31 +144,17 @@ def _facts(status: Status, owned: Owned) -> dict[str, Any]:
 
 
 async def _events(follower: Follower, now: Status, owned: Owned) -> AsyncIterator[str]:
-    ends = asyncio.get_running_loop().time() + _LONGEST_SECONDS
-    coming: asyncio.Task[Status] | None = None
-    statuses: AsyncGenerator[Status, None]
-    async with aclosing(follower.follow(now)) as statuses:
+    yield "retry: 1000\n\n"
+    async with aclosing(updates(follower, now)) as statuses:
         try:
-            yield "retry: 1000\n\n"
-            while asyncio.get_running_loop().time() < ends:
-                coming = coming or asyncio.ensure_future(anext(statuses))
-                done, _ = await asyncio.wait([coming], timeout=_SILENT_SECONDS)
-                if not done:
+            async for status in statuses:
+                if status is None:
                     yield ":\n\n"
                     continue
-                try:
-                    status = coming.result()
-                except StopAsyncIteration:
-                    return
-                coming = None
                 live = render("job_live.html", **_facts(status, owned))
                 yield _event("end" if status.ended else "status", live, event_id(status))
         except ImagemillError as error:
             yield _event("failed", str(of_error(error).detail))
-        finally:
-            if coming is not None:
-                coming.cancel()
-                await asyncio.gather(coming, return_exceptions=True)
 
 
 def _event(kind: str, text: str, id: str = "") -> str:
