@@ -74,10 +74,11 @@ _WEBHOOK = re.compile(r"^webhooks/endpoints/(wh_[0-9a-f]{20})\.json$")
 _WEBHOOK_MESSAGE = re.compile(r"^webhooks/[a-z]+/(wh_[0-9a-f]{20})/(\d{13}-[0-9a-f]{24})\.json$")
 _WEBHOOK_NOTE = re.compile(r"^webhooks/due/(job|tick)/([a-z0-9-]{1,63})/([a-z0-9-]+)$")
 _TICK = re.compile(r"/ticks/(\d{8}t\d{4})\.json$")
-_WATCH_STATE = re.compile(r"^watches/([a-z0-9-]+)/(\d{8}t\d{6})/$")
+_WATCH_STATE = re.compile(r"^watches/([a-z0-9-]+)/(\d{8}t\d{9})/$")
 _THEN = re.compile(r"/then/(\d{6,})\.(json|begun)$")
 _ARCHIVE = re.compile(r"/archived/(\d{6,})\.json$")
 _SEGMENT = re.compile(r"/segments/(\d{6,})\.json$")
+_SEGMENT_JOB = re.compile(r"([a-z0-9-]+)-(\d{8}t\d{9})-(\d{6,})")
 _VERSION = re.compile(r"/versions/(\d{6})\.json$")
 _RUN = re.compile(r"/runs/(\d+)-(start|end)\.json$")
 _REVIEW = re.compile(r"/reviews/([0-9a-f]{24}|many)/(\d{13}-[0-9a-f]{8})(-undone)?\.json$")
@@ -691,6 +692,12 @@ def watch_segment(root: str, number: int) -> str:
 def segment_job(name: str, stamp: str, number: int) -> str:
     """The id of the job of a segment; `name` and `stamp` are those of its watch."""
     return f"{name}-{stamp}-{number:06d}"
+
+
+def parse_segment_job(job: str) -> tuple[str, str, int] | None:
+    """The name and the stamp of the watch, and the number of its segment, whose job has this id, or None."""
+    match = _SEGMENT_JOB.fullmatch(job)
+    return (match[1], match[2], int(match[3])) if match else None
 
 
 def parse_segment(key: str) -> int | None:

@@ -5,14 +5,10 @@ What is to be moved, and where to, stands in the rows and the manifests of the j
 
 from __future__ import annotations
 
-import re
-
 from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import ObjectNotFound
 from contract.records import Record
-
-_JOB = re.compile(r"([a-z0-9-]+)-(\d{8}t\d{6})-(\d{6,})")
 
 
 class ArchivedSegment(Record):
@@ -47,5 +43,6 @@ def record_archived(store: ObjectStore, root: str, made: ArchivedSegment) -> Non
 
 def forget_archived(store: ObjectStore, job: str) -> None:
     """Have a segment looked at again, since its job ran again and more of it may have a label now."""
-    if match := _JOB.fullmatch(job):
-        store.delete(keys.watch_archive(keys.watch_state(match[1], match[2]), int(match[3])))
+    if (found := keys.parse_segment_job(job)) is not None:
+        name, stamp, segment = found
+        store.delete(keys.watch_archive(keys.watch_state(name, stamp), segment))

@@ -1,8 +1,8 @@
 """Watches, each an object in the bucket: what is followed, and with what it is labelled.
 
-Everything that a watch writes lies below a folder of its own, named after the second in which it was added. A watch
-that is removed and added again under the same name begins anew, and a controller that has not noticed yet writes where
-nobody reads.
+Everything that a watch writes lies below a folder of its own, named after the millisecond in which it was added. A
+watch that is removed and added again under the same name begins anew, and a controller that has not noticed yet writes
+where nobody reads.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ class Watch(Record):
     @property
     def stamp(self) -> str:
         """When the watch was added, as part of keys and of the ids of its jobs."""
-        return datetime.fromisoformat(self.created_at).strftime(_STAMP)
+        added = datetime.fromisoformat(self.created_at)
+        return f"{added:{_STAMP}}{added.microsecond // 1000:03d}"
 
     @property
     def root(self) -> str:
@@ -127,7 +128,7 @@ class Watches(NamedRecords[Watch]):
     noun, commands = "watch", "imagemill watch"
     first = "`imagemill watch add --help` shows how to add one."
     invalid, unknown = InvalidWatch, UnknownWatch
-    longest = 32  # the id of a segment's job, such as `NAME-20261126t083012-000001`, stays within 63 characters
+    longest = 32  # the id of a segment's job, such as `NAME-20261126t083012345-000001`, stays within 63 characters
     prefix = keys.WATCHES
     key, parse = staticmethod(keys.watch_record), staticmethod(keys.parse_watch)
 

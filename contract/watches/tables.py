@@ -12,7 +12,6 @@ from contract.keys import JobKeys
 from contract.watches.record import Watch
 
 _VERSION = re.compile(r"\d{20}\.json")
-_JOB = re.compile(r"([a-z0-9-]+-\d{8}t\d{6})-(\d{6,})")
 
 
 def table_of(store: ObjectStore, job: str, output: str) -> tuple[str, int] | None:
@@ -20,13 +19,14 @@ def table_of(store: ObjectStore, job: str, output: str) -> tuple[str, int] | Non
 
     With `--to` the table lies beside the folders of the segments, else below `tables/` of the own bucket.
     """
-    match = _JOB.fullmatch(job)
-    if match is None:
+    found = keys.parse_segment_job(job)
+    if found is None:
         return None
+    name, stamp, segment = found
     base = f"s3://{store.bucket}/{keys.TABLES}"
     if output != f"s3://{store.bucket}/{JobKeys(job).root}out/":
         base = output.rstrip("/").rpartition("/")[0] + "/"
-    return f"{base}{match[1]}/", int(match[2])
+    return f"{base}{name}-{stamp}/", segment
 
 
 def table_of_watch(store: ObjectStore, watch: Watch) -> str:

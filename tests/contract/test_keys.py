@@ -16,11 +16,13 @@ def test_a_shard_is_found_in_each_of_its_keys() -> None:
 
 @pytest.mark.parametrize("number", [0, 42, 999_999, 1_000_000, 12_345_678])
 def test_a_segment_is_found_in_each_of_its_keys_after_the_millionth_too(number: int) -> None:
-    root = names.watch_state("photos", "20261126t000000")
+    root = names.watch_state("photos", "20261126t000000000")
     assert names.parse_segment(names.watch_segment(root, number)) == number
     assert names.parse_then(names.watch_then(root, number)) == (number, False)
     assert names.parse_then(names.watch_then_begun(root, number)) == (number, True)
     assert names.parse_archive(names.watch_archive(root, number)) == number
+    job = names.segment_job("photos", "20261126t000000000", number)
+    assert names.parse_segment_job(job) == ("photos", "20261126t000000000", number)
 
 
 def test_stems_hold_no_dots() -> None:

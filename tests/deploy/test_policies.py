@@ -54,7 +54,7 @@ ARGUMENTS = {
     "digest": "0" * 64,
     "id": "a-job",
     "of": "another-job",
-    "root": "watches/birds/20261124t010000/",
+    "root": "watches/birds/20261124t010000000/",
     "by": "a-job",
     "ended_ms": 1_795_600_000_000,
     "due_ms": 1_795_600_000_000,

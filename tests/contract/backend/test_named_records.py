@@ -50,7 +50,7 @@ class Kind:
 
 
 KINDS = [
-    Kind(Watches, watch, {"paused": True}, "watches/camera.json", "watches/camera/20261126t083012/a.json"),
+    Kind(Watches, watch, {"paused": True}, "watches/camera.json", "watches/camera/20261126t083012000/a.json"),
     Kind(Schedules, schedule, {"paused": True}, "schedules/camera.json", "schedules/camera/ticks/a.json"),
     Kind(Datasets, dataset, {"created_at": "later"}, "datasets/camera/dataset.json", "datasets/camera/versions/a.json"),
 ]

@@ -18,7 +18,7 @@ from contract.watches.segments import Segment, count_labels, decide_segment
 from tests.contract.datasets.test_datasets import spec_of, version_of
 from tests.synthetic import LABELS
 
-STAMP = "20261126t083012"
+STAMP = "20261126t083012000"
 GENERATOR = Model(
     name="digits-gan",
     version=3,

@@ -49,7 +49,8 @@ def test_an_overwritten_object_is_another_one_only_if_overwrites_count() -> None
     assert again.identity("a", "b1") != again.identity("ab", "1")
 
 
-def test_a_watch_added_again_begins_anew() -> None:
-    later = made().model_copy(update={"created_at": "2026-11-26T08:30:13.000Z"})
-    assert made().root == "watches/camera/20261126t083012/"
+def test_a_watch_added_again_begins_anew_even_within_the_same_second() -> None:
+    later = made().model_copy(update={"created_at": "2026-11-26T08:30:12.346Z"})
+    assert made().root == "watches/camera/20261126t083012345/"
+    assert later.root == "watches/camera/20261126t083012346/"
     assert later.root != made().root and later.job(1) != made().job(1)

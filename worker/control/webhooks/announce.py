@@ -32,7 +32,6 @@ _AT_ONCE = 50
 """Notes of a round; deliveries must not wait for a flood of ends."""
 _LONGEST_REASON = 500
 _MOST_CODES = 20
-_SEGMENT = re.compile(r"([a-z0-9-]+)-\d{8}t\d{6}-(\d{6,})")
 _QUERY = re.compile(r"(https?://[^\s?#]*)[?#]\S*")
 
 
@@ -124,9 +123,9 @@ def end_event(spec: AnySpec, end: Status, run: int) -> Event:
         "output": spec.output,
     }
     type = f"job.{end.state}"
-    segment = _SEGMENT.fullmatch(spec.id) if spec.source.kind == "watch" else None
+    segment = keys.parse_segment_job(spec.id) if spec.source.kind == "watch" else None
     if segment is not None:
-        type, data = "watch.segment_closed", {"watch": segment[1], "segment": int(segment[2]), **data}
+        type, data = "watch.segment_closed", {"watch": segment[0], "segment": segment[2], **data}
     return Event(type, f"job/{spec.id}/{run}", index.ended_ms(end), data)
 
 

@@ -344,4 +344,4 @@ def test_the_state_of_a_watch_that_was_added_again_is_not_a_leftover(camera: Cam
     camera.put("a.jpg")
     camera.controller().round()
     assert leftovers(camera.backend, "camera", camera.watch.stamp) == []
-    assert leftovers(camera.backend, "camera", "20270101t000000") == [camera.watch.root]
+    assert leftovers(camera.backend, "camera", "20270101t000000000") == [camera.watch.root]

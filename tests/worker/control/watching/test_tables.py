@@ -124,8 +124,8 @@ def test_the_child_commits_to_the_delta_log_of_a_watch_that_has_one(
 
 
 def test_the_table_lies_beside_the_rows(store: ObjectStore) -> None:
-    job = "camera-20261126t083012-000042"
-    assert table_of(store, job, f"s3://lake/labels/{job}/") == ("s3://lake/labels/camera-20261126t083012/", 42)
-    own = f"s3://{store.bucket}/tables/camera-20261126t083012/"
+    job = "camera-20261126t083012000-000042"
+    assert table_of(store, job, f"s3://lake/labels/{job}/") == ("s3://lake/labels/camera-20261126t083012000/", 42)
+    own = f"s3://{store.bucket}/tables/camera-20261126t083012000/"
     assert table_of(store, job, f"s3://{store.bucket}/jobs/{job}/out/") == (own, 42)
     assert table_of(store, "nightly-20261126t0830", "s3://lake/x/") is None

@@ -77,7 +77,7 @@ def test_the_end_of_a_watchs_segment_is_one_of_the_watch(backend: Backend, hook:
     from contract.jobs.specs import Source
     from worker.control.webhooks.announce import end_event
 
-    id = ended("birds-20261126t083012-000003", hook.id, ok=5)
+    id = ended("birds-20261126t083012000-000003", hook.id, ok=5)
     spec = lifecycle.read_spec(backend.store, id)
     watched = spec.model_copy(update={"source": Source(kind="watch", uri="s3://b/camera/", label="s3://b/camera/")})
     event = end_event(watched, lifecycle.status(backend, id), 0)
