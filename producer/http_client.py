@@ -7,24 +7,18 @@ its objects, and what operators do there, `gc`, `rebuild`, `rebuild_index` and `
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Self, Unpack
 
-import httpx2
-from pydantic import BaseModel, TypeAdapter
-
-from contract import errors
 from contract.backend.ledger import Worker
-from contract.data.items import is_image_name
 from contract.datasets.records import Version
-from contract.errors import ImagemillError, InvalidInput, InvalidSettings, InvalidSource, ServiceUnavailable, code_of
+from contract.errors import InvalidInput, InvalidSettings, ServiceUnavailable
 from contract.jobs.options import (
     ClassifyKeywords,
     EvaluateKeywords,
@@ -46,30 +40,19 @@ from contract.settings import load
 from contract.web.webhooks.endpoints import ROTATION_SECONDS
 from contract.web.webhooks.outbox import Told
 from producer.datasets import DatasetSummary
+from producer.http_api import OPEN, HttpApi
 from producer.jobs import import_report, label_studio
 from producer.jobs.import_report import ImportReport
 from producer.jobs.schedules import Run, Scheduled
 from producer.jobs.submission import OnProgress
 from producer.jobs.watches import Watched
 from producer.jobs.webhooks import Webhook
-from producer.sources.folders import walk
-from producer.sources.pack import Progress
-
-T = TypeVar("T", bound=BaseModel)
+from producer.uploads.through_api import bring
 
 _PIECE_BYTES = 2**19
 """JSON of annotations in one request; the API takes a megabyte."""
-_REMOTE = ("s3://", "job:", "review:", "watch:", "dataset:", "upload:")
-_FILES = (".tar", ".jsonl", ".csv", ".parquet", "-ubyte", "-ubyte.gz")
-_AT_ONCE = 200
-"""Files of which addresses are asked for together."""
-_THREADS = 8
 _PLACES = ("source", "reconstruct", "away_from")
-_ERRORS = {
-    code_of(kind): kind
-    for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, ImagemillError) and not issubclass(kind, errors.ImageError)
-}
+_AGAIN_SECONDS = 0.5
 
 
 class HttpClient:
@@ -88,14 +71,12 @@ class HttpClient:
                 "The HTTP API has no address or no token; set IMAGEMILL_API_URL and IMAGEMILL_API_TOKEN, or run "
                 "`imagemill up`."
             )
-        self._http = httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=timeout)
-        self._store = httpx2.Client(timeout=timeout)
-        """For uploads, whose addresses must not see the token."""
+        self._api = HttpApi(url, token, timeout=timeout)
+        self._patience = settings.store_patience_seconds
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
-        self._store.close()
+        self._api.close()
 
     def __enter__(self) -> Self:
         return self
@@ -172,7 +153,7 @@ class HttpClient:
 
     def status(self, job: str) -> Status:
         """Return how far a job is."""
-        return self._one(Status, "GET", f"/v1/jobs/{job}")
+        return self._api.one(Status, "GET", f"/v1/jobs/{job}")
 
     def jobs(self, *, limit: int | None = None, before: str = "") -> list[Status]:
         """Return jobs of the token's owner: those that have not ended, then the others by their ends, newest first.
@@ -182,7 +163,7 @@ class HttpClient:
         found: list[Status] = []
         cursor, begun = "", not before
         while True:
-            page = self._json("GET", "/v1/jobs", params={"limit": 200, "cursor": cursor})
+            page = self._api.json("GET", "/v1/jobs", params={"limit": 200, "cursor": cursor})
             for one in page["jobs"]:
                 if begun:
                     found.append(Status.model_validate(one))
@@ -196,21 +177,34 @@ class HttpClient:
     def remove_jobs(self, jobs: Sequence[str]) -> None:
         """Delete jobs that have ended, one after the other."""
         for job in jobs:
-            self._send("DELETE", f"/v1/jobs/{job}")
+            self._api.send("DELETE", f"/v1/jobs/{job}")
 
     def follow(self, job: str, stop: threading.Event | None = None) -> Iterator[Status]:
-        """Yield the status of a job whenever it has changed, until it has ended or `stop` is set."""
-        last = ""
-        while stop is None or not stop.is_set():
-            for kind, id, data in self._events(job, last):
-                last = id
-                yield Status.model_validate_json(data)
-                if kind == "end" or (stop is not None and stop.is_set()):
-                    return
+        """Yield the status of a job whenever it has changed, until it has ended or `stop` is set.
+
+        An API that is away is asked again; raises ServiceUnavailable after `store_patience_seconds` without it.
+        """
+        stop = stop or threading.Event()
+        last, away = "", 0.0
+        while not stop.is_set():
+            try:
+                for event in self._api.events(f"/v1/jobs/{job}/events", last):
+                    away = 0.0
+                    if event.kind == OPEN:
+                        continue
+                    last = event.id
+                    yield Status.model_validate_json(event.data)
+                    if event.kind == "end" or stop.is_set():
+                        return
+            except ServiceUnavailable:
+                away = away or time.monotonic()
+                if time.monotonic() - away > self._patience:
+                    raise
+            stop.wait(_AGAIN_SECONDS)
 
     def history(self, job: str) -> list[dict[str, Any]]:
         """Return the figures of each epoch of a training so far."""
-        found: list[dict[str, Any]] = self._json("GET", f"/v1/jobs/{job}/history")
+        found: list[dict[str, Any]] = self._api.json("GET", f"/v1/jobs/{job}/history")
         return found
 
     def set_share(
@@ -223,46 +217,46 @@ class HttpClient:
     ) -> Status:
         """Change which part of the slots a job gets from now on; None leaves a part as it is."""
         share = {"priority": priority, "weight": weight, "max_slots": max_slots}
-        return self._one(Status, "PATCH", f"/v1/jobs/{job}", json=share)
+        return self._api.one(Status, "PATCH", f"/v1/jobs/{job}", json=share)
 
     def cancel(self, job: str) -> Status:
         """Stop a job, keep its committed shards, and return its end."""
-        return self._one(Status, "POST", f"/v1/jobs/{job}/cancel")
+        return self._api.one(Status, "POST", f"/v1/jobs/{job}/cancel")
 
     def resume(self, job: str, progress: OnProgress | None = None) -> Status:
         """Continue a job that was canceled, failed or got stuck; nothing is uploaded, so `progress` is not called."""
-        return self._one(Status, "POST", f"/v1/jobs/{job}/resume")
+        return self._api.one(Status, "POST", f"/v1/jobs/{job}/resume")
 
     def retry(self, job: str) -> Status:
         """Run only the failed images of an ended job again."""
-        return self._one(Status, "POST", f"/v1/jobs/{job}/retry")
+        return self._api.one(Status, "POST", f"/v1/jobs/{job}/retry")
 
     def results(self, job: str) -> Iterator[Row]:
         """Yield the rows committed so far, failures included."""
-        return self._rows(f"/v1/jobs/{job}/results")
+        return self._api.rows(f"/v1/jobs/{job}/results")
 
     def errors(self, job: str) -> Iterator[Row]:
         """Yield the failed rows."""
-        return self._rows(f"/v1/jobs/{job}/results", status="error")
+        return self._api.rows(f"/v1/jobs/{job}/results", status="error")
 
     def reviewed(self, job: str) -> Iterator[Row]:
         """Yield the rows that somebody reviewed in the console, with the reviewed `label`."""
-        return self._rows(f"/v1/jobs/{job}/results", status="reviewed")
+        return self._api.rows(f"/v1/jobs/{job}/results", status="reviewed")
 
     def reviews(self, job: str) -> ReviewSummary:
         """Return who reviewed a job, how far each two of them agree, and on which images they do not."""
-        return self._one(ReviewSummary, "GET", f"/v1/jobs/{job}/reviews")
+        return self._api.one(ReviewSummary, "GET", f"/v1/jobs/{job}/reviews")
 
     def import_reviews(self, job: str, file: str | Path) -> ImportReport:
         """Import the annotations of a Label Studio export, as `Client.import_reviews` does."""
         tasks = label_studio.tasks_of(label_studio.read_file(Path(file)))
         place = f"/v1/jobs/{job}/reviews/label-studio"
-        reports = [self._one(ImportReport, "POST", place, json=some) for some in _pieces(tasks)]
+        reports = [self._api.one(ImportReport, "POST", place, json=some) for some in _pieces(tasks)]
         return import_report.total(job, reports)
 
     def report(self, job: str, *, timeout: float = 60.0) -> str:
         """Return the page of a job as HTML."""
-        return self._send("GET", f"/v1/jobs/{job}/report", params={"timeout": min(timeout, 60.0)}).text
+        return self._api.send("GET", f"/v1/jobs/{job}/report", params={"timeout": min(timeout, 60.0)}).text
 
     # Schedules
 
@@ -279,191 +273,191 @@ class HttpClient:
         """Submit a job at each tick of a cron line, as `Client.add_schedule` does."""
         job = {"command": command, **_given(arguments)}
         body = {"name": name, "job": job, "cron": cron, "timezone": timezone, "missed": missed}
-        return self._one(Scheduled, "POST", "/v1/schedules", json=body)
+        return self._api.one(Scheduled, "POST", "/v1/schedules", json=body)
 
     def schedules(self, *names: str) -> list[Scheduled]:
         """Return these schedules, or all by name."""
         if names:
-            return [self._one(Scheduled, "GET", f"/v1/schedules/{name}") for name in names]
-        return self._many(Scheduled, "GET", "/v1/schedules")
+            return [self._api.one(Scheduled, "GET", f"/v1/schedules/{name}") for name in names]
+        return self._api.many(Scheduled, "GET", "/v1/schedules")
 
     def pause_schedule(self, name: str) -> Scheduled:
         """Let ticks pass without a job until it is unpaused."""
-        return self._one(Scheduled, "POST", f"/v1/schedules/{name}/pause")
+        return self._api.one(Scheduled, "POST", f"/v1/schedules/{name}/pause")
 
     def unpause_schedule(self, name: str) -> Scheduled:
         """Submit jobs again from the next tick on."""
-        return self._one(Scheduled, "POST", f"/v1/schedules/{name}/unpause")
+        return self._api.one(Scheduled, "POST", f"/v1/schedules/{name}/unpause")
 
     def run_schedule(self, name: str) -> Status:
         """Submit the job of a schedule now."""
-        return self._one(Status, "POST", f"/v1/schedules/{name}/run")
+        return self._api.one(Status, "POST", f"/v1/schedules/{name}/run")
 
     def remove_schedule(self, name: str) -> None:
         """Remove a schedule and its history; its jobs stay."""
-        self._send("DELETE", f"/v1/schedules/{name}")
+        self._api.send("DELETE", f"/v1/schedules/{name}")
 
     def own_schedule(self, name: str) -> Scheduled:
         """Take a schedule over."""
-        return self._one(Scheduled, "POST", f"/v1/schedules/{name}/own")
+        return self._api.one(Scheduled, "POST", f"/v1/schedules/{name}/own")
 
     def schedule_history(self, name: str, limit: int = 50) -> list[Run]:
         """Return the newest runs of a schedule with their jobs, newest first."""
-        return self._many(Run, "GET", f"/v1/schedules/{name}/history", params={"limit": limit})
+        return self._api.many(Run, "GET", f"/v1/schedules/{name}/history", params={"limit": limit})
 
     # Watches
 
     def add_watch(self, name: str, source: str, **options: Unpack[WatchKeywords]) -> Watched:
         """Label what is under an `s3://` prefix and what comes there, as `Client.add_watch` does."""
-        return self._one(Watched, "POST", "/v1/watches", json={"name": name, "source": source, **_given(options)})
+        return self._api.one(Watched, "POST", "/v1/watches", json={"name": name, "source": source, **_given(options)})
 
     def watch(self, name: str) -> Watched:
         """Return a watch and how it stands."""
-        return self._one(Watched, "GET", f"/v1/watches/{name}")
+        return self._api.one(Watched, "GET", f"/v1/watches/{name}")
 
     def watches(self) -> list[Watched]:
         """Return every watch by name, and how each stands."""
-        return self._many(Watched, "GET", "/v1/watches")
+        return self._api.many(Watched, "GET", "/v1/watches")
 
     def pause_watch(self, name: str) -> Watched:
         """Plan nothing more until the watch is unpaused."""
-        return self._one(Watched, "POST", f"/v1/watches/{name}/pause")
+        return self._api.one(Watched, "POST", f"/v1/watches/{name}/pause")
 
     def unpause_watch(self, name: str) -> Watched:
         """Go on where the watch was paused."""
-        return self._one(Watched, "POST", f"/v1/watches/{name}/unpause")
+        return self._api.one(Watched, "POST", f"/v1/watches/{name}/unpause")
 
     def remove_watch(self, name: str) -> None:
         """Remove a watch and what it has seen; its jobs and their rows stay."""
-        self._send("DELETE", f"/v1/watches/{name}")
+        self._api.send("DELETE", f"/v1/watches/{name}")
 
     def own_watch(self, name: str) -> Watched:
         """Take a watch over."""
-        return self._one(Watched, "POST", f"/v1/watches/{name}/own")
+        return self._api.one(Watched, "POST", f"/v1/watches/{name}/own")
 
     def replay_watch(self, name: str, *, begin: datetime, end: datetime | None = None, model: str) -> Status:
         """Label what a watch planned in a span of time with another model, as one job."""
         body = {"begin": begin.isoformat(), "end": end and end.isoformat(), "model": model}
-        return self._one(Status, "POST", f"/v1/watches/{name}/replay", json=body)
+        return self._api.one(Status, "POST", f"/v1/watches/{name}/replay", json=body)
 
     # Webhooks
 
     def add_webhook(self, url: str) -> Webhook:
         """Make a webhook of a URL. Other methods take its id."""
-        return self._one(Webhook, "POST", "/v1/webhooks", json={"url": url})
+        return self._api.one(Webhook, "POST", "/v1/webhooks", json={"url": url})
 
     def webhooks(self) -> list[Webhook]:
         """Return every webhook and how it stands."""
-        return self._many(Webhook, "GET", "/v1/webhooks")
+        return self._api.many(Webhook, "GET", "/v1/webhooks")
 
     def webhook(self, name: str) -> Webhook:
         """Return a webhook and how it stands."""
-        return self._one(Webhook, "GET", f"/v1/webhooks/{name}")
+        return self._api.one(Webhook, "GET", f"/v1/webhooks/{name}")
 
     def webhook_messages(self, name: str, *, limit: int = 100, before: str = "") -> list[Told]:
         """Return messages to a webhook and where each stands, newest first, those behind the id `before`."""
-        return self._many(Told, "GET", f"/v1/webhooks/{name}/messages", params={"limit": limit, "before": before})
+        return self._api.many(Told, "GET", f"/v1/webhooks/{name}/messages", params={"limit": limit, "before": before})
 
     def webhook_secret(self, name: str) -> str:
         """Return the secret with which messages to a webhook are signed."""
-        return str(self._json("GET", f"/v1/webhooks/{name}/secret")["secret"])
+        return str(self._api.json("GET", f"/v1/webhooks/{name}/secret")["secret"])
 
     def rotate_webhook(self, name: str, *, keep: float = ROTATION_SECONDS) -> str:
         """Return a new secret; messages carry a signature by the earlier one too for `keep` seconds."""
-        return str(self._json("POST", f"/v1/webhooks/{name}/rotate", params={"keep": keep})["secret"])
+        return str(self._api.json("POST", f"/v1/webhooks/{name}/rotate", params={"keep": keep})["secret"])
 
     def resend_webhook(self, name: str, messages: Sequence[str] = ()) -> list[Told]:
         """Send messages again, with the same ids, or those that were given up."""
-        return self._many(Told, "POST", f"/v1/webhooks/{name}/resend", json={"messages": list(messages)})
+        return self._api.many(Told, "POST", f"/v1/webhooks/{name}/resend", json={"messages": list(messages)})
 
     def enable_webhook(self, name: str) -> Webhook:
         """Send messages again to a webhook that answered 410."""
-        return self._one(Webhook, "POST", f"/v1/webhooks/{name}/enable")
+        return self._api.one(Webhook, "POST", f"/v1/webhooks/{name}/enable")
 
     # Datasets, models and workers
 
     def datasets(self, *, limit: int = 100, after: str = "") -> list[DatasetSummary]:
         """Return datasets in the order of their names, those behind `after`."""
-        return self._many(DatasetSummary, "GET", "/v1/datasets", params={"limit": limit, "after": after})
+        return self._api.many(DatasetSummary, "GET", "/v1/datasets", params={"limit": limit, "after": after})
 
     def dataset(self, ref: str) -> DatasetSummary:
         """Return a dataset with its counts."""
-        return self._one(DatasetSummary, "GET", f"/v1/datasets/{ref}")
+        return self._api.one(DatasetSummary, "GET", f"/v1/datasets/{ref}")
 
     def dataset_versions(self, name: str, *, limit: int = 100, before: int = 0) -> list[Version]:
         """Return versions of a dataset, newest first."""
         params = {"limit": limit, "before": before}
-        return self._many(Version, "GET", f"/v1/datasets/{name}/versions", params=params)
+        return self._api.many(Version, "GET", f"/v1/datasets/{name}/versions", params=params)
 
     def remove_dataset(self, name: str) -> int:
         """Remove a dataset; return how many jobs hold its images, which stay."""
-        return int(self._json("DELETE", f"/v1/datasets/{name}")["jobs"])
+        return int(self._api.json("DELETE", f"/v1/datasets/{name}")["jobs"])
 
     def own_dataset(self, name: str) -> DatasetSummary:
         """Take a dataset over."""
-        return self._one(DatasetSummary, "POST", f"/v1/datasets/{name}/own")
+        return self._api.one(DatasetSummary, "POST", f"/v1/datasets/{name}/own")
 
     def models(self) -> list[Model]:
         """Return every model, by name, newest version first."""
-        return self._many(Model, "GET", "/v1/models")
+        return self._api.many(Model, "GET", "/v1/models")
 
     def model(self, ref: str, *, tasks: Sequence[Task] = ()) -> Model:
         """Return a model; raises InvalidInput for one that does none of `tasks`."""
-        found = self._one(Model, "GET", f"/v1/models/{ref}")
+        found = self._api.one(Model, "GET", f"/v1/models/{ref}")
         if tasks and found.task not in tasks:
             raise InvalidInput(f"{found.ref} does {found.task}; name a model that does {' or '.join(tasks)}.")
         return found
 
     def aliases(self, name: str) -> dict[str, int]:
         """Return the aliases of a model with the version of each."""
-        found: dict[str, int] = self._json("GET", f"/v1/models/{name}/aliases")
+        found: dict[str, int] = self._api.json("GET", f"/v1/models/{name}/aliases")
         return found
 
     def set_alias(self, ref: str, alias: str) -> Model:
         """Point `name@alias` to the version that `ref` is now."""
         found = self.model(ref)
         body = {"version": found.version}
-        return self._one(Model, "PUT", f"/v1/models/{found.name}/aliases/{alias}", json=body)
+        return self._api.one(Model, "PUT", f"/v1/models/{found.name}/aliases/{alias}", json=body)
 
     def remove_alias(self, ref: str) -> None:
         """Remove the alias `name@alias`."""
         name, _, alias = ref.partition("@")
-        self._send("DELETE", f"/v1/models/{name}/aliases/{alias}")
+        self._api.send("DELETE", f"/v1/models/{name}/aliases/{alias}")
 
     def remove_model(self, ref: str) -> Model:
         """Remove the version `name@version`, and return it."""
         found = self.model(ref)
-        self._send("DELETE", f"/v1/models/{ref}")
+        self._api.send("DELETE", f"/v1/models/{ref}")
         return found
 
     def own_model(self, name: str) -> str | None:
         """Take a model over, with the scope `admin`; return who owned it before."""
-        before: str | None = self._json("POST", f"/v1/models/{name}/own")["before"]
+        before: str | None = self._api.json("POST", f"/v1/models/{name}/own")["before"]
         return before
 
     def workers(self) -> list[Worker]:
         """Return the workers and controllers that are alive, with the scope `admin`."""
-        return [Worker(name=one["name"], fields=one["fields"]) for one in self._json("GET", "/v1/workers")]
+        return [Worker(name=one["name"], fields=one["fields"]) for one in self._api.json("GET", "/v1/workers")]
 
     def drain_workers(self, name: str = "", *, all_of: str = "") -> list[str]:
         """Ask workers to drain, with the scope `admin`; return the names of those asked."""
-        found: list[str] = self._json("POST", "/v1/workers/drain", json={"worker": name, "all_of": all_of})
+        found: list[str] = self._api.json("POST", "/v1/workers/drain", json={"worker": name, "all_of": all_of})
         return found
 
     # Single requests
 
     def serve(self, model: str, *, precision: Precision = "auto") -> ServedState:
         """Have workers keep a model loaded and answer single requests with it."""
-        return self._one(ServedState, "POST", "/v1/served", json={"model": model, "precision": precision})
+        return self._api.one(ServedState, "POST", "/v1/served", json={"model": model, "precision": precision})
 
     def unserve(self, model: str) -> list[str]:
         """Serve `name@version`, or every version of `name`, no longer; return what was."""
-        found: list[str] = self._json("DELETE", f"/v1/served/{model}")
+        found: list[str] = self._api.json("DELETE", f"/v1/served/{model}")
         return found
 
     def served(self) -> list[ServedState]:
         """Return the served models by name, and how each stands."""
-        return self._many(ServedState, "GET", "/v1/served")
+        return self._api.many(ServedState, "GET", "/v1/served")
 
     def classify_now(
         self,
@@ -479,7 +473,7 @@ class HttpClient:
         names = keys if keys is not None else [str(n) for n in range(len(images))]
         files = [("image", (name, image)) for name, image in zip(names, images, strict=True)]
         params = {"top_k": top_k, "embed": embed, "deadline": deadline}
-        found: list[Row] = self._json("POST", f"/v1/models/{model}/classify", params=params, files=files)["rows"]
+        found: list[Row] = self._api.json("POST", f"/v1/models/{model}/classify", params=params, files=files)["rows"]
         return found
 
     def generate_now(
@@ -505,131 +499,23 @@ class HttpClient:
             "deadline": deadline,
         }
         accept = {"Accept": "application/json"}
-        found = self._json("POST", f"/v1/models/{model}/generate", json=body, headers=accept)
+        found = self._api.json("POST", f"/v1/models/{model}/generate", json=body, headers=accept)
         return [{**row, "image": base64.b64decode(row["image"])} for row in found["images"]]
-
-    # The wire
 
     def _submit(self, command: str, options: Mapping[str, Any], job: str | None, progress: OnProgress | None) -> Status:
         given = _given(options)
         for place in _PLACES:
             if isinstance(given.get(place), list | tuple):
-                given[place] = [self._brought(str(source), job, progress) for source in given[place]]
+                given[place] = [bring(self._api, str(source), job, progress) for source in given[place]]
             elif place in given:
-                given[place] = self._brought(str(given[place]), job, progress)
-        return self._one(Status, "POST", "/v1/jobs", json={"command": command, "job": job, **given})
-
-    def _brought(self, source: str, job: str | None, progress: OnProgress | None) -> str:
-        """Return a source that the API takes, with local files uploaded; raises InvalidSource."""
-        if source.startswith(_REMOTE):
-            return source
-        path = Path(source).expanduser()
-        if path.is_dir():
-            found = {entry.key: Path(entry.path) for entry in walk(path)}
-            files = {key: file for key, file in found.items() if is_image_name(key) or key.lower().endswith(_FILES)}
-        else:
-            files = {path.name: path} if path.is_file() else {}
-        if not files:
-            raise InvalidSource(
-                f"There are no images at {source!r} here; name a folder, a manifest, a .tar, or s3://…."
-            )
-        # The same call again goes on with the same upload.
-        id = hashlib.sha256(f"{job} {path.absolute()}".encode()).hexdigest()[:16] if job else None
-        names = sorted(files)
-        with ThreadPoolExecutor(_THREADS) as pool:
-            for start in range(0, len(names), _AT_ONCE):
-                body = {"files": names[start : start + _AT_ONCE], "upload": id}
-                upload = self._json("POST", "/v1/uploads", json=body)
-                id = upload["id"]
-                places = [(one["url"], files[one["name"]]) for one in upload["files"]]
-                for _ in pool.map(lambda place: self._put(*place), places):
-                    pass
-                if progress is not None:
-                    done = min(start + _AT_ONCE, len(names))
-                    progress(Progress(done, done, len(names), "files"))
-        return f"upload:{id}"
-
-    def _put(self, url: str, file: Path) -> None:
-        try:
-            answer = self._store.put(url, content=file.read_bytes())
-        except httpx2.HTTPError as error:
-            raise ServiceUnavailable(f"The object store does not answer ({error}); try again.") from error
-        if answer.status_code >= 300:
-            raise ServiceUnavailable(f"The object store refused {file.name} ({answer.status_code}); try again.")
-
-    def _send(self, method: str, path: str, **how: Any) -> httpx2.Response:
-        try:
-            answer = self._http.request(method, path, **how)
-        except httpx2.HTTPError as error:
-            raise ServiceUnavailable(
-                f"The HTTP API at {self._http.base_url} does not answer ({error}); start it, or correct "
-                "IMAGEMILL_API_URL."
-            ) from error
-        _check(answer)
-        return answer
-
-    def _json(self, method: str, path: str, **how: Any) -> Any:
-        return self._send(method, path, **how).json()
-
-    def _one(self, kind: type[T], method: str, path: str, **how: Any) -> T:
-        return kind.model_validate_json(self._send(method, path, **how).content)
-
-    def _many(self, kind: type[T], method: str, path: str, **how: Any) -> list[T]:
-        return TypeAdapter(list[kind]).validate_json(self._send(method, path, **how).content)  # type: ignore[valid-type]
-
-    def _rows(self, path: str, **params: str) -> Iterator[Row]:
-        with self._http.stream("GET", path, params=params) as answer:
-            if answer.status_code >= 400:
-                answer.read()
-                _check(answer)
-            for line in answer.iter_lines():
-                if line:
-                    yield json.loads(line)
-
-    def _events(self, job: str, last: str) -> Iterator[tuple[str, str, str]]:
-        """Yield the kind, the id and the data of each event until the stream ends."""
-        with self._http.stream("GET", f"/v1/jobs/{job}/events", headers={"Last-Event-ID": last}) as answer:
-            if answer.status_code >= 400:
-                answer.read()
-                _check(answer)
-            event: dict[str, str] = {}
-            for line in answer.iter_lines():
-                name, _, value = line.partition(": ")
-                if line:
-                    event[name] = value
-                    continue
-                if event.get("event") == "error":
-                    raise _error(json.loads(event["data"]), 0)
-                if "data" in event:
-                    yield event["event"], event["id"], event["data"]
-                event = {}
+                given[place] = bring(self._api, str(given[place]), job, progress)
+        return self._api.one(Status, "POST", "/v1/jobs", json={"command": command, "job": job, **given})
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return options as JSON has them, without those left at their default."""
     found = {name: value for name, value in options.items() if value is not None and value != ()}
     return {name: str(value) if isinstance(value, Path) else value for name, value in found.items()}
-
-
-def _check(answer: httpx2.Response) -> None:
-    """Raise the error that an answer stands for."""
-    if answer.status_code < 400:
-        return
-    try:
-        problem = answer.json()
-    except ValueError:
-        problem = {}
-    raise _error(problem if isinstance(problem, dict) else {}, int(answer.headers.get("Retry-After", "1") or 1))
-
-
-def _error(problem: Mapping[str, Any], again: int) -> ImagemillError:
-    said = str(problem.get("detail", "The HTTP API refused the request without a reason."))
-    kind = _ERRORS.get(str(problem.get("code")))
-    if kind is errors.Overloaded:
-        return errors.Overloaded(said, retry_after=float(again))
-    if kind is not None:
-        return kind(said)
-    return ServiceUnavailable(said) if int(problem.get("status", 500)) >= 500 else InvalidInput(said)
 
 
 def _pieces(tasks: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -22,9 +22,17 @@ class Wire:
     connections: int = 0
     flows: threading.Event = field(default_factory=threading.Event)
     """While it is cleared nothing passes, and no connection ends."""
+    ends: set[socket.socket] = field(default_factory=set)
+    """Both ends of the connections so far."""
 
     def __post_init__(self) -> None:
         self.flows.set()
+
+    def cut(self) -> None:
+        """End all connections; new ones pass."""
+        for end in list(self.ends):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
@@ -45,7 +53,6 @@ def tls_before(upstream: int, context: ssl.SSLContext) -> Iterator[Wire]:
 def _serve(upstream: int, context: ssl.SSLContext | None, host: str = LOOPBACK) -> Iterator[Wire]:
     listener = socket.create_server((host, 0))
     wire = Wire(listener.getsockname()[1])
-    open_sockets: set[socket.socket] = set()
 
     def pump(source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
@@ -66,7 +73,7 @@ def _serve(upstream: int, context: ssl.SSLContext | None, host: str = LOOPBACK) 
             context.wrap_socket(raw, server_side=True) if context else raw as client,
             socket.create_connection((LOOPBACK, upstream)) as server,
         ):
-            open_sockets.update((client, server))
+            wire.ends.update((client, server))
             back = threading.Thread(target=pump, args=(server, client), daemon=True)
             back.start()
             pump(client, server)
@@ -88,6 +95,4 @@ def _serve(upstream: int, context: ssl.SSLContext | None, host: str = LOOPBACK) 
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         thread.join()
-        for end in list(open_sockets):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+        wire.cut()

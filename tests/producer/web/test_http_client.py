@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import os
+import threading
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from contract.errors import InvalidInput, InvalidSource, ServiceUnavailable, TokenRefused, UnknownDataset, UnknownJob
 from producer import Client, HttpClient
 from tests.serving import Api
 from tests.waiting import wait_until
+from tests.wires import tap
 
 NEEDS_THE_BUCKET = {
     *("export", "write_results", "push_model", "pull_model"),
@@ -72,6 +76,53 @@ def test_what_is_refused_is_raised_as_the_other_client_raises_it(api: Api, model
             client.classify(f"s3://{api.store.bucket}/photos/", model=model, top_k=0)
     with HttpClient("http://127.0.0.1:9", "imk_x", timeout=2) as client, pytest.raises(ServiceUnavailable):
         client.models()
+
+
+def test_following_goes_on_when_its_connection_ends(api: Api, model: str) -> None:
+    # Given somebody who follows a job over a connection that can be cut,
+    with (
+        tap(httpx2.URL(api.url).port or 80) as wire,
+        HttpClient(f"http://127.0.0.1:{wire.port}", api.token("jobs")) as client,
+    ):
+        client.classify(f"s3://{api.store.bucket}/photos/", model=model, job="mine")
+        seen: list[str] = []
+
+        def follow() -> None:
+            seen.extend(status.state for status in client.follow("mine"))
+
+        follower = threading.Thread(target=follow)
+        follower.start()
+        wait_until(lambda: seen, 10, "the first state")
+        # if it is cut twice, and the job ends meanwhile,
+        wire.cut()
+        asked = wire.connections
+        wait_until(lambda: wire.connections > asked, 10, "another connection")
+        wire.cut()
+        with HttpClient(api.url, api.token("jobs")) as other:
+            other.cancel("mine")
+        # I expect to see the end, once.
+        follower.join(60)
+        assert seen[-1] == "canceled" and seen.count("canceled") == 1
+
+
+def test_an_api_that_goes_away_in_a_stream_is_said_to_be_away(api: Api, model: str) -> None:
+    with tap(httpx2.URL(api.url).port or 80) as wire:
+        client = HttpClient(f"http://127.0.0.1:{wire.port}", api.token("jobs"), timeout=5)
+        client.classify(f"s3://{api.store.bucket}/photos/", model=model, job="mine")
+    # Given that nobody listens there any more, I expect each stream to say so.
+    with pytest.raises(ServiceUnavailable, match="does not answer"):
+        list(client.results("mine"))
+    client._patience = 0.0
+    with pytest.raises(ServiceUnavailable, match="does not answer"):
+        list(client.follow("mine"))
+    client.close()
+
+
+def test_a_file_that_cannot_be_read_is_named(api: Api, model: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"image")
+    os.symlink("nowhere", tmp_path / "b.jpg")
+    with HttpClient(api.url, api.token("jobs")) as client, pytest.raises(InvalidSource, match=r"b\.jpg cannot be read"):
+        client.classify(tmp_path, model=model)
 
 
 def test_schedules_watches_and_models_are_there_too(api: Api, model: str) -> None:
