@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from unittest import mock
 
 import torch
 from torch import nn
@@ -15,7 +16,9 @@ from tests.gpu.acceptance import labelling
 from tests.gpu.acceptance.architectures import ConvNext, Vit
 from tests.gpu.acceptance.report import Report
 from tests.programs import export
-from worker.engine.programs.graph import build
+from worker.engine.programs import layout
+from worker.engine.programs.graph import Graph, build
+from worker.engine.programs.program import Program
 from worker.engine.types import ModelSpec
 
 
@@ -41,9 +44,7 @@ def throughput(
             std=127.5,
             classes=1000,
         )
-        graph = build(spec).on(device, precision)  # type: ignore[arg-type]
-        forward = labelling.forward_rate(graph, device, 256 if not small else 4, 224)
-        report.figure(stage, f"{name}, forward, {precision}, images/s", forward)
+        forward = _layouts(report, stage, name, spec, device, precision, 256 if not small else 4)
         how = Preprocess(size=224, crop=0.875, interpolation="bicubic", mean=127.5, std=127.5)
         with closing(labelling.load(spec, device, precision, folder, threads=cores)) as runtime:
             rate, busy, events = labelling.end_to_end(runtime, files, count, how)
@@ -53,3 +54,40 @@ def throughput(
         report.figure(stage, f"{name}, device busy, by NVML", busy)
         if device.type == "cuda":
             report.check(f"{name}: device busy ≥ 0.90", events >= 0.9, f"by events {events:.2f}, by NVML {busy:.2f}")
+
+
+def _layouts(
+    report: Report, stage: str, name: str, spec: ModelSpec, device: torch.device, precision: str, size: int
+) -> float:
+    """Measure both layouts and compare their answers; return the images/s of the one that a worker takes."""
+    pixels = torch.randint(0, 256, (min(size, 16), 224, 224, 3), dtype=torch.uint8, device=device)
+    rates, logits = {}, {}
+    for lay_out in (False, True):
+        graph = _laid_out(spec, device, precision, lay_out=lay_out)
+        if graph is None:
+            report.skip(f"{name}, channels-last", "its answers depend on the layout")
+            continue
+        with torch.inference_mode():
+            logits[lay_out] = graph(pixels)[0]
+        rates[lay_out] = labelling.forward_rate(graph, device, size, 224)
+        told = "channels-last" if lay_out else "contiguous"
+        report.figure(stage, f"{name}, forward, {precision}, {told}, images/s", rates[lay_out])
+    if len(logits) == 2:
+        apart = float((logits[True] - logits[False]).abs().max() / logits[False].abs().max())
+        most = 0.05 if precision == "bf16" else 1e-3
+        report.check(f"{name}: the same answers in both layouts", apart <= most, f"{apart:.2g} of the largest")
+    taken = build(spec).on(device, precision)  # type: ignore[arg-type]
+    assert isinstance(taken.model, Program)
+    chosen = taken.model.layout is torch.channels_last
+    report.figure(stage, f"{name}, layout that a worker takes", "channels-last" if chosen else "contiguous")
+    if device.type == "cuda" and len(rates) == 2:
+        share = rates[chosen] / max(rates.values())
+        report.check(f"{name}: the layout is the faster one, or nearly", share >= 0.97, f"{share:.2f} of the faster")
+    return rates[chosen]
+
+
+def _laid_out(spec: ModelSpec, device: torch.device, precision: str, *, lay_out: bool) -> Graph | None:
+    with mock.patch.object(layout, "pays", return_value=False):
+        graph = build(spec).on(device, precision)  # type: ignore[arg-type]
+    assert isinstance(graph.model, Program)
+    return None if lay_out and not graph.model.lay_out() else graph

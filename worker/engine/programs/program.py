@@ -8,6 +8,7 @@ of all that it makes are known before a kernel runs. Imports torch.
 
 from __future__ import annotations
 
+import logging
 import operator
 import re
 from collections.abc import Callable
@@ -20,10 +21,13 @@ from torch.utils import _pytree as pytree
 
 from contract.errors import ModelError
 from worker.engine.precision import autocast
+from worker.engine.programs import layout
 from worker.engine.programs.archive import DTYPES, Archive, Json, read_archive
 from worker.engine.programs.operators import INDEXED, aliases, function, measures
 from worker.engine.programs.shapes import check_shapes
 from worker.engine.types import Precision
+
+log = logging.getLogger(__name__)
 
 HOW_TO_EXPORT = (
     "export it as torch.export.export(model.eval(), (torch.zeros(2, {channels}, {size}, {size}),), "
@@ -51,23 +55,37 @@ class Program(nn.Module):
     A program of one output gives its logits as features too.
     """
 
-    def __init__(self, body: fx.GraphModule) -> None:
+    def __init__(self, body: fx.GraphModule, *, channels: int, size: int) -> None:
         super().__init__()
         self.body = body
+        self._channels, self._size = channels, size
         self._precision: Precision = "fp32"
+        self.layout = torch.contiguous_format
+        """Of the images that the graph takes; exported views assume that of the example, which was contiguous."""
 
     def on(self, device: torch.device, precision: Precision) -> Program:
-        """Move to a device and precision, and return itself.
+        """Move to a device and precision, and return itself; on CUDA channels-last where that pays and may be.
 
         In bf16 the weights stay float32 and the graph runs in mixed precision, because its dtypes are fixed: cast
         weights would meet float32 activations.
         """
         self._precision = precision
-        return self.to(device)
+        self.to(device)
+        if device.type == "cuda" and layout.pays(self.body) and not self.lay_out():
+            log.info("The program depends on the layout of its tensors, so it does not run channels-last.")
+        return self
+
+    def lay_out(self) -> bool:
+        """Run channels-last from now on if the answers to noise stay the same where the weights are; say whether."""
+        other = layout.channels_last(self.body)
+        device = next(self.parameters()).device
+        if not layout.agrees(self.body, other, channels=self._channels, size=self._size, device=device):
+            return False
+        self.body, self.layout = other, torch.channels_last
+        return True
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        # Exported views assume the layout of the example, which was contiguous, so channels-last cannot be used here.
-        x = x.contiguous()
+        x = x.contiguous(memory_format=self.layout)
         if self._precision == "fp32":
             return cast("tuple[Tensor, Tensor]", self.body(x))
         with autocast(x.device, self._precision):
@@ -85,7 +103,7 @@ def load_program(path: Path, *, channels: int, size: int) -> Program:
         _check_input(archive.program, channels, size)
         body = _Builder(archive).build()
         check_shapes(body, channels=channels, size=size)
-        return Program(body)
+        return Program(body, channels=channels, size=size)
     except ModelError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
