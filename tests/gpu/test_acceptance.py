@@ -26,6 +26,13 @@ def test_it_compares_resizing_with_pillow_and_says_what_it_leaves_out(tmp_path: 
     assert "| JPEG on the device |" in (tmp_path / "gpu.md").read_text()
 
 
+def test_it_compares_sequences_with_those_of_a_cpu(tmp_path: Path) -> None:
+    assert main(["--device", "cpu", "--only", "sequences", "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert "sequences, fp32: as on a CPU" in {check["name"] for check in found["checks"]}
+    assert set(found["figures"]) == {"ceilings", "sequences"}
+
+
 def test_without_a_device_it_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--device", "cuda:99", "--out", str(tmp_path)]) == 2
     assert "cuda:99" in capsys.readouterr().err

@@ -207,7 +207,7 @@ class Engine:
         """Return the arguments of `submit`, written once, in memory of the runtime."""
         pixels = [one.pixels for one in decoded]
         if self._frames:
-            return padded(pixels)
+            return padded(pixels, self._allocate)
         if self._regions:
             return (packed([one.region or one.pixels for one in decoded], self._allocate),)
         return (np.stack(pixels, out=self._allocate((len(pixels), *pixels[0].shape), np.uint8)),)
@@ -267,12 +267,18 @@ def _entry(found: Decoded | Exception, sha256: str) -> _Entry:
     return Failed(DecodeFailed(f"The image cannot be decoded ({found!r}); save it anew."), sha256)
 
 
-def padded(sequences: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Stack sequences [t_i, h, w, 3] into [n, t, h, w, 3], zero-padded at the end; return it and the lengths [n]."""
+def padded(
+    sequences: Sequence[NDArray[np.uint8]], allocate: Allocate = np.empty
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Stack sequences [t_i, h, w, 3] into [n, t, h, w, 3], zero-padded at the end; return it and the lengths [n].
+
+    `allocate` makes the array of the pixels.
+    """
     lengths = np.array([len(frames) for frames in sequences], np.int64)
-    pixels = np.zeros((len(sequences), lengths.max(), *sequences[0].shape[1:]), np.uint8)
+    pixels = allocate((len(sequences), int(lengths.max()), *sequences[0].shape[1:]), np.uint8)
     for target, frames in zip(pixels, sequences, strict=True):
         target[: len(frames)] = frames
+        target[len(frames) :] = 0
     return pixels, lengths
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 
-from tests.gpu.acceptance import generating, labelling, machine, programs, resizing, training
+from tests.gpu.acceptance import generating, labelling, machine, programs, resizing, sequences, training
 from tests.gpu.acceptance.report import Report
 from tests.lite0 import lite0
 from worker.bench.crops import crops
 from worker.engine.select import torch_device
 
-_STAGES = ("correctness", "generation", "training", "labelling", "resize", "programs")
+_STAGES = ("correctness", "generation", "training", "labelling", "resize", "programs", "sequences")
 _PHOTOS = Path(__file__).parents[3] / "deploy" / "photos"
 
 
@@ -66,6 +66,9 @@ def main(arguments: list[str] | None = None) -> int:
             with report.stage("programs"):
                 count = min(told.images, 20_000)
                 programs.throughput(report, device, files, count, base, cores, small=not cuda)
+        if "sequences" in wanted:
+            with report.stage("sequences"):
+                sequences.throughput(report, device, base, 20_000 if cuda else 8)
     labelling.decode_in("thread")  # no processes stay
     failed = [check.name for check in report.checks if not check.passed]
     for what, why in report.skipped.items():

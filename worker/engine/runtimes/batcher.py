@@ -1,7 +1,8 @@
 """One device thread that coalesces submissions, keeps two batches in flight and halves batches when memory runs out.
 
 It knows neither torch nor images; the device is a function that starts a batch and returns a function that waits for
-its output. Memory that another process held may come back, so batches grow again after a while.
+its output. A batch comes in parts, of which it knows that they have rows: images or sequences. Memory that another
+process held may come back, so batches grow again after a while.
 """
 
 from __future__ import annotations
@@ -13,16 +14,26 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
 from contract.errors import DeviceOutOfMemory
-from worker.engine.types import Output, Pixels
+from worker.engine.types import Output
+
+
+class Rows(Protocol):
+    """Images or sequences in an order: n of them, and slices of them."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, at: slice, /) -> Any: ...
+
+
+Part = TypeVar("Part", bound=Rows)
 
 Wait = Callable[[], Output]
-Launch = Callable[[Sequence[Pixels]], Wait]
-"""Starts a batch, given as parts of n_i images; the returned function waits for it and returns its Σ n_i rows.
+Launch = Callable[[Sequence[Part]], Wait]
+"""Starts a batch, given as parts of n_i rows; the returned function waits for it and returns its Σ n_i rows.
 
 Both may raise DeviceOutOfMemory. At most `depth` batches are started and not yet waited for.
 """
@@ -44,53 +55,55 @@ def buckets(batch_size: int) -> tuple[int, ...]:
     return tuple(sorted({batch_size >> shift for shift in range(batch_size.bit_length())}))
 
 
-_Item: TypeAlias = tuple[Pixels, Future[Output]]
+_Item: TypeAlias = tuple[Part, Future[Output]]
 
 
 @dataclass(frozen=True)
-class _Flight:
-    parts: list[Pixels]
+class _Flight(Generic[Part]):
+    parts: list[Part]
     futures: list[Future[Output]]
     wait: Wait
 
 
-class Batcher:
+class Batcher(Generic[Part]):
     """Serves submissions in order. With `depth` 2 a batch starts before the previous one is done.
 
-    `free` gives unused memory back to the device; it is called before a batch that did not fit is tried again.
+    `free` gives unused memory back to the device; it is called before a batch that did not fit is tried again. `row` is
+    what a person calls a row.
     """
 
     def __init__(
         self,
-        launch: Launch,
+        launch: Launch[Part],
         *,
         batch_size: int,
         depth: int,
         free: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
+        row: str = "image",
     ) -> None:
         self.batch_size = batch_size
         self._largest = batch_size
         self._patience = _GROW_SECONDS / 2  # doubled each time that a batch does not fit
         self._grow_at = 0.0
         self._free, self._clock = free, clock
-        self._launch = launch
+        self._launch, self._row = launch, row
         self._depth = depth
-        self._queue: queue.SimpleQueue[_Item | Literal["first"] | None] = queue.SimpleQueue()
-        self._first: deque[_Item] = deque()
-        self._held: _Item | None = None
-        self._flights: deque[_Flight] = deque()
+        self._queue: queue.SimpleQueue[_Item[Part] | Literal["first"] | None] = queue.SimpleQueue()
+        self._first: deque[_Item[Part]] = deque()
+        self._held: _Item[Part] | None = None
+        self._flights: deque[_Flight[Part]] = deque()
         self._open = True
         self._thread = threading.Thread(target=self._run, name="imagemill-device", daemon=True)
         self._thread.start()
 
-    def submit(self, pixels: Pixels) -> Future[Output]:
-        """Return a future of the output for these images."""
+    def submit(self, pixels: Part) -> Future[Output]:
+        """Return a future of the output for these rows."""
         future: Future[Output] = Future()
         self._queue.put((pixels, future))
         return future
 
-    def submit_first(self, pixels: Pixels) -> Future[Output]:
+    def submit_first(self, pixels: Part) -> Future[Output]:
         """Return a future of the output for these rows, which go before all that wait, in a batch without them."""
         future: Future[Output] = Future()
         self._first.append((pixels, future))
@@ -110,14 +123,14 @@ class Batcher:
             if self._flights and (not group or len(self._flights) >= self._depth):
                 self._finish(self._flights.popleft())
 
-    def _take(self) -> list[_Item]:
+    def _take(self) -> list[_Item[Part]]:
         """Take up to `batch_size` waiting rows; block only while the device is idle."""
         group = self._take_first()
         if group:
             return group
         rows = 0
         while self._open:
-            item: _Item | Literal["first"] | None
+            item: _Item[Part] | Literal["first"] | None
             item, self._held = self._held, None
             if item is None:
                 try:
@@ -141,9 +154,9 @@ class Batcher:
                 rows += len(item[0])
         return group
 
-    def _take_first(self) -> list[_Item]:
+    def _take_first(self) -> list[_Item[Part]]:
         """Take up to `batch_size` rows of those that go before all others."""
-        group: list[_Item] = []
+        group: list[_Item[Part]] = []
         rows = 0
         while self._first and (not group or rows + len(self._first[0][0]) <= self.batch_size):
             item = self._first.popleft()
@@ -152,7 +165,7 @@ class Batcher:
                 rows += len(item[0])
         return group
 
-    def _start(self, group: list[_Item]) -> None:
+    def _start(self, group: list[_Item[Part]]) -> None:
         parts, futures = [pixels for pixels, _ in group], [future for _, future in group]
         self._grow()
         full = False
@@ -167,7 +180,7 @@ class Batcher:
             wait = self._smaller(parts)
         self._flights.append(_Flight(parts, futures, wait))
 
-    def _finish(self, flight: _Flight) -> None:
+    def _finish(self, flight: _Flight[Part]) -> None:
         full = False
         try:
             output = flight.wait()
@@ -188,7 +201,7 @@ class Batcher:
             future.set_result(Output(output.logits[start:end], output.features[start:end]))
             start = end
 
-    def _smaller(self, parts: list[Pixels]) -> Wait:
+    def _smaller(self, parts: list[Part]) -> Wait:
         """Free memory and run `parts` again, in half the batch size until they fit; keep that size for a while."""
         while True:
             self._drain()
@@ -199,8 +212,8 @@ class Batcher:
                 if self.batch_size == 1:
                     return _raises(
                         DeviceOutOfMemory(
-                            "The device has no memory for a single image; stop other processes that use it, or use a "
-                            "smaller model."
+                            f"The device has no memory for a single {self._row}; stop other processes that use it, or "
+                            "use a smaller model."
                         )
                     )
             except Exception as error:
@@ -220,7 +233,7 @@ class Batcher:
         while self._flights:
             self._finish(self._flights.popleft())
 
-    def _piecewise(self, parts: list[Pixels]) -> Wait:
+    def _piecewise(self, parts: list[Part]) -> Wait:
         """Run `parts` in batches of `batch_size`, one at a time, with nothing else in flight."""
         self._drain()
         outputs = [self._launch(some)() for some in pieces(parts, self.batch_size)]
@@ -231,9 +244,9 @@ class Batcher:
         return lambda: whole
 
 
-def pieces(parts: Sequence[Pixels], most: int) -> Iterator[list[Pixels]]:
+def pieces(parts: Sequence[Part], most: int) -> Iterator[list[Part]]:
     """Yield the images of `parts` in groups of at most `most`, as slices, which copy nothing."""
-    group: list[Pixels] = []
+    group: list[Part] = []
     room = most
     for part in parts:
         at = 0
@@ -248,7 +261,7 @@ def pieces(parts: Sequence[Pixels], most: int) -> Iterator[list[Pixels]]:
         yield group
 
 
-def _fail(flight: _Flight, error: Exception) -> None:
+def _fail(flight: _Flight[Any], error: Exception) -> None:
     for future in flight.futures:
         future.set_exception(error)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from worker.engine.precision import precision_on
 from worker.engine.programs.graph import build
 from worker.engine.runtimes.batcher import SMALL, Batcher, Launch, Wait, buckets
 from worker.engine.runtimes.out_of_memory import free, out_of_memory
+from worker.engine.runtimes.queued import allocate_on
 from worker.engine.runtimes.resize import Moved, Resize, resize_for
 from worker.engine.types import ModelSpec, Output, Pixels, Precision
 
@@ -60,10 +60,10 @@ class TorchRuntime:
         resizer = resize_for(place, resize)
         self.resizes = resizer is not None
         """Whether images are resized where the model computes."""
-        self._pinned = cuda
+        self.allocate = allocate_on(place)
         if cuda:
             with out_of_memory():
-                launch: Launch = CudaLaunch(graph, place, shape, resizer)
+                launch: Launch[Pixels] = CudaLaunch(graph, place, shape, resizer)
         else:
             # Only the device thread computes, so it may use all cores; two such threads would collapse.
             torch.set_num_threads(threads)
@@ -79,15 +79,6 @@ class TorchRuntime:
     @property
     def batch_size(self) -> int:
         return self._batcher.batch_size
-
-    def allocate(self, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
-        """Return an array with any content, in pinned memory if the device is a GPU."""
-        if not self._pinned:
-            return np.empty(shape, dtype)
-        with torch.cuda.device(torch.device(self.device)):  # pinning opens a context on the current device
-            kind = torch.from_numpy(np.empty(0, dtype)).dtype
-            pinned: NDArray[Any] = torch.empty(shape, dtype=kind, pin_memory=True).numpy()
-        return pinned
 
     def submit(self, pixels: Pixels, lengths: NDArray[np.int64] | None = None) -> Future[Output]:
         assert lengths is None, "a runtime of images"
