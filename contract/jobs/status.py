@@ -63,6 +63,7 @@ class ShardCommit(Record):
     worker: str = ""
     runtime: str = ""
     precision: str = ""
+    decoder: str = Field(default="", description="What decoded images beside Pillow, with its version.")
     seconds: float = 0.0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,20 @@ def test_it_leaves_a_report(tmp_path: Path) -> None:
     assert "| fashion-gan" in (tmp_path / "gpu.md").read_text()
 
 
-def test_it_compares_resizing_with_pillow_and_says_what_it_leaves_out(tmp_path: Path) -> None:
+def test_it_compares_resizing_with_pillow(tmp_path: Path) -> None:
     assert main(["--device", "cpu", "--images", "16", "--only", "resize", "--out", str(tmp_path)]) == 0
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert "photos have the pixels of Pillow" in {check["name"] for check in found["checks"]}
-    assert "JPEG on the device" in found["skipped"]
-    assert "| JPEG on the device |" in (tmp_path / "gpu.md").read_text()
+
+
+def test_it_compares_decoding_with_pillow_or_says_that_it_does_not(tmp_path: Path) -> None:
+    assert main(["--device", "cpu", "--images", "16", "--only", "jpeg", "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    if find_spec("nvidia") is None or find_spec("nvidia.nvimgcodec") is None:
+        assert "JPEG on the device" in found["skipped"]
+        assert "| JPEG on the device |" in (tmp_path / "gpu.md").read_text()
+    else:
+        assert "photos are within a few levels of Pillow's" in {check["name"] for check in found["checks"]}
 
 
 def test_it_compares_sequences_with_those_of_a_cpu(tmp_path: Path) -> None:

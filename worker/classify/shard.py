@@ -41,6 +41,7 @@ from worker.classify.isolate import isolate
 from worker.classify.rows import Rows, read_rows, tally
 from worker.engine import canary
 from worker.engine.budget import Reservation, release_all
+from worker.engine.images import decoders
 from worker.engine.pipeline import Encoded, Failed, Result
 from worker.execution.job_runner import ShardWork
 from worker.execution.leases import Lease
@@ -77,7 +78,8 @@ class ClassifyWork(ShardWork[Classify]):
             rows = self._label(spec, lease, model, loaded, items, old)
             runtime, precision = loaded.runtime.name, loaded.runtime.precision
         commit = self._write(spec, lease, retry, model, rows)
-        return commit.model_copy(update={"runtime": runtime, "precision": precision})
+        decoder = decoders.beside_pillow()
+        return commit.model_copy(update={"runtime": runtime, "precision": precision, "decoder": decoder})
 
     def give_up(self, spec: Classify, lease: Lease, retry: int, kills: int) -> ShardCommit:
         """Bisect the shard, or write an error row if the image that ends workers is alone in it."""

@@ -38,7 +38,7 @@ class Doubt:
 
 @dataclass(slots=True)
 class Work:
-    """What one worker did with one runtime."""
+    """What one worker did with one runtime and one decoder."""
 
     shards: int = 0
     images: int = 0
@@ -64,7 +64,9 @@ class Summary:
 
     def add(self, commit: ShardCommit, table: pa.Table) -> None:
         """Add the rows of a shard, a table with the columns of `contract.data.label_rows`."""
-        done = self.work.setdefault((commit.worker, f"{commit.runtime}/{commit.precision}".strip("/")), Work())
+        runtime = f"{commit.runtime}/{commit.precision}".strip("/")
+        with_decoder = f"{runtime}, {commit.decoder}" if commit.decoder else runtime
+        done = self.work.setdefault((commit.worker, with_decoder), Work())
         done.shards += 1
         done.images += commit.items
         done.seconds += commit.seconds

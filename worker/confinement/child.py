@@ -26,7 +26,8 @@ from worker.confinement.run import command
 
 Answer = tuple[Head, list[bytes]]
 
-_KEPT = ("LD_LIBRARY_PATH",)
+_KEPT = ("LD_LIBRARY_PATH", "CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES")
+"""Where libraries are, and which GPUs are this worker's: a child would take the first of the machine otherwise."""
 _ENVIRONMENT = {
     "HOME": "/nonexistent",
     "USER": "imagemill",  # torch asks for it, and the list of users is closed to it

@@ -6,6 +6,7 @@ which everything else in the process then shares.
 
 from __future__ import annotations
 
+import logging
 import threading
 import uuid
 from collections.abc import Callable
@@ -24,9 +25,12 @@ if TYPE_CHECKING:
     import torch
 
     from worker.datasets.reader import DatasetReader
+    from worker.engine.images.device_decoder import DeviceDecoder
     from worker.execution.leases import LeaseRenewer
     from worker.execution.model_cache import Models
     from worker.sources.fetch import Fetcher
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -143,11 +147,27 @@ def _make_fetcher(resources: Resources) -> Fetcher:
         children=settings.decode_in == "process",
         seconds=settings.decode_seconds,
         max_pixels=settings.max_image_pixels,
+        gpu=_device_decoder(settings),
     )
     store = ObjectStore(
         settings, patience=settings.store_patience_seconds, obstore_reader=ObstoreReader(settings), heard=moved
     )
     return Fetcher.of(store, settings)
+
+
+def _device_decoder(settings: Settings) -> DeviceDecoder | None:
+    """Return what decodes on the GPU of this worker, or None where none is asked for or models run on the CPU."""
+    if settings.decoder == "pillow":
+        return None
+    from worker.engine import select
+    from worker.engine.images.device_decoder import DeviceDecoder
+
+    kind, _ = select.capabilities(settings.device, settings.runtime)
+    if kind != "cuda":
+        log.warning("Images are decoded by Pillow, not by nvImageCodec: models run on the CPU of this worker.")
+        return None
+    index = settings.device.partition(":")[2]
+    return DeviceDecoder(int(index or 0))
 
 
 def _make_models(resources: Resources) -> Models:

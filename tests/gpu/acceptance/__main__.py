@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 
-from tests.gpu.acceptance import generating, labelling, machine, programs, resizing, sequences, training
+from tests.gpu.acceptance import generating, jpeg, labelling, machine, programs, resizing, sequences, training
 from tests.gpu.acceptance.report import Report
 from tests.lite0 import lite0
 from worker.bench.crops import crops
 from worker.engine.select import torch_device
 
-_STAGES = ("correctness", "generation", "training", "labelling", "resize", "programs", "sequences")
+_STAGES = ("correctness", "generation", "training", "labelling", "resize", "jpeg", "programs", "sequences")
 _PHOTOS = Path(__file__).parents[3] / "deploy" / "photos"
 
 
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         with report.stage("ceilings"):
             machine.describe(report, device)
         files: list[bytes] = []
-        if wanted & {"correctness", "labelling", "resize", "programs"}:
+        if wanted & {"correctness", "labelling", "resize", "jpeg", "programs"}:
             with report.stage("crops"):
                 (base / "photos").mkdir()
                 files = [path.read_bytes() for path in crops(_PHOTOS, min(told.images, 2000), base / "photos")]
@@ -62,6 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
         if "resize" in wanted:
             with report.stage("resize"):
                 resizing.throughput(report, device, spec, files, told.images, base / "cache", cores)
+        if "jpeg" in wanted:
+            with report.stage("jpeg"):
+                jpeg.throughput(report, device, spec, files, told.images, base / "cache", cores)
         if "programs" in wanted:
             with report.stage("programs"):
                 count = min(told.images, 20_000)

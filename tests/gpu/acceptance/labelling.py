@@ -56,7 +56,7 @@ def correctness(report: Report, device: torch.device, spec: ModelSpec, pixels: N
     with torch.inference_mode():
         graph = build(spec)
         wanted = np.concatenate([graph(torch.from_numpy(p))[0].numpy() for p in np.array_split(pixels, 8)])
-    surer = _probabilities(wanted).max(1) > 0.5
+    surer = probabilities(wanted).max(1) > 0.5
     precisions = ("fp32", "bf16") if report.about["bf16"] else ("fp32",)
     for precision in precisions:
         with closing(load(spec, device, precision, cache)) as runtime:
@@ -235,7 +235,7 @@ def load(
     return loaded
 
 
-def _probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     exponentials = np.exp(logits - logits.max(1, keepdims=True))
     found: NDArray[np.float32] = exponentials / exponentials.sum(1, keepdims=True)
     return found

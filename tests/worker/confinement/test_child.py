@@ -64,6 +64,12 @@ def test_requests_overlap(start: Start) -> None:
     assert [future.result()[1] for future in futures] == [[bytes([n])] for n in range(20)]
 
 
+def test_it_is_told_which_gpus_are_its_parents(monkeypatch: pytest.MonkeyPatch, start: Start) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    assert {"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"} < set(does(start(), "environment").split())
+
+
 def test_it_inherits_neither_environment_nor_files(
     monkeypatch: pytest.MonkeyPatch, start: Start, tmp_path: Path
 ) -> None:

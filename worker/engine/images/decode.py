@@ -47,6 +47,7 @@ from contract.errors import (
 )
 from worker.engine.budget import Reservation, budget
 from worker.engine.images import cost
+from worker.engine.images.plain_jpeg import is_plain
 from worker.engine.images.quiet import silence_libtiff, silence_pillow
 from worker.engine.images.regions import Region, Square
 from worker.engine.images.shrink import shrunk
@@ -309,21 +310,48 @@ def _decode(
             image.load()
             width, height = image.size  # an ICO reveals its true size only after loading
             _check_pixels(width, height, max_pixels)
-        looked_at = Square.of(*image.size, size, crop, interpolation) if regions and _is_plain(image) else None
-        if looked_at is not None and looked_at.small:
-            square = _to_rgb(image.crop(looked_at.box))
-        else:
-            square = _to_rgb(shrunk(image, size, crop, _RESAMPLING[interpolation]))
-            looked_at = None
-        orientation = _orientation(image)
+        return squared(image, (width, height), _orientation(image), size, crop, interpolation, regions=regions)
+
+
+def squared(
+    image: Image.Image,
+    extent: tuple[int, int],
+    orientation: int,
+    size: int,
+    crop: float,
+    interpolation: Interpolation,
+    *,
+    regions: bool,
+) -> Decoded:
+    """Return the upright centre square of a decoded image, whose file has an `extent` of width and height."""
+    width, height = extent
     upright = (height, width) if orientation >= 5 else (width, height)
-    if looked_at is not None:
-        pixels = np.asarray(square)
+    looked_at = Square.of(*image.size, size, crop, interpolation) if regions and _is_plain(image) else None
+    if looked_at is not None and looked_at.small:
+        pixels = np.asarray(_to_rgb(image.crop(looked_at.box)))
         return Decoded(pixels, *upright, looked_at.region(pixels, orientation))
+    square = _to_rgb(shrunk(image, size, crop, _RESAMPLING[interpolation]))
     if orientation in _UPRIGHT:
         # After the resize: turning 224 × 224 pixels costs nothing, and a centre crop is unaffected.
         square = square.transpose(_UPRIGHT[orientation])
     return Decoded(np.asarray(square), *upright)
+
+
+def plain_header(data: bytes, size: int, *, crop: float, max_pixels: int) -> tuple[int, int, int] | None:
+    """Return width, height and EXIF orientation of a JPEG that `decode` is certain to decode, and in full.
+
+    None for other files, also for those that `decode` would let libjpeg reduce.
+    """
+    if not is_plain(data):
+        return None
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            width, height = image.size
+            if image.format != "JPEG" or width * height > max_pixels or _reduction(image.size, 2 * size / crop):
+                return None
+            return width, height, _orientation(image)
+    except Exception:  # `decode` says what is wrong with it
+        return None
 
 
 def _is_plain(image: Image.Image) -> bool:
@@ -339,10 +367,13 @@ def reduce_at_decoding(image: Image.Image, needed: float) -> None:
     them confident. Hence twice.
     """
     width, height = image.size
-    for scale in (8, 4, 2):
-        if min(width, height) // scale >= needed:
-            image.draft(None, (width // scale, height // scale))
-            return
+    if scale := _reduction(image.size, needed):
+        image.draft(None, (width // scale, height // scale))
+
+
+def _reduction(extent: tuple[int, int], needed: float) -> int:
+    """Return by what libjpeg divides both sides so that the short one keeps `needed` pixels; 0 for nothing."""
+    return next((scale for scale in (8, 4, 2) if min(extent) // scale >= needed), 0)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

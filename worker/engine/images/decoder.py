@@ -142,7 +142,7 @@ def _each_decoded(found: list[Head], memory: Memory, head: Head, most: int) -> l
     if not 0 < len(found) <= most:
         raise Closed("an answer for other files")
     size = head["size"]
-    squares = [_square_of(one, head) for one in found]
+    squares = [square_of(one, head) for one in found]
     shapes = [(size, size, 3) if square is None else (*square.shape, 3) for square in squares]
     blobs = iter(memory.get(PIXELS, [math.prod(s) for s, one in zip(shapes, found, strict=True) if "error" not in one]))
 
@@ -157,7 +157,7 @@ def _each_decoded(found: list[Head], memory: Memory, head: Head, most: int) -> l
     ]
 
 
-def _square_of(one: Head, head: Head) -> Square | None:
+def square_of(one: Head, head: Head) -> Square | None:
     """Return what is to be resized of an image that a decoder left as it was; raises ValueError for nonsense."""
     if "open" not in one or not head["regions"]:
         return None

@@ -21,6 +21,7 @@ from worker.engine.images import decode
 from worker.engine.images.chunk import fitting
 from worker.engine.images.decode import Decoded, Frame, Interpolation
 from worker.engine.images.decoder import Decoder, Gone, error_of, extent_of
+from worker.engine.images.device_decoder import DeviceDecoder
 
 log = logging.getLogger(__name__)
 
@@ -32,21 +33,34 @@ class _How:
     children: bool = False
     seconds: float = 10.0
     max_pixels: int = 100_000_000
+    gpu: DeviceDecoder | None = None
+    """What takes JPEG files first, where a GPU decodes them."""
 
 
 _how = _How()
 _idle: queue.LifoQueue[Decoder] = queue.LifoQueue()
 
 
-def configure(*, children: bool, seconds: float, max_pixels: int) -> None:
-    """Say how this process decodes from now on: in children or itself, and how much CPU time an image may take."""
+def configure(*, children: bool, seconds: float, max_pixels: int, gpu: DeviceDecoder | None = None) -> None:
+    """Say how this process decodes from now on: in children or itself, and how much CPU time an image may take.
+
+    `gpu` takes JPEG files of classifiers before.
+    """
     global _how
-    _how = _How(children, seconds, max_pixels)
     close()
+    _how = _How(children, seconds, max_pixels, gpu)
+
+
+def beside_pillow() -> str:
+    """Return what decodes images here beside Pillow, with its version, such as `nvimgcodec 0.9.0`, or nothing."""
+    gpu = _how.gpu
+    return f"nvimgcodec {gpu.version}" if gpu is not None and gpu.version and not gpu.given_up else ""
 
 
 def close() -> None:
-    """End the children that are idle."""
+    """End the children that are idle, and the one on a GPU."""
+    if _how.gpu is not None:
+        _how.gpu.close()
     while True:
         try:
             _idle.get_nowait().end()
@@ -78,13 +92,22 @@ def open_each(
     yielded is not looked at again, and may be replaced.
     """
     together: list[int] = []
+    head = {"size": how.size, "crop": how.crop, "interpolation": how.interpolation, "max_pixels": max_pixels}
+    head["regions"] = regions
+    done: set[int] = set()
+    if _how.gpu is not None and not frames:
+        files = [(place, item) for place, item in enumerate(items) if isinstance(item, bytes)]
+        for place, found in _how.gpu.each(files, head):
+            done.add(place)
+            yield place, found
+        del files  # or what was yielded would not come free
     for place in range(len(items)):
+        if place in done:
+            continue
         if _how.children and not frames and _fits(items[place], how.size):
             together.append(place)
         else:
             yield place, _tried(items[place], how, max_pixels, frames, regions)
-    head = {"size": how.size, "crop": how.crop, "interpolation": how.interpolation, "max_pixels": max_pixels}
-    head["regions"] = regions
     while together:
         child = _take()
         if child.memory is None:
@@ -92,7 +115,7 @@ def open_each(
             yield from ((place, _tried(items[place], how, max_pixels, frames)) for place in together)
             return
         try:
-            found = child.ask_each(head, [file for place in together if isinstance(file := items[place], bytes)])
+            several = child.ask_each(head, [file for place in together if isinstance(file := items[place], bytes)])
         except Gone as gone:
             # No other file suffers from the one that it was at; if it lies, the next one names another.
             log.warning("A decoder ended (%s)", gone)
@@ -101,8 +124,8 @@ def open_each(
             yield suspect, _late() if late else _tried(items[suspect], how, max_pixels, frames)
             continue
         _idle.put(child)
-        done, together = together[: len(found)], together[len(found) :]
-        yield from zip(done, found, strict=True)
+        answered, together = together[: len(several)], together[len(several) :]
+        yield from zip(answered, several, strict=True)
 
 
 def _fits(item: bytes | tuple[Frame, ...], size: int) -> bool:

@@ -1,0 +1,1 @@
+"""Found before the real package, of which it takes the place."""
