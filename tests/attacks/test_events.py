@@ -21,14 +21,14 @@ from contract.errors import InvalidSettings, RedisUnavailable
 from contract.jobs.lifecycle import Backend
 from contract.jobs.templates import Template
 from contract.settings import Settings
+from contract.telemetry.routes import Routes, text
+from contract.telemetry.server import Server
 from contract.watches.hints import Hints
 from contract.watches.record import Watch
-from tests.worker.observe.test_server import ask, free_port
+from tests.contract.telemetry.test_server import ask, free_port
 from worker.control.watching.events import LIMIT, PATH, EventsInbox
 from worker.control.watching.keeper import Keeper
 from worker.control.watching.tables import Tables
-from worker.observe.routes import Routes, text
-from worker.observe.server import Server
 
 TOKEN = "a-token-of-some-length"
 Address = tuple[str, int]

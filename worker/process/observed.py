@@ -19,13 +19,13 @@ from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, InvalidSettings, ServiceUnavailable
 from contract.keys import QUEUE_CLASSIFY, QUEUE_CONTROL, probe
 from contract.meters import Role
+from contract.telemetry.probes import Probe
+from contract.telemetry.prometheus import Metrics
+from contract.telemetry.routes import Routes
+from contract.telemetry.server import Server, parse_ports
 from worker.engine.budget import budget
 from worker.execution.resources import Resources
 from worker.observe.fleet import FleetWatch
-from worker.observe.probes import Probe
-from worker.observe.prometheus import Metrics
-from worker.observe.routes import Routes
-from worker.observe.server import Server, parse_ports
 from worker.process.leaving import Leaving
 from worker.process.self_test import SelfTest
 

@@ -10,6 +10,7 @@ from contract import keys
 from contract.errors import InvalidInput, ServiceUnavailable
 from contract.fleet.snapshot import Fleet
 from contract.instruments import WORKERS_WANTED
+from contract.telemetry.routes import Answer, as_json, text
 from worker.app import app, process
 from worker.control.finalizers import Finalizers, make_finalizers
 from worker.control.planners import Planners, make_planners
@@ -18,7 +19,6 @@ from worker.control.scale import Scale
 from worker.control.watching.events import PATH, EventsInbox
 from worker.control.watching.keeper import Keeper, make_keeper
 from worker.control.webhooks.courier import Courier, make_courier
-from worker.observe.routes import Answer, as_json, text
 
 
 def planners() -> Planners:

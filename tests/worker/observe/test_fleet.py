@@ -11,10 +11,10 @@ from contract import instruments, meters
 from contract.fleet.rates import Rates
 from contract.fleet.snapshot import Fleet, JobState, QueueState, WorkerState
 from contract.jobs.status import Shards
+from contract.telemetry.prometheus import Metrics
 from contract.watches.state import WatchState
 from worker.observe import fleet as module
 from worker.observe.fleet import FleetWatch
-from worker.observe.prometheus import Metrics
 
 QUEUE = QueueState(
     queue="classify",

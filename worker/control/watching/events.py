@@ -19,10 +19,10 @@ from contract.errors import ImagemillError, InvalidEvent, ServiceUnavailable
 from contract.instruments import EVENTS
 from contract.records import Record
 from contract.settings import Settings
+from contract.telemetry.routes import Answer, Inbox, as_json
 from contract.watches.events import Event, parse_events
 from contract.watches.hints import Hints
 from contract.watches.record import Watch
-from worker.observe.routes import Answer, Inbox, as_json
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from worker.observe.routes import Answer, text
+from contract.telemetry.routes import Answer, text
 
 Check = Callable[[], str]
 """Returns why it fails, or an empty text."""

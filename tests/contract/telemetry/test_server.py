@@ -12,10 +12,10 @@ from urllib.error import HTTPError
 import pytest
 
 from contract.errors import InvalidSettings
+from contract.telemetry import server as module
+from contract.telemetry.routes import Answer, Routes, as_json, text
+from contract.telemetry.server import Server, parse_ports
 from tests.waiting import wait_until
-from worker.observe import server as module
-from worker.observe.routes import Answer, Routes, as_json, text
-from worker.observe.server import Server, parse_ports
 
 
 def free_port() -> int:

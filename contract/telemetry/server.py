@@ -21,7 +21,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from contract.errors import InvalidSettings
-from worker.observe.routes import Answer, Inbox, Routes, as_json, text
+from contract.telemetry.routes import Answer, Inbox, Routes, as_json, text
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from contract.errors import InvalidSettings
 from contract.instruments import INSTRUMENTS
 from contract.meters import OTHER, Counter, Gauge, Histogram, Instrument, Label, Role
 from contract.printable import printable
-from worker.observe.routes import Answer
+from contract.telemetry.routes import Answer
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry

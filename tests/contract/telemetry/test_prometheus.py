@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from contract.errors import InvalidSettings
 from contract.instruments import INSTRUMENTS
 from contract.meters import Counter, Gauge, Histogram, Instrument, Label, Role
-from worker.observe.prometheus import Metrics
+from contract.telemetry.prometheus import Metrics
 
 SEEN = Counter(
     name="imagemill_seen_total", description="A test.", labels=(Label("model", most=3), Label("code", ("a", "b")))
