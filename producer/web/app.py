@@ -26,7 +26,7 @@ from producer.web.console import door
 from producer.web.console.pages import refusal
 from producer.web.following import Follower
 from producer.web.guard import OPEN, Guard
-from producer.web.health import Readiness
+from producer.web.observe.health import Readiness
 from producer.web.online.images import LARGE_BYTES
 from producer.web.online.routes import BODIES
 from producer.web.problems import Problem, ProblemDetails, internal, of_error, of_http, of_validation
