@@ -1,7 +1,8 @@
-"""Every metric of Imagemill: what `/metrics` of controller and worker shows, and nothing else.
+"""Every metric of Imagemill: what `/metrics` of controller, worker and HTTP API shows, and nothing else.
 
-Names follow Prometheus' rules: the prefix `imagemill_`, base units, `_total` on counters. No job, shard or worker is a
-label, for there is no bound on how many there are. A dashboard or an alert takes its names from here; the reference
+Names follow Prometheus' rules: the prefix `imagemill_`, base units, `_total` on counters; those of the HTTP API also
+follow OpenTelemetry's conventions for HTTP servers. No job, shard, worker, key or path is a label, for there is no
+bound on how many there are. A dashboard or an alert takes its names from here; the reference
 page is made from it.
 
 Gauges of the controller describe the whole fleet, as it reads it from Redis. With two controllers both show the same
@@ -57,9 +58,22 @@ SERVICE = Label("service", ("redis", "store"))
 EVENT_RESULT = Label("result", ("taken", "unwatched", "rejected", "refused", "unavailable"))
 WEBHOOK_RESULT = Label("result", ("delivered", "failed", "refused", "gone"))
 TICK_STATE = Label("state", ("submitted", "skipped", "failed"))
+METHOD = Label("method", ("GET", "POST", "PUT", "PATCH", "DELETE"))
+ROUTE = Label("route", most=200)
+"""The template of a path, as `/v1/jobs/{id}`; empty for a request that came to none."""
+STATUS_CLASS = Label("status", ("2xx", "3xx", "4xx", "5xx", "none"))
+STREAM = Label("stream", ("events", "rows"))
+REFUSAL = Label(
+    "reason",
+    ("token", "forbidden", "rate", "too_large", "overloaded", "busy", "slow", "host", "headers"),
+)
+UPSTREAM = Label("service", ("redis", "store", "worker"))
+FORWARDED = Label("outcome", ("done", "refused", "failed", "overloaded", "expired", "unavailable", "abandoned"))
 
 _SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 """A request to a server, up to the patience for one that does not answer."""
+_HTTP = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+"""Those that OpenTelemetry advises for `http.server.request.duration`."""
 _SHARD = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 10800.0)
 """A shard: labels in seconds, a training in hours."""
 _WAIT = (1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 1800.0, 3600.0, 10800.0, 86400.0)
@@ -406,7 +420,74 @@ IMAGE_MEMORY_LIMIT_BYTES = Gauge(
     unit="bytes",
 )
 
-# Both
+# The HTTP API
+
+HTTP_REQUEST_SECONDS = Histogram(
+    name="imagemill_http_server_request_duration_seconds",
+    description="How long a request took, from its head to the end of its answer, or to the beginning of an event "
+    "stream, by method, template of the path and class of the status. The route is empty for a request that was "
+    "refused before it came to one, and for a path or method that is not there; the status is `none` if no answer was "
+    "begun, and `5xx` also for an answer that an error here broke off.",
+    unit="seconds",
+    labels=(METHOD, ROUTE, STATUS_CLASS),
+    roles=("web",),
+    buckets=_HTTP,
+)
+HTTP_ACTIVE_REQUESTS = Gauge(
+    name="imagemill_http_server_active_requests",
+    description="Requests under way, open streams among them. From 257 on, new ones are refused.",
+    roles=("web",),
+)
+HTTP_STREAMS = Gauge(
+    name="imagemill_http_server_streams",
+    description="Answers that are being sent in pieces: `events`, the progress of a job for a client or a page of the "
+    "console; `rows` of jobs and watches.",
+    labels=(STREAM,),
+    roles=("web",),
+)
+HTTP_REQUEST_BYTES = Counter(
+    name="imagemill_http_server_request_body_bytes_total",
+    description="Bytes of bodies that were received, by route. What clients upload to the object store does not pass "
+    "through here.",
+    unit="bytes",
+    labels=(ROUTE,),
+    roles=("web",),
+)
+HTTP_RESPONSE_BYTES = Counter(
+    name="imagemill_http_server_response_body_bytes_total",
+    description="Bytes of bodies that were sent, by route.",
+    unit="bytes",
+    labels=(ROUTE,),
+    roles=("web",),
+)
+HTTP_REFUSALS = Counter(
+    name="imagemill_http_server_refusals_total",
+    description="Requests that were refused: `token`, it has none that is known; `forbidden` to it, or sent by another "
+    "site; `rate`, more than its token may make; `too_large`; `overloaded`, an answer of a served model would come "
+    "too late; `busy`, too many requests or bytes under way; `slow`, its body did not arrive in time; `host`, an "
+    "unknown name of this server; `headers`, too many.",
+    labels=(REFUSAL,),
+    roles=("web",),
+)
+HTTP_UPSTREAM_ERRORS = Counter(
+    name="imagemill_http_server_upstream_errors_total",
+    description="Requests that failed because of a server behind this one: `redis` or `store` did not do its part, or "
+    "no `worker` answered a single request in time, or it failed there.",
+    labels=(UPSTREAM,),
+    roles=("web",),
+)
+ONLINE_FORWARD_SECONDS = Histogram(
+    name="imagemill_online_forward_seconds",
+    description="How long a single request to a served model waited for its answer, by outcome: `done`; `refused`, the "
+    "model cannot do it; `failed` on a worker; `overloaded`, it was not let in; `expired`; `unavailable`, Redis was; "
+    "`abandoned` by whoever asked.",
+    unit="seconds",
+    labels=(FORWARDED,),
+    roles=("web",),
+    buckets=_SHORT,
+)
+
+# Several of them
 
 JOBS_ENDED = Counter(
     name="imagemill_jobs_ended_total",
@@ -420,20 +501,20 @@ STORE_SECONDS = Histogram(
     description="How long a call of the object store took, retries included, by operation.",
     unit="seconds",
     labels=(OPERATION,),
-    roles=("controller", "worker"),
+    roles=("controller", "worker", "web"),
     buckets=_SHORT,
 )
 STORE_FAULTS = Counter(
     name="imagemill_store_faults_total",
     description="Requests that the object store did not serve, those retried included. Missing objects are no faults.",
     labels=(OPERATION, FAULT),
-    roles=("controller", "worker"),
+    roles=("controller", "worker", "web"),
 )
 REDIS_SECONDS = Histogram(
     name="imagemill_redis_seconds",
     description="How long a call of the ledger in Redis took, retries included.",
     unit="seconds",
-    roles=("controller", "worker"),
+    roles=("controller", "worker", "web"),
     buckets=_SHORT,
 )
 ANSWERED_AGE_SECONDS = Gauge(
@@ -441,23 +522,23 @@ ANSWERED_AGE_SECONDS = Gauge(
     description="Seconds since Redis or the object store last answered this process.",
     unit="seconds",
     labels=(SERVICE,),
-    roles=("controller", "worker"),
+    roles=("controller", "worker", "web"),
 )
 LIVE = Gauge(
     name="imagemill_live",
     description="1 while `/livez` answers 200: this process makes progress, or has nothing to do.",
-    roles=("controller", "worker"),
+    roles=("controller", "worker", "web"),
 )
 READY = Gauge(
     name="imagemill_ready",
     description="1 while `/readyz` answers 200: this process takes new work.",
-    roles=("controller", "worker"),
+    roles=("controller", "worker", "web"),
 )
 BUILD_INFO = Gauge(
     name="imagemill_build_info",
     description="Always 1; the labels say which version runs, in which role and pool.",
-    labels=(Label("version", most=1), Label("role", ("controller", "worker", "both")), Label("pool", most=1)),
-    roles=("controller", "worker"),
+    labels=(Label("version", most=1), Label("role", ("controller", "worker", "both", "web")), Label("pool", most=1)),
+    roles=("controller", "worker", "web"),
 )
 
 INSTRUMENTS: tuple[Instrument, ...] = tuple(found for found in vars().values() if isinstance(found, Instrument))

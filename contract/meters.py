@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
 Unit = Literal["", "seconds", "bytes", "images", "shards", "jobs", "workers", "slots", "segments"]
-Role = Literal["controller", "worker"]
+Role = Literal["controller", "worker", "web"]
 
 OTHER = "other"
 """The label value that stands for all that are not known, or are too many."""

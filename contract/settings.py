@@ -188,9 +188,9 @@ class Settings(BaseSettings):
 
     log: Literal["text", "json"] = Field(
         "text",
-        description="How worker, controller, clock and embedded stack write their logs: as text, or as JSON, one "
-        "object a line with time, level, logger and message, and with worker, job, shard, attempt and trace where they "
-        "are known.",
+        description="How worker, controller, clock, HTTP API and embedded stack write their logs: as text, or as JSON, "
+        "one object a line with time, level, logger and message, and with worker, job, shard, attempt, request and "
+        "trace where they are known.",
     )
     traces: float | None = Field(
         None,
@@ -202,8 +202,8 @@ class Settings(BaseSettings):
     metrics_port: str = Field(
         "",
         pattern=r"^(\d{1,5}(-\d{1,5})?)?$",
-        description="Port of a worker or controller for `/livez`, `/readyz` and `/metrics`, or a range such as "
-        "`9464-9495`, of which each process takes the first free one; empty or 0: none.",
+        description="Port of a worker, a controller or `imagemill web` for `/livez`, `/readyz` and `/metrics`, or a "
+        "range such as `9464-9495`, of which each process takes the first free one; empty or 0: none.",
     )
     metrics_host: str = Field(
         "127.0.0.1",

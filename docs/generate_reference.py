@@ -256,8 +256,8 @@ def metrics_page() -> str:
     opening = (
         "`/metrics` of a process shows these, if `IMAGEMILL_METRICS_PORT` is set. The number of series is bounded: a "
         "label has a closed set of values, or a process shows so many different ones at most, and `other` stands for "
-        "the rest. No job, shard or worker is a label. Beside them are the `process_` and `python_` metrics of "
-        "prometheus-client."
+        "the rest. No job, shard, worker, key or path is a label. Beside them are the `process_` and `python_` metrics "
+        "of prometheus-client."
     )
     headings = ["Metric", "Type", "Labels", "Meaning"]
     fleet = "With two controllers both show the same gauges of the fleet: take `max`, not `sum`."
@@ -269,6 +269,8 @@ def metrics_page() -> str:
         table(headings, metric_rows("controller")),
         "## Worker",
         table(headings, metric_rows("worker")),
+        "## HTTP API",
+        table(headings, metric_rows("web")),
     )
 
 

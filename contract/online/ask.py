@@ -10,8 +10,9 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import Context
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -29,7 +30,9 @@ from contract.errors import (
     Overloaded,
     RedisUnavailable,
     RequestTooLarge,
+    ServiceUnavailable,
 )
+from contract.instruments import ONLINE_FORWARD_SECONDS
 from contract.jobs.results import Row
 from contract.keys import OnlineKeys
 from contract.online import messages
@@ -50,6 +53,14 @@ _AWAY_SECONDS = 3.0
 """A request waits so long for a Redis that does not answer."""
 _LATE_SECONDS = 0.1
 """A reply may be under way when the deadline passes."""
+_OUTCOMES: dict[type[Exception], str] = {
+    InvalidInput: "refused",
+    OnlineFailed: "failed",
+    Overloaded: "overloaded",
+    Expired: "expired",
+    ServiceUnavailable: "unavailable",
+}
+"""What comes of a request that raises, as metrics call it; the first that fits counts."""
 
 
 @dataclass
@@ -203,23 +214,27 @@ class Online:
         waits = _Waits(id, payload, until, loop.create_future())
         self._waiting[str(id)] = waits
         if self._listener is None or self._listener.done():
-            self._listener = loop.create_task(self._listen())
+            # In a context of its own: its lines of log are not of the request that happens to come first.
+            self._listener = loop.create_task(self._listen(), context=Context())
         done = False
-        try:
-            await self._admit(waits)
-            left = waits.until - time.monotonic() + _LATE_SECONDS
-            reply, pieces = await asyncio.wait_for(asyncio.shield(waits.reply), left)
-            done = True
-        except TimeoutError:
-            raise Expired(f"{id.model} did not answer within {deadline:g} s; allow more time, or try again.") from None
-        finally:
-            del self._waiting[str(id)]
-            if not done:
-                self._later(self._give_up(waits))
-        if reply.outcome == "refused":
-            raise InvalidInput(reply.says)
-        if reply.outcome == "failed":
-            raise OnlineFailed(reply.says)
+        with _measured():
+            try:
+                await self._admit(waits)
+                left = waits.until - time.monotonic() + _LATE_SECONDS
+                reply, pieces = await asyncio.wait_for(asyncio.shield(waits.reply), left)
+                done = True
+            except TimeoutError:
+                raise Expired(
+                    f"{id.model} did not answer within {deadline:g} s; allow more time, or try again."
+                ) from None
+            finally:
+                del self._waiting[str(id)]
+                if not done:
+                    self._later(self._give_up(waits))
+            if reply.outcome == "refused":
+                raise InvalidInput(reply.says)
+            if reply.outcome == "failed":
+                raise OnlineFailed(reply.says)
         return reply, pieces
 
     async def _admit(self, waits: _Waits, *, insist: bool = False) -> None:
@@ -300,6 +315,20 @@ class Online:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+@contextmanager
+def _measured() -> Iterator[None]:
+    """Measure how long the block waits for a reply, and what comes of it."""
+    began, outcome = time.perf_counter(), "abandoned"
+    try:
+        yield
+        outcome = "done"
+    except Exception as error:
+        outcome = next((name for kind, name in _OUTCOMES.items() if isinstance(error, kind)), "failed")
+        raise
+    finally:
+        ONLINE_FORWARD_SECONDS.observe(time.perf_counter() - began, outcome)
 
 
 def _until(deadline: float) -> float:

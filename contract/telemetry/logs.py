@@ -58,8 +58,8 @@ def set_up(form: Format, level: int, text: str) -> None:
 class JsonFormatter(logging.Formatter):
     """Formats a record as one line of JSON.
 
-    The fields are `time` (UTC), `level`, `logger` and `message`; `worker`, `job`, `shard`, `attempt` and `trace` where
-    they are known; and `exception`, the traceback.
+    The fields are `time` (UTC), `level`, `logger` and `message`; `worker`, `job`, `shard`, `attempt`, `request` (the id
+    that a client of the HTTP API was told) and `trace` where they are known; and `exception`, the traceback.
     """
 
     def format(self, record: logging.LogRecord) -> str:

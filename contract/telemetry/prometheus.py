@@ -32,7 +32,7 @@ class Metrics:
         except ImportError as error:
             raise InvalidSettings(
                 "IMAGEMILL_METRICS_PORT is set, and prometheus-client is not installed; run `pip install "
-                "'imagemill[control]'` (or `worker`), or unset the variable."
+                "'imagemill[control]'` (or `worker`, `web`), or unset the variable."
             ) from error
         self._library = prometheus_client
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]

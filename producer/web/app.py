@@ -26,7 +26,10 @@ from producer.web.console import door
 from producer.web.console.pages import refusal
 from producer.web.following import Follower
 from producer.web.guard import OPEN, Guard
+from producer.web.observe import refusals
 from producer.web.observe.health import Readiness
+from producer.web.observe.port import Port
+from producer.web.observe.traffic import Measured, Traffic
 from producer.web.online.images import LARGE_BYTES
 from producer.web.online.routes import BODIES
 from producer.web.problems import Problem, ProblemDetails, internal, of_error, of_http, of_validation
@@ -69,6 +72,9 @@ class Api(FastAPI):
         self.ready = Readiness(
             {"store": lambda: backend.store.bucket_exists(backend.store.bucket), "redis": lambda: backend.ledger.info()}
         )
+        self.traffic = Traffic()
+        answered = {"redis": lambda: backend.ledger.answered_at, "store": lambda: backend.store.answered_at}
+        self.port = Port(settings, self.ready, answered, self.traffic)
         self._online: Online | None = None
         self.access = Access(Tokens(self.client.backend.store))
 
@@ -109,7 +115,7 @@ class Api(FastAPI):
         return self.openapi_schema
 
 
-def make_app(settings: Settings, hosts: frozenset[str] = frozenset()) -> Guard:
+def make_app(settings: Settings, hosts: frozenset[str] = frozenset()) -> Measured:
     """Return the whole ASGI application. `hosts` are names that it has beside those of the settings."""
     api = Api(settings)
     for kind, handler in (
@@ -122,7 +128,8 @@ def make_app(settings: Settings, hosts: frozenset[str] = frozenset()) -> Guard:
     _add_health(api)
     for router in ROUTERS:
         api.include_router(router(), responses=PROBLEMS)
-    return Guard(api, access=api.access, hosts=names_of(settings) | hosts, large=_large)
+    guard = Guard(api, access=api.access, hosts=names_of(settings) | hosts, large=_large)
+    return Measured(guard, api.traffic)
 
 
 def _as_clients_reach_it(store: ObjectStore, settings: Settings) -> ObjectStore:
@@ -149,8 +156,9 @@ def names_of(settings: Settings) -> frozenset[str]:
 
 @asynccontextmanager
 async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
-    yield
     assert isinstance(api, Api)
+    async with api.port.opened():
+        yield
     await api.close()
 
 
@@ -198,6 +206,7 @@ async def _unforeseen(request: Request, error: Exception) -> Response:
 
 def _answer(request: Request, problem: Problem) -> Response:
     id = str(request.scope.get("imagemill.request_id", ""))
+    refusals.note(problem, id)
     if door.covers(request.url.path):
         return refusal(problem, id, request.scope.get("imagemill.token"), part="hx-request" in request.headers)
     return problem.response(id, protocol=request.url.path.startswith("/v2"))

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from contextvars import Context
 from dataclasses import dataclass, field
 
 import anyio.to_thread
@@ -52,7 +53,8 @@ class Follower:
         one = self._jobs.setdefault(now.id, _Followed(now))
         one.listeners += 1
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._look())
+            # In a context of its own: its lines of log are not of the request that happens to come first.
+            self._task = asyncio.create_task(self._look(), context=Context())
         try:
             seen = now
             while True:

@@ -15,8 +15,10 @@ import anyio.to_thread
 from starlette.responses import Response
 
 from contract.errors import ImagemillError
+from contract.telemetry import logs
 from producer.web.access import Access
 from producer.web.console import door, pages
+from producer.web.observe import refusals
 from producer.web.online.held import Held, Holding
 from producer.web.problems import Problem, internal, of_error
 
@@ -75,6 +77,14 @@ class Guard:
         answer = _Answer(send, request_id)
         self._under_way += 1
         try:
+            with logs.scope(request=request_id):
+                await self._answered(scope, receive, answer)
+        finally:
+            self._under_way -= 1
+
+    async def _answered(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        request_id = scope["imagemill.request_id"]
+        try:
             await self._checked(scope, receive, answer)
         except asyncio.CancelledError:
             raise
@@ -84,8 +94,6 @@ class Guard:
                 log.warning("Request %s broke off: %s", request_id, error)
                 raise
             await _refusal(error, scope, request_id)(scope, receive, answer)
-        finally:
-            self._under_way -= 1
 
     async def _checked(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         headers = _headers(scope)
@@ -212,6 +220,7 @@ class _Answer:
 
 def _refusal(error: Exception, scope: Scope, request_id: str) -> Response:
     problem = _problem(error, request_id)
+    refusals.note(problem, request_id)
     if not door.covers(scope["path"]):
         return problem.response(request_id)
     part = b"hx-request" in _headers(scope)
@@ -224,9 +233,6 @@ def _problem(error: Exception, request_id: str) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, ImagemillError):
-        found = of_error(error)
-        if found.status_code >= 500:
-            log.warning("Request %s: %s", request_id, error)
-        return found
+        return of_error(error)
     log.error("Request %s failed", request_id, exc_info=error)
     return internal()

@@ -119,8 +119,11 @@ class Problem(HTTPException):
         code: str = "",
         headers: Mapping[str, str] | None = None,
         faults: Sequence[Fault] = (),
+        error: ImagemillError | None = None,
     ) -> None:
+        """`error` is what it speaks for, where that is one of ours."""
         super().__init__(status, detail, dict(headers or {}))
+        self.error = error
         self.code = code or CODES.get(status) or "error"
         self.faults = faults
 
@@ -151,7 +154,7 @@ def of_error(error: ImagemillError) -> Problem:
     again = math.ceil(error.retry_after) if isinstance(error, errors.Overloaded) else AGAIN_SECONDS
     headers = {"Retry-After": str(max(1, again))} if status == 503 else {}
     spoken = said or (str(error) if status in (503, 504, *range(400, 500)) else _INTERNAL)
-    return Problem(status, spoken, code=code_of(error), headers=headers)
+    return Problem(status, spoken, code=code_of(error), headers=headers, error=error)
 
 
 def of_validation(error: RequestValidationError) -> Problem:

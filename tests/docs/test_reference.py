@@ -70,8 +70,10 @@ def test_every_setting_is_explained_with_its_default(pages: dict[str, str]) -> N
 
 def test_every_metric_is_explained_with_the_role_that_shows_it(pages: dict[str, str]) -> None:
     explained(pages["metrics.md"], [one.name for one in INSTRUMENTS])
-    controller, _, worker = pages["metrics.md"].partition("## Worker")
+    controller, _, rest = pages["metrics.md"].partition("## Worker")
+    worker, _, web = rest.partition("## HTTP API")
     for one in INSTRUMENTS:
+        assert (f"`{one.name}`" in web) == ("web" in one.roles)
         assert (f"`{one.name}`" in controller) == ("controller" in one.roles)
         assert (f"`{one.name}`" in worker) == ("worker" in one.roles)
 

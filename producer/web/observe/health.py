@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 2.0
 """Between two looks at the servers, whoever asks how often."""
+_OLD_SECONDS = 60.0
+"""For how long `last` believes what a look found; one that takes longer waits for a server."""
 
 
 class Readiness:
@@ -33,6 +35,12 @@ class Readiness:
                 self._found = [f"{name}: does not answer" for name, check in self._checks.items() if not _passes(check)]
                 self._at = self._clock()
             return self._found
+
+    def last(self) -> list[str]:
+        """Return what the last look found, at once: nobody is asked. A process in which `reasons` is called nowhere
+        is not ready.
+        """
+        return self._found if self._clock() - self._at < _OLD_SECONDS else ["no look at them has ended lately"]
 
 
 def _passes(check: Callable[[], object]) -> bool:

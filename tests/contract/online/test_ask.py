@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from contract import meters
 from contract.backend.objects import ObjectStore
 from contract.errors import (
     Expired,
@@ -31,7 +32,9 @@ from contract.online.messages import Reply, RequestId
 from contract.online.served import Served, ServedModels
 from contract.online.state import WorkerSays, read_states
 from contract.settings import Settings
+from contract.telemetry.prometheus import Metrics
 from tests import painter
+from tests.scraped import Scraped
 
 REF = "birds@1"
 
@@ -430,3 +433,30 @@ def test_the_state_shows_who_is_ready_and_what_waits(settings: Settings, stand: 
     served = Served(name="birds", version=1, task="classify", created_at="2026-11-26T00:00:00Z")
     (state,) = read_states(settings, [served])
     assert (state.ready, state.capacity, state.waiting) == (2, 150.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (None, "done"),
+        (InvalidInput("x"), "refused"),
+        (OnlineFailed("x"), "failed"),
+        (Overloaded("x", retry_after=1), "overloaded"),
+        (Expired("x"), "expired"),
+        (RedisUnavailable("x"), "unavailable"),
+        (asyncio.CancelledError(), "abandoned"),
+    ],
+)
+def test_a_request_is_measured_with_what_came_of_it(error: BaseException | None, outcome: str) -> None:
+    # Given a process that is looked into, if a request ends, I expect its time under its outcome alone.
+    metrics = Metrics(["web"])
+    meters.record_with(metrics)
+    try:
+        with suppress(BaseException), ask._measured():
+            if error is not None:
+                raise error
+    finally:
+        meters.record_with(None)
+    found = Scraped(metrics.page().body.decode())
+    assert found.total("imagemill_online_forward_seconds_count", outcome=outcome) == 1
+    assert found.total("imagemill_online_forward_seconds_count") == 1

@@ -79,7 +79,7 @@ def test_a_measurement_never_raises() -> None:
     assert found["imagemill_seen_total", ("other", "")] == found["imagemill_seen_total", ("a", "cnn@1")] == 1
 
 
-@pytest.mark.parametrize("roles", [["controller"], ["worker"], ["controller", "worker"]])
+@pytest.mark.parametrize("roles", [["controller"], ["worker"], ["controller", "worker"], ["web"]])
 def test_a_process_shows_the_metrics_of_its_roles(roles: list[Role]) -> None:
     body = Metrics(roles).page().body.decode()
     for one in INSTRUMENTS:
