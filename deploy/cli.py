@@ -35,7 +35,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="JSON: one object."
     metavar="N|N..M",
     help="Worker processes; a range, such as 1..8, follows the work.",
 )
-@click.option("--metrics", is_flag=True, help="Show probes and metrics of controller and workers, on free local ports.")
+@click.option("--metrics", is_flag=True, help="Show probes and metrics of each process, on free local ports.")
 @_data
 @click.option("--detach", is_flag=True, help="Return when it is up, and leave it running.")
 @_json

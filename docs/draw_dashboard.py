@@ -76,11 +76,12 @@ def main(url: str, file: str, minutes: str = "10") -> None:
     """Draw the last minutes, with each panel where the dashboard has it."""
     panels = json.loads(DASHBOARD.read_text())["panels"]
     until = time.time()
-    figure = Figure(figsize=(12, 10), dpi=100, layout="constrained")
-    grid = figure.add_gridspec(max(panel["gridPos"]["y"] for panel in panels) // 6 + 1, 3)
+    rows = sorted({panel["gridPos"]["y"] for panel in panels})
+    figure = Figure(figsize=(12, 2.5 * len(rows)), dpi=100, layout="constrained")
+    grid = figure.add_gridspec(len(rows), 3)
     for panel in panels:
         place = panel["gridPos"]
-        ax = figure.add_subplot(grid[place["y"] // 6, place["x"] // 8])
+        ax = figure.add_subplot(grid[rows.index(place["y"]), place["x"] // 8])
         draw_panel(ax, panel, url.rstrip("/"), until - 60 * float(minutes), until)
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png")

@@ -52,8 +52,8 @@ into the current folder first, where the user may well have a `worker` or `deplo
 class Stack:
     """A stack whose supervisor is this process.
 
-    `control=False` leaves controller and clock out, `workers=0` the workers. With `most`, the number of workers follows
-    the work, from `workers` to that. With `metrics`, controller and workers show theirs, on ports of loopback.
+    `control=False` leaves controller, clock and HTTP API out, `workers=0` the workers. With `most`, the number of
+    workers follows the work, from `workers` to that. With `metrics`, each process shows its own, on a port of loopback.
     """
 
     def __init__(
@@ -107,9 +107,9 @@ class Stack:
         given = load(data=self.data)
         own_redis, own_s3 = not given.redis_url, not given.s3_endpoint
         own_online = own_redis and not given.online_redis_url
-        shown = self._metrics(given)
-        servers = Servers.of(self.data)
         serves = self.control and web.can_serve()
+        shown = self._metrics(given, serves)
+        servers = Servers.of(self.data)
         info = StackInfo(
             state="starting",
             data=self.data,
@@ -147,7 +147,7 @@ class Stack:
         host = "local" if own_redis else socket.gethostname()
         programs = self._programs(settings, ledger, host, shown, hook)
         if serves:
-            env = {**os.environ, "IMAGEMILL_DATA": str(self.data)}
+            env = {**os.environ, "IMAGEMILL_DATA": str(self.data), **metrics.environment(shown.get(web.WEB))}
             programs.append(web.service(servers.web_port, env, HOME))
         self.supervisor = Supervisor([*services, *programs], self.data / "logs")
         if services:
@@ -167,12 +167,13 @@ class Stack:
         info.write()
         return info
 
-    def _metrics(self, settings: Settings) -> dict[str, str]:
-        """Return where controller and workers show their metrics, which they do if that is asked for."""
+    def _metrics(self, settings: Settings, serves: bool) -> dict[str, str]:
+        """Return where controller, HTTP API and workers show their metrics, which they do if that is asked for."""
         if not self.metrics:
             return {}
         workers = [_worker(number) for number in range(1, self.most + 1)]
-        return metrics.choose(self.data, settings, [*([CONTROLLER] if self.control else []), *workers])
+        ours = [*([CONTROLLER] if self.control else []), *([web.WEB] if serves else [])]
+        return metrics.choose(self.data, settings, [*ours, *workers])
 
     def _programs(
         self, settings: Settings, ledger: Ledger, host: str, shown: Mapping[str, str], hook: EventsHook | None

@@ -8,9 +8,22 @@ from typing import Any
 import pytest
 
 from contract.settings import Settings
+from contract.telemetry.server import parse_ports
 from producer.web import serve
 from producer.web.app import names_of
-from tests.deploy.chart import GPU, NEEDED, labelled, of_kind, pods, render, secrets_of, variables
+from tests.deploy.chart import (
+    CHART,
+    GPU,
+    NEEDED,
+    OPERATOR,
+    helm,
+    labelled,
+    of_kind,
+    pods,
+    render,
+    secrets_of,
+    variables,
+)
 
 
 @pytest.mark.parametrize("values", [NEEDED, GPU])
@@ -24,7 +37,9 @@ def test_a_request_comes_to_the_api_by_each_name_that_leads_there(
     # A name leads to the service, a port of that to the port of the pods, on which the API listens.
     service = of_kind(made, "Service")["mill-web"]["spec"]
     assert labelled(made, {"matchLabels": service["selector"]}) == ["mill-web"]
-    [port], [opened] = service["ports"], web["ports"]
+    # The port for machines is not among them: a Service may lead to the world.
+    [port], (opened, machines) = service["ports"], web["ports"]
+    assert machines["name"] == "metrics"
     assert port["targetPort"] == opened["name"] and opened["containerPort"] == Settings().web_port
     assert Settings().web_host == "0.0.0.0"
     hosts = ["mill-web", "mill-web.images.svc", "mill-web.images.svc.cluster.local"]
@@ -88,6 +103,27 @@ def test_who_reaches_the_api_and_what_it_reaches(tmp_path: Path) -> None:
     assert sorted(reaches) == ["mill-controller", "mill-web", "mill-worker-cpu", "mill-worker-gpu"]
 
 
+def test_prometheus_scrapes_the_pods_of_the_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = render({**GPU, "metricsPort": 9500}, OPERATOR, tmp_path)
+    [web] = pods(made)["mill-web"]["containers"]
+    for name, value in variables(web).items():
+        monkeypatch.setenv(name, value) if "METRICS" in name else None
+    # The process listens where the pod says, and the monitor asks there, at the pods of the API alone,
+    monitor = of_kind(made, "PodMonitor")["mill-web"]["spec"]
+    assert labelled(made, monitor["selector"]) == ["mill-web"]
+    [endpoint] = monitor["podMetricsEndpoints"]
+    ports = {port["name"]: port["containerPort"] for port in web["ports"]}
+    assert list(parse_ports(Settings().metrics_port)) == [ports[endpoint["port"]]] == [9500]
+    assert Settings().metrics_host == "0.0.0.0" and endpoint["path"] == "/metrics"
+    # which the network lets it do; clients come to the other port.
+    policy = of_kind(made, "NetworkPolicy")["mill"]["spec"]
+    assert "mill-web" in labelled(made, policy["podSelector"])
+    assert [port["port"] for entry in policy["ingress"] for port in entry["ports"]] == [9500]
+    # One port cannot be both.
+    both = helm("template", "mill", str(CHART), values={**NEEDED, "metricsPort": 8080}, folder=tmp_path)
+    assert both.returncode != 0 and "metricsPort is 8080" in both.stderr
+
+
 def test_the_api_is_scaled_by_cpu_where_its_number_may_vary(tmp_path: Path) -> None:
     fixed, scaled = render(NEEDED, (), tmp_path), render(GPU, (), tmp_path)
     assert of_kind(fixed, "Deployment")["mill-web"]["spec"]["replicas"] == 1
@@ -103,5 +139,5 @@ def test_the_api_is_scaled_by_cpu_where_its_number_may_vary(tmp_path: Path) -> N
 
 
 def test_without_the_api_nothing_of_it_is_there(tmp_path: Path) -> None:
-    made = render({**NEEDED, "web": {"enabled": False, "ingress": {"enabled": True}}}, (), tmp_path)
+    made = render({**NEEDED, "web": {"enabled": False, "ingress": {"enabled": True}}}, OPERATOR, tmp_path)
     assert not [found for found in made if found["metadata"]["labels"].get("app.kubernetes.io/component") == "web"]

@@ -128,6 +128,21 @@ def test_the_health_check_of_the_api_asks_its_own_port() -> None:
     assert set(web["environment"]) <= known
 
 
+def test_prometheus_asks_every_process_that_shows_metrics() -> None:
+    found = compose()["services"]
+    config = yaml.safe_load((ROOT / "deploy" / "observability" / "prometheus.yml").read_text())
+    [scrape] = config["scrape_configs"]
+    [names] = scrape["dns_sd_configs"]
+    ours = {name: one["environment"] for name, one in found.items() if str(one.get("image")).startswith("imagemill:")}
+    shows = {name for name, variables in ours.items() if variables.get("IMAGEMILL_METRICS_PORT") not in (None, "0")}
+    assert set(names["names"]) == shows == {"controller", "web", "worker", "worker-gpu"}
+    assert {ours[name]["IMAGEMILL_METRICS_PORT"] for name in shows} == {str(names["port"])}
+    # It reaches each, and nobody from outside does.
+    for name in shows:
+        assert set(found[name]["networks"]) & set(found["prometheus"]["networks"]), name
+        assert not [port for port in found[name].get("ports", ()) if str(names["port"]) in port], name
+
+
 def test_every_secret_is_a_file_that_was_made_and_no_variable_holds_one(folder: Path, keys: dict[str, str]) -> None:
     found = compose()
     assert {name: entry["file"] for name, entry in found["secrets"].items()} == {n: f"secrets/{n}" for n in keys}

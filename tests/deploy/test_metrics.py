@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -58,17 +59,18 @@ def test_what_up_prints_answers(tmp_path: Path) -> None:
     data = tmp_path / "data"
     runner = CliRunner(env={"IMAGEMILL_DATA": None})
     with Stack(data, workers=0, metrics=True):
-        # if I ask where, I expect an address that answers,
+        # if I ask where, I expect the addresses that Prometheus has too, and that they answer,
         done = runner.invoke(cli.up, ["--data", str(data), "--metrics"])
-        [line] = [line for line in done.stdout.splitlines() if "controller" in line]
-        address = line.split()[1].rstrip(",")
-        assert [address] == [f"http://{target}/metrics" for target in targets(data)]
+        lines = [line.split()[1:] for line in done.stdout.splitlines() if "/metrics, " in line]
+        found = {process: address.rstrip(",") for address, process in lines}
+        assert [f"http://{target}/metrics" for target in targets(data)] == list(found.values())
 
-        def controller() -> bool:
-            with urllib.request.urlopen(address, timeout=30) as answer:
-                return b"imagemill_workers" in answer.read()
+        def shows(process: str, metric: bytes) -> bool:
+            with urllib.request.urlopen(found[process], timeout=30) as answer:
+                return metric in answer.read()
 
-        wait_until(controller, 30, "the controller's figures of the fleet")
+        wait_until(partial(shows, "controller", b"imagemill_workers"), 30, "the controller's figures of the fleet")
+        wait_until(partial(shows, "web", b"imagemill_http_server_active_requests"), 30, "the figures of the HTTP API")
         assert "--metrics" not in done.stderr
 
     # and of one that was started without, to be told how.

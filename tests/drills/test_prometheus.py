@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -24,8 +26,10 @@ from tests.waiting import wait_until
 WINDOW = "2m"
 """In place of `$__rate_interval`, which Grafana makes of the interval of scrapes."""
 FAILED = 'imagemill_jobs_ended_total{state="failed"}'
-QUIET = {'imagemill_workers{state="unfit"}', "imagemill_watch_lag_seconds"}
+FAILS = 'imagemill_http_server_request_duration_seconds_count{status="5xx",route!~"/livez|/readyz|/v2/health/.+"}'
+QUIET = {'imagemill_workers{state="unfit"}', "imagemill_watch_lag_seconds", FAILS}
 """What a healthy stack without watches does not show."""
+PAGES = 'imagemill_http_server_request_duration_seconds_count{route="/console/sign-in"}'
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +58,14 @@ def server(folder: Path) -> Iterator[prometheus.Prometheus]:
         def scraped(expected: int) -> bool:
             return rows() == expected
 
-        for expected in (61, 122):
+        def shown(expected: int) -> bool:
+            return found.values(PAGES) == [expected]
+
+        for time, expected in enumerate((61, 122), 1):
             client.classify(photos, model="efficientnet-lite0", shard_size=16)
             wait_until(partial(scraped, expected), 60, f"{expected} rows to be scraped")
+            urllib.request.urlopen(f"{api_of(data)}/console/sign-in", timeout=30).close()
+            wait_until(partial(shown, time), 60, f"{time} pages to be scraped")
         client.classify(photos, model="efficientnet-lite0", max_errors="0")
         wait_until(lambda: sum(found.values(FAILED)), 60, "a job to fail")
         # A job that is seen under way, however fast this machine is.
@@ -70,6 +79,11 @@ def server(folder: Path) -> Iterator[prometheus.Prometheus]:
         yield found
 
 
+def api_of(data: Path) -> str:
+    """Return the address of the HTTP API of an embedded stack."""
+    return str(json.loads((data / "stack.json").read_text())["api_url"])
+
+
 def queries_of(alerts: list[str]) -> list[str]:
     """The series that alerts are about, each with its labels."""
     return sorted({found for alert in alerts for found in re.findall(r"imagemill_\w+(?:\{[^}]*\})?", alert)})
@@ -78,8 +92,8 @@ def queries_of(alerts: list[str]) -> list[str]:
 def test_every_panel_has_something_to_show(server: prometheus.Prometheus) -> None:
     for query in QUERIES:
         asked = query.replace("$__rate_interval", WINDOW)
-        if any(word in query for word in ('outcome!="committed"', "trained", "watch")):
-            server.values(asked)  # nothing went wrong, was trained, or is watched
+        if any(word in query for word in ('outcome!="committed"', "trained", "watch", "refusals", "upstream")):
+            server.values(asked)  # nothing went wrong or was refused, trained, or is watched
             continue
         wait_until(partial(server.values, asked), 30, f"an answer to {asked}")
 
