@@ -196,8 +196,8 @@ class Settings(BaseSettings):
         None,
         ge=0,
         le=1,
-        description="Share of jobs that are traced with OpenTelemetry, over OTLP/HTTP to where "
-        "`OTEL_EXPORTER_OTLP_ENDPOINT` says; spans that are errors are sent of all jobs. Empty: no traces.",
+        description="Share of jobs, and of requests to the HTTP API, that are traced with OpenTelemetry, over "
+        "OTLP/HTTP to where `OTEL_EXPORTER_OTLP_ENDPOINT` says; errors are sent of all. Empty: no traces.",
     )
     metrics_port: str = Field(
         "",

@@ -45,6 +45,11 @@ class Sink:
         with self._lock:
             return [span for span in self._spans if span.attributes.get("imagemill.job") == job]
 
+    def all(self) -> list[Seen]:
+        """All spans so far."""
+        with self._lock:
+            return list(self._spans)
+
     def trace(self, id: str) -> list[Seen]:
         """The spans of a trace so far."""
         with self._lock:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, Status, StatusCode, TraceFlags
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from contract.telemetry.traces import Identity, Value
 
@@ -87,6 +87,27 @@ class Spans:
         span = self._tracer.start_span(name, attributes=_prefixed(attributes))
         with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
             yield
+
+    @contextmanager
+    def request(self, known: str) -> Iterator[tuple[str, Callable[[str, int, str], None]]]:
+        """Make the block the span of an HTTP request, the first of a trace; yield that trace, and what ends it.
+
+        Names follow OpenTelemetry's conventions, where an empty method is one that is not known. No header of the
+        request decides about the trace, since anybody may send one.
+        """
+        method = {"http.request.method": known or "_OTHER"}
+        span = self._tracer.start_span(known or "HTTP", Context(), kind=SpanKind.SERVER, attributes=method)
+
+        def answered(route: str, status: int, request: str) -> None:
+            if route:
+                span.update_name(f"{known} {route}")
+                span.set_attribute("http.route", route)
+            if status:
+                span.set_attribute("http.response.status_code", status)
+            span.set_attributes(_prefixed({"request": request}))
+
+        with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
+            yield f"{span.get_span_context().trace_id:032x}", answered
 
     def note(self, attributes: Mapping[str, Value]) -> None:
         """Add attributes to the current span of ours."""

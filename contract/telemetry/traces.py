@@ -1,4 +1,5 @@
-"""Traces of jobs: one a job, whose spans come from producer, controller and workers (`IMAGEMILL_TRACES`).
+"""Traces of jobs: one a job, whose spans come from producer, controller and workers (`IMAGEMILL_TRACES`); and of
+requests to the HTTP API, each a trace of one span.
 
 The ids of a trace and of its first span follow from the id of the job and its creation, so that spans of many processes
 meet without being told of each other. In a process that traces nothing, a span costs a look at a variable, and
@@ -107,6 +108,24 @@ def step(name: str, **attributes: Value) -> Iterator[None]:
         return
     with _spans.step(name, attributes):
         yield from _watched()
+
+
+@contextmanager
+def request(method: str) -> Iterator[Callable[[str, int, str], None]]:
+    """Record the block as the span of an HTTP request, a trace of its own that its lines of log say.
+
+    An empty `method` stands for one that is not known. Yields what is called before the block ends: with the route, the
+    status, 0 for none, and the id of the request.
+    """
+    if _spans is None:
+        yield _not_traced
+        return
+    with _spans.request(method) as (found, answered), logs.scope(trace=found):
+        yield answered
+
+
+def _not_traced(route: str, status: int, request: str) -> None:
+    """Stand in for the span of a request that has none."""
 
 
 def _watched() -> Iterator[None]:

@@ -18,6 +18,7 @@ from contract.errors import ImagemillError, InvalidSettings
 from contract.models.registry import imagemill_version
 from contract.online.ask import Online
 from contract.settings import Settings
+from contract.telemetry import traces
 from contract.web.client import WebClient
 from contract.web.tokens import Tokens
 from producer.client import Client
@@ -201,6 +202,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _unforeseen(request: Request, error: Exception) -> Response:
+    traces.fail(error)
     return _answer(request, internal())
 
 

@@ -15,7 +15,7 @@ import anyio.to_thread
 from starlette.responses import Response
 
 from contract.errors import ImagemillError
-from contract.telemetry import logs
+from contract.telemetry import logs, traces
 from producer.web.access import Access
 from producer.web.console import door, pages
 from producer.web.observe import refusals
@@ -32,7 +32,7 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = frozenset({"/", "/livez", "/readyz", "/openapi.json", "/v2", "/v2/health/live", "/v2/health/ready"})
 """Pages that ask for no token. What they say is the same for everybody."""
-_PROBES = frozenset({"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"})
+PROBES = frozenset({"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"})
 """Pages for machines that know the server by a number, such as the kubelet."""
 HEAD_BYTES = 16 * 2**10
 BODY_BYTES = 2**20
@@ -101,9 +101,9 @@ class Guard:
             raise Problem(431, "The head of the request is too large; send fewer or shorter headers.")
         path = scope["path"]
         # Whoever restarts a server that does not answer its probes would end the requests under way.
-        if self._under_way > MOST_REQUESTS and path not in _PROBES:
+        if self._under_way > MOST_REQUESTS and path not in PROBES:
             raise Problem(503, "This server has too many requests under way; try again.", headers={"Retry-After": "1"})
-        if path not in _PROBES:
+        if path not in PROBES:
             self._check_host(headers)
         _check_framing(headers)
         if door.covers(path):
@@ -234,5 +234,6 @@ def _problem(error: Exception, request_id: str) -> Problem:
         return error
     if isinstance(error, ImagemillError):
         return of_error(error)
+    traces.fail(error)
     log.error("Request %s failed", request_id, exc_info=error)
     return internal()

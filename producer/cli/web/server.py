@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import click
@@ -32,7 +33,7 @@ def web(host: str | None, port: int | None, certificate: Path | None, key: Path 
     """
     from contract.errors import InvalidSettings
     from contract.settings import current
-    from contract.telemetry import logs
+    from contract.telemetry import logs, traces
 
     try:
         from producer.web.serve import listen, make_server, url_of
@@ -45,6 +46,7 @@ def web(host: str | None, port: int | None, certificate: Path | None, key: Path 
     given = {"web_host": host, "web_port": port}
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
     logs.set_up(settings.log, 20, "%(asctime)s %(message)s")
+    traces.set_up(settings, "imagemill-web", f"web@{socket.gethostname()}")
     server = make_server(settings, certificate, key)
     bound = listen(settings.web_host, settings.web_port)
     url = url_of(bound, tls=certificate is not None)

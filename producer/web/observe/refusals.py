@@ -1,6 +1,6 @@
 """Counts what is answered with an error: requests that are refused, and those that a server behind this one fails.
 
-What a client is not told, such as addresses of servers, goes to the log.
+What a client is not told, such as addresses of servers, goes to the log and the trace.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 from contract import errors
 from contract.errors import ImagemillError
 from contract.instruments import HTTP_REFUSALS, HTTP_UPSTREAM_ERRORS
+from contract.telemetry import traces
 from producer.web.problems import Problem
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ def note(problem: Problem, request_id: str) -> None:
     # Under overload a line for each refusal would be one more burden; they are counted.
     if error is not None and problem.status_code >= 500 and not isinstance(error, errors.Overloaded):
         log.warning("Request %s: %s", request_id, error)
+        traces.fail(error)
     if isinstance(error, errors.Overloaded):
         HTTP_REFUSALS.add(1, "overloaded")
     elif service := next((name for kind, name in _SERVICES.items() if isinstance(error, kind)), ""):

@@ -9,11 +9,14 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
 from starlette.requests import ClientDisconnect
 
 from contract import instruments
+from contract.telemetry import traces
+from producer.web.guard import PROBES
 from producer.web.results.rows import ARROW, JSON_LINES
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -55,14 +58,24 @@ class Measured:
             return
         exchange = _Exchange(self._traffic, scope, receive, send)
         self._traffic.active += 1
-        try:
-            await self._app(scope, exchange.receive, exchange.send)
-        except BaseException as error:
-            exchange.broke_off(error)
-            raise
-        finally:
-            self._traffic.active -= 1
-            exchange.end()
+        with _span(scope) as answered:
+            try:
+                await self._app(scope, exchange.receive, exchange.send)
+            except BaseException as error:
+                exchange.broke_off(error)
+                raise
+            finally:
+                self._traffic.active -= 1
+                exchange.end()
+                answered(route_of(scope), exchange.status, str(scope.get("imagemill.request_id", "")))
+
+
+def _span(scope: Scope) -> AbstractContextManager[Callable[[str, int, str], None]]:
+    """Return the span of a request; probes, which ask every few seconds, have none."""
+    if scope["path"] in PROBES:
+        return nullcontext(lambda route, status, request: None)
+    method = scope["method"]
+    return traces.request(method if method in instruments.METHOD.values else "")
 
 
 def route_of(scope: Scope) -> str:
@@ -77,7 +90,7 @@ class _Exchange:
     def __init__(self, traffic: Traffic, scope: Scope, receive: Receive, send: Send) -> None:
         self._traffic, self._scope, self._receive, self._send = traffic, scope, receive, send
         self._began = time.perf_counter()
-        self._status, self._stream = "none", ""
+        self.status, self._class, self._stream = 0, "none", ""
         self._left = self._observed = False
 
     async def receive(self) -> Message:
@@ -90,7 +103,7 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start" and not self._left:
-            self._status = f"{message['status'] // 100}xx"
+            self.status, self._class = message["status"], f"{message['status'] // 100}xx"
             kind = next((value for name, value in message.get("headers", ()) if name.lower() == b"content-type"), b"")
             self._stream = _STREAMS.get(kind.decode("latin-1").partition(";")[0], "")
             if self._stream:
@@ -104,7 +117,8 @@ class _Exchange:
     def broke_off(self, error: BaseException) -> None:
         """Note that the application raised, and so ended the connection."""
         if not self._left and not isinstance(error, _LEFT):
-            self._status = "5xx"
+            self._class = "5xx"
+            traces.fail(error)
 
     def end(self) -> None:
         if self._stream:
@@ -115,6 +129,4 @@ class _Exchange:
         if not self._observed:
             self._observed = True
             seconds = time.perf_counter() - self._began
-            instruments.HTTP_REQUEST_SECONDS.observe(
-                seconds, self._scope["method"], route_of(self._scope), self._status
-            )
+            instruments.HTTP_REQUEST_SECONDS.observe(seconds, self._scope["method"], route_of(self._scope), self._class)

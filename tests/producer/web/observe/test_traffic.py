@@ -27,11 +27,14 @@ from contract.errors import (
     StoreUnavailable,
     UnknownJob,
 )
+from contract.settings import Settings
+from contract.telemetry import traces
 from contract.telemetry.prometheus import Metrics
 from producer.web.observe import refusals
 from producer.web.observe.traffic import App, Measured, Message, Receive, Scope, Send, Traffic
 from producer.web.problems import Problem, internal, of_error
 from producer.web.routers import ROUTERS
+from tests.otlp import collecting
 from tests.scraped import Scraped
 
 SECONDS = "imagemill_http_server_request_duration_seconds"
@@ -63,9 +66,9 @@ def ask(app: App, *requests: tuple[str, str]) -> list[int]:
     return asyncio.run(all_of_them())
 
 
-def run(app: App, *received: Message, method: str = "GET", route: str = "") -> list[Message]:
+def run(app: App, *received: Message, method: str = "GET", route: str = "", path: str = "/x") -> list[Message]:
     """Send one request through an application that is measured; return what it answered."""
-    scope: Scope = {"type": "http", "method": method, "path": "/"}
+    scope: Scope = {"type": "http", "method": method, "path": path}
     if route:
         scope["route"] = SimpleNamespace(path=route, methods={method})
     left, sent = list(received), list[Message]()
@@ -295,3 +298,39 @@ def test_what_a_client_is_not_told_is_logged_and_an_overload_is_not(caplog: pyte
     for error in (RedisUnavailable("redis:6379 is away"), Overloaded("full", retry_after=1), UnknownJob("x")):
         refusals.note(of_error(error), "0123")
     assert [record.getMessage() for record in caplog.records] == ["Request 0123: redis:6379 is away"]
+
+
+def test_a_request_is_a_trace_without_anything_that_its_client_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("opentelemetry.sdk", reason="OpenTelemetry is not installed: pip install '.[otel]'")
+    # Given a process that traces all requests,
+    with collecting(monkeypatch) as sink:
+        traces.set_up(Settings(traces=1.0), "tests")
+
+        async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["imagemill.request_id"] = "0123"
+            refusals.note(of_error(RedisUnavailable("redis:6379 is away")), "0123")
+            await answering(503)(scope, receive, send)
+
+        async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["imagemill.request_id"] = "4567"
+            refusals.note(of_error(Overloaded("full", retry_after=1)), "4567")
+            await answering(503)(scope, receive, send)
+
+        # if one fails, one is refused and one is a probe,
+        run(failing, method="POST", route="/v1/jobs")
+        run(refusing, method="BREW")
+        run(answering(200), path="/livez")
+        traces.close()
+        spans = sink.all()
+
+    # I expect the first as an error, by its template, the second by no method that a stranger made up, and no probe.
+    first, second = spans
+    assert (first.name, first.error) == ("POST /v1/jobs", "RedisUnavailable: redis:6379 is away")
+    assert first.attributes == {
+        "http.request.method": "POST",
+        "http.route": "/v1/jobs",
+        "http.response.status_code": 503,
+        "imagemill.request": "0123",
+    }
+    assert (second.name, second.error, second.attributes["http.request.method"]) == ("HTTP", "", "_OTHER")
+    assert first.trace != second.trace and first.parent == second.parent == ""
