@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 LOOPBACK = "127.0.0.1"
 GRPC_OFFSET = 10_000
 """SeaweedFS listens for gRPC this far above each HTTP port."""
 
-# Both halves end below 32768, where Linux starts to hand out ports to clients: a server that restarts
-# must not find its own port taken by somebody's outgoing connection.
-_RANGE = range(11_000, 22_000)
+# Both halves end below 32768, where Linux starts to hand out ports to clients: a server that restarts must not find its
+# own port taken by somebody's outgoing connection. They do not overlap, so no chosen port is the gRPC port of another.
+_RANGE = range(11_000, 11_000 + GRPC_OFFSET)
+_GROUPS = 97
+"""A process looks among the ports of its own group first. A chosen port is free until a server listens there, about a
+second later, and processes that choose in that second would otherwise choose the same one now and then."""
 
 
 def is_free(port: int) -> bool:
@@ -25,16 +29,30 @@ def choose(preferred: Sequence[int | None], unless: Callable[[int], bool] = lamb
 
     A port of which `unless` is true is never chosen. Raises OSError if the whole range is taken.
     """
+    listening: set[int] = set()
 
-    def usable(port: int) -> bool:
-        return is_free(port) and not unless(port)
+    def take(port: int) -> bool:
+        """Whether a server can have the port, beside those that have theirs already."""
+        both = {port, port + GRPC_OFFSET}
+        if both & listening or not is_free(port) or unless(port):
+            return False
+        listening.update(both)
+        return True
 
-    kept = [port if port is not None and usable(port) else None for port in preferred]
-    fresh = (port for port in random.sample(_RANGE, len(_RANGE)) if port not in kept and usable(port))
+    kept = [port if port is not None and take(port) else None for port in preferred]
+    fresh = filter(take, _candidates())
     try:
         return [next(fresh) if port is None else port for port in kept]
     except StopIteration:
         raise OSError(f"no free ports between {_RANGE.start} and {_RANGE.stop}") from None
+
+
+def _candidates() -> Iterator[int]:
+    """Yield every port of the range once, in random order, those of this process's group first."""
+    group = os.getpid() % _GROUPS
+    shuffled = random.sample(_RANGE, len(_RANGE))
+    yield from (port for port in shuffled if port % _GROUPS == group)
+    yield from (port for port in shuffled if port % _GROUPS != group)
 
 
 def _can_bind(port: int) -> bool:
