@@ -61,15 +61,16 @@ def test_a_tick_is_a_job(client: Client, mill: Mill, today: str, rows: Rows) -> 
 
 
 def test_it_says_what_comes_next(client: Client, today: str) -> None:
+    # An hour that exists once in each night, also when the clocks change.
     made = client.add_schedule(
-        "nightly", "classify", {"source": today, "model": MODEL}, cron="0  2 * * *", timezone="Europe/Paris"
+        "nightly", "classify", {"source": today, "model": MODEL}, cron="0  4 * * *", timezone="Europe/Paris"
     )
 
     assert client.schedules() == client.schedules("nightly") == [made]
-    assert (made.cron, made.timezone, made.missed, made.paused) == ("0 2 * * *", "Europe/Paris", "run", False)
+    assert (made.cron, made.timezone, made.missed, made.paused) == ("0 4 * * *", "Europe/Paris", "run", False)
     assert (made.kind, made.model, made.source, made.last) == ("classify", MODEL, today, None)
     nights = [datetime.fromisoformat(at).astimezone(ZoneInfo("Europe/Paris")) for at in made.next]
-    assert [f"{night:%H:%M}" for night in nights] == ["02:00"] * 3
+    assert [f"{night:%H:%M}" for night in nights] == ["04:00"] * 3
     assert [(b.date() - a.date()).days for a, b in pairwise(nights)] == [1, 1]
 
 
@@ -169,11 +170,11 @@ def test_the_same_by_command(imagemill: Imagemill, client: Client, mill: Mill, t
     # What stands behind `--` is a command as ever.
     job = ("classify", today, "--model", MODEL, "--top-k", "2", "--max-errors", "1%")
     code, out, _ = imagemill(
-        "schedule", "add", "nightly", "--cron", "0 2 * * *", "--timezone", "Europe/Paris", "--", *job
+        "schedule", "add", "nightly", "--cron", "0 4 * * *", "--timezone", "Europe/Paris", "--", *job
     )
     assert code == 0
     shown = dict(line.split(None, 1) for line in out.splitlines())
-    assert (shown["schedule"], shown["cron"], shown["missed"]) == ("nightly", "0 2 * * *", "run")
+    assert (shown["schedule"], shown["cron"], shown["missed"]) == ("nightly", "0 4 * * *", "run")
     assert (shown["job"], shown["source"]) == (f"classify {MODEL}", today)
     kept = Schedules(client.backend.store).get("nightly").template.spec
     assert (kept["model"], kept["top_k"], kept["max_errors"]) == (MODEL, 2, "1%")
@@ -186,9 +187,9 @@ def test_the_same_by_command(imagemill: Imagemill, client: Client, mill: Mill, t
 
     headings, line = imagemill("schedule", "list")[1].splitlines()
     assert headings.split() == ["SCHEDULE", "CRON", "TIMEZONE", "NEXT", "LAST", "RESULT", "KIND", "MODEL", "SOURCE"]
-    assert line.split()[:7] == ["nightly", "0", "2", "*", "*", "*", "Europe/Paris"]
+    assert line.split()[:7] == ["nightly", "0", "4", "*", "*", "*", "Europe/Paris"]
     assert line.split()[-4:] == ["succeeded", "classify", MODEL, today]
-    assert line.count("02:00") >= 3
+    assert line.count("04:00") >= 3
     listed = json.loads(imagemill("schedule", "list", "--json")[1])
     assert (listed["name"], listed["last"]["job"], len(listed["next"])) == ("nightly", id, 3)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -64,7 +65,7 @@ def open_segment(client: Client) -> str:
 def test_what_is_there_is_labelled_and_then_what_comes(client: Client, prefix: str, put: Put) -> None:
     put("koala", "espresso")
     added = client.add_watch("camera", prefix, model=MODEL, every="200ms")
-    assert (added.planned, added.start, added.overwrites) == (0, "beginning", "ignore")
+    assert (added.name, added.start, added.overwrites) == ("camera", "beginning", "ignore")
 
     wait_until(lambda: names(client, "camera") == ["espresso", "koala"], 60, "the photos that were there")
     put("crab", "dam")
@@ -172,6 +173,7 @@ def test_the_command_line(client: Client, imagemill: Imagemill, prefix: str, put
     assert imagemill("results", "--watch", "camera", "--since", "2999-01-01")[1] == ""
 
     wait_until(lambda: client.watch("camera").planned == 1, 60, "the controller to tell")
+    wait_until(lambda: not client.watch("camera").uncommitted, 60, "the worker to tell")
     code, out, _ = imagemill("watch", "list")
     heading, line = out.splitlines()
     assert heading.split()[:4] == ["WATCH", "STATE", "LAG", "UNPLANNED"]
@@ -233,7 +235,8 @@ def test_a_folder_of_this_machine_is_watched_too(
     uploader = threading.Thread(target=upload)
     uploader.start()
     try:
-        (folder / "roll-1" / "koala.jpg").write_bytes(photos["koala"].read_bytes())
+        shutil.copy(photos["koala"], tmp_path / "koala.jpg")
+        (tmp_path / "koala.jpg").rename(folder / "roll-1" / "koala.jpg")  # whole at once, however long this takes
         wait_until(lambda: names(client, "camera") == ["koala"], 60, "its row")
     finally:
         stop.set()

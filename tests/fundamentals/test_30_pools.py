@@ -30,7 +30,7 @@ def pools(service: Service) -> Service:
 @pytest.fixture(scope="module")
 def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mill]:
     data = tmp_path_factory.mktemp("pools")
-    with Mill(data, workers=2, altered=pools, worker_wait_seconds=3.0).running() as made:
+    with Mill(data, workers=2, altered=pools, worker_wait_seconds=8.0).running() as made:
         yield made
 
 
@@ -76,8 +76,7 @@ def test_what_no_live_worker_may_load_is_said_and_goes_on_when_one_may(
     mill.supervisor.stop_service("worker-1")
     wait_until(lambda: len(client.workers()) == 2, 30, "the worker that takes programs to leave")
     id = client.classify(photos, model=program.ref, shard_size=6).id
-    wait_until(lambda: client.status(id).waiting_for is not None, 30, "the job to say what it waits for")
-    said = str(client.status(id).waiting_for)
+    said = wait_until(lambda: client.status(id).waiting_for, 30, "the job to say what it waits for")
     assert f"which may load {program.ref} (worker-0@" in said
     assert "no programs (IMAGEMILL_PROGRAMS is off)" in said
 

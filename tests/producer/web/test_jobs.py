@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -253,11 +252,15 @@ def test_a_request_waits_for_the_end_if_it_prefers_to(api: Api, model: str) -> N
 def test_events_tell_each_state_once_and_go_on_after_the_last_that_was_seen(api: Api, model: str) -> None:
     with api.client("jobs") as client:
         place = client.post("/v1/jobs", json=body(api.store, model)).headers["Location"]
-        # Given a client that listens while the job is canceled,
-        threading.Timer(1.0, client.post, [f"{place}/cancel"]).start()
-        with client.stream("GET", f"{place}/events") as answer:
+        # Given a client that has heard of the job before it is canceled,
+        with client.stream("GET", f"{place}/events") as answer, api.client("jobs") as other:
             assert answer.headers["Content-Type"].startswith("text/event-stream")
-            text = "".join(answer.iter_text())
+            pieces = answer.iter_text()
+            text = ""
+            while "\n\n" not in text.partition("data: ")[2]:
+                text += next(pieces)
+            assert other.post(f"{place}/cancel").status_code == 200
+            text += "".join(pieces)
         # I expect the states with their ids, and the end last.
         events = [dict(line.split(": ", 1) for line in one.split("\n")) for one in text.split("\n\n") if "data" in one]
         states = [json.loads(event["data"])["state"] for event in events]

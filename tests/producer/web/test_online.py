@@ -43,6 +43,7 @@ class Worker:
         self._answer = self.redis.register_script(script("answer"))
         self._stop = threading.Event()
         self.rate, self.silent = 1000.0, False
+        self.ready()  # before anybody asks
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -52,8 +53,9 @@ class Worker:
         self.redis.close()
 
     def ready(self) -> None:
+        # A minute ahead, so that this thread may stand still for longer than a worker may be silent.
         seconds, micros = self.redis.time()
-        says = WorkerSays(at_ms=seconds * 1000 + micros // 1000, rate=self.rate, worker="w")
+        says = WorkerSays(at_ms=(seconds + 60) * 1000 + micros // 1000, rate=self.rate, worker="w")
         with suppress(redis.OutOfMemoryError):
             self.redis.hset(self.keys.workers(self.ref), "p1", says.field())
 
