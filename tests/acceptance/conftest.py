@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import PHOTOS
+from tests.gate import Gate, closed_gate
+from tests.mill import OPEN
 
 IMAGEMILL = Path(sys.executable).parent / "imagemill"
 MODEL = "efficientnet-lite0"
@@ -35,7 +37,8 @@ class Shell:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "IMAGEMILL_DATA": str(self.data)}
+        web = {f"IMAGEMILL_{name.upper()}": value for name, value in OPEN.items()}
+        return {**os.environ, **web, "IMAGEMILL_FETCH_SECONDS": "600", "IMAGEMILL_DATA": str(self.data)}
 
     def __call__(
         self, *args: object, code: int = 0, variables: dict[str, str] | None = None
@@ -122,6 +125,13 @@ def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Pa
         return made
 
     return make
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """A web server whose photos may be held back."""
+    with closed_gate(sorted(PHOTOS.glob("*.jpg"))) as made:
+        yield made
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import pytest
 
 from tests.acceptance.conftest import DOCUMENTED, MODEL, Shell, workers_asleep
 from tests.conftest import PHOTOS
+from tests.gate import Gate
 from tests.mill import ROOT
 from tests.waiting import wait_until
 
@@ -88,20 +89,24 @@ def test_show_has_the_documented_fields(imagemill: Shell) -> None:
     assert shown["output"] == "s3://imagemill/jobs/shown/out/"
 
 
-def test_leave_it_and_come_back(imagemill: Shell, photo_folder: Callable[[int], Path]) -> None:
-    folder = photo_folder(300)
+def test_leave_it_and_come_back(
+    imagemill: Shell, gate: Gate, photo_folder: Callable[[int], Path], tmp_path: Path
+) -> None:
+    # Given images that take a while, in more shards than one worker takes at once,
+    many = gate.manifest(tmp_path / "many.jsonl", 300, free=0)
 
-    (job,) = imagemill.json("classify", folder, "--model", MODEL, "--shard-size", 16, "--detach")
+    (job,) = imagemill.json("classify", many, "--model", MODEL, "--shard-size", 4, "--detach")
     assert job["state"] != "succeeded"
+    # I expect both workers to have their part in it,
+    logs = [imagemill.data / "logs" / f"worker-{n}.log" for n in (1, 2)]
+    wait_until(lambda: all(f" of {job['id']} begins" in log.read_text() for log in logs), 60, "both workers")
+    gate.open()
     (end,) = imagemill.json("follow", job["id"])
 
-    assert (end["state"], end["ok"], end["shards"]["done"]) == ("succeeded", 300, 19)
-    # Both workers had their part in it.
-    logs = [(imagemill.data / "logs" / f"worker-{n}.log").read_text() for n in (1, 2)]
-    assert all(f" of {job['id']} begins" in log for log in logs)
+    assert (end["state"], end["ok"], end["shards"]["done"]) == ("succeeded", 300, 75)
     with workers_asleep(imagemill):
         # Without --json the id alone is on stdout, for `$(…)`.
-        id = imagemill("classify", folder, "--model", MODEL, "--detach").stdout.strip()
+        id = imagemill("classify", photo_folder(40), "--model", MODEL, "--detach").stdout.strip()
         assert imagemill.json("cancel", id)[0]["state"] == "canceled"
 
 
@@ -191,17 +196,20 @@ def test_results_in_every_format(imagemill: Shell, mixed: Path) -> None:
     assert "Traceback" not in cut.stderr
 
 
-def test_cancel_resume_and_rebuild(imagemill: Shell, photo_folder: Callable[[int], Path]) -> None:
-    folder = photo_folder(1600)
-    with workers_asleep(imagemill):
-        imagemill("classify", folder, "--model", MODEL, "--job", "stopped", "--shard-size", 16, "--detach")
+def test_cancel_resume_and_rebuild(imagemill: Shell, gate: Gate, tmp_path: Path) -> None:
+    # Given a job that has labelled some of its images, the others of which take a while,
+    many = gate.manifest(tmp_path / "many.jsonl", 400, free=16)
+    imagemill("classify", many, "--model", MODEL, "--job", "stopped", "--shard-size", 16, "--detach")
 
-    wait_until(lambda: imagemill.json("show", "stopped")[0]["done"] > 0, 20, "the first labels")
-    with workers_asleep(imagemill):
-        assert imagemill.json("cancel", "stopped")[0]["state"] == "canceled"
+    def begun() -> bool:
+        (shown,) = imagemill.json("show", "stopped")
+        return shown["state"] == "running" and shown["done"] > 0
+
+    wait_until(begun, 20, "the first labels")
+    assert imagemill.json("cancel", "stopped")[0]["state"] == "canceled"
     # A job that was canceled did not do what was asked for.
     (canceled,) = imagemill.json("follow", "stopped", code=1)
-    assert canceled["done"] < 1600
+    assert canceled["done"] < 400
 
     # The ledger written anew from the bucket says the same,
     (rebuilt,) = imagemill.json("rebuild", "stopped")
@@ -209,9 +217,10 @@ def test_cancel_resume_and_rebuild(imagemill: Shell, photo_folder: Callable[[int
     assert "stopped" in {job["id"] for job in imagemill.json("rebuild")}
 
     # and the rest is done when I want it.
+    gate.open()
     assert imagemill.json("resume", "stopped")[0]["state"] in ("running", "finalizing", "succeeded")
     (end,) = imagemill.json("follow", "stopped")
-    assert (end["state"], end["ok"], len(imagemill.json("results", "stopped"))) == ("succeeded", 1600, 1600)
+    assert (end["state"], end["ok"], len(imagemill.json("results", "stopped"))) == ("succeeded", 400, 400)
 
 
 def test_exit_1_the_job_failed(imagemill: Shell, mixed: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from contextlib import closing
 from pathlib import Path
 
@@ -103,6 +105,7 @@ def test_a_stack_grows_under_a_backlog_and_shrinks_without_losing_or_repeating_a
     # Given a stack of one to three workers, with a short target and cool-down,
     pools = {"default": {"target_seconds": 4, "cold_start_seconds": 1, "cool_down_seconds": 4}}
     monkeypatch.setenv("IMAGEMILL_POOLS", json.dumps(pools))
+    monkeypatch.setenv("IMAGEMILL_THREADS", "1")  # two slots a worker, whatever the machine
     data = tmp_path / "data"
     with Stack(data, 1, 3) as stack, closing(Client(load(data=data))) as client:
         ledger, store = client.backend.ledger, client.backend.store
@@ -113,8 +116,14 @@ def test_a_stack_grows_under_a_backlog_and_shrinks_without_losing_or_repeating_a
         photo = photos["koala"].read_bytes()
         for key in keys:
             store.put(key, photo)
-        job = client.classify(f"s3://{store.bucket}/photos/", model="efficientnet-lite0", shard_size=16)
-        wait_until(lambda: all(stack.supervisor.wants(name) for name in NODES), 60, "three workers to be asked for")
+        group = stack.supervisor.pid("worker-1")
+        assert group is not None
+        os.killpg(group, signal.SIGSTOP)  # no machine is done before the scaler has looked
+        try:
+            job = client.classify(f"s3://{store.bucket}/photos/", model="efficientnet-lite0", shard_size=16)
+            wait_until(lambda: all(map(stack.supervisor.wants, NODES)), 60, "three workers to be asked for")
+        finally:
+            os.killpg(group, signal.SIGCONT)
 
         # I expect more workers while it lasts, and one when it is over, which nothing interrupts.
         troubles: set[str] = set()

@@ -15,6 +15,7 @@ from contract.backend.objects import ObjectStore
 from contract.jobs.status import Status
 from producer import Client
 from tests.conftest import PHOTOS
+from tests.gate import Gate, closed_gate
 from tests.mill import Mill
 
 MODEL = "efficientnet-lite0"
@@ -53,8 +54,10 @@ Imagemill = Callable[..., tuple[int, str, str]]
 @pytest.fixture(scope="package")
 def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mill]:
     """Redis, an S3 server, a controller, a clock and one worker, for this whole folder."""
+    # Nothing is killed here, so a process that stands still for some seconds is not taken for dead.
+    patient: dict[str, Any] = {"lease_seconds": 30.0, "fetch_seconds": 600.0}
     with Mill(
-        tmp_path_factory.mktemp("mill"), workers=1, max_image_bytes=MAX_BYTES, fetch_buckets="camera"
+        tmp_path_factory.mktemp("mill"), workers=1, max_image_bytes=MAX_BYTES, fetch_buckets="camera", **patient
     ).running() as made:
         yield made
 
@@ -143,8 +146,15 @@ def folder(tmp_path: Path, photos: dict[str, Path]) -> Path:
 
 
 @pytest.fixture
+def gate(photos: dict[str, Path]) -> Iterator[Gate]:
+    """A web server whose photos may be held back, to see a job at work."""
+    with closed_gate([photos[name] for name in ("espresso", "giant-panda", "koala", "polar-bear")]) as made:
+        yield made
+
+
+@pytest.fixture
 def many(tmp_path: Path, photos: dict[str, Path]) -> Path:
-    """A folder with 320 files: enough to see a job at work for two seconds."""
+    """A folder with 320 files."""
     made = tmp_path / "many"
     made.mkdir()
     files = list(photos.values())

@@ -11,17 +11,23 @@ import pytest
 from contract.errors import UnknownJob
 from producer import Client
 from tests.fundamentals.conftest import MODEL, Label
+from tests.gate import Gate
 from tests.mill import Mill
 
 ORDER = ["queued", "planning", "running", "finalizing", "succeeded"]
 
 
-def test_a_job_can_be_followed_to_its_end(client: Client, many: Path) -> None:
-    # Given a job that was just begun,
+def test_a_job_can_be_followed_to_its_end(client: Client, gate: Gate, tmp_path: Path) -> None:
+    # Given a job that was just begun, most of whose images take longer,
+    many = gate.manifest(tmp_path / "many.jsonl", 320, free=32)
     begun = client.classify(many, model=MODEL, shard_size=32)
 
     # if I follow it,
-    seen = list(client.follow(begun.id))
+    seen = []
+    for status in client.follow(begun.id):
+        seen.append(status)
+        if status.state == "running" and status.done:
+            gate.open()
 
     # I expect its states in their order, the last an end, and numbers that only grow,
     states = [ORDER.index(status.state) for status in seen]

@@ -9,12 +9,14 @@ import pytest
 from contract.errors import JobConflict
 from producer import Client
 from tests.fundamentals.conftest import MODEL, Label, Rows
+from tests.gate import Gate
 from tests.mill import Mill
 from tests.waiting import wait_until
 
 
-def test_cancel_then_resume(client: Client, mill: Mill, rows: Rows, many: Path) -> None:
+def test_cancel_then_resume(client: Client, mill: Mill, rows: Rows, gate: Gate, tmp_path: Path) -> None:
     # Given a job in the middle of its work, with a shard that is committed,
+    many = gate.manifest(tmp_path / "many.jsonl", 320, free=16)
     job = client.classify(many, model=MODEL, shard_size=16).id
     wait_until(lambda: client.status(job).shards.done, 60, "a commit")
 
@@ -31,6 +33,7 @@ def test_cancel_then_resume(client: Client, mill: Mill, rows: Rows, many: Path) 
     assert client.cancel(job).state == "canceled"
 
     # and if I resume it, I expect the rest, each once, and the rows that were there as they were.
+    gate.open()
     client.resume(job)
     end = mill.finished(job)
     assert end.state == "succeeded"

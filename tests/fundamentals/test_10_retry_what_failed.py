@@ -14,6 +14,7 @@ from contract.errors import JobConflict
 from contract.jobs.status import Status
 from producer import Client
 from tests.fundamentals.conftest import MODEL, Label, Rows
+from tests.gate import Gate
 from tests.mill import Mill
 
 
@@ -86,8 +87,8 @@ def test_an_object_that_vanished_since_is_an_error_row_like_any_other(
     assert rows(mill.finished(job))["vanished/a.jpg"]["error_code"] == "not_found"
 
 
-def test_a_job_that_runs_is_not_retried(client: Client, mill: Mill, many: Path) -> None:
-    job = client.classify(many, model=MODEL).id
+def test_a_job_that_runs_is_not_retried(client: Client, gate: Gate, tmp_path: Path) -> None:
+    job = client.classify(gate.manifest(tmp_path / "held.jsonl", 4, free=0), model=MODEL).id
 
     with pytest.raises(JobConflict, match="has not ended; follow it to its end, or cancel it, then retry"):
         client.retry(job)
