@@ -130,7 +130,7 @@ class Schedules(NamedRecords[Schedule]):
     noun, commands = "schedule", "imagemill schedule"
     first = "`imagemill schedule add --help` shows how to add one."
     invalid, unknown = InvalidSchedule, UnknownSchedule
-    longest = 32  # a job's id, with a suffix such as `-manual-20261124t101502-7f3a`, stays within 63 characters
+    longest = 32  # a job's id, with a suffix such as `-manual-20261124t101502-7f3a09`, stays within 63 characters
     prefix = keys.SCHEDULES
     key, parse = staticmethod(keys.schedule_record), staticmethod(keys.parse_schedule)
 

@@ -25,7 +25,7 @@ def follow(job: str, as_json: bool) -> None:
 
     \b
     Example:
-      imagemill follow classify-20261124-093215-7f3a
+      imagemill follow classify-20261124-093215-7f3a09c4
     """
     from producer.client import Client
 

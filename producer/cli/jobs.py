@@ -24,7 +24,7 @@ def jobs(context: click.Context, limit: int, before: str, as_json: bool) -> None
     \b
     Example:
       imagemill jobs --json | head -1
-      imagemill jobs --before classify-20261124-093215-7f3a
+      imagemill jobs --before classify-20261124-093215-7f3a09c4
     """
     if context.invoked_subcommand is not None:
         return
@@ -73,8 +73,8 @@ def set_(job: str, priority: Priority | None, weight: float | None, max_slots: i
 
     \b
     Example:
-      imagemill jobs set classify-20261124-093215-7f3a --priority low
-      imagemill jobs set classify-20261124-093215-7f3a --weight 3 --max-slots 8
+      imagemill jobs set classify-20261124-093215-7f3a09c4 --priority low
+      imagemill jobs set classify-20261124-093215-7f3a09c4 --weight 3 --max-slots 8
     """
     from producer.client import Client
 
@@ -89,7 +89,7 @@ def rm(job: tuple[str, ...], as_json: bool) -> None:
 
     \b
     Example:
-      imagemill jobs rm classify-20261124-093215-7f3a
+      imagemill jobs rm classify-20261124-093215-7f3a09c4
     """
     from producer.cli.clean import print_found
     from producer.client import Client
@@ -105,7 +105,7 @@ def show(job: str, as_json: bool) -> None:
 
     \b
     Example:
-      imagemill show classify-20261124-093215-7f3a --json
+      imagemill show classify-20261124-093215-7f3a09c4 --json
     """
     from contract.jobs.kinds import kind_of
     from producer.client import Client
@@ -149,7 +149,7 @@ def cancel(job: str, as_json: bool) -> None:
 
     \b
     Example:
-      imagemill cancel classify-20261124-093215-7f3a
+      imagemill cancel classify-20261124-093215-7f3a09c4
     """
     from producer.client import Client
 
@@ -166,7 +166,7 @@ def resume(job: str, as_json: bool) -> None:
 
     \b
     Example:
-      imagemill resume classify-20261124-093215-7f3a
+      imagemill resume classify-20261124-093215-7f3a09c4
     """
     from producer.client import Client
 
@@ -188,8 +188,8 @@ def retry(job: str, as_json: bool) -> None:
 
     \b
     Example:
-      imagemill errors classify-20261124-093215-7f3a
-      imagemill retry classify-20261124-093215-7f3a
+      imagemill errors classify-20261124-093215-7f3a09c4
+      imagemill retry classify-20261124-093215-7f3a09c4
     """
     from producer.client import Client
 

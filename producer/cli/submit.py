@@ -121,7 +121,7 @@ verify = job_command(
 
     \b
     Example:
-      imagemill verify generate-20261124-093215-7f3a --sample 256
+      imagemill verify generate-20261124-093215-7f3a09c4 --sample 256
       imagemill verify dataset:garments
     """,
 )

@@ -118,7 +118,7 @@ def run(backend: Backend, name: str) -> str:
     """Submit the job of a schedule now, paused or not, return its id. Raises UnknownSchedule, and what `fill` does."""
     schedules, now = Schedules(backend.store), datetime.now(UTC)
     schedule = schedules.get(name)
-    id = f"{name}-manual-{now:%Y%m%dt%H%M%S}-{secrets.token_hex(2)}"
+    id = f"{name}-manual-{now:%Y%m%dt%H%M%S}-{secrets.token_hex(3)}"
     spec = fill(schedule.template, id=id, store=backend.store, at=now)
     schedules.by_hand(name, id, now, Tick(at=to_iso(now), state="submitted", job=id, manual=True))
     lifecycle.submit(backend, spec, schedule.owner)

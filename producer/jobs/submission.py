@@ -37,8 +37,8 @@ OnProgress = Callable[[Progress], None]
 
 
 def new_job_id(command: str) -> str:
-    """Return a unique id that sorts by time (UTC) among the jobs of its command."""
-    return f"{command}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    """Return a unique id that sorts by time (UTC) among the jobs of its command, also of thousands in one second."""
+    return f"{command}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
 
 
 def make_spec(request: Request[S], keys: JobKeys, store: ObjectStore, *, scheduled: bool = False) -> S:

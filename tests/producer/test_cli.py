@@ -236,7 +236,10 @@ class Terminal(io.StringIO):
         return True
 
 
-TABLE = (("JOB", "DONE", "SOURCE"), [("classify-20261124-093215-7f3a", "1,024", "s3://camera/[red]/" + "day/" * 40)])
+TABLE = (
+    ("JOB", "DONE", "SOURCE"),
+    [("classify-20261124-093215-7f3a09c4", "1,024", "s3://camera/[red]/" + "day/" * 40)],
+)
 
 
 def test_a_table_in_a_pipe_is_one_line_a_row(capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,14 +74,14 @@ def drawn(of: Fleet, width: int, max_lines: int | None = None) -> str:
     return out.getvalue()
 
 
-BUSY = fleet(workers=(worker("worker-1@node-3"),), jobs=(job("classify-20261124-093215-7f3a"),))
+BUSY = fleet(workers=(worker("worker-1@node-3"),), jobs=(job("classify-20261124-093215-7f3a09c4"),))
 
 
 def test_a_wide_terminal_shows_everything_whole() -> None:
     said = drawn(BUSY, 200)
     first = said.splitlines()[0].rstrip()
     assert first == "1 worker, 2 of 3 slots busy, 41.5 images/s, 750,000 images left, about 16 min 40 s"
-    for text in ("classify-20261124-093215-7f3a", "250,000/1,000,000", "12 min 30 s", "efficientnet-lite0@1"):
+    for text in ("classify-20261124-093215-7f3a09c4", "250,000/1,000,000", "12 min 30 s", "efficientnet-lite0@1"):
         assert text in said
     assert "classify,generate" in said and "node-3" in said and "…" not in said
 
@@ -89,7 +89,7 @@ def test_a_wide_terminal_shows_everything_whole() -> None:
 def test_a_narrow_terminal_still_tells_one_job_from_another() -> None:
     said = drawn(BUSY, 80)
     assert all(len(line) <= 80 for line in said.splitlines())
-    for text in ("5-7f3a", "classify", "running", "250,000/1,000,000", "1,000.0", "12 min 30 s", "worker-1@node-3"):
+    for text in ("-7f3a09c4", "classify", "running", "250,000/1,000,000", "1,000.0", "12 min 30 s", "worker-1@node-3"):
         assert text in said
 
 

@@ -111,5 +111,5 @@ def test_a_time_zone_that_is_none(zone: str, hint: str) -> None:
 
 def test_the_longest_name_leaves_room_for_the_tick() -> None:
     name = Schedules.check_name("x" * Schedules.longest)
-    for id in (job_id(name, local("2026-11-24 00:00")), f"{name}-manual-20261124t101502-7f3a"):
+    for id in (job_id(name, local("2026-11-24 00:00")), f"{name}-manual-20261124t101502-7f3a09"):
         assert re.fullmatch(JOB_ID, id)
