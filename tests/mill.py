@@ -200,6 +200,15 @@ class Mill:
         """SIGCONT what was paused."""
         self._signal(names, signal.SIGCONT)
 
+    @contextmanager
+    def paused(self, *names: str) -> Iterator[None]:
+        """Have these processes stand still for the block, so that no job is over before it is canceled."""
+        self.pause(*names)
+        try:
+            yield
+        finally:
+            self.go_on(*names)
+
     def _signal(self, names: Sequence[str], sig: signal.Signals) -> None:
         for name in names:
             # Each child of the supervisor leads a group of its own.

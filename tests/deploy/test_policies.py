@@ -181,7 +181,8 @@ def test_jobs_run_under_the_policies_that_ship(
     )
     planned = client.run_schedule("nightly").id
     assert mill.finished(planned).state == "succeeded"
-    client.cancel(client.classify(folder, model=MODEL).id)
+    with mill.paused("worker-0"):
+        client.cancel(client.classify(folder, model=MODEL).id)
     client.remove_schedule("nightly")
     # A producer may not delete what others wrote; it asks, and the controller deletes the job, which it may.
     (asked,) = client.remove_jobs([planned])

@@ -61,8 +61,9 @@ def test_nobody_need_say_how_large_a_shard_is(mill: Mill, client: Client, rows: 
     assert len(rows(done)) == IMAGES
 
 
-def test_a_number_still_counts(client: Client, tiny: str) -> None:
-    job = client.classify(tiny, model=MODEL, shard_size=200).id
-    wait_until(lambda: read_plan(client.backend.store, job) is not None, 30, "the plan")
-    assert sizes(client, job) == [64, 128, 200, 200, 200, 200, 8]
-    client.cancel(job)
+def test_a_number_still_counts(mill: Mill, client: Client, tiny: str) -> None:
+    with mill.paused("worker-0"):
+        job = client.classify(tiny, model=MODEL, shard_size=200).id
+        wait_until(lambda: read_plan(client.backend.store, job) is not None, 30, "the plan")
+        assert sizes(client, job) == [64, 128, 200, 200, 200, 200, 8]
+        client.cancel(job)

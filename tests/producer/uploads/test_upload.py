@@ -7,7 +7,7 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,11 +106,24 @@ def running(camera: Camera) -> Iterator[Callable[..., Running]]:
         one._thread.join()
 
 
+def told_of_changes() -> bool:
+    """Whether this process watches a folder by now, as far as the system says."""
+    infos = Path("/proc/self/fdinfo")
+    if not infos.is_dir():
+        return True
+    found = False
+    for info in infos.iterdir():
+        with suppress(OSError):  # closed since it was listed
+            found |= "inotify wd:" in info.read_text()
+    return found
+
+
 def test_what_is_there_is_sent_and_then_what_appears(camera: Camera, running: Callable[..., Running]) -> None:
     camera.take("a.jpg", b"first")
     # A look only every hour: what comes is known by hints alone.
     upload = running(look=3600.0)
     wait_until(lambda: camera.there() == {"a.jpg": b"first"}, 20, "the first photo")
+    wait_until(told_of_changes, 20, "hints")
 
     camera.take("b.jpg", b"second")
     camera.take("roll-2/deep/c.jpg", b"third")
