@@ -51,7 +51,7 @@ class Shell:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=300,  # more than `up` allows itself
             check=False,
         )
         assert done.returncode == code, f"imagemill {args}: {done.returncode}\n{done.stdout}\n{done.stderr}"

@@ -32,5 +32,5 @@ def test_a_bench_that_is_ended_by_a_signal_stops_its_stack(ending: signal.Signal
 
         # if a signal ends it, I expect it to go, and every process that it started with it.
         bench.send_signal(ending)
-        assert bench.wait(60) != 0
+        assert bench.wait(240) != 0
     assert processes(tmp_path) == {}
