@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import hypothesis
 import pytest
 from PIL import Image
 
@@ -30,6 +31,11 @@ PHOTOS = Path(__file__).parent.parent / "deploy" / "photos"
 # runs them as on a machine without bf16.
 for _name in [name for name in os.environ if name.startswith("IMAGEMILL_") and name != "IMAGEMILL_NATIVE_BF16"]:
     del os.environ[_name]
+
+# The same examples on every machine, each with all the time that a busy one takes: the suite finds what a change broke,
+# and `pytest --hypothesis-profile=default` looks for examples that nobody has met.
+hypothesis.settings.register_profile("imagemill", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("imagemill")
 
 _numbers = itertools.count(1)
 
