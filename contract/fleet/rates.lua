@@ -1,5 +1,6 @@
 -- Adds measurements to the rates of models. KEYS[1]: hash, field -> "rate images seconds at"; images and seconds are sums
 -- that halve every `half life` seconds, so that their quotient follows what was measured lately, whoever measured it.
+-- `at` is told to the microsecond: a fast machine measures many in a millisecond, and the oldest has to make room.
 -- ARGV: half life, largest number of fields, seconds to keep, then field, images, seconds, ...
 local rates = KEYS[1]
 local half_life, most, keep = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
@@ -30,7 +31,7 @@ for i = 4, #ARGV, 3 do
   elseif not before and redis.call('HLEN', rates) >= most then
     drop_oldest()
   end
-  redis.call('HSET', rates, field, string.format('%.6g %.6g %.6g %.3f', images / seconds, images, seconds, now))
+  redis.call('HSET', rates, field, string.format('%.6g %.6g %.6g %.6f', images / seconds, images, seconds, now))
 end
 redis.call('EXPIRE', rates, keep)
 return 'added'

@@ -48,6 +48,8 @@ def test_the_hash_is_bounded_and_expires(ledger: Ledger) -> None:
     for n in range(rates.MOST_FIELDS + 5):
         add_rates(ledger, [(rate_field("classify", f"m{n}@1", "cpu"), 100, 1.0)])
     assert ledger.redis.hlen(ledger.keys.rates) == rates.MOST_FIELDS
+    stamps = {value.split(" ")[3] for value in ledger.hash(ledger.keys.rates).values()}
+    assert len(stamps) == rates.MOST_FIELDS, "none is as old as another, however fast they come"
     assert not read_rates(ledger).of("classify", "m0@1", "cpu").measured, "the oldest made room"
     assert read_rates(ledger).of("classify", f"m{rates.MOST_FIELDS + 4}@1", "cpu").measured
     assert 0 < ledger.redis.ttl(ledger.keys.rates) <= rates.KEEP_SECONDS
