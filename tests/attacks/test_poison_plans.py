@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -20,9 +17,11 @@ from contract.jobs.specs import Classify, Evaluate, Reconstruct, Source, Spec
 from contract.jobs.status import Status
 from contract.keys import JobKeys
 from contract.settings import Settings
+from tests.attacks.bad_planners import deaf_or_plan, hang, kill, slow_or_plan
 from tests.poisons import POISONS
 from tests.waiting import wait_until
 from worker.control import plan_child
+from worker.control.plan_attempts import read_attempts
 from worker.control.planners import Planners
 
 
@@ -114,36 +113,6 @@ def test_what_takes_too_much_memory_ends_after_three_attempts(backend: Backend, 
 # Children that behave worse than any source that is known
 
 
-def hang(settings: Settings, job: str, pipe: Connection) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    pipe.send_bytes(plan_child.STEP + b"in/hangs.tar")
-    while True:
-        time.sleep(60)
-
-
-def kill(settings: Settings, job: str, pipe: Connection) -> None:
-    pipe.send_bytes(plan_child.STEP + b"in/kills.tar")
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def hang_or_plan(settings: Settings, job: str, pipe: Connection) -> None:
-    (hang if job.startswith("hangs") else plan_child.serve)(settings, job, pipe)
-
-
-def plan_slowly(settings: Settings, job: str, pipe: Connection) -> None:
-    """Answer like a planner of a large source, which stops when it is asked to."""
-    stopped = []
-    signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
-    while not stopped:
-        pipe.send_bytes(plan_child.STEP + b"in/")
-        time.sleep(0.05)
-    pipe.send_bytes(plan_child.LATER)
-
-
-def slow_or_plan(settings: Settings, job: str, pipe: Connection) -> None:
-    (plan_slowly if job.startswith("slow") else plan_child.serve)(settings, job, pipe)
-
-
 @pytest.mark.parametrize(
     ("serve", "stall_seconds", "why"),
     [
@@ -207,10 +176,13 @@ def test_attempts_survive_a_wiped_redis_and_another_controller(backend: Backend,
         )
 
 
-def test_a_new_job_waits_for_no_plan_that_hangs_or_takes_long(backend: Backend, settings: Settings) -> None:
-    # Given more jobs than there are planners, which all take long,
+@pytest.mark.parametrize("serve", [slow_or_plan, deaf_or_plan])
+def test_a_new_job_waits_for_no_plan_that_hangs_or_takes_long(
+    backend: Backend, settings: Settings, serve: Callable[[Settings, str, Connection], None]
+) -> None:
+    # Given more jobs than there are planners, which all take long, or are asked to stop before they listen,
     backend.store.put("in/0.jpg", b"x")
-    with planners(backend, settings, slow_or_plan, plan_processes=2) as running:
+    with planners(backend, settings, serve, plan_processes=2) as running:
         for n in range(6):
             begin(backend, f"slow-{n}")
             running.plan(f"slow-{n}")
@@ -221,6 +193,7 @@ def test_a_new_job_waits_for_no_plan_that_hangs_or_takes_long(backend: Backend, 
     # and none of the others blamed for making room.
     for n in range(6):
         assert read_end(backend.store, f"slow-{n}") is None
+        assert read_attempts(backend.store, f"slow-{n}", 0).attempts == 0
 
 
 def test_planning_tells_a_store_that_is_away_from_a_source_that_hangs(backend: Backend, settings: Settings) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -256,6 +257,8 @@ class Planners:
         if self._closing.wait(0.5):
             return "later"
         code = process.exitcode
+        if job.asked is not None and code == -signal.SIGTERM:
+            return "paused"  # it was asked to make room before it could listen
         if code is not None and code < 0:
             how = f"was ended by {ending(code)}, perhaps for want of memory"
         else:
