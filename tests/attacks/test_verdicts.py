@@ -35,7 +35,9 @@ def test_a_runtime_that_raises_for_a_while_makes_no_error_row(
 ) -> None:
     sick = mill.settings.cache_dir / "sick"
 
-    # Given a job on two workers, if the runtime of both begins to raise in the middle of it,
+    # Given a job on two workers, slow ones, so that it is not over before it is disturbed, if the runtime of both
+    # begins to raise in the middle of it,
+    sick.write_text("slow")
     with caplog.at_level(logging.WARNING, "imagemill.supervisor"):
         job = mill.client.classify(folder, model=MODEL, shard_size=8, max_errors="0").id
         mill.begun(job, 1)
