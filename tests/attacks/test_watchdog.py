@@ -190,7 +190,7 @@ def test_a_shard_that_waits_in_the_engines_queue_is_not_stuck(
     for _ in range(20):
         clock.now += STEP
         images.step("large")
-        wait_until(lambda: not shards.stuck(), 20, "the movement to be noticed")
+        wait_until(lambda: large.moved_at() == clock.now, 20, "the movement to be noticed")
         clock.now += STALL - STEP
         # I expect neither to be taken for stuck at any time,
         assert shards.stuck() == set()
@@ -214,7 +214,7 @@ def test_an_image_that_hangs_in_a_lane_is_found_beside_others_that_move(
         clock.now += STEP
         budgets.budget().pixels.ask(10).release()
         images.step("moves")
-        wait_until(lambda: "moves" not in shards.stuck(), 20, "the movement to be noticed")
+        wait_until(lambda: moves.moved_at() == clock.now, 20, "the movement to be noticed")
     assert shards.stuck() == {"hangs"}
 
 
@@ -246,7 +246,7 @@ def test_a_device_that_does_not_answer_is_found_while_another_one_does(
         clock.now += STEP
         images.step("moves")
         budgets.budget().pixels.ask(10).release()
-        wait_until(lambda: "moves" not in shards.stuck(), 20, "the movement to be noticed")
+        wait_until(lambda: moves.moved_at() == clock.now, 20, "the movement to be noticed")
     assert shards.stuck() == {"hangs"}
 
 

@@ -127,7 +127,12 @@ def test_a_snapshot_takes_two_round_trips_whatever_waits(ledger: Ledger) -> None
     begin(ledger, "a", 600)
     begin(ledger, "b", 3)
     beat(ledger, "a@h")
-    before = ledger.info()["total_commands_processed"]
-    read_fleet(ledger)
-    # Twelve commands for the fleet, one for the worker, three for each job; INFO counts itself.
-    assert ledger.info()["total_commands_processed"] - before <= 12 + 1 + 2 * 3 + 2
+
+    def commands() -> int:
+        before = ledger.info()["total_commands_processed"]
+        read_fleet(ledger)
+        return int(ledger.info()["total_commands_processed"] - before)
+
+    # Twelve commands for the fleet, one for the worker, three for each job; INFO counts itself. Now and then somebody
+    # else's are among them, such as those of a thread that an earlier test has told to end.
+    assert min(commands() for _ in range(5)) <= 12 + 1 + 2 * 3 + 2

@@ -37,14 +37,17 @@ class FakeRuntime:
         self.waiting = 0
         self.error: Exception | None = None
         self._late = late
+        self._lock = threading.Lock()
 
     def submit(self, pixels: NDArray[np.uint8], lengths: NDArray[np.int64] | None = None) -> Future[Output]:
         assert pixels.shape[1:] == (8, 8, 3)
         assert len(pixels) <= self.batch_size
-        self.images += len(pixels)
+        with self._lock:  # lanes submit at once
+            self.images += len(pixels)
         future: Future[Output] = Future()
         if self._late:
-            self.waiting += 1
+            with self._lock:
+                self.waiting += 1
             threading.Thread(target=self._answer, args=(pixels, future)).start()
         else:
             self._answer(pixels, future)

@@ -109,24 +109,30 @@ sys.exit(per_device.keep([command] * len(devices), environments))
 """
 
 
-def started(folder: Path) -> subprocess.Popen[str]:
+def started(folder: Path) -> subprocess.Popen[bytes]:
+    """Start a parent that writes to the file `log`."""
     command = [sys.executable, "-c", _PARENT, _CHILD, str(folder)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen(command, stderr=log)
 
 
 def test_a_sick_process_is_started_again_and_a_drained_one_is_not(tmp_path: Path) -> None:
     # Given four devices, one of them sick for a while, one drained and one with settings that are wrong,
-    running = started(tmp_path)
-    up = [tmp_path / f"{device}.up" for device in ("well", "sick")]
+    devices = ("well", "sick", "drained", "unsettled")
+    running, log = started(tmp_path), tmp_path / "log"
+    up = [tmp_path / f"{device}.up" for device in devices[:2]]
     try:
         wait_until(lambda: all(path.exists() for path in up), timeout=60)
+        wait_until(lambda: log.read_text().count("stays down") == 2, 60, "the two that end by themselves to have ended")
         # if the whole is told to end,
         running.send_signal(signal.SIGTERM)
-        _, said = running.communicate(timeout=60)
+        running.wait(60)
     finally:
         running.kill()
+        running.wait()
     # I expect each running process to be told, and none to have been started too often.
-    lives = {path.name: len(path.read_text().split()) for path in tmp_path.iterdir() if not path.suffix}
+    said = log.read_text()
+    lives = {device: len((tmp_path / device).read_text().split()) for device in devices}
     assert lives == {"well": 1, "sick": 3, "drained": 1, "unsettled": 1}
     assert {path.read_text() for path in tmp_path.glob("*.told")} == {"SIGTERM"}
     assert running.returncode == 2
@@ -140,7 +146,7 @@ def test_no_process_outlives_the_one_that_keeps_it(tmp_path: Path) -> None:
     wait_until((tmp_path / "well.up").exists, timeout=60)
     pid = int((tmp_path / "well").read_text())
     running.kill()
-    running.communicate(timeout=60)
+    running.wait(60)
 
     def gone() -> bool:
         try:

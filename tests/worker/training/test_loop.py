@@ -6,7 +6,9 @@ import itertools
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import torch
@@ -299,22 +301,33 @@ def test_steps_go_on_beside_a_checkpoint_and_it_holds_what_was_then() -> None:
     assert torch.equal(again.weights["weight"], outcome.weights["weight"])
 
 
+class Noted(ThreadPoolExecutor):
+    """A thread for checkpoints that keeps the future of each."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.given: list[Future[Any]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.given.append(super().submit(fn, *args, **kwargs))
+        return self.given[-1]
+
+
 def test_what_a_write_raises_stops_the_training_at_the_next_step() -> None:
     # Given a store that refuses the checkpoint of the second step while the fifth is done,
-    timed, store = Timed(), Store(failure=StoreRefused("no"))
+    timed, store, beside = Timed(), Store(failure=StoreRefused("no")), Noted()
     step = timed.learner.step
 
     def noted(batch: Batch, at: At) -> dict[str, Tensor]:
         if at.step == 5:
             store.answer.set()
-            wait_until(lambda: not store.under_way, 10, "the answer")
-            threading.Event().wait(0.05)  # from there the error has a few lines of Python to go
+            wait_until(lambda: beside.given and beside.given[0].done(), 10, "the answer")
         return step(batch, at)
 
     timed.learner.step = noted  # type: ignore[method-assign]
 
     with pytest.raises(StoreRefused):
-        run(timed.learner, store, checkpoint_seconds=2.0, clock=timed.clock, beside=None)
+        run(timed.learner, store, checkpoint_seconds=2.0, clock=timed.clock, beside=beside)
     assert timed.learner.steps == [*range(6)]
 
 

@@ -113,8 +113,8 @@ def test_a_watch_that_is_paused_or_waits_for_a_server_is_not_hurried(
     assert kept.due == due
     kept.reason = ""
     Watches(camera.backend.store).put(camera.watch.model_copy(update={"paused": True}))
-    wait_until(lambda: keeper._kept["camera"].watch.paused, 20, "the pause")
-    paused = keeper._kept["camera"]
+    # The keeper takes the watch out and puts it back as it is now, and this thread may look in between.
+    paused = wait_until(lambda: (found := keeper._kept.get("camera")) and found.watch.paused and found, 20, "the pause")
     wait_until(lambda: not paused.running and paused.due > time.monotonic(), 20, "its round")
     due = paused.due
     keeper.wake(["camera"])
