@@ -16,7 +16,7 @@ from tests.proxy import Proxy
 
 
 @contextmanager
-def behind_a_proxy(settings: Settings, patience: float = 5.0) -> Iterator[tuple[Proxy, ObjectStore]]:
+def behind_a_proxy(settings: Settings, patience: float = 60.0) -> Iterator[tuple[Proxy, ObjectStore]]:
     with proxy.before(settings.s3_endpoint) as before:
         store = ObjectStore(settings.model_copy(update={"s3_endpoint": before.address}), patience=patience)
         with closing(store):

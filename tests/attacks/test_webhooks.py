@@ -42,7 +42,7 @@ def to_loopback(host: str, port: int) -> Sequence[str]:
 
 def post(policy: AddressPolicy, url: str) -> str:
     """What is told of a request that fails."""
-    with closing(Poster(policy, seconds=5)) as poster:
+    with closing(Poster(policy, seconds=60)) as poster:
         answer = poster.post(url, signing.headers([signing.new_secret()], "msg_1", int(NOW), b"{}"), b"{}")
     assert not answer.delivered
     return answer.error or ""
@@ -94,7 +94,7 @@ def test_a_name_that_is_bound_anew_reaches_nothing_inside(canary: Canary) -> Non
 def test_a_url_puts_no_header_into_a_request(end: str) -> None:
     with Receiver().listening() as receiver:
         policy = AddressPolicy(LOOPBACK, ANY_PORT)
-        with closing(Poster(policy, seconds=5)) as poster:
+        with closing(Poster(policy, seconds=60)) as poster:
             url = receiver.url(f"/hook?a=1{end}X-Injected: 1")
             poster.post(url, signing.headers([signing.new_secret()], "msg_1", int(NOW), b"{}"), b"{}")
         assert all("x-injected" not in one.headers for one in receiver.posts)

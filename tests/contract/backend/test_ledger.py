@@ -188,11 +188,12 @@ def test_a_fault_is_no_death_and_waits_its_pause_and_names_who_failed(ledger: Le
     ledger.begin("a", 0, "one:1", "alone")
 
     # Given a shard that raised, if it must wait, I expect no worker to get it, nor a ticket for it,
-    ledger.fault("a", 0, "one:1", 0.3, process="one", images=[4])
+    ledger.fault("a", 0, "one:1", 60, process="one", images=[4])
     assert take(ledger, "a", 0, "two:2")[0] == "later"
     assert ledger.lapsed("a").ready == 0
 
-    # and after its pause to be ready again, with what is known of it.
+    # and after its pause, which ends 0.3 s from now, to be ready again, with what is known of it.
+    ledger.redis.zincrby(ledger.keys.job("a")[4], -59.7, "0")
     wait_until(lambda: ledger.lapsed("a").ready == 1, 5, "the pause to end")
     answer, trouble = take(ledger, "a", 0, "two:2")
     assert (answer, trouble.kills, trouble.suspect, trouble.faults) == ("taken", 0, False, 1)

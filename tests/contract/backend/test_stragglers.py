@@ -119,9 +119,9 @@ def test_a_short_shard_is_not_copied_before_five_seconds(ledger: Ledger) -> None
     done, grant = ask(ledger, "fast"), ask(ledger, "slow-0")
     assert done is not None and grant is not None
     ledger.commit(JOB, done.shard, 10, 0, seconds=0.1)
-    runs_for(ledger, 4.0, grant.shard)
+    runs_for(ledger, 1.0, grant.shard)
     assert ledger.lapsed(JOB).step.tickets == 0
-    runs_for(ledger, 2.0, grant.shard)
+    runs_for(ledger, 5.0, grant.shard)
     assert ledger.lapsed(JOB).step.tickets == 1
 
 

@@ -27,7 +27,8 @@ DEATH = RuntimeError("SIGKILL")
 
 @pytest.fixture
 def poster() -> Iterator[Poster]:
-    with closing(Poster(POLICY, seconds=1.0)) as made:
+    """Has time for an answer, however long a busy machine lets this process stand still."""
+    with closing(Poster(POLICY, seconds=60.0)) as made:
         yield made
 
 
@@ -129,12 +130,11 @@ def test_what_does_not_count_as_delivered_waits_for_its_next_attempt(
     assert len(receiver.posts) == 1
 
 
-def test_a_receiver_that_drips_is_cut_off(
-    delivery: Delivery, store: ObjectStore, hook: Endpoint, name: str, receiver: Receiver
-) -> None:
+def test_a_receiver_that_drips_is_cut_off(store: ObjectStore, hook: Endpoint, name: str, receiver: Receiver) -> None:
     gone = threading.Event()
     receiver.behave = lambda request: drip(request, gone)
-    answer, waiting = delivery.attempt(hook.id, name)
+    with closing(Poster(POLICY, seconds=1.0)) as hasty:
+        answer, waiting = Delivery(store, hasty, clock=lambda: NOW).attempt(hook.id, name)
     gone.set()
     assert answer is not None
     assert answer.error == "there was no answer within 1 s"

@@ -22,7 +22,7 @@ from contract.online.messages import Generate, RequestId, write_request
 from contract.online.state import WorkerSays
 from tests.parity import MODEL
 from tests.waiting import wait_until
-from tests.worker.process.serving.conftest import ASKER, Asker, MakeInbox
+from tests.worker.process.serving.conftest import ASKER, LONG_MS, Asker, MakeInbox
 from worker.engine import canary
 from worker.engine.pipeline import Encoded, Labelled, Result
 from worker.execution.health import Health
@@ -74,6 +74,19 @@ class Worker:
         self.counter.start()
         self.started = True
         self.counter.beat()
+
+    def stay(self) -> None:
+        """Say that this process is there, as one that goes on to do so."""
+        self.inbox.say(WorkerSays(at_ms=self.inbox.living()[0] + LONG_MS, rate=1.0, worker=self.resources.name))
+
+    def says(self) -> WorkerSays:
+        """Return what this process says of itself now."""
+
+        def said() -> WorkerSays | None:
+            self.counter.beat()
+            return self.inbox.living()[1].get(self.resources.name)
+
+        return wait_until(said, 20, "a heartbeat that is read before it is old")
 
     def beaten(self, until: Callable[[], object], what: str) -> None:
         """Beat until something is so."""
@@ -149,18 +162,17 @@ def test_each_request_has_its_rows(asker: Asker, worker: Make, metrics: Metrics)
 def test_what_it_says_of_itself(worker: Make) -> None:
     one = worker("w1")
     one.start()
-    says = one.inbox.living()[1]["w1"]
+    says = one.says()
     assert says.rate > 0 and says.worker == "w1"
     # One that is about to leave says that it takes nothing.
     one.resources.leaving.set()
-    one.counter.beat()
-    assert one.inbox.living()[1]["w1"].rate == 0
+    assert one.says().rate == 0
 
 
 def test_an_image_that_raises_in_two_processes_is_a_row(asker: Asker, worker: Make, metrics: Metrics) -> None:
     # Given two workers, and a request with an image on which the model raises beside one on which it does not,
     one, two = worker("w1"), worker("w2")
-    two.counter.beat()
+    two.stay()
     one.start()
     good = asker.ask(b"x")
     asker.ask(b"x", b"!")
@@ -203,8 +215,7 @@ def test_a_worker_that_is_unfit_leaves_its_requests_to_another(asker: Asker, wor
     asker.ask(b"x")
     # I expect it to leave, and another worker to answer what it had, although the first still beats.
     wait_until(lambda: one.left, 20, "the worker to leave")
-    one.counter.beat()
-    assert one.inbox.living()[1]["w1"].rate == 0
+    assert one.says().rate == 0
     two.start()
     two.beaten(lambda: metrics.outcomes["done"] == 1, "the other worker to answer")
     assert asker.reply().rows[0]["label"] == "odd"

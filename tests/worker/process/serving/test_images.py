@@ -69,8 +69,7 @@ def ask(asker: Asker, request: messages.Classify | Generate) -> str:
 def answers(asker: Asker, count: int) -> dict[str, tuple[messages.Reply, list[bytes]]]:
     found = {}
     for _ in range(count):
-        reply: Any = asker.redis.blpop([asker.keys.replies(ASKER)], timeout=4)
-        assert reply is not None, "no reply"
+        reply: Any = wait_until(lambda: asker.redis.blpop([asker.keys.replies(ASKER)], timeout=1), 20, "a reply")
         read = messages.read_reply(reply[1])
         found[read[0].id] = read
     return found

@@ -6,7 +6,7 @@ from contract.online.connection import GROUP
 from contract.online.messages import Reply, write_reply
 from contract.online.state import WorkerSays
 from tests.waiting import wait_until
-from tests.worker.process.serving.conftest import ASKER, REF, Asker, MakeInbox
+from tests.worker.process.serving.conftest import ASKER, LONG_MS, REF, Asker, MakeInbox
 from worker.process.serving.inbox import Inbox, Taken
 
 
@@ -27,7 +27,8 @@ def done(taken: Taken) -> bytes:
     return write_reply(Reply(id=str(taken.id), outcome="done"))
 
 
-def say(inbox: Inbox, asker: Asker, *, ago_ms: int = 0) -> None:
+def say(inbox: Inbox, asker: Asker, *, ago_ms: int = -LONG_MS) -> None:
+    """Have a process say that it is there, as one that goes on to do so, or as one that did so some time ago."""
     inbox.say(WorkerSays(at_ms=asker.now_ms() - ago_ms, rate=10.0, worker="w"))
 
 
