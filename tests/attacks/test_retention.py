@@ -25,6 +25,12 @@ DAY = 86_400.0
 Made = Callable[..., Classify]
 
 
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a tick delete all that is over: two seconds are less than a busy machine may stand still."""
+    monkeypatch.setattr("worker.control.clean._SECONDS", 3600.0)
+
+
 @pytest.fixture
 def job(backend: Backend) -> Made:
     """Make a job that ended some days ago, or one that has not with None."""

@@ -174,9 +174,10 @@ def test_a_deadline_ends_the_wait_and_frees_the_memory(stand: Stand, asked: Aske
         await first
         with pytest.raises(Expired, match=r"did not answer within 2 s"):
             await online.classify(REF, [b"x"], deadline=2.0)
+        while stand.weight():
+            await asyncio.sleep(0.005)
 
     asked(work)
-    assert stand.weight() == {}
     # A worker that answers now answers nobody.
     ((entry, id),) = stand.waiting()
     stand.redis.set(stand.keys.payload(id), messages.write_request(messages.Generate(reply_to="0" * 32)))
