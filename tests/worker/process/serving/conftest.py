@@ -36,19 +36,18 @@ class Asker:
         return int(seconds) * 1000 + int(micros) // 1000
 
     def ask(self, *images: bytes, budget_ms: int = 60_000) -> RequestId:
-        """Send one request that a worker which is not there would take."""
-        herald = WorkerSays(at_ms=self.now_ms() + LONG_MS, rate=1000.0)  # not silent, though this process stands still
-        self.redis.hset(self.keys.workers(REF), "herald", herald.field())
+        """Send one request, admitted for the sake of a worker of whom no other knows."""
+        heralds = f"{self.keys.workers(REF)}:heralds"
+        self.redis.hset(heralds, "herald", WorkerSays(at_ms=self.now_ms() + LONG_MS, rate=1000.0).field())
         keys = tuple(str(n) for n in range(len(images)))
         payload = messages.write_request(Classify(reply_to=ASKER, keys=keys, top_k=1), images)
         id = RequestId(uuid.uuid4().hex, len(images), len(payload), REF)
         names = self.keys
         found: Any = self._ask(
-            [names.open, names.load, names.requests(REF), names.workers(REF), names.payload(str(id))],
+            [names.open, names.load, names.requests(REF), heralds, names.payload(str(id))],
             [str(id), payload, id.images, id.size, id.model, budget_ms, 2**30, 1000, 2000],
         )
         assert found == [b"taken"]
-        self.redis.hdel(self.keys.workers(REF), "herald")
         return id
 
     def reply(self, seconds: float = 80.0) -> Reply:
