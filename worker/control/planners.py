@@ -117,8 +117,8 @@ class Planners:
     # Turns
 
     def _start(self) -> None:
-        """Give a process to the jobs whose turn it is; the lock is held."""
-        while self._waiting and len(self._running) < self.settings.plan_processes:
+        """Give a process to the jobs whose turn it is, unless this controller leaves; the lock is held."""
+        while self._waiting and not self._closing.is_set() and len(self._running) < self.settings.plan_processes:
             job = min(self._waiting, key=lambda one: (one.spent, one.order))
             self._waiting.remove(job)
             self._running[job.id] = job
