@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
                 programs.throughput(report, device, files, count, base, cores, small=not cuda)
         if "sequences" in wanted:
             with report.stage("sequences"):
-                sequences.throughput(report, device, base, 20_000 if cuda else 8)
+                sequences.throughput(report, device, base, 8_000 if cuda else 8)
     labelling.decode_in("thread")  # no processes stay
     failed = [check.name for check in report.checks if not check.passed]
     for what, why in report.skipped.items():

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.gpu.acceptance import labelling
+from tests.gpu.acceptance import labelling, machine
 from tests.gpu.acceptance.report import Report
 from worker.engine.images import decode, decoders
 from worker.engine.images.device_decoder import DeviceDecoder
-from worker.engine.images.nvimgcodec import LEVELS
+from worker.engine.images.nvimgcodec import LEVELS, Codec
 from worker.engine.types import ModelSpec
 
 _STAGE = "jpeg"
@@ -58,11 +58,12 @@ def throughput(
         bool(equal.mean() >= 0.995) if len(equal) else True,
         f"{int(equal.sum())} of {len(equal)}",
     )
+    _alone(report, device, files, cores)
     rate = _rate(files, min(count, 2000 * cores), cores)
     report.figure(_STAGE, f"decode by {cores} threads, images/s", rate)
     for where in ("cpu", "device"):
         with closing(labelling.load(spec, device, precision, cache, threads=cores, resize=where)) as runtime:
-            whole, busy, events = labelling.end_to_end(runtime, files, count, labelling.HOW)
+            whole, busy, events = labelling.end_to_end(runtime, files, min(count, 20_000), labelling.HOW)
         report.figure(_STAGE, f"resize on the {where}: end to end, images/s", whole)
         report.figure(_STAGE, f"resize on the {where}: device busy, by events", events)
         report.figure(_STAGE, f"resize on the {where}: device busy, by NVML", busy)
@@ -83,6 +84,21 @@ def _plain(files: Sequence[bytes]) -> set[int]:
 
 def _by_pillow(file: bytes) -> decode.Decoded:
     return decode.open_item(file, labelling.HOW, max_pixels=10**9, frames=0)
+
+
+def _alone(report: Report, device: torch.device, files: Sequence[bytes], cores: int) -> None:
+    """Measure the library without a process around it, small images by its Huffman decoder on the CPU and the GPU."""
+    how = labelling.HOW
+    headers = [decode.plain_header(file, how.size, crop=how.crop, max_pixels=10**9) for file in files]
+    plain = [(file, header[:2]) for file, header in zip(files, headers, strict=True) if header is not None]
+    options = {"its default": "", "Huffman on the GPU": "nvjpeg_cuda_decoder:hybrid_huffman_threshold=0"}
+    for name, more in options.items():
+        codec = Codec((device.index or 0) if device.type == "cuda" else None, threads=cores, more=more)
+        for size in (_CHUNK, 256):
+            some = [plain[n % len(plain)] for n in range(size if device.type == "cuda" else 4)]
+            parts = [one for one, _ in some], [extent for _, extent in some]
+            seconds = machine.timed(lambda parts=parts, codec=codec: codec.decode(*parts), device)
+            report.figure(_STAGE, f"nvImageCodec alone, {name}, {size} at a time, images/s", len(some) / seconds)
 
 
 def _rate(files: Sequence[bytes], count: int, threads: int) -> float:

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,6 +17,7 @@ from tests.gpu.acceptance import labelling
 from tests.gpu.acceptance.architectures import ConvNext, Vit
 from tests.gpu.acceptance.report import Report
 from tests.programs import export
+from worker.engine import select
 from worker.engine.programs import layout
 from worker.engine.programs.graph import Graph, build
 from worker.engine.programs.program import Program
@@ -45,6 +47,7 @@ def throughput(
             classes=1000,
         )
         forward = _layouts(report, stage, name, spec, device, precision, 256 if not small else 4)
+        _confined(report, name, spec, device, precision, folder, files[:16])
         how = Preprocess(size=224, crop=0.875, interpolation="bicubic", mean=127.5, std=127.5)
         with closing(labelling.load(spec, device, precision, folder, threads=cores)) as runtime:
             rate, busy, events = labelling.end_to_end(runtime, files, count, how)
@@ -54,6 +57,33 @@ def throughput(
         report.figure(stage, f"{name}, device busy, by NVML", busy)
         if device.type == "cuda":
             report.check(f"{name}: device busy ≥ 0.90", events >= 0.9, f"by events {events:.2f}, by NVML {busy:.2f}")
+
+
+def _confined(
+    report: Report,
+    name: str,
+    spec: ModelSpec,
+    device: torch.device,
+    precision: str,
+    folder: Path,
+    files: Sequence[bytes],
+) -> None:
+    """Compare a program in a confined process, as pushed ones run, with the same in this one."""
+    pixels = labelling.decoded(files, 2)
+    options = {"device": str(device), "runtime": "torch", "precision": precision, "threads": 2, "batch_size": 16}
+    with closing(select.load(spec, **options, cache_dir=folder / "cache")) as here:  # type: ignore[arg-type]
+        wanted = here.submit(pixels).result(300).logits
+    with closing(
+        select.load(spec, **options, cache_dir=folder / "cache", confined_seconds=100)  # type: ignore[arg-type]
+    ) as there:
+        found = there.submit(pixels).result(300).logits
+        where = there.device
+    apart = float(np.abs(found - wanted).max() / np.abs(wanted).max())
+    report.check(
+        f"{name}: the same answers from a confined process",
+        apart <= 1e-3 and where.partition(":")[0] == device.type,
+        f"on {where}, {apart:.2g} of the largest",
+    )
 
 
 def _layouts(

@@ -337,6 +337,24 @@ def squared(
     return Decoded(np.asarray(square), *upright)
 
 
+def squared_array(
+    pixels: NDArray[np.uint8], orientation: int, size: int, crop: float, interpolation: Interpolation, *, regions: bool
+) -> Decoded:
+    """Return what `squared` returns of an RGB image, uint8 [h, w, 3]; a region without a detour by Pillow.
+
+    Pillow copies the whole image in and out: 184 µs for 500 × 375, and 20 without.
+    """
+    height, width, _ = pixels.shape
+    looked_at = Square.of(width, height, size, crop, interpolation) if regions else None
+    if looked_at is None or not looked_at.small:
+        image = Image.fromarray(pixels)
+        return squared(image, (width, height), orientation, size, crop, interpolation, regions=regions)
+    left, top, right, bottom = looked_at.box
+    part = np.ascontiguousarray(pixels[top:bottom, left:right])
+    upright = (height, width) if orientation >= 5 else (width, height)
+    return Decoded(part, *upright, looked_at.region(part, orientation))
+
+
 def plain_header(data: bytes, size: int, *, crop: float, max_pixels: int) -> tuple[int, int, int] | None:
     """Return width, height and EXIF orientation of a JPEG that `decode` is certain to decode, and in full.
 

@@ -24,14 +24,18 @@ LEVELS = 8
 colours beside an edge differ by ten times as much."""
 
 
+_OPTIONS = ":fancy_upsampling=1"
+"""As libjpeg does by default (https://docs.nvidia.com/cuda/nvimagecodec/codec_options.html)."""
+
+
 class Codec:
     """A decoder of JPEG files, which has proven itself beside Pillow; any thread may use it.
 
-    `device` is the number of a GPU, or None for the CPU. Raises InvalidSettings, with a sentence of what is missing or
-    differs.
+    `device` is the number of a GPU, or None for the CPU; `more` are further options of the library. Raises
+    InvalidSettings, with a sentence of what is missing or differs.
     """
 
-    def __init__(self, device: int | None, *, threads: int) -> None:
+    def __init__(self, device: int | None, *, threads: int, more: str = "") -> None:
         try:
             # Its name at run time: no stubs exist, and without the package nothing here may fail.
             self._module: Any = importlib.import_module("nvidia.nvimgcodec")
@@ -49,7 +53,7 @@ class Codec:
                 device_id=_CPU_ONLY if device is None else device,
                 max_num_cpu_threads=threads,
                 backends=[module.Backend(kind)],
-                options=":fancy_upsampling=1",
+                options=f"{_OPTIONS} {more}".strip(),
             )
             self._params = module.DecodeParams(
                 apply_exif_orientation=False, color_spec=module.ColorSpec.SRGB, allow_any_depth=False

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
 from contract.data.children.messages import Head
 from worker.confinement.serve import Handler, serve
@@ -51,14 +50,8 @@ def make(greeting: Head) -> tuple[Head, Handler]:
             if header is None or pixels is None:
                 found.append(None)
                 continue
-            one = decode.squared(
-                Image.fromarray(pixels),
-                header[:2],
-                header[2],
-                **asked,
-                interpolation=request["interpolation"],
-                regions=request["regions"],
-            )
+            how = {**asked, "interpolation": request["interpolation"], "regions": request["regions"]}
+            one = decode.squared_array(pixels, header[2], **how)
             held += one.pixels.nbytes
             if held > room:
                 break

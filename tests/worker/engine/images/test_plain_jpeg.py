@@ -77,6 +77,27 @@ def test_all_else_is_not(data: bytes) -> None:
     assert not is_plain(data)
 
 
+@pytest.mark.parametrize("regions", [False, True])
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(300, 200), (60, 90), (1200, 1100)])
+def test_pixels_in_an_array_become_what_those_of_a_file_become(
+    size: tuple[int, int], orientation: int, regions: bool
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = jpeg(size=size, exif=exif)
+    pixels = np.asarray(Image.open(io.BytesIO(data)))
+    found = decode.squared_array(pixels, orientation, 400, 0.9, "bicubic", regions=regions)
+    wanted = decode.decode(data, 400, crop=0.9, interpolation="bicubic", max_pixels=LIMIT, regions=regions)
+    assert (found.width, found.height) == (wanted.width, wanted.height)
+    assert (found.pixels == wanted.pixels).all()
+    if found.region is None or wanted.region is None:
+        assert found.region is wanted.region is None
+    else:
+        assert (found.region.orientation, found.region.extent) == (wanted.region.orientation, wanted.region.extent)
+        assert found.region.down_first == wanted.region.down_first
+
+
 def test_what_libjpeg_would_reduce_or_has_too_many_pixels_stays_with_pillow() -> None:
     data = jpeg(size=(300, 200))
     assert is_plain(data)
