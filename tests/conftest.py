@@ -23,6 +23,7 @@ from contract.backend.queues import Queues
 from contract.jobs.lifecycle import Backend
 from contract.settings import Settings
 from deploy.local.supervisor import Supervisor
+from tests import again
 from tests.mill import make_servers
 
 PHOTOS = Path(__file__).parent.parent / "deploy" / "photos"
@@ -61,6 +62,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.relative_to(tests).parts[0] in _DRILLS:
             item.add_marker(pytest.mark.drill)
     items.sort(key=place)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Note whether the run came to its end, for `tests.again`."""
+    cache: pytest.Cache | None = getattr(session.config, "cache", None)
+    if cache is not None and not hasattr(session.config, "workerinput"):
+        cache.set(again.WHOLE, exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED))
 
 
 @pytest.fixture(scope="session")
