@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -18,14 +19,16 @@ import pytest
 from PIL import Image
 
 from contract.data import image_index
-from contract.errors import NotServed, Overloaded, ServiceUnavailable
+from contract.errors import ImagemillError, Overloaded, ServiceUnavailable
 from contract.jobs.lifecycle import read_images
 from contract.keys import OnlineKeys
 from contract.online import messages
 from contract.online.connection import connect, need_address
-from contract.online.messages import RequestId
+from contract.online.messages import MOST_IMAGES, RequestId
+from contract.online.served import ServedModels
+from contract.online.state import read_states
 from tests.mill import Mill
-from tests.waiting import wait_until
+from tests.waiting import standing_still, wait_until
 
 NAME = "efficientnet-lite0"
 REF = f"{NAME}@1"
@@ -52,6 +55,15 @@ def whole(mill: Mill) -> Mill:
     return mill
 
 
+def answered(ask: Callable[..., list[dict[str, Any]]], *args: Any, **more: Any) -> list[dict[str, Any]]:
+    """Ask again where no worker is ready: those that stand still for two seconds are taken for gone."""
+    while True:
+        try:
+            return ask(*args, **more)
+        except Overloaded as error:
+            time.sleep(error.retry_after)
+
+
 def smaller(path: Path, n: int) -> bytes:
     """A photo that no other call has."""
     with Image.open(path) as photo:
@@ -74,9 +86,10 @@ def test_rows_are_those_of_a_job(whole: Mill, photos: dict[str, Path], tmp_path:
     # if I ask for the same files, at once and one by one, I expect the same rows but for the address.
     names = sorted(expected)
     files = [(folder / name).read_bytes() for name in names]
-    together = whole.client.classify_now(NAME, files, keys=names, top_k=3, deadline=60)
+    together = answered(whole.client.classify_now, NAME, files, keys=names, top_k=3, deadline=60)
     apart = [
-        whole.client.classify_now(REF, [file], keys=[name], top_k=3)[0] for name, file in zip(names, files, strict=True)
+        answered(whole.client.classify_now, REF, [file], keys=[name], top_k=3)[0]
+        for name, file in zip(names, files, strict=True)
     ]
     for found in (together, apart):
         assert [row["key"] for row in found] == names
@@ -99,12 +112,12 @@ def _alike(row: dict[str, Any], wanted: dict[str, Any]) -> bool:
 def test_sixteen_clients_each_have_their_own_answer(whole: Mill, photos: dict[str, Path]) -> None:
     names = sorted(photos)
     files = [photos[name].read_bytes() for name in names]
-    labels = [row["label"] for row in whole.client.classify_now(NAME, files, deadline=60)]
+    labels = [row["label"] for row in answered(whole.client.classify_now, NAME, files, deadline=60)]
 
     def client(n: int) -> None:
         for turn in range(10):
             at = (n + turn) % len(files)
-            (row,) = whole.client.classify_now(NAME, [files[at]], keys=[f"{n}-{turn}"], deadline=60)
+            (row,) = answered(whole.client.classify_now, NAME, [files[at]], keys=[f"{n}-{turn}"], deadline=60)
             assert (row["key"], row["label"]) == (f"{n}-{turn}", labels[at])
 
     with ThreadPoolExecutor(16) as pool:
@@ -115,14 +128,14 @@ def test_sixteen_clients_each_have_their_own_answer(whole: Mill, photos: dict[st
 def test_a_worker_that_goes_takes_no_answer_with_it(whole: Mill, photos: dict[str, Path], how: signal.Signals) -> None:
     # Given clients who ask all the time,
     files = [path.read_bytes() for path in photos.values()]
-    labels = [row["label"] for row in whole.client.classify_now(NAME, files, deadline=60)]
+    labels = [row["label"] for row in answered(whole.client.classify_now, NAME, files, deadline=60)]
     stop = threading.Event()
     answers: list[int] = []
 
     def client(n: int) -> None:
         while not stop.is_set():
             at = n % len(files)
-            (row,) = whole.client.classify_now(NAME, [files[at]], deadline=30)
+            (row,) = answered(whole.client.classify_now, NAME, [files[at]], deadline=30)
             assert row["label"] == labels[at]
             answers.append(n)
 
@@ -145,7 +158,7 @@ def test_a_worker_that_goes_takes_no_answer_with_it(whole: Mill, photos: dict[st
 
 def test_a_redis_that_restarts_loses_no_request(whole: Mill, photos: dict[str, Path]) -> None:
     files = [path.read_bytes() for path in photos.values()]
-    labels = [row["label"] for row in whole.client.classify_now(NAME, files, deadline=60)]
+    labels = [row["label"] for row in answered(whole.client.classify_now, NAME, files, deadline=60)]
     stop = threading.Event()
     answers: list[float] = []
 
@@ -173,18 +186,19 @@ def test_a_redis_that_restarts_loses_no_request(whole: Mill, photos: dict[str, P
 
 
 def test_overload_is_refused_at_once_and_what_is_admitted_is_in_time(whole: Mill, photos: dict[str, Path]) -> None:
-    # Given far more clients than the workers can serve within a deadline,
+    # Given clients who ask for twice as many images as the workers, however fast, can label within a deadline,
     files = [smaller(path, 0) for path in photos.values()]
-    deadline, until = 3.0, time.monotonic() + 8
+    clients, deadline, until = 48, 3.0, time.monotonic() + 8
+    images = max(4, min(MOST_IMAGES, math.ceil(2 * deadline * whole.client.served()[0].capacity / clients)))
     admitted: list[float] = []
     refused: list[float] = []
     waits: list[float] = []
 
     def client(n: int) -> None:
-        while time.monotonic() < until:
+        while time.monotonic() < until or (not (refused and admitted) and time.monotonic() < until + 60):
             began = time.monotonic()
             try:
-                whole.client.classify_now(NAME, [files[n % len(files)]] * 16, deadline=deadline)
+                whole.client.classify_now(NAME, [files[n % len(files)]] * images, deadline=deadline)
                 admitted.append(time.monotonic() - began)
             except Overloaded as error:
                 refused.append(time.monotonic() - began)
@@ -193,11 +207,11 @@ def test_overload_is_refused_at_once_and_what_is_admitted_is_in_time(whole: Mill
             except ServiceUnavailable:
                 pass  # too late, while the rate is not known yet
 
-    with ThreadPoolExecutor(48) as pool:
-        list(pool.map(client, range(48)))
+    with standing_still() as still, ThreadPoolExecutor(clients) as pool:
+        list(pool.map(client, range(clients)))
     # I expect refusals, and answers within the deadline.
     assert refused and admitted and min(waits) > 0
-    assert max(admitted) < deadline + 1.0
+    assert max(admitted) < deadline + 1.0 + still.seconds
 
 
 def test_what_strangers_write_harms_nobody(whole: Mill, photos: dict[str, Path]) -> None:
@@ -217,10 +231,10 @@ def test_what_strangers_write_harms_nobody(whole: Mill, photos: dict[str, Path])
             redis.xadd(keys.requests(REF), {"id": id})
         redis.hset(keys.workers(REF), "stranger", b"\xff not a number")
         # I expect all of it to be taken off the stream, and the next request to be answered.
-        (row,) = whole.client.classify_now(NAME, [photos["koala"].read_bytes()], deadline=30)
+        (row,) = answered(whole.client.classify_now, NAME, [photos["koala"].read_bytes()], deadline=30)
         assert row["label"] == "koala"
         wait_until(lambda: not redis.xlen(keys.requests(REF)), 30, "the stream to be empty")
-    assert ready(whole) == 2
+    wait_until(lambda: ready(whole) == 2, 60, "both workers to serve as before")
 
 
 @pytest.fixture
@@ -247,7 +261,7 @@ def test_images_are_those_of_a_job_whoever_dies(maker: Mill) -> None:
     def client(n: int) -> None:
         while not stop.is_set():
             count = 24 if n % 2 else 1 + len(answers) % 9
-            rows = maker.client.generate_now(MAKER, count=count, seed=11, deadline=60)
+            rows = answered(maker.client.generate_now, MAKER, count=count, seed=11, deadline=60)
             assert [row["sha256"] for row in rows] == expected[:count]
             assert [hashlib.sha256(row["image"]).hexdigest() for row in rows] == expected[:count]
             answers.append(n)
@@ -266,18 +280,19 @@ def test_images_are_those_of_a_job_whoever_dies(maker: Mill) -> None:
 
 def test_a_model_is_served_until_it_is_not(whole: Mill, photos: dict[str, Path]) -> None:
     photo = photos["koala"].read_bytes()
+    before = ServedModels(whole.client.backend.store).all()
     assert whole.client.unserve(NAME) == [REF]
     assert whole.client.served() == []
 
-    def refused() -> bool:
+    def answer() -> str:
+        """Return the label, or the name of the error; Expired is that of a request that came while a worker ended."""
         try:
-            whole.client.classify_now(NAME, [photo])
-        except (NotServed, Overloaded):
-            return True
-        return False
+            return str(whole.client.classify_now(NAME, [photo])[0]["label"])
+        except ImagemillError as error:
+            return type(error).__name__
 
-    wait_until(refused, 30, "workers and askers to have seen it")
+    wait_until(lambda: read_states(whole.settings, before)[0].ready == 0, 30, "workers to have seen it")
+    wait_until(lambda: answer() in ("NotServed", "Overloaded"), 30, "askers to have seen it")
     whole.client.serve(NAME, precision="fp32")
     wait_until(lambda: ready(whole) == 2, 120, "both workers to serve")
-    wait_until(lambda: not refused(), 30, "askers to have seen it too")
-    assert whole.client.classify_now(NAME, [photo], deadline=60)[0]["label"] == "koala"
+    wait_until(lambda: answer() == "koala", 30, "askers to have seen it too")

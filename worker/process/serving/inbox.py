@@ -57,6 +57,8 @@ class Inbox:
         """Entries that are being worked on."""
         self._lost = threading.Event()
         """Set while this process may hold entries in Redis that it does not work on."""
+        self._saying = threading.Lock()
+        self._left = False
 
     def take(self, most: int, wait_ms: int) -> list[Taken]:
         """Take up to `most` requests, waiting for the first one; malformed entries are dropped.
@@ -145,15 +147,20 @@ class Inbox:
         return now_ms, alive(said, now_ms)
 
     def say(self, says: WorkerSays) -> None:
-        """Say that this process serves the model, and how fast."""
-        pipe = self._redis.pipeline(transaction=False)
-        pipe.hset(self._keys.workers(self._model), self._process, says.field())
-        pipe.expire(self._keys.workers(self._model), 3600)
-        pipe.execute()
+        """Say that this process serves the model, and how fast, unless it has left."""
+        with self._saying:
+            if self._left:
+                return
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.hset(self._keys.workers(self._model), self._process, says.field())
+            pipe.expire(self._keys.workers(self._model), 3600)
+            pipe.execute()
 
     def leave(self) -> None:
-        """Take that back."""
-        self._redis.hdel(self._keys.workers(self._model), self._process)
+        """Take that back, for good: a beat that began before must not admit requests that nobody takes."""
+        with self._saying:
+            self._left = True
+            self._redis.hdel(self._keys.workers(self._model), self._process)
 
     def _end(self, taken: Taken, replies: str, data: bytes) -> Any:
         keys = [self._keys.open, self._keys.load, self._stream, self._keys.payload(str(taken.id)), replies]

@@ -119,6 +119,9 @@ def test_a_process_that_is_gone_is_forgotten(asker: Asker, inbox_of: MakeInbox) 
     assert set(there.living()[1]) == {"p2", "p3"}
     there.leave()
     assert set(there.living()[1]) == {"p3"}
+    # A beat that began before it left says nothing any more.
+    say(there, asker)
+    assert set(there.living()[1]) == {"p3"}
 
 
 def test_what_raised_here_goes_to_another_process(asker: Asker, inbox_of: MakeInbox) -> None:
