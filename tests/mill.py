@@ -19,7 +19,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 from pydantic import SecretStr
 
@@ -176,7 +176,7 @@ class Mill:
         return Service(name=name, command=command, env={**self.environment, **told}, cwd=ROOT, stop_seconds=20)
 
     @contextmanager
-    def running(self) -> Iterator[Mill]:
+    def running(self) -> Iterator[Self]:
         with self.supervisor, closing(self.client):
             self.supervisor.start("redis", "redis-online", "s3")
             with closing(ObjectStore(self.settings)) as store:
@@ -186,8 +186,9 @@ class Mill:
             yield self
 
     def ready(self) -> bool:
-        ready = [w for w in self.client.workers() if "models" in w.fields]
-        return len(ready) >= len(self.workers)
+        """Return whether all workers have loaded their models; the heartbeat of one that was killed outlives it."""
+        beating = {worker.fields["pid"] for worker in self.client.workers() if "models" in worker.fields}
+        return all(str(self.supervisor.pid(name)) in beating for name in self.workers)
 
     def kill(self, name: str, sig: signal.Signals = signal.SIGKILL) -> None:
         self.supervisor.kill(name, sig)

@@ -2,6 +2,7 @@
 
 `raises`: every image makes it raise. `slow`: each batch takes a second longer. `hangs`: a batch ends when it no longer
 says so, and the file `hangs` shows that one waits. Whatever it says, an image of one shade of gray makes it raise.
+It is a worker of `tests.paced` too.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from worker.app import app
+from tests.paced import app
 from worker.execution import model_cache
 
 _load: Callable[..., Any] = model_cache.load_runtime

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from tests.mill import Mill, own_cache
+from tests.paced_mill import PacedMill
 
 
 @contextmanager
-def sick_mill(data: Path, **settings: Any) -> Iterator[Mill]:
+def sick_mill(data: Path, **settings: Any) -> Iterator[PacedMill]:
     """Run workers of `tests.sick`, which obey the file `sick` in their cache and start again at once."""
     with (
         pytest.MonkeyPatch.context() as patched,
-        Mill(data, workers=2, app="tests.sick", cache_dir=own_cache(data / "cache"), **settings).running() as made,
+        PacedMill(data, workers=2, app="tests.sick", **settings).running() as made,
     ):
         patched.setattr("deploy.local.supervisor.BACK_OFF", (0.1, 0.2))
         yield made

@@ -15,7 +15,8 @@ import pytest
 
 from contract.jobs.status import Status
 from contract.models.registry import Registry
-from tests.mill import Mill, check_complete, own_cache
+from tests.mill import Mill, check_complete
+from tests.paced_mill import PacedMill
 from tests.waiting import wait_until
 
 MODEL = "efficientnet-lite0"
@@ -43,8 +44,9 @@ def test_a_runtime_raises_in_the_middle_of_a_job(
 ) -> None:
     images, seconds = (10_000, 60.0) if long else (200, 3.0)
     folder, keys = folder_of(tmp_path / "photos", photos, images)
-    cache = own_cache(tmp_path / "cache")
-    with Mill(tmp_path, workers=2, app="tests.sick", cache_dir=cache).running() as mill:
+    with PacedMill(tmp_path, workers=2, app="tests.sick").running() as mill:
+        cache = mill.settings.cache_dir
+        mill.slow(0.0 if long else 0.05)
         job = mill.client.classify(folder, model=MODEL, shard_size=128 if long else 16, max_errors="0").id
         mill.begun(job, images // 10)
         (cache / "sick").write_text("raises")

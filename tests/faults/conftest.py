@@ -5,19 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.mill import Mill
+from tests.paced_mill import PacedMill
 from tests.sick_mill import many
 
-# Two workers of one thread label about 250 of these a second: two to three seconds to be disturbed in.
 IMAGES = 640
 SHARD = 16
 
 
 @pytest.fixture(scope="module")
-def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mill]:
-    """Two workers, a controller and a clock, on servers that may be broken."""
+def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PacedMill]:
+    """Two workers that may be slowed down, a controller and a clock, on servers that may be broken."""
     # A busy machine renews a lease late: one of 2 s may lapse, and its shard begin again, though nothing was killed.
-    with Mill(tmp_path_factory.mktemp("mill"), workers=2, lease_seconds=5.0).running() as made:
+    with PacedMill(tmp_path_factory.mktemp("mill"), workers=2, lease_seconds=5.0).running() as made:
         yield made
 
 

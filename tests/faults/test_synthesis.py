@@ -12,6 +12,7 @@ from contract.data import image_index
 from contract.jobs.lifecycle import read_images
 from producer import Client
 from tests.mill import Mill
+from tests.paced_mill import PacedMill
 from tests.waiting import wait_until
 
 ASKED: dict[str, Any] = {"gate": "fashion-cnn", "per_class": 30, "min_score": 0.8, "dedup": 0.001, "shard_size": 32}
@@ -19,10 +20,10 @@ Accepted = set[tuple[str, str]]
 
 
 @pytest.fixture(scope="module")
-def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mill]:
+def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PacedMill]:
     """Three workers."""
     data = tmp_path_factory.mktemp("mill")
-    with Mill(data, workers=3).running() as made:
+    with PacedMill(data, workers=3).running() as made:
         yield made
 
 
@@ -74,9 +75,12 @@ def _wipe_and_kill(mill: Mill) -> None:
 
 
 @pytest.mark.parametrize("disturb", [_kill_all, _terminate_one, _wipe, _wipe_and_kill])
-def test_what_is_disturbed_accepts_the_same(mill: Mill, undisturbed: Accepted, disturb: Callable[[Mill], None]) -> None:
+def test_what_is_disturbed_accepts_the_same(
+    mill: PacedMill, undisturbed: Accepted, disturb: Callable[[Mill], None]
+) -> None:
     # Given a synthesis of which a few shards are committed, if I disturb it,
     job = f"disturbed{disturb.__name__.replace('_', '-')}"
+    mill.slow(0.5)
     begin(mill, job)
     mill.begun(job, 100)
     disturb(mill)

@@ -40,7 +40,7 @@ def test_a_worker_that_cannot_load_its_code_leaves_and_the_job_ends_or_goes_on(
 
         # If the code is of one version after another has left, I expect the next attempt to do it.
         mill.client.resume("mixed")
-        wait_until(lambda: mill.log("worker-0").count("Leaving") == 4, 30, "a fourth to leave")
+        wait_until(lambda: mill.log("worker-0").count("Leaving") >= 4, 30, "a fourth to leave")
         (cache / MIXED).unlink()
         assert mill.finished("mixed").state == "succeeded"
 
