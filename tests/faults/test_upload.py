@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import proxy
 from tests.mill import ROOT, Mill, variables
 from tests.sick_mill import many
 from tests.waiting import wait_until
@@ -29,9 +32,13 @@ def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mill]:
 
 
 @contextmanager
-def uploading(mill: Mill, folder: Path, state: Path) -> Iterator[subprocess.Popen[str]]:
-    """`imagemill watch upload` as a user runs it; killed at the end unless it has ended."""
-    told = {"IMAGEMILL_STATE_DIR": str(state), "IMAGEMILL_REDIS_URL": "redis://127.0.0.1:9"}  # it needs no Redis
+def uploading(mill: Mill, folder: Path, state: Path, **more: str) -> Iterator[subprocess.Popen[str]]:
+    """`imagemill watch upload` as a user runs it, with `more` settings; killed at the end unless it has ended."""
+    told = {
+        "IMAGEMILL_STATE_DIR": str(state),
+        "IMAGEMILL_REDIS_URL": "redis://127.0.0.1:9",
+        **more,
+    }  # it needs no Redis
     process = subprocess.Popen(
         [sys.executable, "-m", "producer", "watch", "upload", "camera", str(folder), "--settle", "100ms"],
         env={**os.environ, **variables(mill.settings), **told},
@@ -44,6 +51,25 @@ def uploading(mill: Mill, folder: Path, state: Path) -> Iterator[subprocess.Pope
     finally:
         process.kill()
         process.communicate()
+
+
+@contextmanager
+def gate(between: proxy.Proxy, count: int) -> Iterator[None]:
+    """Let so many objects into the store, and then keep who sends more waiting until the block ends."""
+    taken, over = itertools.count(1), threading.Event()
+
+    def waits(method: str, path: str) -> proxy.Refusal | None:
+        if method == "PUT" and next(taken) > count:
+            over.wait()
+            return 503, "SlowDown"
+        return None
+
+    through, between.refuses = between.refuses, waits
+    try:
+        yield
+    finally:
+        over.set()
+        between.refuses = through
 
 
 def uploaded(mill: Mill) -> int:
@@ -60,22 +86,25 @@ def test_killed_amid_an_upload_and_the_store_too(mill: Mill, photos: dict[str, P
     folder, state = tmp_path / "photos", tmp_path / "state"
     many(folder, photos, PHOTOS)
     mill.client.add_upload_watch("camera", model=MODEL, every="200ms", overwrites="again")
-    for part in range(1, 4):
-        with uploading(mill, folder, state) as process:
-            wait_until(partial(at_least, mill, part * PHOTOS // 8), 60, "some to be there")
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-    assert uploaded(mill) < PHOTOS, "all was sent before it could be disturbed"
+    some = PHOTOS // 8
+    with proxy.before(mill.settings.s3_endpoint) as between:
+        store = {"IMAGEMILL_S3_ENDPOINT": between.address}
+        for part in range(1, 4):
+            with gate(between, some), uploading(mill, folder, state, **store) as process:
+                wait_until(partial(at_least, mill, part * some), 60, "some to be there")
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+        assert uploaded(mill) == 3 * some
 
-    with uploading(mill, folder, state) as process:
-        wait_until(lambda: uploaded(mill) >= PHOTOS // 2, 60, "half of them")
-        mill.kill("s3")
-        (folder / "last.jpg").symlink_to(photos["koala"])
-        wait_until(lambda: _uploaded_or_none(mill) == PHOTOS + 1, 120, "all to be there")
-        process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert said.splitlines()[-1].startswith("Sent ")
+        with uploading(mill, folder, state, **store) as process:
+            wait_until(lambda: uploaded(mill) >= PHOTOS // 2, 60, "half of them")
+            mill.kill("s3")
+            (folder / "last.jpg").symlink_to(photos["koala"])
+            wait_until(lambda: _uploaded_or_none(mill) == PHOTOS + 1, 120, "all to be there")
+            process.send_signal(signal.SIGTERM)
+            _, said = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert said.splitlines()[-1].startswith("Sent ")
     # Without the record of what was sent, the bucket says so.
     with uploading(mill, folder, tmp_path / "elsewhere") as process:
         (folder / "one-more.jpg").symlink_to(photos["koala"])
