@@ -23,8 +23,11 @@ IMAGES, BAD = 60, 3
 
 @pytest.fixture(scope="module")
 def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mill]:
-    # A range, because other tests may run on this machine.
-    whole = Mill(tmp_path_factory.mktemp("observed"), workers=1, metrics_port="21000-21999", log="json")
+    # A range, because other tests may run on this machine; and a lease that lapses on a busy one would begin its shard
+    # again, and count its images twice.
+    whole = Mill(
+        tmp_path_factory.mktemp("observed"), workers=1, metrics_port="21000-21999", log="json", lease_seconds=30.0
+    )
     with whole.running():
         yield whole
 
@@ -42,8 +45,12 @@ def ask(address: str, path: str) -> tuple[int, str]:
 
 
 def address(mill: Mill, role: str) -> str:
-    """Where the port of a process is, by its heartbeat."""
-    [found] = [worker.fields["metrics"] for worker in mill.client.workers() if worker.name.startswith(role)]
+    """Where the port of a process is, by its heartbeat, once there is one."""
+
+    def beating() -> list[str]:
+        return [worker.fields["metrics"] for worker in mill.client.workers() if worker.name.startswith(role)]
+
+    [found] = wait_until(beating, 60, f"the heartbeat of the {role}")
     assert found, f"{role} has no port"
     return found
 
