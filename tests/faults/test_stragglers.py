@@ -27,7 +27,7 @@ SHARDS, ITEMS = 4, 3
 
 
 @pytest.fixture(scope="module")
-def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mill]:
+def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SleepingMill]:
     """A slow worker and a fast one with a slot each, whose engines sleep."""
 
     with (
@@ -45,9 +45,13 @@ def leases(mill: Mill, job: str, copies: bool = False) -> dict[int, str]:
     return {int(shard): lease.partition("@")[0] for shard, lease in held.items()}
 
 
-def tail(mill: Mill, job: str) -> tuple[list[str], int]:
-    """Run a job until only the slow worker has a shard of it; return the job's keys and that shard."""
+def tail(mill: SleepingMill, job: str) -> tuple[list[str], int]:
+    """Run a job until only the slow worker has a shard of it; return the job's keys and that shard.
+
+    A copy of it ends once `whole` waits for it.
+    """
     wait_until(mill.ready, 60, "the workers")
+    mill.hold_copies()
     keys, _ = begin(mill.client.backend, job, SHARDS, ITEMS)
     wait_until(lambda: SLOW in leases(mill, job).values(), 30, "the slow worker to have a shard")
     wait_until(lambda: mill.client.status(job).shards.done == SHARDS - 1, 60, "the other shards")
@@ -59,8 +63,9 @@ def copied(mill: Mill, job: str) -> None:
     wait_until(lambda: set(leases(mill, job, copies=True).values()) == {FAST}, 30, "the fast worker to have a copy")
 
 
-def whole(mill: Mill, job: str, keys: list[str]) -> dict[int, ShardCommit]:
+def whole(mill: SleepingMill, job: str, keys: list[str]) -> dict[int, ShardCommit]:
     """Check that each item has one row, and each object is as it was committed; return the commits."""
+    mill.release_copies()
     end, store = mill.finished(job, LEASE / 2), mill.client.backend.store
     assert (end.state, end.ok, end.errors) == ("succeeded", len(keys), 0)
     assert rows(store, job) == Counter(keys)
@@ -86,7 +91,7 @@ def idle(mill: Mill, name: str) -> bool:
     return beats == ["0"]
 
 
-def test_a_slow_worker_is_not_waited_for_and_harms_nothing_when_it_notices(mill: Mill) -> None:
+def test_a_slow_worker_is_not_waited_for_and_harms_nothing_when_it_notices(mill: SleepingMill) -> None:
     keys, shard = tail(mill, "slow")
     commits = whole(mill, "slow", keys)
     assert commits[shard].worker.startswith(FAST)
@@ -96,7 +101,7 @@ def test_a_slow_worker_is_not_waited_for_and_harms_nothing_when_it_notices(mill:
     assert "raised" not in mill.log(SLOW)
 
 
-def test_a_worker_that_stands_still_is_not_waited_for_and_changes_nothing_when_it_goes_on(mill: Mill) -> None:
+def test_a_worker_that_stands_still_is_not_waited_for_and_changes_nothing_when_it_goes_on(mill: SleepingMill) -> None:
     # Given a worker that stands still with the last shard, I expect the job to end before its lease lapses,
     keys, shard = tail(mill, "still")
     mill.pause(SLOW)
@@ -111,7 +116,7 @@ def test_a_worker_that_stands_still_is_not_waited_for_and_changes_nothing_when_i
     assert whole(mill, "still", keys) == commits
 
 
-def test_a_copy_whose_worker_is_killed_leaves_the_shard_to_its_holder(mill: Mill) -> None:
+def test_a_copy_whose_worker_is_killed_leaves_the_shard_to_its_holder(mill: SleepingMill) -> None:
     keys, shard = tail(mill, "bereft")
     copied(mill, "bereft")
     killed_at = time.time()
@@ -122,7 +127,7 @@ def test_a_copy_whose_worker_is_killed_leaves_the_shard_to_its_holder(mill: Mill
     back(mill, FAST, killed_at)
 
 
-def test_a_copy_goes_on_when_the_holder_is_killed(mill: Mill) -> None:
+def test_a_copy_goes_on_when_the_holder_is_killed(mill: SleepingMill) -> None:
     keys, shard = tail(mill, "orphan")
     copied(mill, "orphan")
     killed_at = time.time()
@@ -131,7 +136,7 @@ def test_a_copy_goes_on_when_the_holder_is_killed(mill: Mill) -> None:
     back(mill, SLOW, killed_at)
 
 
-def test_a_copy_survives_a_wiped_redis(mill: Mill) -> None:
+def test_a_copy_survives_a_wiped_redis(mill: SleepingMill) -> None:
     keys, _ = tail(mill, "wiped")
     copied(mill, "wiped")
     mill.pause(SLOW)
@@ -142,7 +147,7 @@ def test_a_copy_survives_a_wiped_redis(mill: Mill) -> None:
     whole(mill, "wiped", keys)
 
 
-def test_a_worker_that_leaves_gives_its_copy_back(mill: Mill) -> None:
+def test_a_worker_that_leaves_gives_its_copy_back(mill: SleepingMill) -> None:
     keys, _ = tail(mill, "left")
     copied(mill, "left")
     mill.kill(FAST, signal.SIGTERM)

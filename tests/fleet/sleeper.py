@@ -9,6 +9,7 @@ import hashlib
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from contract.data.items import parse_s3, read_manifest
 from contract.jobs.lifecycle import Backend
@@ -21,6 +22,8 @@ from worker.execution.resources import Resources
 
 SECONDS = "FLEET_SHARD_SECONDS"
 """Names the variable with the seconds that a shard takes."""
+HOLD = "FLEET_HOLD"
+"""Names the variable with a file: as long as it is there, second copies of shards do not end."""
 _STEP = 0.5
 
 
@@ -35,10 +38,10 @@ class SleepingWork(ShardWork[Classify]):
         """Sleep for the time that a shard takes, with progress and checks on the way."""
         items = read_manifest(self.backend.store.get(JobKeys(lease.job).manifest(lease.shard)))
         began, ends = time.monotonic(), time.monotonic() + self.seconds
-        while (now := time.monotonic()) < ends:
+        while (now := time.monotonic()) < ends or (lease.copy and self._held()):
             lease.check()
-            lease.progress(int(len(items) * (now - began) / self.seconds), 0)
-            time.sleep(min(_STEP, ends - now))
+            lease.progress(int(len(items) * min(1.0, (now - began) / self.seconds)), 0)
+            time.sleep(min(_STEP, ends - now) if now < ends else _STEP)
         lease.check()
         data = "".join(f"{item.key}\n" for item in items).encode()
         output = f"{spec.output}{shard_stem(lease.shard, retry)}.txt"
@@ -55,6 +58,9 @@ class SleepingWork(ShardWork[Classify]):
             sha256=digest,
             outputs=(Output(address=output, size=len(data), sha256=digest),),
         )
+
+    def _held(self) -> bool:
+        return HOLD in os.environ and Path(os.environ[HOLD]).exists()
 
     def give_up(self, spec: Classify, lease: Lease, retry: int, kills: int) -> ShardCommit:
         raise AssertionError("nothing here kills a process but the test, which kills many at once")
