@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 
 from playwright.sync_api import BrowserContext, ConsoleMessage, Dialog, Locator, Page, Request, expect
+from playwright.sync_api import TimeoutError as PageTimeoutError
 
 _MOST_TABS = 150
+_LEADS = 1.2
+"""Seconds; the console waits a little longer for the key that follows a g."""
 _NO_PICTURE = r"/pictures/\d+/\d+: .* status of 4(04|15)"
 """What Chromium says of an image that no browser can show; the page says so in its place."""
 
@@ -30,12 +34,32 @@ class Person:
         self.page.goto(f"{self._url}/console/{path}")
 
     def press(self, *keys: str) -> None:
+        """Press keys, once the page has its scripts, which it may not have when its first elements can be seen."""
         for key in keys:
+            self.page.wait_for_load_state()
             self.page.keyboard.press(key)
 
     def write(self, text: str) -> None:
         """Type a text into the field that has the focus."""
+        self.page.wait_for_load_state()
         self.page.keyboard.type(text)
+
+    def go(self, key: str, path: str) -> None:
+        """Press g and the key of a page, and wait until it is there.
+
+        The console forgets the g after a while, so whoever is held up between the two presses both again.
+        """
+        while True:
+            began = time.monotonic()
+            self.press("g", key)
+            in_time = time.monotonic() - began < _LEADS
+            try:
+                self.is_at(path, None if in_time else _LEADS)
+            except PageTimeoutError:
+                if in_time:
+                    raise
+            else:
+                return
 
     def tab_to(self, wanted: Locator, key: str = "Tab") -> None:
         """Press Tab until an element has the focus, as whoever has no mouse reaches it."""
@@ -61,16 +85,20 @@ class Person:
         for text in texts:
             expect(self.page.locator("main")).to_contain_text(text)
 
-    def is_at(self, path: str) -> None:
-        """Wait until the address is a page of the console."""
-        self.page.wait_for_url(f"{self._url}/console/{path}")
+    def is_at(self, path: str, seconds: float | None = None) -> None:
+        """Wait until the address is a page of the console; raises PageTimeoutError after so many seconds."""
+        self.page.wait_for_url(f"{self._url}/console/{path}", timeout=None if seconds is None else 1000 * seconds)
+
+    def give(self, token: str) -> None:
+        """Write a token where the page asks for one, which has the focus once the page is shown."""
+        expect(self.page.get_by_label("Token")).to_be_focused()
+        self.write(token)
+        self.press("Enter")
 
     def sign_in(self, token: str, path: str = "jobs") -> None:
         """Ask for a page, and sign in with the keyboard on the way there."""
         self.visit(path)
-        expect(self.page.get_by_label("Token")).to_be_focused()
-        self.write(token)
-        self.press("Enter")
+        self.give(token)
         self.is_at(path)
 
     def complaints(self, *expected: str) -> list[str]:

@@ -91,10 +91,8 @@ def test_a_jobs_page_leads_by_keys_to_its_report_its_review_and_back(ann: Person
     ann.press("u")
     ann.is_at("jobs")
     for key, place in (("w", "watches"), ("s", "schedules"), ("m", "models"), ("t", "try-it"), ("o", "workers")):
-        ann.press("g", key)
-        ann.is_at(place)
-        ann.press("g", "j")
-        ann.is_at("jobs")
+        ann.go(key, place)
+        ann.go("j", "jobs")
     # The report is a page that may run nothing; its worker writes it when it is asked for.
     ann.visit(f"jobs/{stack.labelled}")
     ann.press("r")

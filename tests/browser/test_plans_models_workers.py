@@ -11,8 +11,7 @@ from tests.browser.person import Person
 
 
 def test_a_watch_is_paused_and_goes_on(ann: Person, stack: Stack) -> None:
-    ann.press("g", "w")
-    ann.is_at("watches")
+    ann.go("w", "watches")
     ann.press("j", "Enter")
     ann.is_at("watches/camera")
     ann.use(ann.button("Pause"))
@@ -26,8 +25,7 @@ def test_a_watch_is_paused_and_goes_on(ann: Person, stack: Stack) -> None:
 
 
 def test_a_schedule_runs_now_and_leads_to_its_job(ann: Person, stack: Stack) -> None:
-    ann.press("g", "s")
-    ann.is_at("schedules")
+    ann.go("s", "schedules")
     ann.press("j", "Enter")
     ann.is_at("schedules/nightly")
     ann.sees("0 2 1 1 *", "No tick has come yet.")
@@ -44,8 +42,7 @@ def test_a_schedule_runs_now_and_leads_to_its_job(ann: Person, stack: Stack) -> 
 
 
 def test_a_model_has_a_card_and_gets_an_alias(ann: Person, stack: Stack) -> None:
-    ann.press("g", "m")
-    ann.is_at("models")
+    ann.go("m", "models")
     names = ann.page.locator("main tbody a.row")
     first = names.first.text_content()
     # If I press a heading twice, I expect the other end of the table first.
@@ -65,8 +62,7 @@ def test_a_model_has_a_card_and_gets_an_alias(ann: Person, stack: Stack) -> None
 
 
 def test_workers_and_queues_are_shown_and_keep_the_focus(ann: Person) -> None:
-    ann.press("g", "o")
-    ann.is_at("workers")
+    ann.go("o", "workers")
     ann.sees("worker-0", "openvino", "Queues", "classify")
     # Given the focus on a button of a part that is loaded again by itself, I expect it to stay there.
     drain = ann.button("Drain")

@@ -15,6 +15,7 @@ IMAGES = 20
 def test_twenty_images_are_reviewed_by_keys_and_kept(ann: Person, stack: Stack) -> None:
     ann.visit(f"jobs/{stack.labelled}")
     ann.press("v")
+    ann.is_at(f"jobs/{stack.labelled}/review")
     card = ann.page.locator("#card")
     image = card.locator("input[name=image]").first
     said: dict[str, str] = {}

@@ -18,15 +18,13 @@ def test_a_token_lets_in_and_leads_to_the_page_that_was_asked_for(people: Callab
     person = people()
     person.visit(f"jobs/{stack.labelled}")
     # Given a token that nobody made, I expect a sentence, and the field again.
-    person.write(new_token())
-    person.press("Enter")
+    person.give(new_token())
     expect(person.page.get_by_role("alert")).to_have_text("This token is unknown, revoked or expired.")
     expect(person.page.get_by_label("Token")).to_be_focused()
     assert person.complaints(_UNAUTHORIZED) == []
     # If I then give one that is known, I expect the page that I asked for, and no token in any address or page.
     token = stack.api.token("jobs", owner=OWNER)
-    person.write(token)
-    person.press("Enter")
+    person.give(token)
     person.is_at(f"jobs/{stack.labelled}")
     person.sees(stack.labelled)
     assert token not in person.page.content() and token not in person.page.url
@@ -69,8 +67,7 @@ def test_a_token_that_may_less_sees_less_and_is_told_so(people: Callable[..., Pe
     # A token for single images begins where it may be used, and leads on from a page that is not for it.
     asker = people()
     asker.visit("")
-    asker.write(stack.api.token("infer", owner="bob"))
-    asker.press("Enter")
+    asker.give(stack.api.token("infer", owner="bob"))
     asker.is_at("try-it")
     asker.visit("jobs")
     asker.sees("it needs the scope review, and has infer")

@@ -21,8 +21,7 @@ _TRANSFER = """
 
 
 def test_an_image_is_answered_however_it_comes(ann: Person, photos: dict[str, Path]) -> None:
-    ann.press("g", "t")
-    ann.is_at("try-it")
+    ann.go("t", "try-it")
     answer = ann.page.locator("#answer")
 
     def carried(name: str) -> object:
