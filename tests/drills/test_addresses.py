@@ -40,7 +40,7 @@ def test_vectors_inside_make_no_connection(tmp_path: Path, long: bool, figures: 
             app="tests.drills.rebinding",
             fetch_allow="public.test",
             fetch_ports="1-65535",
-            fetch_seconds=2,
+            fetch_seconds=5,
         ).running() as mill,
     ):
         direct = [

@@ -74,7 +74,7 @@ def test_three_large_jobs_and_one_image(
     assert not any(status.ended for status in left.values())
     assert max(equal.values()) <= 1.1 * min(equal.values())
     # the image to have a row within two shards of its own and of the one that it waits for, and their share.
-    assert first_row <= 10
+    assert not long or first_row <= 10
     assert 2.7 <= share <= 3.3
 
 

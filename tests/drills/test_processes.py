@@ -86,8 +86,9 @@ def ended_once(mill: Mill, job: str) -> None:
     end = read_end(store, job)
     assert end is not None and end.state == "succeeded", end
     assert not [entry.key for entry in store.list(keys.run_prefix) if parse_run(entry.key)]
-    assert store.exists(keys.success) and store.exists(f"{keys.root}out/_SUCCESS")
+    # The marks are written after the end, which a Redis that was wiped meanwhile lets us see first.
     wait_until(lambda: not store.exists(keys.active), 20, "the job to be settled")
+    assert store.exists(keys.success) and store.exists(f"{keys.root}out/_SUCCESS")
 
 
 def finished(mill: Mill, job: str) -> None:

@@ -60,7 +60,7 @@ def label(mill: Mill, name: str, urls: list[str], good: int) -> tuple[str, float
 @pytest.mark.timeout(3600)
 def test_a_hundredth_of_slow_addresses(tmp_path: Path, long: bool, figures: Callable[..., None]) -> None:
     # Given a site one of whose hundred images never arrives, and a watchdog that is less patient than its deadline,
-    count, seconds, stall = (10_000, 30.0, 15.0) if long else (300, 3.0, 2.0)
+    count, seconds, stall = (10_000, 30.0, 15.0) if long else (300, 9.0, 6.0)
     bad = max(4, count // 100)
     web = Web((Path(__file__).parents[2] / "deploy" / "photos" / "koala.jpg").read_bytes())
     with (

@@ -63,16 +63,17 @@ class Meter:
         return time.monotonic(), calls, cpu["used_cpu_user"] + cpu["used_cpu_sys"], len(clients) - 1
 
 
-def sent(redis: Redis, seconds: float) -> tuple[Counter[str], int]:
-    """Return how often clients sent each command in the next seconds, and how many more their scripts called."""
+def sent(redis: Redis, seconds: float) -> tuple[Counter[str], int, float]:
+    """Return how often clients sent each command in the next seconds, how many more their scripts called, and for how
+    many seconds this looked."""
     found: Counter[str] = Counter()
-    inner, ends = 0, time.monotonic() + seconds
     with redis.monitor() as monitor:
+        inner, began = 0, time.monotonic()
         for row in monitor.listen():
             if row["client_type"] == "lua":
                 inner += 1
             else:
                 found[row["command"].partition(" ")[0].lower()] += 1
-            if time.monotonic() > ends:
-                return found, inner
+            if (took := time.monotonic() - began) > seconds:
+                return found, inner, took
     raise AssertionError("the monitor ended")
