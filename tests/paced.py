@@ -24,6 +24,6 @@ def _slowly(lease: Lease) -> None:
     _check(lease)
 
 
-Lease.check = _slowly  # type: ignore[method-assign]
+Lease.check = _slowly  # type: ignore[assignment, method-assign]
 
 __all__ = ["app"]
