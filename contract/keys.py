@@ -552,9 +552,9 @@ def message_ms(name: str) -> int:
     return _LATEST - int(name[:13])
 
 
-def messages_before(endpoint: str, at_ms: int) -> str:
-    """A key before the messages of a webhook about what happened before that time."""
-    return f"{WEBHOOK_MESSAGES}{endpoint}/{_LATEST - at_ms:013d}-~"
+def message_after(at_ms: int) -> str:
+    """A name that sorts before those of the messages about what happened before that time, and behind all others."""
+    return f"{_LATEST - at_ms:013d}-~"
 
 
 def served_record(name: str, version: int) -> str:

@@ -664,6 +664,13 @@ class Client:
         Endpoints(self.backend.store).enable(self._webhook(name).id)
         return self.webhook(name)
 
+    def remove_webhook(self, name: str) -> None:
+        """Remove a webhook, its secret and its messages, those that wait too; what names it goes on, untold.
+
+        Raises InvalidInput for the one that `IMAGEMILL_WEBHOOK_URL` has controllers tell of everything.
+        """
+        own_webhooks.remove(self.backend.store, self._webhook(name))
+
     def _webhook(self, name: str) -> Endpoint:
         return Endpoints(self._checked_store()).owned(name, self.settings.owns_as)
 

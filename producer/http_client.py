@@ -374,6 +374,10 @@ class HttpClient:
         """Send messages again to a webhook that answered 410."""
         return self._api.one(Webhook, "POST", f"/v1/webhooks/{name}/enable")
 
+    def remove_webhook(self, name: str) -> None:
+        """Remove a webhook, its secret and its messages, those that wait too."""
+        self._api.send("DELETE", f"/v1/webhooks/{name}")
+
     # Datasets, models and workers
 
     def datasets(self, *, limit: int = 100, after: str = "") -> list[DatasetSummary]:

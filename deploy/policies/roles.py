@@ -83,6 +83,11 @@ _PRODUCER = Role(
         f"{keys.DATASETS}{ANY}",
         keys.probe(ANY),
         keys.webhook_disabled(ANY),
+        keys.webhook_record(ANY),  # removes one, with its messages
+        keys.webhook_secret(ANY),
+        keys.webhook_waiting(ANY, ANY),
+        keys.webhook_outcome(ANY, ANY),
+        keys.webhook_message(ANY, ANY),
     ),
     never=tuple(f"{keys.MODELS}{name}/{ANY}" for name in BUILT_IN),
 )

@@ -12,8 +12,10 @@ from typing import Literal
 from pydantic import Field
 
 from contract.backend.objects import ObjectStore
+from contract.errors import InvalidInput
 from contract.records import Record
 from contract.web.webhooks.endpoints import Endpoint, Endpoints
+from contract.web.webhooks.notes import webhook_of_all
 from contract.web.webhooks.outbox import Outbox, Told
 
 _MOST = 1000
@@ -43,6 +45,23 @@ def overview(store: ObjectStore, endpoint: Endpoint) -> Webhook:
         owner=endpoint.owner,
         created_at=endpoint.created_at,
     )
+
+
+def remove(store: ObjectStore, endpoint: Endpoint) -> None:
+    """Delete a webhook with its messages, those that wait too; raises InvalidInput for the one that is told of all.
+
+    The secret goes first, so that nothing is sent while messages are deleted, and the record last, so that a removal
+    that was interrupted can be repeated. The same URL can then be added again: it has the same id and another secret.
+    """
+    if webhook_of_all(store) == endpoint.id:
+        raise InvalidInput(
+            f"The webhook {endpoint.id} is told of everything, as IMAGEMILL_WEBHOOK_URL of the controllers says; they "
+            "would make it again. Unset that and restart them first."
+        )
+    endpoints = Endpoints(store)
+    endpoints.silence(endpoint.id)
+    Outbox(store).forget(endpoint.id)
+    endpoints.remove(endpoint.id)
 
 
 def resend(store: ObjectStore, endpoint: Endpoint, messages: Sequence[str]) -> list[Told]:

@@ -157,7 +157,20 @@ class Endpoints:
             if id is not None and (found := self.find(id)) is not None:
                 yield found
 
+    def exists(self, id: str) -> bool:
+        """Return whether there is a webhook of this id, perhaps one that this version cannot read."""
+        return self._store.exists(keys.webhook_record(id))
+
+    def remove(self, id: str) -> None:
+        """Delete a webhook; whoever removes it deletes its messages, between `silence` and this."""
+        self._store.delete(keys.webhook_disabled(id))
+        self._store.delete(keys.webhook_record(id))
+
     # Secrets
+
+    def silence(self, id: str) -> None:
+        """Delete the secrets of a webhook, without which nothing can be sent to it."""
+        self._store.delete(keys.webhook_secret(id))
 
     def secrets(self, id: str, now: float | None = None) -> list[str]:
         """Return the secrets that messages are signed with now, the current one first; raises UnknownWebhook."""

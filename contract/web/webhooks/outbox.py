@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field
 
 from contract import keys
+from contract.backend.listing import Entry
 from contract.backend.objects import ObjectStore
 from contract.errors import ObjectNotFound, UnknownWebhook
 from contract.records import Record
@@ -25,6 +26,8 @@ R = TypeVar("R", bound=Record)
 
 KEEP_DAYS = 30
 """Days for which a message is kept, and can be sent again."""
+_PREFIXES = (keys.WEBHOOK_WAITING, keys.WEBHOOK_OUTCOMES, keys.WEBHOOK_MESSAGES)
+"""In the order of deletion: a deletion that is interrupted leaves no record without its message."""
 
 
 class Attempt(Record):
@@ -204,22 +207,42 @@ class Outbox:
         """Return how many messages to a webhook wait."""
         return sum(1 for _ in self._store.list(f"{keys.WEBHOOK_WAITING}{endpoint}/"))
 
+    def forget(self, endpoint: str) -> int:
+        """Delete every message to a webhook, also those that wait; return how many objects that were."""
+        found = [entry.key for entry in self._of(endpoint)]
+        self._store.delete_all(found)
+        return len(found)
+
+    def drop(self, endpoint: str, name: str) -> None:
+        """Delete a message, also if it waits."""
+        kinds = (keys.webhook_waiting, keys.webhook_outcome, keys.webhook_message)
+        self._store.delete_all(kind(endpoint, name) for kind in kinds)
+
     def old(self, now: float) -> Iterator[tuple[str, list[str], int]]:
-        """Yield, for each webhook that has some, the keys and the bytes of what is kept no longer."""
-        before = int((now - KEEP_DAYS * 86_400) * 1000)
-        folders = [entry.key for entry in self._store.list(keys.WEBHOOK_MESSAGES, folders=True)]
-        for endpoint in (key.removeprefix(keys.WEBHOOK_MESSAGES).rstrip("/") for key in folders if key.endswith("/")):
-            after = keys.messages_before(endpoint, before)
-            there = list(self._store.list(f"{keys.WEBHOOK_MESSAGES}{endpoint}/", after=after))
-            names = [parsed[1] for entry in there if (parsed := keys.parse_webhook_message(entry.key))]
-            # The message last: what is left of one whose deletion was interrupted is found again by it.
-            gone = [
-                key(endpoint, name)
-                for key in (keys.webhook_waiting, keys.webhook_outcome, keys.webhook_message)
-                for name in names
-            ]
-            if gone:
-                yield endpoint, gone, sum(entry.size for entry in there)
+        """Yield, for each webhook that has some, the keys and the bytes of what is kept no longer.
+
+        That is what happened 30 days ago, and everything to a webhook that was removed: an attempt that ran then, or
+        a controller that had just looked for the webhook, may have written more.
+        """
+        before = keys.message_after(int((now - KEEP_DAYS * 86_400) * 1000))
+        folders = {
+            entry.key.removeprefix(prefix).rstrip("/")
+            for prefix in _PREFIXES
+            for entry in self._store.list(prefix, folders=True)
+            if entry.key.endswith("/")
+        }
+        for endpoint in sorted(folders):
+            kept = self._store.exists(keys.webhook_record(endpoint))
+            gone = list(self._of(endpoint, after=before if kept else ""))
+            # One that was added again meanwhile may have new messages among these.
+            if gone and kept == self._store.exists(keys.webhook_record(endpoint)):
+                yield endpoint, [entry.key for entry in gone], sum(entry.size for entry in gone)
+
+    def _of(self, endpoint: str, *, after: str = "") -> Iterator[Entry]:
+        """Yield the objects of the messages to a webhook, those behind a name."""
+        for prefix in _PREFIXES:
+            folder = f"{prefix}{endpoint}/"
+            yield from self._store.list(folder, after=f"{folder}{after}" if after else "")
 
     def _named(self, endpoint: str, id: str) -> str:
         """Return the name of the message with an id; raises UnknownWebhook for what is no id."""

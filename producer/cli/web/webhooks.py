@@ -1,4 +1,4 @@
-"""`imagemill webhooks`: who is told how jobs ended. Add, list, show, secret, rotate, resend, enable."""
+"""`imagemill webhooks`: who is told how jobs ended. Add, list, show, secret, rotate, resend, enable, remove."""
 
 from __future__ import annotations
 
@@ -177,6 +177,32 @@ def enable(webhook: str, as_json: bool) -> None:
         print_json(found.model_dump())
     else:
         _print(found)
+
+
+@webhooks.command()
+@click.argument("webhook")
+@shared_options
+def remove(webhook: str, as_json: bool) -> None:
+    """Remove WEBHOOK with its secret and its messages; those that wait are not sent.
+
+    Jobs, schedules and watches that name it go on, and nobody is told of them. The same URL, added again, has the
+    same id and another secret.
+
+    \b
+    Example:
+      imagemill webhooks remove wh_5f3a61c0de421b7790aa
+    """
+    from producer.client import Client
+
+    client = Client()
+    found = client.webhook(webhook)
+    client.remove_webhook(found.id)
+    if as_json:
+        print_json({"removed": found.id})
+    else:
+        verb = "is" if found.waiting == 1 else "are"
+        waited = f"; {found.waiting:,} that waited {verb} not sent" if found.waiting else ""
+        say(f"Removed the webhook {found.id} with its messages{waited}.")
 
 
 def _print(found: Webhook) -> None:

@@ -87,4 +87,9 @@ def webhooks() -> APIRouter:
         """Send messages again to a webhook that answered 410."""
         return owned.webhook(id).enable_webhook(id)
 
+    @routes.delete("/{id}", status_code=204)
+    def remove_webhook(owned: Jobs, id: Id) -> None:
+        """Remove a webhook, its secret and its messages, those that wait too; jobs, schedules and watches stay."""
+        owned.webhook(id).remove_webhook(id)
+
     return routes

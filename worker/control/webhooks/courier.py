@@ -169,7 +169,7 @@ class Courier:
     def _prune(self) -> None:
         for id, gone, size in Outbox(self.store).old(self.clock()):
             self.store.delete_all(gone)
-            log.info("%d old messages to the webhook %s were deleted: %d bytes", len(gone), id, size)
+            log.info("Old messages to the webhook %s were deleted: %d objects, %d bytes", id, len(gone), size)
 
     # What waits
 

@@ -48,6 +48,9 @@ class Delivery:
             outbox.finish(id, name, done)
             return None, None
         message, endpoint = outbox.message(id, name), endpoints.find(id)
+        if endpoint is None and not endpoints.exists(id):  # it was removed
+            outbox.drop(id, name)
+            return None, None
         if message is None or endpoint is None:
             self._give_up(outbox, id, name, waiting, Attempt(at=self._now, error="its record is gone"))
             return None, None

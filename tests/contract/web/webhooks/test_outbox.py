@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from contract import keys
+from contract.backend.listing import Entry
 from contract.backend.objects import ObjectStore
 from contract.errors import UnknownWebhook
 from contract.web.webhooks.outbox import KEEP_DAYS, Attempt, Event, Outbox, Outcome, name_of
@@ -99,6 +101,7 @@ def test_messages_are_listed_newest_first_in_pages(store: ObjectStore) -> None:
 
 
 def test_what_is_older_than_30_days_is_kept_no_longer(store: ObjectStore) -> None:
+    store.put(keys.webhook_record(HOOK), b"{}")  # also of a version that cannot be read here
     outbox, now = Outbox(store), time.time()
     old, young = now - (KEEP_DAYS + 1) * 86_400, now - (KEEP_DAYS - 1) * 86_400
     for at in (old, young, now):
@@ -111,3 +114,49 @@ def test_what_is_older_than_30_days_is_kept_no_longer(store: ObjectStore) -> Non
     assert len(outbox.messages(HOOK, limit=10)) == 2
     assert outbox.count_waiting(HOOK) == 1
     assert list(outbox.old(now)) == []
+
+
+def test_the_outcome_of_a_message_that_is_gone_is_kept_no_longer_either(store: ObjectStore) -> None:
+    store.put(keys.webhook_record(HOOK), b"{}")
+    outbox, old = Outbox(store), event(at=NOW - (KEEP_DAYS + 1) * 86_400).name(HOOK)
+    outbox.finish(HOOK, old, done(old))
+    assert [gone for _, gone, _ in outbox.old(NOW)] == [[keys.webhook_outcome(HOOK, old)]]
+
+
+def test_of_a_webhook_that_was_removed_nothing_is_kept(store: ObjectStore) -> None:
+    # Given messages in each state, and what an attempt that ran then has written since,
+    store.put(keys.webhook_record(HOOK), b"{}")
+    outbox = Outbox(store)
+    for n in range(3):
+        outbox.add(event(f"job/j{n}/0"), HOOK, NOW)
+    outbox.finish(HOOK, event("job/j1/0").name(HOOK), done(""))
+    other = "wh_" + "1" * 20
+    store.put(keys.webhook_record(other), b"{}")
+    outbox.add(event(), other, NOW)
+    outbox.forget(HOOK)
+    store.delete(keys.webhook_record(HOOK))
+    assert list(outbox.old(NOW)) == []
+    outbox.add(event("job/j2/0"), HOOK, NOW)
+    outbox.finish(HOOK, event("job/j1/0").name(HOOK), done(""))
+    # I expect it to be found, and nothing of the other.
+    ((hook, gone, _),) = outbox.old(NOW)
+    assert (hook, len(gone)) == (HOOK, 3)
+    store.delete_all(gone)
+    assert list(outbox.old(NOW)) == []
+    assert outbox.count_waiting(other) == 1
+
+
+def test_what_is_told_to_a_webhook_that_was_added_again_meanwhile_is_kept(store: ObjectStore) -> None:
+    # Given what is left of a webhook that was removed,
+    outbox = Outbox(store)
+    outbox.add(event(), HOOK, NOW)
+
+    class AddedAgain(Outbox):
+        def _of(self, endpoint: str, *, after: str = "") -> Iterator[Entry]:
+            # if it is added again before that is listed, and is told something,
+            store.put(keys.webhook_record(HOOK), b"{}")
+            outbox.add(event("job/new/0"), HOOK, NOW)
+            return super()._of(endpoint, after=after)
+
+    # I expect nothing of it to be deleted.
+    assert list(AddedAgain(store).old(NOW)) == []

@@ -17,6 +17,7 @@ from contract.backend.objects import ObjectStore
 from contract.settings import Settings
 from contract.web.webhooks.endpoints import Endpoint, Endpoints
 from contract.web.webhooks.outbox import Event, Outbox
+from producer.jobs.webhooks import remove
 from tests.hooks import Receiver
 from tests.sites import drip, send
 from tests.waiting import wait_until
@@ -157,6 +158,33 @@ def test_a_webhook_of_all_follows_the_setting(settings: Settings, store: ObjectS
         tell(store, hook, "a")
         wait_until(lambda: len(receiver.posts) == 1, 20, "others to be told")
     assert not named()
+
+
+def test_a_webhook_that_is_removed_while_it_is_told_leaves_nothing(
+    settings: Settings, store: ObjectStore, hook: Endpoint, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a request under way, and messages behind it whose turn has not come,
+    monkeypatch.setattr("worker.control.webhooks.courier._PRUNE_SECONDS", 0.5)
+    held = threading.Event()
+
+    def stall(request: BaseHTTPRequestHandler) -> None:
+        held.wait(60)
+        send(request, 500)
+
+    receiver.behave = stall
+    with courier(settings, seconds=60.0) as made:
+        tell(store, hook, *"abcdef")
+        wait_until(lambda: len(receiver.posts) == 2, 30, "two requests")
+        # if the webhook is removed, and then the requests fail and are recorded,
+        remove(store, hook)
+        held.set()
+        # I expect that nothing else is sent, and that nothing of it is left in the bucket.
+        wait_until(lambda: not made._running and not list(store.list(keys.WEBHOOKS)), 60, "its records to go")
+        other = register(store, receiver, "/other")
+        receiver.behave = lambda request: send(request, 200)
+        tell(store, other, "x")
+        wait_until(lambda: Outbox(store).count_waiting(other.id) == 0, 30, "another to be told")
+    assert [post.path for post in receiver.posts] == ["/hook", "/hook", "/other"]
 
 
 def test_a_controller_that_leaves_ends_its_requests_at_once(

@@ -13,7 +13,7 @@ import pytest
 from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.web.webhooks.endpoints import Endpoint, Endpoints
-from contract.web.webhooks.outbox import Event, Outbox
+from contract.web.webhooks.outbox import Event, Outbox, message_id
 from tests.hooks import Receiver
 from tests.sites import drip, send
 from tests.worker.control.webhooks.conftest import POLICY
@@ -269,6 +269,28 @@ def test_a_message_whose_record_is_gone_waits_no_more(
     outcome = Outbox(store).outcome(hook.id, name)
     assert outcome is not None
     assert json.loads(outcome.to_json())["last"]["error"] == "its record is gone"
+
+
+def test_a_message_to_a_webhook_that_was_removed_is_deleted(
+    delivery: Delivery, store: ObjectStore, hook: Endpoint, name: str, receiver: Receiver
+) -> None:
+    Endpoints(store).remove(hook.id)
+    assert delivery.attempt(hook.id, name) == (None, None)
+    assert receiver.posts == []
+    assert list(Outbox(store).old(NOW)) == []
+
+
+def test_a_message_to_a_webhook_whose_record_cannot_be_read_can_be_sent_again(
+    delivery: Delivery, store: ObjectStore, hook: Endpoint, name: str, receiver: Receiver
+) -> None:
+    # Given the record of a newer version, I expect its message to be given up and kept.
+    record = store.get(keys.webhook_record(hook.id))
+    store.put(keys.webhook_record(hook.id), b"{}")
+    assert delivery.attempt(hook.id, name) == (None, None)
+    store.put(keys.webhook_record(hook.id), record)
+    Outbox(store).resend(hook.id, message_id(name), NOW)
+    delivery.attempt(hook.id, name)
+    assert len(receiver.posts) == 1
 
 
 def test_a_process_that_ends_records_no_failure(
