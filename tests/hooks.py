@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -12,6 +13,11 @@ from typing import Any
 
 from standardwebhooks.webhooks import Webhook
 
+from contract import keys
+from contract.backend.objects import ObjectStore
+from contract.web.addresses import AddressPolicy
+from contract.web.webhooks.endpoints import Endpoints
+from contract.web.webhooks.outbox import Attempt, Event, Outbox, Outcome
 from tests.sites import LOOPBACK, send, site
 
 Behave = Callable[[BaseHTTPRequestHandler], None]
@@ -73,3 +79,21 @@ class Receiver:
         with self._lock:
             self.posts.append(Post(request.path, headers, body))
         self.behave(request)
+
+
+def told_webhook(store: ObjectStore, owner: str, path: str, states: Sequence[str]) -> str:
+    """Return the id of a webhook on a port where nobody listens, with a message in each of these states."""
+    policy = AddressPolicy("127.0.0.1", "1-65535")
+    id, outbox = Endpoints(store).register(f"http://127.0.0.1:9{path}", owner, policy).id, Outbox(store)
+    for n, state in enumerate(states):
+        at_ms = int((time.time() - n * 3600) * 1000)
+        event = Event("job.succeeded", f"job/job-{n}/0", at_ms, {"job": f"job-{n}"})
+        if state == "waiting":
+            outbox.add(event, id, time.time())
+            continue
+        failed = {"status": 500, "error": "it answered 500"} if state == "failed" else {"status": 204}
+        last = Attempt.model_validate({"at": "2026-11-26T00:00:00Z", "seconds": 0.2, **failed})
+        told = {"state": state, "attempts": 10, "at": last.at, "last": last}
+        store.put(keys.webhook_message(id, event.name(id)), event.message(id).to_json())
+        store.put(keys.webhook_outcome(id, event.name(id)), Outcome.model_validate(told).to_json())
+    return id

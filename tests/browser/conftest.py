@@ -18,6 +18,7 @@ from producer import Client
 from tests.browser.chromium import find, launched
 from tests.browser.pages import paths
 from tests.browser.person import Person
+from tests.hooks import told_webhook
 from tests.mill import Mill
 from tests.serving import Api, serving
 from tests.waiting import wait_until
@@ -41,6 +42,8 @@ class Stack:
     made: str
     """A job that made images for a dataset."""
     dataset: str
+    webhook: str
+    """A webhook that nobody answers, with messages in each state."""
 
     @property
     def client(self) -> Client:
@@ -48,7 +51,7 @@ class Stack:
 
     def paths(self) -> list[str]:
         """Return an address of each page."""
-        return paths(self.labelled, f"{MODEL}@1", self.made, self.dataset)
+        return paths(self.labelled, f"{MODEL}@1", self.made, self.dataset, self.webhook)
 
     def tokens(self) -> Tokens:
         return Tokens(self.api.store)
@@ -86,7 +89,8 @@ def stack(chromium: str, tmp_path_factory: pytest.TempPathFactory, photos: dict[
         client.add_schedule("nightly", "classify", arguments, cron="0 2 1 1 *")
         assert {mill.finished(each.id).state for each in (job, made)} == {"succeeded"}
         wait_until(lambda: mill.client.served()[0].ready, 60, "a worker to serve the model")
-        yield Stack(mill, api, "s3://pictures/photos/", job.id, made.id, "garments")
+        hook = told_webhook(api.store, OWNER, "/told", ("waiting", "delivered", "failed"))
+        yield Stack(mill, api, "s3://pictures/photos/", job.id, made.id, "garments", hook)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ NO_PAGES = {
     "/console/parts/ended",
     "/console/parts/watches",
     "/console/watches/{name}/part",
+    "/console/webhooks/{id}/part",
     "/console/workers/part",
     "/console/jobs/{id}/events",
     "/console/jobs/{id}/samples",
@@ -33,7 +34,7 @@ NO_PAGES = {
 a job wrote, which has tests of its own."""
 
 
-def paths(job: str, model: str, made: str, dataset: str) -> list[str]:
+def paths(job: str, model: str, made: str, dataset: str, webhook: str) -> list[str]:
     """Return an address of each page, below `/console/`; `made` is a job that made images, for a dataset."""
     return [
         "sign-in",
@@ -51,6 +52,8 @@ def paths(job: str, model: str, made: str, dataset: str) -> list[str]:
         "watches/camera",
         "schedules",
         "schedules/nightly",
+        "webhooks",
+        f"webhooks/{webhook}",
         "models",
         f"models/{model}",
         "new/classify",

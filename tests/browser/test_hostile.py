@@ -70,7 +70,7 @@ def test_what_strangers_name_stays_text(ann: Person, people: Callable[..., Perso
     plant(stack)
     shown = 0
     places = [
-        *paths(JOB, REF, stack.made, stack.dataset),
+        *paths(JOB, REF, stack.made, stack.dataset, stack.webhook),
         "watches/odd",
         "schedules/odd",
         f"sign-in?next={quote(HOSTILE)}",

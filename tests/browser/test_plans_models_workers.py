@@ -6,8 +6,9 @@ import re
 
 from playwright.sync_api import expect
 
-from tests.browser.conftest import MODEL, Stack
+from tests.browser.conftest import MODEL, OWNER, Stack
 from tests.browser.person import Person
+from tests.hooks import told_webhook
 
 
 def test_a_watch_is_paused_and_goes_on(ann: Person, stack: Stack) -> None:
@@ -39,6 +40,27 @@ def test_a_schedule_runs_now_and_leads_to_its_job(ann: Person, stack: Stack) -> 
     ann.use(ann.button("Pause"))
     ann.use(ann.button("Unpause"))
     expect(ann.button("Pause")).to_be_visible()
+
+
+def test_a_message_is_sent_again_and_its_webhook_removed(ann: Person, stack: Stack) -> None:
+    # Given a webhook of which two messages were given up,
+    id = told_webhook(stack.api.store, OWNER, "/keyboard", ("failed", "failed"))
+    ann.press("g", "h")
+    ann.is_at("webhooks")
+    ann.use(ann.page.locator(f"a.row[href$='{id}']"))
+    ann.is_at(f"webhooks/{id}")
+    ann.sees("http://127.0.0.1:9/…", "500 in 0.20 s", "2 failed")
+    # if I have one sent again, and then the rest, I expect them to wait, and the page to follow what becomes of them,
+    ann.use(ann.button("Send job.succeeded of job-0 again"))
+    ann.sees("1 waiting, 1 failed")
+    ann.use(ann.button("Send what failed again"))
+    ann.sees("2 waiting", "no answer")
+    # and if I remove it, that it is gone.
+    ann.use(ann.page.locator("summary"))
+    ann.use(ann.button("Remove for good"))
+    ann.is_at("webhooks")
+    expect(ann.page.locator(f"a.row[href$='{id}']")).to_have_count(0)
+    assert id not in [one.id for one in stack.client.webhooks()]
 
 
 def test_a_model_has_a_card_and_gets_an_alias(ann: Person, stack: Stack) -> None:

@@ -20,6 +20,7 @@ from contract.settings import Settings
 from producer import Client
 from tests.browser.pages import left_out, paths
 from tests.drills.test_many_jobs import PAGE, write_job
+from tests.hooks import told_webhook
 from tests.producer.web.console.rows import commit_rows
 from tests.producer.web.console.test_datasets import ROWS, select
 from tests.serving import serving
@@ -123,6 +124,7 @@ def test_every_page_with_many_ended_jobs(
     # Given a bucket with many jobs that have ended, and some that have not,
     count, times = (10_000, 200) if long else (300, 3)
     job = fill(store, settings, count)
+    hook = told_webhook(store, "ann", "/told", ["delivered"] * 100)
     calls = [0]
     call = ObjectStore._call
 
@@ -142,7 +144,7 @@ def test_every_page_with_many_ended_jobs(
         dear["jobs"] = calls[0]  # ends do not change, so a server that has read some keeps them
         older = first.partition('<a href="/console/jobs?cursor=')[2].partition('"')[0]
         visited = [
-            *paths(job, "efficientnet-lite0@1", "made", "shapes"),
+            *paths(job, "efficientnet-lite0@1", "made", "shapes", hook),
             f"jobs?cursor={older}",
             "parts/running",
             "parts/ended",

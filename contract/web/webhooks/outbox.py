@@ -192,7 +192,7 @@ class Outbox:
         """Return messages to a webhook, newest first, those behind the id `before`; raises UnknownWebhook for no id."""
         after = keys.webhook_message(endpoint, self._named(endpoint, before)) if before else ""
         found: list[Told] = []
-        for entry in self._store.list(f"{keys.WEBHOOK_MESSAGES}{endpoint}/", after=after):
+        for entry in self._store.list(f"{keys.WEBHOOK_MESSAGES}{endpoint}/", after=after, at_once=min(limit + 1, 1000)):
             if len(found) == limit:
                 break
             parsed = keys.parse_webhook_message(entry.key)

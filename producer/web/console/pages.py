@@ -33,6 +33,7 @@ PAGES: tuple[tuple[str, str, Scope], ...] = (
     ("Errors", "e", "review"),
     ("Watches", "w", "review"),
     ("Schedules", "s", "review"),
+    ("Webhooks", "h", "review"),
     ("Models", "m", "review"),
     ("Datasets", "d", "review"),
     ("Try it", "t", "infer"),

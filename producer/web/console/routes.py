@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from fastapi import APIRouter
 
-from producer.web.console import errors, figures, fleet, forms, job, jobs, models, plans, signing, try_it
+from producer.web.console import errors, figures, fleet, forms, job, jobs, models, plans, signing, try_it, webhooks
 from producer.web.console.datasets import pages as datasets
 from producer.web.console.reviews import routes as reviews
 
@@ -19,6 +19,7 @@ ROUTERS: Sequence[Callable[[], APIRouter]] = (
     figures.router,
     datasets.router,
     plans.router,
+    webhooks.router,
     models.router,
     forms.router,
     try_it.router,
