@@ -474,6 +474,20 @@ def upload_prefix(owner: str, id: str) -> str:
     return f"{uploads_of(owner)}{id}/"
 
 
+UPLOADS_BEGUN = f"{INDEX}uploads/begun/"
+UPLOADS_CLAIMED = f"{INDEX}uploads/claimed/"
+
+
+def upload_begun(place: str) -> str:
+    """An empty object: addresses for files of an upload were handed out, and nobody has used it yet."""
+    return f"{UPLOADS_BEGUN}{place}"
+
+
+def upload_claim(place: str) -> str:
+    """`used`, or `deleting` and by whom: what is to become of an upload; written if absent, so one of them wins."""
+    return f"{UPLOADS_CLAIMED}{place}"
+
+
 WEBHOOK_OF_ALL = f"{WEBHOOKS}all"
 """The id of the webhook that is told of all jobs, `IMAGEMILL_WEBHOOK_URL`; absent without one."""
 WEBHOOK_RECORDS = f"{WEBHOOKS}endpoints/"

@@ -165,6 +165,11 @@ class Settings(BaseSettings):
     keep_days: float = Field(
         0.0, ge=0, description="Days after its end that a job without `--keep-days` is deleted; 0: never."
     )
+    keep_uploads_days: float = Field(
+        7.0,
+        ge=0,
+        description="Days after which an upload over HTTP that no job or schedule named is deleted; 0: never.",
+    )
     ledger_days: float = Field(7.0, gt=0, description="Days before Redis forgets a finished job; the bucket keeps it.")
 
     fetch_seconds: float = Field(

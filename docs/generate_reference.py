@@ -460,6 +460,7 @@ STAND_INS: dict[str, Any] = {
     "number": 1,
     "run": 0,
     "endpoint": "<webhook>",
+    "place": "<owner>/<id>",
     "message": "<time>-<digest>",
     "stamp": "<time>",
     "root": keys.watch_state("<name>", "<added>"),

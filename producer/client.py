@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO, Unpack
 
+from contract.backend import uploads
 from contract.backend.ledger import Ledger, Worker
 from contract.backend.objects import ObjectStore
 from contract.backend.queues import Queues
@@ -295,7 +296,8 @@ class Client:
     def gc(self, *, dry_run: bool = False) -> Iterator[Found]:
         """Delete what nobody needs, and yield what it was and how much; with `dry_run` nothing is deleted."""
         self._checked_store()
-        return cleaning.collect(self.backend, self.settings.keep_days, dry_run=dry_run)
+        settings = self.settings
+        return cleaning.collect(self.backend, settings.keep_days, settings.keep_uploads_days, dry_run=dry_run)
 
     def rebuild_index(self) -> None:
         """Build the index of jobs anew from the jobs themselves."""
@@ -464,6 +466,7 @@ class Client:
             owner=self.settings.owns_as,
         )
         submission.make_spec(request, keys, self.backend.store, scheduled=True)  # to find mistakes now
+        uploads.use(self.backend.store, made.to_json().decode())
         Schedules(self.backend.store).add(made)
         return self.schedules(name)[0]
 

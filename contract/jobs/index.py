@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from contract import keys
+from contract.backend import uploads
 from contract.backend.objects import ObjectStore
 from contract.datasets.versions import read_version
 from contract.errors import JobConflict, ObjectNotFound
@@ -97,7 +98,8 @@ def uses(store: ObjectStore, spec: AnySpec) -> tuple[str, ...]:
 
 
 def record_uses(store: ObjectStore, spec: AnySpec) -> None:
-    """Enter what a job needs of others, before it is submitted."""
+    """Enter what a job needs of others, before it is submitted; raises UnknownUpload for what is being deleted."""
+    uploads.use(store, spec.model_dump_json())
     for id in uses(store, spec):
         store.put(keys.uses_entry(id, spec.id), b"")
     if isinstance(spec, Synthesize) and spec.extend is not None:

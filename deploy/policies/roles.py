@@ -60,6 +60,7 @@ _PRODUCER = Role(
         keys.probe(ANY),
         keys.INDEX_STATE,
         f"{keys.USES}{ANY}",
+        f"{keys.UPLOADS_CLAIMED}{ANY}",  # uses an upload
         _JOB.share,
         keys.deleting(ANY),  # asks the controller to delete a job
         f"{_JOB.review_prefix}{ANY}",
@@ -82,6 +83,7 @@ _PRODUCER = Role(
         f"{keys.SERVED}{ANY}",
         f"{keys.DATASETS}{ANY}",
         keys.probe(ANY),
+        f"{keys.INDEX}uploads/{ANY}",
         keys.webhook_disabled(ANY),
         keys.webhook_record(ANY),  # removes one, with its messages
         keys.webhook_secret(ANY),
@@ -99,7 +101,7 @@ ROLES = {
         replace(  # the HTTP API: a producer that hands out addresses for uploads
             _PRODUCER,
             name="web",
-            writes=(*_PRODUCER.writes, f"{keys.UPLOADS}{ANY}"),
+            writes=(*_PRODUCER.writes, f"{keys.UPLOADS}{ANY}", f"{keys.UPLOADS_BEGUN}{ANY}"),
             deletes=(*_PRODUCER.deletes, f"{keys.UPLOADS}{ANY}"),
         ),
         # Whoever runs `imagemill tokens`: the API itself may make no token.
@@ -130,6 +132,7 @@ ROLES = {
             ),
             deletes=(
                 f"{keys.JOBS}{ANY}",  # whose retention is over
+                f"{keys.UPLOADS}{ANY}",  # which nobody used
                 f"{keys.INDEX}{ANY}",
                 _JOB.active,
                 f"{keys.schedule_ticks(ANY)}{ANY}",
@@ -147,6 +150,7 @@ ROLES = {
                 f"{keys.DATASETS}{ANY}",
                 f"{keys.SERVED}{ANY}",
                 keys.WEBHOOK_OF_ALL,
+                f"{keys.UPLOADS_CLAIMED}{ANY}",
             ),
             writes=(
                 _JOB.numerics,
@@ -164,6 +168,7 @@ ROLES = {
                 f"{keys.dataset_versions(ANY)}{ANY}",
                 keys.dataset_features(ANY, ANY, ANY),
                 f"{keys.WEBHOOK_NOTES}{ANY}",  # empty; what is told is read from the end
+                f"{keys.UPLOADS_CLAIMED}{ANY}",  # uses an upload that the manifest of a training lists
             ),
             deletes=(
                 f"{_JOB.commit_prefix}{ANY}",  # of generated images that are gone
@@ -175,6 +180,7 @@ ROLES = {
                 _JOB.active,
                 *_INDEX,
                 f"{keys.MODELS}{ANY}",
+                f"{keys.UPLOADS_BEGUN}{ANY}",
             ),
         ),
     )

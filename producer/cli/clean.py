@@ -21,9 +21,10 @@ def gc(dry_run: bool, rebuild_index: bool, as_json: bool) -> None:
     """Delete what nobody needs.
 
     These are jobs whose retention is over (`--keep-days`, IMAGEMILL_KEEP_DAYS), checkpoints and candidates of jobs that
-    have succeeded, uploads whose job was never submitted within a week, uploads of parts that were broken off, and
-    records of old ticks. A job that has not ended, that may be resumed, or whose images another job needs stays whole,
-    and so does every model. The controller deletes jobs whose retention is over by itself.
+    have succeeded, uploads whose job was never submitted within a week, uploads over HTTP that nothing named in time
+    (IMAGEMILL_KEEP_UPLOADS_DAYS), uploads of parts that were broken off, and records of old ticks. A job that has not
+    ended, that may be resumed, or whose images another job needs stays whole, and so does every model. The controller
+    deletes jobs whose retention is over, and uploads over HTTP, by itself.
 
     \b
     Example:

@@ -15,6 +15,7 @@ from contract.jobs.commits import in_parallel
 from contract.jobs.lifecycle import Backend
 from contract.jobs.retention import Found
 from contract.jobs.schedules import KEPT, Schedules
+from contract.jobs.unused import expire_uploads
 from contract.web.webhooks.outbox import Outbox
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def complete_index(store: ObjectStore) -> None:
         pass
 
 
-def collect(backend: Backend, keep_days: float, *, dry_run: bool) -> Iterator[Found]:
+def collect(backend: Backend, keep_days: float, keep_uploads_days: float, *, dry_run: bool) -> Iterator[Found]:
     """Delete what nobody needs, and yield what it was; with `dry_run` nothing is deleted."""
     store = backend.store
     for job in retention.interrupted(store):
@@ -65,6 +66,10 @@ def collect(backend: Backend, keep_days: float, *, dry_run: bool) -> Iterator[Fo
         yield from found
     yield from _ticks(backend, dry_run=dry_run)
     yield from _messages(store, dry_run=dry_run)
+    try:
+        yield from expire_uploads(store, keep_uploads_days, dry_run=dry_run)
+    except InvalidSettings as error:
+        log.info("The controller deletes unused uploads: %s", error)
     try:
         uploads = store.abort_uploads(time.time() - _UPLOAD_SECONDS, dry_run=dry_run)
     except (InvalidSettings, StoreRefused) as error:

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Request
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
 from contract import keys
+from contract.backend import uploads
 from contract.errors import UnknownUpload
 from contract.records import Record
 from contract.times import iso
@@ -71,6 +72,7 @@ def router() -> APIRouter:
         """Return an address for each file, to which the client puts it, straight into the bucket."""
         api: Api = request.app
         id = body.upload or secrets.token_hex(8)
+        uploads.begin(owned.client.backend.store, owned.token.owner, id)
         prefix = keys.upload_prefix(owned.token.owner, id)
         files = [UploadFile(name=name, url=api.uploads.presign_put(prefix + name, hours=_HOURS)) for name in body.files]
         expires = iso(time.time() + _HOURS * 3600) or ""
@@ -84,5 +86,6 @@ def router() -> APIRouter:
         if not found:
             raise UnknownUpload(f"No file was uploaded as {id!r}; POST /v1/uploads says where to put them.")
         store.delete_all(found)
+        uploads.forget(store, owned.token.owner, id)
 
     return routes

@@ -62,6 +62,7 @@ ARGUMENTS = {
     "image": "0" * 24,
     "undone": False,
     "owner": "ann",
+    "place": "0123456789abcdef/0123456789abcdef",
     "endpoint": f"wh_{'0' * 20}",
     "message": f"8204392387654-{'0' * 24}",
     "at_ms": 1_795_600_000_000,

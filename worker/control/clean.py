@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from contract.errors import JobConflict
 from contract.jobs import retention
 from contract.jobs.lifecycle import Backend
+from contract.jobs.unused import expire_uploads
 from contract.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -30,3 +32,8 @@ def clean(backend: Backend, settings: Settings) -> None:
                 log.info("%s", error)
         for found in retention.expire(backend, settings.keep_days, most=_DELETED, seconds=_SECONDS):
             log.info("%s was deleted, its retention is over: %d bytes", found.job, found.bytes)
+        until = time.monotonic() + _SECONDS
+        for found in expire_uploads(backend.store, settings.keep_uploads_days):
+            log.info("The upload %s was deleted, which nobody used: %d bytes", found.job, found.bytes)
+            if time.monotonic() > until:
+                break

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
+from contract.backend.uploads import Uses
 from contract.data.children import parquet as parquet_child
 from contract.data.children.limits import is_expendable
 from contract.data.children.parquet import rows_apart
@@ -33,6 +34,7 @@ class Manifest(Lister):
 
     def items(self) -> Iterator[Item]:
         bucket, key = parse_s3(self.source.uri)
+        uses = Uses(self.store)
         try:
             for number, row in enumerate(self._rows(bucket, key), 1):
                 where = f"Row {number} of {self.source.label}"
@@ -40,6 +42,8 @@ class Manifest(Lister):
                     raise InvalidSource(f'{where} is no JSON object; write {{"uri": "…"}} there.')
                 listed = row_frames(row, where) if self.frames else None
                 item = item_of(row_uri(row, where)) if listed is None else self._row(number, listed)
+                for one in item.frames or (item,):
+                    uses.note(one.uri)
                 label = row.get("label") if self.labels else None
                 yield item if label in (None, "") else dataclasses.replace(item, label=label_of(label, where))
         except (ValueError, csv.Error, OSError, pa.ArrowException) as error:  # no JSON, no UTF-8, no CSV, no Parquet

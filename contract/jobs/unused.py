@@ -1,0 +1,51 @@
+"""Deletes uploads over the HTTP API that no job or schedule used for days."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+from contract.backend import uploads
+from contract.backend.objects import ObjectStore
+from contract.errors import ObjectNotFound
+from contract.jobs.retention import Found
+from contract.jobs.schedules import Schedules
+
+_SHORTEST_SECONDS = 2 * 3600.0
+"""An address for a file is good for an hour; what may still come is not old."""
+
+
+def expire_uploads(store: ObjectStore, days: float, *, dry_run: bool = False) -> Iterator[Found]:
+    """Delete the uploads that nobody used for `days`, 0 being for ever; yield each.
+
+    What lies below a prefix that a schedule names stays: its next job uses it. No watch can follow uploads.
+    """
+    if not days:
+        return
+    now = time.time()
+    before = now - max(days * 86_400, _SHORTEST_SECONDS)
+    followed: tuple[str, ...] | None = None
+    for place in uploads.overdue(store, before):
+        if followed is None:
+            followed = _followed(store)
+        if place.startswith(followed):
+            continue
+        if dry_run:
+            found = [] if uploads.is_used(store, place) else uploads.files(store, place)
+        else:
+            found = uploads.discard(store, place, before=before, now=now)
+        if found and all(entry.modified < before for entry in found):
+            yield Found("unused upload", place.rpartition("/")[2], len(found), sum(entry.size for entry in found))
+
+
+def _followed(store: ObjectStore) -> tuple[str, ...]:
+    """Return what schedules name of uploads.
+
+    One that is added later claims what is there before its record is written (`uploads.use`).
+    """
+    found: set[str] = set()
+    for name in Schedules(store).names():
+        with suppress(ObjectNotFound):  # it was removed a moment ago
+            found |= uploads.named(store, store.get(Schedules.key(name)).decode(errors="replace"))
+    return tuple(found)
