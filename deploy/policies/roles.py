@@ -149,6 +149,8 @@ ROLES = {
                 f"{keys.MODELS}{ANY}",
                 f"{keys.DATASETS}{ANY}",
                 f"{keys.SERVED}{ANY}",
+                f"{keys.UPLOADS}{ANY}",  # images that came over the HTTP API, or from the folder of a watch
+                f"{keys.FEEDS}{ANY}",
                 keys.WEBHOOK_OF_ALL,
                 f"{keys.UPLOADS_CLAIMED}{ANY}",
             ),

@@ -175,6 +175,12 @@ def test_jobs_run_under_the_policies_that_ship(
     assert "<html" in client.report(packed)
     client.retry(packed)
     assert mill.finished(packed).errors == 1
+    # what came over the HTTP API and from the folder of a watch,
+    with closing(ObjectStore(mill.settings)) as root:
+        for place in (keys.upload_prefix("ann", "0" * 16), keys.watch_feed("camera")):
+            root.put(f"{place}koala.jpg", photos["koala"].read_bytes())
+            brought = client.classify(f"s3://{mill.settings.bucket}/{place}", model=MODEL).id
+            assert (mill.finished(brought).state, mill.finished(brought).errors) == ("succeeded", 0)
     # and as much of a job that the controller plans, of a schedule, and of one that is canceled.
     prefix = f"s3://{mill.settings.bucket}/jobs/{packed}/in/"
     client.add_schedule(
