@@ -24,7 +24,7 @@ from contract.web.tokens import Tokens
 from producer.client import Client
 from producer.web.access import Access
 from producer.web.console import door
-from producer.web.console.pages import refusal
+from producer.web.console.pages import no_page, refusal
 from producer.web.following import Follower
 from producer.web.guard import OPEN, Guard
 from producer.web.observe import refusals
@@ -193,11 +193,16 @@ async def _our_error(request: Request, error: Exception) -> Response:
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    # What stands in an address was typed or followed by a person, who has no use for its pattern.
+    if door.covers(request.url.path) and all(one["loc"][0] == "path" for one in error.errors()):
+        return _answer(request, no_page())
     return _answer(request, of_validation(error))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if door.covers(request.url.path) and error.status_code == 404 and not isinstance(error, Problem):
+        return _answer(request, no_page())
     return _answer(request, of_http(error))
 
 
@@ -210,5 +215,6 @@ def _answer(request: Request, problem: Problem) -> Response:
     id = str(request.scope.get("imagemill.request_id", ""))
     refusals.note(problem, id)
     if door.covers(request.url.path):
-        return refusal(problem, id, request.scope.get("imagemill.token"), part="hx-request" in request.headers)
+        token, part = request.scope.get("imagemill.token"), "hx-request" in request.headers
+        return refusal(problem, id, token, path=request.url.path, part=part)
     return problem.response(id, protocol=request.url.path.startswith("/v2"))

@@ -226,7 +226,7 @@ def _refusal(error: Exception, scope: Scope, request_id: str) -> Response:
     part = b"hx-request" in _headers(scope)
     if problem.status_code == 401:
         return door.to_sign_in(scope["method"], scope["path"], scope["query_string"].decode("latin-1"), part=part)
-    return pages.refusal(problem, request_id, scope.get("imagemill.token"), part=part)
+    return pages.refusal(problem, request_id, scope.get("imagemill.token"), path=scope["path"], part=part)
 
 
 def _problem(error: Exception, request_id: str) -> Problem:

@@ -26,6 +26,7 @@ from contract.web.tokens import Scope, Token
 from contract.web.webhooks.endpoints import Endpoints
 from producer.client import Client
 from producer.web.access import needs
+from producer.web.console import door
 
 if TYPE_CHECKING:
     from producer.web.app import Api
@@ -37,6 +38,8 @@ class Owned:
 
     client: Client
     token: Token
+    console: bool = False
+    """Whether a person asks, by a page of the console, and no client of the HTTP API."""
 
     def sees(self, owner: str) -> bool:
         return self.token.sees_all or owner == self.token.owner
@@ -47,7 +50,7 @@ class Owned:
             status = self.client.status(id) if re.fullmatch(JOB_ID, id) else None
             if status is not None and self.sees(status.owner):
                 return status
-        raise UnknownJob(f"There is no job {id!r}; GET /v1/jobs lists them.")
+        raise UnknownJob(f"There is no job {id!r}; {self._elsewhere('jobs')}.")
 
     def free(self, id: str) -> bool:
         """Return whether a job of this id may be submitted: there is none, or it is this owner's."""
@@ -72,7 +75,7 @@ class Owned:
         """Return the client that may use a webhook; raises UnknownWebhook."""
         found = Endpoints(self.client.backend.store).find(id)
         if found is None or not self.sees(found.owner):
-            raise UnknownWebhook(f"There is no webhook {id!r}; GET /v1/webhooks lists them.")
+            raise UnknownWebhook(f"There is no webhook {id!r}; {self._elsewhere('webhooks')}.")
         return self.client.acting_as(found.owner or self.token.owner)
 
     def model(self, name: str) -> Client:
@@ -94,7 +97,7 @@ class Owned:
     def _changing(self, kind: type[NamedRecords[Any]], name: str) -> Client:
         owner = self._owner(kind, name)
         if not self.sees(owner):
-            raise _unknown(kind, name)
+            raise self._unknown(kind, name)
         return self.client.acting_as(owner or self.token.owner)
 
     def taking(self, kind: type[NamedRecords[Any]], name: str) -> Client:
@@ -104,17 +107,22 @@ class Owned:
         """
         owner = self._owner(kind, name)
         if owner and not self.sees(owner):
-            raise _unknown(kind, name)
+            raise self._unknown(kind, name)
         return self.client
 
     def _owner(self, kind: type[NamedRecords[Any]], name: str) -> str:
         with suppress(kind.unknown):
             return str(kind(self.client.backend.store).get(name).owner)
-        raise _unknown(kind, name)  # the nearest names may be another owner's
+        raise self._unknown(kind, name)  # the nearest names may be another owner's
 
+    def _unknown(self, kind: type[NamedRecords[Any]], name: str) -> InvalidInput:
+        return kind.unknown(f"There is no {kind.noun} {name!r}; {self._elsewhere(kind.prefix.rstrip('/'))}.")
 
-def _unknown(kind: type[NamedRecords[Any]], name: str) -> InvalidInput:
-    return kind.unknown(f"There is no {kind.noun} {name!r}; GET /v1/{kind.prefix}".rstrip("/") + " lists them.")
+    def _elsewhere(self, prefix: str) -> str:
+        """Return what to do about a name that is not there."""
+        if self.console:
+            return "it was removed, belongs to somebody else, or has another name"
+        return f"GET /v1/{prefix} lists them"
 
 
 def owned(scope: Scope) -> Callable[..., Awaitable[Owned]]:
@@ -126,7 +134,7 @@ def owned(scope: Scope) -> Callable[..., Awaitable[Owned]]:
     async def reach(request: Request) -> Owned:
         api: Api = request.app
         token = allowed(request)
-        return Owned(api.client.acting_as(token.owner), token)
+        return Owned(api.client.acting_as(token.owner), token, door.covers(request.url.path))
 
     return reach
 

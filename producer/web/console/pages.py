@@ -62,21 +62,36 @@ def render(template: str, **context: Any) -> str:
     return _environment().get_template(template).render(**context).encode("utf-8", "backslashreplace").decode()
 
 
-def refusal(problem: Problem, request_id: str, token: object = None, *, part: bool = False) -> Response:
-    """Return a page that says what is wrong, for a person; a part of one if htmx asks.
+def refusal(problem: Problem, request_id: str, token: object = None, *, path: str = "", part: bool = False) -> Response:
+    """Return a page that says what is wrong at a path, for a person; a part of one if htmx asks.
 
-    Whoever is signed in by a token keeps the links to what it opens.
+    Whoever is signed in by a token keeps the links to what it opens, and is led to the list that the path is below.
     """
     known = token if isinstance(token, Token) else None
     template = "problem_part.html" if part else "problem.html"
-    text = render(template, token=known, path="", problem=problem, request_id=request_id)
+    above = [
+        (name, place_of(name))
+        for name, _, scope in PAGES
+        if known is not None and known.allows(scope) and path.startswith(f"{place_of(name)}/")
+    ]
+    context = {"token": known, "path": path, "problem": problem, "above": above, "request_id": request_id}
+    text = render(template, **context)
     return HTMLResponse(text, problem.status_code, {**_HEADERS, **(problem.headers or {})})
+
+
+def no_page() -> Problem:
+    """Return what a person is told who followed or typed an address of no page."""
+    return Problem(404, "There is no page at this address; the links above lead to those there are.")
 
 
 def first_of(token: Token) -> str:
     """Return the address of the first page that a token opens."""
-    names = [name for name, _, scope in PAGES if token.allows(scope)]
-    return f"/console/{names[0].lower().replace(' ', '-')}"
+    return next(place_of(name) for name, _, scope in PAGES if token.allows(scope))
+
+
+def place_of(name: str) -> str:
+    """Return the address of one of `PAGES`."""
+    return f"/console/{name.lower().replace(' ', '-')}"
 
 
 def static(name: str) -> Response:
@@ -106,6 +121,7 @@ def _environment() -> Environment:
     made.globals |= {
         "file": _address,
         "PAGES": PAGES,
+        "place_of": place_of,
         "STATES": STATES,
         "SENTENCES": sentences,
         "REMEDIES": REMEDIES,
