@@ -76,11 +76,11 @@ def summary(job: str, votes: Votes) -> ReviewSummary:
     counts = Counter(by for given in votes.values() for by in given)
     reviewers = sorted(counts, key=lambda name: (-counts[name], name))
     found = {image: settled(given) for image, given in votes.items()}
-    agreed = [one.verdict for one in found.values() if not one.disputed]
+    agreed = [one.given for one in found.values() if not one.disputed]
     return ReviewSummary(
         job=job,
         images=len(votes),
-        changed=sum(verdict.label != verdict.predicted for verdict in agreed),
+        changed=sum(one.label != one.predicted for one in agreed),
         disputed=len(found) - len(agreed),
         reviewers=tuple(Reviewer(name=name, images=counts[name]) for name in reviewers),
         pairs=_pairs(reviewers[:MOST_REVIEWERS], votes),
@@ -110,7 +110,7 @@ def _pairs(reviewers: Sequence[str], votes: Votes) -> tuple[Pair, ...]:
     shared: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for given in votes.values():
         for a, b in combinations(sorted(given.keys() & wanted), 2):
-            shared.setdefault((a, b), []).append((given[a].verdict.label, given[b].verdict.label))
+            shared.setdefault((a, b), []).append((given[a].label, given[b].label))
     found = []
     for (a, b), labels in sorted(shared.items(), key=lambda one: (-len(one[1]), one[0])):
         agreed = sum(one == other for one, other in labels)
@@ -120,7 +120,7 @@ def _pairs(reviewers: Sequence[str], votes: Votes) -> tuple[Pair, ...]:
 
 
 def _disagreements(votes: Votes) -> tuple[Disagreement, ...]:
-    differ = [given for given in votes.values() if len({one.verdict.label for one in given.values()}) > 1]
+    differ = [given for given in votes.values() if len({one.label for one in given.values()}) > 1]
     differ.sort(key=lambda given: max(one.named for one in given.values()))
     return tuple(map(_disagreement, differ[-MOST_DISAGREEMENTS:]))
 
@@ -133,5 +133,5 @@ def _disagreement(given: Mapping[str, Given]) -> Disagreement:
         uri=said[0].uri,
         predicted=said[0].predicted,
         said=tuple(Said(by=one.by, label=one.label, at=one.at) for one in said),
-        label=None if found.disputed else found.verdict.label,
+        label=None if found.disputed else found.given.label,
     )

@@ -25,6 +25,6 @@ def reviewed_rows(store: ObjectStore, job: str) -> Iterator[Row]:
     for row in results.rows(store, job):
         one = found.get(image_id(row["key"], row["uri"]))
         if one is not None:
-            told = {"label": one.verdict.label, "label_index": None, "predicted": row["label"]}
-            who = {"reviewed_by": one.verdict.by, "reviewed_at": one.verdict.at, "disputed": one.disputed}
+            told = {"label": one.given.label, "label_index": None, "predicted": row["label"]}
+            who = {"reviewed_by": one.given.by, "reviewed_at": one.verdict.at, "disputed": one.disputed}
             yield {**row, **told, **who}

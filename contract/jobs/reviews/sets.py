@@ -79,15 +79,10 @@ def pin(store: ObjectStore, ref: Ref) -> Ref:
             else f"Nobody has reviewed {ref.job} yet; review some of its labels"
         )
         raise InvalidSource(f"{what} in the console, at /console/jobs/{ref.job}/review.")
+    said = ((one.verdict, one.reviewers) for one in agreed)
     lines = [
-        Reviewed(
-            key=one.verdict.key,
-            uri=one.verdict.uri,
-            sha256=one.verdict.sha256,
-            label=one.verdict.label,
-            by=one.reviewers,
-        ).model_dump()
-        for one in sorted(agreed, key=lambda one: (one.verdict.uri, one.verdict.key))
+        Reviewed(key=verdict.key, uri=verdict.uri, sha256=verdict.sha256, label=verdict.label, by=by).model_dump()
+        for verdict, by in sorted(said, key=lambda one: (one[0].uri, one[0].key))
     ]
     data = "".join(f"{json.dumps(line, ensure_ascii=True)}\n" for line in lines).encode()
     pinned = Ref(ref.job, hashlib.sha256(data).hexdigest()[:16])

@@ -21,26 +21,30 @@ Votes = dict[str, dict[str, Given]]
 class Settled:
     """What the votes on an image come to."""
 
-    verdict: Verdict
+    given: Given
     """The newest verdict for the label that counts; of a disputed image the newest of all."""
     reviewers: tuple[str, ...]
     """Who gave the votes, sorted."""
     disputed: bool = False
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.given.verdict
 
 
 def votes(given: Iterable[Given]) -> Votes:
     """Return the votes of the verdicts that stand, which must come in the order in which they were given."""
     found: Votes = {}
     for one in given:
-        found.setdefault(one.verdict.image, {})[one.verdict.by] = one
+        found.setdefault(one.image, {})[one.by] = one
     return found
 
 
 def settled(by: Mapping[str, Given]) -> Settled:
     """Return what the votes on one image come to, by reviewer."""
     newest = sorted(by.values(), key=lambda one: one.named)
-    ((label, most),) = Counter(one.verdict.label for one in newest).most_common(1)
+    ((label, most),) = Counter(one.label for one in newest).most_common(1)
     reviewers = tuple(sorted(by))
     if 2 * most <= len(newest):
-        return Settled(newest[-1].verdict, reviewers, disputed=True)
-    return Settled(next(one.verdict for one in reversed(newest) if one.verdict.label == label), reviewers)
+        return Settled(newest[-1], reviewers, disputed=True)
+    return Settled(next(one for one in reversed(newest) if one.label == label), reviewers)

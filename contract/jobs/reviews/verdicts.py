@@ -94,31 +94,49 @@ def listed(store: ObjectStore, job: str) -> list[Named]:
     return sorted(given - undone)
 
 
-Known = MutableMapping[Named, tuple[Verdict, ...]]
+Known = MutableMapping[Named, tuple[Given, ...]]
 """Verdicts that were read before: none ever changes, so none is read again."""
 
 
-def standing(store: ObjectStore, job: str, known: Known | None = None) -> dict[str, Named]:
-    """Return the newest verdict that stands for each image that has one, by the image; only batches are read."""
+def standing(store: ObjectStore, job: str, known: Known | None = None, *, most: int | None = None) -> dict[str, Named]:
+    """Return the newest verdict that stands for each image that has one, by the image; only batches are read.
+
+    Raises JobConflict if there are more than `most` images.
+    """
     kept: Known = {} if known is None else known
     found: dict[str, Named] = {}
     for named in listed(store, job):
         if named.image != MANY:
             found[named.image] = named
         else:
-            found |= {verdict.image: named for verdict in _kept(store, job, named, kept)}
+            found |= {one.image: named for one in _kept(store, job, named, kept)}
+        _check_number(job, len(found), most)
     return found
 
 
-def given(store: ObjectStore, job: str, known: Known | None = None) -> Iterator[Given]:
-    """Yield every verdict that stands, in the order in which they were given; what is read is added to `known`."""
-    kept: Known = {} if known is None else known
-    for named, found in in_parallel(lambda named: (named, _kept(store, job, named, kept)), listed(store, job)):
-        yield from (Given(named, verdict) for verdict in found)
+def given(store: ObjectStore, job: str, known: Known | None = None, *, most: int | None = None) -> Iterator[Given]:
+    """Yield every verdict that stands, in the order in which they were given; what is read is added to `known`.
+
+    Raises JobConflict once there are more than `most`.
+    """
+    kept, number, names = {} if known is None else known, 0, listed(store, job)
+    _check_number(job, len(names), most)  # before any is read
+    for found in in_parallel(lambda named: _kept(store, job, named, kept), names):
+        number += len(found)
+        _check_number(job, number, most)
+        yield from found
 
 
-def _kept(store: ObjectStore, job: str, named: Named, kept: Known) -> tuple[Verdict, ...]:
+def _check_number(job: str, number: int, most: int | None) -> None:
+    if most is not None and number > most:
+        raise JobConflict(
+            f"The job {job} has more than {most:,} verdicts, which is more than the console holds; "
+            f"`imagemill reviews show {job}` and `imagemill results {job} --reviewed` read them all."
+        )
+
+
+def _kept(store: ObjectStore, job: str, named: Named, kept: Known) -> tuple[Given, ...]:
     found = kept.get(named)
     if found is None:
-        found = kept[named] = read(store, job, named)
+        found = kept[named] = tuple(Given.of(named, verdict) for verdict in read(store, job, named))
     return found

@@ -68,8 +68,8 @@ def add_routes(routes: APIRouter, queues: Queues) -> None:
     ) -> Response:
         status = reviewable(owned, id)
         store = owned.client.backend.store
-        summary = agreement.summary(id, queues.votes(store, id))
         note, again = compared(owned, queues, status) if by == "neighbours" else ("", False)
+        summary = agreement.summary(id, queues.votes(store, id))
         card = _card(owned, queues, status, _Asked(by, show))
         names = _labels(owned, status)
         return page(request, "review.html", names=names, summary=summary, note=note, again=again, **card)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 from contract.backend.objects import ObjectStore
 from contract.jobs.reviews import neighbours, verdicts
-from contract.jobs.reviews.records import Named, Verdict
+from contract.jobs.reviews.records import Given, Named
 from contract.jobs.reviews.settle import Votes, settled, votes
 from contract.jobs.status import Status
 from producer.jobs.doubts import Doubt, against_neighbours, least_certain
@@ -28,6 +29,8 @@ Order = Literal["margin", "entropy", "neighbours"]
 _MOST = 500
 """Images that are found at a time; then the rows are looked through again."""
 _MOST_HELD = 16
+MOST_VERDICTS = 500_000
+"""Verdicts that are held in all, 630 bytes each; those of the jobs that were looked at last."""
 _ASK_SECONDS = 20.0
 """Between two requests that a worker compare a job's images; a message is lost if Redis was wiped."""
 _FRESH_SECONDS = 30.0
@@ -63,15 +66,32 @@ class Queues:
     def __init__(self) -> None:
         self._found: _Held[tuple[str, ...], _Found] = _Held()
         self._asked: _Held[str, float] = _Held()
-        self._verdicts: _Held[str, dict[Named, tuple[Verdict, ...]]] = _Held()
+        self._verdicts: _Held[str, dict[Named, tuple[Given, ...]]] = _Held()
 
     def votes(self, store: ObjectStore, job: str) -> Votes:
-        """Return the votes on a job's images; only verdicts that are new are read."""
-        return votes(verdicts.given(store, job, self._verdicts.of(job, dict)))
+        """Return the votes on a job's images; only verdicts that are new are read.
+
+        Raises JobConflict if there are more than can be held.
+        """
+        with self._known(job) as known:
+            return votes(verdicts.given(store, job, known, most=MOST_VERDICTS))
 
     def reviewed(self, store: ObjectStore, job: str) -> Container[str]:
-        """Return the images of a job that somebody has reviewed."""
-        return verdicts.standing(store, job, self._verdicts.of(job, dict))
+        """Return the images of a job that somebody has reviewed; raises JobConflict if they are too many."""
+        return self._standing(store, job)
+
+    def _standing(self, store: ObjectStore, job: str) -> dict[str, Named]:
+        with self._known(job) as known:
+            return verdicts.standing(store, job, known, most=MOST_VERDICTS)
+
+    @contextmanager
+    def _known(self, job: str) -> Iterator[verdicts.Known]:
+        """Give the verdicts of a job that are held; those that it adds may take the place of others'."""
+        known = self._verdicts.of(job, dict)
+        try:
+            yield known
+        finally:
+            self._verdicts.trim(MOST_VERDICTS, lambda held: sum(map(len, list(held.values()))))
 
     def asked_lately(self, job: str) -> bool:
         """Return whether a worker was asked for the neighbours of a job a moment ago; note that it is asked now."""
@@ -84,7 +104,7 @@ class Queues:
     def waiting(self, store: ObjectStore, status: Status, by: Order, show: Show, reviewer: str) -> Waiting:
         """Return the images that wait for a reviewer."""
         if show == "new":
-            said = verdicts.standing(store, status.id, self._verdicts.of(status.id, dict))
+            said = self._standing(store, status.id)
             doubts = [one for one in self._new(store, status, by, said) if one.image not in said]
             return Waiting(doubts, len(said), {})
         cast = self.votes(store, status.id)
@@ -168,6 +188,17 @@ class _Held(Generic[K, V]):
         with self._lock:
             self._values[key] = value
             self._keep(key)
+
+    def trim(self, most: int, size: Callable[[V], int]) -> None:
+        """Forget those that were used longest ago until the others have at most this size together."""
+        with self._lock:
+            sizes = {key: size(value) for key, value in list(self._values.items())}
+            left = sum(sizes.values())
+            for key, own in sizes.items():
+                if left <= most:
+                    return
+                del self._values[key]
+                left -= own
 
     def _keep(self, key: K) -> None:
         self._values.move_to_end(key)

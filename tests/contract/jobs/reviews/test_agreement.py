@@ -14,7 +14,7 @@ def given(*said: tuple[str, str, str]) -> list[Given]:
     found = []
     for number, (by, key, label) in enumerate(said):
         verdict = Verdict(key=key, uri=f"s3://b/{key}", label=label, predicted="cat", by=by, at=f"{number}")
-        found.append(Given(Named(f"{number:013d}-{'0' * 8}", verdict.image), verdict))
+        found.append(Given.of(Named(f"{number:013d}-{'0' * 8}", verdict.image), verdict))
     return found
 
 

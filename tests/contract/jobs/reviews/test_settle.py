@@ -16,7 +16,7 @@ def given(*said: str) -> list[Given]:
     for number, one in enumerate(said):
         by, _, label = one.partition(":")
         verdict = Verdict(**IMAGE, label=label, by=by, at="")
-        found.append(Given(Named(f"{number:013d}-{'0' * 8}", verdict.image), verdict))
+        found.append(Given.of(Named(f"{number:013d}-{'0' * 8}", verdict.image), verdict))
     return found
 
 
