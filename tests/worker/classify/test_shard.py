@@ -14,6 +14,7 @@ import pytest
 from contract.backend.ledger import Ledger, Mode
 from contract.backend.trouble import Trouble
 from contract.data.items import Item, parse_s3, read_manifest, write_manifest
+from contract.data.label_rows import schema
 from contract.errors import DeviceOutOfMemory, InvalidSettings, ModelError, StoreUnavailable
 from contract.jobs.commits import read_commit
 from contract.jobs.ends import read_end
@@ -26,7 +27,9 @@ from tests.taking import take
 from tests.waiting import wait_until
 from tests.worker.conftest import FakeEngine, FakeModels, Runners
 from worker.classify.rows import read_rows
+from worker.classify.summary import Summary
 from worker.control.finalize import finalize
+from worker.engine.images import decoders
 from worker.engine.pipeline import Encoded, Result
 
 Jobs = Callable[..., Classify]
@@ -64,6 +67,23 @@ def test_a_shard_becomes_rows_in_the_order_of_its_manifest(backend: Backend, job
         {"label": "odd", "label_index": 1, "score": 0.25},
     ]
     assert counts(backend, "job") == (4, 3, 1)
+
+
+@pytest.mark.parametrize("decoder", ["", "nvimgcodec 0.9.0"])
+def test_a_commit_says_what_decoded_beside_pillow(
+    decoder: str, backend: Backend, job: Jobs, runner_of: Runners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoders, "beside_pillow", lambda: decoder)
+    job(b"\x02")
+
+    runner_of().run("job", 0)
+
+    commit = read_commit(backend.store, "job", 0, 0)
+    assert commit.decoder == decoder
+    # I expect the report to tell such shards apart.
+    summary = Summary()
+    summary.add(commit, schema().empty_table())
+    assert [runtime for _, runtime in summary.work] == ["fake/fp32, nvimgcodec 0.9.0" if decoder else "fake/fp32"]
 
 
 def test_sequences_of_many_bytes_are_handed_over_a_few_at_a_time(
