@@ -17,6 +17,9 @@ _RANGE = range(11_000, 11_000 + GRPC_OFFSET)
 _GROUPS = 97
 """A process looks among the ports of its own group first. A chosen port is free until a server listens there, about a
 second later, and processes that choose in that second would otherwise choose the same one now and then."""
+_given: set[int] = set()
+"""What this process has chosen, which comes last: a stack chooses ports for its metrics, then for its servers, and both
+before anything listens."""
 
 
 def is_free(port: int) -> bool:
@@ -42,17 +45,19 @@ def choose(preferred: Sequence[int | None], unless: Callable[[int], bool] = lamb
     kept = [port if port is not None and take(port) else None for port in preferred]
     fresh = filter(take, _candidates())
     try:
-        return [next(fresh) if port is None else port for port in kept]
+        chosen = [next(fresh) if port is None else port for port in kept]
     except StopIteration:
         raise OSError(f"no free ports between {_RANGE.start} and {_RANGE.stop}") from None
+    _given.update(chosen)
+    return chosen
 
 
 def _candidates() -> Iterator[int]:
-    """Yield every port of the range once, in random order, those of this process's group first."""
-    group = os.getpid() % _GROUPS
+    """Yield every port of the range once, in random order: those of this process's group first, and last those that it
+    has chosen before."""
+    group, given = os.getpid() % _GROUPS, frozenset(_given)
     shuffled = random.sample(_RANGE, len(_RANGE))
-    yield from (port for port in shuffled if port % _GROUPS == group)
-    yield from (port for port in shuffled if port % _GROUPS != group)
+    yield from sorted(shuffled, key=lambda port: (port in given, port % _GROUPS != group))
 
 
 def _can_bind(port: int) -> bool:

@@ -10,6 +10,12 @@ from deploy.local import ports
 from deploy.local.ports import GRPC_OFFSET, LOOPBACK
 
 
+@pytest.fixture(autouse=True)
+def anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process have chosen no port before, and forget those of these tests."""
+    monkeypatch.setattr(ports, "_given", set())
+
+
 def test_no_port_is_the_grpc_port_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a machine on which every port is free, if the whole range is chosen,
     monkeypatch.setattr(ports, "is_free", lambda port: True)
@@ -31,6 +37,15 @@ def test_processes_that_choose_at_the_same_time_choose_different_ports(monkeypat
 
     # I expect no port to be chosen by two of them.
     assert sum(map(len, chosen)) == len(set().union(*chosen))
+
+
+def test_a_process_chooses_no_port_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a stack that chooses ports for its metrics, and then for its servers, before any of them listens,
+    monkeypatch.setattr(ports, "is_free", lambda port: True)
+    chosen = [port for _ in range(20) for port in ports.choose([None] * 12)]
+
+    # I expect each of them once, also when its group is used up.
+    assert len(set(chosen)) == len(chosen) > len(ports._RANGE) / ports._GROUPS
 
 
 def test_a_port_stays_unless_it_or_its_grpc_port_is_taken() -> None:
