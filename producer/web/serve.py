@@ -32,6 +32,8 @@ def listen(host: str, port: int) -> socket.socket:
         made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(address)
+        # From now on, so that whoever reads the address that is printed is not refused; uvicorn takes a while to start.
+        made.listen(_BACKLOG)
     except OSError as error:
         raise InvalidSettings(
             f"The HTTP API cannot listen on {host}:{port} ({error.strerror}); choose another --port or --host."

@@ -65,8 +65,8 @@ class Measured:
                 exchange.broke_off(error)
                 raise
             finally:
-                self._traffic.active -= 1
                 exchange.end()
+                self._traffic.active -= 1
                 answered(route_of(scope), exchange.status, str(scope.get("imagemill.request_id", "")))
 
 

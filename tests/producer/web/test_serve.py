@@ -28,6 +28,11 @@ def test_no_answer_waits_for_an_acknowledgement() -> None:
     assert asyncio.run(connect()) != 0
 
 
+def test_a_client_that_comes_before_the_server_has_started_waits_for_it() -> None:
+    with listen("127.0.0.1", 0) as bound, socket.create_connection(bound.getsockname(), timeout=30):
+        pass
+
+
 def test_the_address_is_one_that_this_machine_can_open() -> None:
     with listen("0.0.0.0", 0) as bound:
         assert url_of(bound, tls=True) == f"https://127.0.0.1:{bound.getsockname()[1]}"
