@@ -150,6 +150,8 @@ def image(rng: random.Random) -> str:
 class MemoryStore:
     """As much of a store as a lister reads."""
 
+    bucket = "mill"
+
     def __init__(self, objects: dict[str, bytes]) -> None:
         self.objects = objects
 
