@@ -39,6 +39,8 @@ hypothesis.settings.register_profile("imagemill", derandomize=True, deadline=Non
 hypothesis.settings.load_profile("imagemill")
 
 _numbers = itertools.count(1)
+_failed: set[str] = set()
+"""Tests and files of this run."""
 
 _DRILLS = ("browser", "acceptance", "faults", "drills", "packaging")
 """The folders of `make drill`."""
@@ -64,11 +66,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.failed:
+        _failed.add(report.nodeid)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    if report.failed:
+        _failed.add(report.nodeid)
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Note whether the run came to its end, for `tests.again`."""
+    """Note what failed if the run came to its end, for `tests.again`."""
     cache: pytest.Cache | None = getattr(session.config, "cache", None)
     if cache is not None and not hasattr(session.config, "workerinput"):
-        cache.set(again.WHOLE, exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED))
+        ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        whole = ended and not session.shouldfail and not session.shouldstop
+        cache.set(again.FAILED, sorted(_failed) if whole else None)
 
 
 @pytest.fixture(scope="session")

@@ -27,9 +27,8 @@ def run(folder: Path, tests: dict[str, str], *, whole: bool = True) -> int:
         (folder / name).write_text(content)
     cache = folder / ".pytest_cache/v"
     (cache / "imagemill").mkdir(parents=True)
-    (cache / "cache").mkdir()
-    (cache / "imagemill/whole").write_text(json.dumps(whole))
-    (cache / "cache/lastfailed").write_text(json.dumps({f"{folder / name}::test_it": True for name in tests}))
+    failed = [f"{folder / name}::test_it" for name in tests]
+    (cache / "imagemill/failed").write_text(json.dumps(failed if whole else None))
     return again.main(["-q", "--rootdir", str(folder), "-c", "/dev/null"], cache)
 
 

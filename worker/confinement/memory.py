@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import threading
 from collections.abc import Sequence
 
 from contract.data.children.messages import Closed
@@ -22,6 +23,7 @@ class Memory:
     def __init__(self, handle: int, slots: int, size: int) -> None:
         self.handle, self.slots, self.size = handle, slots, size
         self._map = mmap.mmap(handle, slots * size)
+        self._closed = threading.Lock()  # the first `close` takes it for good
 
     @classmethod
     def create(cls, slots: int, size: int) -> Memory:
@@ -60,5 +62,7 @@ class Memory:
         return found
 
     def close(self) -> None:
-        self._map.close()
-        os.close(self.handle)
+        """Free it. To close it again does nothing: the number of its file may be that of another file by then."""
+        if self._closed.acquire(blocking=False):
+            self._map.close()
+            os.close(self.handle)

@@ -58,6 +58,17 @@ def test_blobs_go_there_and_back(child: Child) -> None:
     assert does(child, "echo") == "", "a slot that was refused is free again"
 
 
+def test_closing_it_again_leaves_the_files_of_others_alone(child: Child) -> None:
+    # Given a child that one of its users closed, and a file that was opened since, under the same number,
+    child.close()
+    one, other = os.pipe()
+    # if another user closes the child too, I expect the file to stay open.
+    child.close()
+    os.fstat(one), os.fstat(other)
+    os.close(one)
+    os.close(other)
+
+
 def test_requests_overlap(start: Start) -> None:
     child = start(slots=4, threads=2)
     futures = [child.submit({"do": "echo"}, [bytes([n])], seconds=60) for n in range(20)]

@@ -96,11 +96,10 @@ def open_each(
     head["regions"] = regions
     done: set[int] = set()
     if _how.gpu is not None and not frames:
-        files = [(place, item) for place, item in enumerate(items) if isinstance(item, bytes)]
-        for place, found in _how.gpu.each(files, head):
+        # The list of files has no name here, or what was yielded would not come free.
+        for place, found in _how.gpu.each([(n, item) for n, item in enumerate(items) if isinstance(item, bytes)], head):
             done.add(place)
             yield place, found
-        del files  # or what was yielded would not come free
     for place in range(len(items)):
         if place in done:
             continue

@@ -64,6 +64,7 @@ class DeviceDecoder:
         `head` has `size`, `crop`, `interpolation`, `max_pixels` and `regions`.
         """
         left = [(place, file) for place, file in files if file[:3] == _JPEG and len(file) <= _ROOM]
+        del files  # or what was yielded would not come free
         while left and (child := self._running()) is not None:
             some = _fitting(left)
             try:

@@ -64,7 +64,11 @@ class SequenceRuntime:
         launch = SequenceLaunch(graph, queue, sizes=buckets(batch_size) if cuda else (), threads=0 if cuda else threads)
         self._batcher = Batcher(launch, batch_size=batch_size, depth=2 if cuda else 1, free=free, row="sequence")
         frames = np.zeros((1, 2, spec.size, spec.size, 3), np.uint8)
-        self.submit(frames, np.array([2], np.int64)).result()
+        try:
+            self.submit(frames, np.array([2], np.int64)).result()
+        except BaseException:
+            self.close()  # its thread would keep the weights for ever
+            raise
 
     @property
     def batch_size(self) -> int:

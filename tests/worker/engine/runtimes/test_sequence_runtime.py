@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
@@ -17,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from contract.errors import DeviceOutOfMemory
+from tests.waiting import wait_until
 from worker.engine import pipeline
 from worker.engine.programs.graph import SequenceGraph, load_family
 from worker.engine.runtimes import queued, sequence_runtime
@@ -177,6 +179,17 @@ def test_a_device_that_is_full_gets_smaller_batches(
         assert runtime.batch_size == 2
     np.testing.assert_allclose(found, alone(graph, clips), rtol=1e-4, atol=1e-5)
     assert max(late.sizes) <= 3
+
+
+def test_a_model_that_fails_at_once_leaves_no_thread(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(SequenceGraph, "forward", fail)
+    before = set(threading.enumerate())
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        SequenceRuntime(spec, device="cpu", precision="fp32", threads=1, batch_size=8)
+    wait_until(lambda: set(threading.enumerate()) <= before, 30, "its thread to end")
 
 
 def test_a_device_without_room_for_one_sequence_says_so(graph: SequenceGraph) -> None:
