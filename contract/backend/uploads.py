@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 
 from contract import keys
 from contract.backend.listing import Entry
@@ -20,6 +21,7 @@ from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSettings, ObjectNotFound, UnknownUpload
 
 _USED, _DELETING = b"used", b"deleting "
+_PLACE = re.compile(r"[0-9a-f]{16}/[0-9a-f]{16}")
 _BROKEN_OFF_SECONDS = 86_400
 """Age of a claim whose deletion has ended before it was done, so that another one goes on."""
 
@@ -32,27 +34,37 @@ def place_of(owner: str, id: str) -> str:
 def begin(store: ObjectStore, owner: str, id: str) -> None:
     """Note that files may come to an upload from now on; raises UnknownUpload if it is being deleted."""
     place = place_of(owner, id)
-    # The note first, and then the claim; a deletion claims, and then looks whether a note has come.
-    store.put(keys.upload_begun(place), b"")
-    try:
-        claim = store.get(keys.upload_claim(place))
-    except ObjectNotFound:
-        return
-    if claim != _USED:
+    begun, claim = keys.upload_begun(place), _claim(store, place)
+    if claim not in (None, _USED):
+        store.put_if_absent(begun, b"")  # a newer note would put off whoever ends a deletion that broke off
         raise _late(place)
-    store.delete(keys.upload_begun(place))
+    if claim is None and not store.exists(begun) and any(store.list(keys.upload_prefix(owner, id))):
+        return  # it began under a version that noted none, so a job may use it
+    # The note first, and then the claim; a deletion claims, and then looks whether a note has come.
+    store.put(begun, b"")
+    claim = _claim(store, place)
+    if claim not in (None, _USED):
+        raise _late(place)
+    if claim is not None:
+        store.delete(begun)
 
 
 def forget(store: ObjectStore, owner: str, id: str) -> None:
     """Note nothing more of an upload whose owner has deleted it."""
     place = place_of(owner, id)
+    claim = _claim(store, place)
+    if claim not in (None, _USED):
+        return  # another deletion may have listed files that come again, so they must not before it has ended
     store.delete(keys.upload_claim(place))
     store.delete(keys.upload_begun(place))
 
 
 def named(store: ObjectStore, text: str) -> set[str]:
     """Return what stands behind `uploads/` in the addresses in a text: an owner and an id, or the start of them."""
-    return set(re.findall(rf"s3://{re.escape(store.bucket)}/{keys.UPLOADS}([0-9a-f]*(?:/[0-9a-f]*)?)", text))
+    bucket = f"s3://{re.escape(store.bucket)}/"
+    found = set(re.findall(rf'{bucket}{keys.UPLOADS}([0-9a-f]*(?:/[0-9a-f]*)?)(?=[/"\s]|$)', text))
+    above = re.findall(rf'{bucket}([a-z]*)(?=["\s]|$)', text)
+    return found | {"" for start in above if keys.UPLOADS.startswith(start)}
 
 
 def use(store: ObjectStore, text: str) -> None:
@@ -74,25 +86,32 @@ class Uses:
         self._seen: set[str] = set()
 
     def note(self, uri: str) -> None:
-        """Take note of a file; raises UnknownUpload if its upload is being deleted."""
+        """Take note of a file. One whose upload is being deleted is a bad row, and fails nothing else."""
         if not uri.startswith(self._prefix):
             return
         place = "/".join(uri[len(self._prefix) :].split("/", 2)[:2])
-        if place not in self._seen:
-            use(self._store, self._prefix + place)
+        if place not in self._seen and _PLACE.fullmatch(place):
             self._seen.add(place)
+            with suppress(UnknownUpload):
+                use(self._store, self._prefix + place)
 
 
 def _use(store: ObjectStore, place: str) -> None:
     while not store.put_if_absent(keys.upload_claim(place), _USED):
-        try:
-            claim = store.get(keys.upload_claim(place))
-        except ObjectNotFound:
+        claim = _claim(store, place)
+        if claim is None:
             continue  # the deletion was called off, or has just ended
         if claim != _USED:
             raise _late(place)
         break
     store.delete(keys.upload_begun(place))
+
+
+def _claim(store: ObjectStore, place: str) -> bytes | None:
+    try:
+        return store.get(keys.upload_claim(place))
+    except ObjectNotFound:
+        return None
 
 
 # Deleting
@@ -107,10 +126,7 @@ def overdue(store: ObjectStore, before: float) -> Iterator[str]:
 
 def is_used(store: ObjectStore, place: str) -> bool:
     """Return whether somebody uses an upload that is still noted as begun, because its process died in between."""
-    try:
-        return store.get(keys.upload_claim(place)) == _USED
-    except ObjectNotFound:
-        return False
+    return _claim(store, place) == _USED
 
 
 def files(store: ObjectStore, place: str) -> list[Entry]:
@@ -121,8 +137,8 @@ def files(store: ObjectStore, place: str) -> list[Entry]:
 def discard(store: ObjectStore, place: str, *, before: float, now: float) -> list[Entry]:
     """Delete an upload unless somebody uses it, somebody else deletes it, or anything came to it since `before`.
 
-    Returns the files that were deleted. Raises InvalidSettings with credentials that may delete no upload; it then
-    stays as it was.
+    Returns the files that were deleted. Raises InvalidSettings with credentials that may not delete it; it then stays
+    as it was, or is used by nobody if some of it could be deleted.
     """
     claim, begun = keys.upload_claim(place), keys.upload_begun(place)
     mine = _DELETING + secrets.token_hex(8).encode()
@@ -135,7 +151,8 @@ def discard(store: ObjectStore, place: str, *, before: float, now: float) -> lis
     try:
         store.delete_all(entry.key for entry in found)
     except InvalidSettings:
-        store.delete(claim)
+        if len(files(store, place)) == len(found):
+            store.delete(claim)
         raise
     # The claim before the note: a note alone is found again.
     store.delete(claim)
@@ -145,10 +162,8 @@ def discard(store: ObjectStore, place: str, *, before: float, now: float) -> lis
 
 def _may_go_on(store: ObjectStore, place: str, mine: bytes, now: float) -> bool:
     """Return whether a claim that was there is this one after all, whose answer was lost, or of one who died."""
-    key = keys.upload_claim(place)
-    try:
-        claim = store.get(key)
-    except ObjectNotFound:
+    key, claim = keys.upload_claim(place), _claim(store, place)
+    if claim is None:
         return False
     if claim == _USED:
         store.delete(keys.upload_begun(place))  # whoever used it ended before this step

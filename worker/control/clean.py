@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
 
-from contract.errors import JobConflict
+from contract.errors import InvalidSettings, JobConflict
 from contract.jobs import retention
 from contract.jobs.lifecycle import Backend
 from contract.jobs.unused import expire_uploads
@@ -17,6 +16,7 @@ _ENTERED, _DELETED = 500, 20
 """Jobs that a tick enters into the index, and that it looks at to delete them."""
 _SECONDS = 2.0
 _LOCK_SECONDS = 60.0
+_UPLOADS_SECONDS = 60.0
 
 
 def clean(backend: Backend, settings: Settings) -> None:
@@ -32,8 +32,14 @@ def clean(backend: Backend, settings: Settings) -> None:
                 log.info("%s", error)
         for found in retention.expire(backend, settings.keep_days, most=_DELETED, seconds=_SECONDS):
             log.info("%s was deleted, its retention is over: %d bytes", found.job, found.bytes)
-        until = time.monotonic() + _SECONDS
-        for found in expire_uploads(backend.store, settings.keep_uploads_days):
+        # All notes of uploads are listed for this, so not with each tick.
+        if settings.keep_uploads_days and backend.ledger.once_in(_UPLOADS_SECONDS, "unused uploads"):
+            _expire_uploads(backend, settings)
+
+
+def _expire_uploads(backend: Backend, settings: Settings) -> None:
+    try:
+        for found in expire_uploads(backend.store, settings.keep_uploads_days, seconds=_SECONDS):
             log.info("The upload %s was deleted, which nobody used: %d bytes", found.job, found.bytes)
-            if time.monotonic() > until:
-                break
+    except InvalidSettings as error:
+        log.warning("Uploads that nobody used stay: %s", error)

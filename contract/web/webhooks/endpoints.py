@@ -108,6 +108,7 @@ class Endpoints:
         # The secret first: whoever finds the record can sign.
         made = _Secrets(secrets=(_Secret(secret=new_secret()),))
         self._store.put_if_absent(keys.webhook_secret(id), made.to_json())
+        self._store.delete(keys.webhook_disabled(id))  # of one that was removed while its receiver answered 410
         endpoint = Endpoint(id=id, url=url, owner=owner, created_at=iso(time.time()) or "")
         self._store.put_if_absent(keys.webhook_record(id), endpoint.to_json())
         return self.get(id)

@@ -90,6 +90,8 @@ def test_what_nobody_used_is_deleted_and_leaves_nothing() -> None:
         f"s3://bucket/{PREFIX}0.jpg",
         f'["s3://bucket/{keys.uploads_of("ann")}"]',
         "s3://bucket/uploads/",
+        '"s3://bucket/uploads"',
+        '{"uri": "s3://bucket/"}',
         f"s3://elsewhere/{PREFIX} s3://bucket/{PREFIX}list.csv",
     ],
 )
@@ -107,7 +109,15 @@ def test_what_was_used_once_stays(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "s3://elsewhere/uploads/", f"s3://bucket/x/{PREFIX}", "s3://bucket/uploads/ffff/"]
+    "text",
+    [
+        "",
+        "s3://elsewhere/uploads/",
+        f"s3://bucket/x/{PREFIX}",
+        "s3://bucket/uploads/ffff/",
+        "s3://bucket/uploads/team-photos/",
+        "s3://bucket/up-to-date/",
+    ],
 )
 def test_what_others_name_is_no_use(text: str) -> None:
     store = uploaded()
@@ -134,6 +144,22 @@ def test_a_manifest_that_lists_files_uses_their_uploads_with_one_request_each() 
         uses.note(f"s3://bucket/{PREFIX}{n}.jpg")
     assert asked == 1
     assert discard(store) == 0
+
+
+@pytest.mark.parametrize(
+    "uri", ["s3://bucket/uploads/", "s3://bucket/uploads/a/x", f"s3://bucket/uploads/{'f' * 16}/x"]
+)
+def test_a_line_of_a_manifest_reaches_the_uploads_of_no_others(uri: str) -> None:
+    store = uploaded()
+    uploads.Uses(store).note(uri)
+    assert discard(store) == 2
+
+
+def test_a_line_whose_upload_is_being_deleted_fails_no_others() -> None:
+    store = uploaded()
+    store.put(keys.upload_claim(PLACE), b"deleting 1")
+    uploads.Uses(store).note(f"s3://bucket/{PREFIX}0.jpg")
+    assert store.get(keys.upload_claim(PLACE)) == b"deleting 1"
 
 
 def test_what_comes_late_is_waited_for() -> None:
@@ -168,6 +194,8 @@ def test_a_deletion_that_broke_off_is_gone_on_with_after_a_day() -> None:
         uploads.use(store, NAMED)
     with pytest.raises(UnknownUpload, match="is being deleted"):
         uploads.begin(store, "ann", ID)
+    assert list(uploads.overdue(store, BEFORE)) == [PLACE], "whoever tries again puts nothing off"
+    uploads.forget(store, "ann", ID)
     assert discard(store) == 0
     assert uploads.discard(store, PLACE, before=NOW + DAY, now=NOW + 2 * DAY)
     assert list(store.list("")) == []
@@ -209,6 +237,29 @@ def test_without_the_right_to_delete_it_stays_as_it_was() -> None:
     with pytest.raises(InvalidSettings):
         discard(store)
     assert list(store.list("")) == everything
+
+
+def test_what_can_only_be_deleted_in_part_is_used_by_nobody() -> None:
+    store = uploaded()
+
+    def deletes_one(keys: Any) -> None:
+        store.delete(next(iter(keys)))
+        raise InvalidSettings("no")
+
+    store.delete_all = deletes_one
+    with pytest.raises(InvalidSettings):
+        discard(store)
+    with pytest.raises(UnknownUpload):
+        uploads.use(store, NAMED)
+
+
+def test_an_upload_of_an_earlier_version_stays_when_more_comes_to_it() -> None:
+    # Given files without a note, which a job may have named,
+    store = uploaded()
+    store.delete(keys.upload_begun(PLACE))
+    # if its owner asks for another address, I expect nobody to delete it a week later.
+    uploads.begin(store, "ann", ID)
+    assert list(uploads.overdue(store, NOW + DAY)) == []
 
 
 def test_a_claim_whose_answer_was_lost_is_known_again() -> None:
