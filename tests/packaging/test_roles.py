@@ -12,7 +12,7 @@ from tests.test_architecture import FETCHING, HEAVY, ROLES, modules
 
 EXTRAS = {"producer": "", "web": "web,http", "controller": "control", "worker": "worker,local", "local": "worker,local"}
 ROOTS = {**ROLES, "web": ROLES["producer"], "worker": ["contract", "worker"], "local": ["contract", "deploy"]}
-OVER_HTTP = ("producer.web", "producer.http_client")
+OVER_HTTP = ("producer.web", "producer.http_", "producer.uploads.through_api")
 """What a producer has with the extras of the role `web` alone."""
 OPTIONAL = ("contract.telemetry.spans", "worker.bench.litserve_server", "worker.engine.runtimes.resize_kernel")
 """What no role's extra gives: `otel` may be added to any role, LitServe is installed to be compared with alone, and
