@@ -2,8 +2,7 @@
 
 Names follow Prometheus' rules: the prefix `imagemill_`, base units, `_total` on counters; those of the HTTP API also
 follow OpenTelemetry's conventions for HTTP servers. No job, shard, worker, key or path is a label, for there is no
-bound on how many there are. A dashboard or an alert takes its names from here; the reference
-page is made from it.
+bound on how many there are. A dashboard or an alert takes its names from here; the reference page is made from it.
 
 Gauges of the controller describe the whole fleet, as it reads it from Redis. With two controllers both show the same
 figures: take `max`, not `sum`.
@@ -73,7 +72,7 @@ FORWARDED = Label("outcome", ("done", "refused", "failed", "overloaded", "expire
 _SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 """A request to a server, up to the patience for one that does not answer."""
 _HTTP = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
-"""Those that OpenTelemetry advises for `http.server.request.duration`."""
+"""The buckets that OpenTelemetry recommends for `http.server.request.duration`."""
 _SHARD = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 10800.0)
 """A shard: labels in seconds, a training in hours."""
 _WAIT = (1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 1800.0, 3600.0, 10800.0, 86400.0)

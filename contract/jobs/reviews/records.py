@@ -75,7 +75,7 @@ _TYPICAL = (
     b'"predicted":"","score":0.99,"model":"@1","by":"","at":"2026-01-01T00:00:00.000Z","annotation":"",'
     b'"imported_by":""}{"key":"'
 )
-"""What most verdicts have in common, for the compression of one."""
+"""A dictionary for zlib: the text that most verdicts have in common."""
 
 
 class Withdrawal(Record):

@@ -51,7 +51,7 @@ class DeviceDecoder:
         self._child: Child | None = None
         self._failures = 0
         self.version = ""
-        """Of nvImageCodec, once it runs."""
+        """The version of nvImageCodec; empty until it runs."""
 
     @property
     def given_up(self) -> bool:

@@ -21,7 +21,7 @@ _ADOBE = 0xEE
 _YCC = 1
 """Adobe's transform of luma and chroma; 0 is RGB."""
 _SAMPLING = {0x11, 0x21, 0x12, 0x22}
-"""Of the luma, its horizontal and vertical factors: 4:4:4, 4:2:2, 4:4:0 and 4:2:0."""
+"""Sampling factors of the luma, horizontal and vertical: 4:4:4, 4:2:2, 4:4:0 and 4:2:0."""
 _MARKER = re.compile(rb"\xff[^\x00]", re.DOTALL)
 _MARKER_OR_RESTART = re.compile(rb"\xff[^\x00\xd0-\xd7]", re.DOTALL)
 

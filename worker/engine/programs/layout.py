@@ -17,7 +17,7 @@ _PAYS_FROM = 2
 patches, is alone, and what follows it has no layout."""
 _VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
 _TOLERANCE = 1e-3
-"""Of the largest number of an answer, in fp32, where sums are added in another order."""
+"""The allowed difference, relative to the largest number of an answer: fp32 sums are added in another order."""
 _BATCH = 2
 """Images that are tried. One would not do: a dimension of 1 has any stride, and views of it always fit."""
 

@@ -61,7 +61,7 @@ class Program(nn.Module):
         self._channels, self._size = channels, size
         self._precision: Precision = "fp32"
         self.layout = torch.contiguous_format
-        """Of the images that the graph takes; exported views assume that of the example, which was contiguous."""
+        """Memory format of the images that the graph takes; exported views assume that of the example, contiguous."""
 
     def on(self, device: torch.device, precision: Precision) -> Program:
         """Move to a device and precision, and return itself; on CUDA channels-last where that pays and may be.
