@@ -448,12 +448,12 @@ def model_alias(name: str, alias: str) -> str:
     return f"{MODELS}{name}/aliases/{alias}"
 
 
-def probe(name: str) -> str:
+def probe_object(name: str) -> str:
     """Written and read by `imagemill doctor` to see whether the store works."""
     return f"{PROBES}{name}"
 
 
-def token(id: str) -> str:
+def token_record(id: str) -> str:
     """A token of the HTTP API: its hash, owner, scopes and rate; never the token itself."""
     return f"{TOKENS}{id}.json"
 

@@ -14,7 +14,7 @@ from typing import Any
 from contract.backend.ledger import Ledger, Worker
 from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, InvalidSource, ServiceUnavailable, StoreRefused
-from contract.keys import QUEUE_CLASSIFY, QUEUE_CONTROL, probe
+from contract.keys import QUEUE_CLASSIFY, QUEUE_CONTROL, probe_object
 from contract.models.registry import Registry
 from contract.online.connection import info as online_info
 from contract.online.messages import MOST_WAITING_BYTES
@@ -121,7 +121,7 @@ def check_store(store: ObjectStore) -> Iterator[Check]:
         yield Check("bucket", False, f"{store.bucket} does not exist; run `imagemill up`, or create it in the store")
         return
     yield Check("bucket", True, store.bucket)
-    key = probe(secrets.token_hex(8))
+    key = probe_object(secrets.token_hex(8))
     try:
         honoured = store.put_if_absent(key, b"first") and not store.put_if_absent(key, b"second")
     except StoreRefused:  # the store has been seen to ignore it

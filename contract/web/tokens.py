@@ -143,7 +143,7 @@ class Tokens:
 
     def put(self, token: Token) -> None:
         """Let a token in, from now on."""
-        self._store.put(keys.token(token.id), token.to_json())
+        self._store.put(keys.token_record(token.id), token.to_json())
 
     def find(self, text: str, now: float | None = None) -> Token | None:
         """Return the record of a token; None if it is unknown, revoked, expired or damaged."""
@@ -163,14 +163,14 @@ class Tokens:
     def revoke(self, id: str) -> None:
         """Shut a token out; raises UnknownToken. A whole token may be given too, if that is what somebody found."""
         id = id_of(id) or id
-        key = keys.token(id)
+        key = keys.token_record(id)
         if keys.parse_token(key) is None or not self._store.exists(key):
             raise UnknownToken(f"There is no token {id!r}; `imagemill tokens list` shows them.")
         self._store.delete(key)
 
     def _read(self, id: str) -> Token | None:
         try:
-            found = Token.model_validate_json(self._store.get(keys.token(id)))
+            found = Token.model_validate_json(self._store.get(keys.token_record(id)))
         except (ObjectNotFound, ValidationError):
             return None
         return found if found.id == id else None

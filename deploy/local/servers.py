@@ -169,7 +169,7 @@ def probe(store: ObjectStore) -> None:
     Later starts do not write, so that a stack comes up on a full disk too. Raises as `ObjectStore` does.
     """
     store.ensure_bucket()
-    key = keys.probe("ready")
+    key = keys.probe_object("ready")
     try:
         store.get(key)
     except ObjectNotFound:

@@ -57,7 +57,7 @@ _PRODUCER = Role(
         f"{keys.SERVED}{ANY}",
         keys.dataset_record(ANY),
         f"{keys.dataset_claims(ANY)}{ANY}",
-        keys.probe(ANY),
+        keys.probe_object(ANY),
         keys.INDEX_STATE,
         f"{keys.USES}{ANY}",
         f"{keys.UPLOADS_CLAIMED}{ANY}",  # uses an upload
@@ -82,7 +82,7 @@ _PRODUCER = Role(
         keys.watch_record(ANY),
         f"{keys.SERVED}{ANY}",
         f"{keys.DATASETS}{ANY}",
-        keys.probe(ANY),
+        keys.probe_object(ANY),
         f"{keys.INDEX}uploads/{ANY}",
         keys.webhook_disabled(ANY),
         keys.webhook_record(ANY),  # removes one, with its messages

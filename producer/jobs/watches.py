@@ -154,7 +154,7 @@ def _check_archive(watch: Watch, store: ObjectStore) -> None:
             f"{watch.archive} and {watch.source} lie one below the other, so the watch would find what it has moved; "
             "choose another --archive."
         )
-    if not store.heeds_etags(keys.probe(uuid.uuid4().hex)):
+    if not store.heeds_etags(keys.probe_object(uuid.uuid4().hex)):
         raise InvalidWatch(
             f"The store at {store.endpoint} copies or deletes an object that was overwritten meanwhile, although it is "
             "told not to (If-Match), so --archive could lose an image; leave it out."

@@ -111,7 +111,7 @@ def test_what_is_apart_stays_apart() -> None:
     assert [role for role in ROLES if may(role, keys.schedule_record("nightly"))] == ["producer", "web"]
     assert [role for role in ROLES if may(role, keys.model_record(MODEL, 2))] == ["worker"]
     assert [role for role in ROLES if may(role, keys.model_record("birds", 2))] == ["producer", "web", "worker"]
-    assert [role for role in ROLES if may(role, keys.token("0" * 12))] == ["operator"]
+    assert [role for role in ROLES if may(role, keys.token_record("0" * 12))] == ["operator"]
     assert [role for role in ROLES if may(role, keys.upload_prefix("ann", "x"))] == ["web"]
     assert [role for role in ROLES if may(role, job.review("0" * 24, "x"))] == ["producer", "web"]
     assert [role for role in ROLES if may(role, job.reviewed("0" * 16))] == ["producer", "web", "controller"]
@@ -241,7 +241,7 @@ FORBIDDEN = {
         *(keys.model_record(name, 2) for name in BUILT_IN),
         "elsewhere/x",
     ],
-    "web": ["jobs/a-job/commit/shard-000000.json", keys.token("0" * 12), "elsewhere/x"],
+    "web": ["jobs/a-job/commit/shard-000000.json", keys.token_record("0" * 12), "elsewhere/x"],
     "operator": ["jobs/a-job/spec.json", keys.schedule_record("nightly"), keys.model_record("birds", 1), "elsewhere/x"],
     "controller": [
         "jobs/a-job/commit/shard-000000.json",

@@ -17,7 +17,7 @@ from pathlib import Path
 from contract import instruments, meters
 from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, InvalidSettings, ServiceUnavailable
-from contract.keys import QUEUE_CLASSIFY, QUEUE_CONTROL, probe
+from contract.keys import QUEUE_CLASSIFY, QUEUE_CONTROL, probe_object
 from contract.meters import Role
 from contract.telemetry.probes import Probe
 from contract.telemetry.prometheus import Metrics
@@ -215,7 +215,7 @@ class Observed:
                     self.fleet.look()
             if self._age("store") > _ASK_SECONDS and self._store is not None:
                 with suppress(ImagemillError):
-                    self._store.exists(probe("ready"))
+                    self._store.exists(probe_object("ready"))
 
     def _refresh(self) -> None:
         """Set the gauges that are read off this process."""

@@ -58,10 +58,10 @@ def test_a_token_ends_when_it_is_revoked_or_its_time_is_over(store: ObjectStore)
 def test_a_record_of_another_id_lets_nobody_in(store: ObjectStore) -> None:
     # Given the record of my token under the id of another, as somebody could copy it,
     text, other = new_token(), new_token()
-    store.put(keys.token(str(id_of(other))), describe(text, owner="ann", scopes=["admin"]).to_json())
+    store.put(keys.token_record(str(id_of(other))), describe(text, owner="ann", scopes=["admin"]).to_json())
     # I expect neither to be let in by it, nor by a record that is damaged.
     assert Tokens(store).find(other) is None and Tokens(store).find(text) is None
-    store.put(keys.token(str(id_of(text))), b"{}")
+    store.put(keys.token_record(str(id_of(text))), b"{}")
     assert Tokens(store).find(text) is None
     assert list(Tokens(store).all()) == []
 

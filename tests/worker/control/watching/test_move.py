@@ -240,7 +240,7 @@ def test_a_segment_is_moved_once_its_job_has_ended(camera: Camera, cold: ObjectS
 
 
 def test_the_store_of_the_tests_heeds_etags(store: ObjectStore) -> None:
-    assert store.heeds_etags(keys.probe("x"))
+    assert store.heeds_etags(keys.probe_object("x"))
     assert listed(store, "probes/") == []
 
 
@@ -252,4 +252,4 @@ def test_a_store_that_does_not_is_found_out(store: ObjectStore, step: str, monke
         "delete": lambda key, **_: act(key),
     }
     monkeypatch.setattr(store, step, unheeding[step])
-    assert not store.heeds_etags(keys.probe("x"))
+    assert not store.heeds_etags(keys.probe_object("x"))
