@@ -11,6 +11,7 @@ import importlib
 import inspect
 import itertools
 import json
+import pkgutil
 import re
 import sys
 import types
@@ -34,6 +35,11 @@ from contract.jobs import options  # noqa: E402
 from contract.jobs.kinds import KINDS  # noqa: E402
 from contract.jobs.sources import SOURCES  # noqa: E402
 from contract.jobs.status import STATES, Status  # noqa: E402
+from contract.keys.bucket import UPLOADS  # noqa: E402
+from contract.keys.index import INDEX_STATE, ended_entry, expires_entry  # noqa: E402
+from contract.keys.jobs import OUTPUTS, JobKeys  # noqa: E402
+from contract.keys.watches import watch_feed, watch_state  # noqa: E402
+from contract.keys.webhooks import WEBHOOK_OF_ALL  # noqa: E402
 from contract.meters import Instrument, Role  # noqa: E402
 from contract.models.families import RECIPES  # noqa: E402
 from contract.settings import Settings  # noqa: E402
@@ -463,7 +469,7 @@ STAND_INS: dict[str, Any] = {
     "place": "<owner>/<id>",
     "message": "<time>-<digest>",
     "stamp": "<time>",
-    "root": keys.watch_state("<name>", "<added>"),
+    "root": watch_state("<name>", "<added>"),
 }
 NO_KEYS = (
     *("segment_job", "shard_stem", "content_name", "ended_entry", "ended_before", "expires_entry"),
@@ -472,11 +478,20 @@ NO_KEYS = (
 """Functions of `contract.keys` that name a part of a key, or need numbers."""
 
 
+def key_functions() -> Iterator[tuple[str, types.FunctionType]]:
+    """The functions of `contract.keys` with their names, subject by subject."""
+    for subject in pkgutil.iter_modules(keys.__path__):
+        module = importlib.import_module(f"{keys.__name__}.{subject.name}")
+        for name, member in vars(module).items():
+            if inspect.isfunction(member) and member.__module__ == module.__name__:
+                yield name, member
+
+
 def bucket_keys() -> dict[str, str]:
     """Every object key that `contract.keys` names, with its docstring."""
     found: dict[str, str] = {}
-    job = keys.JobKeys("<id>")
-    for name, member in vars(keys.JobKeys).items():
+    job = JobKeys("<id>")
+    for name, member in vars(JobKeys).items():
         if name.startswith("_") or name.endswith("_prefix") or name in ("id", "root"):
             continue
         if isinstance(member, property):
@@ -487,19 +502,19 @@ def bucket_keys() -> dict[str, str]:
             found[str(member(job, *(SAMPLES[one] for one in wanted)))] = first_paragraph(member.__doc__)
             if "retry" in wanted:
                 found[str(member(job, 42, 1))] = "The same after the first `retry`."
-    for name, member in vars(keys).items():
-        if not inspect.isfunction(member) or member.__module__ != keys.__name__ or name in NO_KEYS:
+    for name, member in key_functions():
+        if name in NO_KEYS:
             continue
         wanted = list(inspect.signature(member).parameters)
         if member.__annotations__.get("return") == "str" and STAND_INS.keys() >= set(wanted):
             found[str(member(*(STAND_INS[one] for one in wanted)))] = first_paragraph(member.__doc__)
-    found[f"{keys.UPLOADS}<owner>/<id>/<file>"] = "A file that a client of the HTTP API has uploaded."
-    found[f"{keys.watch_feed('<name>')}<file>"] = "A file of a folder that a watch with `--upload` follows."
-    found[keys.WEBHOOK_OF_ALL] = "The id of the webhook that is told of all jobs, `IMAGEMILL_WEBHOOK_URL`."
-    found[keys.INDEX_STATE] = "How far the index of ended jobs is built, for jobs that ended before there was one."
-    found[keys.ended_entry(1, "<id>", 0)] = first_paragraph(keys.ended_entry.__doc__)
-    found[keys.ended_entry(1, "<id>", 0, own=True)] = "The same for a job with a retention of its own."
-    found[keys.expires_entry(1, "<id>")] = first_paragraph(keys.expires_entry.__doc__)
+    found[f"{UPLOADS}<owner>/<id>/<file>"] = "A file that a client of the HTTP API has uploaded."
+    found[f"{watch_feed('<name>')}<file>"] = "A file of a folder that a watch with `--upload` follows."
+    found[WEBHOOK_OF_ALL] = "The id of the webhook that is told of all jobs, `IMAGEMILL_WEBHOOK_URL`."
+    found[INDEX_STATE] = "How far the index of ended jobs is built, for jobs that ended before there was one."
+    found[ended_entry(1, "<id>", 0)] = first_paragraph(ended_entry.__doc__)
+    found[ended_entry(1, "<id>", 0, own=True)] = "The same for a job with a retention of its own."
+    found[expires_entry(1, "<id>")] = first_paragraph(expires_entry.__doc__)
     return found
 
 
@@ -507,7 +522,7 @@ def bucket_page() -> str:
     found = bucket_keys()
     named = {key: meaning for key, meaning in found.items() if not key.endswith("/")}
     assert all(named.values()), [key for key, meaning in named.items() if not meaning]
-    outputs = keys.OUTPUTS
+    outputs = OUTPUTS
     return page(
         "Keys in the bucket",
         "The bucket is the truth: every job can be rebuilt, resumed and finished from these objects alone. Numbers "

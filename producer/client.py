@@ -54,7 +54,8 @@ from contract.jobs.reviews.settle import votes
 from contract.jobs.schedules import Missed, Schedules
 from contract.jobs.status import Status
 from contract.jobs.templates import fill
-from contract.keys import JOBS, JobKeys
+from contract.keys.bucket import JOBS
+from contract.keys.jobs import JobKeys
 from contract.models.registry import Model, Registry, Scalar, Task
 from contract.online.blocking import BlockingOnline
 from contract.online.connection import need_address

@@ -14,7 +14,8 @@ from typing import Any
 from contract.backend.ledger import Ledger, Worker
 from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, InvalidSource, ServiceUnavailable, StoreRefused
-from contract.keys import QUEUE_CLASSIFY, QUEUE_CONTROL, probe_object
+from contract.keys.bucket import probe_object
+from contract.keys.queues import QUEUE_CLASSIFY, QUEUE_CONTROL
 from contract.models.registry import Registry
 from contract.online.connection import info as online_info
 from contract.online.messages import MOST_WAITING_BYTES

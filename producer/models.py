@@ -14,9 +14,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from contract import keys
 from contract.errors import ImagemillError, InvalidInput, RedisUnavailable, ServiceUnavailable
 from contract.jobs.lifecycle import Backend
+from contract.keys.models import model_file
+from contract.keys.queues import QUEUE_CHECK
 from contract.models.families import FAMILIES
 from contract.models.registry import (
     PROGRAM,
@@ -104,7 +105,7 @@ def push(
     draft = draft.model_copy(update={"version": version, "created_at": iso(time.time())})
     review = Review(backend.store, draft.name, version)
     try:
-        backend.store.put_file(keys.model_file(draft.name, version, draft.weights.name), path)
+        backend.store.put_file(model_file(draft.name, version, draft.weights.name), path)
         review.submit(draft)
         return _decided(backend, review, draft, timeout, clock, pause)
     except BaseException:
@@ -227,7 +228,7 @@ def _somebody_works(backend: Backend) -> bool:
         alive = backend.ledger.workers()
     except RedisUnavailable:
         return False
-    return any(keys.QUEUE_CHECK in worker.fields.get("queues", "").split(",") for worker in alive)
+    return any(QUEUE_CHECK in worker.fields.get("queues", "").split(",") for worker in alive)
 
 
 def _withdraw(review: Review) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 
 from standardwebhooks.webhooks import Webhook
 
-from contract import keys
 from contract.backend.objects import ObjectStore
+from contract.keys.webhooks import webhook_message, webhook_outcome
 from contract.web.addresses import AddressPolicy
 from contract.web.webhooks.endpoints import Endpoints
 from contract.web.webhooks.outbox import Attempt, Event, Outbox, Outcome
@@ -94,6 +94,6 @@ def told_webhook(store: ObjectStore, owner: str, path: str, states: Sequence[str
         failed = {"status": 500, "error": "it answered 500"} if state == "failed" else {"status": 204}
         last = Attempt.model_validate({"at": "2026-11-26T00:00:00Z", "seconds": 0.2, **failed})
         told = {"state": state, "attempts": 10, "at": last.at, "last": last}
-        store.put(keys.webhook_message(id, event.name(id)), event.message(id).to_json())
-        store.put(keys.webhook_outcome(id, event.name(id)), Outcome.model_validate(told).to_json())
+        store.put(webhook_message(id, event.name(id)), event.message(id).to_json())
+        store.put(webhook_outcome(id, event.name(id)), Outcome.model_validate(told).to_json())
     return id

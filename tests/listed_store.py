@@ -12,7 +12,8 @@ import json
 from dataclasses import dataclass
 
 from contract.jobs.specs import Classify, Source
-from contract.keys import JobKeys, parse_shard
+from contract.keys.jobs import JobKeys
+from contract.keys.shards import parse_shard
 from tests.slow_store import BUCKET, Store, serve
 
 JOB = "planned"

@@ -27,7 +27,7 @@ from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.errors import ServiceUnavailable
 from contract.jobs.status import Status
-from contract.keys import WORKER_QUEUES
+from contract.keys.queues import WORKER_QUEUES
 from contract.online.connection import ping
 from contract.settings import Settings, load
 from deploy.local import servers as local

@@ -16,7 +16,8 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 from contract.jobs.status import ShardCommit
-from contract.keys import JobKeys, parse_shard, shard_stem
+from contract.keys.jobs import JobKeys
+from contract.keys.shards import parse_shard, shard_stem
 from deploy.local.ports import LOOPBACK
 
 JOB, BUCKET = "large", "mill"

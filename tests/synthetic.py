@@ -18,7 +18,8 @@ from contract.data import image_index
 from contract.data.dataset_card import image_suffix
 from contract.jobs.specs import Generate, Synthesize
 from contract.jobs.status import ShardCommit, State, Status
-from contract.keys import JobKeys, shard_stem
+from contract.keys.jobs import JobKeys
+from contract.keys.shards import shard_stem
 
 LABELS = ("zero", "T-shirt/top", "T-shirt_top", "never asked for", "four")
 WEIGHTS = hashlib.sha256(b"weights").hexdigest()

@@ -11,9 +11,9 @@ from typing import Any
 from celery import bootsteps
 from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
-from contract import keys
 from contract import settings as configuration
 from contract.backend.broker import make_app
+from contract.keys.queues import QUEUE_CONTROL, TASK_TICK
 from contract.printable import log_printably
 from worker.engine.cores import cores
 from worker.engine.memory import bound_heaps, calm_openmp
@@ -75,9 +75,9 @@ def _ready(sender: Any, **_: Any) -> None:
     process.resources.take = take
     signals.install(process.leaving)
     process.start(sender.hostname, queues, min(_SHARDS, controller.concurrency))
-    if keys.QUEUE_CONTROL in queues:
+    if QUEUE_CONTROL in queues:
         # Resend at once what was lost while no controller ran.
-        app.send_task(keys.TASK_TICK)
+        app.send_task(TASK_TICK)
 
 
 @worker_shutting_down.connect

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from contract.errors import ImagemillError
-from contract.keys import QUEUE_CONTROL, WORKER_QUEUES
+from contract.keys.queues import QUEUE_CONTROL, WORKER_QUEUES
 
 
 @click.group(

@@ -15,7 +15,6 @@ from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from contract import keys
 from contract.backend.economical_transport import (
     EconomicalChannel,
     EconomicalQoS,
@@ -26,6 +25,18 @@ from contract.backend.economical_transport import (
 from contract.backend.guarded_transport import REJECTED_OPTION
 from contract.backend.wire import redis_address, why_not_redis, why_not_secure
 from contract.errors import RedisUnavailable
+from contract.keys.queues import (
+    QUEUE_CHECK,
+    QUEUE_CONTROL,
+    QUEUE_GENERATE,
+    QUEUES,
+    TASK_CHECK,
+    TASK_FINALIZE,
+    TASK_FINISH,
+    TASK_PLAN,
+    TASK_TICK,
+)
+from contract.keys.redis import RedisKeys
 from contract.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -100,17 +111,17 @@ def make_app(settings: Settings) -> Celery:
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
             "health_check_interval": 25,
-            "global_keyprefix": keys.RedisKeys(settings.namespace).broker_prefix,
-            REJECTED_OPTION: keys.RedisKeys(settings.namespace).rejected,
+            "global_keyprefix": RedisKeys(settings.namespace).broker_prefix,
+            REJECTED_OPTION: RedisKeys(settings.namespace).rejected,
         },
-        task_queues=[Queue(name, Exchange(name), routing_key=name) for name in keys.QUEUES],
-        task_default_queue=keys.QUEUE_CONTROL,
+        task_queues=[Queue(name, Exchange(name), routing_key=name) for name in QUEUES],
+        task_default_queue=QUEUE_CONTROL,
         task_routes={
-            keys.TASK_PLAN: keys.QUEUE_CONTROL,
-            keys.TASK_FINALIZE: keys.QUEUE_CONTROL,
-            keys.TASK_TICK: keys.QUEUE_CONTROL,
-            keys.TASK_CHECK: keys.QUEUE_CHECK,
-            keys.TASK_FINISH: keys.QUEUE_GENERATE,
+            TASK_PLAN: QUEUE_CONTROL,
+            TASK_FINALIZE: QUEUE_CONTROL,
+            TASK_TICK: QUEUE_CONTROL,
+            TASK_CHECK: QUEUE_CHECK,
+            TASK_FINISH: QUEUE_GENERATE,
         },
         task_serializer="json",
         accept_content=["json"],
@@ -128,7 +139,7 @@ def make_app(settings: Settings) -> Celery:
         timezone="UTC",
         beat_schedule={
             "tick": {
-                "task": keys.TASK_TICK,
+                "task": TASK_TICK,
                 "schedule": settings.reconcile_seconds,
                 # A tick that waited longer is stale: the next one does its work.
                 "options": {"expires": max(5.0, settings.reconcile_seconds)},

@@ -22,7 +22,7 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from contract.backend.messages import MalformedMessageError, check
-from contract.keys import QUEUES
+from contract.keys.queues import QUEUES
 
 log = logging.getLogger(__name__)
 

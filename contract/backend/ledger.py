@@ -30,7 +30,7 @@ from contract.jobs.kinds import kind_of
 from contract.jobs.options import Share
 from contract.jobs.specs import Spec
 from contract.jobs.status import ENDED, Shards, State, Status
-from contract.keys import RedisKeys
+from contract.keys.redis import RedisKeys
 from contract.records import Priority
 from contract.settings import Settings
 from contract.times import iso

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from contract import keys
+from contract.keys.queues import QUEUES, TASK_CHECK, TASK_FINALIZE, TASK_FINISH, TASK_PLAN, TASK_RUN, TASK_TICK
 
 MESSAGE_BYTES = 64 * 1024
 """The largest message; ours have about 1 kB."""
@@ -41,12 +41,12 @@ def _number(value: object) -> bool:
 
 
 TASKS: dict[str, tuple[tuple[Callable[[object], bool], ...], ...]] = {
-    keys.TASK_PLAN: ((_name,),),
-    keys.TASK_FINALIZE: ((_name,),),
-    keys.TASK_TICK: ((),),
-    keys.TASK_RUN: ((), (_name, _number)),  # earlier versions named a shard, which is a ticket all the same
-    keys.TASK_FINISH: ((_name,),),
-    keys.TASK_CHECK: ((_name, _number),),
+    TASK_PLAN: ((_name,),),
+    TASK_FINALIZE: ((_name,),),
+    TASK_TICK: ((),),
+    TASK_RUN: ((), (_name, _number)),  # earlier versions named a shard, which is a ticket all the same
+    TASK_FINISH: ((_name,),),
+    TASK_CHECK: ((_name, _number),),
 }
 """The tasks, and what their arguments must be; any of several."""
 
@@ -57,7 +57,7 @@ def check(queue: str, raw: bytes) -> tuple[Any, ...]:
     Other queues than ours hold answers of Celery's remote control, of which only the envelope is checked.
     """
     message = _envelope(raw)
-    if queue not in keys.QUEUES:
+    if queue not in QUEUES:
         return ()
     if message.get("content-type") != "application/json" or message.get("content-encoding") != "utf-8":
         raise MalformedMessageError("content type")

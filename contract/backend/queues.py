@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from contract import keys
+from contract.keys.queues import TASK_CHECK, TASK_FINALIZE, TASK_FINISH, TASK_PLAN, TASK_RUN
 from contract.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,23 +32,23 @@ class Queues:
         self._lock = threading.Lock()
 
     def plan(self, job: str) -> None:
-        self._send(keys.TASK_PLAN, job)
+        self._send(TASK_PLAN, job)
 
     def finalize(self, job: str) -> None:
-        self._send(keys.TASK_FINALIZE, job)
+        self._send(TASK_FINALIZE, job)
 
     def tickets(self, queue: str, number: int = 1) -> None:
         """Have so many slots of a queue's workers ask for a shard."""
         if number > 0:
-            self._send(keys.TASK_RUN, queue=queue, number=number)
+            self._send(TASK_RUN, queue=queue, number=number)
 
     def finish(self, job: str) -> None:
         """Have a worker finish a job: select images and end it, or write its page."""
-        self._send(keys.TASK_FINISH, job)
+        self._send(TASK_FINISH, job)
 
     def check(self, name: str, version: int) -> None:
         """Have a worker check a pushed model, and publish it."""
-        self._send(keys.TASK_CHECK, name, version)
+        self._send(TASK_CHECK, name, version)
 
     def prepare(self) -> None:
         """Load Celery now, so that the first message of what somebody waits for does not."""

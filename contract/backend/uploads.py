@@ -15,10 +15,11 @@ import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 
-from contract import keys
 from contract.backend.listing import Entry
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSettings, ObjectNotFound, UnknownUpload
+from contract.keys.bucket import UPLOADS
+from contract.keys.uploads import UPLOADS_BEGUN, upload_begun, upload_claim, upload_prefix
 
 _USED, _DELETING = b"used", b"deleting "
 _PLACE = re.compile(r"[0-9a-f]{16}/[0-9a-f]{16}")
@@ -28,17 +29,17 @@ _BROKEN_OFF_SECONDS = 86_400
 
 def place_of(owner: str, id: str) -> str:
     """Return what stands behind `uploads/` in the addresses of the files of an upload."""
-    return keys.upload_prefix(owner, id).removeprefix(keys.UPLOADS).rstrip("/")
+    return upload_prefix(owner, id).removeprefix(UPLOADS).rstrip("/")
 
 
 def begin(store: ObjectStore, owner: str, id: str) -> None:
     """Note that files may come to an upload from now on; raises UnknownUpload if it is being deleted."""
     place = place_of(owner, id)
-    begun, claim = keys.upload_begun(place), _claim(store, place)
+    begun, claim = upload_begun(place), _claim(store, place)
     if claim not in (None, _USED):
         store.put_if_absent(begun, b"")  # a newer note would put off whoever ends a deletion that broke off
         raise _late(place)
-    if claim is None and not store.exists(begun) and any(store.list(keys.upload_prefix(owner, id))):
+    if claim is None and not store.exists(begun) and any(store.list(upload_prefix(owner, id))):
         return  # it began under a version that noted none, so a job may use it
     # The note first, and then the claim; a deletion claims, and then looks whether a note has come.
     store.put(begun, b"")
@@ -55,16 +56,16 @@ def forget(store: ObjectStore, owner: str, id: str) -> None:
     claim = _claim(store, place)
     if claim not in (None, _USED):
         return  # another deletion may have listed files that come again, so they must not before it has ended
-    store.delete(keys.upload_claim(place))
-    store.delete(keys.upload_begun(place))
+    store.delete(upload_claim(place))
+    store.delete(upload_begun(place))
 
 
 def named(store: ObjectStore, text: str) -> set[str]:
     """Return what stands behind `uploads/` in the addresses in a text: an owner and an id, or the start of them."""
     bucket = f"s3://{re.escape(store.bucket)}/"
-    found = set(re.findall(rf'{bucket}{keys.UPLOADS}([0-9a-f]*(?:/[0-9a-f]*)?)(?=[/"\s]|$)', text))
+    found = set(re.findall(rf'{bucket}{UPLOADS}([0-9a-f]*(?:/[0-9a-f]*)?)(?=[/"\s]|$)', text))
     above = re.findall(rf'{bucket}([a-z]*)(?=["\s]|$)', text)
-    return found | {"" for start in above if keys.UPLOADS.startswith(start)}
+    return found | {"" for start in above if UPLOADS.startswith(start)}
 
 
 def use(store: ObjectStore, text: str) -> None:
@@ -74,15 +75,15 @@ def use(store: ObjectStore, text: str) -> None:
     stay, or none is.
     """
     for start in named(store, text):
-        for entry in list(store.list(keys.UPLOADS_BEGUN + start)):
-            _use(store, entry.key.removeprefix(keys.UPLOADS_BEGUN))
+        for entry in list(store.list(UPLOADS_BEGUN + start)):
+            _use(store, entry.key.removeprefix(UPLOADS_BEGUN))
 
 
 class Uses:
     """Has uploads kept whose files a long list names, each with one request."""
 
     def __init__(self, store: ObjectStore) -> None:
-        self._store, self._prefix = store, f"s3://{store.bucket}/{keys.UPLOADS}"
+        self._store, self._prefix = store, f"s3://{store.bucket}/{UPLOADS}"
         self._seen: set[str] = set()
 
     def note(self, uri: str) -> None:
@@ -97,19 +98,19 @@ class Uses:
 
 
 def _use(store: ObjectStore, place: str) -> None:
-    while not store.put_if_absent(keys.upload_claim(place), _USED):
+    while not store.put_if_absent(upload_claim(place), _USED):
         claim = _claim(store, place)
         if claim is None:
             continue  # the deletion was called off, or has just ended
         if claim != _USED:
             raise _late(place)
         break
-    store.delete(keys.upload_begun(place))
+    store.delete(upload_begun(place))
 
 
 def _claim(store: ObjectStore, place: str) -> bytes | None:
     try:
-        return store.get(keys.upload_claim(place))
+        return store.get(upload_claim(place))
     except ObjectNotFound:
         return None
 
@@ -119,9 +120,9 @@ def _claim(store: ObjectStore, place: str) -> bytes | None:
 
 def overdue(store: ObjectStore, before: float) -> Iterator[str]:
     """Yield the uploads that nobody used and that began before a time, as their owner's digest and their id."""
-    for entry in store.list(keys.UPLOADS_BEGUN):
+    for entry in store.list(UPLOADS_BEGUN):
         if entry.modified < before:
-            yield entry.key.removeprefix(keys.UPLOADS_BEGUN)
+            yield entry.key.removeprefix(UPLOADS_BEGUN)
 
 
 def is_used(store: ObjectStore, place: str) -> bool:
@@ -131,7 +132,7 @@ def is_used(store: ObjectStore, place: str) -> bool:
 
 def files(store: ObjectStore, place: str) -> list[Entry]:
     """Return the files of an upload."""
-    return list(store.list(f"{keys.UPLOADS}{place}/"))
+    return list(store.list(f"{UPLOADS}{place}/"))
 
 
 def discard(store: ObjectStore, place: str, *, before: float, now: float) -> list[Entry]:
@@ -140,7 +141,7 @@ def discard(store: ObjectStore, place: str, *, before: float, now: float) -> lis
     Returns the files that were deleted. Raises InvalidSettings with credentials that may not delete it; it then stays
     as it was, or is used by nobody if some of it could be deleted.
     """
-    claim, begun = keys.upload_claim(place), keys.upload_begun(place)
+    claim, begun = upload_claim(place), upload_begun(place)
     mine = _DELETING + secrets.token_hex(8).encode()
     if not store.put_if_absent(claim, mine) and not _may_go_on(store, place, mine, now):
         return []
@@ -162,11 +163,11 @@ def discard(store: ObjectStore, place: str, *, before: float, now: float) -> lis
 
 def _may_go_on(store: ObjectStore, place: str, mine: bytes, now: float) -> bool:
     """Return whether a claim that was there is this one after all, whose answer was lost, or of one who died."""
-    key, claim = keys.upload_claim(place), _claim(store, place)
+    key, claim = upload_claim(place), _claim(store, place)
     if claim is None:
         return False
     if claim == _USED:
-        store.delete(keys.upload_begun(place))  # whoever used it ended before this step
+        store.delete(upload_begun(place))  # whoever used it ended before this step
         return False
     return claim == mine or any(entry.modified < now - _BROKEN_OFF_SECONDS for entry in store.list(key))
 

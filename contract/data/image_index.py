@@ -21,7 +21,8 @@ from contract.jobs.commits import in_parallel, iter_commits
 from contract.jobs.results import committed
 from contract.jobs.specs import ImagesSpec
 from contract.jobs.status import Output, ShardCommit
-from contract.keys import JobKeys, parse_shard
+from contract.keys.jobs import JobKeys
+from contract.keys.shards import parse_shard
 from contract.records import ImageFormat
 
 SUFFIX: dict[ImageFormat, str] = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}

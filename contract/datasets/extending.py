@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.datasets.records import Claim, DatasetRecord, Extend, Version
 from contract.datasets.versions import Datasets, read_version
 from contract.errors import DatasetBusy, InvalidInput, JobConflict, ObjectNotFound, UnknownDataset
 from contract.jobs.ends import read_standing
 from contract.jobs.specs import AnySpec, Synthesize
+from contract.keys.datasets import dataset_claim, dataset_record, dataset_version
+from contract.keys.jobs import JobKeys
 from contract.models.registry import Model
 from contract.times import iso
 
@@ -49,10 +50,10 @@ def _new(name: str, number: int, at: datetime) -> Extend:
 def check_free(store: ObjectStore, name: str, number: int, job: str) -> None:
     """Raise DatasetBusy if another job that has not ended makes this version."""
     try:
-        claimed = Claim.model_validate_json(store.get(keys.dataset_claim(name, number)))
+        claimed = Claim.model_validate_json(store.get(dataset_claim(name, number)))
     except ObjectNotFound:
         return
-    if claimed.job == job or not store.exists(keys.JobKeys(claimed.job).spec):
+    if claimed.job == job or not store.exists(JobKeys(claimed.job).spec):
         return
     if read_standing(store, claimed.job).end is None:
         raise DatasetBusy(
@@ -101,13 +102,13 @@ def claim(store: ObjectStore, spec: AnySpec, owner: str) -> None:
         return
     extend, datasets = spec.extend, Datasets(store)
     began = DatasetRecord(name=extend.dataset, owner=owner, created_at=extend.at)
-    store.put_if_absent(keys.dataset_record(extend.dataset), began.to_json())
-    if not store.exists(keys.JobKeys(spec.id).spec):  # a job that is there has been admitted
+    store.put_if_absent(dataset_record(extend.dataset), began.to_json())
+    if not store.exists(JobKeys(spec.id).spec):  # a job that is there has been admitted
         datasets.owned(extend.dataset, owner)
     made = read_version(store, extend.dataset, extend.number)
     if made is not None and made.job != spec.id:
         raise JobConflict(taken(made))
-    key, ours = keys.dataset_claim(extend.dataset, extend.number), Claim(job=spec.id).to_json()
+    key, ours = dataset_claim(extend.dataset, extend.number), Claim(job=spec.id).to_json()
     if made is None and not store.put_if_absent(key, ours):
         check_free(store, extend.dataset, extend.number, spec.id)
         store.put(key, ours)
@@ -121,7 +122,7 @@ def publish(store: ObjectStore, version: Version) -> None:
     name, number = version.dataset, version.number
     if Datasets(store).find(name) is None or (number > 1 and read_version(store, name, number - 1) is None):
         raise UnknownDataset(f"The dataset {name} was removed while this job extended it; its images are kept.")
-    if store.put_if_absent(keys.dataset_version(name, number), version.to_json()):
+    if store.put_if_absent(dataset_version(name, number), version.to_json()):
         return
     there = Datasets(store).version(name, number)
     if there != version:

@@ -14,11 +14,18 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from contract import keys
 from contract.backend.named_records import NamedRecords
 from contract.backend.objects import ObjectStore
 from contract.datasets.records import DatasetRecord, Version
 from contract.errors import InvalidInput, ObjectDamaged, ObjectNotFound, UnknownDataset
+from contract.keys.bucket import DATASETS
+from contract.keys.datasets import (
+    dataset_record,
+    dataset_version,
+    dataset_versions,
+    parse_dataset,
+    parse_dataset_version,
+)
 
 PREFIX = "dataset:"
 """What stands before the name of a dataset where another source could stand."""
@@ -60,14 +67,14 @@ class Datasets(NamedRecords[DatasetRecord]):
     invalid, unknown = InvalidInput, UnknownDataset
     remedy = "upgrade, or restore it from a backup"
     longest = 63
-    prefix = keys.DATASETS
-    key, parse = staticmethod(keys.dataset_record), staticmethod(keys.parse_dataset)
+    prefix = DATASETS
+    key, parse = staticmethod(dataset_record), staticmethod(parse_dataset)
 
     def names_after(self, name: str) -> Iterator[str]:
         """Yield the names of datasets in the order of their keys, those behind `name`, or all for an empty one."""
         # A folder sorts before its own keys: continue behind all of them.
-        behind = f"{keys.DATASETS}{name}/{chr(0x10FFFF)}" if name else ""
-        for entry in self._store.list(keys.DATASETS, folders=True, after=behind):
+        behind = f"{DATASETS}{name}/{chr(0x10FFFF)}" if name else ""
+        for entry in self._store.list(DATASETS, folders=True, after=behind):
             if found := self.parse(entry.key):
                 yield found
 
@@ -90,13 +97,13 @@ class Datasets(NamedRecords[DatasetRecord]):
         # From here on nobody reads it, so that no reader sees a part of it.
         self.change(found, removing=True)
         own = self.key(name)
-        self._store.delete_all([entry.key for entry in self._store.list(f"{keys.DATASETS}{name}/") if entry.key != own])
+        self._store.delete_all([entry.key for entry in self._store.list(f"{DATASETS}{name}/") if entry.key != own])
         self._store.delete(own)
 
     def numbers(self, name: str) -> list[int]:
         """Return the numbers of a dataset's versions, ascending."""
-        entries = self._store.list(keys.dataset_versions(name))
-        return sorted(found for found in (keys.parse_dataset_version(entry.key) for entry in entries) if found)
+        entries = self._store.list(dataset_versions(name))
+        return sorted(found for found in (parse_dataset_version(entry.key) for entry in entries) if found)
 
     def version(self, name: str, number: int) -> Version:
         """Return one version; raises UnknownDataset, and ObjectDamaged for what this version cannot read."""
@@ -156,7 +163,7 @@ class Datasets(NamedRecords[DatasetRecord]):
 
 def read_version(store: ObjectStore, name: str, number: int) -> Version | None:
     """Return a version of a dataset, None if there is none; raises ObjectDamaged for what cannot be one."""
-    key = keys.dataset_version(name, number)
+    key = dataset_version(name, number)
     try:
         return Version.model_validate_json(store.get(key))
     except ObjectNotFound:

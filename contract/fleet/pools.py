@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
 from contract.errors import InvalidInput, InvalidSettings
 from contract.fleet.wanted import Policy
-from contract.keys import WORKER_QUEUES
+from contract.keys.queues import WORKER_QUEUES
 from contract.records import Record
 from contract.settings import Settings
 

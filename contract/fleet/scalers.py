@@ -7,7 +7,7 @@ from typing import Protocol
 
 from contract.fleet.snapshot import Fleet
 from contract.fleet.wanted import Policy, Wanted, wanted
-from contract.keys import QUEUE_CLASSIFY
+from contract.keys.queues import QUEUE_CLASSIFY
 
 
 class Scaler(Protocol):

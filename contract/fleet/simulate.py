@@ -20,7 +20,7 @@ from contract.fleet.rates import Rates, prior, rate_field
 from contract.fleet.scalers import ByQueueLength, ByWanted, Scaler
 from contract.fleet.snapshot import Fleet, QueueState, WorkerState
 from contract.fleet.trace import Trace
-from contract.keys import QUEUE_CLASSIFY, WORKER_QUEUES
+from contract.keys.queues import QUEUE_CLASSIFY, WORKER_QUEUES
 
 LOOK_SECONDS = 15.0
 """The horizontal autoscaler's sync period."""

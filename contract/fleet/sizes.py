@@ -19,7 +19,7 @@ from contract.jobs.kinds import kind_of
 from contract.jobs.loads import models_of
 from contract.jobs.numerics import Needs, advertised, needs_of
 from contract.jobs.specs import Classify
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.models.registry import Model
 from contract.records import MOST_IMAGES, Record
 

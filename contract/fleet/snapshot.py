@@ -16,7 +16,7 @@ from contract.fleet.rates import Rates, counts_images, parse_rates
 from contract.jobs.kinds import KINDS
 from contract.jobs.numerics import advertised
 from contract.jobs.status import ENDED, Shards
-from contract.keys import QUEUE_CHECK, QUEUE_GENERATE, WORKER_QUEUES
+from contract.keys.queues import QUEUE_CHECK, QUEUE_GENERATE, WORKER_QUEUES
 
 LONG_SECONDS = 600.0
 """Assumed slot seconds of a shard that is a whole training, evaluation or verification."""

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 
 from contract.errors import InvalidInput
 from contract.fleet.wanted import Policy
-from contract.keys import QUEUE_CLASSIFY
+from contract.keys.queues import QUEUE_CLASSIFY
 from contract.records import Record
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from contract.errors import InvalidInput
 from contract.fleet.snapshot import Fleet
-from contract.keys import QUEUE_TRAIN, WORKER_QUEUES
+from contract.keys.queues import QUEUE_TRAIN, WORKER_QUEUES
 
 USUAL_SLOTS = 3
 """Slots of a worker until one was seen: a core more than the two of a small machine."""

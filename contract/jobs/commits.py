@@ -16,7 +16,8 @@ from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
 from contract.errors import ObjectDamaged
 from contract.jobs.status import Retry, RunStart, ShardCommit
-from contract.keys import JobKeys, parse_run, parse_shard, shard_stem
+from contract.keys.jobs import JobKeys, parse_run
+from contract.keys.shards import parse_shard, shard_stem
 
 T = TypeVar("T")
 R = TypeVar("R")

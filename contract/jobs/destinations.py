@@ -7,7 +7,8 @@ from urllib.parse import unquote
 
 from contract.data.items import parse_s3
 from contract.errors import InvalidInput
-from contract.keys import RESERVED, JobKeys
+from contract.keys.bucket import RESERVED
+from contract.keys.jobs import JobKeys
 
 
 def check_output(to: str, bucket: str, *, id: str | None = None) -> None:

@@ -22,7 +22,7 @@ from contract.jobs import index
 from contract.jobs.kinds import kind_of
 from contract.jobs.specs import Spec
 from contract.jobs.status import Retry, RunStart, Status
-from contract.keys import JobKeys, parse_run
+from contract.keys.jobs import JobKeys, parse_run
 from contract.printable import csv_line
 from contract.telemetry import traces
 from contract.times import iso

@@ -10,13 +10,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from contract import keys
 from contract.backend import uploads
 from contract.backend.objects import ObjectStore
 from contract.datasets.versions import read_version
 from contract.errors import JobConflict, ObjectNotFound
 from contract.jobs.specs import AnySpec, Synthesize
 from contract.jobs.status import Status
+from contract.keys.bucket import JOBS
+from contract.keys.index import (
+    ENDED,
+    EXPIRES,
+    deleting,
+    ended_entry,
+    expires_entry,
+    parse_ended,
+    parse_expires,
+    uses_entry,
+    uses_prefix,
+    version_entry,
+)
+from contract.keys.jobs import JobKeys
 
 DAY_MS = 86_400_000
 
@@ -32,8 +45,8 @@ def ended_ms(end: Status) -> int:
 def entries(spec: AnySpec, end: Status, run: int) -> tuple[str, ...]:
     """Return the keys of the entries of a run of a job that ended so."""
     at, days = ended_ms(end), spec.keep_days
-    entry = keys.ended_entry(at, spec.id, run, own=days is not None)
-    return (entry,) if days is None else (entry, keys.expires_entry(at + int(days * DAY_MS), spec.id))
+    entry = ended_entry(at, spec.id, run, own=days is not None)
+    return (entry,) if days is None else (entry, expires_entry(at + int(days * DAY_MS), spec.id))
 
 
 def record_end(store: ObjectStore, spec: AnySpec, end: Status, run: int) -> None:
@@ -50,7 +63,7 @@ def all_ends(store: ObjectStore, id: str, runs: int) -> Iterator[tuple[int, Stat
     """Yield the number and the end of each of a job's first `runs` runs that has one."""
     for run in range(runs):
         try:
-            yield run, Status.model_validate_json(store.get(keys.JobKeys(id).run_end(run)))
+            yield run, Status.model_validate_json(store.get(JobKeys(id).run_end(run)))
         except ObjectNotFound:
             continue
 
@@ -60,16 +73,16 @@ def ended(store: ObjectStore, *, after: str = "", at_once: int = 1000) -> Iterat
 
     The newest comes first; entries up to the key `after` are left out. `at_once` of them are listed with one request.
     """
-    for entry in store.list(keys.ENDED, after=after, at_once=at_once):
-        found = keys.parse_ended(entry.key)
+    for entry in store.list(ENDED, after=after, at_once=at_once):
+        found = parse_ended(entry.key)
         if found is not None:
             yield (entry.key, *found)
 
 
 def overdue(store: ObjectStore, now_ms: int) -> Iterator[tuple[str, str]]:
     """Yield the entry and the id of each job whose own retention is over."""
-    for entry in store.list(keys.EXPIRES):
-        found = keys.parse_expires(entry.key)
+    for entry in store.list(EXPIRES):
+        found = parse_expires(entry.key)
         if found is None:
             continue
         if found[0] > now_ms:
@@ -91,7 +104,7 @@ def uses(store: ObjectStore, spec: AnySpec) -> tuple[str, ...]:
             found.append(source.uri.partition("@")[0])
             continue
         for uri in source.uri.split():
-            inside = uri.removeprefix(f"s3://{store.bucket}/{keys.JOBS}")
+            inside = uri.removeprefix(f"s3://{store.bucket}/{JOBS}")
             if inside != uri:
                 found.append(inside.partition("/")[0])
     return tuple(sorted({id for id in found if id and id != spec.id}))
@@ -101,21 +114,21 @@ def record_uses(store: ObjectStore, spec: AnySpec) -> None:
     """Enter what a job needs of others, before it is submitted; raises UnknownUpload for what is being deleted."""
     uploads.use(store, spec.model_dump_json())
     for id in uses(store, spec):
-        store.put(keys.uses_entry(id, spec.id), b"")
+        store.put(uses_entry(id, spec.id), b"")
     if isinstance(spec, Synthesize) and spec.extend is not None:
-        store.put(keys.version_entry(spec.id, spec.extend.dataset, spec.extend.number), b"")
+        store.put(version_entry(spec.id, spec.extend.dataset, spec.extend.number), b"")
 
 
 def users(store: ObjectStore, id: str) -> list[str]:
     """Return the jobs that need images of a job."""
-    prefix = keys.uses_prefix(id)
+    prefix = uses_prefix(id)
     named = [entry.key.removeprefix(prefix) for entry in store.list(prefix)]
-    return [by for by in named if "@" not in by and store.exists(keys.JobKeys(by).spec)]
+    return [by for by in named if "@" not in by and store.exists(JobKeys(by).spec)]
 
 
 def dataset_of(store: ObjectStore, id: str) -> str | None:
     """Return the dataset that holds the images of a job as one of its versions, None if there is none."""
-    prefix = keys.uses_prefix(id)
+    prefix = uses_prefix(id)
     for entry in store.list(prefix):
         dataset, _, number = entry.key.removeprefix(prefix).partition("@")
         version = read_version(store, dataset, int(number)) if number else None
@@ -126,5 +139,5 @@ def dataset_of(store: ObjectStore, id: str) -> str | None:
 
 def check_not_deleted(store: ObjectStore, id: str) -> None:
     """Raise JobConflict for a job that is being deleted."""
-    if store.exists(keys.deleting(id)):
+    if store.exists(deleting(id)):
         raise JobConflict(f"The job {id} is being deleted; choose another --job, or wait until `imagemill gc` is done.")

@@ -24,7 +24,7 @@ from contract.jobs.specs import (
     Verify,
 )
 from contract.jobs.status import Status
-from contract.keys import QUEUE_CLASSIFY, QUEUE_GENERATE, QUEUE_TRAIN
+from contract.keys.queues import QUEUE_CLASSIFY, QUEUE_GENERATE, QUEUE_TRAIN
 from contract.models.registry import Task
 
 

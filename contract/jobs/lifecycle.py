@@ -32,7 +32,9 @@ from contract.jobs.options import Share
 from contract.jobs.sources import source_kind
 from contract.jobs.specs import JOB_ID, AnySpec, Classify, ImagesSpec, Spec, parse_spec
 from contract.jobs.status import Plan, Retry, State, Status
-from contract.keys import ACTIVE, MAX_OPEN_SHARDS, JobKeys, parse_shard
+from contract.keys.bucket import ACTIVE
+from contract.keys.jobs import JobKeys
+from contract.keys.shards import MAX_OPEN_SHARDS, parse_shard
 from contract.models.rules import Rule
 from contract.records import USUAL_IMAGES, Priority
 from contract.times import iso

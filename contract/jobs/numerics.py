@@ -20,7 +20,7 @@ from contract.jobs.commits import iter_listed, read_commit
 from contract.jobs.kinds import kind_of
 from contract.jobs.loads import memory_of, models_of
 from contract.jobs.specs import AnySpec
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.models.rules import ANY, Rule
 from contract.records import Computed, Precision, Record
 

@@ -20,7 +20,8 @@ from contract.jobs.commits import Committed, in_parallel, iter_listed, read_comm
 from contract.jobs.kinds import kind_of
 from contract.jobs.specs import Spec
 from contract.jobs.status import Output, ShardCommit
-from contract.keys import JobKeys, content_name, named_by_content
+from contract.keys.jobs import JobKeys
+from contract.keys.names import content_name, named_by_content
 from contract.records import Record
 
 log = logging.getLogger(__name__)

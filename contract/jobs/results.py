@@ -14,7 +14,7 @@ from contract.data.items import Item, parse_s3, read_manifest
 from contract.errors import ObjectDamaged
 from contract.jobs.commits import iter_commits
 from contract.jobs.status import ShardCommit
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 
 if TYPE_CHECKING:
     import pyarrow as pa

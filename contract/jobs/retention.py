@@ -18,7 +18,6 @@ from functools import partial
 from itertools import islice
 from typing import cast
 
-from contract import keys
 from contract.backend.listing import Entry
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, InvalidSettings, JobConflict, ObjectNotFound, UnknownJob
@@ -28,7 +27,9 @@ from contract.jobs.ends import read_standing
 from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend, read_spec
 from contract.jobs.specs import AnySpec, ImagesSpec
-from contract.keys import JobKeys
+from contract.keys.bucket import JOBS
+from contract.keys.index import DELETING, INDEX_STATE, deleting, ended_before, uses_entry, uses_prefix
+from contract.keys.jobs import JobKeys
 from contract.records import Record
 
 log = logging.getLogger(__name__)
@@ -76,10 +77,10 @@ def remove(backend: Backend, id: str) -> Found:
     not delete jobs, it leaves the job to the controller's next tick.
     """
     store = backend.store
-    if not store.exists(keys.deleting(id)):
+    if not store.exists(deleting(id)):
         _write_note(store, id)
     if _resumed(store, id):
-        store.delete(keys.deleting(id))
+        store.delete(deleting(id))
         raise JobConflict(f"The job {id} was taken up again; it stays.")
     try:
         return _complete(backend, id)
@@ -98,9 +99,9 @@ def _write_note(store: ObjectStore, id: str) -> None:
     else:
         entries = (
             *(key for run, end in index.all_ends(store, id, runs) for key in index.entries(spec, end, run)),
-            *(keys.uses_entry(other, id) for other in index.uses(store, spec)),
+            *(uses_entry(other, id) for other in index.uses(store, spec)),
         )
-    store.put(keys.deleting(id), _Note(entries=entries).to_json())
+    store.put(deleting(id), _Note(entries=entries).to_json())
 
 
 def _resumed(store: ObjectStore, id: str) -> bool:
@@ -119,19 +120,19 @@ def _complete(backend: Backend, id: str) -> Found:
     store.delete_all([entry.key for entry in store.list(own.root)])
     store.delete(own.active)
     try:
-        note = _Note.model_validate_json(store.get(keys.deleting(id)))
+        note = _Note.model_validate_json(store.get(deleting(id)))
     except ObjectNotFound:  # somebody else has completed it
         note = _Note()
-    store.delete_all((*note.entries, *(entry.key for entry in store.list(keys.uses_prefix(id)))))
+    store.delete_all((*note.entries, *(entry.key for entry in store.list(uses_prefix(id)))))
     backend.ledger.drop(id)
-    store.delete(keys.deleting(id))
+    store.delete(deleting(id))
     log.info("%s was deleted: %d objects", id, len(found))
     return _sum("ended job", id, found)
 
 
 def interrupted(store: ObjectStore) -> list[str]:
     """Return the jobs whose deletion has begun and not ended."""
-    return [entry.key.removeprefix(keys.DELETING) for entry in store.list(keys.DELETING)]
+    return [entry.key.removeprefix(DELETING) for entry in store.list(DELETING)]
 
 
 # Retention
@@ -142,7 +143,7 @@ def _over(store: ObjectStore, keep_days: float, now: float) -> Iterator[tuple[st
     now_ms = int(now * 1000)
     yield from index.overdue(store, now_ms)
     if keep_days:
-        before = keys.ended_before(now_ms - int(keep_days * index.DAY_MS))
+        before = ended_before(now_ms - int(keep_days * index.DAY_MS))
         yield from ((key, id) for key, id, _, own in index.ended(store, after=before) if not own)
 
 
@@ -249,23 +250,23 @@ def build(store: ObjectStore, most: int) -> bool:
     if state.complete:
         return True
     # A prefix sorts before its own keys: continue behind all of them.
-    after = f"{keys.JOBS}{state.after}/{chr(0x10FFFF)}" if state.after else ""
+    after = f"{JOBS}{state.after}/{chr(0x10FFFF)}" if state.after else ""
     ids: list[str] = []
-    for entry in store.list(keys.JOBS, folders=True, after=after):
+    for entry in store.list(JOBS, folders=True, after=after):
         if len(ids) == most:
             break
         if entry.key.endswith("/"):
-            ids.append(entry.key.removeprefix(keys.JOBS).rstrip("/"))
+            ids.append(entry.key.removeprefix(JOBS).rstrip("/"))
     for _ in in_parallel(partial(_enter, store), ids, threads=_THREADS):
         pass
     done = len(ids) < most
-    store.put(keys.INDEX_STATE, _State(after=ids[-1] if ids else state.after, complete=done).to_json())
+    store.put(INDEX_STATE, _State(after=ids[-1] if ids else state.after, complete=done).to_json())
     return done
 
 
 def start_build(store: ObjectStore) -> None:
     """Have the index built anew; until that is done, jobs are listed without it."""
-    store.put(keys.INDEX_STATE, _State().to_json())
+    store.put(INDEX_STATE, _State().to_json())
 
 
 class _State(Record):
@@ -275,7 +276,7 @@ class _State(Record):
 
 def _state(store: ObjectStore) -> _State | None:
     try:
-        return _State.model_validate_json(store.get(keys.INDEX_STATE))
+        return _State.model_validate_json(store.get(INDEX_STATE))
     except ObjectNotFound:
         return None
 

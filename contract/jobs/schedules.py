@@ -15,10 +15,11 @@ from zoneinfo import ZoneInfo, available_timezones
 from cronsim import CronSim, CronSimError
 from pydantic import Field
 
-from contract import keys
 from contract.backend.named_records import NamedRecords
 from contract.errors import InvalidSchedule, ObjectNotFound, UnknownSchedule
 from contract.jobs.templates import Template
+from contract.keys.bucket import SCHEDULES
+from contract.keys.schedules import parse_schedule, parse_tick, schedule_record, schedule_tick, schedule_ticks
 from contract.records import Record
 from contract.suggest import did_you_mean
 from contract.times import iso
@@ -131,8 +132,8 @@ class Schedules(NamedRecords[Schedule]):
     first = "`imagemill schedule add --help` shows how to add one."
     invalid, unknown = InvalidSchedule, UnknownSchedule
     longest = 32  # a job's id, with a suffix such as `-manual-20261124t101502-7f3a09`, stays within 63 characters
-    prefix = keys.SCHEDULES
-    key, parse = staticmethod(keys.schedule_record), staticmethod(keys.parse_schedule)
+    prefix = SCHEDULES
+    key, parse = staticmethod(schedule_record), staticmethod(parse_schedule)
 
     def own(self, name: str, owner: str) -> Schedule:
         """Make `owner` the owner of a schedule and of the models that it will train; raises what `get` raises."""
@@ -144,37 +145,37 @@ class Schedules(NamedRecords[Schedule]):
     def remove(self, name: str, owner: str) -> None:
         """Remove a schedule and the records of its ticks; its jobs stay. Raises UnknownSchedule and NotOwner."""
         super().remove(name, owner)
-        for entry in list(self._store.list(keys.schedule_ticks(name))):
+        for entry in list(self._store.list(schedule_ticks(name))):
             self._store.delete(entry.key)
 
     # Ticks
 
     def decide(self, name: str, at: datetime, tick: Tick) -> Tick:
         """Write the decision about a tick; return the earlier one if somebody else was faster."""
-        key = keys.schedule_tick(name, stamp(at))
+        key = schedule_tick(name, stamp(at))
         if self._store.put_if_absent(key, tick.to_json()):
             return tick
         return Tick.model_validate_json(self._store.get(key))
 
     def correct(self, name: str, at: datetime, tick: Tick) -> None:
         """Overwrite the decision about a tick."""
-        self._store.put(keys.schedule_tick(name, stamp(at)), tick.to_json())
+        self._store.put(schedule_tick(name, stamp(at)), tick.to_json())
 
     def by_hand(self, name: str, id: str, now: datetime, tick: Tick) -> None:
         """Record a run by hand, in its place among the ticks."""
-        self._store.put(keys.schedule_tick(name, id.removeprefix(f"{name}-manual-") + "-manual"), tick.to_json())
+        self._store.put(schedule_tick(name, id.removeprefix(f"{name}-manual-") + "-manual"), tick.to_json())
 
     def after(self, name: str, tick: Tick) -> str:
         """Record what the end of a watch's segment started, and return its place among the ticks. It is safe to do
         twice."""
         place = f"{to_time(tick.at):%Y%m%dt%H%M%S}-after-{tick.after}"
-        self._store.put(keys.schedule_tick(name, place), tick.to_json())
+        self._store.put(schedule_tick(name, place), tick.to_json())
         return place
 
     def last(self, name: str) -> tuple[datetime, Tick] | None:
         """Return the newest decided tick, None if there is none."""
         for key in reversed(self._tick_keys(name)):
-            found = keys.parse_tick(key)
+            found = parse_tick(key)
             tick = self._tick(key) if found else None
             if found and tick:
                 return datetime.strptime(found, _STAMP).replace(tzinfo=UTC), tick
@@ -198,7 +199,7 @@ class Schedules(NamedRecords[Schedule]):
             return None
 
     def _tick_keys(self, name: str) -> list[str]:
-        return [entry.key for entry in self._store.list(keys.schedule_ticks(name))]
+        return [entry.key for entry in self._store.list(schedule_ticks(name))]
 
 
 def to_time(text: str) -> datetime:

@@ -6,7 +6,7 @@ from contract.backend.objects import ObjectStore
 from contract.errors import ObjectNotFound
 from contract.jobs.options import Share
 from contract.jobs.specs import AnySpec
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 
 
 def asked(spec: AnySpec) -> Share:

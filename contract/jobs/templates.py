@@ -23,7 +23,7 @@ from contract.jobs.destinations import check_output
 from contract.jobs.kinds import JobKind, kind_of
 from contract.jobs.reviews import sets
 from contract.jobs.specs import Source, Spec, parse_spec
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.models.families import ENCODERS
 from contract.models.registry import Model, Registry
 from contract.records import Record

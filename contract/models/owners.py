@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import NotOwner, ObjectNotFound
+from contract.keys.models import model_owner
 from contract.records import Record
 from contract.times import iso
 
@@ -35,7 +35,7 @@ class Owners:
     def of(self, name: str) -> Owner | None:
         """Return who owns a name; None if nobody does, as with a name that an older Imagemill published."""
         try:
-            return Owner.model_validate_json(self._store.get(keys.model_owner(name)))
+            return Owner.model_validate_json(self._store.get(model_owner(name)))
         except ObjectNotFound:
             return None
 
@@ -53,7 +53,7 @@ class Owners:
         """Become the owner of a name that has none, whose newest version is `newest`; raises NotOwner."""
         check_free(name)
         if self.of(name) is None:
-            self._store.put_if_absent(keys.model_owner(name), _made(owner, newest))
+            self._store.put_if_absent(model_owner(name), _made(owner, newest))
         self.check(name, owner)
 
     def take_over(self, name: str, owner: str, newest: int) -> str | None:
@@ -61,7 +61,7 @@ class Owners:
         check_free(name)
         before = self.of(name)
         if before is None or before.owner != owner:
-            self._store.put(keys.model_owner(name), _made(owner, newest))
+            self._store.put(model_owner(name), _made(owner, newest))
         return None if before is None else before.owner
 
     def admits(self, name: str, version: int, owner: str) -> bool:

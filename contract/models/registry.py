@@ -14,9 +14,11 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, JobConflict, ModelError, NotOwner, ObjectNotFound, UnknownModel
+from contract.keys.bucket import MODELS
+from contract.keys.models import model_alias, model_claim, model_file, model_record
+from contract.keys.names import content_name
 from contract.models.owners import BUILT_IN, Owners, check_free
 from contract.records import ModelName, Record, Sha256
 from contract.suggest import did_you_mean
@@ -133,7 +135,7 @@ def make_file(name: str, data: bytes, *, fenced: bool = False) -> File:
     """Return the entry of a file for the record of a model; `fenced`, its object is named by its content."""
     digest = hashlib.sha256(data).hexdigest()
     stem, dot, suffix = name.rpartition(".")
-    stored = keys.content_name(stem, digest, dot + suffix) if fenced else None
+    stored = content_name(stem, digest, dot + suffix) if fenced else None
     return File(name=name, sha256=digest, bytes=len(data), object=stored)
 
 
@@ -212,12 +214,12 @@ class Registry:
 
     def exists(self, name: str, version: int) -> bool:
         """Return whether this version is published."""
-        return self._store.exists(keys.model_record(name, version))
+        return self._store.exists(model_record(name, version))
 
     def read(self, model: Model, file: File) -> bytes:
         """Return the bytes of a file of a model; raises ModelError if it is missing or differs from the record."""
         try:
-            data = self._store.get(keys.model_file(model.name, model.version, file.object or file.name))
+            data = self._store.get(model_file(model.name, model.version, file.object or file.name))
         except ObjectNotFound as error:
             raise ModelError(f"{file.name} of {model.ref} is not in the bucket; publish the model again.") from error
         _check(file, data, model.ref)
@@ -245,7 +247,7 @@ class Registry:
             raise InvalidInput(f"{alias!r} is not an alias; use up to 63 of a-z, 0-9 and -, a letter first.")
         self.get(f"{name}@{version}")
         self._check(name, owner)
-        self._store.put(keys.model_alias(name, alias), Pointer(version=version).to_json())
+        self._store.put(model_alias(name, alias), Pointer(version=version).to_json())
 
     def may_change(self, name: str, owner: str) -> bool:
         """Return whether an owner may move the aliases of a model."""
@@ -260,7 +262,7 @@ class Registry:
         if not (_NAME.fullmatch(name) and _ALIAS.fullmatch(alias)) or self._pointer(name, alias) is None:
             raise UnknownModel(_unknown(f"{name}@{alias}", self._list().refs()))
         self._check(name, owner)
-        self._store.delete(keys.model_alias(name, alias))
+        self._store.delete(model_alias(name, alias))
 
     # Publishing
 
@@ -281,7 +283,7 @@ class Registry:
                 return version
         while True:
             newest += 1
-            fresh = self._store.put_if_absent(keys.model_claim(name, newest), mine)
+            fresh = self._store.put_if_absent(model_claim(name, newest), mine)
             # A write whose answer was lost is ours all the same.
             if fresh or self._claimed_by(name, newest) == mine:
                 return newest
@@ -313,9 +315,9 @@ class Registry:
         if self.exists(model.name, model.version):
             return False
         # A built-in model has no claim yet; from now on nobody else gets its number.
-        self._store.put_if_absent(keys.model_claim(model.name, model.version), b"")
+        self._store.put_if_absent(model_claim(model.name, model.version), b"")
         for name, data in files.items():
-            self._store.put(keys.model_file(model.name, model.version, entries[name].object or name), data)
+            self._store.put(model_file(model.name, model.version, entries[name].object or name), data)
         return self.enter(model, ships=ships)
 
     def enter(self, model: Model, *, ships: bool = False) -> bool:
@@ -326,7 +328,7 @@ class Registry:
         """
         self._admit(model, ships)
         record = model.to_json()
-        key = keys.model_record(model.name, model.version)
+        key = model_record(model.name, model.version)
         return self._store.put_if_absent(key, record) or self._store.get(key) == record
 
     def remove(self, ref: str, owner: str | None = None) -> Model:
@@ -347,10 +349,10 @@ class Registry:
                 f"{model.ref} is {model.name}@{pointing[0]}; "
                 f"use `imagemill models alias --remove {model.name}@{pointing[0]}` first."
             )
-        claim = keys.model_claim(model.name, model.version)
+        claim = model_claim(model.name, model.version)
         self._store.put_if_absent(claim, b"")  # versions of older Imagemills have none
-        self._store.delete(keys.model_record(model.name, model.version))
-        for entry in list(self._store.list(keys.model_file(model.name, model.version, ""))):
+        self._store.delete(model_record(model.name, model.version))
+        for entry in list(self._store.list(model_file(model.name, model.version, ""))):
             if entry.key != claim:
                 self._store.delete(entry.key)
         return model
@@ -360,7 +362,7 @@ class Registry:
     def _list(self, name: str = "") -> _Listing:
         """List the versions and aliases of one model, or of all."""
         found = _Listing()
-        for entry in self._store.list(f"{keys.MODELS}{name}/" if name else keys.MODELS):
+        for entry in self._store.list(f"{MODELS}{name}/" if name else MODELS):
             parts = entry.key.split("/")
             if len(parts) != 4:
                 continue
@@ -402,19 +404,19 @@ class Registry:
 
     def _find(self, name: str, version: int) -> Model | None:
         try:
-            return Model.model_validate_json(self._store.get(keys.model_record(name, version)))
+            return Model.model_validate_json(self._store.get(model_record(name, version)))
         except ObjectNotFound:
             return None
 
     def _pointer(self, name: str, alias: str) -> int | None:
         try:
-            return Pointer.model_validate_json(self._store.get(keys.model_alias(name, alias))).version
+            return Pointer.model_validate_json(self._store.get(model_alias(name, alias))).version
         except ObjectNotFound:
             return None
 
     def _claimed_by(self, name: str, version: int) -> bytes | None:
         try:
-            return self._store.get(keys.model_claim(name, version))
+            return self._store.get(model_claim(name, version))
         except ObjectNotFound:
             return None
 

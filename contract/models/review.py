@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import ObjectNotFound
+from contract.keys.models import model_claim, model_draft, model_file, model_verdict
 from contract.models.registry import Model, Registry
 from contract.records import Record
 
@@ -41,33 +41,33 @@ class Review:
 
     def submit(self, draft: Model) -> None:
         """Put the record as it is to be, after the files that it names."""
-        self.store.put(keys.model_draft(self.name, self.version), draft.to_json())
+        self.store.put(model_draft(self.name, self.version), draft.to_json())
 
     def draft(self) -> bytes | None:
         """Return the draft of the record, as JSON; None if no model waits for a verdict."""
-        return self._get(keys.model_draft(self.name, self.version))
+        return self._get(model_draft(self.name, self.version))
 
     def verdict(self) -> Verdict | None:
-        found = self._get(keys.model_verdict(self.name, self.version))
+        found = self._get(model_verdict(self.name, self.version))
         return None if found is None else Verdict.model_validate_json(found)
 
     def settle(self, verdict: Verdict) -> Verdict:
         """Write the verdict if there is none; return the one that stands."""
-        self.store.put_if_absent(keys.model_verdict(self.name, self.version), verdict.to_json())
+        self.store.put_if_absent(model_verdict(self.name, self.version), verdict.to_json())
         return self.verdict() or verdict
 
     def publish(self, draft: Model) -> None:
         """Make the draft the record, after a verdict that says so."""
         Registry(self.store).enter(draft)
-        self.store.delete(keys.model_draft(self.name, self.version))
+        self.store.delete(model_draft(self.name, self.version))
 
     def discard(self) -> None:
         """Remove what was staged, after a verdict that says so. Claim and verdict stay, and whatever is published."""
-        self.store.delete(keys.model_draft(self.name, self.version))
+        self.store.delete(model_draft(self.name, self.version))
         if Registry(self.store).exists(self.name, self.version):
             return
-        kept = {keys.model_claim(self.name, self.version), keys.model_verdict(self.name, self.version)}
-        for entry in list(self.store.list(keys.model_file(self.name, self.version, ""))):
+        kept = {model_claim(self.name, self.version), model_verdict(self.name, self.version)}
+        for entry in list(self.store.list(model_file(self.name, self.version, ""))):
             if entry.key not in kept:
                 self.store.delete(entry.key)
 

@@ -34,7 +34,7 @@ from contract.errors import (
 )
 from contract.instruments import ONLINE_FORWARD_SECONDS
 from contract.jobs.results import Row
-from contract.keys import OnlineKeys
+from contract.keys.online import OnlineKeys
 from contract.online import messages
 from contract.online.connection import LOST, SILENT_SECONDS, mapped, need_address, options, script
 from contract.online.frames import MalformedFrameError

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 
 from pydantic import Field, ValidationError
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, NotOwner, NotServed, ObjectNotFound
+from contract.keys.bucket import SERVED
+from contract.keys.online import parse_served, served_record
 from contract.models.registry import Model, Registry, Task
 from contract.records import Precision, Record
 from contract.suggest import did_you_mean
@@ -47,7 +48,7 @@ class ServedModels:
 
     def all(self) -> list[Served]:
         """Return every record that this version can read, by name, the newest version first."""
-        found = (keys.parse_served(entry.key) for entry in self._store.list(keys.SERVED))
+        found = (parse_served(entry.key) for entry in self._store.list(SERVED))
         refs = sorted((ref for ref in found if ref is not None), key=lambda ref: (ref[0], -ref[1]))
         records = (self._read(*ref) for ref in refs)
         return [record for record in records if record is not None]
@@ -69,7 +70,7 @@ class ServedModels:
             created_at=before.created_at if before else iso(time.time()) or "",
             owner=before.owner if before else owner,
         )
-        self._store.put(keys.served_record(model.name, model.version), served.to_json())
+        self._store.put(served_record(model.name, model.version), served.to_json())
         return served
 
     def remove(self, ref: str, owner: str = "") -> list[Served]:
@@ -78,12 +79,12 @@ class ServedModels:
         for served in found:
             _check(served, owner)
         for served in found:
-            self._store.delete(keys.served_record(served.name, served.version))
+            self._store.delete(served_record(served.name, served.version))
         return found
 
     def _read(self, name: str, version: int) -> Served | None:
         try:
-            return Served.model_validate_json(self._store.get(keys.served_record(name, version)))
+            return Served.model_validate_json(self._store.get(served_record(name, version)))
         except (ObjectNotFound, ValidationError):
             return None
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contract.keys import OnlineKeys
+from contract.keys.online import OnlineKeys
 from contract.online.connection import SILENT_SECONDS, connect, mapped, need_address
 from contract.online.served import Served
 from contract.records import Record

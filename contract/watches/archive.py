@@ -5,9 +5,9 @@ What is to be moved, and where to, stands in the rows and the manifests of the j
 
 from __future__ import annotations
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import ObjectNotFound
+from contract.keys.watches import parse_archive, parse_segment_job, watch_archive, watch_archives, watch_state
 from contract.records import Record
 
 
@@ -24,25 +24,25 @@ class ArchivedSegment(Record):
 
 def archived_segments(store: ObjectStore, root: str) -> set[int]:
     """Return the segments that were moved; `root` is the folder of the watch."""
-    found = (keys.parse_archive(entry.key) for entry in store.list(keys.watch_archives(root)))
+    found = (parse_archive(entry.key) for entry in store.list(watch_archives(root)))
     return {number for number in found if number is not None}
 
 
 def read_archived(store: ObjectStore, root: str, segment: int) -> ArchivedSegment | None:
     """Return what was moved of a segment, None if it was not."""
     try:
-        return ArchivedSegment.model_validate_json(store.get(keys.watch_archive(root, segment)))
+        return ArchivedSegment.model_validate_json(store.get(watch_archive(root, segment)))
     except ObjectNotFound:
         return None
 
 
 def record_archived(store: ObjectStore, root: str, made: ArchivedSegment) -> None:
     """Write that a segment was moved, after all of it was."""
-    store.put(keys.watch_archive(root, made.segment), made.to_json())
+    store.put(watch_archive(root, made.segment), made.to_json())
 
 
 def forget_archived(store: ObjectStore, job: str) -> None:
     """Have a segment looked at again, since its job ran again and more of it may have a label now."""
-    if (found := keys.parse_segment_job(job)) is not None:
+    if (found := parse_segment_job(job)) is not None:
         name, stamp, segment = found
-        store.delete(keys.watch_archive(keys.watch_state(name, stamp), segment))
+        store.delete(watch_archive(watch_state(name, stamp), segment))

@@ -14,11 +14,12 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field
 
-from contract import keys
 from contract.backend.named_records import NamedRecords
 from contract.data.items import parse_s3
 from contract.errors import InvalidWatch, UnknownWatch
 from contract.jobs.templates import Template
+from contract.keys.bucket import WATCHES
+from contract.keys.watches import parse_watch, segment_job, watch_record, watch_state
 from contract.records import Record
 
 Overwrites: TypeAlias = Literal["ignore", "again"]
@@ -74,11 +75,11 @@ class Watch(Record):
     @property
     def root(self) -> str:
         """Prefix of what the watch keeps in the bucket, with a slash at its end."""
-        return keys.watch_state(self.name, self.stamp)
+        return watch_state(self.name, self.stamp)
 
     def job(self, segment: int) -> str:
         """Return the id of the job of a segment."""
-        return keys.segment_job(self.name, self.stamp, segment)
+        return segment_job(self.name, self.stamp, segment)
 
     def identity(self, key: str, etag: str) -> bytes:
         """Return the 16 bytes that stand for an object in the seen-set.
@@ -129,8 +130,8 @@ class Watches(NamedRecords[Watch]):
     first = "`imagemill watch add --help` shows how to add one."
     invalid, unknown = InvalidWatch, UnknownWatch
     longest = 32  # the id of a segment's job, such as `NAME-20261126t083012345-000001`, stays within 63 characters
-    prefix = keys.WATCHES
-    key, parse = staticmethod(keys.watch_record), staticmethod(keys.parse_watch)
+    prefix = WATCHES
+    key, parse = staticmethod(watch_record), staticmethod(parse_watch)
 
     def own(self, name: str, owner: str) -> Watch:
         """Make `owner` the owner of a watch, from its next segment on; raises what `get` raises."""

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.data.items import Item, read_manifest
 from contract.errors import InvalidSource, ObjectNotFound
 from contract.jobs.commits import in_parallel
-from contract.keys import MAX_OPEN_SHARDS, JobKeys, parse_shard
+from contract.keys.index import deleting
+from contract.keys.jobs import JobKeys
+from contract.keys.shards import MAX_OPEN_SHARDS, parse_shard
+from contract.keys.watches import watch_record, watch_state
 from contract.times import iso
 from contract.watches.segments import Segment, read_segment, segment_numbers
 
@@ -51,7 +53,7 @@ class Replay:
     @property
     def root(self) -> str:
         """Prefix of what the watch keeps in the bucket."""
-        return keys.watch_state(self.name, self.stamp)
+        return watch_state(self.name, self.stamp)
 
     @staticmethod
     def of_uri(uri: str) -> Replay:
@@ -70,7 +72,7 @@ def replayed(store: ObjectStore, replay: Replay) -> Iterator[Item]:
     Raises InvalidSource if the watch or a segment in the span was deleted.
     """
     numbers = segment_numbers(store, replay.root)
-    if not numbers and not store.exists(keys.watch_record(replay.name)):
+    if not numbers and not store.exists(watch_record(replay.name)):
         raise InvalidSource(f"The watch {replay.name} was removed, and with it the list of what it planned.")
 
     def opened(number: int) -> datetime:
@@ -96,7 +98,7 @@ def replayed(store: ObjectStore, replay: Replay) -> Iterator[Item]:
 
 def _check(store: ObjectStore, replay: Replay, segment: Segment, closed: str | None) -> None:
     """Raise InvalidSource if a segment in the span, open until `closed`, is deleted or being deleted."""
-    if not store.exists(keys.deleting(segment.job)) and store.exists(JobKeys(segment.job).spec):
+    if not store.exists(deleting(segment.job)) and store.exists(JobKeys(segment.job).spec):
         return
     until = datetime.fromisoformat(closed) if closed else None
     if datetime.fromisoformat(segment.opened_at) < replay.end and (until is None or until > replay.begin):

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from contract.keys import content_name
+from contract.keys.names import content_name
 
 WIDTH = 16
 """Bytes of a hash."""

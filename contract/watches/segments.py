@@ -11,11 +11,19 @@ from typing import Any
 
 from pydantic import Field
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSource
 from contract.jobs.commits import in_parallel
 from contract.jobs.ends import read_standing
+from contract.keys.watches import (
+    parse_segment,
+    parse_watch_state,
+    segment_job,
+    watch_prefix,
+    watch_segment,
+    watch_segments,
+    watch_state,
+)
 from contract.records import Record
 
 _THREADS = 16
@@ -35,18 +43,18 @@ class Segment(Record):
 
 def segment_numbers(store: ObjectStore, root: str) -> list[int]:
     """Return the numbers of the segments that were opened, in order; `root` is the folder of the watch."""
-    entries = store.list(keys.watch_segments(root))
-    return sorted(number for number in (keys.parse_segment(entry.key) for entry in entries) if number is not None)
+    entries = store.list(watch_segments(root))
+    return sorted(number for number in (parse_segment(entry.key) for entry in entries) if number is not None)
 
 
 def read_segment(store: ObjectStore, root: str, number: int) -> Segment:
     """Return a segment; raises ObjectNotFound."""
-    return Segment.model_validate_json(store.get(keys.watch_segment(root, number)))
+    return Segment.model_validate_json(store.get(watch_segment(root, number)))
 
 
 def decide_segment(store: ObjectStore, root: str, segment: Segment) -> Segment:
     """Write a segment; return the one that stands, which another controller may have decided."""
-    if store.put_if_absent(keys.watch_segment(root, segment.number), segment.to_json()):
+    if store.put_if_absent(watch_segment(root, segment.number), segment.to_json()):
         return segment
     return read_segment(store, root, segment.number)
 
@@ -60,7 +68,7 @@ def count_labels(store: ObjectStore, name: str) -> tuple[int, Counter[str]]:
     found, counts = 0, Counter[str]()
     if root is None:
         return found, counts
-    jobs = (keys.segment_job(*root, number) for number in segment_numbers(store, keys.watch_state(*root)))
+    jobs = (segment_job(*root, number) for number in segment_numbers(store, watch_state(*root)))
     for standing in in_parallel(lambda job: read_standing(store, job), jobs, threads=_THREADS):
         if standing.end is not None and standing.end.state == "succeeded":
             found += 1
@@ -70,15 +78,15 @@ def count_labels(store: ObjectStore, name: str) -> tuple[int, Counter[str]]:
 
 def _root(store: ObjectStore, name: str) -> tuple[str, str] | None:
     """Return the name of a watch and when it was added, None if it has written nothing."""
-    entries = store.list(keys.watch_prefix(name), folders=True)
-    roots = [found for found in (keys.parse_watch_state(entry.key) for entry in entries) if found]
+    entries = store.list(watch_prefix(name), folders=True)
+    roots = [found for found in (parse_watch_state(entry.key) for entry in entries) if found]
     return roots[-1] if roots else None
 
 
 def newest_labelled(store: ObjectStore, name: str) -> str:
     """Return the job of the newest segment of a watch that has succeeded; raises InvalidSource if there is none."""
     found = _root(store, name)
-    root = keys.watch_state(*found) if found else ""
+    root = watch_state(*found) if found else ""
     for number in reversed(segment_numbers(store, root) if root else []):
         job = read_segment(store, root, number).job
         end = read_standing(store, job).end if job else None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
 from contract.jobs.templates import output
-from contract.keys import JobKeys
+from contract.keys.bucket import TABLES
+from contract.keys.jobs import JobKeys
+from contract.keys.watches import parse_segment_job
 from contract.watches.record import Watch
 
 _VERSION = re.compile(r"\d{20}\.json")
@@ -19,11 +20,11 @@ def table_of(store: ObjectStore, job: str, output: str) -> tuple[str, int] | Non
 
     With `--to` the table lies beside the folders of the segments, else below `tables/` of the own bucket.
     """
-    found = keys.parse_segment_job(job)
+    found = parse_segment_job(job)
     if found is None:
         return None
     name, stamp, segment = found
-    base = f"s3://{store.bucket}/{keys.TABLES}"
+    base = f"s3://{store.bucket}/{TABLES}"
     if output != f"s3://{store.bucket}/{JobKeys(job).root}out/":
         base = output.rstrip("/").rpartition("/")[0] + "/"
     return f"{base}{name}-{stamp}/", segment

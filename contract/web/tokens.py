@@ -17,9 +17,10 @@ from typing import Literal, get_args
 
 from pydantic import Field, ValidationError
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, ObjectNotFound, UnknownToken
+from contract.keys.bucket import TOKENS
+from contract.keys.tokens import parse_token, token_record
 from contract.records import Record, Sha256
 from contract.times import iso
 
@@ -143,7 +144,7 @@ class Tokens:
 
     def put(self, token: Token) -> None:
         """Let a token in, from now on."""
-        self._store.put(keys.token_record(token.id), token.to_json())
+        self._store.put(token_record(token.id), token.to_json())
 
     def find(self, text: str, now: float | None = None) -> Token | None:
         """Return the record of a token; None if it is unknown, revoked, expired or damaged."""
@@ -155,22 +156,22 @@ class Tokens:
 
     def all(self) -> Iterator[Token]:
         """Yield every token by its id, expired ones too."""
-        for entry in self._store.list(keys.TOKENS):
-            id = keys.parse_token(entry.key)
+        for entry in self._store.list(TOKENS):
+            id = parse_token(entry.key)
             if id is not None and (found := self._read(id)) is not None:
                 yield found
 
     def revoke(self, id: str) -> None:
         """Shut a token out; raises UnknownToken. A whole token may be given too, if that is what somebody found."""
         id = id_of(id) or id
-        key = keys.token_record(id)
-        if keys.parse_token(key) is None or not self._store.exists(key):
+        key = token_record(id)
+        if parse_token(key) is None or not self._store.exists(key):
             raise UnknownToken(f"There is no token {id!r}; `imagemill tokens list` shows them.")
         self._store.delete(key)
 
     def _read(self, id: str) -> Token | None:
         try:
-            found = Token.model_validate_json(self._store.get(keys.token_record(id)))
+            found = Token.model_validate_json(self._store.get(token_record(id)))
         except (ObjectNotFound, ValidationError):
             return None
         return found if found.id == id else None

@@ -16,7 +16,7 @@ from contract.errors import InvalidInput, ServiceUnavailable
 from contract.fleet.pools import read_pools
 from contract.fleet.snapshot import Fleet, WorkerState, read_fleet
 from contract.fleet.wanted import Policy, Wanted, wanted
-from contract.keys import WORKER_QUEUES
+from contract.keys.queues import WORKER_QUEUES
 from contract.settings import Settings
 from deploy.local.supervisor import Supervisor
 

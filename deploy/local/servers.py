@@ -17,9 +17,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSettings, ObjectNotFound
+from contract.keys.bucket import probe_object
 from contract.online.messages import MOST_WAITING_BYTES
 from contract.web.tokens import new_token
 from deploy.local import ports, weed
@@ -169,7 +169,7 @@ def probe(store: ObjectStore) -> None:
     Later starts do not write, so that a stack comes up on a full disk too. Raises as `ObjectStore` does.
     """
     store.ensure_bucket()
-    key = keys.probe_object("ready")
+    key = probe_object("ready")
     try:
         store.get(key)
     except ObjectNotFound:

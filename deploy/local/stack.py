@@ -27,7 +27,7 @@ from typing import Self
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, InvalidSettings, ServiceUnavailable
-from contract.keys import QUEUE_CONTROL, WORKER_QUEUES
+from contract.keys.queues import QUEUE_CONTROL, WORKER_QUEUES
 from contract.online.connection import ping
 from contract.settings import Settings, load, stack_file
 from deploy.local import metrics, orphans, web

@@ -12,20 +12,50 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from contract import keys
 from contract.data.items import parse_s3
 from contract.jobs.ends import DERIVED
+from contract.keys.bucket import (
+    ACTIVE,
+    DATASETS,
+    FEEDS,
+    INDEX,
+    JOBS,
+    MODELS,
+    SCHEDULES,
+    SERVED,
+    TABLES,
+    TOKENS,
+    UPLOADS,
+    WEBHOOKS,
+    probe_object,
+)
+from contract.keys.datasets import dataset_claims, dataset_features, dataset_record, dataset_versions
+from contract.keys.index import ENDED, EXPIRES, INDEX_STATE, USES, deleting
+from contract.keys.jobs import JobKeys
+from contract.keys.schedules import schedule_ticks
+from contract.keys.uploads import UPLOADS_BEGUN, UPLOADS_CLAIMED
+from contract.keys.watches import watch_prefix, watch_record
+from contract.keys.webhooks import (
+    WEBHOOK_NOTES,
+    WEBHOOK_OF_ALL,
+    webhook_disabled,
+    webhook_message,
+    webhook_outcome,
+    webhook_record,
+    webhook_secret,
+    webhook_waiting,
+)
 from contract.models.owners import BUILT_IN
 
 FOLDER = Path(__file__).parent
 BUCKET = "imagemill"
 ANY = "*"
 
-_JOB = keys.JobKeys(ANY)
+_JOB = JobKeys(ANY)
 _OUT = f"{_JOB.root}out/"
 _DERIVED = [f"{_OUT}{name}" for name in (*DERIVED, "_SUCCESS")]
 """Whoever ends or reopens a job writes these."""
-_INDEX = (f"{keys.ENDED}{ANY}", f"{keys.EXPIRES}{ANY}")
+_INDEX = (f"{ENDED}{ANY}", f"{EXPIRES}{ANY}")
 _ENDS = (_JOB.end, f"{_JOB.run_prefix}{ANY}", _JOB.success, _JOB.active, *_INDEX, *_DERIVED)
 
 
@@ -50,25 +80,25 @@ _PRODUCER = Role(
         f"{_JOB.plan_prefix}{ANY}",  # of a local folder, which it packs
         _JOB.sizes,
         *_ENDS,
-        f"{keys.MODELS}{ANY}",
-        f"{keys.SCHEDULES}{ANY}",
-        keys.watch_record(ANY),
-        f"{keys.FEEDS}{ANY}",
-        f"{keys.SERVED}{ANY}",
-        keys.dataset_record(ANY),
-        f"{keys.dataset_claims(ANY)}{ANY}",
-        keys.probe_object(ANY),
-        keys.INDEX_STATE,
-        f"{keys.USES}{ANY}",
-        f"{keys.UPLOADS_CLAIMED}{ANY}",  # uses an upload
+        f"{MODELS}{ANY}",
+        f"{SCHEDULES}{ANY}",
+        watch_record(ANY),
+        f"{FEEDS}{ANY}",
+        f"{SERVED}{ANY}",
+        dataset_record(ANY),
+        f"{dataset_claims(ANY)}{ANY}",
+        probe_object(ANY),
+        INDEX_STATE,
+        f"{USES}{ANY}",
+        f"{UPLOADS_CLAIMED}{ANY}",  # uses an upload
         _JOB.share,
-        keys.deleting(ANY),  # asks the controller to delete a job
+        deleting(ANY),  # asks the controller to delete a job
         f"{_JOB.review_prefix}{ANY}",
         f"{_JOB.reviewed_prefix}{ANY}",
-        f"{keys.WEBHOOK_NOTES}{ANY}",  # of jobs that it cancels
-        keys.webhook_record(ANY),
-        keys.webhook_secret(ANY),
-        keys.webhook_waiting(ANY, ANY),  # has a message sent again
+        f"{WEBHOOK_NOTES}{ANY}",  # of jobs that it cancels
+        webhook_record(ANY),
+        webhook_secret(ANY),
+        webhook_waiting(ANY, ANY),  # has a message sent again
     ),
     deletes=(
         _JOB.success,
@@ -76,22 +106,22 @@ _PRODUCER = Role(
         _JOB.report,
         *_DERIVED,
         *_INDEX,
-        keys.deleting(ANY),
-        f"{keys.MODELS}{ANY}",
-        f"{keys.SCHEDULES}{ANY}",
-        keys.watch_record(ANY),
-        f"{keys.SERVED}{ANY}",
-        f"{keys.DATASETS}{ANY}",
-        keys.probe_object(ANY),
-        f"{keys.INDEX}uploads/{ANY}",
-        keys.webhook_disabled(ANY),
-        keys.webhook_record(ANY),  # removes one, with its messages
-        keys.webhook_secret(ANY),
-        keys.webhook_waiting(ANY, ANY),
-        keys.webhook_outcome(ANY, ANY),
-        keys.webhook_message(ANY, ANY),
+        deleting(ANY),
+        f"{MODELS}{ANY}",
+        f"{SCHEDULES}{ANY}",
+        watch_record(ANY),
+        f"{SERVED}{ANY}",
+        f"{DATASETS}{ANY}",
+        probe_object(ANY),
+        f"{INDEX}uploads/{ANY}",
+        webhook_disabled(ANY),
+        webhook_record(ANY),  # removes one, with its messages
+        webhook_secret(ANY),
+        webhook_waiting(ANY, ANY),
+        webhook_outcome(ANY, ANY),
+        webhook_message(ANY, ANY),
     ),
-    never=tuple(f"{keys.MODELS}{name}/{ANY}" for name in BUILT_IN),
+    never=tuple(f"{MODELS}{name}/{ANY}" for name in BUILT_IN),
 )
 
 ROLES = {
@@ -101,15 +131,15 @@ ROLES = {
         replace(  # the HTTP API: a producer that hands out addresses for uploads
             _PRODUCER,
             name="web",
-            writes=(*_PRODUCER.writes, f"{keys.UPLOADS}{ANY}", f"{keys.UPLOADS_BEGUN}{ANY}"),
-            deletes=(*_PRODUCER.deletes, f"{keys.UPLOADS}{ANY}"),
+            writes=(*_PRODUCER.writes, f"{UPLOADS}{ANY}", f"{UPLOADS_BEGUN}{ANY}"),
+            deletes=(*_PRODUCER.deletes, f"{UPLOADS}{ANY}"),
         ),
         # Whoever runs `imagemill tokens`: the API itself may make no token.
         Role(
             name="operator",
-            reads=(f"{keys.TOKENS}{ANY}",),
-            writes=(f"{keys.TOKENS}{ANY}",),
-            deletes=(f"{keys.TOKENS}{ANY}",),
+            reads=(f"{TOKENS}{ANY}",),
+            writes=(f"{TOKENS}{ANY}",),
+            deletes=(f"{TOKENS}{ANY}",),
         ),
         Role(
             name="controller",
@@ -122,37 +152,37 @@ ROLES = {
                 f"{_JOB.lost_prefix}{ANY}",
                 f"{_OUT}{ANY}",
                 *_ENDS,
-                f"{keys.INDEX}{ANY}",
-                f"{keys.schedule_ticks(ANY)}{ANY}",
-                f"{keys.watch_prefix(ANY)}{ANY}",
-                keys.dataset_record(ANY),  # of a schedule's jobs, as the claims
-                f"{keys.dataset_claims(ANY)}{ANY}",
-                f"{keys.TABLES}{ANY}",
-                f"{keys.WEBHOOKS}{ANY}",
+                f"{INDEX}{ANY}",
+                f"{schedule_ticks(ANY)}{ANY}",
+                f"{watch_prefix(ANY)}{ANY}",
+                dataset_record(ANY),  # of a schedule's jobs, as the claims
+                f"{dataset_claims(ANY)}{ANY}",
+                f"{TABLES}{ANY}",
+                f"{WEBHOOKS}{ANY}",
             ),
             deletes=(
-                f"{keys.JOBS}{ANY}",  # whose retention is over
-                f"{keys.UPLOADS}{ANY}",  # which nobody used
-                f"{keys.INDEX}{ANY}",
+                f"{JOBS}{ANY}",  # whose retention is over
+                f"{UPLOADS}{ANY}",  # which nobody used
+                f"{INDEX}{ANY}",
                 _JOB.active,
-                f"{keys.schedule_ticks(ANY)}{ANY}",
-                f"{keys.watch_prefix(ANY)}{ANY}",
-                f"{keys.TABLES}{ANY}",
-                f"{keys.WEBHOOKS}{ANY}",
+                f"{schedule_ticks(ANY)}{ANY}",
+                f"{watch_prefix(ANY)}{ANY}",
+                f"{TABLES}{ANY}",
+                f"{WEBHOOKS}{ANY}",
             ),
         ),
         Role(
             name="worker",
             reads=(
-                f"{keys.JOBS}{ANY}",
-                f"{keys.ACTIVE}{ANY}",
-                f"{keys.MODELS}{ANY}",
-                f"{keys.DATASETS}{ANY}",
-                f"{keys.SERVED}{ANY}",
-                f"{keys.UPLOADS}{ANY}",  # images that came over the HTTP API, or from the folder of a watch
-                f"{keys.FEEDS}{ANY}",
-                keys.WEBHOOK_OF_ALL,
-                f"{keys.UPLOADS_CLAIMED}{ANY}",
+                f"{JOBS}{ANY}",
+                f"{ACTIVE}{ANY}",
+                f"{MODELS}{ANY}",
+                f"{DATASETS}{ANY}",
+                f"{SERVED}{ANY}",
+                f"{UPLOADS}{ANY}",  # images that came over the HTTP API, or from the folder of a watch
+                f"{FEEDS}{ANY}",
+                WEBHOOK_OF_ALL,
+                f"{UPLOADS_CLAIMED}{ANY}",
             ),
             writes=(
                 _JOB.numerics,
@@ -166,11 +196,11 @@ ROLES = {
                 _JOB.neighbours,
                 f"{_OUT}{ANY}",
                 *_ENDS,
-                f"{keys.MODELS}{ANY}",
-                f"{keys.dataset_versions(ANY)}{ANY}",
-                keys.dataset_features(ANY, ANY, ANY),
-                f"{keys.WEBHOOK_NOTES}{ANY}",  # empty; what is told is read from the end
-                f"{keys.UPLOADS_CLAIMED}{ANY}",  # uses an upload that the manifest of a training lists
+                f"{MODELS}{ANY}",
+                f"{dataset_versions(ANY)}{ANY}",
+                dataset_features(ANY, ANY, ANY),
+                f"{WEBHOOK_NOTES}{ANY}",  # empty; what is told is read from the end
+                f"{UPLOADS_CLAIMED}{ANY}",  # uses an upload that the manifest of a training lists
             ),
             deletes=(
                 f"{_JOB.commit_prefix}{ANY}",  # of generated images that are gone
@@ -181,8 +211,8 @@ ROLES = {
                 _JOB.success,
                 _JOB.active,
                 *_INDEX,
-                f"{keys.MODELS}{ANY}",
-                f"{keys.UPLOADS_BEGUN}{ANY}",
+                f"{MODELS}{ANY}",
+                f"{UPLOADS_BEGUN}{ANY}",
             ),
         ),
     )

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSettings, JobConflict, StoreRefused
 from contract.jobs import retention
@@ -16,6 +15,8 @@ from contract.jobs.lifecycle import Backend
 from contract.jobs.retention import Found
 from contract.jobs.schedules import KEPT, Schedules
 from contract.jobs.unused import expire_uploads
+from contract.keys.bucket import JOBS, SCHEDULES
+from contract.keys.schedules import schedule_ticks
 from contract.web.webhooks.outbox import Outbox
 
 log = logging.getLogger(__name__)
@@ -60,8 +61,8 @@ def collect(backend: Backend, keep_days: float, keep_uploads_days: float, *, dry
     expired = retention.expire(backend, keep_days, dry_run=dry_run)
     yield from expired
     gone = {found.job for found in expired}
-    folders = (entry.key for entry in store.list(keys.JOBS, folders=True) if entry.key.endswith("/"))
-    jobs = (id for id in (key.removeprefix(keys.JOBS).rstrip("/") for key in folders) if id not in gone)
+    folders = (entry.key for entry in store.list(JOBS, folders=True) if entry.key.endswith("/"))
+    jobs = (id for id in (key.removeprefix(JOBS).rstrip("/") for key in folders) if id not in gone)
     for found in in_parallel(partial(retention.sweep, store, dry_run=dry_run), jobs):
         yield from found
     yield from _ticks(backend, dry_run=dry_run)
@@ -95,11 +96,11 @@ def _ticks(backend: Backend, *, dry_run: bool) -> Iterator[Found]:
     """Delete the ticks of schedules that were removed, and all but the newest of the others."""
     store = backend.store
     known = set(Schedules(store).names())
-    for entry in list(store.list(keys.SCHEDULES, folders=True)):
+    for entry in list(store.list(SCHEDULES, folders=True)):
         if not entry.key.endswith("/"):
             continue
-        name = entry.key.removeprefix(keys.SCHEDULES).rstrip("/")
-        ticks = list(store.list(keys.schedule_ticks(name)))
+        name = entry.key.removeprefix(SCHEDULES).rstrip("/")
+        ticks = list(store.list(schedule_ticks(name)))
         old = ticks[:-KEPT] if name in known else ticks
         if old:
             if not dry_run:

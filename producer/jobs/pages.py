@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
-from contract import keys
 from contract.errors import InvalidInput, ObjectNotFound, RedisUnavailable, UnknownJob
 from contract.jobs import index, lifecycle
 from contract.jobs.commits import in_parallel
 from contract.jobs.ends import read_standing
 from contract.jobs.lifecycle import Backend
 from contract.jobs.status import Status
+from contract.keys.index import ENDED, parse_ended
+from contract.keys.jobs import JobKeys
 from producer.jobs.following import status
 from producer.jobs.status_from_bucket import status_from_bucket
 
@@ -84,12 +85,12 @@ def listed(
         if len(rest) > limit:
             return Listed(found, f"open {found[-1].created_at} {found[-1].id}")
         place = ""
-    elif phase != "ended" or (place and keys.parse_ended(keys.ENDED + place) is None):
+    elif phase != "ended" or (place and parse_ended(ENDED + place) is None):
         raise InvalidInput("This cursor is none that a page gave; leave it out, and begin with the first page.")
     seen = {one.id for one in found}
     # One request names a page and whether another follows; of many owners' jobs, most may be others'.
     at_once = limit + 1 if owner is None else _AMONG_OTHERS
-    entries = index.ended(backend.store, after=keys.ENDED + place if place else "", at_once=at_once)
+    entries = index.ended(backend.store, after=ENDED + place if place else "", at_once=at_once)
     read = partial(_standing, backend) if ends is None else partial(ends.of, backend)
     looked = 0
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -101,7 +102,7 @@ def listed(
             for (key, id, _, _), one in zip(some, standing, strict=True):
                 if len(found) == limit:
                     return Listed(found, f"ended {place}")
-                place = key.removeprefix(keys.ENDED)
+                place = key.removeprefix(ENDED)
                 if one is not None and id not in seen and owner in (None, one.owner):
                     seen.add(id)
                     found.append(one)
@@ -150,7 +151,7 @@ class RecentEnds:
 def _standing(backend: Backend, entry: tuple[str, int], _: str = "") -> Status | None:
     """Return the end of a run, None if its job was deleted."""
     try:
-        return Status.model_validate_json(backend.store.get(keys.JobKeys(entry[0]).run_end(entry[1])))
+        return Status.model_validate_json(backend.store.get(JobKeys(entry[0]).run_end(entry[1])))
     except ObjectNotFound:
         return None
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from contract import keys
 from contract.errors import JobConflict, ObjectNotFound, RedisUnavailable, ServiceUnavailable
 from contract.jobs.ends import read_end
 from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend, read_spec
 from contract.jobs.specs import Spec
+from contract.keys.jobs import JobKeys
+from contract.keys.queues import QUEUE_GENERATE
 
 _POLL_SECONDS = 0.5
 _ASK_SECONDS = 20.0
@@ -45,7 +46,7 @@ def fetch(
 
 def _read(backend: Backend, job: str) -> str | None:
     try:
-        return backend.store.get(keys.JobKeys(job).report).decode()
+        return backend.store.get(JobKeys(job).report).decode()
     except ObjectNotFound:
         return None
 
@@ -74,7 +75,7 @@ def _ask(backend: Backend, job: str) -> None:
 
 
 def _gave_up(backend: Backend, job: str, timeout: float) -> str:
-    queue = keys.QUEUE_GENERATE
+    queue = QUEUE_GENERATE
     if any(queue in worker.fields.get("queues", "").split(",") for worker in backend.ledger.workers()):
         return (
             f"No worker has made the page of {job} within {timeout:.0f} s; the workers on the queue {queue} are busy, "

@@ -26,7 +26,7 @@ from contract.jobs.numerics import check_workers
 from contract.jobs.sources import source_kind
 from contract.jobs.specs import AnySpec, Classify, Source, Synthesize
 from contract.jobs.status import Retry, Status
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.models.registry import Registry
 from producer.jobs.requests import Request, S
 from producer.jobs.status_from_bucket import unfinished

@@ -14,7 +14,7 @@ from contract.jobs import results
 from contract.jobs.commits import iter_listed, read_commit
 from contract.jobs.ends import read_end
 from contract.jobs.results import Row
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.watches.record import Watch
 from contract.watches.segments import read_segment, segment_numbers
 

@@ -13,7 +13,6 @@ from typing import Literal
 
 from pydantic import Field
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
 from contract.errors import InvalidWatch, ObjectNotFound, UnknownWatch
@@ -24,7 +23,9 @@ from contract.jobs.lifecycle import Backend
 from contract.jobs.options import WatchOptions
 from contract.jobs.schedules import Schedules, Tick
 from contract.jobs.templates import Template
-from contract.keys import RESERVED, JobKeys
+from contract.keys.bucket import RESERVED, probe_object
+from contract.keys.jobs import JobKeys
+from contract.keys.watches import watch_thens
 from contract.records import Record
 from contract.times import iso
 from contract.watches.record import Overwrites, Start, Watch, Watches, folder_of, parse_every
@@ -154,7 +155,7 @@ def _check_archive(watch: Watch, store: ObjectStore) -> None:
             f"{watch.archive} and {watch.source} lie one below the other, so the watch would find what it has moved; "
             "choose another --archive."
         )
-    if not store.heeds_etags(keys.probe_object(uuid.uuid4().hex)):
+    if not store.heeds_etags(probe_object(uuid.uuid4().hex)):
         raise InvalidWatch(
             f"The store at {store.endpoint} copies or deletes an object that was overwritten meanwhile, although it is "
             "told not to (If-Match), so --archive could lose an image; leave it out."
@@ -208,7 +209,7 @@ def _started(store: ObjectStore, watch: Watch) -> str | None:
     """Return the job that the end of a segment started last."""
     if not watch.then:
         return None
-    decided = [entry.key for entry in store.list(keys.watch_thens(watch.root)) if entry.key.endswith(".json")]
+    decided = [entry.key for entry in store.list(watch_thens(watch.root)) if entry.key.endswith(".json")]
     for key in reversed(decided[-_LOOKED_AT:]):
         with suppress(ObjectNotFound):
             tick = Tick.model_validate_json(store.get(key))

@@ -24,7 +24,7 @@ from contract.errors import InvalidSource, ObjectNotFound
 from contract.import_paths import load
 from contract.jobs.sources import SOURCES, SourceName
 from contract.jobs.specs import Original, Source
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from producer.sources import manifests
 from producer.sources.folders import Local, images, walk
 

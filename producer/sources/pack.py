@@ -25,7 +25,7 @@ from contract.fleet.sizes import pin
 from contract.jobs.lifecycle import Backend, read_plan, rebuild
 from contract.jobs.specs import Classify
 from contract.jobs.status import ENDED, Plan
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from producer.sources.folders import Local, LocalSequence
 from producer.sources.images import Packed
 from producer.sources.tar_writer import write_tar

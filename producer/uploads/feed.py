@@ -7,9 +7,9 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, InvalidSource, InvalidWatch
+from contract.keys.watches import watch_feed
 from contract.settings import Settings
 from contract.watches.record import Watch, Watches
 from producer.uploads.sent import SentFiles
@@ -21,7 +21,7 @@ SETTLE_SECONDS = 2.0
 
 def own_prefix(store: ObjectStore, name: str) -> str:
     """Return the `s3://` prefix of a watch that is fed by uploads and has no other source."""
-    return f"s3://{store.bucket}/{keys.watch_feed(name)}"
+    return f"s3://{store.bucket}/{watch_feed(name)}"
 
 
 def check_folder(folder: str | Path) -> Path:

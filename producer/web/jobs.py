@@ -13,13 +13,14 @@ from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Field
 
-from contract import keys
 from contract.errors import InvalidInput, JobConflict
 from contract.jobs import lifecycle
 from contract.jobs.options import COMMANDS, JobOptions
 from contract.jobs.sources import source_kind
 from contract.jobs.specs import JOB_ID
 from contract.jobs.status import Status
+from contract.keys.bucket import JOBS
+from contract.keys.jobs import JobKeys
 from producer.jobs import cleaning, pages
 from producer.jobs.submission import new_job_id
 from producer.web.bodies import JobBody, ShareBody, options_of, values_of
@@ -172,17 +173,17 @@ def _submit_once(owned: Owned, body: JobOptions, command: str, key: str) -> Stat
     stem = "key-" + _digest("\n".join((owned.token.owner, key)), 20)
     id = f"{stem}-{_digest(text, 12)}"
     store = owned.client.backend.store
-    there = [entry.key for entry in store.list(f"{keys.JOBS}{stem}-", folders=True)]
-    others = [key for key in there if key != keys.JobKeys(id).root]
+    there = [entry.key for entry in store.list(f"{JOBS}{stem}-", folders=True)]
+    others = [key for key in there if key != JobKeys(id).root]
     if others:
         raise Problem(422, "This Idempotency-Key was used for another request; choose a new one.", code="key_reused")
-    if there and store.exists(keys.JobKeys(id).spec):
+    if there and store.exists(JobKeys(id).spec):
         return owned.job(id)
     options = options_of(COMMANDS[command], body, owned)
     try:
         return owned.client.submit(options, job=id)
     except JobConflict:
-        if not store.exists(keys.JobKeys(id).spec):
+        if not store.exists(JobKeys(id).spec):
             raise
         return owned.job(id)  # the same request pinned another version of the model, just before
 

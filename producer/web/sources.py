@@ -12,12 +12,12 @@ from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 
-from contract import keys
 from contract.data.items import Item, parse_s3
 from contract.errors import InvalidSource, UnknownJob, UnknownUpload
 from contract.jobs.reach import Reach
 from contract.jobs.specs import Source
-from contract.keys import RESERVED
+from contract.keys.bucket import JOBS, RESERVED
+from contract.keys.uploads import upload_prefix, uploads_of
 from contract.web.webhooks.endpoints import ID as WEBHOOK_ID
 from producer.sources.manifests import SUFFIXES
 from producer.web.owned import Owned
@@ -85,7 +85,7 @@ def source_of(text: str, owned: Owned) -> str:
 
 def _uploaded(id: str, owned: Owned) -> str:
     """Return the address of an upload: its prefix, or its one file if that is a manifest."""
-    store, prefix = owned.client.backend.store, keys.upload_prefix(owned.token.owner, id)
+    store, prefix = owned.client.backend.store, upload_prefix(owned.token.owner, id)
     files = [entry.key for entry in islice(store.list(prefix), 2)]
     if not files:
         raise UnknownUpload(f"No file was uploaded as {id!r}; POST /v1/uploads says where to put them.")
@@ -135,9 +135,9 @@ def _check_bucket(bucket: str, text: str, owned: Owned) -> None:
 
 def _check_private(text: str, key: str, owned: Owned) -> None:
     """Refuse what Imagemill keeps in its bucket, but for the owner's own jobs and uploads."""
-    if key.startswith(keys.uploads_of(owned.token.owner)):
+    if key.startswith(uploads_of(owned.token.owner)):
         return
-    if key.startswith(keys.JOBS) and key.count("/") >= 2:
+    if key.startswith(JOBS) and key.count("/") >= 2:
         try:
             owned.job(key.split("/")[1])
         except UnknownJob:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import APIRouter, Path, Request
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
-from contract import keys
 from contract.backend import uploads
 from contract.errors import UnknownUpload
+from contract.keys.uploads import upload_prefix
 from contract.records import Record
 from contract.times import iso
 from producer.web.owned import Jobs
@@ -73,7 +73,7 @@ def router() -> APIRouter:
         api: Api = request.app
         id = body.upload or secrets.token_hex(8)
         uploads.begin(owned.client.backend.store, owned.token.owner, id)
-        prefix = keys.upload_prefix(owned.token.owner, id)
+        prefix = upload_prefix(owned.token.owner, id)
         files = [UploadFile(name=name, url=api.uploads.presign_put(prefix + name, hours=_HOURS)) for name in body.files]
         expires = iso(time.time() + _HOURS * 3600) or ""
         return Upload(id=id, source=f"upload:{id}", files=files, expires_at=expires)
@@ -82,7 +82,7 @@ def router() -> APIRouter:
     def remove_upload(owned: Jobs, id: Id) -> None:
         """Delete the files of an upload; jobs that read them have error rows from then on."""
         store = owned.client.backend.store
-        found = [entry.key for entry in store.list(keys.upload_prefix(owned.token.owner, id))]
+        found = [entry.key for entry in store.list(upload_prefix(owned.token.owner, id))]
         if not found:
             raise UnknownUpload(f"No file was uploaded as {id!r}; POST /v1/uploads says where to put them.")
         store.delete_all(found)

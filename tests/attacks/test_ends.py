@@ -22,7 +22,8 @@ from contract.jobs.ends import read_standing
 from contract.jobs.lifecycle import Backend
 from contract.jobs.specs import Classify, Source
 from contract.jobs.status import ENDED, Plan, RunStart, ShardCommit, Status
-from contract.keys import JobKeys, parse_run, shard_stem
+from contract.keys.jobs import JobKeys, parse_run
+from contract.keys.shards import shard_stem
 from contract.settings import Settings
 from producer.jobs import submission
 from tests.interleaved import Actor, DictStore, KilledError, Mailbox, Recorded, Scheduler, Stepped, weighted

@@ -14,12 +14,13 @@ from urllib.error import HTTPError
 import pytest
 from pydantic import SecretStr
 
-from contract import keys, settings
+from contract import settings
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSettings, RedisUnavailable
 from contract.jobs.lifecycle import Backend
 from contract.jobs.templates import Template
+from contract.keys.watches import REJECTED_EVENTS, rejected_event
 from contract.settings import Settings
 from contract.telemetry.routes import Routes, text
 from contract.telemetry.server import Server
@@ -111,7 +112,7 @@ def event(*keys: str, bucket: str = "photos") -> bytes:
 
 
 def rejected(store: ObjectStore) -> list[dict[str, Any]]:
-    return [json.loads(store.get(entry.key)) for entry in store.list(keys.REJECTED_EVENTS)]
+    return [json.loads(store.get(entry.key)) for entry in store.list(REJECTED_EVENTS)]
 
 
 def test_an_event_is_answered_when_redis_has_it(address: Address, hints: Heard) -> None:
@@ -224,13 +225,13 @@ def test_keys_made_to_harm_lead_nowhere(
 def test_rejected_events_do_not_fill_the_bucket(settings: Settings, store: ObjectStore, hints: Heard) -> None:
     # Given a hundred rejected events in the bucket
     for number in range(100):
-        store.put(keys.rejected_event(f"20261126t08{number:04d}000000", f"{number:064x}"), b"{}")
+        store.put(rejected_event(f"20261126t08{number:04d}000000", f"{number:064x}"), b"{}")
     inbox = EventsInbox(settings, store, hints, lambda: WATCHES)
     # I expect each new one to take the place of the oldest
     assert inbox.take(b"no event").status == 400
-    there = [entry.key for entry in store.list(keys.REJECTED_EVENTS)]
+    there = [entry.key for entry in store.list(REJECTED_EVENTS)]
     assert len(there) == 100
-    assert keys.rejected_event("20261126t080000000000", "0" * 64) not in there
+    assert rejected_event("20261126t080000000000", "0" * 64) not in there
 
 
 def test_an_event_that_comes_before_the_watches_were_read_is_not_answered_as_taken(

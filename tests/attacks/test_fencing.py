@@ -24,7 +24,8 @@ from contract.jobs.lifecycle import Backend, rebuild, reopen, submit
 from contract.jobs.numerics import Capabilities
 from contract.jobs.specs import Evaluate, Generate, Source
 from contract.jobs.status import Plan, ShardCommit
-from contract.keys import JobKeys, named_by_content
+from contract.keys.jobs import JobKeys
+from contract.keys.names import named_by_content
 from contract.models.registry import Model, Registry, make_file
 from tests.parity import MODEL
 from tests.synthetic import LABELS, generate_spec

@@ -10,7 +10,7 @@ from contract.backend.objects import ObjectStore
 from contract.jobs.ends import read_end
 from contract.jobs.lifecycle import Backend, reopen
 from contract.jobs.specs import Generate
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from tests.attacks.test_fencing import JOB, NamedModels, run, spec
 from worker.generation.finalize_images import ImagesFinalizer
 

@@ -10,7 +10,8 @@ import pytest
 
 from contract.backend.broker import make_app
 from contract.backend.queues import Queues
-from contract.keys import QUEUE_CONTROL, RedisKeys
+from contract.keys.queues import QUEUE_CONTROL
+from contract.keys.redis import RedisKeys
 from producer.doctor import check_messages
 from tests.mill import Mill
 from tests.waiting import wait_until

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.datasets.records import DatasetRecord
 from contract.datasets.versions import Datasets
@@ -17,6 +16,7 @@ from contract.errors import InvalidInput, NotOwner, UnknownModel
 from contract.jobs.lifecycle import Backend
 from contract.jobs.schedules import Schedules
 from contract.jobs.templates import Template
+from contract.keys.models import model_file, model_record
 from contract.models.owners import BUILT_IN
 from contract.models.registry import Model, Preprocess, Registry, make_file
 from contract.models.review import Review
@@ -51,8 +51,8 @@ def publish(registry: Registry, name: str, owner: str) -> Model:
 
 def plant(store: ObjectStore, model: Model) -> None:
     """Put a record past the registry, as whoever may write the bucket can."""
-    store.put(keys.model_file(model.name, model.version, "weights.safetensors"), WEIGHTS)
-    store.put(keys.model_record(model.name, model.version), model.to_json())
+    store.put(model_file(model.name, model.version, "weights.safetensors"), WEIGHTS)
+    store.put(model_record(model.name, model.version), model.to_json())
 
 
 def test_the_reserved_names_are_those_that_ship() -> None:
@@ -67,7 +67,7 @@ def test_nobody_publishes_under_a_name_that_ships(backend: Backend, name: str, t
         registry.claim(name, "token", "mallory")
     # A producer of his own making may skip it, and put a draft for a worker to publish;
     review = Review(backend.store, name, 2)
-    backend.store.put(keys.model_file(name, 2, "weights.safetensors"), WEIGHTS)
+    backend.store.put(model_file(name, 2, "weights.safetensors"), WEIGHTS)
     review.submit(record(name, 2, "mallory"))
     admit(backend, name, 2, tmp_path)
     # the worker refuses it in one sentence.

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.data import image_index
 from contract.data.items import parse_s3
@@ -22,6 +21,8 @@ from contract.errors import InvalidInput, InvalidSource, ObjectDamaged, UnknownJ
 from contract.jobs.lifecycle import Backend, read_spec
 from contract.jobs.specs import Generate
 from contract.jobs.status import ShardCommit
+from contract.keys.jobs import JobKeys
+from contract.keys.models import model_draft
 from contract.models.registry import File, Model, Preprocess
 from contract.models.review import Review
 from contract.paths import inside, write_inside
@@ -138,7 +139,7 @@ def test_an_index_with_a_key_that_names_no_file_is_damaged(store: ObjectStore, k
     store.put("jobs/job/out/shard-000000.parquet", made.getvalue())
     digest = hashlib.sha256(made.getvalue()).hexdigest()
     commit = ShardCommit(shard=0, items=2, ok=2, errors=0, output=output, sha256=digest)
-    store.put(keys.JobKeys("job").commit(0), commit.to_json())
+    store.put(JobKeys("job").commit(0), commit.to_json())
     with pytest.raises(ObjectDamaged, match="holds a key that names no file"):
         list(image_index.shards(store, spec))
 
@@ -172,7 +173,7 @@ def test_a_draft_that_names_another_file_deletes_nothing(
     (cache / "weights").mkdir(parents=True)
     victim = tmp_path / "x.safetensors"
     victim.write_bytes(b"abc")
-    backend.store.put(keys.model_draft("m", 1), json.dumps(record(**changes)).encode())
+    backend.store.put(model_draft("m", 1), json.dumps(record(**changes)).encode())
 
     # if a worker looks at it, I expect a verdict and the file untouched.
     admit(backend, "m", 1, cache)

@@ -15,7 +15,7 @@ from contract.jobs.lifecycle import Backend, read_plan, reopen, submit
 from contract.jobs.sources import SourceName
 from contract.jobs.specs import Classify, Evaluate, Reconstruct, Source, Spec
 from contract.jobs.status import Status
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.settings import Settings
 from tests.attacks.bad_planners import deaf_or_plan, hang, kill, slow_or_plan
 from tests.poisons import POISONS

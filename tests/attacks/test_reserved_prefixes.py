@@ -11,7 +11,8 @@ from contract.errors import InvalidInput
 from contract.jobs import templates
 from contract.jobs.destinations import check_output
 from contract.jobs.lifecycle import read_spec
-from contract.keys import RESERVED, JobKeys
+from contract.keys.bucket import RESERVED
+from contract.keys.jobs import JobKeys
 from tests.synthetic import generate_spec
 
 REFUSED = r"reserved|oddly spelled|no key may have"

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from contract import keys
 from contract.errors import JobConflict, UnknownJob
 from contract.jobs import index, retention
 from contract.jobs.ends import read_end
 from contract.jobs.lifecycle import Backend, active_jobs, close, read_spec, reopen, submit
 from contract.jobs.specs import Classify, Source
-from contract.keys import JobKeys
+from contract.keys.bucket import INDEX
+from contract.keys.index import INDEX_STATE, deleting
+from contract.keys.jobs import JobKeys
 from contract.settings import Settings
 from contract.times import iso
 from producer import Client
@@ -103,7 +104,7 @@ def test_the_index_is_built_from_the_bucket(backend: Backend, job: Made, setting
     # Given a bucket whose jobs ended before there was an index,
     for n in range(7):
         job(f"job-{n}", 10 - n, keep_days=5.0 if n == 3 else None)
-    before = sorted(entry.key for entry in backend.store.list(keys.INDEX))
+    before = sorted(entry.key for entry in backend.store.list(INDEX))
     for key in before:
         backend.store.delete(key)
     # if it is built three jobs at a time, I expect it to be as it was.
@@ -111,7 +112,7 @@ def test_the_index_is_built_from_the_bucket(backend: Backend, job: Made, setting
     while not retention.build(backend.store, 3):
         steps += 1
     assert steps == 3
-    built = sorted(entry.key for entry in backend.store.list(keys.INDEX) if entry.key != keys.INDEX_STATE)
+    built = sorted(entry.key for entry in backend.store.list(INDEX) if entry.key != INDEX_STATE)
     assert built == before
     with closing(Client(settings)) as client:
         client.rebuild_index()
@@ -206,7 +207,7 @@ def test_a_deletion_that_dies_anywhere_is_completed(
             else:
                 break
         # which nobody can submit or resume as if it were whole,
-        if store.exists(keys.deleting(id)):
+        if store.exists(deleting(id)):
             with pytest.raises(JobConflict, match="being deleted"):
                 job(id, None)
         # and the next tick to delete the rest.
@@ -225,7 +226,7 @@ def test_a_job_that_is_resumed_meanwhile_stays(
 
     def then_resumed(key: str, data: bytes, **options: Any) -> None:
         put(key, data, **options)
-        if key == keys.deleting("raced"):
+        if key == deleting("raced"):
             put(JobKeys("raced").run_start(1), b'{"run": 1, "opened_at": "", "token": "x"}')
 
     monkeypatch.setattr(backend.store, "put", then_resumed)
@@ -233,7 +234,7 @@ def test_a_job_that_is_resumed_meanwhile_stays(
         retention.remove(backend, "raced")
     # I expect nothing of it to be gone.
     assert before <= objects(backend, "raced")
-    assert not backend.store.exists(keys.deleting("raced"))
+    assert not backend.store.exists(deleting("raced"))
 
 
 def test_uploads_without_a_job_go_after_a_week(

@@ -10,9 +10,10 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput
+from contract.keys.bucket import WEBHOOKS
+from contract.keys.webhooks import parse_webhook
 from contract.settings import Settings
 from contract.web.addresses import AddressPolicy
 from contract.web.webhooks import signing
@@ -131,8 +132,8 @@ def test_a_url_that_is_a_password_is_printed_nowhere(
     # if I look at everything that is written or printed about it, but for its record, I expect the password nowhere.
     said = [caplog.text, repr(hook), overview(store, hook).model_dump_json()]
     said += [one.model_dump_json() for one in outbox.messages(hook.id, limit=9)]
-    for entry in store.list(keys.WEBHOOKS):
-        if keys.parse_webhook(entry.key) is None:
+    for entry in store.list(WEBHOOKS):
+        if parse_webhook(entry.key) is None:
             said.append(entry.key + store.get(entry.key).decode())
     assert len(said) >= 10
     assert not [text for text in said if PASSWORD in text]

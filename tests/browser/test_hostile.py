@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 from playwright.sync_api import expect
 
-from contract import keys
 from contract.jobs.specs import Classify, Source
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
+from contract.keys.models import model_file, model_record
 from contract.models.registry import Model, Preprocess, make_file
 from tests.browser.conftest import MODEL, OWNER, Stack
 from tests.browser.pages import paths
@@ -43,8 +43,8 @@ def plant(stack: Stack) -> None:
         owner=OWNER,
         metrics={MARKUP: 0.5},
     )
-    store.put(keys.model_record("hostile", 1), model.to_json())
-    store.put(keys.model_file("hostile", 1, "card.md"), card)
+    store.put(model_record("hostile", 1), model.to_json())
+    store.put(model_file("hostile", 1, "card.md"), card)
     spec = Classify(
         id=JOB,
         source=Source(kind="prefix", uri="s3://pictures/x/", label=HOSTILE),

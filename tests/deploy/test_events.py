@@ -10,9 +10,9 @@ from urllib.error import HTTPError
 
 import pytest
 
-from contract import keys
 from contract import settings as configuration
 from contract.backend.objects import ObjectStore
+from contract.keys.models import model_record
 from deploy.local.servers import SERVERS_FILE
 from deploy.local.stack import Stack
 from producer import Client
@@ -31,7 +31,7 @@ def test_a_key_that_sorts_before_all_others_is_found_by_its_event(tmp_path: Path
         store = ObjectStore(settings)
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda n: store.put(f"cam/m-{n:04d}.jpg", b"x"), range(MANY)))
-        store.put(keys.model_record(MODEL.name, MODEL.version), MODEL.to_json())
+        store.put(model_record(MODEL.name, MODEL.version), MODEL.to_json())
         client = Client(settings)
         client.add_watch("camera", f"s3://{store.bucket}/cam/", model=MODEL.ref, every="500ms")
         wait_until(lambda: client.watch("camera").planned == MANY, 60, "the backfill")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
+import pkgutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +21,14 @@ import pytest
 from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSettings
+from contract.keys.bucket import MODELS
+from contract.keys.index import deleting
+from contract.keys.jobs import JobKeys
+from contract.keys.models import model_record
+from contract.keys.schedules import schedule_record, schedule_tick
+from contract.keys.tokens import token_record
+from contract.keys.uploads import upload_prefix
+from contract.keys.watches import watch_feed
 from contract.models.owners import BUILT_IN
 from deploy.policies.roles import FOLDER, ROLES, document, to_json
 from tests.mill import Mill, check_complete, identified
@@ -73,20 +83,22 @@ NO_KEYS = {"root", "retry", "retry_prefix"}
 
 def every_key() -> Iterator[tuple[str, str]]:
     """Each key that `contract.keys` can make, with its name there; a prefix stands for a key below it."""
-    job = keys.JobKeys("a-job")
-    for name, member in inspect.getmembers(keys.JobKeys):
+    job = JobKeys("a-job")
+    for name, member in inspect.getmembers(JobKeys):
         if name.startswith("_") or name in NO_KEYS:
             continue
         if isinstance(member, property):
             yield name, getattr(job, name)
         elif isinstance(member, FunctionType):
             yield name, member(job, **_arguments(partial(member, job)))
-    for name, function in inspect.getmembers(keys, inspect.isfunction):
-        makes_a_key = function.__module__ == keys.__name__ and not name.startswith(
-            ("parse_", "shard_", "child_", "content_", "message_", "segment_")
-        )
-        if makes_a_key and inspect.signature(function).return_annotation == "str":
-            yield name, function(**_arguments(function))
+    for subject in pkgutil.iter_modules(keys.__path__):
+        module = importlib.import_module(f"{keys.__name__}.{subject.name}")
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            makes_a_key = function.__module__ == module.__name__ and not name.startswith(
+                ("parse_", "shard_", "child_", "content_", "message_", "segment_")
+            )
+            if makes_a_key and inspect.signature(function).return_annotation == "str":
+                yield name, function(**_arguments(function))
 
 
 def _arguments(function: object) -> dict[str, Any]:
@@ -105,14 +117,14 @@ def test_what_is_apart_stays_apart() -> None:
         found = ROLES[role]
         return any(fnmatchcase(key, one) for one in found.writes) and not any(fnmatchcase(key, n) for n in found.never)
 
-    job = keys.JobKeys("a-job")
+    job = JobKeys("a-job")
     assert [role for role in ROLES if may(role, job.commit(1))] == ["worker"]
     assert [role for role in ROLES if may(role, job.tar(1))] == ["producer", "web"]
-    assert [role for role in ROLES if may(role, keys.schedule_record("nightly"))] == ["producer", "web"]
-    assert [role for role in ROLES if may(role, keys.model_record(MODEL, 2))] == ["worker"]
-    assert [role for role in ROLES if may(role, keys.model_record("birds", 2))] == ["producer", "web", "worker"]
-    assert [role for role in ROLES if may(role, keys.token_record("0" * 12))] == ["operator"]
-    assert [role for role in ROLES if may(role, keys.upload_prefix("ann", "x"))] == ["web"]
+    assert [role for role in ROLES if may(role, schedule_record("nightly"))] == ["producer", "web"]
+    assert [role for role in ROLES if may(role, model_record(MODEL, 2))] == ["worker"]
+    assert [role for role in ROLES if may(role, model_record("birds", 2))] == ["producer", "web", "worker"]
+    assert [role for role in ROLES if may(role, token_record("0" * 12))] == ["operator"]
+    assert [role for role in ROLES if may(role, upload_prefix("ann", "x"))] == ["web"]
     assert [role for role in ROLES if may(role, job.review("0" * 24, "x"))] == ["producer", "web"]
     assert [role for role in ROLES if may(role, job.reviewed("0" * 16))] == ["producer", "web", "controller"]
     assert not any(fnmatchcase(job.review("0" * 24, "x"), one) for one in ROLES["web"].deletes), "append-only"
@@ -177,7 +189,7 @@ def test_jobs_run_under_the_policies_that_ship(
     assert mill.finished(packed).errors == 1
     # what came over the HTTP API and from the folder of a watch,
     with closing(ObjectStore(mill.settings)) as root:
-        for place in (keys.upload_prefix("ann", "0" * 16), keys.watch_feed("camera")):
+        for place in (upload_prefix("ann", "0" * 16), watch_feed("camera")):
             root.put(f"{place}koala.jpg", photos["koala"].read_bytes())
             brought = client.classify(f"s3://{mill.settings.bucket}/{place}", model=MODEL).id
             assert (mill.finished(brought).state, mill.finished(brought).errors) == ("succeeded", 0)
@@ -194,7 +206,7 @@ def test_jobs_run_under_the_policies_that_ship(
     # A producer may not delete what others wrote; it asks, and the controller deletes the job, which it may.
     (asked,) = client.remove_jobs([planned])
     assert asked.what == "left to the controller"
-    wait_until(lambda: not client.backend.store.exists(keys.deleting(planned)), 60, f"{planned} to be deleted")
+    wait_until(lambda: not client.backend.store.exists(deleting(planned)), 60, f"{planned} to be deleted")
     assert planned not in [one.id for one in client.jobs(limit=50)]
     # A training publishes a model, which generates images that the producer checks.
     settings = ["size=16", "batch_size=32", "latent=8", "ema=0.9"]
@@ -238,23 +250,23 @@ FORBIDDEN = {
         "jobs/a-job/commit/shard-000000.json",
         "jobs/a-job/out/shard-000000.parquet",
         "jobs/a-job/train/history.json",
-        *(keys.model_record(name, 2) for name in BUILT_IN),
+        *(model_record(name, 2) for name in BUILT_IN),
         "elsewhere/x",
     ],
-    "web": ["jobs/a-job/commit/shard-000000.json", keys.token_record("0" * 12), "elsewhere/x"],
-    "operator": ["jobs/a-job/spec.json", keys.schedule_record("nightly"), keys.model_record("birds", 1), "elsewhere/x"],
+    "web": ["jobs/a-job/commit/shard-000000.json", token_record("0" * 12), "elsewhere/x"],
+    "operator": ["jobs/a-job/spec.json", schedule_record("nightly"), model_record("birds", 1), "elsewhere/x"],
     "controller": [
         "jobs/a-job/commit/shard-000000.json",
         "jobs/a-job/in/source.csv",
-        keys.model_record("birds", 1),
-        keys.schedule_record("nightly"),
+        model_record("birds", 1),
+        schedule_record("nightly"),
         "elsewhere/x",
     ],
     "worker": [
         "jobs/a-job/spec.json",
         "jobs/a-job/in/source.csv",
-        keys.schedule_record("nightly"),
-        keys.schedule_tick("nightly", "20261124t0100"),
+        schedule_record("nightly"),
+        schedule_tick("nightly", "20261124t0100"),
         "elsewhere/x",
     ],
 }
@@ -273,7 +285,7 @@ def test_each_role_is_refused_what_is_anothers(mill: Mill, role: str, key: str) 
             store.put(key, b"mine")
         with pytest.raises(InvalidSettings):
             store.put_if_absent(f"{key}-fresh", b"mine")
-        if not any(fnmatchcase(key, one) for one in ROLES[role].deletes) or key.startswith(keys.MODELS):
+        if not any(fnmatchcase(key, one) for one in ROLES[role].deletes) or key.startswith(MODELS):
             with pytest.raises(InvalidSettings):
                 store.delete(key)
         assert root.get(key) == b"theirs"

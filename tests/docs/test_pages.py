@@ -117,7 +117,7 @@ def test_extras_exist() -> None:
 
 
 def test_every_variable_and_queue_that_is_mentioned_exists() -> None:
-    from contract.keys import QUEUES
+    from contract.keys.queues import QUEUES
     from contract.settings import Settings
 
     known = {f"IMAGEMILL_{name.upper()}" for name in Settings.model_fields}

@@ -12,13 +12,14 @@ from typing import get_args
 
 import pytest
 
-from contract import errors, keys
+from contract import errors
 from contract.data import image_index, label_rows
 from contract.instruments import INSTRUMENTS
 from contract.jobs import options
 from contract.jobs.kinds import KINDS
 from contract.jobs.sources import SOURCES
 from contract.jobs.status import STATES, State, Status
+from contract.keys.jobs import OUTPUTS, JobKeys
 from contract.models.families import RECIPES
 from contract.settings import Settings
 from producer.client import Client
@@ -126,9 +127,9 @@ def test_every_kind_of_job_source_and_format_is_explained(pages: dict[str, str])
 
 
 def test_every_object_key_is_explained(pages: dict[str, str]) -> None:
-    job = keys.JobKeys("<id>")
+    job = JobKeys("<id>")
     explained(pages["bucket.md"], [job.spec, job.plan, job.manifest(42), job.commit(42), job.end, job.active])
-    explained(pages["bucket.md"], [*(key for key in GENERATOR.bucket_keys() if not key.endswith("/")), *keys.OUTPUTS])
+    explained(pages["bucket.md"], [*(key for key in GENERATOR.bucket_keys() if not key.endswith("/")), *OUTPUTS])
 
 
 def test_every_public_method_of_the_client_is_there(pages: dict[str, str]) -> None:

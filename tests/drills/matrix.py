@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from contract.errors import ServiceUnavailable
-from contract.keys import QUEUES
+from contract.keys.queues import QUEUES
 from tests.mill import TIMES, Mill
 
 WORKERS = ("worker-0", "worker-1")

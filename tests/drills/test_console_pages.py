@@ -11,10 +11,11 @@ from typing import Any
 import httpx2
 import pytest
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.datasets.records import DatasetRecord, Part, Version
 from contract.jobs import retention
+from contract.keys.datasets import dataset_record, dataset_version
+from contract.keys.models import model_record
 from contract.models.registry import File, Model, Preprocess, Task
 from contract.settings import Settings
 from producer import Client
@@ -46,7 +47,7 @@ def fill(store: ObjectStore, settings: Settings, count: int) -> str:
         preprocess=Preprocess(size=224, crop=0.875, interpolation="bicubic", mean=127.0, std=128.0, channels=3),
         weights=File(name="weights.safetensors", sha256="0" * 64, bytes=1),
     )
-    store.put(keys.model_record(name, 1), model.to_json())
+    store.put(model_record(name, 1), model.to_json())
     store.put("photos/one.jpg", b"no image")
     now = time.time()
     with ThreadPoolExecutor(16) as threads:
@@ -88,11 +89,11 @@ def make_images(store: ObjectStore, client: Client) -> None:
     kinds: tuple[tuple[str, str, Task], ...] = (("maker", "gan", "generate"), ("shapes", "cnn", "classify"))
     for name, family, task in kinds:
         model = Model(name=name, version=1, family=family, task=task, labels=labels, preprocess=pre, weights=weights)
-        store.put(keys.model_record(name, 1), model.to_json())
+        store.put(model_record(name, 1), model.to_json())
     job = client.synthesize("maker", gate="shapes", per_class=2, job="made").id
     commit = select(store, job, ROWS)
     at = "2026-11-26T00:00:00.000Z"
-    store.put(keys.dataset_record("shapes"), DatasetRecord(name="shapes", owner="ann", created_at=at).to_json())
+    store.put(dataset_record("shapes"), DatasetRecord(name="shapes", owner="ann", created_at=at).to_json())
     version = Version(
         dataset="shapes",
         number=1,
@@ -110,7 +111,7 @@ def make_images(store: ObjectStore, client: Client) -> None:
         accepted={"disc": 2, "square": 1},
         parts=(Part(index=str(commit.output), sha256=str(commit.sha256), accepted=3),),
     )
-    store.put(keys.dataset_version("shapes", 1), version.to_json())
+    store.put(dataset_version("shapes", 1), version.to_json())
 
 
 @pytest.mark.timeout(3600)

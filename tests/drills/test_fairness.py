@@ -12,7 +12,7 @@ import pytest
 from contract.backend.dispatch import Can, next_shard
 from contract.backend.ledger import Ledger
 from contract.fleet.snapshot import read_fleet
-from contract.keys import QUEUE_CLASSIFY
+from contract.keys.queues import QUEUE_CLASSIFY
 from tests.contract.backend.test_ledger import spec_of
 from tests.fleet.commands import Meter
 from tests.fleet.sleeper import SECONDS

@@ -18,7 +18,7 @@ import httpx2
 import pytest
 
 from contract.backend.objects import ObjectStore
-from contract.keys import served_record
+from contract.keys.online import served_record
 from contract.online.served import Served
 from contract.settings import Settings
 from tests.mill import variables

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from contract import keys
 from contract.jobs.specs import Synthesize
+from contract.keys.jobs import JobKeys
 from tests.drills.test_nightly import recall_of, turn_to
 from tests.mill import Mill
 from tests.waiting import wait_until
@@ -48,12 +48,12 @@ def test_what_a_watch_sees_rarely_is_made_in_the_next_night_and_learnt(
         # if a night passes, and another schedule learns from what was seen and what was made,
         turn_to(mill, MIDNIGHT)
         fill, train = "fill-20270101t0000", "learn-20270101t0100"
-        wait_until(lambda: store.exists(keys.JobKeys(fill).spec), 60, fill)
+        wait_until(lambda: store.exists(JobKeys(fill).spec), 60, fill)
         assert mill.finished(fill, timeout=180).state == "succeeded"
         learn = {"family": "cnn", "source": ["watch:camera", "dataset:garments"], "name": "garments", **TRAINING}
         client.add_schedule("learn", "train", learn, cron="0 1 * * *")
         turn_to(mill, MIDNIGHT + timedelta(hours=1))
-        wait_until(lambda: store.exists(keys.JobKeys(train).spec), 60, train)
+        wait_until(lambda: store.exists(JobKeys(train).spec), 60, train)
         recall = {}
         for name, job in (("seen", "seen"), ("garments", train)):
             assert mill.finished(job, timeout=300).state == "succeeded"
@@ -64,7 +64,7 @@ def test_what_a_watch_sees_rarely_is_made_in_the_next_night_and_learnt(
         # I expect the rare class to be filled by what the watch has counted,
         counted = Counter(row["label"] for row in client.results(segment))
         assert counted == {"Sneaker": MANY, "Bag": FEW}
-        made = Synthesize.model_validate(json.loads(store.get(keys.JobKeys(fill).spec))["spec"])
+        made = Synthesize.model_validate(json.loads(store.get(JobKeys(fill).spec))["spec"])
         assert made.balance is not None and made.balance.seen == counted
         assert client.dataset("garments").classes == {"Bag": MANY - FEW}
         # and to be recognised far more often.

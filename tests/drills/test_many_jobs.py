@@ -19,7 +19,7 @@ from contract.jobs import index, retention
 from contract.jobs.lifecycle import Backend
 from contract.jobs.specs import Classify, Source
 from contract.jobs.status import Status
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.settings import Settings
 from contract.times import iso
 from producer import Client

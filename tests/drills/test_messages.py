@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from contract import keys
 from contract.backend.broker import make_app
 from contract.backend.queues import Queues
+from contract.keys.queues import QUEUES
+from contract.keys.redis import RedisKeys
 from tests.mill import Mill, check_complete
 from tests.waiting import wait_until
 
@@ -40,7 +41,7 @@ def samples(mill: Mill) -> list[bytes]:
     queues.check("birds", 3)
     app.close()
     redis = mill.client.backend.ledger.redis
-    found = [redis.lrange(f"{keys.RedisKeys('aside').broker_prefix}{queue}", 0, -1) for queue in keys.QUEUES]
+    found = [redis.lrange(f"{RedisKeys('aside').broker_prefix}{queue}", 0, -1) for queue in QUEUES]
     return [str(raw).encode() for raws in found for raw in raws]
 
 
@@ -97,12 +98,12 @@ def test_mutated_messages_end_nobody(
         shutil.copyfile(path, folder / f"{n:03d}.jpg")
     rng, real, redis = random.Random(7), samples(mill), mill.client.backend.ledger.redis
     pids = {name: mill.supervisor.pid(name) for name in ("controller", *mill.workers)}
-    prefix = keys.RedisKeys(mill.settings.namespace).broker_prefix
+    prefix = RedisKeys(mill.settings.namespace).broker_prefix
 
     # Given a job, if mutated messages lie before and between its own in every queue,
     def send(count: int) -> None:
         for _ in range(count):
-            redis.lpush(f"{prefix}{rng.choice(keys.QUEUES)}", mutated(rng, real))
+            redis.lpush(f"{prefix}{rng.choice(QUEUES)}", mutated(rng, real))
 
     send(number // 2)
     mill.client.classify(str(folder), model="efficientnet-lite0", job="amid", shard_size=8)
@@ -111,7 +112,7 @@ def test_mutated_messages_end_nobody(
     # I expect it to end complete, every queue to be empty, and every process to be the one that it was.
     mill.finished("amid", 300 if long else 120)
     check_complete(mill.client, "amid", [f"{n:03d}.jpg" for n in range(IMAGES)])
-    wait_until(lambda: not any(redis.llen(f"{prefix}{q}") for q in keys.QUEUES), 300, "the queues to be empty")
+    wait_until(lambda: not any(redis.llen(f"{prefix}{q}") for q in QUEUES), 300, "the queues to be empty")
     exits = sum(mill.supervisor.pid(name) != pid for name, pid in pids.items())
     rejected = mill.client.backend.ledger.rejected()
     figures(messages=number, exits=exits, rejected=sum(rejected.values()), kinds=len(rejected))

@@ -14,13 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
 from contract.datasets.contents import tables
 from contract.datasets.versions import Datasets
 from contract.jobs.options import SynthesizeOptions, parse_options
 from contract.jobs.schedules import Schedules, job_id
+from contract.keys.datasets import dataset_versions
+from contract.keys.jobs import JobKeys
 from producer.jobs.requests import make_request, make_template
 from producer.jobs.schedules import new_schedule
 from tests.mill import Mill
@@ -49,7 +50,7 @@ def nights(mill: Mill, count: int, disturb: Callable[[int, str], None]) -> None:
     """Turn the clock through so many nights, each once the job of the last has ended."""
 
     def begun(job: str) -> bool:
-        return mill.client.backend.store.exists(keys.JobKeys(job).spec)
+        return mill.client.backend.store.exists(JobKeys(job).spec)
 
     for n in range(count):
         now = BEGIN + n * DAY
@@ -63,7 +64,7 @@ def nights(mill: Mill, count: int, disturb: Callable[[int, str], None]) -> None:
 
 def contents(store: ObjectStore) -> dict[str, str]:
     """The hash of each version, and of each index and tar that a version names."""
-    found = {entry.key: digest(store.get(entry.key)) for entry in store.list(keys.dataset_versions("garments"))}
+    found = {entry.key: digest(store.get(entry.key)) for entry in store.list(dataset_versions("garments"))}
     for version in Datasets(store).grown("garments").versions:
         for part in version.parts:
             for address in (part.index, part.index.removesuffix(".parquet") + ".tar"):
@@ -156,5 +157,5 @@ def test_a_rare_class_is_filled_by_the_next_night(tmp_path: Path, figures: Calla
 
 
 def recall_of(store: ObjectStore, job: str, label: str) -> float:
-    found = json.loads(store.get(f"{keys.JobKeys(job).root}out/evaluation.json"))
+    found = json.loads(store.get(f"{JobKeys(job).root}out/evaluation.json"))
     return float(next(one["recall"] for one in found["classes"] if one["name"] == label))

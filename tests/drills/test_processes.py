@@ -19,7 +19,7 @@ from contract.errors import ServiceUnavailable
 from contract.jobs import results
 from contract.jobs.ends import read_end
 from contract.jobs.lifecycle import read_images
-from contract.keys import JobKeys, parse_run
+from contract.keys.jobs import JobKeys, parse_run
 from tests.drills import matrix
 from tests.mill import TIMES, Mill, check_complete
 from tests.waiting import wait_until

@@ -17,13 +17,14 @@ from statistics import median, quantiles
 
 import pytest
 
-from contract import keys
 from contract.backend.broker import make_app
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.backend.queues import Queues
 from contract.jobs.commits import in_parallel
 from contract.jobs.lifecycle import Backend
+from contract.keys.jobs import JobKeys
+from contract.keys.watches import watch_seen
 from contract.settings import Settings
 from contract.watches.hints import Hints
 from contract.watches.record import Watch, Watches
@@ -187,7 +188,7 @@ def test_a_controller_that_starts_with_many_seen_keys(
     watch = Watches(client.backend.store).get("much")
     wait_until(lambda: client.watch("much").swept_at, 60, "the first sweep")
     hashes = (hashlib.sha256(str(n).encode()).digest()[:16] for n in itertools.count())
-    seen = SeenSet(client.backend.store, keys.watch_seen(watch.root))
+    seen = SeenSet(client.backend.store, watch_seen(watch.root))
     seen.close_segment(0, list(itertools.islice(hashes, number)))
     decide_segment(client.backend.store, watch.root, Segment(number=0, job="", opened_at=watch.created_at, before=0))
     # Only a controller that starts afterwards knows of them.
@@ -196,7 +197,7 @@ def test_a_controller_that_starts_with_many_seen_keys(
     camera.put("much/0.png", photo)
     wait_until(lambda: mill.supervisor.pid("controller") not in (None, before), 60, "the controller to start")
     began, pid = time.monotonic(), mill.supervisor.pid("controller")
-    plan = keys.JobKeys(watch.job(1)).plan_prefix
+    plan = JobKeys(watch.job(1)).plan_prefix
     wait_until(lambda: any(client.backend.store.list(plan)), 60, "the first shard")
     seconds, cpu = time.monotonic() - began, cpu_seconds(pid)
 

@@ -27,7 +27,7 @@ from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
 from contract.jobs.commits import in_parallel
 from contract.jobs.templates import output
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.watches.record import Watch, Watches
 from contract.watches.segments import segment_numbers
 from contract.watches.state import read_states

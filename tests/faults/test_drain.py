@@ -15,7 +15,7 @@ import pytest
 from contract.data import image_index
 from contract.jobs.lifecycle import read_images
 from contract.jobs.status import Status
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.models.registry import Registry
 from tests.mill import Mill, check_complete
 from tests.paced_mill import PacedMill

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from contract.jobs.status import Status
-from contract.keys import TASK_RUN
+from contract.keys.queues import TASK_RUN
 from tests.faults.conftest import SHARD
 from tests.mill import Mill, check_complete
 from tests.paced_mill import PacedMill

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from contract import keys
 from contract.datasets.contents import tables
 from contract.datasets.versions import Datasets
+from contract.keys.datasets import dataset_features
 from tests.mill import Mill
 from tests.waiting import wait_until
 
@@ -60,7 +60,7 @@ def test_a_version_is_compared_with_those_before(mill: Mill) -> None:
     store = mill.client.backend.store
     gate = Datasets(store).version("garments", 1).gate_sha256
     one, two = (
-        load(store.get(keys.dataset_features("garments", gate, f"garments-{number}")))["features"] for number in (1, 2)
+        load(store.get(dataset_features("garments", gate, f"garments-{number}")))["features"] for number in (1, 2)
     )
     assert one.shape == two.shape == (6, one.shape[1])
     assert second[0]["duplicate_distance"] == pytest.approx(1 - float((one @ two[0]).max()), abs=1e-4)
@@ -70,7 +70,7 @@ def test_features_that_are_not_there_are_computed_from_the_images(mill: Mill) ->
     # Given a version whose features are gone, as for a gate other than the one that made it,
     extend(mill, "bags", 1)
     store = mill.client.backend.store
-    key = keys.dataset_features("bags", Datasets(store).version("bags", 1).gate_sha256, "bags-1")
+    key = dataset_features("bags", Datasets(store).version("bags", 1).gate_sha256, "bags-1")
     before = load(store.get(key))
     store.delete(key)
 

@@ -21,7 +21,7 @@ from PIL import Image
 from contract.data import image_index
 from contract.errors import ImagemillError, Overloaded, ServiceUnavailable
 from contract.jobs.lifecycle import read_images
-from contract.keys import OnlineKeys
+from contract.keys.online import OnlineKeys
 from contract.online import messages
 from contract.online.connection import connect, need_address
 from contract.online.messages import MOST_IMAGES, RequestId

@@ -10,7 +10,7 @@ import pytest
 
 from contract.jobs.options import ClassifyOptions
 from contract.jobs.schedules import Schedules, stamp
-from contract.keys import TASK_TICK
+from contract.keys.queues import TASK_TICK
 from contract.models.registry import Model, Preprocess, Registry, make_file
 from producer.jobs.requests import make_request, make_template
 from producer.jobs.schedules import new_schedule

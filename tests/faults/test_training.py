@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.models.registry import Registry
 from tests.mill import Mill
 from tests.paced_mill import PacedMill

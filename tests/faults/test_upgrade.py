@@ -9,7 +9,7 @@ import pytest
 
 from contract.backend.broker import make_app
 from contract.backend.dispatch import waiting
-from contract.keys import QUEUE_CLASSIFY, TASK_RUN
+from contract.keys.queues import QUEUE_CLASSIFY, TASK_RUN
 from tests.mill import Mill, own_cache
 from tests.waiting import wait_until
 from worker.process.leaving import EXIT_UNFIT

@@ -15,7 +15,8 @@ from contract.data.items import parse_s3, read_manifest
 from contract.jobs.lifecycle import Backend
 from contract.jobs.specs import Classify
 from contract.jobs.status import Output, ShardCommit
-from contract.keys import JobKeys, shard_stem
+from contract.keys.jobs import JobKeys
+from contract.keys.shards import shard_stem
 from worker.execution.job_runner import ShardWork
 from worker.execution.leases import Lease
 from worker.execution.resources import Resources

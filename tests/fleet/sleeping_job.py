@@ -13,7 +13,7 @@ from contract.jobs.commits import iter_commits
 from contract.jobs.lifecycle import Backend, submit
 from contract.jobs.specs import Classify, Source
 from contract.jobs.status import Plan
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 
 _THREADS = 16
 

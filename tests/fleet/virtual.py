@@ -31,7 +31,7 @@ from contract.backend.queues import Queues
 from contract.errors import RedisUnavailable
 from contract.jobs.lifecycle import Backend
 from contract.jobs.numerics import Capabilities
-from contract.keys import QUEUE_CLASSIFY
+from contract.keys.queues import QUEUE_CLASSIFY
 from contract.settings import Settings
 from tests.fleet import sleeper
 from worker.execution.capabilities import of_this_process

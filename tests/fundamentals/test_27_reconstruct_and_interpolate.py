@@ -21,7 +21,7 @@ from contract.errors import InvalidInput, InvalidSource, JobConflict
 from contract.jobs.lifecycle import read_plan
 from contract.jobs.specs import Source
 from contract.jobs.status import Status
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.models.families import ENCODERS
 from contract.models.registry import File, Model, Preprocess, Registry
 from producer import Client

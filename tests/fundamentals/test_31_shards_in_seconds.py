@@ -11,7 +11,7 @@ from PIL import Image
 from contract.backend.objects import ObjectStore
 from contract.data.items import read_manifest
 from contract.jobs.lifecycle import read_plan
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from producer import Client
 from tests.fundamentals.conftest import MODEL, Rows
 from tests.mill import Mill

@@ -19,7 +19,7 @@ from contract.backend.ledger import Worker
 from contract.errors import InvalidSource, JobFailed, RedisUnavailable
 from contract.jobs.kinds import KINDS
 from contract.jobs.status import Shards, Status
-from contract.keys import WORKER_QUEUES
+from contract.keys.queues import WORKER_QUEUES
 from contract.settings import current
 from producer.cli import COMMANDS, cli
 from producer.cli.common import duration, print_table

@@ -12,10 +12,10 @@ from typing import Any, cast
 
 import pytest
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, ModelError, RedisUnavailable, ServiceUnavailable, StoreUnavailable
 from contract.jobs.lifecycle import Backend
+from contract.keys.models import model_claim, model_file
 from contract.models.registry import Model, Registry, imagemill_version, make_file
 from contract.models.review import Review, Verdict
 from producer.cli.models import _print
@@ -134,7 +134,7 @@ def push_it(workers: Workers, folder: Path, timeout: float = 600.0) -> Model:
 
 
 def left(store: ObjectStore, version: int = 1) -> set[str]:
-    prefix = keys.model_file("birds", version, "")
+    prefix = model_file("birds", version, "")
     return {entry.key.removeprefix(prefix) for entry in store.list(prefix)}
 
 
@@ -222,7 +222,7 @@ def test_an_error_is_not_hidden_by_a_store_that_is_away(
     put = workers.store.put_if_absent
 
     def away(key: str, data: bytes) -> bool:
-        if key != keys.model_claim("birds", 1):
+        if key != model_claim("birds", 1):
             raise StoreUnavailable("away")
         return put(key, data)
 
@@ -248,7 +248,7 @@ def test_a_model_comes_out_as_it_went_in(store: ObjectStore, tmp_path: Path) -> 
     assert Model.model_validate(json.loads(written[2].read_text())) == model
     assert len(list((tmp_path / "new" / "folder").iterdir())) == 3
 
-    store.put(keys.model_file("birds", 1, "card.md"), b"# Bards")
+    store.put(model_file("birds", 1, "card.md"), b"# Bards")
     with pytest.raises(ModelError, match=r"card\.md of birds@1 hashes to"):
         pull(Registry(store), model, tmp_path / "other")
 

@@ -16,7 +16,7 @@ from contract.errors import RedisUnavailable
 from contract.fleet.rates import Rates
 from contract.fleet.snapshot import Fleet, JobState, WorkerState, queue_state
 from contract.jobs.status import Shards
-from contract.keys import WORKER_QUEUES
+from contract.keys.queues import WORKER_QUEUES
 from contract.settings import Settings, current
 from producer.cli import cli
 from producer.cli.frame import as_object, frame

@@ -21,7 +21,7 @@ from contract.jobs.lifecycle import Backend, submit
 from contract.jobs.numerics import Capabilities
 from contract.jobs.specs import Classify, Source
 from contract.jobs.status import Plan
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.models.registry import Model
 from tests.parity import MODEL
 from tests.taking import granted

@@ -15,7 +15,7 @@ from contract.errors import ImagemillError, ObjectNotFound
 from contract.jobs import results
 from contract.jobs.ends import read_end
 from contract.jobs.lifecycle import Backend, read_classify
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from worker.classify import neighbours, thumbnails
 from worker.classify.sections import sections
 from worker.classify.summary import Summary

@@ -35,7 +35,8 @@ from contract.jobs.reach import Reach
 from contract.jobs.sources import source_kind
 from contract.jobs.specs import Classify
 from contract.jobs.status import Output, ShardCommit
-from contract.keys import MAX_OPEN_SHARDS, JobKeys, child_shards, shard_stem
+from contract.keys.jobs import JobKeys
+from contract.keys.shards import MAX_OPEN_SHARDS, child_shards, shard_stem
 from contract.models.registry import Model
 from worker.classify.isolate import isolate
 from worker.classify.rows import Rows, read_rows, tally

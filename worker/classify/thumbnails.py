@@ -11,7 +11,7 @@ from contract.data.items import Item, read_manifest
 from contract.errors import ImageError
 from contract.jobs.lifecycle import Backend, read_spec
 from contract.jobs.reach import Reach
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from worker.classify.summary import Doubt
 from worker.engine.images import decoders
 from worker.engine.pipeline import Encoded, sha256_of

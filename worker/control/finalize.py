@@ -25,7 +25,7 @@ from contract.jobs.lifecycle import Backend, close, read_created, read_plan, rea
 from contract.jobs.outputs import checked, leftovers, publish, run_again
 from contract.jobs.specs import Classify, Evaluate, ImagesSpec, Spec, Train, Verify
 from contract.jobs.status import Plan, Shards
-from contract.keys import QUEUE_GENERATE
+from contract.keys.queues import QUEUE_GENERATE
 from contract.telemetry import traces
 from contract.watches.archive import forget_archived
 from contract.watches.tables import forget_segment

@@ -27,7 +27,7 @@ from contract.jobs.lifecycle import Backend, submit
 from contract.jobs.schedules import Schedule, Schedules, Tick, job_id, stamp, to_iso, to_time
 from contract.jobs.specs import parse_spec
 from contract.jobs.templates import fill
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.settings import Settings
 from contract.web.webhooks.notes import note_tick
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from contract.backend.objects import ObjectStore
 from contract.errors import ObjectNotFound, StoreRefused
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.records import Record
 
 log = logging.getLogger(__name__)

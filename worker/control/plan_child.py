@@ -23,7 +23,7 @@ from contract.errors import ServiceUnavailable
 from contract.jobs.kinds import KINDS
 from contract.jobs.lifecycle import Backend
 from contract.jobs.sources import SOURCES
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.settings import Settings
 from contract.telemetry import logs
 from worker.control.plan import plan

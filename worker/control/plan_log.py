@@ -14,7 +14,8 @@ from contract.data.items import Item, read_manifest, write_manifest
 from contract.jobs.commits import in_parallel
 from contract.jobs.lifecycle import read_plan
 from contract.jobs.status import Plan
-from contract.keys import JobKeys, parse_shard
+from contract.keys.jobs import JobKeys
+from contract.keys.shards import parse_shard
 
 _END = b""
 _THREADS = 8

@@ -22,7 +22,7 @@ from contract.jobs.loads import names_of
 from contract.jobs.numerics import Needs, able, lacking, live_rules, serving, unmet
 from contract.jobs.sources import source_kind
 from contract.jobs.status import ENDED
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.models.rules import Rule
 from contract.settings import Settings
 from contract.telemetry import logs

@@ -19,7 +19,8 @@ from contract.jobs.lifecycle import Backend
 from contract.jobs.outputs import write
 from contract.jobs.specs import Evaluate
 from contract.jobs.status import Output, Plan, ShardCommit
-from contract.keys import JobKeys, shard_stem
+from contract.keys.jobs import JobKeys
+from contract.keys.shards import shard_stem
 from contract.models.registry import Model
 from worker.datasets.reader import DatasetReader
 from worker.evaluation.judges import Case, Judgement, classifier

@@ -26,7 +26,7 @@ from contract.jobs.lifecycle import read_created, read_spec
 from contract.jobs.numerics import Needs
 from contract.jobs.specs import AnySpec
 from contract.jobs.status import ShardCommit
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.telemetry import traces
 from worker.execution.capabilities import Fit
 from worker.execution.leases import Lease

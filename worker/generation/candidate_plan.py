@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contract.backend.objects import ObjectStore
 from contract.errors import ObjectNotFound
 from contract.jobs.specs import Generate, Synthesize
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.records import Record
 
 _GUESS = 0.8

@@ -19,7 +19,7 @@ from contract.datasets.records import Version
 from contract.datasets.versions import Datasets
 from contract.errors import ObjectNotFound
 from contract.jobs.specs import Source, Synthesize
-from contract.keys import dataset_features
+from contract.keys.datasets import dataset_features
 from worker.datasets.reader import DatasetReader, Wanted
 from worker.engine.images import pixels
 from worker.evaluation.judges import forward

@@ -29,7 +29,7 @@ from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend, close, read_images, reopen, settle, write_end
 from contract.jobs.outputs import leftovers, missing, run_again
 from contract.jobs.specs import ImagesSpec
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from worker.execution.model_cache import Models
 from worker.execution.resources import Resources
 from worker.generation.finish_faults import add_fault, read_faults

@@ -17,7 +17,7 @@ from safetensors.torch import load, save
 from contract.backend.objects import ObjectStore
 from contract.errors import ObjectNotFound
 from contract.jobs.specs import Synthesize
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from worker.datasets.dataset import Dataset
 from worker.datasets.reader import DatasetReader, Wanted
 from worker.engine.images import pixels

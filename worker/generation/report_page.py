@@ -8,7 +8,7 @@ from datetime import datetime
 from contract.backend.objects import ObjectStore
 from contract.jobs.lifecycle import read_created
 from contract.jobs.specs import ImagesSpec
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from worker.pages import page
 
 

@@ -29,7 +29,9 @@ from contract.jobs.outputs import missing, write
 from contract.jobs.results import committed
 from contract.jobs.specs import Synthesize
 from contract.jobs.status import Plan
-from contract.keys import QUEUE_GENERATE, JobKeys, shard_stem
+from contract.keys.jobs import JobKeys
+from contract.keys.queues import QUEUE_GENERATE
+from contract.keys.shards import shard_stem
 from contract.models.registry import Model
 from worker.execution.resources import Resources
 from worker.generation import candidate_plan

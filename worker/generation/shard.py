@@ -29,7 +29,8 @@ from contract.jobs.lifecycle import Backend
 from contract.jobs.outputs import write
 from contract.jobs.specs import Generate, ImagesSpec, Synthesize
 from contract.jobs.status import ShardCommit
-from contract.keys import JobKeys, shard_stem
+from contract.keys.jobs import JobKeys
+from contract.keys.shards import shard_stem
 from contract.models.registry import Model
 from worker.engine.busy import busy_on
 from worker.engine.generators.sampler import GROUP

@@ -14,7 +14,7 @@ from contract.errors import InvalidSource
 from contract.jobs.lifecycle import read_plan
 from contract.jobs.sources import source_kind
 from contract.jobs.specs import EncodedSpec, Interpolate, Reconstruct
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from worker.datasets.reader import Block, DatasetReader, Wanted
 from worker.execution.model_cache import Models
 from worker.execution.resources import Resources

@@ -28,7 +28,7 @@ from contract.jobs.lifecycle import Backend, read_images
 from contract.jobs.numerics import read_class
 from contract.jobs.specs import SampledSpec, Verify
 from contract.jobs.status import Plan, ShardCommit
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from worker.datasets.dataset import evenly
 from worker.engine.generators.generator import Generator
 from worker.engine.images import pixels

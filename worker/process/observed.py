@@ -17,7 +17,8 @@ from pathlib import Path
 from contract import instruments, meters
 from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, InvalidSettings, ServiceUnavailable
-from contract.keys import QUEUE_CLASSIFY, QUEUE_CONTROL, probe_object
+from contract.keys.bucket import probe_object
+from contract.keys.queues import QUEUE_CLASSIFY, QUEUE_CONTROL
 from contract.meters import Role
 from contract.telemetry.probes import Probe
 from contract.telemetry.prometheus import Metrics

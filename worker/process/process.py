@@ -15,7 +15,7 @@ from contract.backend.objects import ObjectStore
 from contract.backend.queues import Queues
 from contract.errors import InvalidSettings
 from contract.jobs.lifecycle import Backend
-from contract.keys import QUEUE_CLASSIFY, QUEUE_CONTROL, QUEUE_GENERATE
+from contract.keys.queues import QUEUE_CLASSIFY, QUEUE_CONTROL, QUEUE_GENERATE
 from contract.settings import Settings
 from contract.telemetry import logs, traces
 from worker.engine.budget import set_total

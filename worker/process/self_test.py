@@ -11,7 +11,7 @@ import threading
 import time
 
 from contract.errors import WorkerUnfit
-from contract.keys import QUEUE_GENERATE, QUEUE_TRAIN
+from contract.keys.queues import QUEUE_GENERATE, QUEUE_TRAIN
 from worker.execution.resources import Resources
 
 log = logging.getLogger(__name__)

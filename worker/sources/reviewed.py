@@ -10,7 +10,7 @@ from contract.errors import InvalidSource
 from contract.jobs.commits import in_parallel, iter_listed
 from contract.jobs.reviews.records import image_id
 from contract.jobs.reviews.sets import parse_ref, read_set
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from worker.sources.lister import Lister
 
 

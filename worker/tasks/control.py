@@ -6,10 +6,10 @@ from typing import Any
 
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 
-from contract import keys
 from contract.errors import InvalidInput, ServiceUnavailable
 from contract.fleet.snapshot import Fleet
 from contract.instruments import WORKERS_WANTED
+from contract.keys.queues import QUEUE_CONTROL, TASK_FINALIZE, TASK_PLAN, TASK_TICK
 from contract.telemetry.routes import Answer, as_json, text
 from worker.app import app, process
 from worker.control.finalizers import Finalizers, make_finalizers
@@ -41,19 +41,19 @@ def courier() -> Courier:
     return process.resources.once(make_courier)
 
 
-@app.task(name=keys.TASK_PLAN)  # type: ignore[untyped-decorator]
+@app.task(name=TASK_PLAN)  # type: ignore[untyped-decorator]
 def plan(job: str) -> None:
     """Have a job's source cut into shards, in a process of its own; the reconciler asks again if this one is lost."""
     planners().plan(job)
 
 
-@app.task(name=keys.TASK_FINALIZE)  # type: ignore[untyped-decorator]
+@app.task(name=TASK_FINALIZE)  # type: ignore[untyped-decorator]
 def finalize(job: str) -> None:
     """Have a job ended whose shards are done, beside the tasks; the reconciler asks again if this process is lost."""
     finalizers().finalize(job)
 
 
-@app.task(name=keys.TASK_TICK)  # type: ignore[untyped-decorator]
+@app.task(name=TASK_TICK)  # type: ignore[untyped-decorator]
 def tick() -> None:
     """Fire the schedules that are due, and send again what was lost."""
     run_tick(process.backend, process.settings)
@@ -87,7 +87,7 @@ def _take_events() -> None:
 
 
 def _ready(sender: Any, **_: Any) -> None:
-    if keys.QUEUE_CONTROL in (str(queue) for queue in sender.app.amqp.queues.consume_from):
+    if QUEUE_CONTROL in (str(queue) for queue in sender.app.amqp.queues.consume_from):
         planners().warm_up()
         _show_scale()
         _take_events()

@@ -31,7 +31,7 @@ from contract.errors import (
 from contract.jobs.lifecycle import Backend, read_history, read_plan
 from contract.jobs.specs import Train
 from contract.jobs.status import Plan, ShardCommit
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.models.recipes import RnnRecipe
 from contract.models.registry import Registry
 from worker.datasets.dataset import Dataset, split

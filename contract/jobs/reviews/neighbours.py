@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from contract.backend.objects import ObjectStore
 from contract.data.parquet import read_table
 from contract.errors import ObjectNotFound
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 
 NEIGHBOURS = 10
 """Nearest images that are looked at."""

@@ -20,7 +20,7 @@ from contract.errors import InvalidSource, ObjectDamaged, ObjectNotFound
 from contract.jobs.reviews.records import image_id
 from contract.jobs.reviews.settle import settled, votes
 from contract.jobs.reviews.verdicts import given
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.records import Record
 
 PREFIX = "review:"

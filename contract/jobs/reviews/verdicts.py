@@ -14,7 +14,7 @@ from contract.backend.objects import ObjectStore
 from contract.errors import JobConflict, ObjectDamaged, ObjectNotFound
 from contract.jobs.commits import in_parallel
 from contract.jobs.reviews.records import MANY, Batch, Given, Named, Verdict, Withdrawal
-from contract.keys import JobKeys, parse_review
+from contract.keys.jobs import JobKeys, parse_review
 from contract.times import iso
 
 _MOST_BYTES = 64 * 2**20

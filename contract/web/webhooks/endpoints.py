@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import AddressRefused, FetchFailed, InvalidInput, NotOwner, ObjectNotFound, UnknownWebhook
+from contract.keys.webhooks import WEBHOOK_RECORDS, parse_webhook, webhook_disabled, webhook_record, webhook_secret
 from contract.records import Record
 from contract.times import iso
 from contract.web.addresses import AddressPolicy, shown
@@ -107,10 +107,10 @@ class Endpoints:
             return found
         # The secret first: whoever finds the record can sign.
         made = _Secrets(secrets=(_Secret(secret=new_secret()),))
-        self._store.put_if_absent(keys.webhook_secret(id), made.to_json())
-        self._store.delete(keys.webhook_disabled(id))  # of one that was removed while its receiver answered 410
+        self._store.put_if_absent(webhook_secret(id), made.to_json())
+        self._store.delete(webhook_disabled(id))  # of one that was removed while its receiver answered 410
         endpoint = Endpoint(id=id, url=url, owner=owner, created_at=iso(time.time()) or "")
-        self._store.put_if_absent(keys.webhook_record(id), endpoint.to_json())
+        self._store.put_if_absent(webhook_record(id), endpoint.to_json())
         return self.get(id)
 
     def named(self, name: str, owner: str, policy: AddressPolicy) -> Endpoint:
@@ -125,7 +125,7 @@ class Endpoints:
         if not re.fullmatch(ID, id):
             return None
         try:
-            found = Endpoint.model_validate_json(self._store.get(keys.webhook_record(id)))
+            found = Endpoint.model_validate_json(self._store.get(webhook_record(id)))
         except (ObjectNotFound, ValidationError):
             return None
         return found if found.id == id else None
@@ -153,25 +153,25 @@ class Endpoints:
 
     def all(self) -> Iterator[Endpoint]:
         """Yield every webhook by its id."""
-        for entry in self._store.list(keys.WEBHOOK_RECORDS):
-            id = keys.parse_webhook(entry.key)
+        for entry in self._store.list(WEBHOOK_RECORDS):
+            id = parse_webhook(entry.key)
             if id is not None and (found := self.find(id)) is not None:
                 yield found
 
     def exists(self, id: str) -> bool:
         """Return whether there is a webhook of this id, perhaps one that this version cannot read."""
-        return self._store.exists(keys.webhook_record(id))
+        return self._store.exists(webhook_record(id))
 
     def remove(self, id: str) -> None:
         """Delete a webhook; whoever removes it deletes its messages, between `silence` and this."""
-        self._store.delete(keys.webhook_disabled(id))
-        self._store.delete(keys.webhook_record(id))
+        self._store.delete(webhook_disabled(id))
+        self._store.delete(webhook_record(id))
 
     # Secrets
 
     def silence(self, id: str) -> None:
         """Delete the secrets of a webhook, without which nothing can be sent to it."""
-        self._store.delete(keys.webhook_secret(id))
+        self._store.delete(webhook_secret(id))
 
     def secrets(self, id: str, now: float | None = None) -> list[str]:
         """Return the secrets that messages are signed with now, the current one first; raises UnknownWebhook."""
@@ -190,12 +190,12 @@ class Endpoints:
             if one.until is None or _seconds(one.until) > now
         ]
         made = _Secrets(secrets=(_Secret(secret=new_secret()), *earlier)[:_MOST_SECRETS])
-        self._store.put(keys.webhook_secret(id), made.to_json())
+        self._store.put(webhook_secret(id), made.to_json())
         return made.secrets[0].secret
 
     def _secrets(self, id: str) -> tuple[_Secret, ...]:
         try:
-            return _Secrets.model_validate_json(self._store.get(keys.webhook_secret(id))).secrets
+            return _Secrets.model_validate_json(self._store.get(webhook_secret(id))).secrets
         except (ObjectNotFound, ValidationError):
             raise UnknownWebhook(
                 f"The webhook {id} has no secret; `imagemill webhooks rotate {id}` makes one."
@@ -206,17 +206,17 @@ class Endpoints:
     def disabled(self, id: str) -> Disabled | None:
         """Return why a webhook is told nothing, None if it is told."""
         try:
-            return Disabled.model_validate_json(self._store.get(keys.webhook_disabled(id)))
+            return Disabled.model_validate_json(self._store.get(webhook_disabled(id)))
         except ObjectNotFound:
             return None
 
     def disable(self, id: str, reason: str) -> None:
         """Tell a webhook nothing more."""
-        self._store.put(keys.webhook_disabled(id), Disabled(at=iso(time.time()) or "", reason=reason).to_json())
+        self._store.put(webhook_disabled(id), Disabled(at=iso(time.time()) or "", reason=reason).to_json())
 
     def enable(self, id: str) -> None:
         """Tell a webhook again what happens from now on."""
-        self._store.delete(keys.webhook_disabled(id))
+        self._store.delete(webhook_disabled(id))
 
 
 def _seconds(at: str) -> float:

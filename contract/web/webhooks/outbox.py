@@ -15,10 +15,21 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field
 
-from contract import keys
 from contract.backend.listing import Entry
 from contract.backend.objects import ObjectStore
 from contract.errors import ObjectNotFound, UnknownWebhook
+from contract.keys.webhooks import (
+    WAITING_MESSAGES,
+    WEBHOOK_MESSAGES,
+    WEBHOOK_OUTCOMES,
+    message_after,
+    message_name,
+    parse_webhook_message,
+    webhook_message,
+    webhook_outcome,
+    webhook_record,
+    webhook_waiting,
+)
 from contract.records import Record
 from contract.times import iso
 
@@ -26,7 +37,7 @@ R = TypeVar("R", bound=Record)
 
 KEEP_DAYS = 30
 """Days for which a message is kept, and can be sent again."""
-_PREFIXES = (keys.WEBHOOK_WAITING, keys.WEBHOOK_OUTCOMES, keys.WEBHOOK_MESSAGES)
+_PREFIXES = (WAITING_MESSAGES, WEBHOOK_OUTCOMES, WEBHOOK_MESSAGES)
 """In the order of deletion: a deletion that is interrupted leaves no record without its message."""
 
 
@@ -80,7 +91,7 @@ class Event:
     def name(self, endpoint: str) -> str:
         """Return the name of the message to a webhook about it."""
         digest = hashlib.sha256(f"{endpoint}\0{self.subject}\0{self.at_ms}".encode()).hexdigest()
-        return keys.message_name(self.at_ms, digest)
+        return message_name(self.at_ms, digest)
 
     def message(self, endpoint: str) -> Message:
         """Return the message to a webhook about it."""
@@ -124,19 +135,19 @@ class Outbox:
         A webhook that is disabled for a reason gets a message that has failed, and can be sent again.
         """
         name = event.name(endpoint)
-        fresh = self._store.put_if_absent(keys.webhook_message(endpoint, name), event.message(endpoint).to_json())
+        fresh = self._store.put_if_absent(webhook_message(endpoint, name), event.message(endpoint).to_json())
         if self.outcome(endpoint, name) is None:
             if disabled:
                 last = Attempt(at=iso(now) or "", error=disabled)
                 told = Outcome(state="failed", attempts=0, at=last.at, last=last)
-                self._store.put_if_absent(keys.webhook_outcome(endpoint, name), told.to_json())
+                self._store.put_if_absent(webhook_outcome(endpoint, name), told.to_json())
             else:
-                self._store.put_if_absent(keys.webhook_waiting(endpoint, name), Waiting(due=now).to_json())
+                self._store.put_if_absent(webhook_waiting(endpoint, name), Waiting(due=now).to_json())
         return fresh
 
     def message(self, endpoint: str, name: str) -> Message | None:
         """Return a message, None if there is none."""
-        return self._read(Message, keys.webhook_message(endpoint, name))
+        return self._read(Message, webhook_message(endpoint, name))
 
     def waiting(self, endpoint: str, name: str) -> Waiting | None:
         """Return how a message waits, None if it does not. A record that cannot be one is due, and so written anew.
@@ -144,7 +155,7 @@ class Outbox:
         Producers may write it, and one of them must not hold the others' messages up.
         """
         try:
-            found = self._read(Waiting, keys.webhook_waiting(endpoint, name))
+            found = self._read(Waiting, webhook_waiting(endpoint, name))
             if found is not None and found.last is not None:
                 datetime.fromisoformat(found.last.at).timestamp()
         except (ValueError, OverflowError):
@@ -153,18 +164,18 @@ class Outbox:
 
     def outcome(self, endpoint: str, name: str) -> Outcome | None:
         """Return what became of a message, None if it has never been delivered nor given up."""
-        return self._read(Outcome, keys.webhook_outcome(endpoint, name))
+        return self._read(Outcome, webhook_outcome(endpoint, name))
 
     def postpone(self, endpoint: str, name: str, waiting: Waiting) -> None:
         """Write how a message waits from now on."""
-        self._store.put(keys.webhook_waiting(endpoint, name), waiting.to_json())
+        self._store.put(webhook_waiting(endpoint, name), waiting.to_json())
 
     def finish(self, endpoint: str, name: str, outcome: Outcome) -> None:
         """Write what became of a message, and have it wait no more."""
-        self._store.put(keys.webhook_outcome(endpoint, name), outcome.to_json())
+        self._store.put(webhook_outcome(endpoint, name), outcome.to_json())
         there = self.waiting(endpoint, name)
         if there is not None and there.round <= outcome.round:  # nobody asked to send it again meanwhile
-            self._store.delete(keys.webhook_waiting(endpoint, name))
+            self._store.delete(webhook_waiting(endpoint, name))
 
     def resend(self, endpoint: str, id: str, now: float) -> Told:
         """Have a message wait again, from its first attempt on; raises UnknownWebhook."""
@@ -178,7 +189,7 @@ class Outbox:
 
     def told(self, endpoint: str, name: str) -> Told:
         """Return where a message stands; raises ObjectNotFound."""
-        message = Message.model_validate_json(self._store.get(keys.webhook_message(endpoint, name)))
+        message = Message.model_validate_json(self._store.get(webhook_message(endpoint, name)))
         waiting, done = self.waiting(endpoint, name), self.outcome(endpoint, name)
         said = {"id": message.id, "type": message.type, "at": message.at, "body": message.body}
         if waiting is not None and (done is None or done.round < waiting.round):
@@ -190,12 +201,12 @@ class Outbox:
 
     def messages(self, endpoint: str, *, limit: int, before: str = "") -> list[Told]:
         """Return messages to a webhook, newest first, those behind the id `before`; raises UnknownWebhook for no id."""
-        after = keys.webhook_message(endpoint, self._named(endpoint, before)) if before else ""
+        after = webhook_message(endpoint, self._named(endpoint, before)) if before else ""
         found: list[Told] = []
-        for entry in self._store.list(f"{keys.WEBHOOK_MESSAGES}{endpoint}/", after=after, at_once=min(limit + 1, 1000)):
+        for entry in self._store.list(f"{WEBHOOK_MESSAGES}{endpoint}/", after=after, at_once=min(limit + 1, 1000)):
             if len(found) == limit:
                 break
-            parsed = keys.parse_webhook_message(entry.key)
+            parsed = parse_webhook_message(entry.key)
             if parsed is not None:
                 try:
                     found.append(self.told(*parsed))
@@ -205,7 +216,7 @@ class Outbox:
 
     def count_waiting(self, endpoint: str) -> int:
         """Return how many messages to a webhook wait."""
-        return sum(1 for _ in self._store.list(f"{keys.WEBHOOK_WAITING}{endpoint}/"))
+        return sum(1 for _ in self._store.list(f"{WAITING_MESSAGES}{endpoint}/"))
 
     def forget(self, endpoint: str) -> int:
         """Delete every message to a webhook, also those that wait; return how many objects that were."""
@@ -215,7 +226,7 @@ class Outbox:
 
     def drop(self, endpoint: str, name: str) -> None:
         """Delete a message, also if it waits."""
-        kinds = (keys.webhook_waiting, keys.webhook_outcome, keys.webhook_message)
+        kinds = (webhook_waiting, webhook_outcome, webhook_message)
         self._store.delete_all(kind(endpoint, name) for kind in kinds)
 
     def old(self, now: float) -> Iterator[tuple[str, list[str], int]]:
@@ -224,7 +235,7 @@ class Outbox:
         That is what happened 30 days ago, and everything to a webhook that was removed: an attempt that ran then, or
         a controller that had just looked for the webhook, may have written more.
         """
-        before = keys.message_after(int((now - KEEP_DAYS * 86_400) * 1000))
+        before = message_after(int((now - KEEP_DAYS * 86_400) * 1000))
         folders = {
             entry.key.removeprefix(prefix).rstrip("/")
             for prefix in _PREFIXES
@@ -232,10 +243,10 @@ class Outbox:
             if entry.key.endswith("/")
         }
         for endpoint in sorted(folders):
-            kept = self._store.exists(keys.webhook_record(endpoint))
+            kept = self._store.exists(webhook_record(endpoint))
             gone = list(self._of(endpoint, after=before if kept else ""))
             # One that was added again meanwhile may have new messages among these.
-            if gone and kept == self._store.exists(keys.webhook_record(endpoint)):
+            if gone and kept == self._store.exists(webhook_record(endpoint)):
                 yield endpoint, [entry.key for entry in gone], sum(entry.size for entry in gone)
 
     def _of(self, endpoint: str, *, after: str = "") -> Iterator[Entry]:
@@ -247,7 +258,7 @@ class Outbox:
     def _named(self, endpoint: str, id: str) -> str:
         """Return the name of the message with an id; raises UnknownWebhook for what is no id."""
         name = name_of(id)
-        if keys.parse_webhook_message(keys.webhook_message(endpoint, name)) is None:
+        if parse_webhook_message(webhook_message(endpoint, name)) is None:
             raise _no_message(endpoint, id)
         return name
 

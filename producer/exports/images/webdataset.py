@@ -14,7 +14,7 @@ from contract.data.items import parse_s3
 from contract.errors import ObjectDamaged
 from contract.jobs.results import Row
 from contract.jobs.specs import ImagesSpec
-from contract.keys import shard_stem
+from contract.keys.shards import shard_stem
 from producer.exports.images.accepted import ImageSet, accepted, check
 from producer.exports.images.croissant import DataFile, Records, file_set, joined
 from producer.exports.images.target import Target

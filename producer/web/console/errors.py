@@ -13,7 +13,7 @@ from contract.backend.objects import ObjectStore
 from contract.data.items import read_manifest
 from contract.errors import ObjectNotFound
 from contract.jobs.kinds import KINDS
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from producer.jobs import cleaning, pages
 from producer.jobs.failures import Failure, failures
 from producer.jobs.tallies import Tallies

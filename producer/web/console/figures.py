@@ -13,7 +13,7 @@ from contract.data.items import parse_s3
 from contract.errors import ObjectNotFound
 from contract.jobs import lifecycle
 from contract.jobs.status import Status
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from producer.web.console import pictures
 from producer.web.console.drawing import charts
 from producer.web.console.pages import page

@@ -8,9 +8,9 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request
 from starlette.responses import RedirectResponse, Response
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import ObjectNotFound
+from contract.keys.models import model_file
 from contract.models.registry import Model, Registry
 from producer.web.catalog import Alias, Name, Ref
 from producer.web.console.pages import page
@@ -91,7 +91,7 @@ def _file(store: ObjectStore, model: Model, name: str, most: int) -> bytes:
     file = next((one for one in model.files if one.name == name), None)
     try:
         if file is not None and file.bytes <= most:
-            return store.get(keys.model_file(model.name, model.version, file.object or file.name), limit=most)
+            return store.get(model_file(model.name, model.version, file.object or file.name), limit=most)
     except ObjectNotFound:
         pass
     raise Problem(404, f"{model.ref} has no such file to show.")

@@ -12,7 +12,7 @@ from contract.errors import ImageError, InvalidInput, InvalidSource, ObjectNotFo
 from contract.jobs import lifecycle
 from contract.jobs.commits import read_commit
 from contract.jobs.status import ShardCommit
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.web.client import WebClient
 from producer.sources.read import Images
 from producer.web.console.drawing.image_kinds import kind_of, pixels_of

@@ -20,7 +20,7 @@ from contract.jobs.commits import Committed, iter_listed, read_commit
 from contract.jobs.results import Row
 from contract.jobs.specs import ImagesSpec
 from contract.jobs.status import ShardCommit
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from producer.jobs.tallies import MOST_SHARDS
 
 _MOST_SHARDS = 64

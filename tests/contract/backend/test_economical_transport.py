@@ -19,7 +19,7 @@ from kombu.messaging import Consumer
 from contract.backend.broker import Transport, make_app
 from contract.backend.ledger import Ledger
 from contract.backend.queues import Queues
-from contract.keys import QUEUE_CLASSIFY, QUEUE_CONTROL
+from contract.keys.queues import QUEUE_CLASSIFY, QUEUE_CONTROL
 from contract.settings import Settings
 from tests.waiting import wait_until
 

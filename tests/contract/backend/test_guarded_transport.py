@@ -7,10 +7,11 @@ from typing import Any
 from kombu.entity import Queue
 from kombu.messaging import Consumer
 
-from contract import keys
 from contract.backend.broker import make_app
 from contract.backend.ledger import Ledger
 from contract.backend.queues import Queues
+from contract.keys.queues import QUEUE_CONTROL
+from contract.keys.redis import RedisKeys
 from contract.settings import Settings
 from tests.waiting import wait_until
 
@@ -31,7 +32,7 @@ def test_a_message_that_cannot_be_taken_is_dropped_and_counted(settings: Setting
 
     with app.connection_for_read() as connection, connection.channel() as channel:
         channel.basic_qos(0, 1, False)
-        consumer = Consumer(channel, [Queue(keys.QUEUE_CONTROL)], on_message=on_message, accept=["json"])
+        consumer = Consumer(channel, [Queue(QUEUE_CONTROL)], on_message=on_message, accept=["json"])
         with consumer:
 
             def both() -> bool:
@@ -44,6 +45,6 @@ def test_a_message_that_cannot_be_taken_is_dropped_and_counted(settings: Setting
     # and the first to be counted, and gone.
     assert read == ["first", "second"]
     assert ledger.rejected() == {"delivery failed": 1}
-    prefix = keys.RedisKeys(settings.namespace).broker_prefix
-    assert ledger.redis.hlen(f"{prefix}unacked") == ledger.redis.llen(f"{prefix}{keys.QUEUE_CONTROL}") == 0
+    prefix = RedisKeys(settings.namespace).broker_prefix
+    assert ledger.redis.hlen(f"{prefix}unacked") == ledger.redis.llen(f"{prefix}{QUEUE_CONTROL}") == 0
     app.close()

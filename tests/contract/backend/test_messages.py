@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from celery.beat import ScheduleEntry, Scheduler
 
-from contract import keys
 from contract.backend.broker import make_app
 from contract.backend.ledger import Ledger
 from contract.backend.messages import MESSAGE_BYTES, MalformedMessageError, arguments, check, taken
 from contract.backend.queues import Queues
+from contract.keys.queues import QUEUES
+from contract.keys.redis import RedisKeys
 from contract.settings import Settings
 
 
@@ -29,8 +30,8 @@ def sent(settings: Settings, ledger: Ledger) -> dict[str, list[bytes]]:
     queues.check("birds", 3)
     entry = ScheduleEntry(name="tick", app=app, **app.conf.beat_schedule["tick"])
     Scheduler(app, lazy=True).apply_async(entry)
-    prefix = keys.RedisKeys(settings.namespace).broker_prefix
-    found = {queue: ledger.redis.lrange(f"{prefix}{queue}", 0, -1) for queue in keys.QUEUES}
+    prefix = RedisKeys(settings.namespace).broker_prefix
+    found = {queue: ledger.redis.lrange(f"{prefix}{queue}", 0, -1) for queue in QUEUES}
     return {queue: [str(raw).encode() for raw in raws] for queue, raws in found.items()}
 
 

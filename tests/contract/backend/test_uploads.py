@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from contract import keys
 from contract.backend import uploads
 from contract.backend.listing import Entry
 from contract.errors import InvalidSettings, UnknownUpload
+from contract.keys.uploads import upload_begun, upload_claim, upload_prefix, uploads_of
 from tests.interleaved import Actor, DictStore, KilledError, Scheduler, Stepped, killed_at
 
 DAY = 86_400.0
@@ -19,7 +19,7 @@ OLD = NOW - 8 * DAY
 BEFORE = NOW - 7 * DAY
 ID = "0123456789abcdef"
 PLACE = uploads.place_of("ann", ID)
-PREFIX = keys.upload_prefix("ann", ID)
+PREFIX = upload_prefix("ann", ID)
 STEPS = frozenset({"get", "put", "put_if_absent", "delete", "list"})
 NAMED = f'{{"uri": "s3://bucket/{PREFIX}"}}'
 
@@ -88,7 +88,7 @@ def test_what_nobody_used_is_deleted_and_leaves_nothing() -> None:
     [
         NAMED,
         f"s3://bucket/{PREFIX}0.jpg",
-        f'["s3://bucket/{keys.uploads_of("ann")}"]',
+        f'["s3://bucket/{uploads_of("ann")}"]',
         "s3://bucket/uploads/",
         '"s3://bucket/uploads"',
         '{"uri": "s3://bucket/"}',
@@ -102,7 +102,7 @@ def test_what_was_used_once_stays(text: str) -> None:
     assert discard(store) == 0
     # Also if more files are to come, and if whoever used it died before the last step.
     uploads.begin(store, "ann", ID)
-    store.put(keys.upload_begun(PLACE), b"")
+    store.put(upload_begun(PLACE), b"")
     assert discard(store) == 0
     assert list(uploads.overdue(store, NOW + DAY)) == []
     assert there(store) == 2
@@ -157,9 +157,9 @@ def test_a_line_of_a_manifest_reaches_the_uploads_of_no_others(uri: str) -> None
 
 def test_a_line_whose_upload_is_being_deleted_fails_no_others() -> None:
     store = uploaded()
-    store.put(keys.upload_claim(PLACE), b"deleting 1")
+    store.put(upload_claim(PLACE), b"deleting 1")
     uploads.Uses(store).note(f"s3://bucket/{PREFIX}0.jpg")
-    assert store.get(keys.upload_claim(PLACE)) == b"deleting 1"
+    assert store.get(upload_claim(PLACE)) == b"deleting 1"
 
 
 def test_what_comes_late_is_waited_for() -> None:
@@ -256,7 +256,7 @@ def test_what_can_only_be_deleted_in_part_is_used_by_nobody() -> None:
 def test_an_upload_of_an_earlier_version_stays_when_more_comes_to_it() -> None:
     # Given files without a note, which a job may have named,
     store = uploaded()
-    store.delete(keys.upload_begun(PLACE))
+    store.delete(upload_begun(PLACE))
     # if its owner asks for another address, I expect nobody to delete it a week later.
     uploads.begin(store, "ann", ID)
     assert list(uploads.overdue(store, NOW + DAY)) == []
@@ -274,7 +274,7 @@ def test_a_claim_whose_answer_was_lost_is_known_again() -> None:
     assert discard(store) == 2
     again = uploaded()
     again.put_if_absent = lambda key, data, **_: DictStore.put_if_absent(again, key, data) and False
-    again._written[keys.upload_claim(PLACE)] = NOW
+    again._written[upload_claim(PLACE)] = NOW
     uploads.use(again, NAMED)
     assert discard(again) == 0
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.datasets import extending
 from contract.datasets.records import Version
@@ -16,6 +15,9 @@ from contract.jobs import index
 from contract.jobs.lifecycle import Backend, close, submit
 from contract.jobs.retention import check_removable, expire
 from contract.jobs.specs import Synthesize
+from contract.keys.bucket import DATASETS
+from contract.keys.datasets import dataset_record, dataset_version
+from contract.keys.jobs import JobKeys
 from producer import datasets as own
 from tests.synthetic import GATE, LABELS, WEIGHTS, synthesize_spec
 
@@ -51,7 +53,7 @@ def test_one_job_at_a_time_makes_the_next_version(backend: Backend) -> None:
     # I expect it to be refused, with the job that it has to wait for,
     with pytest.raises(DatasetBusy, match="first is extending the dataset garments"):
         submit(backend, spec_of(store, "second", 1), "ann")
-    assert not store.exists(keys.JobKeys("second").spec)
+    assert not store.exists(JobKeys("second").spec)
 
     # and to be admitted once that has ended without a version,
     close(backend, "first", "canceled")
@@ -66,9 +68,9 @@ def test_one_job_at_a_time_makes_the_next_version(backend: Backend) -> None:
 
 def test_a_version_is_written_once_and_may_be_written_again(backend: Backend) -> None:
     made = add(backend, "first", 1)
-    before = backend.store.get(keys.dataset_version("garments", 1))
+    before = backend.store.get(dataset_version("garments", 1))
     extending.publish(backend.store, made)
-    assert backend.store.get(keys.dataset_version("garments", 1)) == before
+    assert backend.store.get(dataset_version("garments", 1)) == before
 
 
 def test_a_reference_is_a_name_a_number_a_day_or_a_minute(backend: Backend) -> None:
@@ -140,7 +142,7 @@ def test_what_a_version_names_is_kept(backend: Backend) -> None:
     # until the dataset is removed.
     assert own.remove(store, "garments", "ann") == 1
     assert [found.job for found in expire(backend, 0.0)] == ["first"]
-    assert not list(store.list(keys.DATASETS))
+    assert not list(store.list(DATASETS))
 
 
 def test_a_dataset_that_somebody_needs_is_not_removed(backend: Backend) -> None:
@@ -162,13 +164,13 @@ def test_a_dataset_that_somebody_needs_is_not_removed(backend: Backend) -> None:
 def test_a_removal_that_was_interrupted_is_read_by_nobody_and_completed(backend: Backend) -> None:
     add(backend, "first", 1)
     record = Datasets(backend.store).get("garments").model_copy(update={"removing": True})
-    backend.store.put(keys.dataset_record("garments"), record.to_json())
+    backend.store.put(dataset_record("garments"), record.to_json())
     with pytest.raises(UnknownDataset, match="is being removed"):
         Datasets(backend.store).resolve("garments")
     assert own.page(backend.store, 10, "") == []
 
     own.remove(backend.store, "garments", "ann")
-    assert not list(backend.store.list(keys.DATASETS))
+    assert not list(backend.store.list(DATASETS))
 
 
 def test_datasets_are_listed_by_pages(backend: Backend) -> None:

@@ -14,7 +14,7 @@ from contract.fleet.rates import Rates, add_rates, rate_field
 from contract.fleet.sizes import LEAST, Next, Sizes, follow, pin, sizes_for
 from contract.jobs.numerics import Needs
 from contract.jobs.specs import Classify
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.models.registry import Model
 from contract.models.rules import Rule
 from contract.records import MOST_IMAGES

@@ -13,7 +13,7 @@ from contract.errors import InvalidInput
 from contract.fleet.rates import Rates
 from contract.fleet.snapshot import Fleet, QueueState, WorkerState
 from contract.fleet.wanted import Policy, Wanted, wanted
-from contract.keys import WORKER_QUEUES
+from contract.keys.queues import WORKER_QUEUES
 
 POLICY = Policy(least=0, most=50, target_seconds=300, cold_start_seconds=120, cool_down_seconds=120)
 

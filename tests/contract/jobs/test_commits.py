@@ -25,7 +25,7 @@ from contract.jobs.commits import (
 )
 from contract.jobs.ends import open_run
 from contract.jobs.status import Retry, ShardCommit
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 
 KEYS = JobKeys("job")
 

@@ -13,7 +13,7 @@ from contract.jobs.ends import Standing, open_run, read_end, read_standing, writ
 from contract.jobs.lifecycle import Backend
 from contract.jobs.specs import Classify, Source
 from contract.jobs.status import Status
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 
 KEYS = JobKeys("job")
 DONE = Status(id="job", kind="classify", state="succeeded", total=4, done=4, ok=4, labels={"a": 4}, error_codes={})

@@ -11,7 +11,7 @@ from contract.import_paths import load
 from contract.jobs.kinds import KINDS, JobKind, kind_of
 from contract.jobs.specs import AnySpec
 from contract.jobs.status import Status
-from contract.keys import WORKER_QUEUES
+from contract.keys.queues import WORKER_QUEUES
 
 EVERY = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contract import keys
 from contract.jobs.unused import expire_uploads
+from contract.keys.uploads import upload_claim
 from tests.contract.backend.test_uploads import PLACE, PREFIX, uploaded
 
 
@@ -21,4 +21,4 @@ def test_an_upload_to_which_a_file_came_late_is_not_claimed() -> None:
     claimed: list[str] = []
     store.put_if_absent = lambda key, *_: claimed.append(key)
     assert list(expire_uploads(store, 7.0)) == []
-    assert keys.upload_claim(PLACE) not in claimed
+    assert upload_claim(PLACE) not in claimed

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, JobConflict, ModelError, UnknownModel
+from contract.keys.models import model_claim, model_file, model_record
 from contract.models.registry import File, Model, Preprocess, Registry, make_file
 
 FILES = {"weights.safetensors": b"weights", "metrics.json": b"{}", "card.md": b"# Birds"}
@@ -74,7 +74,7 @@ def test_an_empty_registry_says_so(registry: Registry) -> None:
 def test_a_record_of_an_older_imagemill_still_loads(registry: Registry, store: ObjectStore) -> None:
     # Given the record of a model as the first Imagemill wrote it,
     store.put(
-        keys.model_record("old", 1),
+        model_record("old", 1),
         json.dumps(
             {
                 "name": "old",
@@ -122,7 +122,7 @@ def test_a_version_is_published_once(registry: Registry, store: ObjectStore) -> 
 
     assert not registry.publish(again, other)
     registry.verify(registry.get("birds@1"))
-    assert store.get(keys.model_file("birds", 1, "weights.safetensors")) == b"weights"
+    assert store.get(model_file("birds", 1, "weights.safetensors")) == b"weights"
 
 
 @pytest.mark.parametrize(
@@ -177,10 +177,10 @@ def test_a_damaged_or_missing_file_is_told(registry: Registry, store: ObjectStor
     model = registry.get("birds")
     registry.verify(model)
 
-    store.put(keys.model_file("birds", 1, "metrics.json"), b"[]")
+    store.put(model_file("birds", 1, "metrics.json"), b"[]")
     with pytest.raises(ModelError, match=r"metrics\.json of birds@1 hashes to"):
         registry.verify(model)
-    store.delete(keys.model_file("birds", 1, "metrics.json"))
+    store.delete(model_file("birds", 1, "metrics.json"))
     with pytest.raises(ModelError, match=r"metrics\.json of birds@1 is not in the bucket"):
         registry.verify(model)
 
@@ -251,7 +251,7 @@ def test_a_removed_version_leaves_its_number_behind(registry: Registry, store: O
     assert registry.remove("birds@2").ref == "birds@2"
 
     assert registry.get("birds").ref == "birds@1"
-    assert [entry.key for entry in store.list("models/birds/2/")] == [keys.model_claim("birds", 2)]
+    assert [entry.key for entry in store.list("models/birds/2/")] == [model_claim("birds", 2)]
     assert registry.claim("birds", "somebody") == 3
 
 

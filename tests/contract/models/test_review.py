@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from contract import keys
 from contract.backend.objects import ObjectStore
+from contract.keys.models import model_file
 from contract.models.registry import Model, Preprocess, Registry, make_file
 from contract.models.review import Review, Verdict
 
@@ -24,13 +24,13 @@ YES, NO = Verdict(ok=True, by="host"), Verdict(ok=False, reason="It does not run
 def review(store: ObjectStore) -> Review:
     """A model that was claimed, uploaded and submitted."""
     review = Review(store, "birds", Registry(store).claim("birds", "token"))
-    store.put(keys.model_file("birds", 1, "weights.pt2"), b"weights")
+    store.put(model_file("birds", 1, "weights.pt2"), b"weights")
     review.submit(DRAFT)
     return review
 
 
 def names(review: Review) -> set[str]:
-    prefix = keys.model_file(review.name, review.version, "")
+    prefix = model_file(review.name, review.version, "")
     return {entry.key.removeprefix(prefix) for entry in review.store.list(prefix)}
 
 

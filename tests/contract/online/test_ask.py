@@ -24,7 +24,7 @@ from contract.errors import (
     RequestTooLarge,
     StoreUnavailable,
 )
-from contract.keys import OnlineKeys, served_record
+from contract.keys.online import OnlineKeys, served_record
 from contract.online import ask, messages
 from contract.online.ask import Online
 from contract.online.connection import GROUP, connect, need_address, script

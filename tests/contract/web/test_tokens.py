@@ -6,16 +6,17 @@ import re
 
 import pytest
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, UnknownToken
+from contract.keys.bucket import TOKENS
+from contract.keys.tokens import token_record
 from contract.web.tokens import PATTERN, Tokens, describe, id_of, new_token, parse_life, parse_rate
 
 
 def test_the_bucket_holds_a_hash_and_not_the_token(store: ObjectStore) -> None:
     text = new_token()
     Tokens(store).put(describe(text, owner="ann", scopes=["jobs"]))
-    held = b"".join(store.get(entry.key) for entry in store.list(keys.TOKENS))
+    held = b"".join(store.get(entry.key) for entry in store.list(TOKENS))
     assert text.rpartition("_")[2].encode() not in held and b"ann" in held
     assert re.fullmatch(PATTERN, text)
 
@@ -58,10 +59,10 @@ def test_a_token_ends_when_it_is_revoked_or_its_time_is_over(store: ObjectStore)
 def test_a_record_of_another_id_lets_nobody_in(store: ObjectStore) -> None:
     # Given the record of my token under the id of another, as somebody could copy it,
     text, other = new_token(), new_token()
-    store.put(keys.token_record(str(id_of(other))), describe(text, owner="ann", scopes=["admin"]).to_json())
+    store.put(token_record(str(id_of(other))), describe(text, owner="ann", scopes=["admin"]).to_json())
     # I expect neither to be let in by it, nor by a record that is damaged.
     assert Tokens(store).find(other) is None and Tokens(store).find(text) is None
-    store.put(keys.token_record(str(id_of(text))), b"{}")
+    store.put(token_record(str(id_of(text))), b"{}")
     assert Tokens(store).find(text) is None
     assert list(Tokens(store).all()) == []
 

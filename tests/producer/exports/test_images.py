@@ -21,7 +21,7 @@ from PIL import Image
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, JobConflict, ObjectDamaged
 from contract.jobs.lifecycle import Backend, submit
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.settings import Settings, current
 from producer import Client
 from producer.cli import cli

@@ -9,7 +9,7 @@ from contract.jobs import index
 from contract.jobs.lifecycle import Backend
 from contract.jobs.specs import Classify, Source
 from contract.jobs.status import Status
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from producer.jobs.pages import FIRST_ENDED, RecentEnds, listed
 
 

@@ -11,7 +11,7 @@ from contract.errors import JobConflict, ServiceUnavailable, UnknownJob
 from contract.jobs.lifecycle import Backend, close, submit
 from contract.jobs.specs import Classify, Evaluate, Source, Spec, Train
 from contract.jobs.status import State
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.models.families import make_recipe
 from producer.jobs.reports import fetch
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from contract.backend.objects import ObjectStore
 from contract.jobs.status import ShardCommit, Status
 from contract.jobs.templates import Template
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.watches.record import Watch
 from contract.watches.segments import Segment, decide_segment
 from producer.jobs import watched_rows

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, InvalidWatch
 from contract.jobs.options import WatchOptions, parse_options
+from contract.keys.bucket import PROBES
+from contract.keys.models import model_record
 from contract.settings import Settings
 from contract.watches.record import Watch, Watches
 from producer.jobs.requests import make_watch_template
@@ -28,7 +29,7 @@ def made(store: ObjectStore, settings: Settings, **options: Any) -> Watch:
 
 @pytest.fixture(autouse=True)
 def model(store: ObjectStore) -> None:
-    store.put(keys.model_record("parity", 1), MODEL.to_json())
+    store.put(model_record("parity", 1), MODEL.to_json())
 
 
 def test_its_jobs_may_read_the_archive(store: ObjectStore, settings: Settings) -> None:
@@ -37,7 +38,7 @@ def test_its_jobs_may_read_the_archive(store: ObjectStore, settings: Settings) -
     assert watch.archive == f"s3://{store.bucket}/done/"
     assert source["uri"] == watch.places == f"{watch.source} {watch.archive}" and source["label"] == watch.source
     assert made(store, settings).places == watch.source
-    assert list(store.list(keys.PROBES)) == []
+    assert list(store.list(PROBES)) == []
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from contract.errors import InvalidSource
 from contract.jobs.specs import Source
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from producer.sources import images
 from producer.sources.folders import LocalSequence
 from producer.sources.images import Packed, Remote, Resolved, Upload

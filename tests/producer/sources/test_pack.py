@@ -13,7 +13,7 @@ import pytest
 from contract.data.items import Item, read_manifest
 from contract.errors import JobConflict
 from contract.jobs.status import Plan
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from producer.sources import images
 from producer.sources.folders import Local, LocalFile, LocalSequence
 from producer.sources.images import Packed

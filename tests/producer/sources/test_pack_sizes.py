@@ -7,7 +7,7 @@ from pathlib import Path
 from contract.data.items import read_manifest
 from contract.fleet.rates import add_rates, rate_field
 from contract.jobs.lifecycle import Backend, read_plan, submit
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from producer.sources import images
 from producer.sources.images import Packed
 from producer.sources.pack import pack

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from contract import keys
 from contract.backend.objects import ObjectStore
+from contract.keys.models import model_record
 from contract.models.registry import File, Model, Preprocess
 from contract.settings import Settings
 from tests.serving import Api, serving
@@ -30,6 +30,6 @@ def model(store: ObjectStore) -> str:
         preprocess=Preprocess(size=32, crop=1.0, interpolation="bicubic", mean=127.5, std=127.5, channels=3),
         weights=File(name="weights.safetensors", sha256="0" * 64, bytes=1),
     )
-    store.put(keys.model_record("shapes", 1), made.to_json())
+    store.put(model_record("shapes", 1), made.to_json())
     store.put("photos/one.jpg", b"no image")
     return "shapes"

@@ -16,7 +16,7 @@ import redis
 from contract.backend.objects import ObjectStore
 from contract.data.label_rows import schema
 from contract.errors import InvalidInput, NotServed
-from contract.keys import OnlineKeys, served_record
+from contract.keys.online import OnlineKeys, served_record
 from contract.models.registry import Registry
 from contract.online import messages
 from contract.online.connection import GROUP, connect, need_address, script

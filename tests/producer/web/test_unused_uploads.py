@@ -10,12 +10,13 @@ from typing import Any
 import httpx2
 import pytest
 
-from contract import keys
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.jobs.lifecycle import Backend
 from contract.jobs.specs import Source
 from contract.jobs.unused import expire_uploads
+from contract.keys.bucket import INDEX, UPLOADS
+from contract.keys.uploads import upload_prefix, uploads_of
 from contract.settings import Settings
 from producer import Client
 from tests.producer.web.test_jobs import body
@@ -38,7 +39,7 @@ def upload(ann: httpx2.Client, *names: str, into: str | None = None) -> str:
 
 def left(store: ObjectStore) -> set[str]:
     """Return the ids of uploads that have files."""
-    return {entry.key.split("/")[2] for entry in store.list(keys.UPLOADS)}
+    return {entry.key.split("/")[2] for entry in store.list(UPLOADS)}
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_what_something_may_need_stays(
         upload(ann, "3.jpg", into=used["continued"])
         made = {"name": "monthly", "cron": "0 2 1 * *", "job": body(store, model, source=f"upload:{used['schedule']}")}
         assert ann.post("/v1/schedules", json=made).status_code == 201
-        uri = f"s3://{store.bucket}/{keys.upload_prefix('ann', used['manifest'])}1.jpg"
+        uri = f"s3://{store.bucket}/{upload_prefix('ann', used['manifest'])}1.jpg"
         store.put("lists/all.jsonl", f'{{"uri": "{uri}"}}\n'.encode())
         listed = lister(store, Source(kind="manifest", uri=f"s3://{store.bucket}/lists/all.jsonl", label="all.jsonl"))
         assert [item.uri for item in listed.items()] == [uri]
@@ -80,7 +81,7 @@ def test_what_something_may_need_stays(
         monkeypatch.setattr(time, "time", lambda: ahead() + 800 * DAY)
         assert list(client.gc()) == []
     assert left(store) == set(used.values())
-    assert not [entry.key for entry in store.list(keys.INDEX) if idle in entry.key]
+    assert not [entry.key for entry in store.list(INDEX) if idle in entry.key]
 
 
 @pytest.mark.usefixtures("later")
@@ -98,7 +99,7 @@ def test_what_lies_below_a_prefix_that_is_named_stays(api: Api, model: str, back
     # Given a schedule of all uploads of an owner, and one that came after it was added,
     with api.client("jobs") as ann:
         first = upload(ann)
-        prefix = f"s3://{api.store.bucket}/{keys.uploads_of('ann')}"
+        prefix = f"s3://{api.store.bucket}/{uploads_of('ann')}"
         made = {"name": "monthly", "cron": "0 2 1 * *", "job": body(api.store, model, source=prefix)}
         assert ann.post("/v1/schedules", json=made).status_code == 201
         upload(ann)

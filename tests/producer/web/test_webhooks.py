@@ -8,9 +8,10 @@ from contextlib import closing
 
 import pytest
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, UnknownWebhook
+from contract.keys.bucket import WEBHOOKS
+from contract.keys.webhooks import WEBHOOK_OF_ALL
 from contract.settings import Settings
 from contract.web.addresses import AddressPolicy
 from contract.web.webhooks.endpoints import Endpoints
@@ -80,7 +81,7 @@ def test_a_webhook_is_removed_with_its_messages_and_what_names_it_goes_on(api: A
         client.add_watch("camera", f"s3://{api.store.bucket}/photos/", model=model, webhook=hook.id)
         # if it is removed, I expect nothing of it to be left, and a sentence for whoever names it,
         client.remove_webhook(hook.id)
-        assert list(api.store.list(keys.WEBHOOKS)) == []
+        assert list(api.store.list(WEBHOOKS)) == []
         assert client.webhooks() == []
         for call in (client.webhook, client.remove_webhook, client.webhook_messages, client.resend_webhook):
             with pytest.raises(UnknownWebhook, match="There is no webhook"):
@@ -130,18 +131,18 @@ def test_a_removal_that_breaks_off_sends_nothing_and_is_repeated(settings: Setti
             with pytest.raises(UnknownWebhook, match="has no secret"):
                 endpoints.secrets(hook.id)
         remove(store, endpoints.get(hook.id))
-        assert list(store.list(keys.WEBHOOKS)) == []
+        assert list(store.list(WEBHOOKS)) == []
     assert ends == 4
 
 
 def test_the_webhook_that_is_told_of_all_is_not_removed(api: Api) -> None:
     hook = Endpoints(api.store).register(URL, "", POLICY)
-    api.store.put(keys.WEBHOOK_OF_ALL, hook.id.encode())
+    api.store.put(WEBHOOK_OF_ALL, hook.id.encode())
     with HttpClient(api.url, api.token("admin", owner="root")) as admin:
         with pytest.raises(InvalidInput, match="IMAGEMILL_WEBHOOK_URL"):
             admin.remove_webhook(hook.id)
         assert admin.webhook_secret(hook.id)
-        api.store.delete(keys.WEBHOOK_OF_ALL)
+        api.store.delete(WEBHOOK_OF_ALL)
         admin.remove_webhook(hook.id)
         assert admin.webhooks() == []
 

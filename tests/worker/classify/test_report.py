@@ -21,7 +21,7 @@ from contract.jobs.ends import read_end
 from contract.jobs.lifecycle import Backend, close, reopen
 from contract.jobs.specs import Classify
 from contract.jobs.status import Retry, ShardCommit
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.settings import Settings
 from producer import Client
 from tests.waiting import wait_until

@@ -21,7 +21,8 @@ from contract.jobs.ends import read_end
 from contract.jobs.lifecycle import Backend, rebuild, reopen, submit
 from contract.jobs.specs import Classify, Source
 from contract.jobs.status import Plan, Retry
-from contract.keys import MAX_OPEN_SHARDS, JobKeys, child_shards
+from contract.keys.jobs import JobKeys
+from contract.keys.shards import MAX_OPEN_SHARDS, child_shards
 from contract.settings import Settings
 from tests.taking import take
 from tests.waiting import wait_until

@@ -17,7 +17,8 @@ from contract.jobs.ends import read_end, read_standing
 from contract.jobs.lifecycle import Backend, rebuild, reopen
 from contract.jobs.specs import Classify
 from contract.jobs.status import Retry, ShardCommit
-from contract.keys import JobKeys, child_shards
+from contract.keys.jobs import JobKeys
+from contract.keys.shards import child_shards
 from tests.taking import take
 from tests.waiting import wait_until
 from tests.worker.conftest import Jobs, Runners

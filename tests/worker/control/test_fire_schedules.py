@@ -26,7 +26,8 @@ from contract.jobs.retention import check_removable
 from contract.jobs.schedules import KEPT, Schedule, Schedules, Tick, stamp, to_iso
 from contract.jobs.specs import Classify, Generate, Synthesize, Train
 from contract.jobs.templates import Template
-from contract.keys import JOBS, JobKeys
+from contract.keys.bucket import JOBS
+from contract.keys.jobs import JobKeys
 from contract.models.registry import Model, Preprocess, Registry, make_file
 from contract.settings import Settings
 from contract.web.addresses import AddressPolicy

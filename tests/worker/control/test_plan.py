@@ -9,7 +9,7 @@ from contract.errors import StoreUnavailable
 from contract.jobs.ends import read_end
 from contract.jobs.lifecycle import Backend, read_plan, submit
 from contract.jobs.specs import Classify, Source
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from worker.control.plan import plan
 
 

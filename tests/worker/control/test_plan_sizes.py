@@ -13,7 +13,7 @@ from contract.fleet.rates import add_rates, rate_field
 from contract.fleet.sizes import Sizes
 from contract.jobs.lifecycle import Backend, read_plan, rebuild, submit
 from contract.jobs.specs import Classify, Source
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from tests.contract.fleet.test_snapshot import beat
 from worker.control.plan import plan
 

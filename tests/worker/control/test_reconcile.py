@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from contract import keys
 from contract.backend.dispatch import Can, Grant, next_shard, waiting
 from contract.jobs.lifecycle import Backend, status
+from contract.keys.models import model_record
+from contract.keys.queues import QUEUE_CLASSIFY, QUEUES
 from contract.models.rules import ANY, Rule
 from contract.settings import Settings
 from tests.parity import MODEL
@@ -26,11 +27,11 @@ def test_a_job_of_a_newer_version_keeps_no_other_from_going_on(
         job(b"\x01", b"\x02", id=id)
     redis: Any = backend.ledger.redis
     redis.hset(backend.ledger.keys.job("a-newer")[0], "kind", "count")
-    redis.delete(*(f"{backend.ledger.keys.broker_prefix}{queue}" for queue in keys.QUEUES))
+    redis.delete(*(f"{backend.ledger.keys.broker_prefix}{queue}" for queue in QUEUES))
 
     # I expect a tick to replace them, and to say of the first what it waits for.
     tick(backend, settings)
-    assert waiting(backend.ledger, [keys.QUEUE_CLASSIFY]) == {"classify": 2}
+    assert waiting(backend.ledger, [QUEUE_CLASSIFY]) == {"classify": 2}
     assert "a-newer waits for a controller of its version: There is no job kind 'count'" in caplog.text
 
 
@@ -56,7 +57,7 @@ def test_a_job_whose_model_no_live_worker_may_load_says_so_and_goes_to_one_that_
 ) -> None:
     # Given a worker that loads other models, I expect a job to say what it waits for, and no ticket for it,
     others = Rule(models=("others-*",))
-    backend.store.put(keys.model_record(MODEL.name, MODEL.version), MODEL.to_json())
+    backend.store.put(model_record(MODEL.name, MODEL.version), MODEL.to_json())
     beat(backend, "one", "fp32", others)
     job(b"\x01")
     _tick(backend, settings, utc_now)
@@ -77,9 +78,9 @@ def test_a_job_whose_model_no_live_worker_may_load_says_so_and_goes_to_one_that_
 
 def grant(backend: Backend, can: Can) -> Grant | None:
     token = f"w:{can.rule}"
-    return next_shard(backend.ledger, keys.QUEUE_CLASSIFY, token, can, process="w", lease_seconds=30.0)
+    return next_shard(backend.ledger, QUEUE_CLASSIFY, token, can, process="w", lease_seconds=30.0)
 
 
 def beat(backend: Backend, name: str, precisions: str, rule: Rule = ANY) -> None:
     told = rule.model_dump_json() if rule.id else ""
-    backend.ledger.beat(name, 60.0, queues=keys.QUEUE_CLASSIFY, device_kind="cpu", precisions=precisions, rule=told)
+    backend.ledger.beat(name, 60.0, queues=QUEUE_CLASSIFY, device_kind="cpu", precisions=precisions, rule=told)

@@ -10,7 +10,7 @@ from contract.backend.ledger import Ledger
 from contract.errors import InvalidInput, InvalidSettings
 from contract.fleet.pools import read_pools
 from contract.fleet.snapshot import read_fleet
-from contract.keys import WORKER_QUEUES
+from contract.keys.queues import WORKER_QUEUES
 from contract.settings import Settings
 from tests.contract.backend.test_ledger import begin
 from worker.control.scale import Scale

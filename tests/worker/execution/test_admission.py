@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from contract.jobs.numerics import Needs
-from contract.keys import QUEUE_CLASSIFY, QUEUE_TRAIN
+from contract.keys.queues import QUEUE_CLASSIFY, QUEUE_TRAIN
 from worker.execution.admission import Admission
 
 EVALUATION = Needs(long=True)

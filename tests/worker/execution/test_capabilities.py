@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from contract import keys
 from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend
 from contract.jobs.numerics import Capabilities, Needs
+from contract.keys.models import model_record
 from contract.models.rules import Rule
 from contract.settings import Settings
 from tests.parity import MODEL
@@ -44,7 +44,7 @@ def test_a_machine_that_lacks_a_layer_of_confinement_takes_no_programs_if_asked_
 
 
 def test_a_shard_that_failed_here_is_left_to_a_worker_that_may_load_its_model(backend: Backend, job: Jobs) -> None:
-    backend.store.put(keys.model_record(MODEL.name, MODEL.version), MODEL.to_json())
+    backend.store.put(model_record(MODEL.name, MODEL.version), MODEL.to_json())
     spec, kind = job(b"\x01"), kind_of("classify")
     can = Capabilities(device="cpu", precisions=("fp32",))
     fit = Fit(backend, can)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import DeviceOutOfMemory, ModelError, UnknownModel
+from contract.keys.models import model_file, model_record
 from contract.models.registry import Model, Preprocess, Registry, make_file
 from contract.settings import Settings
 from worker.execution.model_cache import Loaded, Models, fetch_weights
@@ -78,7 +78,7 @@ def test_a_record_is_read_once_a_minute(
     assert reads == []
     clock.now += 61.0
     models.model("birds@1")
-    assert reads == [keys.model_record("birds", 1)]
+    assert reads == [model_record("birds", 1)]
 
 
 def test_weights_are_fetched_once_and_keep_their_suffix(store: ObjectStore, model: Model, tmp_path: Path) -> None:
@@ -86,16 +86,16 @@ def test_weights_are_fetched_once_and_keep_their_suffix(store: ObjectStore, mode
     assert path.read_bytes() == WEIGHTS
     assert path == tmp_path / "weights" / f"{model.weights.sha256}.pt2"
 
-    store.delete(keys.model_file("birds", 1, "weights.pt2"))
+    store.delete(model_file("birds", 1, "weights.pt2"))
     assert fetch_weights(store, model, tmp_path) == path
     assert list(path.parent.iterdir()) == [path], "nothing half-written is left"
 
 
 def test_weights_that_are_gone_or_damaged_are_told(store: ObjectStore, model: Model, tmp_path: Path) -> None:
-    store.put(keys.model_file("birds", 1, "weights.pt2"), b"wights")
+    store.put(model_file("birds", 1, "weights.pt2"), b"wights")
     with pytest.raises(ModelError, match=r"weights\.pt2 of birds@1 hashes to"):
         fetch_weights(store, model, tmp_path)
-    store.delete(keys.model_file("birds", 1, "weights.pt2"))
+    store.delete(model_file("birds", 1, "weights.pt2"))
     with pytest.raises(ModelError, match="is not in the bucket; publish the model again"):
         fetch_weights(store, model, tmp_path)
     assert not list(tmp_path.iterdir())

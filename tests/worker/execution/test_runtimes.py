@@ -7,7 +7,7 @@ import pytest
 from contract.backend.dispatch import ready
 from contract.errors import RuntimeUnsuited
 from contract.jobs.lifecycle import Backend, status
-from contract.keys import QUEUE_CLASSIFY
+from contract.keys.queues import QUEUE_CLASSIFY
 from tests.waiting import wait_until
 from tests.worker.conftest import FakeModels, Jobs, Runners
 

@@ -17,7 +17,8 @@ from contract.jobs.lifecycle import Backend, read_plan, rebuild, reopen, submit
 from contract.jobs.outputs import write
 from contract.jobs.specs import Synthesize
 from contract.jobs.status import ShardCommit
-from contract.keys import JobKeys, shard_stem
+from contract.keys.jobs import JobKeys
+from contract.keys.shards import shard_stem
 from tests.synthetic import LABELS, synthesize_spec
 from worker.control.plan import plan
 from worker.generation import candidate_plan

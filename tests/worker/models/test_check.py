@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from contract import keys
 from contract.errors import ModelError, UnknownModel
 from contract.jobs.lifecycle import Backend
+from contract.keys.models import model_draft, model_file
 from contract.models.registry import Model, Preprocess, Registry, make_file
 from contract.models.review import Review, Verdict
 from contract.models.rules import Rule
@@ -25,7 +25,7 @@ def review(backend: Backend) -> Review:
     """A model that a producer has staged: claim, file, draft."""
     registry = Registry(backend.store)
     review = Review(backend.store, "mine", registry.claim("mine", "producer"))
-    backend.store.put(keys.model_file("mine", review.version, "weights.pt2"), WEIGHTS)
+    backend.store.put(model_file("mine", review.version, "weights.pt2"), WEIGHTS)
     draft = Model(
         name="mine",
         version=review.version,
@@ -57,7 +57,7 @@ def admit_it(backend: Backend, tmp_path: Path) -> Admit:
 
 
 def left(review: Review) -> set[str]:
-    prefix = keys.model_file(review.name, review.version, "")
+    prefix = model_file(review.name, review.version, "")
     return {entry.key.removeprefix(prefix) for entry in review.store.list(prefix)}
 
 
@@ -133,7 +133,7 @@ def test_what_the_producer_withdrew_meanwhile_is_not_published(
 
 
 def test_a_file_that_is_not_what_was_pushed_is_refused(review: Review, tried: list[str], admit_it: Admit) -> None:
-    review.store.put(keys.model_file("mine", 1, "weights.pt2"), b"cut short")
+    review.store.put(model_file("mine", 1, "weights.pt2"), b"cut short")
     admit_it()
 
     verdict = review.verdict()
@@ -142,7 +142,7 @@ def test_a_file_that_is_not_what_was_pushed_is_refused(review: Review, tried: li
 
 
 def test_a_draft_that_cannot_be_read_is_refused(review: Review, tried: list[str], admit_it: Admit) -> None:
-    review.store.put(keys.model_draft("mine", 1), b'{"name": "mine", "colour": "blue"}')
+    review.store.put(model_draft("mine", 1), b'{"name": "mine", "colour": "blue"}')
     admit_it()
 
     verdict = review.verdict()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from contract.errors import WorkerUnfit
-from contract.keys import QUEUE_CLASSIFY, QUEUE_GENERATE
+from contract.keys.queues import QUEUE_CLASSIFY, QUEUE_GENERATE
 from worker.engine import canary
 from worker.execution.health import Health
 from worker.process.self_test import SelfTest

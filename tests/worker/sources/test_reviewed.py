@@ -17,7 +17,7 @@ from contract.jobs.reviews import verdicts
 from contract.jobs.reviews.records import verdict_of
 from contract.jobs.reviews.sets import Ref, pin
 from contract.jobs.specs import Source
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from tests.producer.web.console.rows import commit_rows
 from worker.datasets.reader import DatasetReader, Prepared, Wanted
 from worker.sources.fetch import Fetcher

@@ -19,7 +19,7 @@ from contract.backend.objects import ObjectStore
 from contract.data.children.limits import die_with_parent, no_core_dump
 from contract.errors import ImagemillError, ServiceUnavailable
 from contract.jobs.ends import read_standing
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.settings import Settings
 from contract.telemetry import logs
 from contract.watches.record import Watch

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from contract import keys
 from contract.data.items import Item
 from contract.errors import UnknownWatch
 from contract.fleet.sizes import Sizes
@@ -21,7 +20,9 @@ from contract.jobs.lifecycle import Backend, read_plan, submit
 from contract.jobs.specs import Classify, parse_spec
 from contract.jobs.status import ENDED
 from contract.jobs.templates import fill
-from contract.keys import MAX_OPEN_SHARDS, JobKeys
+from contract.keys.jobs import JobKeys
+from contract.keys.shards import MAX_OPEN_SHARDS
+from contract.keys.watches import watch_seen
 from contract.records import USUAL_IMAGES
 from contract.settings import Settings
 from contract.times import iso
@@ -40,7 +41,7 @@ class Chain:
     def __init__(self, backend: Backend, settings: Settings, watch: Watch) -> None:
         self.watch = watch
         self._backend, self._store, self._settings = backend, backend.store, settings
-        self._seen = SeenSet(self._store, keys.watch_seen(watch.root))
+        self._seen = SeenSet(self._store, watch_seen(watch.root))
         self._next = 0
         self._segment: Segment | None = None
         self._log: PlanLog | None = None

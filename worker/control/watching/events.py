@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, InvalidEvent, ServiceUnavailable
 from contract.instruments import EVENTS
+from contract.keys.watches import REJECTED_EVENTS, rejected_event
 from contract.records import Record
 from contract.settings import Settings
 from contract.telemetry.routes import Answer, Inbox, as_json
@@ -122,8 +122,8 @@ class EventsInbox:
         stamp, digest = now.strftime("%Y%m%dt%H%M%S%f"), hashlib.sha256(body).hexdigest()
         log.warning("An event was rejected: %s", reason)
         try:
-            self._store.put(keys.rejected_event(stamp, digest), record.to_json())
-            there = [entry.key for entry in self._store.list(keys.REJECTED_EVENTS)]
+            self._store.put(rejected_event(stamp, digest), record.to_json())
+            there = [entry.key for entry in self._store.list(REJECTED_EVENTS)]
             self._store.delete_all(there[:-_KEPT])
         except ImagemillError as error:
             log.warning("A rejected event is not kept: %s", error)

@@ -15,11 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from contract import keys
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, InvalidWatch, ServiceUnavailable, UnknownWatch
 from contract.jobs.lifecycle import Backend
+from contract.keys.bucket import WATCHES
+from contract.keys.watches import parse_watch
 from contract.settings import Settings
 from contract.watches import claims
 from contract.watches.hints import Hints, Told
@@ -213,11 +214,11 @@ class Keeper:
     def _records(self) -> tuple[dict[str, Watch], set[str]]:
         """Return all watches by name, and the names that something was written for."""
         store, there, folders = self.backend.store, dict[str, str](), set[str]()
-        for entry in store.list(keys.WATCHES, folders=True):
-            if (name := keys.parse_watch(entry.key)) is not None:
+        for entry in store.list(WATCHES, folders=True):
+            if (name := parse_watch(entry.key)) is not None:
                 there[name] = f"{entry.etag} {entry.modified}"
             elif entry.key.endswith("/"):
-                folders.add(entry.key.removeprefix(keys.WATCHES).rstrip("/"))
+                folders.add(entry.key.removeprefix(WATCHES).rstrip("/"))
         self._read = {name: was for name, was in self._read.items() if name in there}
         for name, version in there.items():
             if self._read.get(name, ("", None))[0] != version:

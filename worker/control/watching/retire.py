@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from contract import keys
 from contract.jobs import lifecycle
 from contract.jobs.lifecycle import Backend
 from contract.jobs.specs import Classify, parse_spec
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
+from contract.keys.watches import parse_watch_state, watch_prefix, watch_state
 from contract.watches.segments import read_segment, segment_numbers
 from worker.control.plan_log import PlanLog
 
@@ -35,5 +35,5 @@ def retire(backend: Backend, root: str) -> None:
 
 def leftovers(backend: Backend, name: str, stamp: str | None) -> list[str]:
     """Return the folders of removed watches of this name; `stamp` is that of the watch that has the name now."""
-    found = (keys.parse_watch_state(entry.key) for entry in backend.store.list(keys.watch_prefix(name), folders=True))
-    return [keys.watch_state(name, was[1]) for was in found if was is not None and was[1] != stamp]
+    found = (parse_watch_state(entry.key) for entry in backend.store.list(watch_prefix(name), folders=True))
+    return [watch_state(name, was[1]) for was in found if was is not None and was[1] != stamp]

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from contract import keys
 from contract.errors import (
     DatasetBusy,
     ImagemillError,
@@ -31,7 +30,8 @@ from contract.jobs.schedules import Schedule, Schedules, Tick, to_iso
 from contract.jobs.specs import parse_spec
 from contract.jobs.status import Status
 from contract.jobs.templates import fill
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
+from contract.keys.watches import parse_then, watch_then, watch_then_begun, watch_thens
 from contract.watches.record import Watch
 from contract.watches.segments import read_segment, segment_numbers
 from contract.web.webhooks.notes import note_tick
@@ -85,17 +85,17 @@ class Then:
 
     def _recovered(self) -> set[int]:
         """Return the segments that are done, after submitting what was decided and perhaps not submitted."""
-        found = [keys.parse_then(entry.key) for entry in self._store.list(keys.watch_thens(self._watch.root))]
+        found = [parse_then(entry.key) for entry in self._store.list(watch_thens(self._watch.root))]
         begun = {one[0] for one in found if one and one[1]}
         decided = {one[0] for one in found if one and not one[1]}
         for number in sorted(decided - begun):
-            key = keys.watch_then(self._watch.root, number)
+            key = watch_then(self._watch.root, number)
             self._carry_out(number, Tick.model_validate_json(self._store.get(key)))
         return decided
 
     def _decide(self, number: int, job: str, end: Status | None) -> Tick:
         """Write what a segment's end starts; return the decision that stands, which may be another controller's."""
-        key = keys.watch_then(self._watch.root, number)
+        key = watch_then(self._watch.root, number)
         tick = self._decision(job, end)
         if self._store.put_if_absent(key, tick.to_json()):
             return tick
@@ -136,7 +136,7 @@ class Then:
                 tick = tick.model_copy(
                     update={"state": "failed", "job": None, "spec": None, "reason": _why(tick, error)}
                 )
-                self._store.put(keys.watch_then(self._watch.root, number), tick.to_json())
+                self._store.put(watch_then(self._watch.root, number), tick.to_json())
             else:
                 if fresh:
                     log.info("The segment %s has succeeded and starts %s", tick.after, tick.job)
@@ -144,7 +144,7 @@ class Then:
             place = Schedules(self._store).after(schedule.name, tick)
             if tick.state != "skipped":
                 note_tick(self._store, schedule.name, place, schedule.template.spec.get("webhook"))
-        self._store.put(keys.watch_then_begun(self._watch.root, number), b"")
+        self._store.put(watch_then_begun(self._watch.root, number), b"")
 
 
 def _why(tick: Tick, error: ImagemillError) -> str:

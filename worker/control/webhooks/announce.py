@@ -13,7 +13,6 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, ObjectNotFound, ServiceUnavailable, UnknownJob
 from contract.jobs import index
@@ -21,7 +20,10 @@ from contract.jobs.lifecycle import read_spec
 from contract.jobs.schedules import Schedules, Tick
 from contract.jobs.specs import AnySpec
 from contract.jobs.status import Status
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
+from contract.keys.schedules import schedule_tick
+from contract.keys.watches import parse_segment_job
+from contract.keys.webhooks import WEBHOOK_NOTES, parse_webhook_note
 from contract.web.webhooks.endpoints import Endpoints
 from contract.web.webhooks.notes import webhook_of_all
 from contract.web.webhooks.outbox import KEEP_DAYS, Event, Outbox
@@ -47,14 +49,14 @@ class Announcer:
     def round(self) -> int:
         """Turn the notes that are there into messages; return how many are new."""
         fresh = 0
-        notes = (entry.key for entry in self._store.list(keys.WEBHOOK_NOTES) if entry.key not in self._unread)
+        notes = (entry.key for entry in self._store.list(WEBHOOK_NOTES) if entry.key not in self._unread)
         for key in list(islice(notes, _AT_ONCE)):
             try:
                 fresh += self._announce(key)
             except ServiceUnavailable:
                 raise
             except (InvalidInput, ValueError) as error:
-                log.warning("No webhook is told of %s: %s", key.removeprefix(keys.WEBHOOK_NOTES), error)
+                log.warning("No webhook is told of %s: %s", key.removeprefix(WEBHOOK_NOTES), error)
                 self._unread.add(key)
                 continue
             self._store.delete(key)
@@ -73,7 +75,7 @@ class Announcer:
 
     def _told(self, key: str) -> Iterator[tuple[Event, str]]:
         """Yield what a note is about with each webhook to be told; nothing for what was deleted meanwhile."""
-        found = keys.parse_webhook_note(key)
+        found = parse_webhook_note(key)
         if found is None:
             return
         kind, name, what = found
@@ -95,7 +97,7 @@ class Announcer:
 
     def _tick(self, schedule: str, stamp: str) -> tuple[Event | None, str | None]:
         try:
-            tick = Tick.model_validate_json(self._store.get(keys.schedule_tick(schedule, stamp)))
+            tick = Tick.model_validate_json(self._store.get(schedule_tick(schedule, stamp)))
         except ObjectNotFound:
             return None, None
         found = Schedules(self._store).find(schedule)
@@ -123,7 +125,7 @@ def end_event(spec: AnySpec, end: Status, run: int) -> Event:
         "output": spec.output,
     }
     type = f"job.{end.state}"
-    segment = keys.parse_segment_job(spec.id) if spec.source.kind == "watch" else None
+    segment = parse_segment_job(spec.id) if spec.source.kind == "watch" else None
     if segment is not None:
         type, data = "watch.segment_closed", {"watch": segment[0], "segment": segment[2], **data}
     return Event(type, f"job/{spec.id}/{run}", index.ended_ms(end), data)

@@ -18,12 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from contract import keys
 from contract.backend.ledger import Ledger
 from contract.backend.lock import Lock
 from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, InvalidInput
 from contract.instruments import WEBHOOK_OLDEST_SECONDS, WEBHOOK_WAITING
+from contract.keys.webhooks import WAITING_MESSAGES, WEBHOOK_OF_ALL, message_ms, parse_webhook_message
 from contract.settings import Settings
 from contract.web.addresses import AddressPolicy
 from contract.web.webhooks.endpoints import Endpoints, endpoint_id
@@ -161,9 +161,9 @@ class Courier:
                 log.error("IMAGEMILL_WEBHOOK_URL %s: %s", "fails" if wanted else "is not used", error)
         if webhook_of_all(self.store) != wanted:
             if wanted is None:
-                self.store.delete(keys.WEBHOOK_OF_ALL)
+                self.store.delete(WEBHOOK_OF_ALL)
             else:
-                self.store.put(keys.WEBHOOK_OF_ALL, wanted.encode())
+                self.store.put(WEBHOOK_OF_ALL, wanted.encode())
                 log.info("The webhook %s is told of every job", wanted)
 
     def _prune(self) -> None:
@@ -177,8 +177,8 @@ class Courier:
         """Read what waits, as far as it has changed."""
         there = {
             key: f"{entry.etag} {entry.modified}"
-            for entry in self.store.list(keys.WEBHOOK_WAITING)
-            if (key := keys.parse_webhook_message(entry.key)) is not None
+            for entry in self.store.list(WAITING_MESSAGES)
+            if (key := parse_webhook_message(entry.key)) is not None
         }
         with self._wake:
             for key in self._waiting.keys() - there.keys() - self._running:
@@ -260,7 +260,7 @@ class Courier:
         with self._wake:
             names = [name for _, name in self._waiting]
         WEBHOOK_WAITING.set(len(names))
-        oldest = min(map(keys.message_ms, names), default=None)
+        oldest = min(map(message_ms, names), default=None)
         WEBHOOK_OLDEST_SECONDS.set(0.0 if oldest is None else max(0.0, self.clock() - oldest / 1000))
 
 

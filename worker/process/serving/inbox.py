@@ -15,7 +15,7 @@ from typing import Any
 
 import redis
 
-from contract.keys import OnlineKeys
+from contract.keys.online import OnlineKeys
 from contract.online.connection import GROUP, script
 from contract.online.messages import MOST_BYTES, RequestId
 from contract.online.state import WorkerSays, alive

@@ -11,7 +11,8 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 import redis
 
 from contract.errors import ImagemillError, ServiceUnavailable
-from contract.keys import QUEUE_CLASSIFY, QUEUE_GENERATE, OnlineKeys
+from contract.keys.online import OnlineKeys
+from contract.keys.queues import QUEUE_CLASSIFY, QUEUE_GENERATE
 from contract.online.connection import LOST, connect, online_address
 from contract.online.served import Served, ServedModels
 from worker.execution.capabilities import of_this_process

@@ -16,7 +16,7 @@ from contract.errors import ObjectNotFound
 from contract.jobs.reviews import neighbours, verdicts
 from contract.jobs.reviews.records import MANY, Batch, Named
 from contract.jobs.status import Status
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.times import iso
 from producer.jobs import groups
 from producer.jobs.groups import Group

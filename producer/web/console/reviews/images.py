@@ -19,7 +19,7 @@ from contract.jobs import lifecycle
 from contract.jobs.reviews import agreement, neighbours, verdicts
 from contract.jobs.reviews.records import Named, verdict_of
 from contract.jobs.status import Status
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from producer.jobs.doubts import Doubt
 from producer.web.console.pages import page
 from producer.web.console.reviews.queues import Order, Queues, Show

@@ -9,7 +9,7 @@ from contract.errors import InvalidSource, ObjectDamaged
 from contract.jobs.reviews import verdicts
 from contract.jobs.reviews.records import verdict_of
 from contract.jobs.reviews.sets import Ref, parse_ref, pin, read_set
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 
 
 def say(store: ObjectStore, key: str, label: str, by: str = "ann") -> None:

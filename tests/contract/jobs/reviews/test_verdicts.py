@@ -9,7 +9,7 @@ from contract.errors import InvalidInput, JobConflict, ObjectDamaged
 from contract.jobs.reviews import verdicts
 from contract.jobs.reviews.records import Batch, Named, Seen, Verdict, image_id, verdict_of
 from contract.jobs.reviews.settle import settled, votes
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 
 ROW = {"key": "a\u202e.jpg", "uri": "s3://b/a.jpg", "sha256": "0" * 64, "label": "cat", "score": 0.4, "model": "m@1"}
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, NotOwner, UnknownWebhook
+from contract.keys.webhooks import webhook_record
 from contract.web.addresses import AddressPolicy
 from contract.web.webhooks.endpoints import Endpoints, hidden
 
@@ -57,7 +57,7 @@ def test_a_rotation_keeps_the_earlier_secret_for_a_while(store: ObjectStore) -> 
 def test_records_hold_no_secret_and_print_no_path(store: ObjectStore) -> None:
     made = Endpoints(store).register(URL, "ann", OPEN)
     assert "xyzzy" not in repr(made)
-    assert b"whsec_" not in store.get(keys.webhook_record(made.id))
+    assert b"whsec_" not in store.get(webhook_record(made.id))
     assert made.host == "https://hooks.test/…"
 
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from contract import keys
 from contract.backend.listing import Entry
 from contract.backend.objects import ObjectStore
 from contract.errors import UnknownWebhook
+from contract.keys.webhooks import webhook_message, webhook_outcome, webhook_record
 from contract.web.webhooks.outbox import KEEP_DAYS, Attempt, Event, Outbox, Outcome, name_of
 
 HOOK = "wh_" + "0" * 20
@@ -57,7 +57,7 @@ def test_what_was_delivered_does_not_wait_again_when_it_is_added_again(store: Ob
 
 def test_a_controller_that_died_after_the_message_is_completed(store: ObjectStore) -> None:
     outbox, name = Outbox(store), event().name(HOOK)
-    store.put(keys.webhook_message(HOOK, name), event().message(HOOK).to_json())
+    store.put(webhook_message(HOOK, name), event().message(HOOK).to_json())
     assert not outbox.add(event(), HOOK, NOW)
     assert outbox.waiting(HOOK, name) is not None
 
@@ -101,7 +101,7 @@ def test_messages_are_listed_newest_first_in_pages(store: ObjectStore) -> None:
 
 
 def test_what_is_older_than_30_days_is_kept_no_longer(store: ObjectStore) -> None:
-    store.put(keys.webhook_record(HOOK), b"{}")  # also of a version that cannot be read here
+    store.put(webhook_record(HOOK), b"{}")  # also of a version that cannot be read here
     outbox, now = Outbox(store), time.time()
     old, young = now - (KEEP_DAYS + 1) * 86_400, now - (KEEP_DAYS - 1) * 86_400
     for at in (old, young, now):
@@ -117,24 +117,24 @@ def test_what_is_older_than_30_days_is_kept_no_longer(store: ObjectStore) -> Non
 
 
 def test_the_outcome_of_a_message_that_is_gone_is_kept_no_longer_either(store: ObjectStore) -> None:
-    store.put(keys.webhook_record(HOOK), b"{}")
+    store.put(webhook_record(HOOK), b"{}")
     outbox, old = Outbox(store), event(at=NOW - (KEEP_DAYS + 1) * 86_400).name(HOOK)
     outbox.finish(HOOK, old, done(old))
-    assert [gone for _, gone, _ in outbox.old(NOW)] == [[keys.webhook_outcome(HOOK, old)]]
+    assert [gone for _, gone, _ in outbox.old(NOW)] == [[webhook_outcome(HOOK, old)]]
 
 
 def test_of_a_webhook_that_was_removed_nothing_is_kept(store: ObjectStore) -> None:
     # Given messages in each state, and what an attempt that ran then has written since,
-    store.put(keys.webhook_record(HOOK), b"{}")
+    store.put(webhook_record(HOOK), b"{}")
     outbox = Outbox(store)
     for n in range(3):
         outbox.add(event(f"job/j{n}/0"), HOOK, NOW)
     outbox.finish(HOOK, event("job/j1/0").name(HOOK), done(""))
     other = "wh_" + "1" * 20
-    store.put(keys.webhook_record(other), b"{}")
+    store.put(webhook_record(other), b"{}")
     outbox.add(event(), other, NOW)
     outbox.forget(HOOK)
-    store.delete(keys.webhook_record(HOOK))
+    store.delete(webhook_record(HOOK))
     assert list(outbox.old(NOW)) == []
     outbox.add(event("job/j2/0"), HOOK, NOW)
     outbox.finish(HOOK, event("job/j1/0").name(HOOK), done(""))
@@ -154,7 +154,7 @@ def test_what_is_told_to_a_webhook_that_was_added_again_meanwhile_is_kept(store:
     class AddedAgain(Outbox):
         def _of(self, endpoint: str, *, after: str = "") -> Iterator[Entry]:
             # if it is added again before that is listed, and is told something,
-            store.put(keys.webhook_record(HOOK), b"{}")
+            store.put(webhook_record(HOOK), b"{}")
             outbox.add(event("job/new/0"), HOOK, NOW)
             return super()._of(endpoint, after=after)
 

@@ -19,7 +19,9 @@ from contract.data.label_rows import schema
 from contract.jobs import lifecycle
 from contract.jobs.ends import publish, write_end
 from contract.jobs.status import ShardCommit, Status
-from contract.keys import JobKeys, content_name, shard_stem
+from contract.keys.jobs import JobKeys
+from contract.keys.names import content_name
+from contract.keys.shards import shard_stem
 from contract.settings import Settings
 
 

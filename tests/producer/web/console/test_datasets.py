@@ -11,12 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.data import image_index
 from contract.datasets.records import DatasetRecord, Part, Version
 from contract.jobs.status import ShardCommit
-from contract.keys import JobKeys, content_name, shard_stem
+from contract.keys.datasets import dataset_record, dataset_version
+from contract.keys.jobs import JobKeys
+from contract.keys.models import model_record
+from contract.keys.names import content_name
+from contract.keys.shards import shard_stem
 from contract.models.registry import File, Model, Preprocess
 from contract.settings import Settings
 from producer.web.console.datasets.candidates import Candidates
@@ -110,7 +113,7 @@ def job(api: Api, settings: Settings, store: ObjectStore) -> str:
             preprocess=pre,
             weights=weights,
         )
-        store.put(keys.model_record(name, 1), model.to_json())
+        store.put(model_record(name, 1), model.to_json())
     body = {"command": "synthesize", "model": "maker", "gate": "shapes", "per_class": 2}
     with api.client("jobs") as client:
         answer = client.post("/v1/jobs", json=body)
@@ -173,7 +176,7 @@ def test_datasets_are_listed_with_their_versions_for_their_owner(api: Api, brows
     commit = select(store, job, ROWS)
     for name, owner in (("shapes", "ann"), ("theirs", "bob")):
         record = DatasetRecord(name=name, owner=owner, created_at="2026-11-26T00:00:00.000Z")
-        store.put(keys.dataset_record(name), record.to_json())
+        store.put(dataset_record(name), record.to_json())
     for number in (1, 2):
         version = Version(
             dataset="shapes",
@@ -192,7 +195,7 @@ def test_datasets_are_listed_with_their_versions_for_their_owner(api: Api, brows
             accepted={"disc": 2, "square": 1},
             parts=(Part(index=str(commit.output), sha256=str(commit.sha256), accepted=3),),
         )
-        store.put(keys.dataset_version("shapes", number), version.to_json())
+        store.put(dataset_version("shapes", number), version.to_json())
     client = browse("review")
     page = client.get("/console/datasets").text
     assert 'href="/console/datasets/shapes"' in page and ">6</td>" in page and "theirs" not in page

@@ -11,7 +11,7 @@ import pytest
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.jobs.commits import read_commit
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.settings import Settings
 from producer.jobs.tallies import Tallies
 from producer.web.console.drawing.charts import curves, shade

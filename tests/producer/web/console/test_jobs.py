@@ -8,7 +8,7 @@ import pytest
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.data.items import Item
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.settings import Settings
 from producer.web.console.drawing.image_kinds import kind_of
 from tests.producer.web.console.conftest import Browse

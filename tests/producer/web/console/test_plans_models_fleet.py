@@ -8,9 +8,9 @@ from contextlib import closing
 
 import pytest
 
-from contract import keys
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
+from contract.keys.models import model_file, model_record
 from contract.models.registry import Model, Registry, make_file
 from contract.settings import Settings
 from contract.watches.record import Watches
@@ -96,12 +96,12 @@ def test_a_model_has_a_card_and_its_owner_points_aliases_to_it(
 ) -> None:
     # Given a model whose card and labels are markup,
     card = f"# Card {HOSTILE}".encode()
-    record = Model.model_validate_json(store.get(keys.model_record(model, 1)))
+    record = Model.model_validate_json(store.get(model_record(model, 1)))
     record = record.model_copy(
         update={"files": (make_file("card.md", card),), "card": "card.md", "labels": (HOSTILE, "b")}
     )
-    store.put(keys.model_record(model, 1), record.to_json())
-    store.put(keys.model_file(model, 1, "card.md"), card)
+    store.put(model_record(model, 1), record.to_json())
+    store.put(model_file(model, 1, "card.md"), card)
     client = browse("jobs")
     assert f"/console/models/{model}@1" in client.get("/console/models").text
     page = client.get(f"/console/models/{model}@1").text

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from contract.backend.objects import ObjectStore
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.settings import Settings
 from tests.producer.web.console.conftest import Browse
 from tests.producer.web.console.rows import commit_rows, end

@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from contract.backend.objects import ObjectStore
-from contract.keys import served_record
+from contract.keys.online import served_record
 from contract.online.served import Served
 from contract.settings import Settings
 from tests.producer.web.console.conftest import Browse

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from contract import keys
+from contract.keys.bucket import WEBHOOKS
+from contract.keys.webhooks import WEBHOOK_OF_ALL
 from contract.web.addresses import AddressPolicy
 from contract.web.webhooks.endpoints import Endpoint, Endpoints
 from contract.web.webhooks.outbox import Attempt, Event, Outbox, Outcome
@@ -77,7 +78,7 @@ def test_an_owner_sees_what_came_of_each_message_and_steers_it(api: Api, browse:
         assert client.post(f"{place}/{action}", headers=elsewhere).status_code == 403
     # If its owner removes it, I expect nothing of it to be left.
     assert client.post(f"{place}/remove").headers["Location"] == PLACE
-    assert list(api.store.list(keys.WEBHOOKS)) == []
+    assert list(api.store.list(WEBHOOKS)) == []
     assert client.get(place).status_code == 404
     assert "imagemill webhooks add" in client.get(PLACE).text
 
@@ -108,7 +109,7 @@ def test_the_webhook_that_is_told_of_all_has_no_button_that_removes_it(api: Api,
     hook = register(api, owner)
     admin = browse("admin", owner="root")
     assert "/remove" in admin.get(f"{PLACE}/{hook.id}").text
-    api.store.put(keys.WEBHOOK_OF_ALL, hook.id.encode())
+    api.store.put(WEBHOOK_OF_ALL, hook.id.encode())
     shown = admin.get(f"{PLACE}/{hook.id}").text
     assert "/remove" not in shown and "IMAGEMILL_WEBHOOK_URL" in shown
     refused = admin.post(f"{PLACE}/{hook.id}/remove")

@@ -23,7 +23,8 @@ import pytest
 from contract import meters
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSettings, StoreUnavailable
-from contract.keys import JobKeys, served_record
+from contract.keys.jobs import JobKeys
+from contract.keys.online import served_record
 from contract.online.served import Served
 from contract.settings import Settings
 from producer.web.app import make_app

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from contract import keys
 from contract.data.items import Item, read_manifest
 from contract.jobs.lifecycle import Backend
 from contract.jobs.templates import Template
-from contract.keys import JobKeys, parse_shard
+from contract.keys.jobs import JobKeys
+from contract.keys.models import model_record
+from contract.keys.shards import parse_shard
 from contract.settings import Settings
 from contract.watches.record import Overwrites, Start, Watch, Watches, source_of
 from contract.watches.segments import read_segment, segment_numbers
@@ -91,7 +92,7 @@ def make_camera(backend: Backend, settings: Settings) -> Callable[..., Camera]:
         archive: str = "",
     ) -> Camera:
         store = backend.store
-        store.put(keys.model_record("parity", 1), MODEL.to_json())
+        store.put(model_record("parity", 1), MODEL.to_json())
         source = f"s3://{store.bucket}/cam/"
         watch = Watch(
             name="camera",

@@ -11,7 +11,7 @@ import pytest
 from contract.errors import RedisUnavailable, StoreUnavailable, UnknownWatch
 from contract.jobs import lifecycle
 from contract.jobs.lifecycle import read_plan
-from contract.keys import JobKeys
+from contract.keys.jobs import JobKeys
 from contract.watches.record import Watches
 from contract.watches.segments import read_segment
 from tests.worker.control.watching.conftest import Camera

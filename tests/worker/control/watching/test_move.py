@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.data.image_bytes import ImageBytes
 from contract.data.items import Item, parse_s3
@@ -16,6 +15,7 @@ from contract.data.label_rows import OK, schema
 from contract.errors import ObjectChanged, ObjectDamaged, ObjectNotFound, StoreUnavailable
 from contract.jobs import lifecycle
 from contract.jobs.results import with_items
+from contract.keys.bucket import probe_object
 from contract.settings import Settings
 from contract.watches.archive import archived_segments, forget_archived
 from contract.web.client import WebClient
@@ -240,7 +240,7 @@ def test_a_segment_is_moved_once_its_job_has_ended(camera: Camera, cold: ObjectS
 
 
 def test_the_store_of_the_tests_heeds_etags(store: ObjectStore) -> None:
-    assert store.heeds_etags(keys.probe_object("x"))
+    assert store.heeds_etags(probe_object("x"))
     assert listed(store, "probes/") == []
 
 
@@ -252,4 +252,4 @@ def test_a_store_that_does_not_is_found_out(store: ObjectStore, step: str, monke
         "delete": lambda key, **_: act(key),
     }
     monkeypatch.setattr(store, step, unheeding[step])
-    assert not store.heeds_etags(keys.probe_object("x"))
+    assert not store.heeds_etags(probe_object("x"))

@@ -7,13 +7,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.data.items import Item
 from contract.errors import InvalidInput, InvalidSource, UnknownModel
 from contract.jobs import lifecycle, retention
 from contract.jobs.lifecycle import read_plan
-from contract.keys import JobKeys
+from contract.keys.index import deleting
+from contract.keys.jobs import JobKeys
+from contract.keys.models import model_record
 from contract.watches.record import Watches
 from contract.watches.replays import Replay, replayed
 from producer.jobs.replays import make_replay
@@ -35,7 +36,7 @@ def filled(make_camera: MakeCamera) -> Camera:
             lifecycle.close(camera.backend, camera.segments()[0], "succeeded")  # two may be unfinished at once
         controller.round()
         camera.now += 4000
-    camera.backend.store.put(keys.model_record("parity", 2), MODEL.model_copy(update={"version": 2}).to_json())
+    camera.backend.store.put(model_record("parity", 2), MODEL.model_copy(update={"version": 2}).to_json())
     return camera
 
 
@@ -120,7 +121,7 @@ def test_what_a_deleted_segment_planned_is_missed_aloud(filled: Camera) -> None:
     assert names(filled, 0, 4000) == ["0a.jpg", "0b.jpg"]
     assert names(filled, 8000, 9000) == ["2a.jpg", "2b.jpg"]
     # One that is being deleted counts as deleted, whatever is still there.
-    store.put(keys.deleting(first), b"{}")
+    store.put(deleting(first), b"{}")
     with pytest.raises(InvalidSource, match=f"{first} was deleted"):
         names(filled, 0, 100)
 

@@ -20,7 +20,8 @@ from contract.backend.objects import ObjectStore
 from contract.errors import ObjectDamaged
 from contract.jobs.results import rows as job_rows
 from contract.jobs.status import ShardCommit
-from contract.keys import JobKeys, shard_stem
+from contract.keys.jobs import JobKeys
+from contract.keys.shards import shard_stem
 from tests.interleaved import KilledError, killed_at
 from worker.control.watching.table import TableSegment, compact, read_manifest
 

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from contract import keys
 from contract.errors import RedisUnavailable, StoreUnavailable
 from contract.jobs import lifecycle, retention
 from contract.jobs.lifecycle import read_spec
 from contract.jobs.schedules import Schedule, Schedules, Tick
 from contract.jobs.templates import Template
+from contract.keys.bucket import JOBS
+from contract.keys.watches import watch_then
+from contract.keys.webhooks import WEBHOOK_OF_ALL
 from contract.web.addresses import AddressPolicy
 from contract.web.webhooks.endpoints import Endpoints
 from contract.web.webhooks.outbox import Outbox
@@ -64,12 +66,12 @@ def look(camera: Camera) -> None:
 def started(camera: Camera) -> list[str]:
     """The jobs that are no segments."""
     store = camera.backend.store
-    ids = {entry.key.split("/")[1] for entry in store.list(keys.JOBS) if entry.key.endswith("/spec.json")}
+    ids = {entry.key.split("/")[1] for entry in store.list(JOBS) if entry.key.endswith("/spec.json")}
     return sorted(ids - set(camera.segments()))
 
 
 def decided(camera: Camera, number: int = 0) -> Tick:
-    return Tick.model_validate_json(camera.backend.store.get(keys.watch_then(camera.watch.root, number)))
+    return Tick.model_validate_json(camera.backend.store.get(watch_then(camera.watch.root, number)))
 
 
 def test_nothing_starts_before_a_segment_has_ended(camera: Camera) -> None:
@@ -176,7 +178,7 @@ def test_a_webhook_is_told_of_the_segment_and_of_what_its_end_starts(camera: Cam
     # Given a webhook of a watch's segments and of the schedule that their ends start,
     store, (first, _) = camera.backend.store, camera.segments()
     hook = Endpoints(store).register("http://127.0.0.1:9/", "ann", AddressPolicy("127.0.0.1", "1-65535"))
-    store.put(keys.WEBHOOK_OF_ALL, hook.id.encode())
+    store.put(WEBHOOK_OF_ALL, hook.id.encode())
     lifecycle.close(camera.backend, first, "succeeded", ok=1, done=1, total=1)
     look(camera)
     look(camera)

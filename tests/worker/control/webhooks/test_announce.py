@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from contract import keys
 from contract.backend.objects import ObjectStore
 from contract.jobs import lifecycle, retention
 from contract.jobs.lifecycle import Backend
 from contract.jobs.schedules import Schedule, Schedules, Tick
 from contract.jobs.templates import Template
+from contract.keys.jobs import JobKeys
+from contract.keys.schedules import schedule_tick
+from contract.keys.webhooks import WEBHOOK_NOTES, WEBHOOK_OF_ALL, webhook_end_note
 from contract.web.webhooks.endpoints import Endpoint, Endpoints
 from contract.web.webhooks.notes import note_tick
 from contract.web.webhooks.outbox import KEEP_DAYS, Outbox, Told
@@ -27,7 +29,7 @@ def told(store: ObjectStore, hook: Endpoint) -> list[Told]:
 
 
 def notes(store: ObjectStore) -> list[str]:
-    return [entry.key for entry in store.list(keys.WEBHOOK_NOTES)]
+    return [entry.key for entry in store.list(WEBHOOK_NOTES)]
 
 
 def test_the_end_of_a_job_is_one_message(backend: Backend, hook: Endpoint, ended: Ended) -> None:
@@ -65,7 +67,7 @@ def test_a_job_without_a_webhook_tells_nobody(backend: Backend, hook: Endpoint, 
 
     # Unless there is a webhook of all: then it is told, and a job's own webhook too.
     everyone = Endpoints(backend.store).register("http://127.0.0.1:9/all", "", POLICY)
-    backend.store.put(keys.WEBHOOK_OF_ALL, everyone.id.encode())
+    backend.store.put(WEBHOOK_OF_ALL, everyone.id.encode())
     ended("others", None)
     ended("mine", hook.id)
     assert Announcer(backend.store).round() == 3
@@ -95,7 +97,7 @@ def test_a_tick_that_starts_a_job_or_fails_is_told(store: ObjectStore, hook: End
     told_of = (("20261126t0200", "submitted"), ("20261127t0200", "failed"), ("20261128t0200", "skipped"))
     for stamp, state in told_of:
         tick = Tick.model_validate({"at": at, "state": state, "job": "nightly-1", "reason": "There is no model 'm'."})
-        store.put(keys.schedule_tick("nightly", stamp), tick.to_json())
+        store.put(schedule_tick("nightly", stamp), tick.to_json())
         note_tick(store, "nightly", stamp, hook.id)
     Announcer(store).round()
     assert notes(store) == []
@@ -111,7 +113,7 @@ def test_a_note_alone_makes_nothing_up(backend: Backend, hook: Endpoint, ended: 
     ended("animals", hook.id)
     lifecycle.reopen(backend, "animals")
     for note in ("job/animals/0001", "job/nobody/0000", "job/animals/x", "tick/none/20261126t0200", "junk"):
-        store.put(f"{keys.WEBHOOK_NOTES}{note}", b"")
+        store.put(f"{WEBHOOK_NOTES}{note}", b"")
     # I expect a message about the end that there is, and the notes gone.
     Announcer(store).round()
     assert [json.loads(one.body)["data"]["run"] for one in told(store, hook)] == [0]
@@ -122,7 +124,7 @@ def test_an_end_is_told_whose_process_died_before_its_note(backend: Backend, hoo
     # Given an end without a note, which a job was resumed from,
     store = backend.store
     ended("animals", hook.id)
-    store.delete(keys.webhook_end_note("animals", 0))
+    store.delete(webhook_end_note("animals", 0))
     lifecycle.reopen(backend, "animals")
     # I expect it to be told all the same.
     Announcer(store).round()
@@ -146,13 +148,13 @@ def test_what_a_newer_version_wrote_waits_and_holds_up_nothing(backend: Backend,
     store = backend.store
     ended("animals", hook.id)
     ended("zebras", hook.id)
-    spec = json.loads(store.get(keys.JobKeys("animals").spec))
+    spec = json.loads(store.get(JobKeys("animals").spec))
     spec["spec"]["kind"] = "paint"
-    store.put(keys.JobKeys("animals").spec, json.dumps(spec).encode())
+    store.put(JobKeys("animals").spec, json.dumps(spec).encode())
     announcer = Announcer(store)
     assert announcer.round() == 1
     assert announcer.round() == 0
-    assert notes(store) == [keys.webhook_end_note("animals", 0)]
+    assert notes(store) == [webhook_end_note("animals", 0)]
 
 
 def test_a_disabled_webhook_gets_messages_that_can_be_sent_later(

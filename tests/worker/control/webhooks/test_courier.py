@@ -11,9 +11,10 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 from pydantic import SecretStr
 
-from contract import keys
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
+from contract.keys.bucket import WEBHOOKS
+from contract.keys.webhooks import WEBHOOK_OF_ALL
 from contract.settings import Settings
 from contract.web.webhooks.endpoints import Endpoint, Endpoints
 from contract.web.webhooks.outbox import Event, Outbox
@@ -143,12 +144,12 @@ def test_a_webhook_of_all_follows_the_setting(settings: Settings, store: ObjectS
     told = told.model_copy(update={"fetch_ports": "1-65535"})
 
     def named() -> bool:
-        return store.exists(keys.WEBHOOK_OF_ALL)
+        return store.exists(WEBHOOK_OF_ALL)
 
     with courier(told):
         wait_until(named, 20, "the webhook of all")
     (one,) = Endpoints(store).all()
-    assert (one.owner, store.get(keys.WEBHOOK_OF_ALL).decode()) == ("", one.id)
+    assert (one.owner, store.get(WEBHOOK_OF_ALL).decode()) == ("", one.id)
     with courier(settings):
         wait_until(lambda: not named(), 20, "nobody to be told of all")
     # A setting that may not be reached is no webhook, and stops nothing.
@@ -179,7 +180,7 @@ def test_a_webhook_that_is_removed_while_it_is_told_leaves_nothing(
         remove(store, hook)
         held.set()
         # I expect that nothing else is sent, and that nothing of it is left in the bucket.
-        wait_until(lambda: not made._running and not list(store.list(keys.WEBHOOKS)), 60, "its records to go")
+        wait_until(lambda: not made._running and not list(store.list(WEBHOOKS)), 60, "its records to go")
         other = register(store, receiver, "/other")
         receiver.behave = lambda request: send(request, 200)
         tell(store, other, "x")

@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from contract import keys
 from contract.backend.objects import ObjectStore
+from contract.keys.webhooks import WAITING_MESSAGES, webhook_message, webhook_record, webhook_secret, webhook_waiting
 from contract.web.webhooks.endpoints import Endpoint, Endpoints
 from contract.web.webhooks.outbox import Event, Outbox, message_id
 from tests.hooks import Receiver
@@ -263,7 +263,7 @@ def _dies(*_: object, **__: object) -> None:
 def test_a_message_whose_record_is_gone_waits_no_more(
     delivery: Delivery, store: ObjectStore, hook: Endpoint, name: str, receiver: Receiver
 ) -> None:
-    store.delete(keys.webhook_message(hook.id, name))
+    store.delete(webhook_message(hook.id, name))
     assert delivery.attempt(hook.id, name) == (None, None)
     assert receiver.posts == []
     outcome = Outbox(store).outcome(hook.id, name)
@@ -284,10 +284,10 @@ def test_a_message_to_a_webhook_whose_record_cannot_be_read_can_be_sent_again(
     delivery: Delivery, store: ObjectStore, hook: Endpoint, name: str, receiver: Receiver
 ) -> None:
     # Given the record of a newer version, I expect its message to be given up and kept.
-    record = store.get(keys.webhook_record(hook.id))
-    store.put(keys.webhook_record(hook.id), b"{}")
+    record = store.get(webhook_record(hook.id))
+    store.put(webhook_record(hook.id), b"{}")
     assert delivery.attempt(hook.id, name) == (None, None)
-    store.put(keys.webhook_record(hook.id), record)
+    store.put(webhook_record(hook.id), record)
     Outbox(store).resend(hook.id, message_id(name), NOW)
     delivery.attempt(hook.id, name)
     assert len(receiver.posts) == 1
@@ -322,20 +322,20 @@ def test_a_damaged_record_of_waiting_is_written_anew(
 ) -> None:
     # Given what a producer wrote over a message, and for one that there never was,
     for key in (name, "0000000000000-" + "0" * 24):
-        store.put(keys.webhook_waiting(hook.id, key), there)
+        store.put(webhook_waiting(hook.id, key), there)
         assert (waiting := Outbox(store).waiting(hook.id, key)) is not None and waiting.due == 0.0
     # I expect the message to be delivered, and neither to wait any more.
     delivery.attempt(hook.id, "0000000000000-" + "0" * 24)
     delivery.attempt(hook.id, name)
     assert len(receiver.posts) == 1
-    assert list(store.list(keys.WEBHOOK_WAITING)) == []
+    assert list(store.list(WAITING_MESSAGES)) == []
 
 
 def test_a_damaged_secret_fails_the_attempt_and_can_be_rotated(
     delivery: Delivery, store: ObjectStore, hook: Endpoint, name: str, receiver: Receiver, now: list[float]
 ) -> None:
     for damaged in (b'{"secrets": [{"secret": "whsec_abc"}]}', b"x"):
-        store.put(keys.webhook_secret(hook.id), damaged)
+        store.put(webhook_secret(hook.id), damaged)
         answer, _ = delivery.attempt(hook.id, name)
         assert answer is not None and "rotate" in str(answer.error)
         now[0] += 86_400

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from contract.keys import OnlineKeys
+from contract.keys.online import OnlineKeys
 from contract.online import messages
 from contract.online.connection import GROUP, connect, need_address, script
 from contract.online.messages import Classify, Reply, RequestId
