@@ -57,7 +57,7 @@ class PatientQoS(EconomicalQoS):
 
     def ack(self, delivery_tag: str) -> None:
         try:
-            super().ack(delivery_tag)  # type: ignore[no-untyped-call]
+            super().ack(delivery_tag)
         except Exception:  # a dead channel may raise anything
             self._quick_ack(delivery_tag)
             self._ack_by_tag(delivery_tag)
@@ -65,7 +65,7 @@ class PatientQoS(EconomicalQoS):
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         try:
-            super().reject(delivery_tag, requeue=requeue)  # type: ignore[no-untyped-call]
+            super().reject(delivery_tag, requeue=requeue)
         except Exception:
             self._quick_ack(delivery_tag)
             if not requeue:

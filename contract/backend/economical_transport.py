@@ -3,6 +3,7 @@
 kombu opens a pool for each channel, and Celery a channel for whatever sends: twelve connections in a busy worker, of
 which Redis allows 10,000 in all. Here every channel of a process sends and acknowledges through one pool; only the
 blocking read of a consumer keeps a connection for itself. Messages that say the same are made once and sent together.
+Tickets are not entered in the books of taken messages: one that is lost is replaced by the reconciler.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from kombu.asynchronous import get_event_loop
+from kombu.transport.virtual import QoS as VirtualQoS
 from kombu.utils.json import dumps
 from redis import BlockingConnectionPool
 from redis.exceptions import RedisError, ResponseError
 
 from contract.backend.guarded_transport import GuardedChannel, GuardedQoS, GuardedTransport
+from contract.keys.queues import TASK_RUN
 
 _CONNECTIONS = 2
 """Connections of a process for sending and acknowledging; the second one is for when an answer is late."""
@@ -97,7 +100,33 @@ def _copy(message: dict[str, Any]) -> dict[str, Any]:
 
 
 class EconomicalQoS(GuardedQoS):
-    """Books of taken messages, kept without a transaction: whoever restores one tolerates a half of an entry."""
+    """Books of taken messages, kept without a transaction: whoever restores one tolerates a half of an entry.
+
+    A ticket is in none: it says nothing, twice as many wait as there are slots, and the lease is what survives a worker
+    that dies. So taking and acknowledging one sends nothing to Redis.
+    """
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        if message.headers.get("task") == TASK_RUN:
+            VirtualQoS.append(self, message, delivery_tag)
+        else:
+            super().append(message, delivery_tag)  # type: ignore[no-untyped-call]
+
+    def ack(self, delivery_tag: str) -> None:
+        if self._is_ticket(delivery_tag):
+            self._quick_ack(delivery_tag)
+        else:
+            super().ack(delivery_tag)  # type: ignore[no-untyped-call]
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        if self._is_ticket(delivery_tag):
+            self._quick_ack(delivery_tag)
+        else:
+            super().reject(delivery_tag, requeue=requeue)  # type: ignore[no-untyped-call]
+
+    def _is_ticket(self, delivery_tag: str) -> bool:
+        message = self._delivered.get(delivery_tag)
+        return message is not None and message.headers.get("task") == TASK_RUN
 
     @contextmanager
     def pipe_or_acquire(self, pipe: Any = None, client: Any = None) -> Iterator[Any]:
@@ -118,6 +147,7 @@ class EconomicalChannel(GuardedChannel):
 
     QoS = EconomicalQoS
 
+    _sender: Any = None
     _reader_id: int | None = None
     _reader_socket: Any = None
 
@@ -129,6 +159,15 @@ class EconomicalChannel(GuardedChannel):
         if "client" not in self.__dict__:
             self.__dict__["client"] = self._create_client(asynchronous=True)  # type: ignore[no-untyped-call]
         return self.__dict__["client"]
+
+    @contextmanager
+    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
+        """Yield `client`, or the one of the shared pool, which is kept: to make one takes longer than to send."""
+        if client is None:
+            if self._sender is None:
+                self._sender = self._create_client()  # type: ignore[no-untyped-call]
+            client = self._sender
+        yield client
 
     def close(self) -> None:
         """Close the channel; a blocking read, which would have to be waited for, is ended by Redis."""
@@ -155,7 +194,7 @@ class EconomicalChannel(GuardedChannel):
         return join_pool(**parameters)
 
     def _disconnect_pools(self) -> None:
-        pool, self._pool = self._pool, None
+        pool, self._pool, self._sender = self._pool, None, None
         if pool is not None:
             leave_pool(pool)
         super()._disconnect_pools()  # type: ignore[no-untyped-call]

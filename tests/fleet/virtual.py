@@ -1,7 +1,7 @@
 """A process of many workers: each has a name, leases, heartbeats and connections of its own, and an engine that sleeps.
 
 They are made of the parts that a real worker is made of, all but Celery's loop, of which a process can have one: here a
-thread a worker takes a ticket whenever a slot is free. Run it as `python -m tests.fleet.virtual --name fleet-0
+thread a slot takes a ticket whenever it is free. Run it as `python -m tests.fleet.virtual --name fleet-0
 --workers 100`, with the addresses of the servers in the environment; it says `ready`, works until its standard
 input is closed, and then says what it was given, and when.
 """
@@ -14,11 +14,11 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty
 from typing import Any
 
+from kombu.connection import Connection
 from kombu.entity import Queue
 from kombu.message import Message
 from kombu.messaging import Consumer
@@ -41,8 +41,8 @@ from worker.process.heartbeat import BEAT_SECONDS, Heartbeat
 from worker.process.leaving import Leaving
 from worker.process.self_test import SelfTest
 
-_POLL_SECONDS = 1.0
-"""How soon a worker that waits for a ticket notices that it shall end."""
+_LOOK_SECONDS = 60.0
+"""How often a worker that waits for a ticket looks for messages that nobody acknowledged, as Celery's loop does."""
 
 
 class Granted:
@@ -77,32 +77,37 @@ class VirtualWorker:
         resources._made[of_this_process] = Capabilities(device="cpu", precisions=("fp32",))
         leaving = Leaving(resources)
         self._messages = serve.Messages(resources, SelfTest(resources), leaving)
-        self._slots, self._granted = threading.Semaphore(slots), granted
+        self._granted, self._slots = granted, slots
         self.heartbeat = Heartbeat(resources, leaving, [QUEUE_CLASSIFY])
-        self._prefetch = slots
+        self._reading = threading.Lock()
+        self._taken: list[Message] = []
 
     def serve(self, over: threading.Event) -> None:
-        """Take a ticket whenever a slot is free."""
+        """Start a thread for each slot."""
+        connection = self._app.connection_for_read()
         queue = Queue(QUEUE_CLASSIFY, self._app.amqp.queues[QUEUE_CLASSIFY].exchange, routing_key=QUEUE_CLASSIFY)
-        with self._app.connection_for_read() as connection:
-            got: list[Message] = []
-            with Consumer(connection, [queue], on_message=got.append) as consumer:
-                consumer.qos(prefetch_count=self._prefetch)
-                while self._slots.acquire() and not over.is_set():
-                    since = time.monotonic()
-                    while not got and not over.is_set():
-                        with suppress(TimeoutError, Empty, OSError):
-                            connection.drain_events(timeout=_POLL_SECONDS)
-                    if got:
-                        threading.Thread(target=self._run, args=(got.pop(), since), daemon=True).start()
+        consumer = Consumer(connection, [queue], on_message=self._taken.append)
+        consumer.qos(prefetch_count=self._slots)
+        consumer.consume()
+        for _ in range(self._slots):
+            threading.Thread(target=self._run, args=(connection, over), daemon=True).start()
 
-    def _run(self, ticket: Message, since: float) -> None:
-        self._granted.waits_since(since)
-        try:
-            self._messages.run(QUEUE_CLASSIFY)
-        finally:
-            ticket.ack()
-            self._slots.release()
+    def _run(self, connection: Connection, over: threading.Event) -> None:
+        """Take a ticket and run what it brings, over and over."""
+        while not over.is_set():
+            self._granted.waits_since(time.monotonic())
+            ticket = self._next(connection)
+            try:
+                self._messages.run(QUEUE_CLASSIFY)
+            finally:
+                ticket.ack()
+
+    def _next(self, connection: Connection) -> Message:
+        with self._reading:
+            while not self._taken:
+                with suppress(TimeoutError, Empty, OSError):
+                    connection.drain_events(timeout=_LOOK_SECONDS)
+            return self._taken.pop()
 
 
 def beat(workers: list[VirtualWorker], over: threading.Event) -> None:
@@ -121,9 +126,9 @@ def main(name: str, count: int, slots: int) -> None:
     serve.load = lambda path: sleeper.make_work  # type: ignore[attr-defined]  # whatever the kind, it sleeps
     store, granted, over = ObjectStore(settings, patience=60), Granted(), threading.Event()
     workers = [VirtualWorker(settings, f"{name}-{n:03d}@fleet", slots, store, granted) for n in range(count)]
-    bodies: list[tuple[Callable[..., None], tuple[Any, ...]]] = [(worker.serve, (over,)) for worker in workers]
-    for body, args in [*bodies, (beat, (workers, over))]:
-        threading.Thread(target=body, args=args, daemon=True).start()
+    for worker in workers:
+        worker.serve(over)
+    threading.Thread(target=beat, args=(workers, over), daemon=True).start()
     print("ready", flush=True)
     sys.stdin.read()
     over.set()

@@ -19,7 +19,7 @@ from kombu.messaging import Consumer
 from contract.backend.broker import Transport, make_app
 from contract.backend.ledger import Ledger
 from contract.backend.queues import Queues
-from contract.keys.queues import QUEUE_CLASSIFY, QUEUE_CONTROL
+from contract.keys.queues import QUEUE_CLASSIFY, QUEUE_CONTROL, QUEUE_GENERATE
 from contract.settings import Settings
 from tests.waiting import wait_until
 
@@ -127,13 +127,59 @@ def test_tickets_are_sent_together_and_taken_one_by_one(app: Celery, settings: S
     # I expect each to be a message of its own,
     assert len({message["properties"]["delivery_tag"] for message in messages}) == 1200
     assert len({message["headers"]["id"] for message in messages}) == 1200
-    with app.connection_for_read() as connection:
+    with app.connection_for_read() as connection, connection.channel() as channel:
         queue = Queue(QUEUE_CLASSIFY, app.amqp.queues[QUEUE_CLASSIFY].exchange, routing_key=QUEUE_CLASSIFY)
+        channel.basic_qos(0, 3, False)
+        got: list[Message] = []
+
+        def take(number: int) -> None:
+            while len(got) < number:
+                connection.drain_events(timeout=60)
+
+        def takes_no_more() -> bool:
+            with pytest.raises((TimeoutError, Empty, OSError)):
+                connection.drain_events(timeout=0.1)
+            return ledger.redis.llen(waiting) == 1200 - len(got)
+
+        with Consumer(channel, [queue], on_message=got.append):
+            # no more to be taken than there is room for, one that is acknowledged or rejected to make room for one,
+            take(3)
+            assert takes_no_more()
+            got[1].ack()
+            take(4)
+            got[0].reject(requeue=True)
+            take(5)
+            assert takes_no_more()
+            # and none of them to be in the books of what was taken.
+            assert not ledger.redis.keys(f"{ledger.keys.broker_prefix}unacked*")
+
+
+def test_a_message_that_names_a_job_is_in_the_books_until_it_is_acknowledged(
+    app: Celery, settings: Settings, ledger: Ledger
+) -> None:
+    queues = Queues(app)
+    queues.tickets(QUEUE_GENERATE)
+    queues.finish("job")
+    with app.connection_for_read() as connection:
+        queue = Queue(QUEUE_GENERATE, app.amqp.queues[QUEUE_GENERATE].exchange, routing_key=QUEUE_GENERATE)
         got: list[Message] = []
         with Consumer(connection, [queue], on_message=got.append):
-            while len(got) < 3:
+            while len(got) < 2:
                 connection.drain_events(timeout=60)
-            # that is acknowledged without the others.
-            got[1].ack()
-            unacked = ledger.redis.hkeys(f"{ledger.keys.broker_prefix}unacked")
-            assert set(unacked) >= {got[0].delivery_tag, got[2].delivery_tag} and got[1].delivery_tag not in unacked
+            ticket, finish = got
+            unacked = f"{ledger.keys.broker_prefix}unacked"
+            assert ledger.redis.hkeys(unacked) == [finish.delivery_tag]
+            ticket.ack()
+            assert ledger.redis.hkeys(unacked) == [finish.delivery_tag]
+            finish.ack()
+            assert not ledger.redis.exists(unacked)
+
+
+def test_a_channel_sends_with_one_client_until_its_pool_is_another(app: Celery) -> None:
+    with app.connection_for_write() as connection, connection.channel() as channel:
+        with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
+            assert first is second
+        channel._disconnect_pools()
+        with channel.conn_or_acquire() as third:
+            assert third is not first
+            assert third.ping()
