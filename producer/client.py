@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO, Unpack
 
 from contract.backend import uploads
-from contract.backend.ledger import Ledger, Worker
+from contract.backend.heartbeats import Worker
+from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.backend.queues import Queues
 from contract.datasets.records import Version

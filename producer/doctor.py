@@ -11,7 +11,8 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from contract.backend.ledger import Ledger, Worker
+from contract.backend.heartbeats import Worker
+from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, InvalidSource, ServiceUnavailable, StoreRefused
 from contract.keys.bucket import probe_object

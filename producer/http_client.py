@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from contract.backend.ledger import Worker
+from contract.backend.heartbeats import Worker
 from contract.datasets.records import Version
 from contract.errors import InvalidInput, InvalidSettings, ServiceUnavailable
 from contract.jobs.options import (

@@ -7,41 +7,25 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
-
-import redis
-from redis.backoff import ExponentialWithJitterBackoff
-from redis.client import Pipeline
-from redis.commands.core import Script
-from redis.exceptions import AuthenticationError, BusyLoadingError, InvalidResponse, ResponseError
-from redis.retry import Retry as RedisRetry
+from typing import Any, Literal, cast
 
 from contract.backend import messages
-from contract.backend.lock import Lock, lock
-from contract.backend.wire import redis_address, why_not_redis, why_not_secure
-from contract.errors import InvalidSettings, RedisUnavailable
-from contract.instruments import REDIS_SECONDS
+from contract.backend.entry import status_of
+from contract.backend.heartbeats import Heartbeats
 from contract.jobs.kinds import kind_of
 from contract.jobs.options import Share
 from contract.jobs.specs import Spec
-from contract.jobs.status import ENDED, Shards, State, Status
-from contract.keys.redis import RedisKeys
-from contract.records import Priority
+from contract.jobs.status import State, Status
 from contract.settings import Settings
-from contract.times import iso
 
 JOBS_LUA = "".join(Path(__file__).with_name(name).read_text() for name in ("entry.lua", "index.lua"))
 """What the scripts about jobs begin with: the entry of a job, and the index of those that have a shard to hand out."""
 _SCRIPT = JOBS_LUA + Path(__file__).with_name("ledger.lua").read_text()
 _RENEW = Path(__file__).with_name("renew.lua").read_text()
-_CONNECTIONS = 2
-"""Connections of one process; the second one is for when a call waits for an answer that is late."""
-T = TypeVar("T")
 Mode = Literal["waits", "shared", "alone", "notice"]
 """How a leased shard runs: it waits for its turn, runs beside others, runs alone, or its worker is about to leave."""
 Renewed = Literal["renewed", "stopped", "done", "lost", "unknown"]
@@ -84,50 +68,12 @@ class Held:
     mode: Mode = "shared"
 
 
-@dataclass(frozen=True)
-class Worker:
-    """A worker's last heartbeat."""
-
-    name: str
-    fields: Mapping[str, str]
-
-
-class Ledger:
-    """The ledger in one Redis.
-
-    A call retries for `patience` seconds while Redis does not answer, then raises RedisUnavailable. Threads share two
-    connections: a call takes a fraction of a millisecond, and thousands of workers must fit under Redis' limit.
-    """
+class Ledger(Heartbeats):
+    """The ledger in one Redis. Its calls retry and raise as those of `RedisClient`."""
 
     def __init__(self, settings: Settings, *, patience: float = 3.0) -> None:
-        self._settings = settings
-        self.keys = RedisKeys(settings.namespace)
-        # Pauses of at most a second: about `patience` seconds in all.
-        retries = max(1, int(patience / 0.6))
-        self._address = redis_address(settings)
-        pool = redis.BlockingConnectionPool.from_url(
-            self._address.url,
-            **self._address.tls,
-            max_connections=_CONNECTIONS,
-            protocol=2,
-            decode_responses=True,
-            encoding_errors="replace",  # of messages that nobody of ours has sent
-            socket_timeout=10,
-            socket_connect_timeout=5,
-            socket_keepalive=True,
-            health_check_interval=25,
-            retry=RedisRetry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), retries),
-            retry_on_error=[redis.ConnectionError, redis.TimeoutError, BusyLoadingError],
-        )
-        self.redis = redis.Redis.from_pool(pool)
-        self.answered_at: float | None = None
-        """When Redis last answered, by the monotonic clock."""
+        super().__init__(settings, patience=patience)
         self._script = self.redis.register_script(_SCRIPT)
-        self._scripts: dict[str, Script] = {}
-
-    def close(self) -> None:
-        """Close idle connections; a later call reopens them."""
-        self.redis.close()
 
     # Jobs
 
@@ -392,6 +338,8 @@ class Ledger:
         shards, needs, running, ready = answer[3:]
         return Look(_step(answer[:3]), tuple(map(int, shards)), str(needs), int(running), int(ready))
 
+    # Messages in the queues
+
     def messages(self, queues: Sequence[str], young: float) -> set[tuple[Any, ...]]:
         """Return the arguments of every task in these queues, or taken by a worker less than `young` seconds ago."""
         prefix = self.keys.broker_prefix
@@ -413,154 +361,9 @@ class Ledger:
         with self._mapped():
             return {str(kind): int(number) for kind, number in sorted(self.redis.hgetall(self.keys.rejected).items())}
 
-    # Locks and heartbeats
-
-    def lock(self, what: str, id: str, seconds: float) -> AbstractContextManager[Lock | None]:
-        """Hold a lock for the body of a `with` statement; its target is None if another process holds it.
-
-        The lock is renewed meanwhile, and expires `seconds` after its holder dies.
-        """
-        return lock(self.redis, self.keys.lock(what, id), seconds, self._mapped)
-
-    def once_in(self, seconds: float, what: str) -> bool:
-        """Return True for one call in every `seconds`, across all processes."""
-        with self._mapped():
-            return bool(self.redis.set(self.keys.lock(what), "", nx=True, px=int(seconds * 1000)))
-
-    def locked(self, what: str, id: str) -> bool:
-        with self._mapped():
-            return bool(self.redis.exists(self.keys.lock(what, id)))
-
-    def beat(self, worker: str, seconds: float, **fields: Any) -> str | None:
-        """Record a worker's heartbeat, which expires after `seconds`; return the process that is asked to drain."""
-        with self._mapped():
-            pipe = self.redis.pipeline(transaction=False)
-            pipe.hset(self.keys.worker(worker), mapping=cast("Mapping[Any, Any]", fields))
-            pipe.pexpire(self.keys.worker(worker), int(seconds * 1000))
-            pipe.sadd(self.keys.workers, worker)
-            pipe.get(self.keys.drain(worker))
-            return cast("str | None", pipe.execute()[-1])
-
-    def last_tick(self, schedule: str) -> float | None:
-        """Return the time of a schedule's last processed tick, in seconds, or None if it is not known here."""
-        with self._mapped():
-            return self.redis.zscore(self.keys.schedules, schedule)
-
-    def set_last_tick(self, schedule: str, seconds: float) -> None:
-        """Record that every tick up to this one is processed; an older time than the recorded one is ignored."""
-        with self._mapped():
-            self.redis.zadd(self.keys.schedules, {schedule: seconds}, gt=True)
-
-    def forget_schedule(self, schedule: str) -> None:
-        """Delete what is known of a schedule."""
-        with self._mapped():
-            self.redis.zrem(self.keys.schedules, schedule)
-
-    def ticked(self, seconds: float) -> None:
-        """Record the clock's heartbeat, which expires after `seconds`."""
-        with self._mapped():
-            self.redis.set(self.keys.clock, f"{time.time():.3f}", px=int(seconds * 1000))
-
-    def last_round(self) -> float | None:
-        """Return when the clock last ticked, in seconds since the epoch, or None if that was long ago."""
-        with self._mapped():
-            return float(cast("str | None", self.redis.get(self.keys.clock)) or 0) or None
-
-    def ticking(self) -> bool:
-        """Return whether a clock is running."""
-        with self._mapped():
-            return bool(self.redis.exists(self.keys.clock))
-
-    def leave(self, worker: str) -> None:
-        with self._mapped():
-            self.redis.delete(self.keys.worker(worker))
-            self.redis.srem(self.keys.workers, worker)
-
-    def workers(self) -> list[Worker]:
-        """Return the workers that are alive, by name."""
-        with self._mapped():
-            names = sorted(cast("set[str]", self.redis.smembers(self.keys.workers)))
-            pipe = self.redis.pipeline(transaction=False)
-            for name in names:
-                pipe.hgetall(self.keys.worker(name))
-            rows = dict(zip(names, cast("list[dict[str, str]]", pipe.execute()), strict=True))
-            if gone := [name for name in names if not rows[name]]:
-                self.redis.srem(self.keys.workers, *gone)  # a heartbeat brings the name back
-        return [Worker(name, row) for name, row in rows.items() if row]
-
-    # For what keeps its own keys: `contract.fleet`
-
-    @contextmanager
-    def pipeline(self) -> Iterator[Pipeline]:
-        """Yield a pipeline to read with, not a transaction; raises RedisUnavailable."""
-        with self._mapped(), self.redis.pipeline(transaction=False) as pipe:
-            yield pipe
-
-    def hash(self, key: str) -> dict[str, str]:
-        """Return a hash, empty if there is none."""
-        with self._mapped():
-            return cast("dict[str, str]", self.redis.hgetall(key))
-
-    def value(self, key: str) -> str | None:
-        """Return a string, or None if there is none."""
-        with self._mapped():
-            return cast("str | None", self.redis.get(key))
-
-    def set_value(self, key: str, value: str, seconds: int) -> None:
-        """Set a string that expires."""
-        with self._mapped():
-            self.redis.set(key, value, ex=seconds)
-
-    def script(self, text: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Run a Lua script in one step."""
-        found = self._scripts.get(text) or self._scripts.setdefault(text, self.redis.register_script(text))
-        with self._mapped():
-            return found(keys=list(keys), args=list(args))
-
-    def newest(self, key: str) -> str:
-        """Return the id of the last entry of a stream, or one before all if there is none."""
-        with self._mapped():
-            found = self.redis.xrevrange(key, count=1)
-        return str(found[0][0]) if found else "0-0"
-
-    def read_stream(self, key: str, *, after: str, seconds: float) -> list[tuple[str, dict[str, str]]]:
-        """Return the entries of a stream behind the id `after`, as soon as there are any, or none after `seconds`.
-
-        It waits for 5 seconds at most, less than a socket does.
-        """
-        with self._mapped(timed=False):
-            found: Any = self.redis.xread({key: after}, block=round(min(seconds, 5.0) * 1000), count=1000)
-        return [(str(id), fields) for _, entries in found or () for id, fields in entries]
-
-    def info(self) -> dict[str, Any]:
-        """Return the statistics of Redis (`INFO`)."""
-        with self._mapped():
-            return self.redis.info()
-
     def _run(self, id: str, op: str, *args: Any) -> list[Any]:
         with self._mapped():
             return cast("list[Any]", self._script(keys=[*self.keys.dispatch, id], args=[op, *args]))
-
-    @contextmanager
-    def _mapped(self, *, timed: bool = True) -> Iterator[None]:
-        try:
-            with REDIS_SECONDS.seconds() if timed else nullcontext():
-                yield
-            self.answered_at = time.monotonic()
-        except AuthenticationError as error:
-            raise InvalidSettings(f"Redis refuses the password in IMAGEMILL_REDIS_URL: {error}.") from error
-        except (redis.ConnectionError, redis.TimeoutError, BusyLoadingError) as error:
-            why = why_not_secure(error) or why_not_redis(error)
-            why = why or "cannot be reached; start it, or correct IMAGEMILL_REDIS_URL"
-            raise RedisUnavailable(f"Redis at {self._address.shown} {why}.") from error
-        except redis.OutOfMemoryError as error:
-            raise RedisUnavailable("Redis is out of memory; raise `maxmemory` and try again.") from error
-        except redis.ReadOnlyError as error:
-            raise RedisUnavailable("Redis is a read-only replica; point IMAGEMILL_REDIS_URL to its master.") from error
-        except (InvalidResponse, ResponseError) as error:
-            if (why := why_not_redis(error)) is None:
-                raise  # a mistake of ours
-            raise RedisUnavailable(f"The server at {self._address.shown} {why}.") from error
 
 
 def _step(answer: list[Any]) -> Step:
@@ -572,61 +375,3 @@ def _step(answer: list[Any]) -> Step:
 
 def _share(share: Share) -> dict[str, str]:
     return {name: str(getattr(share, name)) for name in Share.model_fields}
-
-
-def status_of(fields: Mapping[str, str], held: Sequence[str], now: float) -> Status:
-    """Return the status of a job by its ledger entry and its leases."""
-
-    def number(name: str) -> int:
-        return int(fields.get(name, 0))
-
-    running_ok = sum(int(lease.split(" ")[2]) for lease in held)
-    running_errors = sum(int(lease.split(" ")[3]) for lease in held)
-    planned = number("shards_total") or number("planned") + number("extra")
-    over = fields["state"] in (*ENDED, "finalizing") or number("over_budget") == 1
-    ok, errors = number("ok") + running_ok, number("errors") + running_errors
-    done = ok + errors
-    complete = number("complete") == 1
-    total = number("items") if complete else None
-    started, finished = float(fields.get("started_at", 0)), float(fields.get("finished_at", 0))
-    rate = eta = None
-    # Rows of an earlier run do not count towards the rate.
-    kept = number("kept")
-    if started and done > kept:
-        since, before = started, kept
-        if not finished and float(fields.get("rate_t0", 0)):
-            since, before = float(fields["rate_t0"]), int(float(fields["rate_d0"]))
-        rate = round((done - before) / max((finished or now) - since, 0.001), 1)
-        if total is not None and not finished and rate > 0:
-            eta = round((total - done) / rate, 1)
-    return Status(
-        id=fields["id"],
-        kind=fields["kind"],
-        state=cast("State", fields["state"]),
-        total=total,
-        done=done,
-        ok=ok,
-        errors=errors,
-        shards=Shards(
-            total=planned,
-            done=number("shards_done"),
-            running=len(held),
-            queued=0 if over else max(0, planned - number("shards_done") - len(held)),
-        ),
-        images_per_second=rate,
-        eta_seconds=eta,
-        created_at=iso(fields.get("created_at")) or "",
-        started_at=iso(started),
-        finished_at=iso(finished),
-        output=fields.get("output", ""),
-        model=fields.get("model", ""),
-        source=fields.get("source", ""),
-        skipped=number("skipped"),
-        reason=fields.get("reason"),
-        owner=fields.get("owner", ""),
-        priority=cast("Priority", fields.get("priority", "normal")),
-        weight=float(fields.get("weight", 1)),
-        max_slots=number("max_slots"),
-        waiting_for=None if over or held else fields.get("waiting_for"),
-        metrics=json.loads(fields["metrics"]) if "metrics" in fields else None,
-    )

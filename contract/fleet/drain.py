@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from contract.backend.ledger import Ledger, Worker
+from contract.backend.heartbeats import Worker
+from contract.backend.ledger import Ledger
 from contract.errors import InvalidInput
 from contract.suggest import did_you_mean
 

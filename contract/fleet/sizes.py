@@ -10,7 +10,8 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-from contract.backend.ledger import Ledger, Worker
+from contract.backend.heartbeats import Worker
+from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.errors import ObjectNotFound, RedisUnavailable
 from contract.fleet.rates import Rates, prior, read_rates

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from contract.backend.ledger import Ledger, status_of
+from contract.backend.entry import status_of
+from contract.backend.ledger import Ledger
 from contract.fleet.rates import Rates, counts_images, parse_rates
 from contract.jobs.kinds import KINDS
 from contract.jobs.numerics import advertised

@@ -13,7 +13,7 @@ from typing import cast
 
 from pydantic import Field
 
-from contract.backend.ledger import Worker
+from contract.backend.heartbeats import Worker
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, ObjectNotFound
 from contract.jobs.commits import iter_listed, read_commit

@@ -15,7 +15,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from contract.backend.ledger import Worker
+from contract.backend.heartbeats import Worker
 from contract.errors import InvalidSource, JobFailed, RedisUnavailable
 from contract.jobs.kinds import KINDS
 from contract.jobs.status import Shards, Status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from contract.backend.ledger import Worker
+from contract.backend.heartbeats import Worker
 from contract.backend.objects import ObjectStore
 from contract.backend.secret_url import SecretUrl
 from contract.online.messages import MOST_WAITING_BYTES

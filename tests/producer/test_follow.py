@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from contract.backend.ledger import Worker
+from contract.backend.heartbeats import Worker
 from contract.jobs.status import Status
 from producer import Client
 from producer.cli.follow import follow_to_end

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contract import instruments
 from contract.backend import dispatch
 from contract.backend.glance import COMPARED, Glance, glance
-from contract.backend.ledger import Worker
+from contract.backend.heartbeats import Worker
 from contract.errors import InvalidInput, UnknownJob
 from contract.jobs.ends import Standing, read_standing
 from contract.jobs.kinds import kind_of

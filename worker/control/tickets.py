@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from contract.backend import dispatch
-from contract.backend.ledger import Worker
+from contract.backend.heartbeats import Worker
 from contract.jobs.kinds import KINDS
 from contract.jobs.lifecycle import Backend
 from contract.jobs.numerics import Needs, able, serving

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from contract.backend.ledger import Worker
+from contract.backend.heartbeats import Worker
 from contract.errors import InvalidInput
 from contract.fleet.drain import drain, find
 from contract.jobs.lifecycle import Backend

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from contract.backend.ledger import Ledger, Worker
+from contract.backend.heartbeats import Worker
+from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.errors import RedisUnavailable
 from contract.fleet.rates import Rates, add_rates, rate_field

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from contract.backend.ledger import Worker
+from contract.backend.heartbeats import Worker
 from contract.jobs.loads import memory_of, names_of, rules_for
 from contract.jobs.numerics import Capabilities, Needs, advertised, check_workers, lacking, live_rules
 from contract.jobs.specs import Generate, Source, Synthesize, Train

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from contract.backend.ledger import Worker
+from contract.backend.heartbeats import Worker
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput
 from contract.jobs.kinds import kind_of
