@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from contract.errors import ModelError
+from worker.engine.arithmetic import queueing
 from worker.engine.generators.sampler import GROUP, Decode, checked, sampling
 from worker.engine.precision import autocast
 from worker.engine.types import Precision
@@ -39,7 +40,7 @@ class Autoencoder:
         missing = GROUP - len(labels)
         with sampling(self.device):
             x = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, missing)).to(self.device).float().div_(127.5).sub_(1)
-            with autocast(self.device, self.precision):
+            with queueing(self.device), autocast(self.device, self.precision):
                 mean, _ = self.encode(x, functional.pad(labels, (0, missing)).to(self.device))
             mean = mean[: len(labels)].float().cpu()
         if not mean.isfinite().all():
@@ -58,6 +59,6 @@ class Autoencoder:
         missing = GROUP - len(labels)
         with sampling(self.device):
             filled = functional.pad(z, (0, 0, 0, missing)).to(self.device)
-            with autocast(self.device, self.precision):
+            with queueing(self.device), autocast(self.device, self.precision):
                 images = self.decode(filled, functional.pad(labels, (0, missing)).to(self.device))
             return checked(images)[: len(labels)].cpu()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from worker.engine.arithmetic import queueing
 from worker.engine.generators.latents import latents
 from worker.engine.generators.sampler import GROUP, Decode, checked, sampling
 from worker.engine.precision import autocast
@@ -52,6 +53,6 @@ class DrawnSampler:
         filled = torch.cat([z, z[:1].expand(GROUP - count, -1)])
         classes = functional.pad(labels, (0, GROUP - count), value=int(labels[0]))
         with sampling(self.device):
-            with autocast(self.device, self.precision):
+            with queueing(self.device), autocast(self.device, self.precision):
                 images = self.decode(filled.to(self.device), classes.to(self.device))
             return checked(images)[:count].cpu()

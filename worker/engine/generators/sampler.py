@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from contract.errors import ModelError
 from contract.instruments import STAGE_SECONDS
+from worker.engine.arithmetic import queueing
 from worker.engine.busy import busy_on
 from worker.engine.generators.latents import DeviceLatents, latents
 from worker.engine.precision import autocast
@@ -58,10 +59,11 @@ class Sampler:
             missing = GROUP - len(y)
             filled = functional.pad(y, (0, missing))
             with sampling(self.device):
-                z = draw(filled, functional.pad(numbers, (0, missing)))
-                with autocast(self.device, self.precision):
-                    images = self.decode(z, _queued(filled, self.device))
-                before, waiting = waiting, _read(images, len(y))
+                with queueing(self.device):
+                    z = draw(filled, functional.pad(numbers, (0, missing)))
+                    with autocast(self.device, self.precision):
+                        images = self.decode(z, _queued(filled, self.device))
+                    before, waiting = waiting, _read(images, len(y))
                 group = None if before is None else before()
             if group is not None:
                 yield group

@@ -205,8 +205,8 @@ class Batcher(Generic[Part]):
         """Free memory and run `parts` again, in half the batch size until they fit; keep that size for a while."""
         while True:
             self._drain()
-            self._free()
             try:
+                self._free()  # where an error of the device shows that a batch before left
                 return self._piecewise(parts)
             except DeviceOutOfMemory:
                 if self.batch_size == 1:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worker.engine.arithmetic import queueing
 from worker.engine.images.regions import Allocate
 from worker.engine.runtimes.out_of_memory import out_of_memory
 
@@ -60,10 +61,11 @@ class CudaQueue:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._copies, self._computes = torch.cuda.Stream(device), torch.cuda.Stream(device)
-        torch.cuda.synchronize(device)  # the weights were laid out on another stream
+        # The weights were laid out on another stream. To wait for the whole device would spoil a recording elsewhere.
+        self._computes.wait_stream(torch.cuda.current_stream(device))
 
     def __call__(self, arrays: Sequence[NDArray[Any]], forward: Forward) -> Answer:
-        with torch.inference_mode(), torch.cuda.device(self._device), out_of_memory():
+        with torch.inference_mode(), torch.cuda.device(self._device), out_of_memory(), queueing(self._device):
             # Torch hands pinned memory of its own out again only after the copies that it saw have ended. It does not
             # see those from an array of numpy, which `held` keeps.
             held = [_pinned(torch.from_numpy(array)) for array in arrays]
@@ -71,8 +73,6 @@ class CudaQueue:
                 moved = [tensor.to(self._device, non_blocking=True) for tensor in held]
             self._computes.wait_stream(self._copies)
             with torch.cuda.stream(self._computes):
-                for tensor in moved:
-                    tensor.record_stream(self._computes)
                 found = forward(moved)
                 told = [torch.empty(part.shape, dtype=part.dtype, pin_memory=True) for part in found]
                 for host, part in zip(told, found, strict=True):
@@ -84,6 +84,7 @@ class CudaQueue:
             with out_of_memory():
                 done.synchronize()
             held.clear()
+            moved.clear()  # or their memory, that of one stream, would be written anew while the other one reads it
             logits, features = (host.numpy().copy() for host in told)
             return logits, features
 

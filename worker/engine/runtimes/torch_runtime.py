@@ -5,8 +5,7 @@ It knows no files and no lanes. Imports torch.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 
 import numpy as np
@@ -14,17 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worker.engine.arithmetic import settle
+from worker.engine.arithmetic import queueing, settle
 from worker.engine.images.regions import Regions
 from worker.engine.precision import precision_on
 from worker.engine.programs.graph import build
 from worker.engine.runtimes.batcher import SMALL, Batcher, Launch, Wait, buckets
 from worker.engine.runtimes.out_of_memory import free, out_of_memory
 from worker.engine.runtimes.queued import allocate_on
+from worker.engine.runtimes.recording import Model, recorded
 from worker.engine.runtimes.resize import Moved, Resize, resize_for
 from worker.engine.types import ModelSpec, Output, Pixels, Precision
-
-log = logging.getLogger(__name__)
 
 # On two cores bf16 does 198 images/s at a batch of 8 and 188 at 64; a GPU needs more to fill its multiprocessors.
 _CPU_BATCH, _CUDA_BATCH = 8, 256
@@ -34,9 +32,6 @@ _WARM = 2
 choose the kernels of a size."""
 
 _CPU = torch.device("cpu")
-
-Model = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""uint8 [n, h, w, 3] on the device to logits [n, classes] and features [n, d], float32, on the same device."""
 
 
 class TorchRuntime:
@@ -145,29 +140,32 @@ class CudaLaunch:
         self._outputs: list[tuple[Tensor, Tensor] | None] = [None, None]
         self._seen: set[int] = set()
         self._recorded: dict[int, Model] = {}
+        self._records = True
         self._turn = 0
-        torch.cuda.synchronize(device)  # the weights were laid out on another stream
+        # The weights were laid out on another stream. To wait for the whole device would spoil a recording elsewhere.
+        self._computes.wait_stream(torch.cuda.current_stream(device))
 
     def __call__(self, parts: Sequence[Pixels]) -> Wait:
         n = sum(map(len, parts))
         size = _bucket(n, self._buckets)
         slot, self._turn = self._turn, 1 - self._turn
-        with torch.inference_mode(), torch.cuda.device(self._device), out_of_memory():
+        with torch.inference_mode(), torch.cuda.device(self._device), out_of_memory(), queueing(self._device):
             with torch.cuda.stream(self._copies):
                 pixels = self._moved(parts, size, self._inputs[slot])
             self._computes.wait_stream(self._copies)
             with torch.cuda.stream(self._computes):
-                pixels.record_stream(self._computes)
                 logits, features = self._forward(size, pixels)
                 targets = self._pinned(slot, logits, features)
                 targets[0][:size].copy_(logits, non_blocking=True)
                 targets[1][:size].copy_(features, non_blocking=True)
                 done = torch.cuda.Event(blocking=True)  # waits without a core, which decodes meanwhile
                 done.record(self._computes)
+        held = [pixels]  # or its memory, that of one stream, would be written anew while the other one reads it
 
         def wait() -> Output:
             with out_of_memory():
                 done.synchronize()
+            held.clear()
             logits, features = self._pinned(slot)
             return Output(logits[:n].numpy().copy(), features[:n].numpy().copy())
 
@@ -197,18 +195,21 @@ class CudaLaunch:
 
     def free(self) -> None:
         """Forget the recorded graphs, which hold memory, and give what is unused back to the device."""
-        torch.cuda.synchronize(self._device)
+        for stream in (self._copies, self._computes):
+            stream.synchronize()
         self._recorded.clear()
         free()
 
     def _forward(self, size: int, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Run the model; the second batch of a size is recorded, and later ones replay it."""
-        if size not in self._seen:
+        if not self._records or size not in self._seen:
             found = self._model(pixels)
             self._seen.add(size)  # it fits
             return found
         if size not in self._recorded:
-            self._recorded[size] = _recorded(self._model, pixels, self._computes)
+            replay = recorded(self._model, pixels, self._computes)
+            self._records = replay is not None
+            self._recorded[size] = replay or self._model
         return self._recorded[size](pixels)
 
     def _pinned(self, slot: int, *like: Tensor) -> tuple[Tensor, Tensor]:
@@ -221,29 +222,6 @@ class CudaLaunch:
             )
             found = self._outputs[slot] = (logits, features)
         return found
-
-
-def _recorded(model: Model, pixels: Tensor, stream: torch.cuda.Stream) -> Model:
-    """Record the model for inputs of this shape as a CUDA graph; return what replays it on `stream`.
-
-    A model that cannot be recorded, such as one that looks at its own values, is returned to be run as it is.
-    """
-    graph, static = torch.cuda.CUDAGraph(), pixels.clone()
-    stream.synchronize()
-    try:
-        # Other threads of the process may use the device meanwhile.
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            outputs = model(static)
-    except Exception as error:
-        log.info("The model runs without a CUDA graph: %s", error)
-        return model
-
-    def replay(pixels: Tensor) -> tuple[Tensor, Tensor]:
-        static.copy_(pixels)
-        graph.replay()
-        return outputs
-
-    return replay
 
 
 def _bucket(n: int, sizes: tuple[int, ...]) -> int:

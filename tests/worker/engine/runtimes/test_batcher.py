@@ -198,6 +198,24 @@ def test_a_device_without_room_for_one_says_so() -> None:
     batcher.close()
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_device_that_breaks_as_memory_is_freed_fails_its_batch_and_no_other(late: bool) -> None:
+    """An error of CUDA shows at the next call, whatever that is; without its thread all batches would wait for ever."""
+    device, broken = Device(3, late=late), [True]
+
+    def free() -> None:
+        if broken:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    batcher = Batcher(device, batch_size=8, depth=2, free=free)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        batcher.submit(rows(*range(8))).result(10)
+    assert numbers(batcher.submit(rows(1, 2)).result(10)) == [1, 2]
+    broken.clear()
+    assert numbers(batcher.submit(rows(*range(8))).result(10)) == list(range(8))
+    batcher.close()
+
+
 def test_another_failure_fails_its_batch_alone() -> None:
     def launch(parts: Sequence[Any]) -> Wait:
         if parts[0][0, 0, 0, 0] == 13:

@@ -278,14 +278,13 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             Event=Event,
             stream=Within,
             device=lambda _: nullcontext(),
-            synchronize=lambda _: log.append("synchronized"),
+            current_stream=lambda _: SimpleNamespace(name="the stream of the weights"),
         ),
     )
     monkeypatch.setattr(torch, "empty", empty_like_pinned)
     monkeypatch.setattr(Tensor, "to", to)
     monkeypatch.setattr(Tensor, "is_pinned", lambda _: False)
     monkeypatch.setattr(Tensor, "pin_memory", pin)
-    monkeypatch.setattr(Tensor, "record_stream", lambda _, stream: log.append(f"kept until {stream.name}"))
     return log
 
 
@@ -301,8 +300,8 @@ def test_cuda_computes_after_the_copy_and_answers_are_read_after_both(cuda: list
     assert logits.tolist() == [[2, 2, 2]] * 2
     assert features.tolist() == [[2, 2, 2]] * 2
     assert cuda == [
-        *("made stream 0", "made stream 1", "synchronized"),
-        *("pinned", "copied on stream 0", "stream 1 waits for stream 0", "kept until stream 1", "computed"),
+        *("made stream 0", "made stream 1", "stream 1 waits for the stream of the weights"),
+        *("pinned", "copied on stream 0", "stream 1 waits for stream 0", "computed"),
         *("read on stream 1 into pinned memory",) * 2,
         *("event on stream 1", "returned", "event waited for"),
     ]
@@ -323,3 +322,16 @@ def test_cuda_copies_pinned_arrays_as_they_are_and_keeps_them_until_the_answer(
     assert device.freed == 0
     assert answer()[0].tolist() == [[1, 1, 1]] * 2
     assert device.freed == 1
+
+
+def test_cuda_writes_no_copy_anew_before_the_answer(cuda: list[str]) -> None:
+    copies: list[weakref.ref[Tensor]] = []
+
+    def forward(moved: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        copies.append(weakref.ref(moved[0]))
+        return moved[0] * 2, moved[0] + 1
+
+    answer = CudaQueue(torch.device("cpu"))([np.ones((2, 3), np.float32)], forward)
+    assert copies[0]() is not None, "the kernels that read it may not have begun"
+    answer()
+    assert copies[0]() is None
