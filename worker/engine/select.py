@@ -8,6 +8,8 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import logging
+import sys
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -163,14 +165,31 @@ def runtimes(device: str = "auto", runtime: str = "auto") -> tuple[str, ...]:
     return ("openvino", "torch") if find_spec("openvino") is not None else ("torch",)
 
 
+def give_back() -> None:
+    """Give the memory that torch holds and does not use back to the device, for another process such as a child."""
+    if "torch" in sys.modules:
+        from worker.engine.runtimes.out_of_memory import free
+
+        free()
+
+
+@lru_cache(maxsize=1)
 def _cuda_devices() -> int:
+    """Return how many CUDA devices there are, the same as long as this process lives.
+
+    After some errors torch finds none any more, and models would be loaded on the CPU without a word.
+    """
     try:
         ctypes.CDLL("libcuda.so.1")  # importing torch takes 1 s, which a machine without a driver need not pay
     except OSError:
         return 0
     import torch
 
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if torch.cuda.is_available():
+        return torch.cuda.device_count()
+    if torch.version.cuda is not None:
+        log.warning("There is a driver of CUDA, and torch finds no device; `nvidia-smi` may say why.")
+    return 0
 
 
 def verify(spec: ModelSpec) -> None:

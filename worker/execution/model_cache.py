@@ -25,7 +25,7 @@ from contract.records import Precision
 from contract.settings import Settings
 from worker.engine import canary
 from worker.engine.pipeline import Engine
-from worker.engine.select import load, verify
+from worker.engine.select import give_back, load, verify
 from worker.engine.types import ModelSpec, Runtime
 
 if TYPE_CHECKING:
@@ -211,6 +211,7 @@ class Models:
             raise DeviceOutOfMemory(full)
         log.warning("A model does not fit beside %d others that nobody uses, which are let go of: %s", count, full)
         gc.collect()
+        give_back()
         return load()
 
     def _make_generator(self, ref: str, precision: Precision) -> Generator:

@@ -13,6 +13,7 @@ import time
 from contract.errors import WorkerUnfit
 from contract.keys.queues import QUEUE_GENERATE, QUEUE_TRAIN
 from worker.execution.resources import Resources
+from worker.process.heartbeat import RUNS_MODELS
 
 log = logging.getLogger(__name__)
 
@@ -71,15 +72,19 @@ class SelfTest:
     def run(self) -> None:
         """Run known good input through what this process computes with; raise what goes wrong."""
         resources = self._resources
-        on_gpu = False
+        device = resources.device_made()
+        if RUNS_MODELS & set(self.queues):
+            from worker.execution.capabilities import of_this_process
+
+            # Where the device that was asked for is away, this raises. A GPU is tested before anything was loaded.
+            on_gpu = resources.once(of_this_process).device == "cuda"
+            if on_gpu or {QUEUE_TRAIN, QUEUE_GENERATE} & set(self.queues):
+                device = resources.device
         if (models := resources.models_made()) is not None:
             from worker.zoo import builtin
 
             models.check(f"{builtin.NAME}@{builtin.VERSION}")
-            # Also where the built-in model is not loaded, by a worker that may load others alone.
-            on_gpu = any(runtime.device.startswith("cuda") for runtime in models.runtimes().values())
-        trains = bool({QUEUE_TRAIN, QUEUE_GENERATE} & set(self.queues))
-        if (device := resources.device if trains or on_gpu else resources.device_made()) is not None:
+        if device is not None:
             from worker.engine.canary import check_device
 
             check_device(device)

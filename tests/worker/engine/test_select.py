@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import shutil
 import subprocess
@@ -224,13 +225,51 @@ def test_batches_on_a_cpu_are_padded_to_few_sizes() -> None:
     assert sorted(set(seen)) == [1, 2, 4, 8]
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory: …")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+        RuntimeError("DefaultCPUAllocator: not enough memory: …"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported …"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
+    ids=lambda error: str(error)[:24],
+)
 def test_torch_out_of_memory_is_one_error(error: Exception) -> None:
     def model(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         raise error
 
     with pytest.raises(DeviceOutOfMemory):
         CpuLaunch(model, 1)([np.zeros((1, 4, 4, 3), np.uint8)])
+
+
+@pytest.mark.parametrize(
+    "said", ["CUDA error: an illegal memory access was encountered", "CUDA error: misaligned address"]
+)
+def test_an_error_of_the_device_is_not_taken_for_full_memory(said: str) -> None:
+    def model(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        raise RuntimeError(said)
+
+    with pytest.raises(RuntimeError, match=said):
+        CpuLaunch(model, 1)([np.zeros((1, 4, 4, 3), np.uint8)])
+
+
+def test_devices_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process whose device broke down must fail there, and not load its next model on the CPU."""
+    counts = [1]
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(counts))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: counts.pop())
+    runtimes._cuda_devices.cache_clear()
+    try:
+        assert runtimes.torch_device("auto") == "cuda"
+        assert not torch.cuda.is_available()
+        assert runtimes.torch_device("auto") == "cuda"
+    finally:
+        runtimes._cuda_devices.cache_clear()
 
 
 def test_the_parts_can_be_measured(loaded: Load, photos: dict[str, Path], preprocess: Preprocess) -> None:

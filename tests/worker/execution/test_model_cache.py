@@ -14,6 +14,7 @@ from contract.errors import DeviceOutOfMemory, ModelError, UnknownModel
 from contract.keys.models import model_file, model_record
 from contract.models.registry import Model, Preprocess, Registry, make_file
 from contract.settings import Settings
+from worker.execution import model_cache
 from worker.execution.model_cache import Loaded, Models, fetch_weights
 
 WEIGHTS = b"weights"
@@ -171,8 +172,11 @@ def test_a_model_that_does_not_fit_takes_the_place_of_those_that_nobody_uses(
         with pytest.raises(DeviceOutOfMemory, match="no room for b@1"), models.use("b@1", "fp32"):
             pass
         assert device.loaded == ["a@1"]
+    given_back: list[list[str]] = []
+    monkeypatch.setattr(model_cache, "give_back", lambda: given_back.append(list(device.loaded)))
     with models.use("b@1", "fp32"):
         assert device.loaded == ["b@1"]
+        assert given_back == [[]], "a child of a pushed program takes memory from the device alone"
         assert models.evict() == 0
     assert models.evict() == 1
     assert device.loaded == []
