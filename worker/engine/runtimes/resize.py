@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -84,7 +85,10 @@ def resize_for(device: torch.device, where: str) -> Resize | None:
     why = ""
     try:
         found = resize_on(device)
-        if differs(found, device):
+        # Triton starts kernels on the current device, wherever the tensors are.
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            apart = differs(found, device)
+        if apart:
             why = f"Pillow {PIL.__version__} makes other pixels"
     except Exception as error:  # a compiler that is missing or fails raises anything
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -6,6 +6,8 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -124,3 +126,21 @@ def test_the_kernel_gives_the_pixels_of_pillow_too() -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1"}  # read when Triton is imported, so in a process of its own
     done = subprocess.run([sys.executable, "-c", _KERNEL], env=environment, capture_output=True, text=True, timeout=300)
     assert done.stdout == "equal\n", done.stderr[-3000:]
+
+
+def test_the_kernel_is_tried_on_the_device_that_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton starts a kernel on the current device; with the memory of another one it would break both."""
+    current: list[str] = []
+
+    @contextmanager
+    def device(one: torch.device) -> Iterator[None]:
+        current.append(str(one))
+        yield
+        current.pop()
+
+    tried: list[str] = []
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(resize, "resize_on", lambda _: resize.resize_plain)
+    monkeypatch.setattr(resize, "differs", lambda by, where: tried.extend(current))
+    assert resize.resize_for(torch.device("cuda:1"), "device") is resize.resize_plain
+    assert tried == ["cuda:1"]
