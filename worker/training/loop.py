@@ -22,6 +22,7 @@ from contract.instruments import STAGE_SECONDS, TRAINED_IMAGES
 from contract.models.recipes import Recipe
 from contract.records import Record
 from worker.datasets.dataset import Dataset
+from worker.engine.arithmetic import queueing
 from worker.engine.busy import busy_on
 from worker.training.checkpoint import unpack
 from worker.training.data.batches import Batch, ahead, batches, cut, steps_an_epoch
@@ -128,7 +129,7 @@ class _Training:
         device: str,
     ) -> None:
         self._learner = learner
-        self._busy = busy_on(device)
+        self._busy, self._device = busy_on(device), torch.device(device)
         self._data = data
         self._recipe = recipe
         self._hooks = hooks
@@ -150,7 +151,7 @@ class _Training:
     def restore(self, data: bytes) -> None:
         tensors, meta = unpack(data)
         for key, value in self._identity.items():
-            if meta.get(key) != value:
+            if not self._agrees(key, meta.get(key), value):
                 raise ObjectDamaged(f"The checkpoint is of another {key} than this training; delete it to start anew.")
         try:
             self._learner.restore(part(tensors, "learner"))
@@ -164,6 +165,15 @@ class _Training:
                 "start anew."
             ) from error
         self._weights = part(tensors, "best")
+
+    def _agrees(self, key: str, found: object, value: object) -> bool:
+        """Return whether a checkpoint is of this training, by one key; fields that came to a recipe have defaults."""
+        if key != "recipe":
+            return found == value
+        try:
+            return type(self._recipe).model_validate(found) == self._recipe
+        except ValueError:
+            return False
 
     def run(self) -> Outcome:
         while len(self._history) < self._recipe.epochs:
@@ -212,7 +222,8 @@ class _Training:
 
     def _try_step(self, batch: Batch, at: At) -> dict[str, Tensor]:
         try:
-            return self._learner.step(batch, at)
+            with queueing(self._device, loose=not self._recipe.deterministic):
+                return self._learner.step(batch, at)
         except torch.OutOfMemoryError as error:
             raise DeviceOutOfMemory(
                 f"A step of {len(batch)} examples does not fit into the memory of the device; train with a smaller "

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from contract.models.recipes import CnnRecipe
 from tests.waiting import wait_until
 from tests.worker.training.interruptions import AtOnce
 from tests.worker.training.toys import images
+from worker.training import loop
 from worker.training.checkpoint import pack, unpack
 from worker.training.data.batches import Batch
 from worker.training.learners.protocol import At
@@ -374,6 +376,39 @@ def test_losses_are_read_seldom() -> None:
     run(Counting(), notes, clock=lambda: 0.0)
     assert notes.told == []
     assert notes.events == ["epoch"] * 3 + ["checkpoint"]
+
+
+def test_a_checkpoint_outlives_an_upgrade_that_gave_recipes_a_field() -> None:
+    # Given a checkpoint of a version that knew no `deterministic`,
+    tensors, meta = unpack(checkpoint())
+    del meta["recipe"]["deterministic"]
+    older = pack(tensors, meta)
+    # I expect a training to go on from it with the default, and not with another choice,
+    assert train(Counting(), DATA, RECIPE, Notes(), start=older).history
+    loose = RECIPE.model_copy(update={"deterministic": False})
+    with pytest.raises(ObjectDamaged, match="of another recipe than"):
+        train(Counting(), DATA, loose, Notes(), start=older)
+    # nor from one whose recipe is of another family.
+    meta["recipe"] = {"family": "vae"}
+    with pytest.raises(ObjectDamaged, match="of another recipe than"):
+        train(Counting(), DATA, RECIPE, Notes(), start=pack(tensors, meta))
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_the_recipe_says_whether_sums_may_come_in_any_order(
+    deterministic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, bool]] = []
+
+    @contextmanager
+    def queueing(device: torch.device, *, loose: bool = False) -> Iterator[None]:
+        asked.append((str(device), loose))
+        yield
+
+    monkeypatch.setattr(loop, "queueing", queueing)
+    recipe = RECIPE.model_copy(update={"deterministic": deterministic})
+    train(Counting(), DATA, recipe, Notes(), start=None, device="cuda")
+    assert set(asked) == {("cuda", not deterministic)}
 
 
 @pytest.mark.parametrize("clock", [lambda: 0.0, ticking(1.0)], ids=["read late", "read at once"])
