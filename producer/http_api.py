@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import httpx2
+import pyarrow as pa
 from pydantic import BaseModel, TypeAdapter
 
 from contract import errors
@@ -74,6 +76,18 @@ class HttpApi:
             if line:
                 yield json.loads(line)
 
+    def table_rows(self, path: str, **params: str) -> Iterator[Row]:
+        """Yield the rows of an Arrow stream as they come, with the types that they have in the bucket."""
+        how = {"params": params, "headers": {"Accept": "application/vnd.apache.arrow.stream"}}
+        with self._stream(path, how) as answer:
+            file = pa.PythonFile(io.BufferedReader(_Pieces(answer.iter_bytes())), mode="r")
+            try:
+                with pa.ipc.open_stream(file) as reader:
+                    for batch in reader:
+                        yield from batch.to_pylist()
+            except (pa.ArrowException, OSError) as error:
+                raise ServiceUnavailable(f"The answer of the HTTP API broke off ({error}); ask again.") from error
+
     def events(self, path: str, last: str) -> Iterator[Event]:
         """Yield `OPEN` and then the events behind the one whose id is `last`, until the stream ends."""
         event: dict[str, str] = {}
@@ -102,12 +116,17 @@ class HttpApi:
 
     def _lines(self, path: str, **how: Any) -> Iterator[str | None]:
         """Yield None once the answer has begun, and then its lines."""
+        with self._stream(path, how) as answer:
+            yield None
+            yield from answer.iter_lines()
+
+    @contextmanager
+    def _stream(self, path: str, how: Mapping[str, Any]) -> Iterator[httpx2.Response]:
         with self._answering(), self._http.stream("GET", path, **how) as answer:
             if answer.status_code >= 400:
                 answer.read()
                 _check(answer)
-            yield None
-            yield from answer.iter_lines()
+            yield answer
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
@@ -118,6 +137,24 @@ class HttpApi:
                 f"The HTTP API at {self._http.base_url} does not answer ({error}); start it, or correct "
                 "IMAGEMILL_API_URL."
             ) from error
+
+
+class _Pieces(io.RawIOBase):
+    """The bytes of an answer as a file."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces, self._rest = pieces, memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest and (piece := next(self._pieces, None)) is not None:
+            self._rest = memoryview(piece)
+        size = min(len(buffer), len(self._rest))
+        buffer[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size
 
 
 def _check(answer: httpx2.Response) -> None:

@@ -16,9 +16,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
+from pydantic import TypeAdapter
+
 from contract.backend.heartbeats import Worker
 from contract.datasets.records import Version
-from contract.errors import InvalidInput, InvalidSettings, ServiceUnavailable
+from contract.errors import InvalidInput, InvalidSettings, RequestTooLarge, ServiceUnavailable
+from contract.fleet.snapshot import Fleet
 from contract.jobs.options import (
     ClassifyKeywords,
     EvaluateKeywords,
@@ -29,11 +32,12 @@ from contract.jobs.options import (
     WatchKeywords,
 )
 from contract.jobs.results import Row
+from contract.jobs.retention import Found
 from contract.jobs.reviews.agreement import ReviewSummary
 from contract.jobs.schedules import Missed
 from contract.jobs.status import Status
 from contract.models.registry import Model, Task
-from contract.online.messages import DEADLINE_SECONDS
+from contract.online.messages import DEADLINE_SECONDS, MOST_IMAGES
 from contract.online.state import ServedState
 from contract.records import ImageFormat, Precision, Priority
 from contract.settings import load
@@ -53,6 +57,8 @@ _PIECE_BYTES = 2**19
 """JSON of annotations in one request; the API takes a megabyte."""
 _PLACES = ("source", "reconstruct", "away_from")
 _AGAIN_SECONDS = 0.5
+_PAGE = 200
+"""Jobs on a page."""
 
 
 class HttpClient:
@@ -158,26 +164,22 @@ class HttpClient:
     def jobs(self, *, limit: int | None = None, before: str = "") -> list[Status]:
         """Return jobs of the token's owner: those that have not ended, then the others by their ends, newest first.
 
-        `before` is the last job of the page before.
+        `before` is the last job of the page before, which has ended.
         """
         found: list[Status] = []
-        cursor, begun = "", not before
-        while True:
-            page = self._api.json("GET", "/v1/jobs", params={"limit": 200, "cursor": cursor})
-            for one in page["jobs"]:
-                if begun:
-                    found.append(Status.model_validate(one))
-                begun = begun or one["id"] == before
-                if limit is not None and len(found) == limit:
-                    return found
-            cursor = page["cursor"]
-            if not cursor:
-                return found
+        place = {"before": before} if before else {"cursor": ""}
+        while limit is None or len(found) < limit:
+            size = _PAGE if limit is None else min(_PAGE, limit - len(found))
+            page = self._api.json("GET", "/v1/jobs", params={"limit": size, **place})
+            found += map(Status.model_validate, page["jobs"])
+            if not page["cursor"]:
+                break
+            place = {"cursor": page["cursor"]}
+        return found
 
-    def remove_jobs(self, jobs: Sequence[str]) -> None:
-        """Delete jobs that have ended, one after the other."""
-        for job in jobs:
-            self._api.send("DELETE", f"/v1/jobs/{job}")
+    def remove_jobs(self, jobs: Sequence[str]) -> list[Found]:
+        """Delete jobs that have ended, or none of them; return what that took."""
+        return [Found(**one) for one in self._api.json("POST", "/v1/jobs/remove", json={"jobs": list(jobs)})]
 
     def follow(self, job: str, stop: threading.Event | None = None) -> Iterator[Status]:
         """Yield the status of a job whenever it has changed, until it has ended or `stop` is set.
@@ -233,11 +235,11 @@ class HttpClient:
 
     def results(self, job: str) -> Iterator[Row]:
         """Yield the rows committed so far, failures included."""
-        return self._api.rows(f"/v1/jobs/{job}/results")
+        return self._api.table_rows(f"/v1/jobs/{job}/results")
 
     def errors(self, job: str) -> Iterator[Row]:
         """Yield the failed rows."""
-        return self._api.rows(f"/v1/jobs/{job}/results", status="error")
+        return self._api.table_rows(f"/v1/jobs/{job}/results", status="error")
 
     def reviewed(self, job: str) -> Iterator[Row]:
         """Yield the rows that somebody reviewed in the console, with the reviewed `label`."""
@@ -443,6 +445,10 @@ class HttpClient:
         """Return the workers and controllers that are alive, with the scope `admin`."""
         return [Worker(name=one["name"], fields=one["fields"]) for one in self._api.json("GET", "/v1/workers")]
 
+    def fleet(self) -> Fleet:
+        """Return one look at workers, queues and jobs that have not ended, with the scope `admin`."""
+        return TypeAdapter(Fleet).validate_json(self._api.send("GET", "/v1/fleet").content)
+
     def drain_workers(self, name: str = "", *, all_of: str = "") -> list[str]:
         """Ask workers to drain, with the scope `admin`; return the names of those asked."""
         found: list[str] = self._api.json("POST", "/v1/workers/drain", json={"worker": name, "all_of": all_of})
@@ -473,12 +479,20 @@ class HttpClient:
         embed: bool = False,
         deadline: float = DEADLINE_SECONDS,
     ) -> list[Row]:
-        """Return a row for each of these image files, from a served model, within `deadline` seconds."""
-        names = keys if keys is not None else [str(n) for n in range(len(images))]
-        files = [("image", (name, image)) for name, image in zip(names, images, strict=True)]
+        """Return a row for each of these image files, from a served model, within `deadline` seconds.
+
+        Scores and embeddings have six digits behind the point.
+        """
+        names = [str(n) for n in range(len(images))] if keys is None else [key[:1024] for key in keys]
+        if not images:
+            raise RequestTooLarge(f"A request has 1 to {MOST_IMAGES} images; this one has none.")
+        if len(names) != len(images):
+            raise InvalidInput(f"There are {len(names)} names for {len(images)} images; name each.")
+        # The name of a part cannot hold every key, so each image goes by its place.
+        files = [("image", (str(n), image)) for n, image in enumerate(images)]
         params = {"top_k": top_k, "embed": embed, "deadline": deadline}
-        found: list[Row] = self._api.json("POST", f"/v1/models/{model}/classify", params=params, files=files)["rows"]
-        return found
+        rows = self._api.json("POST", f"/v1/models/{model}/classify", params=params, files=files)["rows"]
+        return [{**row, "key": name} for row, name in zip(rows, names, strict=True)]
 
     def generate_now(
         self,

@@ -112,6 +112,11 @@ def listed(
     return Listed(found, f"ended {place}")
 
 
+def behind(backend: Backend, job: str) -> str:
+    """Return the cursor of the page behind a job; raises UnknownJob for one that has not ended."""
+    return FIRST_ENDED + _entry(backend, job).removeprefix(keys.ENDED)
+
+
 def _entry(backend: Backend, id: str) -> str:
     """Return the entry of a job that has ended."""
     spec, now = lifecycle.read_spec(backend.store, id), read_standing(backend.store, id)

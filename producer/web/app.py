@@ -12,6 +12,7 @@ from fastapi.responses import PlainTextResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import compile_path
 
 from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, InvalidSettings
@@ -203,7 +204,17 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if door.covers(request.url.path) and error.status_code == 404 and not isinstance(error, Problem):
         return _answer(request, no_page())
+    if error.status_code == 405 and (methods := _methods_at(request)):
+        error = HTTPException(405, headers={"Allow": ", ".join(methods)})
     return _answer(request, of_http(error))
+
+
+def _methods_at(request: Request) -> list[str]:
+    """Return the methods that an address of the document answers; Starlette names those of its first route alone."""
+    api: FastAPI = request.app
+    paths: dict[str, dict[str, Any]] = api.openapi()["paths"]
+    here = (operations for template, operations in paths.items() if compile_path(template)[0].match(request.url.path))
+    return sorted({method.upper() for operations in here for method in operations})
 
 
 async def _unforeseen(request: Request, error: Exception) -> Response:

@@ -222,7 +222,7 @@ def _refusal(error: Exception, scope: Scope, request_id: str) -> Response:
     problem = _problem(error, request_id)
     refusals.note(problem, request_id)
     if not door.covers(scope["path"]):
-        return problem.response(request_id)
+        return problem.response(request_id, protocol=scope["path"].startswith("/v2"))
     part = b"hx-request" in _headers(scope)
     if problem.status_code == 401:
         return door.to_sign_in(scope["method"], scope["path"], scope["query_string"].decode("latin-1"), part=part)

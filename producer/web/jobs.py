@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import anyio.to_thread
@@ -17,10 +18,11 @@ from contract.errors import InvalidInput, JobConflict
 from contract.jobs import lifecycle
 from contract.jobs.options import COMMANDS, JobOptions
 from contract.jobs.sources import source_kind
-from contract.jobs.specs import JOB_ID
+from contract.jobs.specs import JOB_ID, JobId
 from contract.jobs.status import Status
 from contract.keys.bucket import JOBS
 from contract.keys.jobs import JobKeys
+from contract.records import Record
 from producer.jobs import cleaning, pages
 from producer.jobs.submission import new_job_id
 from producer.web.bodies import JobBody, ShareBody, options_of, values_of
@@ -28,14 +30,16 @@ from producer.web.following import Follower
 from producer.web.owned import Jobs, Owned, Review
 from producer.web.problems import Problem
 
-MOST_WAIT = 60.0
+MOST_WAIT = 60
 """Seconds that a request may wait for the end of a job."""
+_WAIT = re.compile(r"(?:^|[,;\s])wait(?:\s*=\s*\"?(\d{1,6})\"?)?\s*(?=[,;]|$)", re.IGNORECASE)
 REPORT_CSP = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
 """A page of a job shows labels and names that anybody chose: it runs nothing and reaches nothing."""
 
 Id = Annotated[str, Path(pattern=JOB_ID, description="Id of a job.")]
 Prefer = Annotated[
-    str, Header(description="`wait=N` waits up to N seconds, 60 at most, for the end of the job (RFC 7240).")
+    str,
+    Header(description="`wait=N`: wait up to N seconds, 60 at most, for the end of the job (RFC 7240); `wait`: 60."),
 ]
 
 
@@ -44,6 +48,21 @@ class JobPage(BaseModel):
 
     jobs: list[Status]
     cursor: str | None = Field(description="`cursor` of the next page; null on the last.")
+
+
+class RemoveBody(Record):
+    """Jobs to be deleted."""
+
+    jobs: tuple[JobId, ...] = Field(min_length=1, max_length=1000, description="Their ids.")
+
+
+class RemovedJob(BaseModel):
+    """What was deleted."""
+
+    what: str = Field(description="`removed job`, or what else it was.")
+    job: str = Field(description="Its id.")
+    objects: int = Field(description="Objects in the bucket.")
+    bytes: int = Field(description="Bytes in them.")
 
 
 def router() -> APIRouter:
@@ -76,13 +95,27 @@ def router() -> APIRouter:
         owned: Review,
         limit: Annotated[int, Query(ge=1, le=200, description="Jobs on a page, at most.")] = 50,
         cursor: Annotated[str, Query(max_length=400, description="Of the page before.")] = "",
+        before: Annotated[
+            str,
+            Query(max_length=63, description="In place of a cursor, a job that has ended: the page begins behind it."),
+        ] = "",
     ) -> JobPage:
         """List jobs a page at a time; a page may be short and still have a next one."""
         backend = owned.client.backend
         cleaning.complete_index(backend.store)
         owner = None if owned.token.sees_all else owned.token.owner
-        found = pages.listed(backend, limit, place_of(cursor), owner)
+        if before and cursor:
+            raise InvalidInput("A page begins behind a cursor or a job; leave one of them out.")
+        place = pages.behind(backend, owned.job(before).id) if before else place_of(cursor)
+        found = pages.listed(backend, limit, place, owner)
         return JobPage(jobs=found.jobs, cursor=cursor_of(found.cursor) or None)
+
+    @routes.post("/remove")
+    def remove_jobs(owned: Jobs, body: RemoveBody) -> list[RemovedJob]:
+        """Delete jobs that have ended, or none of them; jobs that need each other's images go together."""
+        for id in body.jobs:
+            owned.job(id)
+        return [RemovedJob(**asdict(one)) for one in owned.client.remove_jobs(body.jobs)]
 
     @routes.get("/{id}", response_model=Status)
     async def get_job(request: Request, response: Response, owned: Review, id: Id, prefer: Prefer = "") -> Status:
@@ -190,11 +223,12 @@ def _submit_once(owned: Owned, body: JobOptions, command: str, key: str) -> Stat
 
 async def _waited(request: Request, response: Response, status: Status, prefer: str, *, pending: int) -> Status:
     """Return the status as late as the request prefers, and set the status code: 200 for a job that has ended."""
-    match = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?", prefer, re.IGNORECASE)
+    match = _WAIT.search(prefer)
     if match:
+        seconds = min(int(match[1] or MOST_WAIT), MOST_WAIT)
         follower: Follower = request.app.follower
-        status = await follower.end(status, min(float(match[1]), MOST_WAIT))
-        response.headers["Preference-Applied"] = f"wait={match[1]}"
+        status = await follower.end(status, seconds)
+        response.headers["Preference-Applied"] = f"wait={seconds}"
     response.status_code = 200 if match and status.ended else pending
     return status
 

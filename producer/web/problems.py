@@ -29,6 +29,8 @@ _MOST_FAULTS = 20
 SOURCES = frozenset({"source", "reconstruct", "away_from", "interpolate"})
 """The fields that name images."""
 _LONGEST = 1000
+_TAGS = ("union_tag_invalid", "union_tag_not_found")
+"""What pydantic says of a body whose field `command` names no member of the union."""
 
 CODES: dict[int, str] = {
     400: "bad_request",
@@ -162,6 +164,8 @@ def of_validation(error: RequestValidationError) -> Problem:
     found = error.errors()
     if found and found[0].get("type") == "json_invalid":
         return Problem(400, "The body is no JSON; correct it.", code="invalid_json")
+    if isinstance(error.body, bytes) and error.body:  # FastAPI parses what is said to be JSON
+        return Problem(415, "This takes JSON; send the body with `Content-Type: application/json`.")
     faults = [_fault(one) for one in found[:_MOST_FAULTS]]
     first = faults[0] if faults else Fault(pointer="", detail="it cannot be read")
     more = f", and {len(found) - 1} more" if len(found) > 1 else ""
@@ -190,11 +194,15 @@ def _fault(found: Mapping[str, Any]) -> Fault:
     place, *rest = found.get("loc") or ("",)
     # A union of bodies names its member on the way to a field.
     path = [str(part) for part in rest if part not in COMMANDS]
+    if found.get("type") in _TAGS:
+        path.append("command")
     pointer = "/" + "/".join(path) if place == "body" else ".".join(path) or str(place)
     return Fault(pointer=printable(pointer)[:200], detail=printable(_said(found))[:400])
 
 
 def _said(found: Mapping[str, Any]) -> str:
+    if found.get("type") in _TAGS:
+        return f"it is none of {', '.join(COMMANDS)}"
     if found.get("type") == "string_pattern_mismatch":
         if str(found["loc"][-1]) in SOURCES:
             return (

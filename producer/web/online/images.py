@@ -15,6 +15,7 @@ import anyio
 import anyio.to_thread
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from contract.data.items import parse_s3
@@ -121,6 +122,8 @@ async def read_images(request: Request, asked: Asked, owned: Owned, web: WebClie
     if kind.startswith(_RAW):
         images = Images(asked, _until(asked), one=True)
         images.add("0", await request.body())
+        if not images.found[0]:
+            raise Problem(400, "The body has no bytes; send the file of an image.")
     elif kind == _FORM:
         images = Images(asked, _until(asked))
         await _read_form(request, images)
@@ -130,8 +133,6 @@ async def read_images(request: Request, asked: Asked, owned: Owned, web: WebClie
         raise Problem(
             415, "This takes one image as image/* or application/octet-stream, many as multipart/form-data, or JSON."
         )
-    if any(not data for data in images.found.values()):
-        raise Problem(400, "An image has no bytes; send the file.")
     if sum(map(len, images.found.values())) > MOST_BYTES:
         raise RequestTooLarge(
             f"The images have more than {MOST_BYTES // 2**20} MiB together; send fewer at a time, or submit a job."
@@ -140,10 +141,18 @@ async def read_images(request: Request, asked: Asked, owned: Owned, web: WebClie
 
 
 async def _read_form(request: Request, images: Images) -> None:
-    async with request.form(max_files=MOST_IMAGES, max_fields=MOST_IMAGES) as form:
-        for _, part in form.multi_items():
-            if isinstance(part, UploadFile):
+    try:
+        async with request.form(max_files=MOST_IMAGES, max_fields=MOST_IMAGES) as form:
+            for name, part in form.multi_items():
+                if not isinstance(part, UploadFile):  # left out, it would have no row
+                    raise Problem(422, f"The part {name[:100]!r} of the form is no file; add each image as a file.")
                 images.add((part.filename or str(len(images.keys)))[:1024], await part.read())
+    except HTTPException as error:
+        if isinstance(error, Problem) or not str(error.detail).startswith("Too many files"):
+            raise
+        raise RequestTooLarge(
+            f"A request has {MOST_IMAGES} images at most; send fewer at a time, or submit a job."
+        ) from None
     if not images.keys:
         raise Problem(422, "The form has no files; add each image as a file.")
 

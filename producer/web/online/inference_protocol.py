@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from contract.models.registry import imagemill_version
 from contract.online.messages import DEADLINE_SECONDS, MOST_IMAGES
+from contract.online.served import Served, check_task
 from producer.exports.labels.source import rounded
 from producer.web.online.images import Asked
 from producer.web.online.routes import labelled
@@ -113,7 +114,12 @@ def router() -> APIRouter:
 
     async def model_ready(request: Request, owned: Infer, name: Name) -> Response:
         """Answer 200 if a model is served."""
-        await request.app.online().resolve(name)
+        await _classifier(request.app, name)
+        return Response()
+
+    async def model_version_ready(request: Request, owned: Infer, name: Name, version: Version) -> Response:
+        """Answer 200 if a version of a model is served."""
+        await _classifier(request.app, f"{name}@{version}")
         return Response()
 
     async def infer(
@@ -135,6 +141,9 @@ def router() -> APIRouter:
     routes.add_api_route("/models/{name}", model, methods=["GET"])
     routes.add_api_route("/models/{name}/ready", model_ready, methods=["GET"], response_class=Response)
     routes.add_api_route("/models/{name}/versions/{version}", model_version, methods=["GET"])
+    routes.add_api_route(
+        "/models/{name}/versions/{version}/ready", model_version_ready, methods=["GET"], response_class=Response
+    )
     routes.add_api_route("/models/{name}/infer", infer, methods=["POST"], openapi_extra=body, responses=answer)
     routes.add_api_route(
         "/models/{name}/versions/{version}/infer", infer_version, methods=["POST"], openapi_extra=body, responses=answer
@@ -145,8 +154,15 @@ def router() -> APIRouter:
 _Length = Annotated[str, Header(pattern=r"^\d{0,12}$", description="Bytes of JSON before the binary data.")]
 
 
-async def _metadata(api: Api, ref: str) -> ModelMetadata:
+async def _classifier(api: Api, ref: str) -> Served:
+    """Return a served model that labels images; raises NotServed, and InvalidInput for a generator."""
     served = await api.online().resolve(ref)
+    check_task(served, ("classify", "classify-sequence"))
+    return served
+
+
+async def _metadata(api: Api, ref: str) -> ModelMetadata:
+    served = await _classifier(api, ref)
     return ModelMetadata(
         name=served.name,
         versions=[str(served.version)],
@@ -172,7 +188,7 @@ async def _infer(request: Request, ref: str, header: str) -> Response:
         raise Problem(400, f"There is no output {unknown[0][:100]!r}; the outputs are {', '.join(_OUTPUTS)}.")
     images = _images(asked.inputs[0], body[length:])
     keys = [str(n) for n in range(len(images))]
-    served = await request.app.online().resolve(ref)
+    served = await _classifier(request.app, ref)
     wish = Asked(top_k=1, embed=False, deadline=DEADLINE_SECONDS)
     rows = await labelled(request.app, served.ref, keys, dict(enumerate(images)), wish)
     outputs = [

@@ -61,7 +61,11 @@ def router() -> APIRouter:
         # The first shard is read before the answer begins, so that what is wrong with it is an answer.
         begun = _begun(tables)
         if ARROW in accept:
-            columns = schema(embedding=spec.embed, watched=source_kind(spec.source.kind).watched)
+            columns = schema(
+                embedding=spec.embed,
+                watched=source_kind(spec.source.kind).watched,
+                archived=spec.source.archived,
+            )
             return StreamingResponse(_arrow(begun, columns), media_type=ARROW)
         return StreamingResponse(_lines(row for table in begun for row in table.to_pylist()), media_type=JSON_LINES)
 

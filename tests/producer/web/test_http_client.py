@@ -5,20 +5,23 @@ from __future__ import annotations
 import inspect
 import os
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import httpx2
 import pytest
 
 from contract.errors import InvalidInput, InvalidSource, ServiceUnavailable, TokenRefused, UnknownDataset, UnknownJob
+from contract.settings import Settings
 from producer import Client, HttpClient
+from tests.producer.web.console.rows import commit_rows
 from tests.serving import Api
 from tests.waiting import wait_until
 from tests.wires import tap
 
 NEEDS_THE_BUCKET = {
     *("export", "write_results", "push_model", "pull_model"),
-    *("gc", "rebuild", "rebuild_index", "fleet"),
+    *("gc", "rebuild", "rebuild_index"),
     *("submit", "submit_watch", "acting_as"),
     *("add_upload_watch", "upload_to_watch"),
 }
@@ -59,11 +62,44 @@ def test_a_notebook_labels_a_folder_with_a_token_alone(api: Api, model: str, tmp
         client.cancel("mine")
         assert [status.state for status in client.follow("mine")] == ["canceled"]
         assert list(client.results("mine")) == list(client.errors("mine")) == []
-        client.remove_jobs(["mine"])
+        (removed,) = client.remove_jobs(["mine"])
+        assert removed.job == "mine" and removed.objects > 0
         with pytest.raises(UnknownJob, match="mine"):
             client.status("mine")
         with pytest.raises(UnknownJob):
             list(client.results("mine"))
+
+
+def test_rows_are_those_of_the_other_client_to_the_last_digit(api: Api, model: str, settings: Settings) -> None:
+    with HttpClient(api.url, api.token("jobs")) as client, closing(Client(settings)) as other:
+        client.classify(f"s3://{api.store.bucket}/photos/", model=model, job="mine", embed=True)
+        for shard in range(3):
+            rows = [
+                {
+                    "key": f"{shard}-{n}.jpg",
+                    "label": "disc",
+                    "score": 1 / 3,
+                    "embedding": [0.1, n / 7],
+                    "label_index": 0,
+                }
+                for n in range(500)
+            ]
+            bad = {"key": f"{shard}-bad.jpg", "status": "error", "error_code": "truncated", "embedding": None}
+            commit_rows(api.store, "mine", [*rows, bad], shard)
+        assert list(client.results("mine")) == list(other.results("mine"))
+        assert list(client.errors("mine")) == list(other.errors("mine")) != []
+
+
+def test_a_fleet_is_read_with_an_admins_token(api: Api, model: str) -> None:
+    with HttpClient(api.url, api.token("jobs")) as client:
+        client.classify(f"s3://{api.store.bucket}/photos/", model=model, job="mine")
+        with pytest.raises(TokenRefused):
+            client.fleet()
+    with HttpClient(api.url, api.token("admin")) as client:
+        fleet = client.fleet()
+        (job,) = fleet.jobs
+        assert (job.id, job.model, job.shards.done) == ("mine", "shapes@1", 0)
+        assert fleet.queue(job.queue).slots == 0 and fleet.rates.of("classify", job.model, "cpu").images_per_second
 
 
 def test_what_is_refused_is_raised_as_the_other_client_raises_it(api: Api, model: str, tmp_path: Path) -> None:

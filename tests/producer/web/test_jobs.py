@@ -129,8 +129,38 @@ def test_a_page_ends_where_the_next_begins(api: Api, model: str) -> None:
                 break
             cursor = page["cursor"]
         assert found == [*made[:3:-1], *made[3::-1]]
+        # A page also begins behind a job, if that has ended and is the client's.
+        page = client.get("/v1/jobs", params={"limit": 2, "before": made[3]}).json()
+        assert [job["id"] for job in page["jobs"]] == made[2:0:-1]
+        assert client.get("/v1/jobs", params={"before": made[6]}).status_code == 404
+        assert bob.get("/v1/jobs", params={"before": made[3]}).status_code == 404
+        assert client.get("/v1/jobs", params={"before": made[3], "cursor": page["cursor"]}).status_code == 422
         for wrong in ("x", "!!", "b3BlbiAx\n", "ZW5kZWQgLi4vLi4v"):
             assert client.get("/v1/jobs", params={"cursor": wrong}).status_code == 422, wrong
+
+
+def test_jobs_are_deleted_together_or_not_at_all(api: Api, model: str) -> None:
+    with api.client("jobs") as client, api.client("jobs", owner="bob") as bob, api.client("review") as review:
+        ended, runs = (client.post("/v1/jobs", json=body(api.store, model)).json()["id"] for _ in range(2))
+        client.post(f"/v1/jobs/{ended}/cancel")
+        theirs = bob.post("/v1/jobs", json=body(api.store, model)).json()["id"]
+        bob.post(f"/v1/jobs/{theirs}/cancel")
+        for jobs, status in (([ended, runs], 409), ([ended, theirs], 404), ([ended, "none"], 404), ([], 422)):
+            assert client.post("/v1/jobs/remove", json={"jobs": jobs}).status_code == status, jobs
+        assert review.post("/v1/jobs/remove", json={"jobs": [ended]}).status_code == 403
+        assert client.get(f"/v1/jobs/{ended}").json()["state"] == "canceled"
+        (removed,) = client.post("/v1/jobs/remove", json={"jobs": [ended]}).json()
+        assert removed["job"] == ended and removed["objects"] > 0 and removed["bytes"] > 0
+        assert client.get(f"/v1/jobs/{ended}").status_code == 404
+
+
+def test_a_method_that_is_not_answered_is_refused_with_those_that_are(api: Api) -> None:
+    with api.client("jobs") as client:
+        for place, expected in (("/v1/jobs", "GET, POST"), ("/v1/jobs/x", "DELETE, GET, PATCH"), ("/v1/token", "GET")):
+            answer = client.put(place)
+            assert (answer.status_code, answer.headers["Allow"]) == (405, expected), place
+            assert answer.headers["Content-Type"] == "application/problem+json"
+            assert answer.json()["code"] == "method_not_allowed"
 
 
 SOURCES = [
@@ -217,9 +247,16 @@ def test_what_is_wrong_is_said_field_by_field(api: Api, model: str) -> None:
         for text in ("", "{", "[" * 100_000, '{"command": "classify", "weight": NaN}', "nul", '"x"', "[]", "1e999"):
             answer = client.post("/v1/jobs", content=text, headers={"Content-Type": "application/json"})
             assert answer.status_code in (400, 422), (text[:20], answer.text)
-        answer = client.post("/v1/jobs", content="{}", headers={"Content-Type": "text/plain"})
-        assert answer.status_code in (415, 422)
-        assert client.post("/v1/jobs", json={"command": "rm"}).status_code == 422
+        # What curl sends unless told otherwise is a form.
+        for kind in ("text/plain", "application/x-www-form-urlencoded"):
+            problem = client.post("/v1/jobs", content="{}", headers={"Content-Type": kind}).json()
+            assert (problem["code"], problem["status"]) == ("unsupported_media_type", 415)
+            assert "Content-Type: application/json" in problem["detail"]
+        for wrong in ({"command": "rm"}, {}):
+            (fault,) = client.post("/v1/jobs", json=wrong).json()["errors"]
+            assert fault["pointer"] == "/command" and "classify, train" in fault["detail"]
+        (fault,) = client.post("/v1/schedules", json={"name": "a", "cron": "@daily", "job": {}}).json()["errors"]
+        assert fault["pointer"] == "/job/command"
         assert "\\ud800" not in client.post("/v1/jobs", content='{"command": "\\ud800"}').text
 
 
@@ -244,9 +281,14 @@ def test_a_request_waits_for_the_end_if_it_prefers_to(api: Api, model: str) -> N
         assert (answer.status_code, answer.headers["Preference-Applied"]) == (202, "wait=1")
         # and a wait that goes on when it ends, to say so.
         place = answer.headers["Location"]
+        for prefer in ("respond-async", "waiting=3", "handling=wait-less"):
+            assert "Preference-Applied" not in client.get(place, headers={"Prefer": prefer}).headers, prefer
         waiting = pool.submit(client.get, place, headers={"Prefer": "respond-async, wait=60"})
         client.post(f"{place}/cancel")
         assert waiting.result(60).json()["state"] == "canceled"
+        # A minute is the most, and what a wait without a number is.
+        for prefer in ("wait", "wait=999", "wait; x=1, respond-async"):
+            assert client.get(place, headers={"Prefer": prefer}).headers["Preference-Applied"] == "wait=60", prefer
 
 
 def test_events_tell_each_state_once_and_go_on_after_the_last_that_was_seen(api: Api, model: str) -> None:

@@ -87,6 +87,8 @@ class Worker:
 
     def _row(self, key: str, image: bytes, top_k: int) -> dict[str, Any]:
         row: dict[str, Any] = {**dict.fromkeys(schema().names), "key": key, "model": REF}
+        if not image:
+            return {**row, "status": "error", "error_code": "empty_file", "error_message": "The file has no bytes."}
         if image == b"bad":
             return {**row, "status": "error", "error_code": "not_an_image", "error_message": "It is no image."}
         labels = [{"label": f"owl {n}", "label_index": n, "score": 1 / (n + 2)} for n in range(top_k)]
@@ -205,6 +207,34 @@ def test_a_request_that_cannot_be_answered_says_why(api: Api, worker: Worker) ->
             assert answer.status_code == expected, (content[:40], answer.status_code, answer.text[:300])
             assert "root:" not in answer.text
         assert client.post(place, content=b"x", headers=IMAGE, params={"deadline": 0}).status_code == 422
+        # An image too many is said to be that, and nothing of a form is left out without a word.
+        many = client.post(place, files=[("a", (f"{n}.jpg", b"an owl")) for n in range(65)])
+        assert (many.status_code, many.json()["code"]) == (413, "request_too_large") and "64" in many.json()["detail"]
+        named = client.post(place, files=[("a", ("a.jpg", b"an owl")), ("b", (None, b"owl.jpg"))])
+        assert named.status_code == 422 and "'b'" in named.json()["detail"]
+
+
+def test_an_image_without_bytes_is_a_row_and_the_others_have_theirs(api: Api, worker: Worker) -> None:
+    place, owl = "/v1/models/birds/classify", base64.b64encode(b"an owl").decode()
+    api.store.put("photos/empty.jpg", b"")
+    with api.client("infer") as client:
+        files = [("a", ("a.jpg", b"")), ("b", ("b.jpg", b"an owl"))]
+        rows = client.post(place, files=files).json()["rows"]
+        assert [(row["key"], row["status"]) for row in rows] == [("a.jpg", "error"), ("b.jpg", "ok")]
+        images = [{"base64": owl}, {"base64": ""}, {"s3": f"s3://{api.store.bucket}/photos/empty.jpg"}]
+        rows = client.post(place, json={"images": images}).json()["rows"]
+        assert [row["error_code"] for row in rows] == [None, "empty_file", "empty_file"]
+
+
+def test_each_key_is_that_of_its_image_whatever_it_is(api: Api, worker: Worker) -> None:
+    keys = ["", 'a"b.jpg', "a\nb", "ü/c;d.jpg", "x" * 2000]
+    with HttpClient(api.url, api.token("infer")) as client:
+        rows = client.classify_now("birds", [b"an owl"] * 4 + [b"bad"], keys=keys)
+        assert [row["key"] for row in rows] == [*keys[:4], "x" * 1024]
+        assert [row["status"] for row in rows] == [*["ok"] * 4, "error"]
+        for images, names in (([], None), ([b"x"] * 65, None), ([b"x"], ["a", "b"])):
+            with pytest.raises(InvalidInput):
+                client.classify_now("birds", images, keys=names)
 
 
 def test_who_administers_ends_and_moves_what_others_serve(api: Api, settings: Settings, model: str) -> None:
@@ -320,6 +350,11 @@ def test_the_open_inference_protocol_is_spoken(api: Api, worker: Worker) -> None
         assert httpx2.get(f"{api.url}{place}").status_code == 401
         assert client.get(place).json()["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [-1]}]
         assert client.get(f"{place}/ready").status_code == client.get(f"{place}/versions/1").status_code == 200
+        assert client.get(f"{place}/versions/1/ready").status_code == 200
+        assert client.get(f"{place}/versions/2/ready").status_code == 404
+        # What is refused before a route sees it has the protocol's form too.
+        packed = client.post(f"{place}/infer", content=b"x", headers={"Content-Encoding": "gzip"})
+        assert packed.status_code == 415 and packed.json()["error"] == packed.json()["detail"]
         text = base64.b64encode(b"an owl").decode()
         tensor = {"name": "image", "datatype": "BYTES", "shape": [2], "data": [text, base64.b64encode(b"bad").decode()]}
         found = client.post(f"{place}/infer", json={"id": "7", "inputs": [tensor]}).json()
@@ -350,6 +385,13 @@ def test_the_open_inference_protocol_is_spoken(api: Api, worker: Worker) -> None
         assert client.post(f"{place}/infer", json={"inputs": [tensor]}, headers=length).status_code == 400
 
 
+def test_a_generator_is_no_model_of_the_open_inference_protocol(api: Api, maker: Worker) -> None:
+    with api.client("infer") as client:
+        for place in ("", "/ready", "/versions/1", "/versions/1/ready"):
+            answer = client.get(f"/v2/models/{painter.NAME}{place}")
+            assert answer.status_code == 422 and "generate" in answer.json()["error"], place
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_tritonclient_speaks_with_it(api: Api, worker: Worker) -> None:
     http = pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed")
@@ -359,6 +401,7 @@ def test_tritonclient_speaks_with_it(api: Api, worker: Worker) -> None:
     with closing(http.InferenceServerClient(api.url.removeprefix("http://"))) as client:
         assert client.is_server_live(headers=dict(headers)) and client.is_server_ready(headers=headers)
         assert client.is_model_ready("birds", headers=dict(headers))
+        assert client.is_model_ready("birds", "1", headers=dict(headers))
         assert client.get_model_metadata("birds", headers=dict(headers))["versions"] == ["1"]
         for binary in (True, False):
             image = http.InferInput("image", [2], "BYTES")
