@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import httpx2
-import pyarrow as pa
 from pydantic import BaseModel, TypeAdapter
 
 from contract import errors
-from contract.errors import ImagemillError, InvalidInput, ServiceUnavailable, code_of
+from contract.errors import ImagemillError, InvalidInput, ObjectNotFound, ServiceUnavailable, code_of
 from contract.jobs.results import Row
 
 T = TypeVar("T", bound=BaseModel)
@@ -42,6 +41,7 @@ class HttpApi:
     answer, also in the middle of a stream."""
 
     def __init__(self, url: str, token: str, *, timeout: float) -> None:
+        self.url = url
         self._http = httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=timeout)
         self._store = httpx2.Client(timeout=timeout)
         """For uploads, whose addresses must not see the token."""
@@ -78,6 +78,8 @@ class HttpApi:
 
     def table_rows(self, path: str, **params: str) -> Iterator[Row]:
         """Yield the rows of an Arrow stream as they come, with the types that they have in the bucket."""
+        import pyarrow as pa  # heavy, and for rows alone
+
         how = {"params": params, "headers": {"Accept": "application/vnd.apache.arrow.stream"}}
         with self._stream(path, how) as answer:
             file = pa.PythonFile(io.BufferedReader(_Pieces(answer.iter_bytes())), mode="r")
@@ -113,6 +115,28 @@ class HttpApi:
             raise ServiceUnavailable(f"The object store does not answer ({error}); try again.") from error
         if answer.status_code >= 300:
             raise ServiceUnavailable(f"The object store refused {name} ({answer.status_code}); try again.")
+
+    def read(self, url: str, name: str, begin: int, end: int | None) -> tuple[bytes, int]:
+        """Return bytes `begin` until before `end` of an object, and its size, from an address that the API gave for it.
+
+        Raises ObjectNotFound, also for a range that begins behind its end.
+        """
+        headers = {"Range": f"bytes={begin}-{'' if end is None else end - 1}"}
+        try:
+            answer = self._store.get(url, headers=headers)
+        except httpx2.HTTPError as error:
+            raise ServiceUnavailable(f"The object store does not answer ({error}); try again.") from error
+        whole = answer.headers.get("Content-Range", "").rpartition("/")[2]
+        if answer.status_code == 416 and whole == "0":
+            return b"", 0  # no range of an empty object can be had
+        if answer.status_code in (404, 416):
+            raise ObjectNotFound(f"There is no object {name}, or it has become shorter.")
+        if answer.status_code >= 300:
+            raise ServiceUnavailable(f"The object store refused {name} ({answer.status_code}); try again.")
+        data = answer.content
+        if answer.status_code == 200:  # the store knows no ranges, or the object is empty
+            return data[begin:end], len(data)
+        return data, int(whole) if whole.isdigit() else begin + len(data)
 
     def _lines(self, path: str, **how: Any) -> Iterator[str | None]:
         """Yield None once the answer has begun, and then its lines."""

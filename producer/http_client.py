@@ -1,7 +1,6 @@
 """The Python client over the HTTP API: the methods of `Client`, for a notebook without keys of Redis and the bucket.
 
-What needs the bucket itself is left out: `export`, `write_results`, `push_model` and `pull_model`, which read or write
-its objects, and what operators do there, `gc`, `rebuild`, `rebuild_index` and `fleet`.
+What writes to the bucket for long is left out: `upload_to_watch`, which feeds a watch from a folder.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, TextIO, Unpack
 
 from pydantic import TypeAdapter
 
@@ -22,6 +21,7 @@ from contract.backend.heartbeats import Worker
 from contract.datasets.records import Version
 from contract.errors import InvalidInput, InvalidSettings, RequestTooLarge, ServiceUnavailable
 from contract.fleet.snapshot import Fleet
+from contract.jobs import lifecycle
 from contract.jobs.options import (
     ClassifyKeywords,
     EvaluateKeywords,
@@ -36,22 +36,32 @@ from contract.jobs.retention import Found
 from contract.jobs.reviews.agreement import ReviewSummary
 from contract.jobs.schedules import Missed
 from contract.jobs.status import Status
-from contract.models.registry import Model, Task
+from contract.models.registry import Model, Registry, Task
 from contract.online.messages import DEADLINE_SECONDS, MOST_IMAGES
 from contract.online.state import ServedState
 from contract.records import ImageFormat, Precision, Priority
 from contract.settings import load
+from contract.watches.record import Watches
+from contract.web.client import WebClient
 from contract.web.webhooks.endpoints import ROTATION_SECONDS
 from contract.web.webhooks.outbox import Told
+from producer import models as own_models
 from producer.datasets import DatasetSummary
 from producer.http_api import OPEN, HttpApi
-from producer.jobs import import_report, label_studio
+from producer.http_store import HttpStore
+from producer.jobs import import_report, label_studio, watched_rows
 from producer.jobs.import_report import ImportReport
 from producer.jobs.schedules import Run, Scheduled
 from producer.jobs.submission import OnProgress
 from producer.jobs.watches import Watched
 from producer.jobs.webhooks import Webhook
+from producer.sources.read import Images
 from producer.uploads.through_api import bring
+
+if TYPE_CHECKING:
+    from contract.data.dataset_stats import DatasetStats
+    from producer.exports.images.export import OnImages
+    from producer.exports.labels.export import Written
 
 _PIECE_BYTES = 2**19
 """JSON of annotations in one request; the API takes a megabyte."""
@@ -59,6 +69,8 @@ _PLACES = ("source", "reconstruct", "away_from")
 _AGAIN_SECONDS = 0.5
 _PAGE = 200
 """Jobs on a page."""
+_LOOK_SECONDS = 2.0
+"""Between two looks for new rows of a watch, each of which takes some requests."""
 
 
 class HttpClient:
@@ -78,7 +90,8 @@ class HttpClient:
                 "`imagemill up`."
             )
         self._api = HttpApi(url, token, timeout=timeout)
-        self._patience = settings.store_patience_seconds
+        self._settings, self._patience = settings, settings.store_patience_seconds
+        self._reads: HttpStore | None = None
 
     def close(self) -> None:
         """Close the connections."""
@@ -256,9 +269,32 @@ class HttpClient:
         reports = [self._api.one(ImportReport, "POST", place, json=some) for some in _pieces(tasks)]
         return import_report.total(job, reports)
 
+    def write_results(self, job: str, format: str, output: Path | TextIO, *, presign_hours: float = 0) -> Written:
+        """Write the rows committed so far, as `Client.write_results` does."""
+        from producer.exports.labels.export import export  # they load Arrow
+        from producer.exports.labels.source import labels_of
+
+        store = self._store()
+        spec = lifecycle.read_classify(store, job)
+        images = Images(store, self._settings.max_image_bytes, WebClient.of(self._settings))
+        return export(labels_of(store, spec, images.read, presign_hours=presign_hours), format, output)
+
+    def export(self, job: str, format: str, folder: str | Path, *, progress: OnImages | None = None) -> DatasetStats:
+        """Write the accepted images of a job or dataset into a folder, as `Client.export` does."""
+        from producer.exports.images.export import export  # it loads Arrow
+
+        return export(self._store(), job, format, Path(folder), progress)
+
     def report(self, job: str, *, timeout: float = 60.0) -> str:
         """Return the page of a job as HTML."""
-        return self._api.send("GET", f"/v1/jobs/{job}/report", params={"timeout": min(timeout, 60.0)}).text
+        ends = time.monotonic() + timeout
+        while True:
+            left = max(0.0, ends - time.monotonic())
+            try:
+                return self._api.send("GET", f"/v1/jobs/{job}/report", params={"timeout": min(left, 30.0)}).text
+            except ServiceUnavailable:
+                if left <= 30.0:
+                    raise
 
     # Schedules
 
@@ -342,6 +378,14 @@ class HttpClient:
         body = {"begin": begin.isoformat(), "end": end and end.isoformat(), "model": model}
         return self._api.one(Status, "POST", f"/v1/watches/{name}/replay", json=body)
 
+    def watched_rows(
+        self, name: str, *, since: datetime | None = None, follow: bool = False, stop: threading.Event | None = None
+    ) -> Iterator[Row]:
+        """Yield the rows of a watch, as `Client.watched_rows` does; with `follow`, looks for more every two seconds."""
+        store = self._store()
+        watch = Watches(store).get(name)
+        return watched_rows.rows(store, watch, since=since, follow=follow, stop=stop, seconds=_LOOK_SECONDS)
+
     # Webhooks
 
     def add_webhook(self, url: str) -> Webhook:
@@ -418,6 +462,11 @@ class HttpClient:
         """Return the aliases of a model with the version of each."""
         found: dict[str, int] = self._api.json("GET", f"/v1/models/{name}/aliases")
         return found
+
+    def pull_model(self, ref: str, into: str | Path) -> list[Path]:
+        """Write the record and the files of a model into a folder, verified by their sha256; return their paths."""
+        registry = Registry(self._store())
+        return own_models.pull(registry, registry.get(ref), Path(into))
 
     def set_alias(self, ref: str, alias: str) -> Model:
         """Point `name@alias` to the version that `ref` is now."""
@@ -519,6 +568,12 @@ class HttpClient:
         accept = {"Accept": "application/json"}
         found = self._api.json("POST", f"/v1/models/{model}/generate", json=body, headers=accept)
         return [{**row, "image": base64.b64decode(row["image"])} for row in found["images"]]
+
+    def _store(self) -> HttpStore:
+        """Return the bucket, as this token may read it."""
+        if self._reads is None:
+            self._reads = HttpStore(self._api)
+        return self._reads
 
     def _submit(self, command: str, options: Mapping[str, Any], job: str | None, progress: OnProgress | None) -> Status:
         given = _given(options)

@@ -114,7 +114,7 @@ def listed(
 
 def behind(backend: Backend, job: str) -> str:
     """Return the cursor of the page behind a job; raises UnknownJob for one that has not ended."""
-    return FIRST_ENDED + _entry(backend, job).removeprefix(keys.ENDED)
+    return FIRST_ENDED + _entry(backend, job).removeprefix(ENDED)
 
 
 def _entry(backend: Backend, id: str) -> str:

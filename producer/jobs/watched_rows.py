@@ -55,11 +55,12 @@ def rows(
     since: datetime | None = None,
     follow: bool = False,
     stop: threading.Event | None = None,
+    seconds: float = _POLL_SECONDS,
 ) -> Iterator[Row]:
     """Yield the rows of a watch that are committed, those planned at `since` or later.
 
-    With `follow`, go on with what is committed until `stop` is set. Shards are committed in any order, so rows are not
-    sorted by time; each row comes once.
+    With `follow`, go on with what is committed until `stop` is set, and look again after so many `seconds`. Shards are
+    committed in any order, so rows are not sorted by time; each row comes once.
     """
     stop = stop or threading.Event()
     known: set[int] = set()
@@ -81,7 +82,7 @@ def rows(
                 under_way.remove(one)
         if not follow:
             return
-        stop.wait(_POLL_SECONDS)
+        stop.wait(seconds)
 
 
 def _ended(store: ObjectStore, segment: _Open, *, newest: bool) -> bool:

@@ -12,7 +12,7 @@ from producer.web.online import generating, inference_protocol
 from producer.web.online import routes as online
 from producer.web.plans import routes as plans
 from producer.web.plans import webhooks
-from producer.web.results import reviews, rows
+from producer.web.results import objects, reviews, rows
 
 ROUTERS: Sequence[Callable[[], APIRouter]] = (
     about.router,
@@ -20,6 +20,7 @@ ROUTERS: Sequence[Callable[[], APIRouter]] = (
     events.router,
     rows.router,
     reviews.router,
+    objects.router,
     uploads.router,
     plans.schedules,
     plans.watches,

@@ -95,6 +95,14 @@ def _uploaded(id: str, owned: Owned) -> str:
 
 def address_of(text: str, owned: Owned) -> str:
     """Return an `s3://` address that this owner may read; raises InvalidSource."""
+    bucket, key = plain(text, owned)
+    if bucket == owned.client.backend.store.bucket and not owned.token.sees_all:
+        _check_private(text, key, owned)
+    return text
+
+
+def plain(text: str, owned: Owned) -> tuple[str, str]:
+    """Return the bucket and the key of an address in a bucket that the HTTP API opens; raises InvalidSource."""
     if not re.fullmatch(ADDRESS, text):
         raise InvalidSource(f"{text[:200]!r} is no s3:// address; name an object or a prefix of a bucket.")
     bucket, key = parse_s3(text)
@@ -102,9 +110,7 @@ def address_of(text: str, owned: Owned) -> str:
     # Some stores and proxies fold these spellings, so two keys could meet.
     if key.startswith("/") or unquote(key) != key or "//" in key or "\\" in key or {".", ".."} & set(key.split("/")):
         raise InvalidSource(f"{text!r} is oddly spelled; write s3://bucket/prefix without //, ./ or %.")
-    if bucket == owned.client.backend.store.bucket and not owned.token.sees_all:
-        _check_private(text, key, owned)
-    return text
+    return bucket, key
 
 
 def check_item(item: Item, source: Source, owned: Owned) -> None:

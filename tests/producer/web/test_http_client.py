@@ -20,14 +20,12 @@ from tests.waiting import wait_until
 from tests.wires import tap
 
 NEEDS_THE_BUCKET = {
-    *("export", "write_results", "push_model", "pull_model"),
+    "push_model",
     *("gc", "rebuild", "rebuild_index"),
     *("submit", "submit_watch", "acting_as"),
     *("add_upload_watch", "upload_to_watch"),
 }
-"""Methods of `Client` that read or write objects themselves, or take what only its own callers have."""
-OVER_HTTP = {"watched_rows"}
-"""`GET /v1/watches/NAME/results` has these rows, without following them."""
+"""Methods of `Client` that write objects themselves, or take what only its own callers have."""
 
 
 def methods(kind: type) -> dict[str, inspect.Signature]:
@@ -37,7 +35,7 @@ def methods(kind: type) -> dict[str, inspect.Signature]:
 
 def test_both_clients_have_the_same_methods_with_the_same_parameters() -> None:
     ours, theirs = methods(HttpClient), methods(Client)
-    assert set(theirs) - set(ours) == NEEDS_THE_BUCKET | OVER_HTTP
+    assert set(theirs) - set(ours) == NEEDS_THE_BUCKET
     assert set(ours) <= set(theirs)
     for name, signature in ours.items():
         assert list(signature.parameters) == list(theirs[name].parameters), name
