@@ -1,7 +1,7 @@
 """The object store, on the minio SDK: the only module that speaks S3.
 
-It maps every foreign error to ours, retries while a store does not answer, and can write an object only if it is
-absent. It knows none of Imagemill's keys.
+It retries while a store does not answer, and can write an object only if it is absent; `store_errors` says what the
+errors of a store mean. It knows none of Imagemill's keys.
 """
 
 from __future__ import annotations
@@ -12,28 +12,26 @@ import io
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
 
 import urllib3
 from minio import Minio
 from minio.datatypes import Upload
 from minio.deleteobjects import DeleteObject
-from minio.error import InvalidResponseError, S3Error, ServerError
+from minio.error import S3Error, ServerError
 
 from contract.backend.credentials import credentials_of
 from contract.backend.listing import Entry, Page, parse_page
-from contract.backend.wire import store_address, tls_context, why_not_secure
+from contract.backend.store_errors import ABSENT, DENIED, FAILED, FAULTS, GO_ON, conditional, http_error, map_error
+from contract.backend.wire import store_address, tls_context
 from contract.errors import (
-    CredentialsRefused,
     ImagemillError,
     InvalidSettings,
-    InvalidSource,
     ObjectChanged,
     ObjectNotFound,
     ServiceUnavailable,
@@ -42,38 +40,12 @@ from contract.errors import (
     StoreUnavailable,
 )
 from contract.instruments import STORE_FAULTS, STORE_SECONDS
-from contract.printable import printable
 from contract.settings import Settings
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 ObstoreReader = Callable[[str, str, int, "int | None"], "bytes | None"]
 _PAGE = 1000
-
-# InvalidRange, a range beyond the end: the object has changed since it was listed.
-_ABSENT = frozenset({"NoSuchKey", "NoSuchObject", "ResourceNotFound", "InvalidRange"})
-# Codes of a store that has too much to do, that lost a part of a request, or that met another write of the same object.
-_BUSY = frozenset(
-    {"SlowDown", "SlowDownRead", "SlowDownWrite", "RequestLimitExceeded", "Throttling", "ThrottlingException"}
-    | {"RequestTimeout", "ServiceUnavailable", "InternalError", "ServerNotInitialized", "XMinioServerNotInitialized"}
-    | {"IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch"}
-    | {"ConditionalRequestConflict", "OperationAborted"}
-)
-_DENIED = frozenset({"AccessDenied", "AllAccessDisabled"})
-# What may pass by itself: new credentials arrive, a clock is set right.
-_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"})
-_SKEWED = frozenset({"RequestTimeTooSkewed", "RequestInTheFuture"})
-_UNKNOWN = frozenset(
-    {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidSecurity", "NotSignedUp", "AccountProblem"}
-)
-# Codes of MinIO, Ceph and others; an exhausted quota counts as full.
-_FULL = frozenset(
-    {"InsufficientStorage", "InsufficientCapacity", "QuotaExceeded", "StorageFull", "XMinioStorageFull"}
-    | {"XMinioAdminBucketQuotaExceeded", "BucketQuotaExceeded"}
-)
-_HTTP_FULL = 507
-_BUSY_HTTP = (408, 429)
-_FAILED = "InternalError"  # what SeaweedFS answers when its disk is full
 _EXISTS = 412
 _PART = 16 * 2**20
 _PIECE = 2**20
@@ -290,7 +262,7 @@ class ObjectStore:
             if response.status == _EXISTS:
                 return False
             if response.status >= 300:
-                raise _http_error(response, bucket, key)
+                raise http_error(response, bucket, key)
             return True
 
         return self._call("put_if_absent", bucket, key, write, writes=True)
@@ -306,7 +278,7 @@ class ObjectStore:
 
         def write() -> None:
             # Not the SDK's `copy_object`, which asks for the size first.
-            with _conditional(bucket, key):
+            with conditional(bucket, key):
                 answer = self._minio._execute("PUT", to_bucket, to, headers=dict(headers))
             if b"CopyObjectResult" not in answer.data:  # a copy may fail after a status of 200 was sent
                 raise ServerError("the copy was broken off", 500)
@@ -325,7 +297,7 @@ class ObjectStore:
 
         def remove() -> None:
             # The SDK has no public way to send `If-Match`.
-            with _conditional(bucket, key):
+            with conditional(bucket, key):
                 self._minio._execute("DELETE", bucket, key, headers={"If-Match": f'"{etag}"'})
 
         try:
@@ -365,9 +337,9 @@ class ObjectStore:
     def _delete_some(self, keys: Sequence[str]) -> None:
         wanted = [DeleteObject(key) for key in keys]
         for error in self._minio.remove_objects(bucket_name=self.bucket, delete_object_list=wanted):
-            if error.code in _DENIED:
+            if error.code in DENIED:
                 raise InvalidSettings(f"The store at {self.endpoint} refuses to delete {error.name} ({error.code}).")
-            if error.code not in _ABSENT:
+            if error.code not in ABSENT:
                 raise StoreRefused(f"The store at {self.endpoint} does not delete {error.name}: {error.code}.")
 
     def abort_uploads(self, older_than: float, *, dry_run: bool = False, page: int = 1000) -> list[str]:
@@ -468,15 +440,15 @@ class ObjectStore:
             except ImagemillError:
                 raise
             except Exception as error:
-                mapped = _mapped(error, bucket, key, self.endpoint)
+                mapped = map_error(error, bucket, key, self.endpoint)
                 if mapped is None:
                     raise
                 self._note(operation, mapped)
-                fails = fails and isinstance(error, S3Error) and error.code == _FAILED
+                fails = fails and isinstance(error, S3Error) and error.code == FAILED
                 if fails and time.monotonic() + pause > deadline:
                     mapped = StoreFull(
                         f"The store at {self.endpoint} failed each write of s3://{bucket}/{key} for "
-                        f"{self._patience:.0f} s; its disk may be full: see its log, make room, then {_GO_ON}."
+                        f"{self._patience:.0f} s; its disk may be full: see its log, make room, then {GO_ON}."
                     )
                 if not mapped.retryable or time.monotonic() + pause > deadline:
                     raise mapped from error
@@ -489,100 +461,6 @@ class ObjectStore:
         """Count a request that was not served, and remember that the store answered, if it did."""
         if not isinstance(error, ServiceUnavailable):
             self.answered_at = time.monotonic()
-        fault = next((name for kind, name in _FAULTS.items() if isinstance(error, kind)), None)
+        fault = next((name for kind, name in FAULTS.items() if isinstance(error, kind)), None)
         if fault is not None:
             STORE_FAULTS.add(1, operation, fault)
-
-
-_FAULTS: dict[type[ImagemillError], str] = {
-    StoreUnavailable: "unavailable",
-    CredentialsRefused: "credentials",
-    StoreFull: "full",
-    StoreRefused: "refused",
-    InvalidSettings: "settings",
-}
-"""What counts as a fault of the store, from the narrow to the wide; a missing object does not."""
-_GO_ON = "run the command again, or `imagemill resume` the job"
-
-
-@contextmanager
-def _conditional(bucket: str, key: str) -> Iterator[None]:
-    """Raise ObjectChanged for a condition that does not hold."""
-    try:
-        yield
-    except S3Error as error:
-        if error.code == "PreconditionFailed":
-            raise ObjectChanged(f"s3://{bucket}/{key} was overwritten.") from error
-        raise
-
-
-def _http_error(response: Any, bucket: str, key: str) -> Exception:
-    text = bytes(response.data).decode(errors="replace")
-    code = text.partition("<Code>")[2].partition("</Code>")[0]
-    if response.status >= 500 and not code:
-        return ServerError(f"status {response.status}", response.status)
-    return S3Error(response, code or f"HTTP{response.status}", text[:200], key, "", "", bucket, key)
-
-
-def _mapped(error: Exception, bucket: str, key: str, endpoint: str) -> ImagemillError | None:
-    """Return our error for one of minio's or urllib3's, or None for a programming error."""
-    if said := _full(error):
-        return StoreFull(
-            f"The store at {endpoint} has no room for s3://{bucket}/{key} ({said}); make room, then {_GO_ON}."
-        )
-    if isinstance(error, S3Error):
-        if error.code in _ABSENT:
-            return ObjectNotFound(f"There is no object s3://{bucket}/{key}.")
-        if error.code == "NoSuchBucket":
-            return InvalidSource(f"There is no bucket {bucket!r} at {endpoint}; create it, or correct the address.")
-        if error.code in _DENIED:
-            return InvalidSettings(
-                f"The store at {endpoint} refuses s3://{bucket}/{key} ({error.code}); check "
-                "IMAGEMILL_S3_ACCESS_KEY, IMAGEMILL_S3_SECRET_KEY and the bucket's policy."
-            )
-        if (remedy := _remedy(error.code)) is not None:
-            return CredentialsRefused(
-                f"The store at {endpoint} refuses this machine ({error.code}); {remedy}.",
-                retryable=error.code not in _UNKNOWN,
-            )
-        if error.code in _BUSY or error.response.status >= 500:
-            return StoreUnavailable(
-                f"The store at {endpoint} answered {error.code} for s3://{bucket}/{key}; try again."
-            )
-        return StoreRefused(f"The store at {endpoint} refuses s3://{bucket}/{key}: {error.code}, {error.message}")
-    if isinstance(error, InvalidResponseError) and error._code < 500 and error._code not in _BUSY_HTTP:
-        what = f"HTTP {error._code}, {printable(str(error._content_type or 'no type'))[:60]}"
-        return StoreUnavailable(
-            f"The server at {endpoint} answers as no S3 store does ({what}); correct IMAGEMILL_S3_ENDPOINT."
-        )
-    if isinstance(error, ServerError | InvalidResponseError):
-        reason = f"HTTP {error._code}" if isinstance(error, InvalidResponseError) else str(error)
-        return StoreUnavailable(f"The store at {endpoint} is not ready ({reason}); try again.")
-    if isinstance(error, urllib3.exceptions.HTTPError | OSError):
-        reached = f"cannot be reached ({type(error).__name__}); start it, or correct IMAGEMILL_S3_ENDPOINT"
-        if isinstance(error, urllib3.exceptions.ProtocolError):
-            reached = (
-                "breaks the connection, or does not answer in HTTP; start it, or correct IMAGEMILL_S3_ENDPOINT, which "
-                "begins with https:// if the store serves TLS"
-            )
-        return StoreUnavailable(f"The store at {endpoint} {why_not_secure(error) or reached}.")
-    if isinstance(error, ValueError):
-        return InvalidSource(f"s3://{bucket}/{key} is not an address that the store accepts: {error}.")
-    return None
-
-
-def _remedy(code: str | None) -> str | None:
-    """Return what helps where the store refuses who asks, whatever the object; None for another error."""
-    if code in _EXPIRED:
-        return "renew the credentials"
-    if code in _SKEWED:
-        return "set the clock of this machine right"
-    return "check IMAGEMILL_S3_ACCESS_KEY and IMAGEMILL_S3_SECRET_KEY" if code in _UNKNOWN else None
-
-
-def _full(error: Exception) -> str | None:
-    """Return how the store says that it is full, or None if it does not."""
-    if isinstance(error, S3Error):
-        return error.code if error.code in _FULL or error.response.status == _HTTP_FULL else None
-    status = error.status_code if isinstance(error, ServerError) else getattr(error, "_code", None)
-    return f"HTTP {_HTTP_FULL}" if status == _HTTP_FULL else None
