@@ -6,30 +6,41 @@ from collections.abc import Callable, Sequence
 
 from fastapi import APIRouter
 
-from producer.web import about, catalog, events, jobs, uploads
 from producer.web.console import routes as console
 from producer.web.online import generating, inference_protocol
 from producer.web.online import routes as online
-from producer.web.plans import routes as plans
-from producer.web.plans import webhooks
-from producer.web.results import objects, reviews, rows
+from producer.web.v1 import (
+    datasets,
+    events,
+    jobs,
+    models,
+    objects,
+    results,
+    reviews,
+    schedules,
+    token,
+    uploads,
+    watches,
+    webhooks,
+    workers,
+)
 
 ROUTERS: Sequence[Callable[[], APIRouter]] = (
-    about.router,
+    token.router,
     jobs.router,
     events.router,
-    rows.router,
+    results.router,
     reviews.router,
     objects.router,
     uploads.router,
-    plans.schedules,
-    plans.watches,
-    webhooks.webhooks,
+    schedules.router,
+    watches.router,
+    webhooks.router,
     online.router,
     generating.router,
     inference_protocol.router,
-    catalog.models,
-    catalog.datasets,
-    catalog.workers,
+    models.router,
+    datasets.router,
+    workers.router,
     *console.ROUTERS,
 )

@@ -20,8 +20,8 @@ from producer.jobs.tallies import Tallies
 from producer.web.console.jobs import ENDS, actions_of, opened, owner_of
 from producer.web.console.pages import page
 from producer.web.console.samples import Sample
-from producer.web.jobs import Id, cursor_of, place_of
 from producer.web.owned import Review
+from producer.web.v1.jobs import Id, cursor_of, place_of
 
 _IMAGES = 24
 _JOBS = 50

@@ -17,9 +17,9 @@ from contract.keys.jobs import JobKeys
 from producer.web.console import pictures
 from producer.web.console.drawing import charts
 from producer.web.console.pages import page
-from producer.web.jobs import Id
 from producer.web.owned import Review
 from producer.web.problems import Problem
+from producer.web.v1.jobs import Id
 
 _MOST_BYTES = 16 * 2**20
 _MOST_CLASSES = 24

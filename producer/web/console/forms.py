@@ -19,9 +19,9 @@ from contract.errors import ImagemillError
 from producer.jobs.submission import new_job_id
 from producer.web.bodies import JOB_BODIES
 from producer.web.console.pages import page
-from producer.web.jobs import submitted
 from producer.web.owned import Jobs, Owned
 from producer.web.problems import Problem, of_error, of_validation
+from producer.web.v1.jobs import submitted
 
 _REFS = frozenset({"model", "gate", "features", "start"})
 """Fields that name a model."""

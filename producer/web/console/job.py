@@ -21,11 +21,11 @@ from producer.web.console import pictures, samples
 from producer.web.console.errors import pictured, ranked
 from producer.web.console.jobs import actions_of
 from producer.web.console.pages import page, render
-from producer.web.events import event_id, updates
 from producer.web.following import Follower
-from producer.web.jobs import REPORT_CSP, Id
 from producer.web.owned import Owned, Review
 from producer.web.problems import of_error
+from producer.web.v1.events import event_id, updates
+from producer.web.v1.jobs import REPORT_CSP, Id
 
 if TYPE_CHECKING:
     from producer.web.app import Api

@@ -13,9 +13,9 @@ from contract.jobs.status import Status
 from contract.records import Priority
 from producer.jobs import cleaning, pages
 from producer.web.console.pages import page
-from producer.web.jobs import Id, cursor_of, place_of, resumed
 from producer.web.owned import Jobs, Owned, Review
 from producer.web.problems import Problem
+from producer.web.v1.jobs import Id, cursor_of, place_of, resumed
 
 _ON_A_PAGE = 50
 _MOST_OPEN = 200

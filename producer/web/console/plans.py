@@ -13,8 +13,8 @@ from starlette.responses import RedirectResponse, Response
 from contract.errors import UnknownJob
 from producer.web.console.pages import page
 from producer.web.owned import Jobs, Owned, Review
-from producer.web.plans.routes import Name
 from producer.web.problems import Problem
+from producer.web.v1.schedules import Name
 
 _TICKS = 50
 _SEGMENTS = 20

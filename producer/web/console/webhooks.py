@@ -18,7 +18,7 @@ from contract.web.webhooks.notes import webhook_of_all
 from contract.web.webhooks.outbox import Outbox, Told
 from producer.web.console.pages import page
 from producer.web.owned import Jobs, Owned, Review
-from producer.web.plans.webhooks import Id
+from producer.web.v1.webhooks import Id
 
 _ON_A_PAGE = 10
 """Messages of a page; each is up to three objects to read."""

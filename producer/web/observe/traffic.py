@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from contract import instruments
 from contract.telemetry import traces
 from producer.web.guard import PROBES
-from producer.web.results.rows import ARROW, JSON_LINES
+from producer.web.v1.results import ARROW, JSON_LINES
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]

@@ -14,9 +14,9 @@ from starlette.responses import Response, StreamingResponse
 from contract.jobs.results import Row
 from contract.online.messages import DEADLINE_SECONDS, LONGEST_SECONDS, MOST_IMAGES, MOST_SEED, MOST_SIDE
 from contract.records import ImageFormat, Record
-from producer.web.catalog import Ref
 from producer.web.online.held import holding_of
 from producer.web.owned import Infer
+from producer.web.v1.models import Ref
 
 if TYPE_CHECKING:
     from producer.web.app import Api

@@ -16,10 +16,10 @@ from contract.online.messages import DEADLINE_SECONDS, LONGEST_SECONDS
 from contract.online.state import ServedState
 from contract.records import Precision, Record
 from producer.exports.labels.source import rounded
-from producer.web.catalog import Ref
 from producer.web.online.images import Asked, HuggingFaceBody, ImagesBody, read_images
 from producer.web.owned import Infer, Jobs, Review
 from producer.web.problems import Problem
+from producer.web.v1.models import Ref
 
 if TYPE_CHECKING:
     from producer.web.app import Api

@@ -13,12 +13,12 @@ from contract.jobs.results import Row
 from contract.jobs.specs import ImagesSpec, Synthesize
 from contract.jobs.status import Status
 from producer.datasets import DatasetSummary
-from producer.web.catalog import Ref
 from producer.web.console.datasets.candidates import MOST, Candidates, Held, Order, thresholds_of
 from producer.web.console.pages import page
 from producer.web.console.samples import Sample
-from producer.web.jobs import Id
 from producer.web.owned import Owned, Review
+from producer.web.v1.jobs import Id
+from producer.web.v1.datasets import Ref
 
 _TILES = 24
 _ON_A_PAGE = 48

@@ -23,9 +23,9 @@ from producer.jobs.groups import Group
 from producer.web.console.pages import page
 from producer.web.console.reviews.images import compared, reviewable
 from producer.web.console.reviews.queues import Queues
-from producer.web.jobs import Id
 from producer.web.owned import Owned, Review
 from producer.web.problems import Problem
+from producer.web.v1.jobs import Id
 
 By: TypeAlias = Literal["label", "cluster"]
 _NAME = re.compile(r"\d{13}-[0-9a-f]{8}")

@@ -23,9 +23,9 @@ from contract.keys.jobs import JobKeys
 from producer.jobs.doubts import Doubt
 from producer.web.console.pages import page
 from producer.web.console.reviews.queues import Order, Queues, Show
-from producer.web.jobs import Id
 from producer.web.owned import Owned, Review
 from producer.web.problems import Problem
+from producer.web.v1.jobs import Id
 
 _MOST_UNDO = 50
 _NAMED = re.compile(r"([0-9a-f]{24}|many)/(\d{13}-[0-9a-f]{8})")

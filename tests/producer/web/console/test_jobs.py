@@ -13,7 +13,7 @@ from contract.settings import Settings
 from producer.web.console.drawing.image_kinds import kind_of
 from tests.producer.web.console.conftest import Browse
 from tests.producer.web.console.rows import commit_rows, end
-from tests.producer.web.test_jobs import body
+from tests.producer.web.v1.test_jobs import body
 from tests.serving import Api
 
 HOSTILE = "<img src=x onerror=alert(1)>'\"{{7*7}}\u202e"

@@ -18,7 +18,7 @@ from contract.watches.state import WatchState, write_states
 from contract.web.tokens import Tokens
 from tests.producer.web.console.conftest import Browse
 from tests.producer.web.console.test_jobs import submit
-from tests.producer.web.test_jobs import body
+from tests.producer.web.v1.test_jobs import body
 from tests.serving import Api
 
 HOSTILE = "<img src=x onerror=alert(1)>"

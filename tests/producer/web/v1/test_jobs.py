@@ -20,8 +20,8 @@ from contract.jobs.schedules import Schedules
 from contract.settings import Settings
 from contract.watches.record import Watches
 from producer.web.app import make_app
-from producer.web.events import event_id
 from producer.web.following import Follower
+from producer.web.v1.events import event_id
 from tests.serving import Api, codes, serving
 from tests.waiting import wait_until
 

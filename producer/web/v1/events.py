@@ -15,9 +15,9 @@ from starlette.responses import StreamingResponse
 from contract.errors import ImagemillError
 from contract.jobs.status import Status
 from producer.web.following import Follower
-from producer.web.jobs import Id
 from producer.web.owned import Review
 from producer.web.problems import of_error
+from producer.web.v1.jobs import Id
 
 _SILENT_SECONDS = 15.0
 """Without a change, a comment keeps proxies from closing the connection."""

@@ -36,7 +36,7 @@ class Secret(Record):
     secret: str = Field(description="`whsec_` and base64, for the receiver alone.")
 
 
-def webhooks() -> APIRouter:
+def router() -> APIRouter:
     """Return the routes of webhooks."""
     routes = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 

@@ -19,7 +19,7 @@ from contract.keys.bucket import INDEX, UPLOADS
 from contract.keys.uploads import upload_prefix, uploads_of
 from contract.settings import Settings
 from producer import Client
-from tests.producer.web.test_jobs import body
+from tests.producer.web.v1.test_jobs import body
 from tests.serving import Api
 from worker.control.clean import clean
 from worker.sources.lister import lister

@@ -1,23 +1,20 @@
-"""Schedules and watches over HTTP: what makes jobs by itself."""
+"""Watches over HTTP: a prefix whose objects are labelled as they come."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Path, Query
+from fastapi import APIRouter, Body, Path
 from pydantic import Field
 
 from contract.jobs.options import WatchOptions
-from contract.jobs.schedules import Schedules
 from contract.jobs.status import Status
 from contract.records import Record
 from contract.watches.record import Watches
-from producer.jobs.schedules import Run, Scheduled
 from producer.jobs.watches import Watched
-from producer.web.bodies import ScheduleBody, WatchBody, options_of, values_of
+from producer.web.bodies import WatchBody, options_of
 from producer.web.owned import Jobs, Review
-from producer.web.sources import checked
 
 Name = Annotated[str, Path(max_length=64, description="Its name.")]
 
@@ -30,62 +27,7 @@ class ReplayBody(Record):
     model: str = Field(max_length=200, description="`name`, `name@version` or `name@alias`.")
 
 
-def schedules() -> APIRouter:
-    """Return the routes of schedules."""
-    routes = APIRouter(prefix="/v1/schedules", tags=["schedules"])
-
-    @routes.post("", status_code=201)
-    def add_schedule(owned: Jobs, body: ScheduleBody) -> Scheduled:
-        """Submit a job at each tick of a cron line."""
-        arguments = checked(values_of(body.job), owned)
-        return owned.client.add_schedule(
-            body.name, body.job.command, arguments, cron=body.cron, timezone=body.timezone, missed=body.missed
-        )
-
-    @routes.get("")
-    def list_schedules(owned: Review) -> list[Scheduled]:
-        """Return every schedule by name, with its next ticks and its last run."""
-        return [one for one in owned.client.schedules() if owned.sees(one.owner)]
-
-    @routes.get("/{name}")
-    def get_schedule(owned: Review, name: Name) -> Scheduled:
-        """Return a schedule with its next ticks and its last run."""
-        return owned.schedule(name).schedules(name)[0]
-
-    @routes.delete("/{name}", status_code=204)
-    def remove_schedule(owned: Jobs, name: Name) -> None:
-        """Remove a schedule and its history; its jobs stay."""
-        owned.schedule(name).remove_schedule(name)
-
-    @routes.post("/{name}/pause")
-    def pause_schedule(owned: Jobs, name: Name) -> Scheduled:
-        """Let ticks pass without a job."""
-        return owned.schedule(name).pause_schedule(name)
-
-    @routes.post("/{name}/unpause")
-    def unpause_schedule(owned: Jobs, name: Name) -> Scheduled:
-        """Submit jobs again from the next tick on."""
-        return owned.schedule(name).unpause_schedule(name)
-
-    @routes.post("/{name}/run", status_code=202)
-    def run_schedule(owned: Jobs, name: Name) -> Status:
-        """Submit the job of a schedule now."""
-        return owned.schedule(name).run_schedule(name)
-
-    @routes.get("/{name}/history")
-    def get_schedule_history(owned: Review, name: Name, limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> list[Run]:
-        """Return the newest runs of a schedule with their jobs, newest first."""
-        return owned.schedule(name).schedule_history(name, limit)
-
-    @routes.post("/{name}/own")
-    def own_schedule(owned: Jobs, name: Name) -> Scheduled:
-        """Take a schedule over that nobody owns; with the scope `admin`, anybody's."""
-        return owned.taking(Schedules, name).own_schedule(name)
-
-    return routes
-
-
-def watches() -> APIRouter:
+def router() -> APIRouter:
     """Return the routes of watches."""
     routes = APIRouter(prefix="/v1/watches", tags=["watches"])
 

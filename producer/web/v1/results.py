@@ -19,8 +19,8 @@ from contract.jobs.reviews.rows import reviewed_rows
 from contract.jobs.sources import source_kind
 from producer.exports.labels.source import rounded
 from producer.jobs.watched_rows import parse_time
-from producer.web.jobs import Id
 from producer.web.owned import Review
+from producer.web.v1.jobs import Id
 
 JSON_LINES, ARROW = "application/x-ndjson", "application/vnd.apache.arrow.stream"
 _AT_ONCE = 256

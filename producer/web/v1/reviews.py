@@ -12,8 +12,8 @@ from contract.jobs.reviews.agreement import ReviewSummary
 from producer.jobs import label_studio
 from producer.jobs.import_report import ImportReport
 from producer.jobs.import_reviews import bring
-from producer.web.jobs import Id
 from producer.web.owned import Review
+from producer.web.v1.jobs import Id
 
 
 class LabelStudioEvent(BaseModel):

@@ -1,1 +1,0 @@
-"""What goes on by itself, over HTTP: schedules, watches and webhooks."""

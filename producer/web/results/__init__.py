@@ -1,1 +1,0 @@
-"""The labels of jobs over HTTP: rows, and what people said of them."""
