@@ -25,7 +25,7 @@ from contract.web.tokens import Tokens
 from producer.client import Client
 from producer.web.access import Access
 from producer.web.console import door
-from producer.web.console.pages import no_page, refusal
+from producer.web.console.rendering import no_page, refusal
 from producer.web.following import Follower
 from producer.web.guard import OPEN, Guard
 from producer.web.observe import refusals

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from contract.errors import ImagemillError
 from contract.telemetry import logs, traces
 from producer.web.access import Access
-from producer.web.console import door, pages
+from producer.web.console import door, rendering
 from producer.web.observe import refusals
 from producer.web.online.held import Held, Holding
 from producer.web.problems import Problem, internal, of_error
@@ -226,7 +226,7 @@ def _refusal(error: Exception, scope: Scope, request_id: str) -> Response:
     part = b"hx-request" in _headers(scope)
     if problem.status_code == 401:
         return door.to_sign_in(scope["method"], scope["path"], scope["query_string"].decode("latin-1"), part=part)
-    return pages.refusal(problem, request_id, scope.get("imagemill.token"), path=scope["path"], part=part)
+    return rendering.refusal(problem, request_id, scope.get("imagemill.token"), path=scope["path"], part=part)
 
 
 def _problem(error: Exception, request_id: str) -> Problem:

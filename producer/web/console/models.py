@@ -12,8 +12,8 @@ from contract.backend.objects import ObjectStore
 from contract.errors import ObjectNotFound
 from contract.keys.models import model_file
 from contract.models.registry import Model, Registry
-from producer.web.console.pages import page
 from producer.web.console.pictures import response
+from producer.web.console.rendering import page
 from producer.web.owned import Jobs, Review
 from producer.web.problems import Problem
 from producer.web.v1.models import Alias, Name, Ref

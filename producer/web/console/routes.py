@@ -6,23 +6,25 @@ from collections.abc import Callable, Sequence
 
 from fastapi import APIRouter
 
-from producer.web.console import errors, figures, fleet, forms, job, jobs, models, plans, signing, try_it, webhooks
+from producer.web.console import models, schedules, sign_in, tokens, try_it, watches, webhooks, workers
 from producer.web.console.datasets import pages as datasets
+from producer.web.console.jobs import errors, figures, forms, job, listing
 from producer.web.console.reviews import routes as reviews
 
 ROUTERS: Sequence[Callable[[], APIRouter]] = (
-    signing.router,
+    sign_in.router,
     reviews.router,  # before the actions of a job, whose paths have one part more than it too
     errors.router,
-    jobs.router,
+    listing.router,
     job.router,
     figures.router,
     datasets.router,
-    plans.router,
+    watches.router,
+    schedules.router,
     webhooks.router,
     models.router,
     forms.router,
     try_it.router,
-    fleet.router,
-    fleet.tokens,
+    workers.router,
+    tokens.router,
 )

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from contract.errors import InvalidSettings, ServiceUnavailable
 from contract.online.messages import MOST_SEED
-from producer.web.console.pages import page
+from producer.web.console.rendering import page
 from producer.web.online.generating import GenerateBody, as_text, generated
 from producer.web.owned import Infer, Owned
 from producer.web.problems import Problem, of_error
@@ -31,7 +31,7 @@ def router() -> APIRouter:
 
     @routes.get("")
     def show_form(request: Request, owned: Infer, model: Annotated[str, Query(max_length=200)] = "") -> Response:
-        return page(request, "try_it.html", **(_EMPTY | _served(owned)), chosen=model)
+        return page(request, "try_it/try_it.html", **(_EMPTY | _served(owned)), chosen=model)
 
     @routes.post("")
     async def ask(
@@ -48,7 +48,7 @@ def router() -> APIRouter:
         begun = time.perf_counter()
         (row,) = await api.online().classify(model, [data], keys=[(image.filename or "image")[:1024]])
         said: dict[str, Any] = {"row": row, "milliseconds": _ms(begun), "bytes": len(data), "model": model}
-        return await _answer(request, owned, "try_it_answer.html", said)
+        return await _answer(request, owned, "try_it/try_it_answer.html", said)
 
     @routes.post("/images")
     async def generate(
@@ -65,7 +65,7 @@ def router() -> APIRouter:
         rows = await generated(request, model, GenerateBody(classes=classes, seed=seed, count=count))
         said = {"images": [as_text(row) for row in rows], "milliseconds": _ms(begun), "model": model}
         return await _answer(
-            request, owned, "try_it_images.html", said | {"label": label, "seed": seed, "count": count}
+            request, owned, "try_it/try_it_images.html", said | {"label": label, "seed": seed, "count": count}
         )
 
     return routes
@@ -75,7 +75,7 @@ async def _answer(request: Request, owned: Owned, part: str, said: dict[str, Any
     if "hx-request" in request.headers:
         return page(request, part, **said)
     served = await anyio.to_thread.run_sync(_served, owned)
-    return page(request, "try_it.html", **(_EMPTY | served | said | {"part": part}), chosen=said["model"])
+    return page(request, "try_it/try_it.html", **(_EMPTY | served | said | {"part": part}), chosen=said["model"])
 
 
 def _served(owned: Owned) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from starlette.responses import RedirectResponse, Response
 from contract.jobs.commits import in_parallel
 from contract.web.webhooks.notes import webhook_of_all
 from contract.web.webhooks.outbox import Outbox, Told
-from producer.web.console.pages import page
+from producer.web.console.rendering import page
 from producer.web.owned import Jobs, Owned, Review
 from producer.web.v1.webhooks import Id
 
@@ -45,16 +45,16 @@ def router() -> APIRouter:
         found = [one for one in owned.client.webhooks() if owned.sees(one.owner)]
         outbox = Outbox(owned.client.backend.store)
         newest = in_parallel(lambda one: outbox.messages(one.id, limit=1), found, threads=_THREADS)
-        return page(request, "webhooks.html", webhooks=list(zip(found, newest, strict=True)))
+        return page(request, "webhooks/webhooks.html", webhooks=list(zip(found, newest, strict=True)))
 
     @routes.get("/{id}")
     def show_webhook(request: Request, owned: Review, id: Id, before: Before = "") -> Response:
         of_all = webhook_of_all(owned.client.backend.store) == id
-        return page(request, "webhook.html", **_facts(owned, id, before), of_all=of_all)
+        return page(request, "webhooks/webhook.html", **_facts(owned, id, before), of_all=of_all)
 
     @routes.get("/{id}/part")
     def show_webhook_again(request: Request, owned: Review, id: Id, before: Before = "") -> Response:
-        return page(request, "webhook_live.html", **_facts(owned, id, before))
+        return page(request, "webhooks/webhook_live.html", **_facts(owned, id, before))
 
     @routes.post("/{id}/resend")
     def resend(owned: Jobs, id: Id, message: Annotated[str, Form(max_length=64)] = "") -> Response:

@@ -14,11 +14,11 @@ from contract.jobs.specs import ImagesSpec, Synthesize
 from contract.jobs.status import Status
 from producer.datasets import DatasetSummary
 from producer.web.console.datasets.candidates import MOST, Candidates, Held, Order, thresholds_of
-from producer.web.console.pages import page
-from producer.web.console.samples import Sample
+from producer.web.console.jobs.samples import Sample
+from producer.web.console.rendering import page
 from producer.web.owned import Owned, Review
-from producer.web.v1.jobs import Id
 from producer.web.v1.datasets import Ref
+from producer.web.v1.jobs import Id
 
 _TILES = 24
 _ON_A_PAGE = 48
@@ -54,7 +54,7 @@ def router() -> APIRouter:
         score, distance = thresholds_of(spec)
         return page(
             request,
-            "job_images.html",
+            "datasets/job_images.html",
             job=status,
             spec=spec,
             found=found,
@@ -85,7 +85,9 @@ def router() -> APIRouter:
     ) -> Response:
         """Return what thresholds would keep: counts by class, and the images on both sides of the edge."""
         status, _, found = candidates(owned, id)
-        return page(request, "job_images_kept.html", job=status, found=found, **_kept(found, score, distance, order))
+        return page(
+            request, "datasets/job_images_kept.html", job=status, found=found, **_kept(found, score, distance, order)
+        )
 
     @routes.get("/datasets")
     def list_datasets(request: Request, owned: Review, after: Annotated[str, Query(max_length=64)] = "") -> Response:
@@ -95,7 +97,7 @@ def router() -> APIRouter:
             after = some[-1].name
             found += [one for one in some if owned.sees(one.owner)]
         more = found[_DATASETS - 1].name if len(found) > _DATASETS else ""
-        return page(request, "datasets.html", datasets=found[:_DATASETS], after=more)
+        return page(request, "datasets/datasets.html", datasets=found[:_DATASETS], after=more)
 
     @routes.get("/datasets/{ref}")
     def show_dataset(request: Request, owned: Review, ref: Ref) -> Response:
@@ -106,7 +108,7 @@ def router() -> APIRouter:
             client.dataset_versions(found.name, limit=_VERSIONS, before=found.version + 1) if found.version else []
         )
         classes = sorted(found.classes.items())
-        return page(request, "dataset.html", dataset=found, versions=versions, classes=classes)
+        return page(request, "datasets/dataset.html", dataset=found, versions=versions, classes=classes)
 
     return routes
 

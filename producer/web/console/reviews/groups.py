@@ -20,7 +20,7 @@ from contract.keys.jobs import JobKeys
 from contract.times import iso
 from producer.jobs import groups
 from producer.jobs.groups import Group
-from producer.web.console.pages import page
+from producer.web.console.rendering import page
 from producer.web.console.reviews.images import compared, reviewable
 from producer.web.console.reviews.queues import Queues
 from producer.web.owned import Owned, Review
@@ -52,7 +52,7 @@ def add_routes(routes: APIRouter, queues: Queues) -> None:
         found = _groups(owned, queues, status, by, at_least)
         return page(
             request,
-            "review_groups.html",
+            "reviews/review_groups.html",
             job=status,
             by=by,
             at_least=at_least,

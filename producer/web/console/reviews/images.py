@@ -21,7 +21,7 @@ from contract.jobs.reviews.records import Named, verdict_of
 from contract.jobs.status import Status
 from contract.keys.jobs import JobKeys
 from producer.jobs.doubts import Doubt
-from producer.web.console.pages import page
+from producer.web.console.rendering import page
 from producer.web.console.reviews.queues import Order, Queues, Show
 from producer.web.owned import Owned, Review
 from producer.web.problems import Problem
@@ -72,7 +72,7 @@ def add_routes(routes: APIRouter, queues: Queues) -> None:
         summary = agreement.summary(id, queues.votes(store, id))
         card = _card(owned, queues, status, _Asked(by, show))
         names = _labels(owned, status)
-        return page(request, "review.html", names=names, summary=summary, note=note, again=again, **card)
+        return page(request, "reviews/review.html", names=names, summary=summary, note=note, again=again, **card)
 
     @routes.post("")
     def decide(
@@ -149,7 +149,7 @@ def _answer(request: Request, owned: Owned, queues: Queues, status: Status, aske
     if "hx-request" not in request.headers:
         more = "" if asked.show == "new" else f"&show={asked.show}"
         return RedirectResponse(f"/console/jobs/{status.id}/review?by={asked.by}{more}", 303)
-    return page(request, "review_card.html", **_card(owned, queues, status, asked))
+    return page(request, "reviews/review_card.html", **_card(owned, queues, status, asked))
 
 
 def _card(owned: Owned, queues: Queues, status: Status, asked: _Asked) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from producer.web.console import door, pages
+from producer.web.console import door, rendering
 from producer.web.problems import Problem
 from tests.producer.web.console.conftest import Browse
 from tests.serving import Api
 from tests.waiting import wait_until
 
-STATIC = Path(pages.__file__).parent / "static"
+STATIC = Path(rendering.__file__).parent / "static"
 HTMX = "d6fdc75f204e6bdefa99b69bf1e6d4ac69b8a364f77929f45c13476b4000f717"
 """SHA-256 of `dist/htmx.min.js` in the npm package htmx.org 2.0.11."""
 
@@ -132,7 +132,7 @@ def test_a_page_may_load_our_own_files_and_nothing_else(api: Api, browse: Browse
         assert "<script>" not in answer.text and " style=" not in answer.text and " onclick=" not in answer.text
     for name in ("htmx.min.js", "console.js", "console.css", "icon.svg"):
         assert httpx2.get(f"{api.url}/console/static/{name}").status_code == 200
-    for name in ("nothing.js", "..%2fpages.py", "htmx.LICENSE.txt"):
+    for name in ("nothing.js", "..%2frendering.py", "htmx.LICENSE.txt"):
         assert httpx2.get(f"{api.url}/console/static/{name}").status_code == 404
 
 

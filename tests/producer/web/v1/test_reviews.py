@@ -11,9 +11,9 @@ import pytest
 from contract.backend.objects import ObjectStore
 from contract.settings import Settings
 from producer import HttpClient
+from tests.producer.web.console.jobs.test_listing import submit
+from tests.producer.web.console.reviews.test_images import row
 from tests.producer.web.console.rows import commit_rows, end
-from tests.producer.web.console.test_jobs import submit
-from tests.producer.web.console.test_review import row
 from tests.serving import Api
 
 

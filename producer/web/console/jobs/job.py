@@ -17,10 +17,11 @@ from contract.jobs.kinds import KINDS
 from contract.jobs.status import Status
 from producer.jobs.failures import failures
 from producer.jobs.tallies import Tallies, Tally
-from producer.web.console import pictures, samples
-from producer.web.console.errors import pictured, ranked
-from producer.web.console.jobs import actions_of
-from producer.web.console.pages import page, render
+from producer.web.console import pictures
+from producer.web.console.jobs import samples
+from producer.web.console.jobs.errors import pictured, ranked
+from producer.web.console.jobs.listing import actions_of
+from producer.web.console.rendering import page, render
 from producer.web.following import Follower
 from producer.web.owned import Owned, Review
 from producer.web.problems import of_error
@@ -42,7 +43,7 @@ def router() -> APIRouter:
 
     @routes.get("")
     def show_job(request: Request, owned: Review, id: Id) -> Response:
-        return page(request, "job.html", **_facts(owned.job(id), owned))
+        return page(request, "jobs/job.html", **_facts(owned.job(id), owned))
 
     @routes.get("/events")
     async def follow_job(
@@ -69,7 +70,7 @@ def router() -> APIRouter:
         failed = failures(store, id, _FAILURES, **few).failures if labels and status.errors else []
         return page(
             request,
-            "job_samples.html",
+            "jobs/job_samples.html",
             job=status,
             rows=_samples(store, status),
             failures=pictured(store, id, failed),
@@ -111,7 +112,7 @@ def router() -> APIRouter:
         try:
             made = owned.client.report(id, timeout=0.5)
         except ServiceUnavailable as error:
-            return page(request, "report_wait.html", 202, job=status, why=str(error))
+            return page(request, "jobs/report_wait.html", 202, job=status, why=str(error))
         return HTMLResponse(made, headers={"Content-Security-Policy": REPORT_CSP})
 
     return routes
@@ -151,7 +152,7 @@ async def _events(follower: Follower, now: Status, owned: Owned) -> AsyncIterato
                 if status is None:
                     yield ":\n\n"
                     continue
-                live = render("job_live.html", **_facts(status, owned))
+                live = render("jobs/job_live.html", **_facts(status, owned))
                 yield _event("end" if status.ended else "status", live, event_id(status))
         except ImagemillError as error:
             yield _event("failed", str(of_error(error).detail))

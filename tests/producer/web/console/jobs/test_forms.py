@@ -7,7 +7,7 @@ import re
 import pytest
 
 from contract.jobs.options import COMMANDS
-from producer.web.console.forms import inputs_of, values_of_form
+from producer.web.console.jobs.forms import inputs_of, values_of_form
 from tests.producer.web.console.conftest import Browse
 from tests.serving import Api
 

@@ -12,8 +12,8 @@ from contract.backend.objects import ObjectStore
 from contract.keys.jobs import JobKeys
 from contract.settings import Settings
 from tests.producer.web.console.conftest import Browse
+from tests.producer.web.console.jobs.test_listing import HOSTILE, submit
 from tests.producer.web.console.rows import commit_rows, end
-from tests.producer.web.console.test_jobs import HOSTILE, submit
 from tests.serving import Api
 from worker.classify import neighbours
 

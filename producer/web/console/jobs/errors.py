@@ -17,9 +17,9 @@ from contract.keys.jobs import JobKeys
 from producer.jobs import cleaning, pages
 from producer.jobs.failures import Failure, failures
 from producer.jobs.tallies import Tallies
-from producer.web.console.jobs import ENDS, actions_of, opened, owner_of
-from producer.web.console.pages import page
-from producer.web.console.samples import Sample
+from producer.web.console.jobs.listing import ENDS, actions_of, opened, owner_of
+from producer.web.console.jobs.samples import Sample
+from producer.web.console.rendering import page
 from producer.web.owned import Review
 from producer.web.v1.jobs import Id, cursor_of, place_of
 
@@ -52,7 +52,7 @@ def router() -> APIRouter:
             within.update(code for code, _ in codes)
         return page(
             request,
-            "errors.html",
+            "jobs/errors.html",
             looked=len(jobs),
             codes=[(code, number, within[code]) for code, number in ranked(counts)],
             jobs=failed,
@@ -77,7 +77,7 @@ def router() -> APIRouter:
             found = {"failures": pictured(store, id, some.failures), "after": some.after}
         return page(
             request,
-            "job_errors.html",
+            "jobs/job_errors.html",
             job=status,
             labels=KINDS[status.kind].makes == "labels",
             codes=ranked(tallies.codes_of(store, status)),

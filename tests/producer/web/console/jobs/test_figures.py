@@ -16,8 +16,8 @@ from contract.settings import Settings
 from producer.jobs.tallies import Tallies
 from producer.web.console.drawing.charts import curves, shade
 from tests.producer.web.console.conftest import Browse
+from tests.producer.web.console.jobs.test_listing import submit
 from tests.producer.web.console.rows import commit_rows, end
-from tests.producer.web.console.test_jobs import submit
 from tests.serving import Api
 
 

@@ -12,7 +12,7 @@ from contract.jobs.kinds import KINDS
 from contract.jobs.status import Status
 from contract.records import Priority
 from producer.jobs import cleaning, pages
-from producer.web.console.pages import page
+from producer.web.console.rendering import page
 from producer.web.owned import Jobs, Owned, Review
 from producer.web.problems import Problem
 from producer.web.v1.jobs import Id, cursor_of, place_of, resumed
@@ -40,7 +40,7 @@ def router() -> APIRouter:
         cleaning.complete_index(owned.client.backend.store)
         ended, after = _ended(owned, cursor)
         running = [] if cursor else opened(owned)
-        return page(request, "jobs.html", running=running, ended=ended, after=after, first=not cursor)
+        return page(request, "jobs/jobs.html", running=running, ended=ended, after=after, first=not cursor)
 
     @routes.get("/parts/running")
     def list_running(
@@ -48,7 +48,7 @@ def router() -> APIRouter:
     ) -> Response:
         """Return the rows of jobs that have not ended; if one of those shown has, the list of ended ones asks too."""
         running = opened(owned)
-        answer = page(request, "jobs_running.html", running=running)
+        answer = page(request, "jobs/jobs_running.html", running=running)
         if set(filter(None, shown.split(","))) - {one.id for one in running}:
             answer.headers["HX-Trigger"] = "ended"
         return answer
@@ -56,7 +56,7 @@ def router() -> APIRouter:
     @routes.get("/parts/ended")
     def list_ended(request: Request, owned: Review) -> Response:
         ended, after = _ended(owned, "")
-        return page(request, "jobs_ended.html", ended=ended, after=after)
+        return page(request, "jobs/jobs_ended.html", ended=ended, after=after)
 
     @routes.post("/jobs/{id}/delete")
     def delete_job(owned: Jobs, id: Id) -> Response:

@@ -16,7 +16,7 @@ from contract.jobs.status import Status
 from contract.keys.jobs import JobKeys
 from producer.web.console import pictures
 from producer.web.console.drawing import charts
-from producer.web.console.pages import page
+from producer.web.console.rendering import page
 from producer.web.owned import Review
 from producer.web.problems import Problem
 from producer.web.v1.jobs import Id
@@ -39,7 +39,7 @@ def router() -> APIRouter:
         newest = int(history[-1]["epoch"]) if history else 0
         return page(
             request,
-            "job_training.html",
+            "jobs/job_training.html",
             job=status,
             history=history,
             charts=charts.curves(history),
@@ -61,7 +61,7 @@ def router() -> APIRouter:
         """Return what an evaluation found: its matrix or most confused pairs, and its weakest classes."""
         status = owned.job(id)
         found = _evaluation(owned.client.backend.store, status)
-        return page(request, "job_evaluation.html", job=status, shade=charts.shade, **_matrix(found))
+        return page(request, "jobs/job_evaluation.html", job=status, shade=charts.shade, **_matrix(found))
 
     return routes
 

@@ -1,4 +1,4 @@
-"""The pages for operators: workers and queues, and who may use the HTTP API."""
+"""The page of workers and queues, for operators."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from fastapi import APIRouter, Form, Request
 from starlette.responses import RedirectResponse, Response
 
 from contract.fleet.snapshot import WorkerState
-from contract.web.tokens import SCOPES, Tokens
-from producer.web.console.pages import page
+from producer.web.console.rendering import page
 from producer.web.owned import Admin
 
 
@@ -33,20 +32,6 @@ def router() -> APIRouter:
         """Have a worker end its shards and exit, as on SIGTERM."""
         owned.client.drain_workers(worker)
         return RedirectResponse("/console/workers", 303)
-
-    return routes
-
-
-def tokens() -> APIRouter:
-    """Return the route of tokens."""
-    routes = APIRouter(prefix="/console/tokens", include_in_schema=False)
-
-    @routes.get("")
-    def list_tokens(request: Request, owned: Admin) -> Response:
-        """Show who may use the HTTP API; nothing of a token itself is known here."""
-        now = time.time()
-        found = sorted(Tokens(owned.client.backend.store).all(), key=lambda one: (one.owner, one.created_at))
-        return page(request, "tokens.html", tokens=[(one, one.expired(now)) for one in found], scopes=SCOPES)
 
     return routes
 

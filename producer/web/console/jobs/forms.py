@@ -18,7 +18,7 @@ from starlette.responses import RedirectResponse, Response
 from contract.errors import ImagemillError
 from producer.jobs.submission import new_job_id
 from producer.web.bodies import JOB_BODIES
-from producer.web.console.pages import page
+from producer.web.console.rendering import page
 from producer.web.owned import Jobs, Owned
 from producer.web.problems import Problem, of_error, of_validation
 from producer.web.v1.jobs import submitted
@@ -114,7 +114,7 @@ def _form(
 ) -> Response:
     return page(
         request,
-        "new.html",
+        "jobs/new.html",
         status,
         command=command,
         commands=list(JOB_BODIES),

@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 
 from producer.web.access import token_of
 from producer.web.console import door
-from producer.web.console.pages import first_of, page, static
+from producer.web.console.rendering import first_of, page, static
 from producer.web.problems import Problem
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from contract.keys.jobs import JobKeys
 from contract.settings import Settings
 from producer.web.console.drawing.image_kinds import kind_of, pixels_of
 from tests.producer.web.console.conftest import Browse
+from tests.producer.web.console.jobs.test_listing import HOSTILE, submit
 from tests.producer.web.console.rows import commit_rows, end
-from tests.producer.web.console.test_jobs import HOSTILE, submit
 from tests.serving import Api
 
 

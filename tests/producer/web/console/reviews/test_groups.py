@@ -14,9 +14,9 @@ from contract.jobs.reviews.records import MOST_AT_ONCE, Verdict
 from contract.settings import Settings
 from producer.jobs import groups
 from tests.producer.web.console.conftest import Browse
+from tests.producer.web.console.jobs.test_listing import HOSTILE, submit
+from tests.producer.web.console.reviews.test_images import clustered, row
 from tests.producer.web.console.rows import commit_rows, end
-from tests.producer.web.console.test_jobs import HOSTILE, submit
-from tests.producer.web.console.test_review import clustered, row
 from tests.serving import Api
 from worker.classify import neighbours
 

@@ -1,0 +1,1 @@
+"""Tests of `producer.web.console.reviews`."""
