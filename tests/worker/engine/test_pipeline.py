@@ -253,6 +253,20 @@ def test_top_k_of_more_classes_than_there_are_gives_all() -> None:
     assert top_k(np.zeros((2, 3), np.float32), 10)[0].shape == (2, 3)
 
 
+@pytest.mark.parametrize("k", [1, 5, 40])
+def test_top_k_is_what_sorting_all_scores_gives(k: int) -> None:
+    # Given rows of which some tie at the last place that counts, and one in which all tie,
+    logits = np.random.default_rng(k).integers(-6, 6, (50, 40)).astype(np.float32)
+    logits[0] = 3
+
+    # I expect the first of a stable sort.
+    indices, scores = top_k(logits, k)
+    assert indices.tolist() == np.argsort(-logits, axis=1, kind="stable")[:, :k].tolist()
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    all_scores = exponentials / exponentials.sum(axis=1, keepdims=True)
+    assert scores.tolist() == np.take_along_axis(all_scores, indices, axis=1).tolist()
+
+
 def test_what_somebody_waits_for_is_decoded_first_and_on_all_lanes(engine: Engine, runtime: FakeRuntime) -> None:
     # Given lanes that are busy, and a long shard that waits,
     runtime.gate.clear()
