@@ -67,7 +67,7 @@ class ObjectStore:
         *,
         patience: float = 5.0,
         obstore_reader: ObstoreReader | None = None,
-        heard: Callable[[], None] = lambda: None,
+        heard: Callable[[], None] | None = None,
     ) -> None:
         self.bucket = settings.bucket
         self._patience = patience
@@ -141,7 +141,7 @@ class ObjectStore:
                 response.release_conn()
                 raise ObjectChanged(f"s3://{bucket}/{key} was overwritten.")
             try:
-                data = self._joined(response, None if limit is None else limit + 1)
+                data = self._joined(response, length, None if limit is None else limit + 1)
             except BaseException:
                 response.close()
                 raise
@@ -152,13 +152,18 @@ class ObjectStore:
 
         return self._call("get", bucket, key, read)
 
-    def _joined(self, response: urllib3.BaseHTTPResponse, at_most: int | None) -> bytes:
-        """Return the rest of an answer, or so many bytes of it."""
-        found = bytearray()
-        while piece := response.read(_PIECE if at_most is None else min(_PIECE, at_most - len(found))):
-            found += piece
-            self._heard()
-        return bytes(found)
+    def _joined(self, response: urllib3.BaseHTTPResponse, length: int | None, at_most: int | None) -> bytes:
+        """Return the rest of an answer, which should have `length` bytes, or so many bytes of it."""
+        # What is asked for exactly is not copied: a range of 8 MiB takes the reader a third of the CPU.
+        size = min(length, _PART) if length and not self._heard else _PIECE
+        pieces: list[bytes] = []
+        held = 0
+        while piece := response.read(size if at_most is None else min(size, at_most - held)):
+            pieces.append(piece)
+            held += len(piece)
+            if self._heard:
+                self._heard()
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def pieces(self, key: str, *, bucket: str = "", size: int = _PART) -> Iterator[bytes]:
         """Yield the bytes of an object, `size` at a time; each piece is a request that is retried by itself."""

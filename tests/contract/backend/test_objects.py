@@ -2,6 +2,7 @@
 
 import time
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,22 @@ def test_ranges_and_limits(store: ObjectStore) -> None:
     assert store.get("range", offset=2, length=3) == b"234"
     assert store.get("range", limit=4) == b"01234", "one byte more than the limit tells that there is more"
     assert store.size("range") == 10
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_a_range_is_whole_in_however_many_pieces_it_comes(settings: Settings, listens: bool) -> None:
+    # Given an object that is longer than what is read at once, and a store that may be listened to,
+    heard: list[None] = []
+    whole = bytes(range(251)) * 80_000
+    with closing(ObjectStore(settings, heard=partial(heard.append, None) if listens else None)) as store:
+        store.put("long", whole)
+
+        # I expect each range of it, also one that reaches beyond its end, and all of it.
+        for offset, length in ((0, 3), (7, 2**20), (5, 17 * 2**20), (1, len(whole)), (len(whole) - 9, 100)):
+            assert store.get("long", offset=offset, length=length) == whole[offset : offset + length]
+        assert store.get("long") == whole
+        assert store.get("long", offset=3, limit=10) == whole[3:14]
+    assert len(heard) > 40 if listens else not heard
 
 
 def test_pieces_are_the_whole(store: ObjectStore) -> None:
