@@ -157,6 +157,7 @@ def test_every_variable_that_the_chart_sets_is_a_setting(tmp_path: Path) -> None
         ({"pools": {"cpu": {"maximun": 3}}}, "maximun"),
         ({"pools": {"cpu": {"queues": ["clasify"]}}}, "queues"),
         ({"pools": {"cpu": {"minimum": 9}}}, "minimum of 9"),
+        ({"pools": {"gpu": {"gpus": 2}}}, "gpus"),  # of which one would be idle
         ({"settings": {**NEEDED["settings"], "IMAGEMILL_S3_SECRET_KEY": "x"}}, "IMAGEMILL_S3_SECRET_KEY"),
         ({"settings": {**NEEDED["settings"], "IMAGEMILL_ONLINE_REDIS_URL": "x"}}, "IMAGEMILL_ONLINE_REDIS_URL"),
         ({"web": {"settings": {"IMAGEMILL_WEB_HOSTS": "x"}}}, "IMAGEMILL_WEB_HOSTS"),

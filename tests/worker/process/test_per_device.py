@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from contract.settings import load
 from tests.waiting import wait_until
+from worker.cli import cli
 from worker.process import per_device
 
 LISTING = """\
@@ -138,6 +142,43 @@ def test_a_sick_process_is_started_again_and_a_drained_one_is_not(tmp_path: Path
     assert running.returncode == 2
     assert "The worker on sick ended with 71; it is started again" in said
     assert "The worker on drained has ended with 0 and stays down" in said
+
+
+_NOTED = """
+import json, os, pathlib, sys
+shown = ("CUDA_VISIBLE_DEVICES", "IMAGEMILL_DEVICE", "IMAGEMILL_THREADS")
+told = [os.environ[one] for one in shown] + sys.argv[2:]
+(pathlib.Path(sys.argv[1]) / f"{os.getpid()}.json").write_text(json.dumps(told))
+"""
+
+
+def test_the_command_starts_a_worker_for_each_of_eight_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a machine with eight GPUs and a torch that could use them,
+    listing = "".join(f"GPU {n}: NVIDIA H100 80GB HBM3 (UUID: GPU-{n})\\n" for n in range(8))
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\nprintf '{listing}'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for variable in ("DEVICE", "THREADS", "MEMORY"):
+        monkeypatch.setenv(f"IMAGEMILL_{variable}", "auto" if variable == "DEVICE" else "0")
+    monkeypatch.setattr(per_device, "torch_has_cuda", lambda: True)
+    monkeypatch.setattr(per_device, "cores", lambda: 16)
+    keep = per_device.keep
+
+    def noted(commands: Sequence[Sequence[str]], environments: Sequence[Mapping[str, str]]) -> int:
+        started = [[sys.executable, "-c", _NOTED, str(tmp_path), *command] for command in commands]
+        return keep(started, environments)
+
+    monkeypatch.setattr(per_device, "keep", noted)
+    # if I run a worker,
+    done = CliRunner().invoke(cli, ["run", "--device", "auto", "--queues", "classify", "--name", "gpu@%h"])
+    # I expect eight processes, each with a name, a device and an eighth of the cores of its own.
+    assert done.exit_code == 0, done.output
+    assert "each of 8 devices" in done.output
+    found = sorted(json.loads(path.read_text()) for path in tmp_path.glob("*.json"))
+    assert [one[:3] for one in found] == [[f"GPU-{n}", "cuda", "2"] for n in range(8)]
+    assert [one[-1] for one in found] == [f"gpu-{n}@%h" for n in range(8)]
+    assert all(one[4:][:5] == ["-m", "worker.cli", "run", "--queues", "classify"] for one in found)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
