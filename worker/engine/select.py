@@ -46,9 +46,11 @@ def load(
     if confined_seconds:
         from worker.engine.runtimes.confined import ConfinedRuntime
 
+        kind = _chosen(device, runtime)
         return ConfinedRuntime(
             spec,
-            device=device,
+            # Decided here: a child that `auto` let choose would take the CPU where it cannot reach the GPU.
+            device=kind if kind.startswith("cuda") else "cpu",
             runtime=runtime,
             precision=precision,
             threads=threads,
@@ -61,8 +63,7 @@ def load(
 
         place = torch_device(device)
         return SequenceRuntime(spec, device=place, precision=precision, threads=threads, batch_size=batch_size)
-    cuda_devices = 0 if device == "cpu" or runtime == "openvino" else _cuda_devices()
-    kind = choose(device, runtime, cuda_devices=cuda_devices, has_openvino=find_spec("openvino") is not None)
+    kind = _chosen(device, runtime)
     if kind == "openvino":
         from worker.engine.runtimes.openvino_runtime import OpenVINORuntime
 
@@ -119,6 +120,12 @@ def choose(device: str, runtime: str, *, cuda_devices: int, has_openvino: bool) 
     return "openvino" if has_openvino and runtime != "torch" else "cpu"
 
 
+def _chosen(device: str, runtime: str) -> str:
+    """Return what `choose` says of this machine."""
+    cuda_devices = 0 if device == "cpu" or runtime == "openvino" else _cuda_devices()
+    return choose(device, runtime, cuda_devices=cuda_devices, has_openvino=find_spec("openvino") is not None)
+
+
 def torch_device(device: str) -> str:
     """Return the device that torch runs on, CUDA before the CPU; raise InvalidSettings if it is unavailable."""
     return choose(device, "torch", cuda_devices=0 if device == "cpu" else _cuda_devices(), has_openvino=False)
@@ -129,8 +136,7 @@ def capabilities(device: str = "auto", runtime: str = "auto") -> tuple[str, tupl
 
     Raises InvalidSettings if the device is unavailable. Imports torch only if OpenVINO is not what runs classifiers.
     """
-    cuda_devices = 0 if device == "cpu" or runtime == "openvino" else _cuda_devices()
-    kind = choose(device, runtime, cuda_devices=cuda_devices, has_openvino=find_spec("openvino") is not None)
+    kind = _chosen(device, runtime)
     if kind == "openvino":
         from worker.engine.runtimes.openvino_runtime import native_bf16 as on_openvino
 

@@ -24,6 +24,7 @@ from worker.engine import select as runtimes
 from worker.engine.budget import memory_limit
 from worker.engine.images.decode import decode
 from worker.engine.programs.graph import build
+from worker.engine.runtimes import confined
 from worker.engine.runtimes.torch_runtime import CpuLaunch
 from worker.engine.select import capabilities, choose
 from worker.engine.types import ModelSpec, Runtime
@@ -270,6 +271,17 @@ def test_devices_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
         assert runtimes.torch_device("auto") == "cuda"
     finally:
         runtimes._cuda_devices.cache_clear()
+
+
+@pytest.mark.parametrize(("devices", "told"), [(1, "cuda"), (0, "cpu")])
+def test_a_child_is_told_which_device_and_does_not_choose(
+    devices: int, told: str, spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(runtimes, "_cuda_devices", lambda: devices)
+    monkeypatch.setattr(confined, "ConfinedRuntime", lambda _, *, device, **more: seen.append(device))
+    runtimes.load(spec, device="auto", cache_dir=tmp_path, confined_seconds=1)
+    assert seen == [told]
 
 
 def test_the_parts_can_be_measured(loaded: Load, photos: dict[str, Path], preprocess: Preprocess) -> None:
