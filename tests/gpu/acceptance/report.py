@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 import traceback
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ class Report:
     """What was not tried, and why."""
     seconds: dict[str, float] = field(default_factory=dict)
     began: float = field(default_factory=time.perf_counter)
+    limit: float = float("inf")
+    """Seconds after which no stage begins."""
 
     def say(self, line: str) -> None:
         """Print a line, with the seconds since the start."""
@@ -43,12 +46,22 @@ class Report:
         self.say(f"{'ok  ' if passed else 'FAIL'} {name}{f': {detail}' if detail else ''}")
 
     def figure(self, stage: str, name: str, value: Any) -> None:
+        if isinstance(value, float) and not math.isfinite(value):
+            value = None  # JSON has no other word for what could not be measured
         self.figures.setdefault(stage, {})[name] = value
         self.say(f"     {name}: {value:,.4g}" if isinstance(value, float) else f"     {name}: {value}")
 
     def skip(self, what: str, why: str) -> None:
         self.skipped[what] = why
         self.say(f"skip {what}: {why}")
+
+    def in_time(self, name: str) -> bool:
+        """Return whether a stage may begin; one that comes too late is a failed check."""
+        late = time.perf_counter() - self.began > self.limit
+        if late:
+            self.check(f"{name} begins in time", False, f"{self.limit:.0f} s were over before")
+            self.write()
+        return not late
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
