@@ -90,7 +90,7 @@ class Named:
     """A verdict by its place in the bucket; later ones are greater."""
 
     name: str
-    """Milliseconds since the epoch and 32 bits that tell it from others, in the order of time."""
+    """Milliseconds since the epoch, 4,096ths of one, and 20 random bits; earlier versions had 32 random bits."""
     image: str
 
     @property

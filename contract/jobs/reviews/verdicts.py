@@ -7,8 +7,9 @@ beside it, so a listing alone tells which verdicts stand.
 from __future__ import annotations
 
 import secrets
+import threading
 import time
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sequence
 
 from contract.backend.objects import ObjectStore
 from contract.errors import JobConflict, ObjectDamaged, ObjectNotFound
@@ -19,12 +20,34 @@ from contract.times import iso
 
 _MOST_BYTES = 64 * 2**20
 """The size limit of a verdict or a batch."""
+_TICKS = 4096
+"""Parts of a millisecond that names tell apart."""
+
+
+class _Names:
+    """Names new verdicts: the later of two that one process gives has the greater name, whatever its clock does."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = 0
+
+    def new(self, now: float | None) -> str:
+        """Return a name for a verdict given at `now`, seconds since the epoch, or at this moment."""
+        if now is None:
+            with self._lock:
+                ticks = self._last = max(time.time_ns() * _TICKS // 1_000_000, self._last + 1)
+        else:
+            ticks = int(now * 1000 * _TICKS)
+        milliseconds, part = divmod(ticks, _TICKS)
+        return f"{milliseconds:013d}-{part:03x}{secrets.randbits(20):05x}"
+
+
+_names = _Names()
 
 
 def add(store: ObjectStore, job: str, verdict: Verdict, now: float | None = None) -> Named:
     """Write a verdict; return its name, by which it can be withdrawn."""
-    stamp = int((time.time() if now is None else now) * 1000)
-    named = Named(f"{stamp:013d}-{secrets.token_hex(4)}", verdict.image)
+    named = Named(_names.new(now), verdict.image)
     if not put(store, job, named, verdict):
         raise JobConflict("Another verdict has this name, which chance alone can do; send it again.")
     return named
@@ -35,8 +58,7 @@ def add_batch(store: ObjectStore, job: str, batch: Batch, now: float | None = No
 
     Raises JobConflict for images whose keys and addresses are too long to be read again.
     """
-    stamp = int((time.time() if now is None else now) * 1000)
-    named = Named(f"{stamp:013d}-{secrets.token_hex(4)}", MANY)
+    named = Named(_names.new(now), MANY)
     data = batch.to_json()
     if len(data) > _MOST_BYTES:
         raise JobConflict("The names of these images are too long for one verdict; review them one by one.")
@@ -66,6 +88,11 @@ def withdraw(store: ObjectStore, job: str, named: Named, *, by: str, imported: b
     record = Withdrawal(by=by, at=iso(time.time()) or "")
     store.put_if_absent(keys.review(named.image, named.name, undone=True), record.to_json())
     return verdict
+
+
+def withdrawn(store: ObjectStore, job: str, named: Named) -> bool:
+    """Return whether a verdict was taken back."""
+    return store.exists(JobKeys(job).review(named.image, named.name, undone=True))
 
 
 def read(store: ObjectStore, job: str, named: Named) -> tuple[Verdict, ...]:
@@ -98,14 +125,23 @@ Known = MutableMapping[Named, tuple[Given, ...]]
 """Verdicts that were read before: none ever changes, so none is read again."""
 
 
-def standing(store: ObjectStore, job: str, known: Known | None = None, *, most: int | None = None) -> dict[str, Named]:
+def standing(
+    store: ObjectStore,
+    job: str,
+    known: Known | None = None,
+    *,
+    most: int | None = None,
+    names: Sequence[Named] | None = None,
+) -> dict[str, Named]:
     """Return the newest verdict that stands for each image that has one, by the image; only batches are read.
+
+    `names` is what `listed` returned before; without it the verdicts are listed.
 
     Raises JobConflict if there are more than `most` images.
     """
     kept: Known = {} if known is None else known
     found: dict[str, Named] = {}
-    for named in listed(store, job):
+    for named in listed(store, job) if names is None else names:
         if named.image != MANY:
             found[named.image] = named
         else:
@@ -114,12 +150,22 @@ def standing(store: ObjectStore, job: str, known: Known | None = None, *, most: 
     return found
 
 
-def given(store: ObjectStore, job: str, known: Known | None = None, *, most: int | None = None) -> Iterator[Given]:
+def given(
+    store: ObjectStore,
+    job: str,
+    known: Known | None = None,
+    *,
+    most: int | None = None,
+    names: Sequence[Named] | None = None,
+) -> Iterator[Given]:
     """Yield every verdict that stands, in the order in which they were given; what is read is added to `known`.
+
+    `names` is what `listed` returned before; without it the verdicts are listed.
 
     Raises JobConflict once there are more than `most`.
     """
-    kept, number, names = {} if known is None else known, 0, listed(store, job)
+    kept, number = {} if known is None else known, 0
+    names = listed(store, job) if names is None else names
     _check_number(job, len(names), most)  # before any is read
     for found in in_parallel(lambda named: _kept(store, job, named, kept), names):
         number += len(found)

@@ -87,6 +87,7 @@ def add_routes(routes: APIRouter, queues: Queues) -> None:
             images=tuple(group.taken),
         )
         named = verdicts.add_batch(owned.client.backend.store, id, batch)
+        queues.gave(id, named)
         return _back(id, by, at_least, named.name)
 
     @routes.post("/groups/undo")
@@ -101,7 +102,9 @@ def add_routes(routes: APIRouter, queues: Queues) -> None:
         reviewable(owned, id)
         if not _NAME.fullmatch(done):
             raise Problem(422, "This names no verdict; go on from a page of the console.")
-        verdicts.withdraw(owned.client.backend.store, id, Named(done, MANY), by=owned.token.reviewer)
+        named = Named(done, MANY)
+        verdicts.withdraw(owned.client.backend.store, id, named, by=owned.token.reviewer)
+        queues.withdrew(id, named)
         return _back(id, by, at_least)
 
 
@@ -126,8 +129,9 @@ def _accepted(owned: Owned, id: str, done: str) -> dict[str, Any]:
     if _NAME.fullmatch(done):
         store = owned.client.backend.store
         with suppress(ObjectNotFound):
-            found = verdicts.read(store, id, Named(done, MANY))
-            if found[0].by == owned.token.reviewer and Named(done, MANY) in verdicts.listed(store, id):
+            named = Named(done, MANY)
+            found = verdicts.read(store, id, named)
+            if found[0].by == owned.token.reviewer and not verdicts.withdrawn(store, id, named):
                 return {"done": done, "accepted": len(found), "label": found[0].label}
     return {"done": "", "accepted": 0, "label": ""}
 

@@ -92,7 +92,9 @@ def add_routes(routes: APIRouter, queues: Queues) -> None:
             if doubt is None:
                 raise Problem(409, "This image is no longer on the list; go on with the next.")
             verdict = verdict_of(doubt.row, label, by=owned.token.reviewer)
-            done = (*done, verdicts.add(store, id, verdict).text)
+            named = verdicts.add(store, id, verdict)
+            queues.gave(id, named)
+            done = (*done, named.text)
         if not label.strip() or asked.show == "disputed":
             # A verdict need not settle a dispute: the next one is shown all the same.
             skipped = (*skipped, image)
@@ -108,7 +110,9 @@ def add_routes(routes: APIRouter, queues: Queues) -> None:
             match = _NAMED.fullmatch(last)
             if match is None:
                 raise Problem(422, "This names no verdict; go on from a page of the console.")
-            verdicts.withdraw(owned.client.backend.store, id, Named(match[2], match[1]), by=owned.token.reviewer)
+            named = Named(match[2], match[1])
+            verdicts.withdraw(owned.client.backend.store, id, named, by=owned.token.reviewer)
+            queues.withdrew(id, named)
             done, skipped = tuple(rest), tuple(one for one in skipped if one != match[1])
         else:
             skipped = skipped[:-1]

@@ -1,15 +1,17 @@
 """Which images of a job a reviewer sees, in which order. Kept in memory, since finding them reads all rows.
 
-What is kept can be lost at any time: it is made of rows, which do not change, and of verdicts, which do not either.
+What is kept can be lost at any time: it is made of rows, which do not change, and of verdicts, which do not either. The
+verdicts of a large job are listed again after some seconds; until then this process knows those that it wrote itself.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from bisect import insort
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -30,7 +32,11 @@ _MOST = 500
 """Images that are found at a time; then the rows are looked through again."""
 _MOST_HELD = 16
 MOST_VERDICTS = 500_000
-"""Verdicts that are held in all, 630 bytes each; those of the jobs that were looked at last."""
+"""Verdicts that are held in all, 630 bytes each and 200 for a name; those of the jobs that were looked at last."""
+AT_ONCE = 1000
+"""Verdicts that a store lists in one answer; those of a job that has no more are listed for each page."""
+_LISTED_SECONDS = 30.0
+"""For how long a listing is kept at most: one second for each `AT_ONCE`."""
 _ASK_SECONDS = 20.0
 """Between two requests that a worker compare a job's images; a message is lost if Redis was wiped."""
 _FRESH_SECONDS = 30.0
@@ -60,6 +66,12 @@ class _Found:
     doubts: list[Doubt]
 
 
+@dataclass(frozen=True)
+class _Listed:
+    names: list[Named]
+    until: float
+
+
 class Queues:
     """The orders and the verdicts of a few jobs."""
 
@@ -67,6 +79,9 @@ class Queues:
         self._found: _Held[tuple[str, ...], _Found] = _Held()
         self._asked: _Held[str, float] = _Held()
         self._verdicts: _Held[str, dict[Named, tuple[Given, ...]]] = _Held()
+        self._lock = threading.Lock()
+        self._listed: _Held[str, _Listed] = _Held()
+        self._changes = 0
 
     def votes(self, store: ObjectStore, job: str) -> Votes:
         """Return the votes on a job's images; only verdicts that are new are read.
@@ -74,7 +89,7 @@ class Queues:
         Raises JobConflict if there are more than can be held.
         """
         with self._known(job) as known:
-            return votes(verdicts.given(store, job, known, most=MOST_VERDICTS))
+            return votes(verdicts.given(store, job, known, most=MOST_VERDICTS, names=self._names(store, job)))
 
     def reviewed(self, store: ObjectStore, job: str) -> Container[str]:
         """Return the images of a job that somebody has reviewed; raises JobConflict if they are too many."""
@@ -82,7 +97,38 @@ class Queues:
 
     def _standing(self, store: ObjectStore, job: str) -> dict[str, Named]:
         with self._known(job) as known:
-            return verdicts.standing(store, job, known, most=MOST_VERDICTS)
+            return verdicts.standing(store, job, known, most=MOST_VERDICTS, names=self._names(store, job))
+
+    def gave(self, job: str, named: Named) -> None:
+        """Note that a verdict was written, so that the next page knows it."""
+        with self._lock:
+            self._changes += 1
+            if (held := self._listed.get(job)) is not None:
+                insort(held.names, named)
+
+    def withdrew(self, job: str, named: Named) -> None:
+        """Note that a verdict was taken back."""
+        with self._lock:
+            self._changes += 1
+            if (held := self._listed.get(job)) is not None:
+                with suppress(ValueError):  # taken back before
+                    held.names.remove(named)
+
+    def _names(self, store: ObjectStore, job: str) -> list[Named]:
+        """Return the verdicts of a job that stand: as they were listed a moment ago if they are many."""
+        with self._lock:
+            held, changes = self._listed.get(job), self._changes
+            if held is not None and time.monotonic() < held.until:
+                return list(held.names)
+        names = verdicts.listed(store, job)
+        if AT_ONCE < len(names) <= MOST_VERDICTS:
+            with self._lock:
+                # What was written meanwhile may be missing.
+                if changes == self._changes:
+                    until = time.monotonic() + min(_LISTED_SECONDS, len(names) / AT_ONCE)
+                    self._listed.put(job, _Listed(list(names), until))
+                    self._listed.trim(MOST_VERDICTS, lambda held: len(held.names))
+        return names
 
     @contextmanager
     def _known(self, job: str) -> Iterator[verdicts.Known]:

@@ -38,6 +38,28 @@ def test_the_newest_verdict_stands_until_its_giver_takes_it_back(store: ObjectSt
     assert len(list(store.list(JobKeys("job").review_prefix))) == 4
 
 
+def test_verdicts_of_one_moment_are_told_in_the_order_in_which_they_were_given(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a clock that stands, and then goes back by a second, as one that is corrected does,
+    ticks = iter([1_000_000_000_000_000_000] * 10 + [999_999_999_000_000_000] * 10)
+    monkeypatch.setattr("time.time_ns", lambda: next(ticks))
+    monkeypatch.setattr(verdicts, "_names", verdicts._Names())
+    # if one person changes her mind twenty times, I expect the last word to count, and the order to be hers.
+    given = [verdicts.add(store, "job", verdict_of(ROW, f"label-{n}", by="ann", now=1e9)) for n in range(20)]
+    assert verdicts.listed(store, "job") == given
+    assert [one.label for one in newest(store)] == ["label-19"]
+
+
+def test_a_verdict_of_an_earlier_version_is_read_beside_new_ones(store: ObjectStore) -> None:
+    # Names had 32 random bits after the milliseconds.
+    old = Named(f"{100_000:013d}-ffffffff", verdict_of(ROW, "dog", by="ann").image)
+    assert verdicts.put(store, "job", old, verdict_of(ROW, "dog", by="ann", now=100.0))
+    new = verdicts.add(store, "job", verdict_of(ROW, "fox", by="ann"), now=100.001)
+    assert verdicts.listed(store, "job") == [old, new]
+    assert [one.label for one in newest(store)] == ["fox"]
+
+
 def test_what_is_no_label_and_no_verdict_is_refused(store: ObjectStore) -> None:
     for label in ("", "  ", "x" * 1001):
         with pytest.raises(InvalidInput):

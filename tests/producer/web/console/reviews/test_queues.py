@@ -7,6 +7,7 @@ import pytest
 from contract.backend.objects import ObjectStore
 from contract.errors import JobConflict
 from contract.jobs.reviews import verdicts
+from contract.jobs.reviews.records import Named
 from producer.web.console.reviews import queues
 from producer.web.console.reviews.queues import Queues
 from tests.contract.jobs.reviews.test_memory import verdict
@@ -36,3 +37,52 @@ def test_the_verdicts_of_the_jobs_that_were_looked_at_last_are_held(
     with pytest.raises(JobConflict, match="more than 10 verdicts"):
         made.reviewed(store, "d")
     assert sum(held(made).values()) <= 10
+
+
+def test_the_verdicts_of_a_large_job_are_not_listed_for_each_page(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a job with more verdicts than a store lists in one answer, and a clock,
+    monkeypatch.setattr(queues, "AT_ONCE", 4)
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    made, listings = Queues(), []
+    listed = verdicts.listed
+    monkeypatch.setattr(verdicts, "listed", lambda *args: listings.append(args) or listed(*args))
+    given = [verdicts.add(store, "job", verdict(n)) for n in range(6)]
+    images = {one.image for one in given}
+    assert made.votes(store, "job").keys() == images and given[0].image in made.reviewed(store, "job")
+    assert len(listings) == 1
+    # if this process writes a verdict and takes another back, I expect both to be known at once,
+    own = verdicts.add(store, "job", verdict(6))
+    made.gave("job", own)
+    verdicts.withdraw(store, "job", given[0], by=verdict(0).by)
+    made.withdrew("job", given[0])
+    kept = images - {given[0].image} | {own.image}
+    assert made.votes(store, "job").keys() == kept and given[0].image not in made.reviewed(store, "job")
+    # and what another process writes once the listing is old: a second for each answer of the store.
+    other = verdicts.add(store, "job", verdict(7))
+    assert made.votes(store, "job").keys() == kept
+    assert len(listings) == 1
+    now[0] = 1.6
+    assert made.votes(store, "job").keys() == kept | {other.image}
+    assert len(listings) == 2
+
+
+def test_a_listing_is_not_kept_if_a_verdict_came_while_it_was_made(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queues, "AT_ONCE", 0.5)
+    made = Queues()
+    verdicts.add(store, "job", verdict(0))
+    listed = verdicts.listed
+
+    def slowly(store: ObjectStore, job: str) -> list[Named]:
+        found = listed(store, job)
+        made.gave(job, verdicts.add(store, job, verdict(1)))
+        return found
+
+    monkeypatch.setattr(verdicts, "listed", slowly)
+    assert len(made.votes(store, "job")) == 1
+    monkeypatch.setattr(verdicts, "listed", listed)
+    assert len(made.votes(store, "job")) == 2
