@@ -16,6 +16,8 @@ from contract.errors import InvalidInput
 from deploy.local.private import open_private
 
 LOCK_FILE = "lock"
+_HELD_SECONDS, _LOOKED_AT_SECONDS = 0.5, 30.0
+"""How long `acquire` waits for a stack that ends, and for a process that looks."""
 
 
 class DataLock:
@@ -28,13 +30,18 @@ class DataLock:
     def acquire(self) -> None:
         """Raises InvalidInput where another process holds it."""
         file = open(self._path, "a+", opener=open_private)  # noqa: SIM115, it stays open
-        # `holder` takes the lock for an instant to look, so one refusal proves nothing.
-        deadline = time.monotonic() + 0.5
+        began = time.monotonic()
         while not _try(file, fcntl.LOCK_EX):
-            if time.monotonic() > deadline:
+            # `holder` shares the lock for an instant to look, and what can be shared is held by no stack.
+            looked_at = _try(file, fcntl.LOCK_SH)
+            fcntl.flock(file, fcntl.LOCK_UN)
+            if time.monotonic() - began > (_LOOKED_AT_SECONDS if looked_at else _HELD_SECONDS):
                 file.close()
                 raise InvalidInput(
-                    f"Another stack runs on {self._path.parent}; stop it with "
+                    f"A process that looked whether a stack runs on {self._path.parent} stands still and keeps it "
+                    f"locked; `fuser {self._path}` names it."
+                    if looked_at
+                    else f"Another stack runs on {self._path.parent}; stop it with "
                     f"`imagemill down --data {self._path.parent}`, or choose another folder with --data."
                 )
             time.sleep(0.02)
