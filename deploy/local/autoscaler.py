@@ -6,6 +6,7 @@ nothing new, and hands back what it cannot finish.
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from dataclasses import replace
 
 from contract.backend.ledger import Ledger
 from contract.errors import InvalidInput, ServiceUnavailable
-from contract.fleet.pools import read_pools
+from contract.fleet.pools import Pool, read_pools
 from contract.fleet.snapshot import Fleet, WorkerState, read_fleet
 from contract.fleet.wanted import Policy, Wanted, wanted
 from contract.keys.queues import WORKER_QUEUES
@@ -51,6 +52,24 @@ def policy_of(settings: Settings, least: int, most: int) -> Policy:
         cold_start_seconds=_COLD_START,
         cool_down_seconds=_COOL_DOWN,
     )
+
+
+def environment(settings: Settings, least: int, most: int) -> dict[str, str]:
+    """Return the settings with which a controller says of this stack's workers what its autoscaler does.
+
+    They are none for a stack without workers, and if the user describes pools, who may have workers elsewhere.
+    """
+    if settings.pools or not most:
+        return {}
+    policy = policy_of(settings, least, most)
+    pool = Pool(
+        min=policy.least,
+        max=policy.most,
+        target_seconds=policy.target_seconds,
+        cold_start_seconds=policy.cold_start_seconds,
+        cool_down_seconds=policy.cool_down_seconds,
+    )
+    return {"IMAGEMILL_POOLS": json.dumps({policy.pool: pool.model_dump(mode="json")})}
 
 
 class Autoscaler:

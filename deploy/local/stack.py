@@ -30,10 +30,10 @@ from contract.errors import ImagemillError, InvalidSettings, ServiceUnavailable
 from contract.keys.queues import QUEUE_CONTROL, WORKER_QUEUES
 from contract.online.connection import ping
 from contract.settings import Settings, load, stack_file
-from deploy.local import metrics, orphans, web
+from deploy.local import autoscaler, metrics, orphans, web
 from deploy.local.autoscaler import Autoscaler, policy_of
 from deploy.local.cores import usable_cores
-from deploy.local.events import EventsHook, hook_of
+from deploy.local.events import hook_of
 from deploy.local.lock import DataLock
 from deploy.local.private import private_folder
 from deploy.local.servers import SERVERS_FILE, Servers, online_service, probe, redis_service, s3_service
@@ -145,7 +145,10 @@ class Stack:
             services.append(s3_service(servers, self.data, _quiet(partial(probe, store)), hook))
         # Several machines may work on one Redis; only on our own is `local` a name for one worker.
         host = "local" if own_redis else socket.gethostname()
-        programs = self._programs(settings, ledger, host, shown, hook)
+        controls = dict(hook.environment() if hook else {})
+        if own_redis:  # machines may bring workers of their own to another one
+            controls |= autoscaler.environment(settings, self.workers, self.most)
+        programs = self._programs(settings, ledger, host, shown, controls)
         if serves:
             env = {**os.environ, "IMAGEMILL_DATA": str(self.data), **metrics.environment(shown.get(web.WEB))}
             programs.append(web.service(servers.web_port, env, HOME))
@@ -176,9 +179,9 @@ class Stack:
         return metrics.choose(self.data, settings, [*ours, *workers])
 
     def _programs(
-        self, settings: Settings, ledger: Ledger, host: str, shown: Mapping[str, str], hook: EventsHook | None
+        self, settings: Settings, ledger: Ledger, host: str, shown: Mapping[str, str], controls: Mapping[str, str]
     ) -> list[Service]:
-        """Controller, clock and workers, as Celery commands."""
+        """Controller, clock and workers, as Celery commands; `controls` are settings of the controller alone."""
         celery = [sys.executable, "-m", "celery", "-A", "worker.app"]
         worker = [sys.executable, "-m", "worker.cli", "run", "--queues", ",".join(WORKER_QUEUES)]
         env = {**os.environ, "IMAGEMILL_DATA": str(self.data)}
@@ -194,7 +197,7 @@ class Stack:
                         *("-Q", QUEUE_CONTROL, "-n", node),
                         *("--without-gossip", "--without-mingle", "--loglevel", "INFO"),
                     ],
-                    env={**env, **(hook.environment() if hook else {})},
+                    env={**env, **controls},
                     cwd=HOME,
                     ready=_beats(ledger, node),
                     ready_seconds=START_SECONDS,

@@ -13,11 +13,12 @@ from click.testing import CliRunner
 
 from contract.backend.ledger import Ledger
 from contract.errors import InvalidInput
+from contract.fleet.pools import read_pools
 from contract.fleet.snapshot import read_fleet
 from contract.jobs.commits import iter_commits
 from contract.settings import Settings, load
 from deploy import cli
-from deploy.local.autoscaler import Autoscaler, parse_count, policy_of
+from deploy.local.autoscaler import Autoscaler, environment, parse_count, policy_of
 from deploy.local.stack import Stack
 from deploy.local.supervisor import Service, Supervisor
 from producer import Client
@@ -50,6 +51,13 @@ def test_pools_may_give_other_times_and_never_another_count(settings: Settings) 
     policy = policy_of(settings.model_copy(update={"pools": pools}), 1, 3)
     assert (policy.least, policy.most, policy.target_seconds) == (1, 3, 7)
     assert policy_of(settings, 1, 3).target_seconds == 60
+
+
+def test_the_controller_is_told_the_policy_of_the_stack(settings: Settings) -> None:
+    told = settings.model_copy(update={"pools": environment(settings, 1, 3)["IMAGEMILL_POOLS"]})
+    assert read_pools(told) == {"default": policy_of(settings, 1, 3)}
+    assert environment(told, 1, 3) == {}, "what the user describes is told already"
+    assert environment(settings, 0, 0) == {}
 
 
 def beat(ledger: Ledger, number: int, shards: int = 0) -> None:

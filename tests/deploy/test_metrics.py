@@ -55,10 +55,10 @@ def test_ports_that_are_given_already_are_not_overruled_in_silence(tmp_path: Pat
 
 
 def test_what_up_prints_answers(tmp_path: Path) -> None:
-    # Given a stack that shows metrics, without workers,
+    # Given a stack that shows metrics, whose only worker was not asked for yet,
     data = tmp_path / "data"
     runner = CliRunner(env={"IMAGEMILL_DATA": None})
-    with Stack(data, workers=0, metrics=True):
+    with Stack(data, workers=0, most=1, metrics=True):
         # if I ask where, I expect the addresses that Prometheus has too, and that they answer,
         done = runner.invoke(cli.up, ["--data", str(data), "--metrics"])
         lines = [line.split()[1:] for line in done.stdout.splitlines() if "/metrics, " in line]
@@ -70,6 +70,8 @@ def test_what_up_prints_answers(tmp_path: Path) -> None:
                 return metric in answer.read()
 
         wait_until(partial(shows, "controller", b"imagemill_workers"), 30, "the controller's figures of the fleet")
+        with urllib.request.urlopen(found["controller"].replace("/metrics", "/scale/default"), timeout=30) as answer:
+            assert {"wanted": 0, "min": 0, "max": 1}.items() <= json.load(answer).items(), "as the stack scales"
         wait_until(partial(shows, "web", b"imagemill_http_server_active_requests"), 30, "the figures of the HTTP API")
         assert "--metrics" not in done.stderr
 
