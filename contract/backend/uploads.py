@@ -10,6 +10,7 @@ What was used is deleted by its owner alone.
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 from collections.abc import Iterator
@@ -61,11 +62,28 @@ def forget(store: ObjectStore, owner: str, id: str) -> None:
 
 
 def named(store: ObjectStore, text: str) -> set[str]:
-    """Return what stands behind `uploads/` in the addresses in a text: an owner and an id, or the start of them."""
+    """Return what stands behind `uploads/` in the addresses in a text: an owner and an id, or the start of them.
+
+    Of a JSON object only what is called `uri` counts: class names and other words of a user name no upload.
+    """
+    with suppress(ValueError):
+        if isinstance(record := json.loads(text), dict):
+            text = " ".join(_uris(record))
     bucket = f"s3://{re.escape(store.bucket)}/"
     found = set(re.findall(rf'{bucket}{UPLOADS}([0-9a-f]*(?:/[0-9a-f]*)?)(?=[/"\s]|$)', text))
     above = re.findall(rf'{bucket}([a-z]*)(?=["\s]|$)', text)
     return found | {"" for start in above if UPLOADS.startswith(start)}
+
+
+def _uris(record: object) -> Iterator[str]:
+    """Yield the value of each `uri` in what JSON stood for."""
+    if isinstance(record, dict):
+        if isinstance(uri := record.get("uri"), str):
+            yield uri
+        record = list(record.values())
+    if isinstance(record, list):
+        for value in record:
+            yield from _uris(value)
 
 
 def use(store: ObjectStore, text: str) -> None:

@@ -92,6 +92,7 @@ def test_what_nobody_used_is_deleted_and_leaves_nothing() -> None:
         "s3://bucket/uploads/",
         '"s3://bucket/uploads"',
         '{"uri": "s3://bucket/"}',
+        f'{{"source": {{"parts": [{{"uri": "s3://elsewhere/"}}, {{"uri": "s3://bucket/{PREFIX}"}}]}}}}',
         f"s3://elsewhere/{PREFIX} s3://bucket/{PREFIX}list.csv",
     ],
 )
@@ -117,6 +118,8 @@ def test_what_was_used_once_stays(text: str) -> None:
         "s3://bucket/uploads/ffff/",
         "s3://bucket/uploads/team-photos/",
         "s3://bucket/up-to-date/",
+        f'{{"labels": ["s3://bucket/{PREFIX}"], "recipe": {{"note": "s3://bucket/uploads/"}}, "uri": "s3://bucket/x"}}',
+        f'{{"source": {{"uri": "s3://elsewhere/", "label": "s3://bucket/{PREFIX}"}}}}',
     ],
 )
 def test_what_others_name_is_no_use(text: str) -> None:
