@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Literal
 
 from pydantic import Field
@@ -227,7 +228,7 @@ def _overview(watch: Watch, table: str, state: WatchState | None, jobs: Mapping[
         source=watch.source,
         model=watch.template.model,
         state=_state(watch, state),
-        reason=state.reason or None if state else _UNATTENDED,
+        reason=state.reason or None if state else _unattended(watch, now),
         lag_seconds=round(state.lag(now), 1) if state and (state.swept_at or state.oldest) else None,
         unplanned=state.pending if state else 0,
         uncommitted=sum(job.backlog_images for job in under_way),
@@ -251,7 +252,10 @@ def _overview(watch: Watch, table: str, state: WatchState | None, jobs: Mapping[
     )
 
 
-_UNATTENDED = "No controller has reported on it lately; see `imagemill doctor`."
+def _unattended(watch: Watch, now: float) -> str:
+    if now - datetime.fromisoformat(watch.created_at).timestamp() < _SILENT_SECONDS:
+        return "It was added just now; a controller takes it up within seconds."
+    return "No controller has reported on it lately; see `imagemill doctor`."
 
 
 def _state(watch: Watch, state: WatchState | None) -> Literal["watching", "waiting", "paused", "unattended"]:

@@ -1,20 +1,22 @@
-"""Mistakes of a watch with an archive are found before anything is written."""
+"""Mistakes of a watch with an archive are found before anything is written; how a watch stands is said in words."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import pytest
 
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidInput, InvalidWatch
+from contract.jobs.lifecycle import Backend
 from contract.jobs.options import WatchOptions, parse_options
 from contract.keys.bucket import PROBES
 from contract.keys.models import model_record
 from contract.settings import Settings
 from contract.watches.record import Watch, Watches
 from producer.jobs.requests import make_watch_template
-from producer.jobs.watches import new_watch
+from producer.jobs.watches import new_watch, overview
 from tests.parity import MODEL
 
 INBOX = {"overwrites": "again"}
@@ -82,3 +84,15 @@ def test_a_store_that_overwrites_all_the_same_is_refused(
     monkeypatch.setattr(store, "heeds_etags", lambda key: False)
     with pytest.raises(InvalidWatch, match="could lose an image"):
         made(store, settings, archive=f"s3://{store.bucket}/done/")
+
+
+def test_a_watch_that_was_just_added_is_no_cause_for_alarm(backend: Backend, settings: Settings) -> None:
+    # Given a watch that no controller has taken up,
+    watch = made(backend.store, settings)
+    Watches(backend.store).add(watch)
+    added = datetime.fromisoformat(watch.created_at).timestamp()
+    # I expect a wait of seconds to be said at first, and the check of the parts to be named after half a minute.
+    for seconds, reason in ((2, "It was added just now"), (40, "see `imagemill doctor`")):
+        (found,) = overview(backend, ["camera"], added + seconds)
+        assert found.state == "unattended"
+        assert found.reason is not None and reason in found.reason
