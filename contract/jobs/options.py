@@ -63,7 +63,9 @@ class PromisedBytes(Record):
 class EarlierLabels(Record):
     """Options of jobs whose source may be `job:ID`, the labels of an earlier job."""
 
-    min_score: float = Field(0.0, ge=0, le=1, description="With job:ID, use only labels with at least this score.")
+    min_score: float = Field(
+        0.0, ge=0, le=1, description="With job:ID or watch:NAME, use only labels with at least this score."
+    )
 
 
 class Share(Record):

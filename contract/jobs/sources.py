@@ -84,7 +84,7 @@ _KINDS = (
     ),
     SourceKind(
         name="segment",
-        means="the newest labelled segment of a watch, which a job pins as its source `job`; the name of the watch",
+        means="the labelled segments of a watch, which a job pins as sources `job`; its name, with `@newest` the last",
         resolve="producer.sources.labelled:resolve_watch",
         labelled_only=True,
     ),

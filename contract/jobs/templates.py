@@ -27,7 +27,7 @@ from contract.keys.jobs import JobKeys
 from contract.models.families import ENCODERS
 from contract.models.registry import Model, Registry
 from contract.records import Record
-from contract.watches.segments import newest_labelled
+from contract.watches.segments import labelled_segments
 
 TICK = "tick"
 """The seed of a template whose jobs each have their own."""
@@ -124,18 +124,22 @@ def _judge(model: Model, fields: Mapping[str, Any], place: str, registry: Regist
 
 
 def pin_source(source: Source, store: ObjectStore, segment: tuple[str, str] | None = None) -> Source:
-    """Return the source with a dataset at the version that it has now, reviews at the set that they make, and with a
-    segment for a watch.
+    """Return the source with a dataset at the version that it has now, reviews at the set that they make, and the
+    segments of a watch that have succeeded.
 
-    `segment` is the name of a watch and the job of its segment; by default it is the newest that has succeeded. Raises
+    `segment` is the name of a watch and the job of the last of its segments that counts; by default all count. Raises
     UnknownDataset, and InvalidSource for a watch without such a segment or a job without reviews.
     """
     if source.parts:
-        return Source.several([pin_source(part, store, segment) for part in source.parts])
+        pinned = [pin_source(part, store, segment) for part in source.parts]
+        each = tuple(dict.fromkeys(one for part in pinned for one in part.each))
+        return source.model_copy(update={"label": Source.several(pinned).label, "parts": each})
     if source.kind == "segment":
-        own = segment is not None and segment[0] == source.uri
-        job = segment[1] if segment is not None and own else newest_labelled(store, source.uri)
-        return Source(kind="job", uri=job, label=f"job:{job}")
+        name, _, which = source.uri.partition("@")
+        until = segment[1] if segment is not None and segment[0] == name else None
+        jobs = labelled_segments(store, name, newest=bool(which), until=until)
+        parts = [Source(kind="job", uri=job, label=f"job:{job}") for job in jobs]
+        return parts[0] if which else Source.several(parts).model_copy(update={"label": source.label})
     if source.kind == "review":
         ref = sets.parse_ref(source.uri)
         assert ref is not None, "whoever resolved the source looked"
@@ -187,8 +191,8 @@ def fill(
 ) -> Spec:
     """Return the spec of the job `id`, with the current versions of its models and datasets.
 
-    `at` is the tick, by default now; `segment` is what `watch:NAME` stands for, as in `pin_source`. Raises what `pin`,
-    `pin_source`, `extending.pin` and `balance.pin` raise.
+    `at` is the tick, by default now; `segment` is the last one that `watch:NAME` stands for, as in `pin_source`. Raises
+    what `pin`, `pin_source`, `extending.pin` and `balance.pin` raise.
     """
     fields = pin(template.spec, template.kind, Registry(store))
     for place in ("source", "away_from"):

@@ -14,17 +14,23 @@ from pydantic import Field
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSource
 from contract.jobs.commits import in_parallel
-from contract.jobs.ends import read_standing
+from contract.jobs.ends import read_end, read_standing
 from contract.keys.watches import (
     parse_segment,
+    parse_segment_job,
     parse_watch_state,
     segment_job,
     watch_prefix,
+    watch_record,
     watch_segment,
     watch_segments,
     watch_state,
 )
 from contract.records import Record
+
+MOST_SEGMENTS = 1_000
+MOST_IMAGES = 1_000_000
+"""What `watch:NAME` stands for at most: 1,000 segments of an hour are six weeks."""
 
 _THREADS = 16
 
@@ -83,15 +89,34 @@ def _root(store: ObjectStore, name: str) -> tuple[str, str] | None:
     return roots[-1] if roots else None
 
 
-def newest_labelled(store: ObjectStore, name: str) -> str:
-    """Return the job of the newest segment of a watch that has succeeded; raises InvalidSource if there is none."""
-    found = _root(store, name)
-    root = watch_state(*found) if found else ""
-    for number in reversed(segment_numbers(store, root) if root else []):
-        job = read_segment(store, root, number).job
-        end = read_standing(store, job).end if job else None
-        if end is not None and end.state == "succeeded":
-            return job
+def labelled_segments(store: ObjectStore, name: str, *, newest: bool = False, until: str | None = None) -> list[str]:
+    """Return the jobs of the segments of a watch that have succeeded and are still there, oldest first.
+
+    Of more than `MOST_SEGMENTS`, or of more than `MOST_IMAGES` labelled images, they are the newest ones; at least one
+    is returned. With `newest` it is the newest alone. `until` is the job of the last segment that counts. Takes two
+    requests a segment. Raises InvalidSource if there is none.
+    """
+    root = _root(store, name)
+    numbers = segment_numbers(store, watch_state(*root)) if root else []
+    last = parse_segment_job(until) if until else None
+    counting = [number for number in reversed(numbers) if last is None or number <= last[2]]
+    jobs = [segment_job(*root, number) for number in counting] if root else []
+    found: list[str] = []
+    images = 0
+    for job, end in in_parallel(lambda job: (job, read_end(store, job)), jobs, threads=_THREADS):
+        if end is None or end.state != "succeeded":
+            continue
+        images += end.ok
+        if found and images > MOST_IMAGES:
+            break
+        found.append(job)
+        if newest or len(found) == MOST_SEGMENTS:
+            break
+    if found:
+        return found[::-1]
+    if not numbers and not store.exists(watch_record(name)):
+        raise InvalidSource(f"There is no watch {name!r}; `imagemill watch list` lists them.")
     raise InvalidSource(
-        f"No segment of the watch {name!r} has succeeded yet; `imagemill watch show {name}` shows those that are open."
+        f"No segment of the watch {name!r} has succeeded yet; one ends after IMAGEMILL_WATCH_SEGMENT_SECONDS, and "
+        f"`imagemill watch show {name}` shows those that are open."
     )

@@ -37,7 +37,7 @@ train = job_command(
 
     SOURCE is a folder with one folder per class, WebDataset tars, an S3 prefix, a manifest with a column `label`, a
     folder with IDX files (the MNIST format), job:ID, the labels of an earlier classify job, review:ID, those that
-    people gave its images in a review, watch:NAME, the labels of the newest segment of a watch, or
+    people gave its images in a review, watch:NAME, the labels of a watch, with @newest those of its newest segment, or
     dataset:NAME[@VERSION], a dataset of the bucket, by default at the version that is newest now. An rnn takes
     sequences: CLASS/SEQUENCE/frame-1.png, animations, or a manifest with `frames` and `label`. Training checkpoints,
     so it survives the loss of a worker. Ctrl-C leaves it running. The best epoch is published.

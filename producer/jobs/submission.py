@@ -214,6 +214,8 @@ def _difference(spec: AnySpec, there: AnySpec) -> str:
     for name in theirs:
         if name not in ("source", "ends") and ours[name] != theirs[name]:
             return f"{name} {theirs[name]}, not {ours[name]}"
+    if there.source.label == spec.source.label:
+        return f"{there.source.label} as it was then"
     return f"the source {there.source.label}, not {spec.source.label}"
 
 

@@ -25,7 +25,7 @@ from producer.sources import images
 from producer.sources.images import LOOK, Packed, Remote, Resolved, Upload
 
 JOB = "job:"
-WATCH = "watch:"
+WATCH, NEWEST = "watch:", "@newest"
 _IDX = re.compile(r"[-.](images|labels)[-.]idx[13]-ubyte(\.gz)?$")
 
 
@@ -111,13 +111,15 @@ def resolve_dataset(text: str, store: ObjectStore, frames: int) -> Remote | None
 
 
 def resolve_watch(text: str, store: ObjectStore, frames: int) -> Remote | None:
-    """Return the source `watch:NAME`; raises InvalidWatch, and InvalidSource for a model of sequences."""
+    """Return the source `watch:NAME[@newest]`; raises InvalidWatch, and InvalidSource for a model of sequences."""
     if not text.startswith(WATCH):
         return None
     if frames:
         raise InvalidSource(f"{text} holds single images; a model of sequences needs sequences.")
-    # The segment is pinned with the spec, and the watch may be added later: it may start the schedule that names it.
-    return Remote("segment", Watches.check_name(text.removeprefix(WATCH)), text)
+    # The segments are pinned with the spec, and the watch may be added later: it may start the schedule that names it.
+    ref = text.removeprefix(WATCH)
+    name = Watches.check_name(ref.removesuffix(NEWEST))
+    return Remote("segment", f"{name}{NEWEST}" if ref.endswith(NEWEST) else name, text)
 
 
 def resolve_idx(text: str, store: ObjectStore, frames: int) -> Remote | Upload | None:

@@ -26,7 +26,7 @@ ADDRESS = r"^s3://[^/\x00-\x20]+/[^\x00-\x1f\x7f]*$"
 LABELLED = (
     r"^(s3://[^/\x00-\x20]+/[^\x00-\x1f\x7f]*|upload:[0-9a-f]{16}|job:[a-z0-9][a-z0-9-]{0,62}"
     r"|review:[a-z0-9][a-z0-9-]{0,62}(@[0-9a-f]{16})?"
-    r"|watch:[a-z0-9][a-z0-9-]{0,31}|dataset:[a-z0-9][a-z0-9-]{0,62}(@[0-9A-Za-z:.+-]{1,40})?)$"
+    r"|watch:[a-z0-9][a-z0-9-]{0,31}(@newest)?|dataset:[a-z0-9][a-z0-9-]{0,62}(@[0-9A-Za-z:.+-]{1,40})?)$"
 )
 IMAGES = r"^(s3://[^/\x00-\x20]+/[^\x00-\x1f\x7f]*|upload:[0-9a-f]{16})$"
 LONGEST = 2048
@@ -79,7 +79,7 @@ def source_of(text: str, owned: Owned) -> str:
     if kind == "review":
         owned.job(name.partition("@")[0])
         return text
-    {"job": owned.job, "watch": owned.watch, "dataset": owned.dataset}[kind](name)
+    {"job": owned.job, "watch": owned.watch, "dataset": owned.dataset}[kind](name.removesuffix("@newest"))
     return text
 
 

@@ -137,7 +137,7 @@ def test_each_segment_starts_the_command_once_though_controllers_die(
 ) -> None:
     # Given a watch whose segments are evaluated as they end; the schedule itself never comes due here
     client, made = mill.client, f"{request.node.name}/"
-    client.add_schedule("check", "evaluate", {"model": MODEL, "source": "watch:camera"}, cron="0 0 29 2 *")
+    client.add_schedule("check", "evaluate", {"model": MODEL, "source": "watch:camera@newest"}, cron="0 0 29 2 *")
     client.add_watch("camera", f"s3://camera/{made}", model=MODEL, every="200ms", then="check")
     assert client.watch("camera").then == "check"
 

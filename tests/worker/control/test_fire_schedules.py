@@ -786,7 +786,7 @@ def test_a_training_on_what_was_seen_and_what_was_made_pins_and_keeps_both(
     job = f"nightly-{stamp(NIGHT)}"
     source = cast("Train", read_spec(backend.store, job)).source
     assert [(part.kind, part.uri) for part in source.parts] == [("job", seen), ("dataset", "garden@1")]
-    assert source.label == f"job:{seen} + dataset:garden"
+    assert source.label == "watch:camera + dataset:garden"
     # and neither to be removed while it needs them.
     with pytest.raises(JobConflict, match=f"{job} needs the images of {seen}"):
         check_removable(backend.store, seen)

@@ -50,7 +50,7 @@ def camera(make_camera: MakeCamera) -> Camera:
                 spec={
                     "kind": "evaluate",
                     "model": "parity",
-                    "source": {"kind": "segment", "uri": "camera", "label": "watch:camera"},
+                    "source": {"kind": "segment", "uri": "camera@newest", "label": "watch:camera@newest"},
                 }
             ),
         )
