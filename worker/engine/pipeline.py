@@ -95,6 +95,7 @@ class Engine:
         self._motion, self._device = Motion(), Motion()  # of the lanes together, and of the batches on the device
         self._work = _Work()
         self._open: set[Future[list[Result]]] = set()
+        self._prompt = 0  # open shards that somebody waits for
         self._lock = threading.Lock()
         self._closed = False
         self._lanes = [
@@ -115,7 +116,8 @@ class Engine:
     ) -> Future[list[Result]]:
         """Return a future of one result per item, in order; an unreadable image becomes a Failed and affects no other.
 
-        With `first` somebody waits for the answer: it goes before all that has not begun, on all lanes at once.
+        With `first` somebody waits for the answer: it goes before all that has not begun. It is spread over the lanes
+        that no other such shard keeps busy: small batches take a device longer per image.
         `memory` is what is reserved for each item; it is released once the item is decoded.
         The future fails only if the device does, for instance with DeviceOutOfMemory. Canceling it skips the chunks
         that no lane has taken yet. Raises RuntimeError after `close`.
@@ -125,12 +127,14 @@ class Engine:
             if self._closed:
                 raise RuntimeError("The engine is closed; create another one.")
             self._open.add(shard.future)
-        shard.future.add_done_callback(self._forget)
+            idle = max(1, self._width - self._prompt)
+            self._prompt += first
+        shard.future.add_done_callback(partial(self._forget, first))
         if not items:
             shard.put(0, [])
         chunk = min(self._runtime.batch_size, _CHUNK)
         if first:
-            chunk = max(1, min(chunk, -(-len(items) // self._width)))
+            chunk = max(1, min(chunk, -(-len(items) // idle)))
         later = self._work.soon if first else self._work.later
         for start in range(0, len(items), chunk):
             for motion in shard.motions:
@@ -149,9 +153,10 @@ class Engine:
         for lane in self._lanes:
             lane.join()
 
-    def _forget(self, future: Future[list[Result]]) -> None:
+    def _forget(self, first: bool, future: Future[list[Result]]) -> None:
         with self._lock:
             self._open.discard(future)
+            self._prompt -= first
 
     def _lane(self) -> None:
         while (step := self._work.next()) is not None:

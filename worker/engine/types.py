@@ -111,7 +111,7 @@ class PromptRuntime(Runtime, Protocol):
         ...
 
     def submit_first(self, pixels: NDArray[np.uint8], lengths: NDArray[np.int64] | None = None) -> Future[Output]:
-        """Run images as `submit` does, before those that wait, in the smallest batch that is prepared for them."""
+        """Run images as `submit` does, before those that wait, in the prepared batches that take them soonest."""
         ...
 
 

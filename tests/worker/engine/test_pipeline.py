@@ -34,6 +34,7 @@ class FakeRuntime:
         self.gate = threading.Event()
         self.gate.set()
         self.images = 0
+        self.batches: list[int] = []
         self.waiting = 0
         self.error: Exception | None = None
         self._late = late
@@ -44,6 +45,7 @@ class FakeRuntime:
         assert len(pixels) <= self.batch_size
         with self._lock:  # lanes submit at once
             self.images += len(pixels)
+            self.batches.append(len(pixels))
         future: Future[Output] = Future()
         if self._late:
             with self._lock:
@@ -265,6 +267,26 @@ def test_top_k_is_what_sorting_all_scores_gives(k: int) -> None:
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     all_scores = exponentials / exponentials.sum(axis=1, keepdims=True)
     assert scores.tolist() == np.take_along_axis(all_scores, indices, axis=1).tolist()
+
+
+def test_what_somebody_waits_for_is_spread_over_lanes_that_nobody_else_waits_for(
+    engine: Engine, runtime: FakeRuntime
+) -> None:
+    # Given four images that were asked for while nobody waited for others, and four more that were asked for then,
+    runtime.gate.clear()
+    asked = [engine.submit([gray(n) for n in (1, 2, 3, 4)], first=True) for _ in range(2)]
+    runtime.gate.set()
+    assert [labels(found.result(10)) for found in asked] == [[1, 2, 3, 4]] * 2
+    # I expect the first ones to be spread over both lanes, and the others to be one batch,
+    assert sorted(runtime.batches) == [2, 2, 4]
+    # and, soon after all are answered, the next ones to be spread again.
+
+    def spread() -> bool:
+        runtime.batches.clear()
+        assert labels(engine.submit([gray(5)] * 4, first=True).result(10)) == [5] * 4
+        return runtime.batches == [2, 2]
+
+    wait_until(spread, 20, "two batches")
 
 
 def test_what_somebody_waits_for_is_decoded_first_and_on_all_lanes(engine: Engine, runtime: FakeRuntime) -> None:

@@ -236,11 +236,7 @@ class Batcher(Generic[Part]):
     def _piecewise(self, parts: list[Part]) -> Wait:
         """Run `parts` in batches of `batch_size`, one at a time, with nothing else in flight."""
         self._drain()
-        outputs = [self._launch(some)() for some in pieces(parts, self.batch_size)]
-        whole = Output(
-            np.concatenate([output.logits for output in outputs]),
-            np.concatenate([output.features for output in outputs]),
-        )
+        whole = joined([self._launch(some)() for some in pieces(parts, self.batch_size)])
         return lambda: whole
 
 
@@ -259,6 +255,16 @@ def pieces(parts: Sequence[Part], most: int) -> Iterator[list[Part]]:
                 group, room = [], most
     if group:
         yield group
+
+
+def joined(outputs: Sequence[Output]) -> Output:
+    """Return the rows of some outputs, of one at least, as one output."""
+    if len(outputs) == 1:
+        return outputs[0]
+    return Output(
+        np.concatenate([output.logits for output in outputs]),
+        np.concatenate([output.features for output in outputs]),
+    )
 
 
 def _fail(flight: _Flight[Any], error: Exception) -> None:
