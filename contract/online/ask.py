@@ -36,6 +36,7 @@ from contract.instruments import ONLINE_FORWARD_SECONDS
 from contract.jobs.results import Row
 from contract.keys.online import OnlineKeys
 from contract.online import messages
+from contract.online.admission import Admission
 from contract.online.connection import LOST, SILENT_SECONDS, mapped, need_address, options, script
 from contract.online.frames import MalformedFrameError
 from contract.online.messages import Classify, Generate, Reply, RequestId
@@ -47,7 +48,7 @@ from contract.settings import Settings
 log = logging.getLogger(__name__)
 
 _CONNECTIONS = 16
-_LISTEN_SECONDS = 2.0
+_LISTEN_SECONDS, _LISTEN_MOST = 2.0, 64
 _PAUSE_SECONDS = 0.05
 _AWAY_SECONDS = 3.0
 """A request waits so long for a Redis that does not answer."""
@@ -96,7 +97,7 @@ class Online:
             retry=Retry(NoBackoff(), 0),
         )
         self._redis = redis.asyncio.Redis.from_pool(pool)
-        self._ask = self._redis.register_script(script("ask"))
+        self._admission = Admission(self._redis, self._keys)
         self._withdraw = self._redis.register_script(script("withdraw"))
         self._waiting: dict[str, _Waits] = {}
         self._listener: asyncio.Task[None] | None = None
@@ -120,6 +121,7 @@ class Online:
         for waits in self._waiting.values():
             if not waits.reply.done():
                 waits.reply.set_exception(OnlineFailed("The connection was closed before the answer came."))
+        await self._admission.aclose()
         await self._served.aclose()
         await self._redis.aclose()
         await self._redis.connection_pool.disconnect()
@@ -246,7 +248,7 @@ class Online:
                 raise Expired(f"{waits.id.model} could not be asked in time; try again.")
             try:
                 with mapped(self._address):
-                    said = await self._ask(*self._asking(waits, budget))
+                    said = await self._admission.ask(waits.id, waits.payload, budget)
                 answer = said[0].decode(), *said[1:]
                 if answer[0] == "taken":
                     return
@@ -260,12 +262,6 @@ class Online:
                     raise
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    def _asking(self, waits: _Waits, budget: int) -> tuple[list[str], list[Any]]:
-        names, id = self._keys, waits.id
-        keys = [names.open, names.load, names.requests(id.model), names.workers(id.model), names.payload(str(id))]
-        limits = [messages.MOST_WAITING_BYTES, messages.MOST_WAITING, int(1000 * SILENT_SECONDS)]
-        return keys, [str(id), waits.payload, id.images, id.size, id.model, budget, *limits]
-
     async def _give_up(self, waits: _Waits) -> None:
         with suppress(Exception):
             id = str(waits.id)
@@ -276,12 +272,16 @@ class Online:
         replies = self._keys.replies(self._asker)
         while True:
             try:
-                found = await self._redis.blpop([replies], timeout=_LISTEN_SECONDS)
-                more: Any = [found[1]] if found else []
-                while more:
-                    for reply in more:
-                        self._dispatch(reply)
-                    more = await self._redis.lpop(replies, 64) or []
+                found: Any = await self._redis.blpop([replies], timeout=_LISTEN_SECONDS)
+                came = [found[1]] if found else []
+                # What comes together is handed on together: what those who asked ask for next goes together, too.
+                while came and self._unanswered > len(came):
+                    more: Any = await self._redis.lpop(replies, _LISTEN_MOST) or []
+                    came += more
+                    if len(more) < _LISTEN_MOST:
+                        break
+                for reply in came:
+                    self._dispatch(reply)
             except redis.RedisError as error:
                 if not isinstance(error, LOST):  # such as a failover, or a key that somebody wrote over
                     log.warning("Replies of served models wait: %s", error)
@@ -301,6 +301,10 @@ class Online:
     async def _ask_again(self, waits: _Waits) -> None:
         with suppress(Exception):  # whoever waits for it sees that it expires
             await self._admit(waits, insist=True)
+
+    @property
+    def _unanswered(self) -> int:
+        return sum(not waits.reply.done() for waits in self._waiting.values())
 
     def _dispatch(self, data: bytes) -> None:
         try:

@@ -83,7 +83,7 @@ class Worker:
         reply = Reply(id=id, outcome="done", rows=rows)
         keys = [self.keys.open, self.keys.load, self.keys.requests(self.ref), self.keys.payload(id)]
         keys.append(self.keys.replies(request.reply_to))
-        self._answer(keys, [id, entry, GROUP, messages.write_reply(reply, files), 10_000])
+        self._answer(keys, [GROUP, 10_000, id, entry, messages.write_reply(reply, files)])
 
     def _row(self, key: str, image: bytes, top_k: int) -> dict[str, Any]:
         row: dict[str, Any] = {**dict.fromkeys(schema().names), "key": key, "model": REF}

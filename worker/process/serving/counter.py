@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 _GROUP_BYTES = 32 * 2**20
 """Payloads of a group. They are outside of the budget of memory, behind which a job's files may wait."""
+_REPLY_BYTES = 2**20
+"""Replies of a group are sent together up to so many bytes: rows are, and files of images in parts."""
 _WAIT_MS = 500
 _PAUSE_SECONDS = 0.2
 _DIED = 2
@@ -161,7 +163,7 @@ class Counter:
                 continue
             one = Asked(taken, request, images, now_ms - taken.asked_ms, since)
             if why := self._work.refuse(request):
-                self._reply_to(one, Reply(id=str(taken.id), outcome="refused", says=why))
+                self._send([(one, write_reply(Reply(id=str(taken.id), outcome="refused", says=why)))], "refused")
             elif taken.deliveries > _DIED:
                 self._fail(
                     one, f"{_DIED} workers ended or fell silent while they had the request; it is not tried again."
@@ -191,25 +193,47 @@ class Counter:
         if error is not None:
             self._verdict.of(asked, error)
             return
-        for one, answer in zip(asked, future.result(), strict=True):
-            ONLINE_SECONDS.observe(time.monotonic() - one.since, "compute")
-            self._answer(one, answer)
-            self.pace.done(len(answer.rows), one.waited_ms + 1000 * (time.monotonic() - one.since))
+        for part in _parts(zip(asked, future.result(), strict=True)):
+            self._send([(one, data) for one, data, _ in part], "done")
+            for one, _, images in part:
+                self.pace.done(images, one.waited_ms + 1000 * (time.monotonic() - one.since))
 
     def _answer(self, one: Asked, answer: Answer) -> None:
-        self._reply_to(one, Reply(id=str(one.taken.id), outcome="done", rows=answer.rows), answer.files)
+        self._send([(one, _reply(one, answer))], "done")
 
     def _fail(self, one: Asked, why: str) -> None:
-        self._reply_to(one, Reply(id=str(one.taken.id), outcome="failed", says=why))
+        self._send([(one, write_reply(Reply(id=str(one.taken.id), outcome="failed", says=why)))], "failed")
 
-    def _reply_to(self, one: Asked, reply: Reply, files: Sequence[bytes] = ()) -> None:
-        with ONLINE_SECONDS.seconds("reply"):
-            first = self._inbox.reply(one.taken, one.request.reply_to, write_reply(reply, files))
-        ONLINE_REQUESTS.add(1, reply.outcome if first else "overtaken")
+    def _send(self, replies: Sequence[tuple[Asked, bytes]], outcome: str) -> None:
+        """Send replies that have this outcome, in one step."""
+        began = time.monotonic()
+        firsts = self._inbox.reply([(one.taken, one.request.reply_to, data) for one, data in replies])
+        for first in firsts:
+            ONLINE_SECONDS.observe(time.monotonic() - began, "reply")
+            ONLINE_REQUESTS.add(1, outcome if first else "overtaken")
 
     def _drop(self, taken: Taken, outcome: str) -> None:
         self._inbox.drop(taken)
         ONLINE_REQUESTS.add(1, outcome)
+
+
+def _parts(answers: Iterable[tuple[Asked, Answer]]) -> Iterator[list[tuple[Asked, bytes, int]]]:
+    """Yield requests with their replies and how many rows these have, together up to about `_REPLY_BYTES`."""
+    part: list[tuple[Asked, bytes, int]] = []
+    held = 0
+    for one, answer in answers:
+        ONLINE_SECONDS.observe(time.monotonic() - one.since, "compute")
+        part.append((one, _reply(one, answer), len(answer.rows)))
+        held += len(part[-1][1])
+        if held >= _REPLY_BYTES:
+            yield part
+            part, held = [], 0
+    if part:
+        yield part
+
+
+def _reply(one: Asked, answer: Answer) -> bytes:
+    return write_reply(Reply(id=str(one.taken.id), outcome="done", rows=answer.rows), answer.files)
 
 
 def _grouped(taken: Sequence[Taken], images: int) -> list[list[Taken]]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 import redis
 
@@ -44,6 +44,10 @@ class Taken:
     def asked_ms(self) -> int:
         """When it was admitted, by Redis' clock."""
         return int(self.entry.split(b"-")[0])
+
+
+Answered: TypeAlias = tuple[Taken, str, bytes]
+"""A request, the process that asked, and the reply."""
 
 
 class Inbox:
@@ -108,14 +112,22 @@ class Inbox:
         (seconds, micros), *found = pipe.execute()
         return seconds * 1000 + micros // 1000, [data or None for data in found]
 
-    def reply(self, taken: Taken, asker: str, data: bytes) -> bool:
-        """Answer a request; return whether this was its first reply, and in time."""
-        found: Any = self._end(taken, self._keys.replies(asker), data)
-        return bool(found)
+    def reply(self, answered: Sequence[Answered]) -> list[bool]:
+        """Answer requests, in one step; return of each whether this was its first reply, and in time."""
+        if not answered:
+            return []
+        keys = [self._keys.open, self._keys.load, self._stream]
+        arguments: list[Any] = [GROUP, _KEEP_MS]
+        for taken, asker, data in answered:
+            keys += [self._keys.payload(str(taken.id)), self._keys.replies(asker)]
+            arguments += [str(taken.id), taken.entry, data]
+        found: Any = self._answer(keys, arguments)
+        self._held.difference_update(taken.entry for taken, _, _ in answered)
+        return [bool(first) for first in found]
 
     def drop(self, taken: Taken) -> None:
         """End a request without a reply."""
-        self._end(taken, self._keys.replies(""), b"")
+        self.reply([(taken, "", b"")])
 
     def pass_on(self, taken: Taken) -> int:
         """Leave a request that raised here to another process; return on how many it has raised."""
@@ -161,12 +173,6 @@ class Inbox:
         with self._saying:
             self._left = True
             self._redis.hdel(self._keys.workers(self._model), self._process)
-
-    def _end(self, taken: Taken, replies: str, data: bytes) -> Any:
-        keys = [self._keys.open, self._keys.load, self._stream, self._keys.payload(str(taken.id)), replies]
-        found = self._answer(keys, [str(taken.id), taken.entry, GROUP, data, _KEEP_MS])
-        self._held.discard(taken.entry)
-        return found
 
     def _said(self) -> tuple[int, dict[bytes, bytes]]:
         pipe = self._redis.pipeline(transaction=False)

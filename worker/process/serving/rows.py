@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from contract.data.items import Item
@@ -22,8 +23,13 @@ def rows_of(model: Model, request: Classify, results: Sequence[Result]) -> tuple
         if isinstance(result, Labelled):
             result = replace(result, indices=result.indices[: request.top_k], scores=result.scores[: request.top_k])
         rows.add(Item(key=key, uri=""), result)
-    columns = schema(embedding=request.embed).names
+    columns = _columns(request.embed)
     return tuple({column: _plain(row.get(column)) for column in columns} | {"uri": None} for row in rows.rows)
+
+
+@cache
+def _columns(embedding: bool) -> tuple[str, ...]:
+    return tuple(schema(embedding=embedding).names)
 
 
 def said(error: BaseException) -> str:

@@ -45,9 +45,9 @@ class Asker:
         names = self.keys
         found: Any = self._ask(
             [names.open, names.load, names.requests(REF), heralds, names.payload(str(id))],
-            [str(id), payload, id.images, id.size, id.model, budget_ms, 2**30, 1000, 2000],
+            [2**30, 1000, 2000, str(id), payload, id.images, id.size, id.model, budget_ms],
         )
-        assert found == [b"taken"]
+        assert found == [[b"taken"]]
         return id
 
     def reply(self, seconds: float = 80.0) -> Reply:

@@ -18,7 +18,7 @@ import redis
 
 from contract import meters
 from contract.errors import DeviceOutOfMemory
-from contract.online.messages import Generate, RequestId, write_request
+from contract.online.messages import Generate, RequestId, write_reply, write_request
 from contract.online.state import WorkerSays
 from tests.parity import MODEL
 from tests.waiting import wait_until
@@ -263,11 +263,43 @@ class BreakingInbox(Inbox):
         self._break("payloads")
         return super().payloads(taken)
 
-    def reply(self, taken: Any, asker: str, data: bytes) -> bool:
+    def reply(self, answered: Any) -> list[bool]:
         self._break("reply")
-        found = super().reply(taken, asker, data)
+        found = super().reply(answered)
         self._break("replied")
         return found
+
+
+class NotingInbox(Inbox):
+    """Notes how many requests are answered in each step."""
+
+    def __init__(self, good: Inbox) -> None:
+        self.__dict__.update(good.__dict__)
+        self.steps: list[int] = []
+
+    def reply(self, answered: Any) -> list[bool]:
+        self.steps.append(len(answered))
+        return super().reply(answered)
+
+
+def test_a_batch_is_answered_in_one_step_unless_its_replies_are_large(
+    asker: Asker, worker: Make, inbox_of: MakeInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox = NotingInbox(inbox_of("w1"))
+    ids = [asker.ask(b"x") for _ in range(8)]
+    one = worker("w1", inbox)
+    one.start()
+    size = max(len(write_reply(asker.reply())) for _ in ids)
+    assert inbox.steps == [8]
+
+    # Given replies of which two and a half may go together, I expect three, three and two.
+    monkeypatch.setattr("worker.process.serving.counter._REPLY_BYTES", int(2.5 * size))
+    one.counter.stop(20)
+    inbox.steps.clear()
+    ids = [asker.ask(b"x") for _ in range(8)]
+    worker("w1", inbox).start()
+    assert sorted(asker.reply().id for _ in ids) == sorted(str(id) for id in ids)
+    assert inbox.steps == [3, 3, 2]
 
 
 @pytest.mark.parametrize("breaks", ["payloads", "reply", "replied"])

@@ -40,12 +40,31 @@ def test_requests_come_in_their_order_and_leave_nothing(asker: Asker, inbox_of: 
     assert inbox.take(10, 1) == []
     _, payloads = inbox.payloads(taken)
     assert all(payloads)
-    assert [inbox.reply(one, ASKER, done(one)) for one in taken] == [True] * 3
+    assert inbox.reply([(one, ASKER, done(one)) for one in taken]) == [True] * 3
     assert [asker.reply().id for _ in ids] == [str(id) for id in ids]
     assert (asker.pending(), asker.left()) == ({}, 0)
     # A second reply is none, and what has its reply has no payload.
-    assert not inbox.reply(taken[0], ASKER, done(taken[0]))
+    assert inbox.reply([(taken[0], ASKER, done(taken[0]))]) == [False]
     assert inbox.payloads(taken)[1] == [None] * 3
+
+
+def test_each_asker_has_its_replies_whatever_lies_where_those_of_another_go(asker: Asker, inbox_of: MakeInbox) -> None:
+    # Given four requests of two askers, one with its reply, and a key of a third one that somebody wrote over,
+    inbox, other, foreign = inbox_of("p1"), "1" * 32, "2" * 32
+    ids = [asker.ask(b"x") for _ in range(4)]
+    taken = taken_by(inbox, 4)
+    asker.redis.set(asker.keys.replies(foreign), b"x")
+    assert inbox.reply([(taken[0], ASKER, done(taken[0]))]) == [True]
+    # if all are answered in one step,
+    askers = (ASKER, foreign, other, ASKER)
+    firsts = inbox.reply([(one, who, done(one)) for one, who in zip(taken, askers, strict=True)])
+    # I expect a reply for each that had none, where its asker reads it, and nothing on the stream.
+    assert firsts == [False, True, True, True]
+    assert [asker.reply().id for _ in range(2)] == [str(ids[0]), str(ids[3])]
+    assert asker.redis.lrange(asker.keys.replies(other), 0, -1) == [done(taken[2])]
+    assert asker.redis.get(asker.keys.replies(foreign)) == b"x" and asker.redis.ttl(asker.keys.replies(foreign)) == -1
+    assert (asker.pending(), asker.left()) == ({}, 0)
+    asker.redis.delete(asker.keys.replies(foreign))
 
 
 def test_malformed_entries_are_taken_off_the_stream(asker: Asker, inbox_of: MakeInbox) -> None:
@@ -87,7 +106,7 @@ def test_what_was_not_begun_comes_again(asker: Asker, inbox_of: MakeInbox) -> No
     inbox.lose([second])
     assert [one.id for one in inbox.take(10, 1)] == ids[1:]
     # One whose reply had arrived does not.
-    assert inbox.reply(first, ASKER, done(first))
+    assert inbox.reply([(first, ASKER, done(first))]) == [True]
     inbox.lose([first])
     assert inbox.take(10, 1) == []
 

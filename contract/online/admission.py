@@ -1,0 +1,111 @@
+"""Asks Redis to admit requests, for one event loop: those that are asked for at once go in one step.
+
+So they cost less, and lie on the stream together when a worker looks: it takes a batch in place of the first of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from contextvars import Context
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import redis.asyncio
+
+from contract.keys.online import OnlineKeys
+from contract.online import messages
+from contract.online.connection import SILENT_SECONDS, script
+from contract.online.messages import RequestId
+
+_TOGETHER_BYTES, _TOGETHER = 2**20, 64
+"""Payloads that go in one step. Redis looks once whether it has memory for them, and serves nobody else meanwhile."""
+
+Answer: TypeAlias = list[Any]
+"""What `ask.lua` says of one request."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    id: RequestId
+    payload: bytes
+    budget_ms: int
+    answer: asyncio.Future[Answer]
+
+
+class Admission:
+    """Asks for the admission of requests until `aclose`."""
+
+    def __init__(self, client: redis.asyncio.Redis, keys: OnlineKeys) -> None:
+        self._keys = keys
+        self._ask = client.register_script(script("ask"))
+        self._queued: list[_Asked] = []
+        self._sending: set[asyncio.Task[None]] = set()
+
+    async def ask(self, id: RequestId, payload: bytes, budget_ms: int) -> Answer:
+        """Return what `ask.lua` says of a request; raises what redis-py raises. `budget_ms` is left until its end."""
+        loop = asyncio.get_running_loop()
+        asked = _Asked(id, payload, budget_ms, loop.create_future())
+        if not self._queued:
+            loop.call_soon(self._start, context=Context())
+        self._queued.append(asked)
+        return await asked.answer
+
+    async def aclose(self) -> None:
+        """End what is under way; whoever waits for it sees a connection that was lost."""
+        for task in tuple(self._sending):
+            while not task.done():
+                task.cancel()  # again and again: redis-py may take one for a timeout of its own
+                await asyncio.wait([task], timeout=0.1)
+
+    def _start(self) -> None:
+        """Send what is queued; what is asked for meanwhile goes on a connection of its own."""
+        queued: dict[str, list[_Asked]] = {}
+        for asked in self._queued:
+            if not asked.answer.done():  # else whoever asked has gone
+                queued.setdefault(asked.id.model, []).append(asked)
+        self._queued = []
+        # Each model by itself: keys of one that somebody wrote over must not keep others from theirs.
+        for some in queued.values():
+            while some:
+                count = _together([len(asked.payload) for asked in some])
+                task = asyncio.get_running_loop().create_task(self._send(some[:count]))
+                self._sending.add(task)
+                task.add_done_callback(self._sending.discard)
+                some = some[count:]
+
+    async def _send(self, some: Sequence[_Asked]) -> None:
+        error: Exception = redis.ConnectionError("closed")
+        try:
+            with suppress(asyncio.CancelledError):
+                for asked, answer in zip(some, await self._answers(some), strict=True):
+                    if not asked.answer.done():
+                        asked.answer.set_result(answer)
+        except Exception as raised:
+            error = raised
+        for asked in some:
+            if not asked.answer.done():
+                asked.answer.set_exception(error)
+
+    async def _answers(self, some: Sequence[_Asked]) -> list[Answer]:
+        names = self._keys
+        keys = [names.open, names.load]
+        arguments: list[Any] = [messages.MOST_WAITING_BYTES, messages.MOST_WAITING, int(1000 * SILENT_SECONDS)]
+        for asked in some:
+            id = asked.id
+            keys += [names.requests(id.model), names.workers(id.model), names.payload(str(id))]
+            arguments += [str(id), asked.payload, id.images, id.size, id.model, asked.budget_ms]
+        answers: list[Answer] = await self._ask(keys, arguments)
+        return answers
+
+
+def _together(sizes: Sequence[int]) -> int:
+    """Return how many of the first requests go in one step, at least one, by the bytes of their payloads."""
+    count, held = 0, 0
+    for size in sizes[:_TOGETHER]:
+        held += size
+        if count and held > _TOGETHER_BYTES:
+            break
+        count += 1
+    return count
