@@ -116,7 +116,15 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"ago": ago, "number": number, "rate": rate, "duration": duration, "plain": printable, "code": code}
+    made.filters |= {
+        "ago": ago,
+        "number": number,
+        "rate": rate,
+        "duration": duration,
+        "plain": printable,
+        "code": code,
+        "address": address,
+    }
     sentences = {code: error.__doc__ for code, error in IMAGE_ERRORS.items()}
     made.globals |= {
         "file": _address,
@@ -152,6 +160,11 @@ def ago(text: str | None, now: datetime | None = None) -> Markup:
 def code(text: str) -> Markup:
     """Return text in which what stands between backticks is code."""
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
+
+
+def address(text: str) -> Markup:
+    """Return an address that breaks after its slashes where a line is too short for it."""
+    return Markup(re.sub(r"/(?=[^/…])", "/<wbr>", str(escape(text))))
 
 
 def number(value: float | None) -> str:
