@@ -1,6 +1,9 @@
 // What pages do beyond htmx: live parts over server-sent events, keys, tables that sort, and the token of a sign-in link.
 "use strict";
 
+// On a phone the links to pages are wider than the window.
+document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+
 // What changes by itself is told to those who hear a page, in a part that stays; once, and only when it is new.
 function say(text) {
   const said = document.getElementById("said");

@@ -44,7 +44,9 @@ def test_an_owner_sees_what_came_of_each_message_and_steers_it(api: Api, browse:
     client, reader, stranger = browse("jobs"), browse("review"), browse("jobs", owner="bob")
     # I expect its host and its newest message in the list, and all of them on its page; a reader has no buttons.
     listed = client.get(PLACE).text
-    assert place in listed and "http://<wbr>127.0.0.1:9/…" in listed and "xyzzy" not in listed and "job.failed" in listed
+    assert (
+        place in listed and "http://<wbr>127.0.0.1:9/…" in listed and "xyzzy" not in listed and "job.failed" in listed
+    )
     shown, read = client.get(place).text, reader.get(place).text
     for text in (shown, read):
         assert (
