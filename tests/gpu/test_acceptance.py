@@ -44,6 +44,13 @@ def test_it_compares_sequences_with_those_of_a_cpu(tmp_path: Path) -> None:
     assert set(found["figures"]) == {"ceilings", "sequences"}
 
 
+def test_it_labels_from_files_to_answers(tmp_path: Path) -> None:
+    assert main([*ON_CPU, "--images", "16", "--only", "labelling", "--out", str(tmp_path)]) == 0
+    # What could not be measured is null: JSON has no word for what is not a number.
+    found = json.loads((tmp_path / "gpu.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert found["figures"]["labelling"]["decode in process: device busy, by NVML"] is None
+
+
 def test_a_stage_that_comes_too_late_is_no_success(tmp_path: Path) -> None:
     assert main(["--device", "cpu", "--seconds", "0", "--only", "sequences", "--out", str(tmp_path)]) == 1
     found = json.loads((tmp_path / "gpu.json").read_text())
