@@ -191,12 +191,6 @@ class Recorded:
 class Mailbox:
     """Queues that keep what was sent, and deliver nothing by themselves."""
 
-    def __init__(self) -> None:
-        self.sent = 0
-
-    def tickets(self, queue: str, number: int = 1) -> None:
-        self.sent += number
-
     def finalize(self, job: str) -> None:
         """The drill calls the finalizer itself."""
 

@@ -19,7 +19,6 @@ from contract.backend.economical_transport import (
     EconomicalChannel,
     EconomicalQoS,
     EconomicalTransport,
-    copies,
     wake_consumer,
 )
 from contract.backend.guarded_transport import REJECTED_OPTION
@@ -149,11 +148,10 @@ def make_app(settings: Settings) -> Celery:
     return app
 
 
-def send(app: Celery, task: str, args: Sequence[str | int], *, queue: str | None = None, number: int = 1) -> None:
-    """Send a task, so many times; raises RedisUnavailable if Redis does not take it."""
+def send(app: Celery, task: str, args: Sequence[str | int]) -> None:
+    """Send a task; raises RedisUnavailable if Redis does not take it."""
     try:
-        with copies(number):
-            app.send_task(task, args=list(args), queue=queue, retry=False, ignore_result=True)
+        app.send_task(task, args=list(args), retry=False, ignore_result=True)
     except (OperationalError, RedisError, OSError) as error:
         fault = why_not_secure(error) or why_not_redis(error)
         why = f"the server {fault}" if fault else type(error).__name__

@@ -2,23 +2,20 @@
 
 kombu opens a pool for each channel, and Celery a channel for whatever sends: twelve connections in a busy worker, of
 which Redis allows 10,000 in all. Here every channel of a process sends and acknowledges through one pool; only the
-blocking read of a consumer keeps a connection for itself. Messages that say the same are made once and sent together.
+blocking read of a consumer keeps a connection for itself.
 Tickets are not entered in the books of taken messages: one that is lost is replaced by the reconciler.
 """
 
 from __future__ import annotations
 
 import threading
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from typing import Any
 from weakref import WeakValueDictionary
 
 from kombu.asynchronous import get_event_loop
 from kombu.transport.virtual import QoS as VirtualQoS
-from kombu.utils.json import dumps
 from redis import BlockingConnectionPool
 from redis.exceptions import RedisError, ResponseError
 
@@ -30,11 +27,7 @@ _CONNECTIONS = 2
 _POLL_SECONDS = 5
 """How long a blocking read waits before it is sent again; a new message ends it at once."""
 
-_SENT_AT_ONCE = 500
-"""Messages in one command, of some 700 bytes each."""
-
 _lock = threading.Lock()
-_copies: ContextVar[int] = ContextVar("copies", default=1)
 
 
 class SharedPool(BlockingConnectionPool):
@@ -76,27 +69,6 @@ def wake_consumer() -> None:
 
 def _nothing() -> None:
     """Only end the wait of the event loop."""
-
-
-@contextmanager
-def copies(number: int) -> Iterator[None]:
-    """Have each message that is sent in the body of a `with` statement arrive so many times, with ids of their own.
-
-    To make one takes Celery ten times longer than to copy it.
-    """
-    before = _copies.set(number)
-    try:
-        yield
-    finally:
-        _copies.reset(before)
-
-
-def _copy(message: dict[str, Any]) -> dict[str, Any]:
-    """Return another message that says the same: what is acknowledged is its tag, what is logged its id."""
-    id = str(uuid.uuid4())
-    headers = {**message["headers"], "id": id, "root_id": id}
-    properties = {**message["properties"], "correlation_id": id, "delivery_tag": str(uuid.uuid4())}
-    return {**message, "headers": headers, "properties": properties}
 
 
 class EconomicalQoS(GuardedQoS):
@@ -175,16 +147,6 @@ class EconomicalChannel(GuardedChannel):
             with suppress(RedisError, OSError), self.conn_or_acquire() as client:
                 client.client_unblock(self._reader_id)
         super().close()  # type: ignore[no-untyped-call]
-
-    def _put(self, queue: str, message: dict[str, Any], **options: Any) -> None:
-        number = _copies.get()
-        if number == 1:
-            super()._put(queue, message, **options)  # type: ignore[no-untyped-call]
-            return
-        key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))  # type: ignore[no-untyped-call]
-        with self.conn_or_acquire() as client:
-            for start in range(0, number, _SENT_AT_ONCE):
-                client.lpush(key, *(dumps(_copy(message)) for _ in range(min(_SENT_AT_ONCE, number - start))))
 
     def _get_pool(self, asynchronous: bool = False) -> Any:
         if asynchronous:

@@ -26,6 +26,8 @@ JOBS_LUA = "".join(Path(__file__).with_name(name).read_text() for name in ("entr
 """What the scripts about jobs begin with: the entry of a job, and the index of those that have a shard to hand out."""
 _SCRIPT = JOBS_LUA + Path(__file__).with_name("ledger.lua").read_text()
 _RENEW = Path(__file__).with_name("renew.lua").read_text()
+_SENT_AT_ONCE = 500
+"""Messages in one command, of some 900 bytes each."""
 Mode = Literal["waits", "shared", "alone", "notice"]
 """How a leased shard runs: it waits for its turn, runs beside others, runs alone, or its worker is about to leave."""
 Renewed = Literal["renewed", "stopped", "done", "lost", "unknown"]
@@ -339,6 +341,13 @@ class Ledger(Heartbeats):
         return Look(_step(answer[:3]), tuple(map(int, shards)), str(needs), int(running), int(ready))
 
     # Messages in the queues
+
+    def send_tickets(self, queue: str, number: int = 1) -> None:
+        """Have so many slots of a queue's workers ask for a shard."""
+        with self._mapped():
+            for start in range(0, number, _SENT_AT_ONCE):
+                sent = messages.tickets(queue, min(_SENT_AT_ONCE, number - start))
+                self.redis.lpush(f"{self.keys.broker_prefix}{queue}", *sent)
 
     def messages(self, queues: Sequence[str], young: float) -> set[tuple[Any, ...]]:
         """Return the arguments of every task in these queues, or taken by a worker less than `young` seconds ago."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from contract.keys.queues import TASK_CHECK, TASK_FINALIZE, TASK_FINISH, TASK_PLAN, TASK_RUN
+from contract.keys.queues import TASK_CHECK, TASK_FINALIZE, TASK_FINISH, TASK_PLAN
 from contract.settings import Settings
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Queues:
-    """Sends tasks. A message carries a job id, or a model's name and version; a ticket carries nothing.
+    """Sends tasks. A message carries a job id, or a model's name and version; tickets are sent by the ledger.
 
     Every method raises RedisUnavailable if Redis does not take the message. Given settings, it makes its app with the
     first message.
@@ -37,11 +37,6 @@ class Queues:
     def finalize(self, job: str) -> None:
         self._send(TASK_FINALIZE, job)
 
-    def tickets(self, queue: str, number: int = 1) -> None:
-        """Have so many slots of a queue's workers ask for a shard."""
-        if number > 0:
-            self._send(TASK_RUN, queue=queue, number=number)
-
     def finish(self, job: str) -> None:
         """Have a worker finish a job: select images and end it, or write its page."""
         self._send(TASK_FINISH, job)
@@ -59,10 +54,10 @@ class Queues:
         if self._settings is not None and self._app is not None:
             self._app.close()
 
-    def _send(self, task: str, *args: str | int, queue: str | None = None, number: int = 1) -> None:
+    def _send(self, task: str, *args: str | int) -> None:
         from contract.backend import broker
 
-        broker.send(self._opened(), task, args, queue=queue, number=number)
+        broker.send(self._opened(), task, args)
 
     def _opened(self) -> Celery:
         from contract.backend import broker  # it loads Celery

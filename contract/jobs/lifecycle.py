@@ -52,7 +52,7 @@ class Backend:
     def follow_up(self, id: str, step: Step) -> None:
         """Send the messages that a ledger step asks for."""
         if step.tickets:
-            self.queues.tickets(kind_of(step.kind).queue, step.tickets)
+            self.ledger.send_tickets(kind_of(step.kind).queue, step.tickets)
         if step.state == "finalizing":
             self.queues.finalize(id)
 

@@ -6,12 +6,14 @@ import json
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from contract.backend.broker import make_app
+from contract.backend.ledger import Ledger
 from contract.backend.queues import Queues
 from contract.keys.queues import QUEUES
 from contract.keys.redis import RedisKeys
@@ -36,10 +38,11 @@ def samples(mill: Mill) -> list[bytes]:
     queues = Queues(app)
     queues.plan("a-job")
     queues.finalize("a-job")
-    queues.tickets("classify", 2)
     queues.finish("a-job")
     queues.check("birds", 3)
     app.close()
+    with closing(Ledger(aside)) as ledger:
+        ledger.send_tickets("classify", 2)
     redis = mill.client.backend.ledger.redis
     found = [redis.lrange(f"{RedisKeys('aside').broker_prefix}{queue}", 0, -1) for queue in QUEUES]
     return [str(raw).encode() for raws in found for raw in raws]

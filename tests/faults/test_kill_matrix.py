@@ -168,7 +168,7 @@ def test_every_connection_is_cut(mill: PacedMill, folder: Path, keys: list[str])
 def test_there_are_far_more_tickets_than_shards(mill: PacedMill, folder: Path, keys: list[str]) -> None:
     """A surplus ticket finds nothing, and no shard runs twice."""
     job = begin(mill, folder)
-    mill.client.backend.queues.tickets("classify", 5 * len(keys) // SHARD)
+    mill.client.backend.ledger.send_tickets("classify", 5 * len(keys) // SHARD)
     mill.finished(job)
     check_complete(mill.client, job, keys)
     assert set(begins(mill, job).values()) == {1}

@@ -64,6 +64,11 @@ class MemoryLedger:
 
     state: str = "planning"
     told: list[tuple[str, int, int]] = field(default_factory=list)
+    sent: int = 0
+    """Tickets."""
+
+    def send_tickets(self, queue: str, number: int = 1) -> None:
+        self.sent += number
 
     def planned(self, id: str, shard: int, items: int) -> Step:
         self.told.append(("planned", shard, items))
@@ -74,22 +79,13 @@ class MemoryLedger:
         return Step(self.state)
 
 
-@dataclass
-class MemoryQueues:
-    """Counts tickets."""
-
-    sent: int = 0
-
-    def tickets(self, queue: str, number: int = 1) -> None:
-        self.sent += number
-
-
 def as_store(store: MemoryStore) -> ObjectStore:
     return cast("ObjectStore", store)
 
 
-def backend(store: MemoryStore, ledger: MemoryLedger, queues: MemoryQueues) -> Backend:
-    return Backend(as_store(store), cast("Ledger", ledger), cast("Queues", queues))
+def backend(store: MemoryStore, ledger: MemoryLedger) -> Backend:
+    """Return a backend without queues: what uses it sends tickets only."""
+    return Backend(as_store(store), cast("Ledger", ledger), cast("Queues", None))
 
 
 def spec(shard_size: ShardSize = 2) -> Classify:

@@ -32,4 +32,4 @@ def top_up(backend: Backend, workers: Sequence[Worker]) -> None:
             if not there[queue] or able(there[queue], queue, Needs.parse(needs))
         )
         wanted = min(2 * (slots[queue] or _NOBODY), ready)
-        backend.queues.tickets(queue, max(0, wanted - waiting[queue]))
+        backend.ledger.send_tickets(queue, max(0, wanted - waiting[queue]))

@@ -124,7 +124,7 @@ class SynthesisFinalizer(ImagesFinalizer):
         self.backend.store.put(JobKeys(spec.id).plan, plan.to_json())
         limit = spec.error_limit(plan.items)
         step = self.backend.ledger.extend(spec.id, shards=plan.shards, items=plan.items, error_limit=limit)
-        self.backend.queues.tickets(QUEUE_GENERATE, step.tickets)
+        self.backend.ledger.send_tickets(QUEUE_GENERATE, step.tickets)
 
     def _keep(
         self,

@@ -149,7 +149,7 @@ class Messages:
         log.info("A ticket of %s is left to another worker: this one %s", queue, resources.health.unfit or "is leaving")
         resources.leaving.wait(_PAUSE_SECONDS)
         try:
-            self._backend.queues.tickets(queue)
+            self._backend.ledger.send_tickets(queue)
         except ImagemillError as error:  # the reconciler sends another
             log.info("%s", error)
 

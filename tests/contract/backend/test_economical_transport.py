@@ -77,14 +77,14 @@ def test_a_consumer_takes_one_more_and_ends_at_once(
                 connection.drain_events(timeout=0.1)
             wait_until(lambda: "brpop" in connections(ledger, settings), 10, "the read")
             # if something comes, I expect it at once;
-            Queues(app).tickets("classify")
+            ledger.send_tickets(QUEUE_CLASSIFY)
             connection.drain_events(timeout=60)
             assert got[0][0] == []
             with pytest.raises((TimeoutError, Empty, OSError)):
                 connection.drain_events(timeout=0.1)
             assert len(connections(ledger, settings)) <= 3
     # and if it is closed, I expect the read to be over, and nothing to be taken any more.
-    Queues(app).tickets("classify")
+    ledger.send_tickets(QUEUE_CLASSIFY)
     assert ledger.redis.llen(f"{ledger.keys.broker_prefix}{QUEUE_CLASSIFY}") == 1
 
 
@@ -121,7 +121,7 @@ def test_a_ledger_has_two_connections_for_all_threads(ledger: Ledger, settings: 
 
 def test_tickets_are_sent_together_and_taken_one_by_one(app: Celery, settings: Settings, ledger: Ledger) -> None:
     # Given many tickets that were sent at once, in more than one command,
-    Queues(app).tickets(QUEUE_CLASSIFY, 1200)
+    ledger.send_tickets(QUEUE_CLASSIFY, 1200)
     waiting = f"{ledger.keys.broker_prefix}{QUEUE_CLASSIFY}"
     messages = [json.loads(raw) for raw in ledger.redis.lrange(waiting, 0, -1)]
     # I expect each to be a message of its own,
@@ -157,9 +157,8 @@ def test_tickets_are_sent_together_and_taken_one_by_one(app: Celery, settings: S
 def test_a_message_that_names_a_job_is_in_the_books_until_it_is_acknowledged(
     app: Celery, settings: Settings, ledger: Ledger
 ) -> None:
-    queues = Queues(app)
-    queues.tickets(QUEUE_GENERATE)
-    queues.finish("job")
+    ledger.send_tickets(QUEUE_GENERATE)
+    Queues(app).finish("job")
     with app.connection_for_read() as connection:
         queue = Queue(QUEUE_GENERATE, app.amqp.queues[QUEUE_GENERATE].exchange, routing_key=QUEUE_GENERATE)
         got: list[Message] = []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from contract.backend.broker import make_app
 from contract.backend.ledger import Ledger
 from contract.backend.messages import MESSAGE_BYTES, MalformedMessageError, arguments, check, taken
 from contract.backend.queues import Queues
-from contract.keys.queues import QUEUES
+from contract.keys.queues import QUEUES, TASK_RUN
 from contract.keys.redis import RedisKeys
 from contract.settings import Settings
 
@@ -24,8 +26,8 @@ def sent(settings: Settings, ledger: Ledger) -> dict[str, list[bytes]]:
     queues = Queues(app)
     queues.plan("a-job")
     queues.finalize("a-job")
-    queues.tickets("classify", 2)
-    queues.tickets("train")
+    ledger.send_tickets("classify", 2)
+    ledger.send_tickets("train")
     queues.finish("a-job")
     queues.check("birds", 3)
     entry = ScheduleEntry(name="tick", app=app, **app.conf.beat_schedule["tick"])
@@ -47,6 +49,27 @@ def test_what_is_sent_is_well_formed(sent: dict[str, list[bytes]]) -> None:
     for raw in sent["classify"]:
         # As kombu keeps it while a worker has it.
         assert taken(json.dumps([json.loads(raw), "", "classify"])) == arguments(raw)
+
+
+def test_a_ticket_is_what_celery_would_send(sent: dict[str, list[bytes]], settings: Settings, ledger: Ledger) -> None:
+    # Given a ticket, and the same task as Celery sends it,
+    ledger.redis.delete(f"{RedisKeys(settings.namespace).broker_prefix}classify")
+    with closing(make_app(settings)) as app:
+        app.send_task(TASK_RUN, queue="classify", ignore_result=True)
+    (theirs,) = ledger.redis.lrange(f"{RedisKeys(settings.namespace).broker_prefix}classify", 0, -1)
+
+    # I expect them to say the same, but for ids and who sent them.
+    def said(raw: str | bytes) -> dict[str, Any]:
+        message: dict[str, Any] = json.loads(raw)
+        for id in ("id", "root_id", "origin"):
+            assert message["headers"].pop(id)
+        assert message["properties"].pop("correlation_id")
+        assert message["properties"].pop("delivery_tag")
+        del message["properties"]["reply_to"]
+        message["body"] = json.loads(base64.b64decode(message["body"]))
+        return message
+
+    assert said(sent["classify"][0]) == said(theirs)
 
 
 def test_what_came_back_is_well_formed(sent: dict[str, list[bytes]]) -> None:

@@ -19,7 +19,7 @@ from producer.sources.folders import Local, LocalFile, LocalSequence
 from producer.sources.images import Packed
 from producer.sources.pack import Progress, cut, difference, pack
 from producer.sources.tar_writer import write_tar
-from tests.producer.fakes import MemoryLedger, MemoryQueues, MemoryStore, as_store, backend, spec
+from tests.producer.fakes import MemoryLedger, MemoryStore, as_store, backend, spec
 
 KEYS = JobKeys("job")
 
@@ -132,11 +132,11 @@ def test_shards_are_cut_by_count_and_by_bytes() -> None:
 
 
 def test_a_shard_is_tar_then_manifest_then_ledger_and_the_plan_comes_last(tmp_path: Path) -> None:
-    store, ledger, queues = MemoryStore(), MemoryLedger(), MemoryQueues()
+    store, ledger = MemoryStore(), MemoryLedger()
     seen: list[Progress] = []
 
     pack(
-        backend(store, ledger, queues),
+        backend(store, ledger),
         spec(shard_size=2),
         folder_of(tmp_path / "photos", a=b"1", b=b"22", c=b"333"),
         max_bytes=100,
@@ -145,7 +145,7 @@ def test_a_shard_is_tar_then_manifest_then_ledger_and_the_plan_comes_last(tmp_pa
 
     assert store.writes == [KEYS.tar(0), KEYS.manifest(0), KEYS.tar(1), KEYS.manifest(1), KEYS.plan]
     assert ledger.told == [("planned", 0, 2), ("planned", 1, 1), ("complete", 2, 3)]
-    assert queues.sent == 2
+    assert ledger.sent == 2
     assert Plan.model_validate_json(store.objects[KEYS.plan]) == Plan(shards=2, items=3, skipped=0)
     assert seen[-1] == Progress(packed=3, uploaded=3, total=3)
     (item,) = read_manifest(store.objects[KEYS.manifest(1)])
@@ -155,13 +155,13 @@ def test_a_shard_is_tar_then_manifest_then_ledger_and_the_plan_comes_last(tmp_pa
 
 def test_a_second_call_goes_on_behind_the_shards_that_are_there(tmp_path: Path) -> None:
     store, photos = MemoryStore(), folder_of(tmp_path / "photos", a=b"1", b=b"22", c=b"333")
-    pack(backend(store, MemoryLedger(), MemoryQueues()), spec(), photos, max_bytes=100)
+    pack(backend(store, MemoryLedger()), spec(), photos, max_bytes=100)
     for key in (KEYS.plan, KEYS.manifest(1)):
         del store.objects[key]
     store.writes.clear()
 
     ledger = MemoryLedger()
-    pack(backend(store, ledger, MemoryQueues()), spec(), photos, max_bytes=100)
+    pack(backend(store, ledger), spec(), photos, max_bytes=100)
 
     assert store.writes == [KEYS.tar(1), KEYS.manifest(1), KEYS.plan]
     assert ledger.told == [("planned", 0, 2), ("planned", 1, 1), ("complete", 2, 3)]
@@ -175,13 +175,13 @@ def test_packing_sequences_goes_on_too_and_a_frame_more_is_a_change(tmp_path: Pa
         (tmp_path / f"{name}.png").write_bytes(name.encode())
     found = images.resolve(str(tmp_path), as_store(MemoryStore()), 8)
     assert isinstance(found, Packed)
-    pack(backend(store, MemoryLedger(), MemoryQueues()), spec(), found, max_bytes=100)
+    pack(backend(store, MemoryLedger()), spec(), found, max_bytes=100)
     for key in (KEYS.plan, KEYS.manifest(1)):
         del store.objects[key]
     store.writes.clear()
 
     # I expect the second shard alone to be packed,
-    pack(backend(store, MemoryLedger(), MemoryQueues()), spec(), found, max_bytes=100)
+    pack(backend(store, MemoryLedger()), spec(), found, max_bytes=100)
     assert store.writes == [KEYS.tar(1), KEYS.manifest(1), KEYS.plan]
     first, _ = read_manifest(store.objects[KEYS.manifest(0)])
     offsets = [(frame.offset or 0, frame.size) for frame in first.frames]
@@ -191,25 +191,25 @@ def test_packing_sequences_goes_on_too_and_a_frame_more_is_a_change(tmp_path: Pa
     del store.objects[KEYS.plan]
     (tmp_path / "a" / "3.png").write_bytes(b"")
     with pytest.raises(JobConflict, match="'a/' in shard 0 is not what was packed"):
-        pack(backend(store, MemoryLedger(), MemoryQueues()), spec(), found, max_bytes=100)
+        pack(backend(store, MemoryLedger()), spec(), found, max_bytes=100)
 
 
 def test_a_folder_that_changed_meanwhile_is_refused(tmp_path: Path) -> None:
     store = MemoryStore()
     photos = folder_of(tmp_path / "photos", a=b"1", b=b"22", c=b"333")
-    pack(backend(store, MemoryLedger(), MemoryQueues()), spec(), photos, max_bytes=100)
+    pack(backend(store, MemoryLedger()), spec(), photos, max_bytes=100)
     del store.objects[KEYS.plan]
     (tmp_path / "photos" / "a.jpg").write_bytes(b"another")
 
     with pytest.raises(JobConflict, match=r"'a\.jpg' in shard 0 is not what was packed"):
-        pack(backend(store, MemoryLedger(), MemoryQueues()), spec(), photos, max_bytes=100)
+        pack(backend(store, MemoryLedger()), spec(), photos, max_bytes=100)
 
 
 def test_a_job_that_is_canceled_meanwhile_is_not_planned_to_its_end(tmp_path: Path) -> None:
     store = MemoryStore()
 
     pack(
-        backend(store, MemoryLedger(state="canceled"), MemoryQueues()),
+        backend(store, MemoryLedger(state="canceled")),
         spec(shard_size=1),
         folder_of(tmp_path / "photos", a=b"1", b=b"2", c=b"3"),
         max_bytes=100,
