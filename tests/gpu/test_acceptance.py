@@ -48,7 +48,7 @@ def test_it_labels_from_files_to_answers(tmp_path: Path) -> None:
     assert main([*ON_CPU, "--images", "16", "--only", "labelling", "--out", str(tmp_path)]) == 0
     # What could not be measured is null: JSON has no word for what is not a number.
     found = json.loads((tmp_path / "gpu.json").read_text(), parse_constant=lambda name: pytest.fail(name))
-    assert found["figures"]["labelling"]["decode in process: device busy, by NVML"] is None
+    assert found["figures"]["labelling"]["decode in process: device busy, by events"] is None
 
 
 def test_a_stage_that_comes_too_late_is_no_success(tmp_path: Path) -> None:
