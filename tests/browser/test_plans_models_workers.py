@@ -42,6 +42,16 @@ def test_a_schedule_runs_now_and_leads_to_its_job(ann: Person, stack: Stack) -> 
     expect(ann.button("Pause")).to_be_visible()
 
 
+def test_on_a_phone_an_event_has_its_name_on_one_line_and_the_page_its_link_in_sight(ann: Person, stack: Stack) -> None:
+    ann.page.set_viewport_size({"width": 390, "height": 844})
+    ann.visit(f"webhooks/{stack.webhook}")
+    expect(ann.page.locator("tbody th .word").first).to_contain_text("job.")
+    lines = ann.page.locator("tbody th .word").evaluate_all("all => all.map(one => one.getClientRects().length)")
+    assert set(lines) == {1}
+    link = ann.page.locator("header [aria-current]").bounding_box()
+    assert link is not None and link["x"] >= 0 and link["x"] + link["width"] <= 390
+
+
 def test_a_message_is_sent_again_and_its_webhook_removed(ann: Person, stack: Stack) -> None:
     # Given a webhook of which two messages were given up,
     id = told_webhook(stack.api.store, OWNER, "/keyboard", ("failed", "failed"))
