@@ -790,7 +790,8 @@ class Client:
             source=source,
             owner=self.settings.owns_as,
         )
-        return own_models.push(self._patient, draft, file, timeout=timeout)
+        store = self._patient.store
+        return own_models.push(self._patient, draft, lambda key: store.put_file(key, file), timeout=timeout)
 
     def pull_model(self, ref: str, into: str | Path) -> list[Path]:
         """Write the record and the files of a model into a folder, verified by their sha256; return their paths."""

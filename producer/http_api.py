@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import httpx2
 from pydantic import BaseModel, TypeAdapter
@@ -107,7 +107,7 @@ class HttpApi:
                 yield Event(event["event"], event["id"], event["data"])
             event = {}
 
-    def upload(self, url: str, name: str, data: bytes) -> None:
+    def upload(self, url: str, name: str, data: bytes | BinaryIO) -> None:
         """Write a file to the address that the API gave for it."""
         try:
             answer = self._store.put(url, content=data)

@@ -6,20 +6,22 @@ What writes to the bucket for long is left out: `upload_to_watch`, which feeds a
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TextIO, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, TextIO, Unpack
 
 from pydantic import TypeAdapter
 
 from contract.backend.heartbeats import Worker
 from contract.datasets.records import Version
-from contract.errors import InvalidInput, InvalidSettings, RequestTooLarge, ServiceUnavailable
+from contract.errors import ImagemillError, InvalidInput, InvalidSettings, RequestTooLarge, ServiceUnavailable
 from contract.fleet.snapshot import Fleet
 from contract.jobs import lifecycle
 from contract.jobs.options import (
@@ -36,7 +38,7 @@ from contract.jobs.retention import Found
 from contract.jobs.reviews.agreement import ReviewSummary
 from contract.jobs.schedules import Missed
 from contract.jobs.status import Status
-from contract.models.registry import Model, Registry, Task
+from contract.models.registry import Model, Registry, Scalar, Task
 from contract.online.messages import DEADLINE_SECONDS, MOST_IMAGES
 from contract.online.state import ServedState
 from contract.records import ImageFormat, Precision, Priority
@@ -69,6 +71,8 @@ _PLACES = ("source", "reconstruct", "away_from")
 _AGAIN_SECONDS = 0.5
 _PAGE = 200
 """Jobs on a page."""
+_LATE_SECONDS = 30.0
+"""For which an answer is waited for beyond the time that the request gave the server."""
 _LOOK_SECONDS = 2.0
 """Between two looks for new rows of a watch, each of which takes some requests."""
 
@@ -462,6 +466,54 @@ class HttpClient:
         """Return the aliases of a model with the version of each."""
         found: dict[str, int] = self._api.json("GET", f"/v1/models/{name}/aliases")
         return found
+
+    def push_model(
+        self,
+        name: str,
+        path: str | Path,
+        *,
+        labels: Sequence[str],
+        size: int,
+        mean: float = 127.5,
+        std: float = 127.5,
+        crop: float = 1.0,
+        interpolation: Literal["bicubic", "bilinear"] = "bicubic",
+        channels: Literal[1, 3] = 3,
+        family: str | None = None,
+        config: Mapping[str, Scalar] | None = None,
+        license: str = "",
+        source: str = "",
+        timeout: float = 600.0,
+    ) -> Model:
+        """Publish a `.pt2` or `.safetensors` file as the next version of `name`, as `Client.push_model` does."""
+        file = Path(path)
+        with file.open("rb") as data:
+            sha256 = hashlib.file_digest(data, "sha256").hexdigest()
+            upload = self._api.json("POST", "/v1/uploads", json={"files": [f"weights{file.suffix.lower()}"]})
+            data.seek(0)
+            self._api.upload(upload["files"][0]["url"], file.name, data)
+        body = {
+            "name": name,
+            "upload": upload["source"],
+            "sha256": sha256,
+            "labels": list(labels),
+            "size": size,
+            "mean": mean,
+            "std": std,
+            "crop": crop,
+            "interpolation": interpolation,
+            "channels": channels,
+            "family": family,
+            "config": dict(config or {}),
+            "license": license,
+            "source": source,
+            "timeout": timeout,
+        }
+        try:
+            return self._api.one(Model, "POST", "/v1/models", json=body, timeout=timeout + _LATE_SECONDS)
+        finally:
+            with suppress(ImagemillError):  # else it is deleted in a week
+                self._api.send("DELETE", f"/v1/uploads/{upload['id']}")
 
     def pull_model(self, ref: str, into: str | Path) -> list[Path]:
         """Write the record and the files of a model into a folder, verified by their sha256; return their paths."""

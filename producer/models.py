@@ -54,18 +54,50 @@ def describe(
     owner: str = "",
 ) -> Model:
     """Return the record of a model file, without its version; raises InvalidInput naming the option, and OSError."""
-    suffix = path.suffix.lower()
+
+    def measure() -> tuple[str, int]:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
+
+    return describe_file(
+        name,
+        path.name,
+        measure,
+        labels=labels,
+        preprocess=preprocess,
+        family=family,
+        config=config,
+        license=license,
+        source=source,
+        owner=owner,
+    )
+
+
+def describe_file(
+    name: str,
+    file: str,
+    measure: Callable[[], tuple[str, int]],
+    *,
+    labels: Sequence[str],
+    preprocess: Mapping[str, object],
+    family: str | None,
+    config: Mapping[str, Scalar],
+    license: str,
+    source: str,
+    owner: str = "",
+) -> Model:
+    """Return the record of a model file that is called `file`; `measure` returns its sha256 and its size in bytes."""
+    suffix = Path(file).suffix.lower()
     if suffix not in _KINDS:
         raise InvalidInput(
-            f"{path.name} is neither a .pt2 file of torch.export.save nor a .safetensors file; other formats can hold "
+            f"{file} is neither a .pt2 file of torch.export.save nor a .safetensors file; other formats can hold "
             "code, so export the model."
         )
     if suffix == ".pt2" and (family or config):
-        raise InvalidInput(f"{path.name} has its own graph; --family and --config are for .safetensors files only.")
+        raise InvalidInput(f"{file} has its own graph; --family and --config are for .safetensors files only.")
     if suffix != ".pt2" and not family:
-        raise InvalidInput(f"{path.name} holds only weights; name their --family, or export the model as .pt2.")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        raise InvalidInput(f"{file} holds only weights; name their --family, or export the model as .pt2.")
+    digest, size = measure()
     try:
         return Model(
             name=check_name(name),
@@ -75,7 +107,7 @@ def describe(
             task=_task(family),
             labels=tuple(labels),
             preprocess=Preprocess.model_validate(preprocess),
-            weights=File(name=_KINDS[suffix], sha256=digest, bytes=path.stat().st_size),
+            weights=File(name=_KINDS[suffix], sha256=digest, bytes=size),
             code=imagemill_version(),
             license=license,
             source=source,
@@ -90,22 +122,23 @@ def describe(
 def push(
     backend: Backend,
     draft: Model,
-    path: Path,
+    put: Callable[[str], None],
     *,
     timeout: float,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> Model:
-    """Upload a model under a new version, wait until a worker has tried it, and return its published record.
+    """Publish a model under a new version once a worker has tried it; return its record.
 
-    Raises NotOwner for a name of another owner, InvalidInput if the worker refuses it, and ServiceUnavailable if none
-    decides within `timeout` seconds. Then, and after an interrupt, only the version number is used up.
+    `put` brings the file to the key that it is called with. Raises NotOwner for a name of another owner, InvalidInput
+    if the worker refuses it, and ServiceUnavailable if none decides within `timeout` seconds. Then, and after an
+    interrupt, only the version number is used up.
     """
     version = Registry(backend.store).claim(draft.name, secrets.token_hex(16), draft.owner or None)
     draft = draft.model_copy(update={"version": version, "created_at": iso(time.time())})
     review = Review(backend.store, draft.name, version)
     try:
-        backend.store.put_file(model_file(draft.name, version, draft.weights.name), path)
+        put(model_file(draft.name, version, draft.weights.name))
         review.submit(draft)
         return _decided(backend, review, draft, timeout, clock, pause)
     except BaseException:

@@ -130,7 +130,11 @@ def workers(store: ObjectStore) -> Workers:
 
 def push_it(workers: Workers, folder: Path, timeout: float = 600.0) -> Model:
     path = file(folder)
-    return push(workers.backend, described(path), path, timeout=timeout, clock=lambda: workers.now, pause=workers.pause)
+
+    def put(key: str) -> None:
+        workers.store.put_file(key, path)
+
+    return push(workers.backend, described(path), put, timeout=timeout, clock=lambda: workers.now, pause=workers.pause)
 
 
 def left(store: ObjectStore, version: int = 1) -> set[str]:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from itertools import islice
+from typing import Annotated, Literal
 
+import anyio
+import anyio.to_thread
 from fastapi import APIRouter, Path
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
-from contract.models.registry import Model
-from contract.records import Record
-from producer.web.owned import Admin, Jobs, Review
+from contract.errors import InvalidInput, UnknownUpload
+from contract.keys.uploads import upload_prefix
+from contract.models.registry import Model, Preprocess, Scalar
+from contract.records import Record, Sha256
+from producer.models import describe_file, push
+from producer.web.owned import Admin, Jobs, Owned, Review
 
 Ref = Annotated[str, Path(max_length=200, description="`name`, `name@version` or `name@alias`.")]
 Name = Annotated[str, Path(max_length=64, description="Its name.")]
+_PUSHES = anyio.CapacityLimiter(4)
+"""Models that are tried at once, on threads of their own: each waits for a worker."""
 Alias = Annotated[str, Path(max_length=64, description="The alias.")]
 
 
@@ -20,6 +28,34 @@ class AliasBody(Record):
     """What an alias is to stand for."""
 
     version: int = Field(ge=0, le=2**31, description="A version of the model.")
+
+
+class PushBody(Record):
+    """A model that is to be published: an uploaded file, and what it does."""
+
+    name: str = Field(max_length=64, description="Its name; the next version is published.")
+    upload: Annotated[str, StringConstraints(pattern=r"^upload:[0-9a-f]{16}$")] = Field(
+        description="The upload that is its file, one `.pt2` or `.safetensors`."
+    )
+    sha256: Sha256 = Field(description="Of the file, which the worker that tries it compares.")
+    labels: tuple[Annotated[str, StringConstraints(max_length=1024)], ...] = Field(
+        (), max_length=100_000, description="Names of its classes, in the order of its outputs."
+    )
+    size: int = Field(ge=1, le=4096, description="Side of its input in pixels.")
+    mean: float = Field(127.5, description="Subtracted from the pixel values, which are 0 to 255.")
+    std: float = Field(127.5, description="Divisor after the mean is subtracted.")
+    crop: float = Field(1.0, description="Centre crop, as a fraction of the short side.")
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    channels: Literal[1, 3] = 3
+    family: Annotated[str, StringConstraints(max_length=64)] | None = Field(
+        None, description="With `.safetensors`: the architecture."
+    )
+    config: dict[Annotated[str, StringConstraints(max_length=64)], Scalar] = Field(
+        {}, max_length=100, description="Parameters of the architecture."
+    )
+    license: str = Field("", max_length=1024, description="Licence of the weights.")
+    source: str = Field("", max_length=1024, description="Where the weights come from.")
+    timeout: float = Field(60.0, gt=0, le=600, description="Seconds to wait for a worker to try it.")
 
 
 def router() -> APIRouter:
@@ -30,6 +66,11 @@ def router() -> APIRouter:
     def list_models(owned: Review) -> list[Model]:
         """Return every model, by name, newest version first."""
         return owned.client.models()
+
+    @routes.post("", status_code=201, response_model=Model)
+    async def push_model(owned: Jobs, body: PushBody) -> Model:
+        """Publish an uploaded file as the next version of a model, once a worker has run it; answer when it has."""
+        return await anyio.to_thread.run_sync(_pushed, owned, body, limiter=_PUSHES)
 
     @routes.get("/{ref}")
     def get_model(owned: Review, ref: Ref) -> Model:
@@ -62,3 +103,26 @@ def router() -> APIRouter:
         owned.model(name).remove_alias(f"{name}@{alias}")
 
     return routes
+
+
+def _pushed(owned: Owned, body: PushBody) -> Model:
+    id, store = body.upload.removeprefix("upload:"), owned.client.backend.store
+    prefix = upload_prefix(owned.token.owner, id)
+    files = list(islice(store.list(prefix), 2))
+    if not files:
+        raise UnknownUpload(f"No file was uploaded as {id!r}; POST /v1/uploads says where to put them.")
+    if len(files) > 1:
+        raise InvalidInput(f"The upload {id!r} has several files; a model is one, so upload it alone.")
+    (file,) = files
+    client = owned.model(body.name)
+    client.backend.ledger.workers()  # Redis is needed too, so it is not found missing halfway
+    facts = body.model_dump(include={"labels", "family", "config", "license", "source"})
+    draft = describe_file(
+        body.name,
+        file.key.removeprefix(prefix),
+        lambda: (body.sha256, file.size),
+        preprocess=body.model_dump(include=set(Preprocess.model_fields)),
+        owner=client.settings.owns_as,
+        **facts,
+    )
+    return push(client.backend, draft, lambda key: store.copy(file.key, key, etag=file.etag), timeout=body.timeout)

@@ -20,7 +20,6 @@ from tests.waiting import wait_until
 from tests.wires import tap
 
 NEEDS_THE_BUCKET = {
-    "push_model",
     *("gc", "rebuild", "rebuild_index"),
     *("submit", "submit_watch", "acting_as"),
     *("add_upload_watch", "upload_to_watch"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import pytest
 
 from contract.datasets.records import DatasetRecord
 from contract.datasets.versions import Datasets
-from contract.errors import ObjectNotFound, UnknownJob
+from contract.errors import InvalidInput, NotOwner, ObjectNotFound, ServiceUnavailable, UnknownJob
+from contract.keys.models import model_file
+from contract.models.review import Review, Verdict
 from contract.settings import Settings
 from contract.watches.record import Watches
 from contract.watches.segments import Segment, decide_segment
@@ -26,6 +29,7 @@ from tests import painter
 from tests.producer.web.console.rows import commit_rows
 from tests.serving import Api
 from tests.synthetic import fabricate, synthesize_spec
+from tests.waiting import wait_until
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -178,6 +182,45 @@ def test_a_model_is_pulled_as_with_keys(api: Api, settings: Settings, tmp_path: 
         theirs = other.pull_model(painter.REF, tmp_path / "keys")
         assert [path.name for path in ours] == [path.name for path in theirs]
         assert tree(tmp_path / "http") == tree(tmp_path / "keys")
+
+
+def test_a_model_is_pushed_with_a_token_once_a_worker_has_tried_it(api: Api, tmp_path: Path) -> None:
+    file = tmp_path / "birds.safetensors"
+    file.write_bytes(b"weights" * 1000)
+    how: dict[str, Any] = {"labels": ["owl", "hen"], "size": 28, "family": "cnn"}
+    with HttpClient(api.url, api.token("jobs")) as client, ThreadPoolExecutor(1) as pool:
+        for verdict in (Verdict(ok=True, by="a worker"), Verdict(ok=False, reason="It has no softmax.")):
+            # Given a model that is pushed,
+            pushed = pool.submit(client.push_model, "birds", file, **how, timeout=60)
+            version = 1 if verdict.ok else 2
+            review = Review(api.store, "birds", version)
+            wait_until(review.draft, 30, "the draft")
+            assert api.store.get(model_file("birds", version, "weights.safetensors")) == file.read_bytes()
+            # if a worker decides,
+            review.settle(verdict)
+            # I expect the model to be there, or the worker's sentence.
+            if verdict.ok:
+                assert (pushed.result(60).ref, pushed.result(60).owner) == ("birds@1", "ann")
+            else:
+                with pytest.raises(InvalidInput, match="no softmax"):
+                    pushed.result(60)
+        assert [one.ref for one in client.models()] == ["birds@1"]
+        assert list(api.store.list("uploads/")) == []
+        with pytest.raises(InvalidInput, match=r"neither a \.pt2"):
+            client.push_model("birds", painted(tmp_path / "birds.pth"), **how)
+        with pytest.raises(FileNotFoundError):
+            client.push_model("birds", tmp_path / "none.pt2", **how)
+    with HttpClient(api.url, api.token("jobs", owner="bob")) as client, pytest.raises(NotOwner):
+        client.push_model("birds", file, **how)
+    with HttpClient(api.url, api.token("jobs", owner="bob")) as client, pytest.raises(ServiceUnavailable):
+        client.push_model("cats", file, **how, timeout=1)
+    with api.client("review") as reader:
+        assert reader.post("/v1/models", json={}).status_code == 403
+
+
+def painted(path: Path) -> Path:
+    path.write_bytes(b"weights")
+    return path
 
 
 def test_rows_of_a_watch_are_followed(api: Api, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
