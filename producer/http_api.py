@@ -72,7 +72,11 @@ class HttpApi:
 
     def rows(self, path: str, **params: str) -> Iterator[Row]:
         """Yield the objects of JSON lines as they come."""
-        for line in self._lines(path, params=params):
+        return self.objects("GET", path, params=params)
+
+    def objects(self, method: str, path: str, **how: Any) -> Iterator[dict[str, Any]]:
+        """Yield the objects of JSON lines as they come, also where the server may take long for each."""
+        for line in self._lines(method, path, **how):
             if line:
                 yield json.loads(line)
 
@@ -81,7 +85,7 @@ class HttpApi:
         import pyarrow as pa  # heavy, and for rows alone
 
         how = {"params": params, "headers": {"Accept": "application/vnd.apache.arrow.stream"}}
-        with self._stream(path, how) as answer:
+        with self._stream("GET", path, how) as answer:
             file = pa.PythonFile(io.BufferedReader(_Pieces(answer.iter_bytes())), mode="r")
             try:
                 with pa.ipc.open_stream(file) as reader:
@@ -93,7 +97,7 @@ class HttpApi:
     def events(self, path: str, last: str) -> Iterator[Event]:
         """Yield `OPEN` and then the events behind the one whose id is `last`, until the stream ends."""
         event: dict[str, str] = {}
-        for line in self._lines(path, headers={"Last-Event-ID": last}):
+        for line in self._lines("GET", path, headers={"Last-Event-ID": last}):
             if line is None:
                 yield Event(OPEN, "", "")
                 continue
@@ -138,15 +142,15 @@ class HttpApi:
             return data[begin:end], len(data)
         return data, int(whole) if whole.isdigit() else begin + len(data)
 
-    def _lines(self, path: str, **how: Any) -> Iterator[str | None]:
+    def _lines(self, method: str, path: str, **how: Any) -> Iterator[str | None]:
         """Yield None once the answer has begun, and then its lines."""
-        with self._stream(path, how) as answer:
+        with self._stream(method, path, how) as answer:
             yield None
             yield from answer.iter_lines()
 
     @contextmanager
-    def _stream(self, path: str, how: Mapping[str, Any]) -> Iterator[httpx2.Response]:
-        with self._answering(), self._http.stream("GET", path, **how) as answer:
+    def _stream(self, method: str, path: str, how: Mapping[str, Any]) -> Iterator[httpx2.Response]:
+        with self._answering(), self._http.stream(method, path, **how) as answer:
             if answer.status_code >= 400:
                 answer.read()
                 _check(answer)

@@ -198,6 +198,21 @@ class HttpClient:
         """Delete jobs that have ended, or none of them; return what that took."""
         return [Found(**one) for one in self._api.json("POST", "/v1/jobs/remove", json={"jobs": list(jobs)})]
 
+    def gc(self, *, dry_run: bool = False) -> Iterator[Found]:
+        """Delete what nobody needs, with the scope `admin`; yield what it was. With `dry_run` nothing is deleted."""
+        lines = self._api.objects("POST", "/v1/gc", params={"dry_run": dry_run}, timeout=None)
+        return (Found(**one) for one in lines)
+
+    def rebuild_index(self) -> None:
+        """Build the index of jobs anew, with the scope `admin`."""
+        self._api.send("POST", "/v1/rebuild-index", timeout=None)
+
+    def rebuild(self, jobs: Sequence[str] | None = None) -> Iterator[Status]:
+        """Rewrite the ledger entries of `jobs`, or of all jobs, with the scope `admin`; yield each status."""
+        body = {"jobs": None if jobs is None else list(jobs)}
+        lines = self._api.objects("POST", "/v1/rebuild", json=body, timeout=None)
+        return (Status.model_validate(one) for one in lines)
+
     def follow(self, job: str, stop: threading.Event | None = None) -> Iterator[Status]:
         """Yield the status of a job whenever it has changed, until it has ended or `stop` is set.
 

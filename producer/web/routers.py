@@ -19,6 +19,7 @@ from producer.web.v1 import (
     reviews,
     schedules,
     token,
+    upkeep,
     uploads,
     watches,
     webhooks,
@@ -42,5 +43,6 @@ ROUTERS: Sequence[Callable[[], APIRouter]] = (
     models.router,
     datasets.router,
     workers.router,
+    upkeep.router,
     *console.ROUTERS,
 )

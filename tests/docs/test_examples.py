@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from contract.keys.jobs import OUTPUTS
 from tests.docs.pages import ROOT, WRITTEN, blocks, load_generator
 from tests.mill import Mill, variables
 from tests.serving import serving
@@ -71,7 +72,7 @@ def test_the_example_runs(ran: dict[str, str], name: str) -> None:
 def test_the_reference_names_every_object_that_the_examples_left(ran: dict[str, str], mill: Mill) -> None:
     """Given jobs of several kinds, if I list the bucket, I expect no key that the reference does not name."""
     generator = load_generator()
-    known = [*generator.bucket_keys(), *(f"jobs/<id>/out/{name}" for name in generator.keys.OUTPUTS)]
+    known = [*generator.bucket_keys(), *(f"jobs/<id>/out/{name}" for name in OUTPUTS)]
     patterns = [re.compile(pattern(key)) for key in known]
     there = [entry.key for entry in mill.client.backend.store.list("")]
     assert len(there) > 50

@@ -19,9 +19,9 @@ from producer.web.owned import Admin, Jobs, Owned, Review
 
 Ref = Annotated[str, Path(max_length=200, description="`name`, `name@version` or `name@alias`.")]
 Name = Annotated[str, Path(max_length=64, description="Its name.")]
+Alias = Annotated[str, Path(max_length=64, description="The alias.")]
 _PUSHES = anyio.CapacityLimiter(4)
 """Models that are tried at once, on threads of their own: each waits for a worker."""
-Alias = Annotated[str, Path(max_length=64, description="The alias.")]
 
 
 class AliasBody(Record):

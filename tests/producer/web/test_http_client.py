@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from contract.backend.ledger import Ledger
 from contract.errors import InvalidInput, InvalidSource, ServiceUnavailable, TokenRefused, UnknownDataset, UnknownJob
 from contract.settings import Settings
 from producer import Client, HttpClient
@@ -20,7 +21,6 @@ from tests.waiting import wait_until
 from tests.wires import tap
 
 NEEDS_THE_BUCKET = {
-    *("gc", "rebuild", "rebuild_index"),
     *("submit", "submit_watch", "acting_as"),
     *("add_upload_watch", "upload_to_watch"),
 }
@@ -85,6 +85,35 @@ def test_rows_are_those_of_the_other_client_to_the_last_digit(api: Api, model: s
             commit_rows(api.store, "mine", [*rows, bad], shard)
         assert list(client.results("mine")) == list(other.results("mine"))
         assert list(client.errors("mine")) == list(other.errors("mine")) != []
+
+
+def test_an_operator_cleans_up_and_rebuilds_with_an_admins_token(api: Api, model: str, settings: Settings) -> None:
+    with HttpClient(api.url, api.token("jobs")) as client:
+        for name in ("one", "two"):
+            client.classify(f"s3://{api.store.bucket}/photos/", model=model, job=name)
+        client.cancel("one")
+        for attempt in (client.gc, client.rebuild):
+            with pytest.raises(TokenRefused):
+                list(attempt())
+        with pytest.raises(TokenRefused):
+            client.rebuild_index()
+        with HttpClient(api.url, api.token("admin")) as root:
+            # Given a wiped ledger and what a schedule that was removed has left,
+            with closing(Ledger(settings)) as ledger:
+                ledger.forget("one")
+                ledger.forget("two")
+            api.store.put("schedules/gone/ticks/2026-11-26T00-00-00Z.json", b"{}")
+            # if an operator rebuilds, I expect both jobs as they stand in the bucket,
+            assert sorted((one.id, one.state) for one in root.rebuild()) == [("one", "canceled"), ("two", "queued")]
+            assert [one.id for one in root.rebuild(["two"])] == ["two"]
+            with pytest.raises(UnknownJob):
+                list(root.rebuild(["none"]))
+            root.rebuild_index()
+            assert [one.id for one in client.jobs()] == ["two", "one"]
+            # and what nobody needs to be named, and then to be gone.
+            assert [one for one in root.gc(dry_run=True) if one.what == "old ticks"] != []
+            assert [one.job for one in root.gc() if one.what == "old ticks"] == ["gone"]
+            assert [one for one in root.gc(dry_run=True) if one.what == "old ticks"] == []
 
 
 def test_a_fleet_is_read_with_an_admins_token(api: Api, model: str) -> None:
