@@ -38,9 +38,6 @@ Encoded: TypeAlias = bytes | tuple[Frame, ...] | ImageError
 # A GPU runs 256 at a time, but if each lane decoded 256 the device would start late and finish late; the runtime
 # coalesces smaller chunks.
 _CHUNK = 32
-_PROMPTED_SECONDS = 1.0
-"""After somebody asked for an answer, chunks that nobody waits for are half as large for so long: who asks next waits
-for one that runs."""
 _SPARE = 1
 """Lanes beyond those that a runtime computes on: one that waits for its decoder leaves its core to another. Labelling
 tars on two cores went from 215 to 229 images/s, beside an ideal loop of 242."""
@@ -99,7 +96,6 @@ class Engine:
         self._work = _Work()
         self._open: set[Future[list[Result]]] = set()
         self._prompt = 0  # open shards that somebody waits for
-        self._prompted_at = float("-inf")
         self._lock = threading.Lock()
         self._closed = False
         self._lanes = [
@@ -132,18 +128,18 @@ class Engine:
                 raise RuntimeError("The engine is closed; create another one.")
             self._open.add(shard.future)
             idle = max(1, self._width - self._prompt)
-            if first:
-                self._prompt += 1
-                self._prompted_at = time.monotonic()
+            self._prompt += first
         shard.future.add_done_callback(partial(self._forget, first))
         if not items:
             shard.put(0, [])
-        chunk = self._chunk
+        chunk = min(self._runtime.batch_size, _CHUNK)
         if first:
             chunk = max(1, min(chunk, -(-len(items) // idle)))
         later = self._work.soon if first else self._work.later
         for start in range(0, len(items), chunk):
-            self._queue(later, shard, start, min(chunk, len(items) - start))
+            for motion in shard.motions:
+                motion.queue(self._motion.at)  # chunks are taken in turn: what the lanes do meanwhile lies in front
+            later(partial(self._take, shard, start, chunk))
         return shard.future
 
     def close(self) -> None:
@@ -166,24 +162,11 @@ class Engine:
         while (step := self._work.next()) is not None:
             step()
 
-    @property
-    def _chunk(self) -> int:
-        return min(self._runtime.batch_size, _CHUNK)
-
-    def _queue(self, when: Callable[[Callable[[], None]], None], shard: _Shard, start: int, count: int) -> None:
-        for motion in shard.motions:
-            motion.queue(self._motion.at)  # chunks are taken in turn: what the lanes do meanwhile lies in front
-        when(partial(self._take, shard, start, count))
-
     def _take(self, shard: _Shard, start: int, count: int) -> None:
-        """Decode a chunk and submit it to the runtime; half of it if somebody may ask for an answer meanwhile."""
+        """Decode a chunk and submit it to the runtime."""
         for motion in shard.motions:
             motion.leave(self._motion.at)
             motion.move()
-        half = self._chunk // 2
-        if not shard.first and count > half > 0 and time.monotonic() - self._prompted_at < _PROMPTED_SECONDS:
-            self._queue(self._work.rest, shard, start + half, count - half)
-            count = half
         with working_for(self._motion, *shard.motions):
             self._run(shard, start, count)
 
@@ -359,8 +342,7 @@ class _Shard:
 
 
 class _Work:
-    """A queue of steps by priority: making results, decoding chunks somebody waits for, the rest of chunks that have
-    begun, other chunks; each is FIFO."""
+    """A queue of steps by priority: making results, decoding chunks somebody waits for, other chunks; each is FIFO."""
 
     def __init__(self) -> None:
         self._steps: queue.PriorityQueue[tuple[int, int, Callable[[], None] | None]] = queue.PriorityQueue()
@@ -372,15 +354,12 @@ class _Work:
     def soon(self, step: Callable[[], None]) -> None:
         self._steps.put((1, next(self._count), step))
 
-    def rest(self, step: Callable[[], None]) -> None:
-        self._steps.put((2, next(self._count), step))
-
     def later(self, step: Callable[[], None]) -> None:
-        self._steps.put((3, next(self._count), step))
+        self._steps.put((2, next(self._count), step))
 
     def end(self) -> None:
         """End one lane after all steps queued so far."""
-        self._steps.put((4, next(self._count), None))
+        self._steps.put((3, next(self._count), None))
 
     def next(self) -> Callable[[], None] | None:
         return self._steps.get()[2]

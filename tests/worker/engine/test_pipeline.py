@@ -289,20 +289,6 @@ def test_what_somebody_waits_for_is_spread_over_lanes_that_nobody_else_waits_for
     wait_until(spread, 20, "two batches")
 
 
-def test_chunks_are_half_as_large_while_somebody_asks_for_answers(engine: Engine, runtime: FakeRuntime) -> None:
-    levels = [*range(1, 12)]
-    assert labels(engine.submit([gray(n) for n in levels]).result(10)) == levels
-    assert sorted(runtime.batches) == [3, 4, 4]
-
-    def halved() -> bool:
-        engine.submit([gray(1)], first=True).result(10)
-        runtime.batches.clear()
-        assert labels(engine.submit([gray(n) for n in levels]).result(10)) == levels
-        return sorted(runtime.batches) == [1, 2, 2, 2, 2, 2]
-
-    wait_until(halved, 20, "small batches")  # at once, unless this process stands still for a second
-
-
 def test_what_somebody_waits_for_is_decoded_first_and_on_all_lanes(engine: Engine, runtime: FakeRuntime) -> None:
     # Given lanes that are busy, and a long shard that waits,
     runtime.gate.clear()
