@@ -85,8 +85,8 @@ def resize_for(device: torch.device, where: str) -> Resize | None:
     why = ""
     try:
         found = resize_on(device)
-        # Triton starts kernels on the current device, wherever the tensors are.
-        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        # Triton starts kernels on the current device, wherever the tensors are; `cuda` alone is the current one.
+        with torch.cuda.device(device) if device.type == "cuda" and device.index is not None else nullcontext():
             apart = differs(found, device)
         if apart:
             why = f"Pillow {PIL.__version__} makes other pixels"
