@@ -257,16 +257,17 @@ def test_top_k_of_more_classes_than_there_are_gives_all() -> None:
 
 @pytest.mark.parametrize("k", [1, 5, 40])
 def test_top_k_is_what_sorting_all_scores_gives(k: int) -> None:
-    # Given rows of which some tie at the last place that counts, and one in which all tie,
+    # Given rows of which some tie at the last place that counts, one in which all tie, and some that hold NaN,
     logits = np.random.default_rng(k).integers(-6, 6, (50, 40)).astype(np.float32)
     logits[0] = 3
+    logits[1, ::7], logits[2, 1:], logits[3] = np.nan, np.nan, np.nan
 
     # I expect the first of a stable sort.
     indices, scores = top_k(logits, k)
     assert indices.tolist() == np.argsort(-logits, axis=1, kind="stable")[:, :k].tolist()
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     all_scores = exponentials / exponentials.sum(axis=1, keepdims=True)
-    assert scores.tolist() == np.take_along_axis(all_scores, indices, axis=1).tolist()
+    assert np.array_equal(scores, np.take_along_axis(all_scores, indices, axis=1), equal_nan=True)
 
 
 def test_what_somebody_waits_for_is_spread_over_lanes_that_nobody_else_waits_for(
