@@ -225,7 +225,9 @@ def test_a_shard_outlasts_the_visibility_timeout(
     """No book is kept of its ticket, so none is handed out again."""
     with PacedMill(tmp_path_factory.mktemp("mill"), workers=1, visibility_timeout=1).running() as mill:
         job = begin(mill, folder, shard_size=640)
-        threading.Event().wait(3)  # the shard runs on
+        mill.slow(5)
+        began = time.monotonic()
+        wait_until(lambda: time.monotonic() - began > 3, 10, "the timeout to have passed thrice")
         assert mill.client.status(job).shards.done == 0
         mill.finished(job)
         check_complete(mill.client, job, keys)
