@@ -12,7 +12,7 @@ import httpx2
 from pydantic import BaseModel, TypeAdapter
 
 from contract import errors
-from contract.errors import ImagemillError, InvalidInput, ObjectNotFound, ServiceUnavailable, code_of
+from contract.errors import ImagemillError, InvalidInput, ObjectChanged, ObjectNotFound, ServiceUnavailable, code_of
 from contract.jobs.results import Row
 
 T = TypeVar("T", bound=BaseModel)
@@ -120,10 +120,10 @@ class HttpApi:
         if answer.status_code >= 300:
             raise ServiceUnavailable(f"The object store refused {name} ({answer.status_code}); try again.")
 
-    def read(self, url: str, name: str, begin: int, end: int | None) -> tuple[bytes, int]:
+    def read(self, url: str, name: str, begin: int, end: int | None, etag: str = "") -> tuple[bytes, int]:
         """Return bytes `begin` until before `end` of an object, and its size, from an address that the API gave for it.
 
-        Raises ObjectNotFound, also for a range that begins behind its end.
+        Raises ObjectNotFound, also for a range that begins behind its end, and ObjectChanged for another `etag`.
         """
         headers = {"Range": f"bytes={begin}-{'' if end is None else end - 1}"}
         try:
@@ -137,6 +137,8 @@ class HttpApi:
             raise ObjectNotFound(f"There is no object {name}, or it has become shorter.")
         if answer.status_code >= 300:
             raise ServiceUnavailable(f"The object store refused {name} ({answer.status_code}); try again.")
+        if etag and answer.headers.get("ETag", "").strip('"') != etag:
+            raise ObjectChanged(f"{name} was overwritten.")
         data = answer.content
         if answer.status_code == 200:  # the store knows no ranges, or the object is empty
             return data[begin:end], len(data)

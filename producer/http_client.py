@@ -196,7 +196,8 @@ class HttpClient:
 
     def remove_jobs(self, jobs: Sequence[str]) -> list[Found]:
         """Delete jobs that have ended, or none of them; return what that took."""
-        return [Found(**one) for one in self._api.json("POST", "/v1/jobs/remove", json={"jobs": list(jobs)})]
+        body = {"jobs": list(jobs)}
+        return [Found(**one) for one in self._api.json("POST", "/v1/jobs/remove", json=body, timeout=None)]
 
     def gc(self, *, dry_run: bool = False) -> Iterator[Found]:
         """Delete what nobody needs, with the scope `admin`; yield what it was. With `dry_run` nothing is deleted."""
@@ -314,6 +315,7 @@ class HttpClient:
             except ServiceUnavailable:
                 if left <= 30.0:
                     raise
+                time.sleep(_AGAIN_SECONDS)
 
     # Schedules
 

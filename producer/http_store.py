@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 
 from contract.backend.listing import Entry
 from contract.backend.objects import ObjectStore
+from contract.errors import ObjectNotFound, UnknownJob
 from producer.http_api import HttpApi
 
 _PAGE = 1000
 
 
 class HttpStore(ObjectStore):
-    """What the owner of a token may read. Raises ObjectNotFound, and what the API raises."""
+    """What the owner of a token may read. Raises ObjectNotFound, ObjectChanged, and what the API raises."""
 
     def __init__(self, api: HttpApi) -> None:
         """Ask the API for the name of its bucket."""
@@ -37,7 +38,7 @@ class HttpStore(ObjectStore):
         etag: str = "",
     ) -> bytes:
         most = limit + 1 if limit is not None else length
-        return self._read(key, bucket, offset, None if most is None else offset + most)[0]
+        return self._read(key, bucket, offset, None if most is None else offset + most, etag)[0]
 
     def size(self, key: str, *, bucket: str = "") -> int:
         return self._read(key, bucket, 0, 1)[1]
@@ -52,7 +53,10 @@ class HttpStore(ObjectStore):
         assert not folders, "the API lists objects alone"
         while True:
             params = {"prefix": self._address(prefix, bucket), "after": after, "limit": at_once}
-            page = self._api.json("GET", "/v1/objects", params=params)
+            try:
+                page = self._api.json("GET", "/v1/objects", params=params)
+            except UnknownJob:  # a job that is gone, or not there yet, has no objects
+                return
             yield [Entry(one["key"], one["size"], etag=one["etag"]) for one in page["objects"]]
             if not page["after"]:
                 return
@@ -64,10 +68,14 @@ class HttpStore(ObjectStore):
         (link,) = self._api.json("POST", "/v1/objects/links", json=body)
         return str(link["url"])
 
-    def _read(self, key: str, bucket: str, begin: int, end: int | None) -> tuple[bytes, int]:
+    def _read(self, key: str, bucket: str, begin: int, end: int | None, etag: str = "") -> tuple[bytes, int]:
         if begin == end:
             return b"", 0
-        return self._api.read(self.presign(key, bucket=bucket, hours=1.0), self._address(key, bucket), begin, end)
+        try:
+            url = self.presign(key, bucket=bucket, hours=1.0)
+        except UnknownJob as error:
+            raise ObjectNotFound(str(error)) from error
+        return self._api.read(url, self._address(key, bucket), begin, end, etag)
 
     def _address(self, key: str, bucket: str) -> str:
         return f"s3://{bucket or self.bucket}/{key}"

@@ -1,7 +1,7 @@
 """Objects of the bucket over HTTP: listed here, and read from the store itself at addresses that this server signs.
 
-They are what an owner may name as a source, and what Imagemill keeps of the owner's jobs, watches and datasets and of
-models. Tokens, webhooks and what belongs to others are not among them, whatever the scope.
+They are what Imagemill keeps of an owner's jobs, watches and datasets and of models and, with the scope `jobs`, what
+the owner may name as a source. Tokens, webhooks and what belongs to others are not among them, whatever the scope.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from contract.errors import InvalidSource
 from contract.keys.bucket import ACTIVE, DATASETS, JOBS, MODELS, RESERVED, TABLES, UPLOADS, WATCHES
+from contract.keys.watches import parse_segment_job
 from contract.records import Record
+from contract.watches.record import Watches
 from producer.web.owned import Owned, Review
 from producer.web.problems import Problem
 from producer.web.sources import LONGEST, address_of, plain
@@ -36,7 +38,7 @@ class LinksBody(Record):
         min_length=1, max_length=_MOST, description="Each `s3://bucket/key`, or a key of Imagemill's own bucket."
     )
     hours: float = Field(
-        1.0, gt=0, le=_LONGEST_HOURS, description="For how long the links are good; more than one takes `jobs`."
+        1.0, ge=0.001, le=_LONGEST_HOURS, description="For how long the links are good; more than one takes `jobs`."
     )
 
 
@@ -92,6 +94,8 @@ def router() -> APIRouter:
         links = []
         for address in body.addresses:
             bucket, key = _readable(address, owned)
+            if not key:
+                raise InvalidSource(f"{address} names no object; name one.")
             links.append(Link(address=address, url=api.uploads.presign(key, bucket=bucket, hours=body.hours)))
         return links
 
@@ -104,6 +108,8 @@ def _readable(text: str, owned: Owned) -> tuple[str, str]:
     address = text if text.startswith("s3://") else f"s3://{own}/{text}"
     bucket, key = plain(address, owned)
     if bucket != own or not any(key.startswith(one) or one.startswith(key) for one in RESERVED):
+        if not owned.token.allows("jobs"):
+            raise Problem(403, "To read sources takes a token with the scope jobs.")
         return bucket, key
     root, _, rest = key.partition("/")
     name, below, _ = rest.partition("/")
@@ -114,8 +120,10 @@ def _readable(text: str, owned: Owned) -> tuple[str, str]:
         owned.job(name)
     elif kind == DATASETS and below:
         owned.dataset(name)
-    elif kind == TABLES and below:
-        owned.watch(name)
+    elif kind == TABLES and below and (table := parse_segment_job(f"{name}-000000")):
+        store = owned.watch(table[0]).backend.store
+        if not owned.token.sees_all and Watches(store).get(table[0]).stamp != table[1]:
+            raise _kept(address)  # an earlier watch of this name may have been another's
     elif kind == WATCHES and (below or name.endswith(".json")):
         owned.watch(name if below else name.removesuffix(".json"))
     elif kind == JOBS and below:
@@ -129,5 +137,6 @@ def _readable(text: str, owned: Owned) -> tuple[str, str]:
 
 def _kept(address: str) -> InvalidSource:
     return InvalidSource(
-        f"{address} holds what Imagemill itself keeps; name jobs/ID/, datasets/NAME/, watches/NAME/ or models/."
+        f"{address} holds what Imagemill keeps; name jobs/ID/, datasets/NAME/, watches/NAME/, tables/NAME-STAMP/ "
+        "or models/."
     )

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 from starlette.responses import StreamingResponse
 
+from contract.jobs import lifecycle
 from contract.jobs.retention import Found
 from contract.jobs.specs import JobId
 from contract.jobs.status import Status
@@ -48,6 +49,8 @@ def router() -> APIRouter:
     @routes.post("/rebuild", response_class=StreamingResponse, responses=_STREAMS)
     def rebuild_ledger(owned: Admin, body: RebuildBody) -> StreamingResponse:
         """Rewrite the ledger entries of jobs from the bucket alone; a line is the status of one."""
+        for job in body.jobs or ():
+            lifecycle.read_spec(owned.client.backend.store, job)  # before the first line, when it can be said
         found = _begun(owned.client.rebuild(body.jobs))
         return StreamingResponse(_rebuilt(found), media_type=_LINES)
 

@@ -15,7 +15,7 @@ import pytest
 
 from contract.datasets.records import DatasetRecord
 from contract.datasets.versions import Datasets
-from contract.errors import InvalidInput, NotOwner, ObjectNotFound, ServiceUnavailable, UnknownJob
+from contract.errors import InvalidInput, NotOwner, ObjectChanged, ObjectNotFound, ServiceUnavailable, UnknownJob
 from contract.keys.models import model_file
 from contract.models.review import Review, Verdict
 from contract.settings import Settings
@@ -49,11 +49,17 @@ def test_an_owner_reads_what_is_theirs_and_nothing_else(api: Api, model: str) ->
             owner = client.get("/v1/token").json()["owner"]
             Datasets(api.store).add(DatasetRecord(name=name, owner=owner, created_at="2026-11-26T00:00:00Z"))
         readable = ["jobs/mine/spec.json", "active/mine", "models/", "photos/", f"s3://{bucket}/photos/one.jpg"]
-        readable += ["datasets/mine/", "watches/mine.json", "watches/mine/x", "tables/mine/"]
+        readable += ["datasets/mine/", "watches/mine.json", "watches/mine/x"]
+        readable += [f"tables/mine-{Watches(api.store).get('mine').stamp}/"]
         for address in readable:
             assert ann.get("/v1/objects", params={"prefix": address}).status_code == 200, address
             assert ann.post("/v1/objects/links", json={"addresses": [address]}).status_code == 200, address
         hidden = ["jobs/mine-too/spec.json", "active/mine-too", "datasets/mine-too/", "watches/mine-t.json"]
+        # Whoever names a watch as the table of another one is named does not read that.
+        table = f"mine-t-{Watches(api.store).get('mine-t').stamp}"
+        hidden += [f"tables/{table}/"]
+        watch = {"name": table, "source": f"s3://{bucket}/camera-mine/", "model": model}
+        assert ann.post("/v1/watches", json=watch).status_code == 201
         for address in hidden:
             assert ann.get("/v1/objects", params={"prefix": address}).status_code in (404, 422), address
             assert root.get("/v1/objects", params={"prefix": address}).status_code == 200, address
@@ -76,20 +82,31 @@ def test_an_owner_reads_what_is_theirs_and_nothing_else(api: Api, model: str) ->
             "jobs/../tokens/x",
             "jobs/mine/../../tokens/x",
             "uploads/x/y",
+            "watches/rejected/x",
+            "tables/mine/",
+            "tables/mine-20200101t000000000/",
         ]
         kept += ["%74okens/x", "//tokens/x", "s3://other-bucket/x", "s3://", "tokens\\x"]
         for address in kept:
             for client in (ann, root) if not address.startswith("uploads") else (ann,):
                 params, sent = {"prefix": address}, {"addresses": ["photos/one.jpg", address]}
+                if client is root and address.startswith("tables/mine-"):
+                    continue
                 assert client.get("/v1/objects", params=params).status_code in (404, 422), address
                 assert client.post("/v1/objects/links", json=sent).status_code in (404, 422), address
         (active,) = ann.get("/v1/objects", params={"prefix": "active/mine"}).json()["objects"]
         assert active["key"] == "active/mine"
+        # Nor is a watch named as the folder of events that nobody understood.
+        watch = {"name": "rejected", "source": f"s3://{bucket}/camera-r/", "model": model}
+        assert ann.post("/v1/watches", json=watch).status_code == 422
     with api.client("infer") as client:
         assert client.get("/v1/objects", params={"prefix": "photos/"}).status_code == 403
     with api.client("review") as client:
-        sent = {"addresses": ["photos/one.jpg"]}
+        sent = {"addresses": ["models/disc/1/model.json"]}
         assert client.post("/v1/objects/links", json=sent).status_code == 200
+        assert client.post("/v1/objects/links", json={"addresses": ["photos/one.jpg"]}).status_code == 403
+        assert client.post("/v1/objects/links", json={**sent, "hours": 0.0001}).status_code == 422
+        assert client.post("/v1/objects/links", json={"addresses": [f"s3://{bucket}/"]}).status_code == 422
         assert client.post("/v1/objects/links", json={**sent, "hours": 24}).status_code == 403
         assert client.post("/v1/objects/links", json={**sent, "hours": 169}).status_code == 422
 
@@ -127,6 +144,10 @@ def test_the_bucket_over_http_reads_as_with_keys(api: Api) -> None:
         for key in ("photos/none", "photos/emp"):
             with pytest.raises(ObjectNotFound):
                 store.get(key)
+        (entry,) = ours.list("photos/a b")
+        assert store.get(entry.key, etag=entry.etag) == ours.get(entry.key, etag=entry.etag)
+        with pytest.raises(ObjectChanged):
+            store.get(entry.key, etag="0" * 32)
 
 
 def test_rows_are_written_as_with_keys(api: Api, model: str, settings: Settings, tmp_path: Path) -> None:
@@ -232,6 +253,9 @@ def test_rows_of_a_watch_are_followed(api: Api, model: str, monkeypatch: pytest.
         client.classify(f"s3://{api.store.bucket}/photos/", model=model, job=job)
         decided = Segment(number=0, job=job, opened_at="2026-11-26T08:31:00Z", before=0)
         decide_segment(api.store, watch.root, decided)
+        # and a segment whose job is not there yet, or has been deleted,
+        absent = Segment(number=1, job=watch.job(1), opened_at="2026-11-26T08:32:00Z", before=0)
+        decide_segment(api.store, watch.root, absent)
         commit_rows(api.store, job, [{"key": "a.jpg", "label": "disc"}], 0)
         assert [row["key"] for row in client.watched_rows("camera")] == ["a.jpg"]
         stop, seen = threading.Event(), list[str]()
