@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import redis.asyncio
@@ -42,9 +43,12 @@ class Admission:
         self._ask = client.register_script(script("ask"))
         self._queued: list[_Asked] = []
         self._sending: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     async def ask(self, id: RequestId, payload: bytes, budget_ms: int) -> Answer:
         """Return what `ask.lua` says of a request; raises what redis-py raises. `budget_ms` is left until its end."""
+        if self._closed:
+            raise redis.ConnectionError("closed")
         loop = asyncio.get_running_loop()
         asked = _Asked(id, payload, budget_ms, loop.create_future())
         if not self._queued:
@@ -54,6 +58,9 @@ class Admission:
 
     async def aclose(self) -> None:
         """End what is under way; whoever waits for it sees a connection that was lost."""
+        self._closed = True
+        queued, self._queued = self._queued, []
+        _lose(queued)
         for task in tuple(self._sending):
             while not task.done():
                 task.cancel()  # again and again: redis-py may take one for a timeout of its own
@@ -73,6 +80,8 @@ class Admission:
                 task = asyncio.get_running_loop().create_task(self._send(some[:count]))
                 self._sending.add(task)
                 task.add_done_callback(self._sending.discard)
+                # It may be cancelled before it begins.
+                task.add_done_callback(partial(_lose, some[:count]))
                 some = some[count:]
 
     async def _send(self, some: Sequence[_Asked]) -> None:
@@ -98,6 +107,13 @@ class Admission:
             arguments += [str(id), asked.payload, id.images, id.size, id.model, asked.budget_ms]
         answers: list[Answer] = await self._ask(keys, arguments)
         return answers
+
+
+def _lose(some: Sequence[_Asked], _: object = None) -> None:
+    """Tell who still waits that the connection was lost."""
+    for asked in some:
+        if not asked.answer.done():
+            asked.answer.set_exception(redis.ConnectionError("closed"))
 
 
 def _together(sizes: Sequence[int]) -> int:

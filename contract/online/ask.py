@@ -242,7 +242,7 @@ class Online:
     async def _admit(self, waits: _Waits, *, insist: bool = False) -> None:
         """Have Redis take a request; `insist` on it until its deadline, since it was admitted before."""
         away_at = time.monotonic() + _AWAY_SECONDS
-        while True:
+        while not waits.reply.done():
             budget = int(1000 * (waits.until - time.monotonic()))
             if budget <= 0:
                 raise Expired(f"{waits.id.model} could not be asked in time; try again.")
@@ -275,13 +275,15 @@ class Online:
                 found: Any = await self._redis.blpop([replies], timeout=_LISTEN_SECONDS)
                 came = [found[1]] if found else []
                 # What comes together is handed on together: what those who asked ask for next goes together, too.
-                while came and self._unanswered > len(came):
-                    more: Any = await self._redis.lpop(replies, _LISTEN_MOST) or []
-                    came += more
-                    if len(more) < _LISTEN_MOST:
-                        break
-                for reply in came:
-                    self._dispatch(reply)
+                try:
+                    while came and self._unanswered > len(came):
+                        more: Any = await self._redis.lpop(replies, _LISTEN_MOST) or []
+                        came += more
+                        if len(more) < _LISTEN_MOST:
+                            break
+                finally:  # Redis has them no more
+                    for reply in came:
+                        self._dispatch(reply)
             except redis.RedisError as error:
                 if not isinstance(error, LOST):  # such as a failover, or a key that somebody wrote over
                     log.warning("Replies of served models wait: %s", error)

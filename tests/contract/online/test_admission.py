@@ -118,3 +118,19 @@ def test_closing_tells_those_who_wait(server: Server) -> None:
         return list(await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 30))
 
     assert [type(error) for error in asyncio.run(main())] == [redis.ConnectionError] * 2
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3])
+def test_closing_before_anything_is_sent_tells_them_too(server: Server, steps: int) -> None:
+    server.silent = True
+
+    async def main() -> list[Any]:
+        asking = admission(server)
+        (one,) = ids(1)
+        task = asyncio.create_task(asking.ask(one, b"x", 1000))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await asking.aclose()
+        return list(await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), 30))
+
+    assert [type(error) for error in asyncio.run(main())] == [redis.ConnectionError]

@@ -221,13 +221,18 @@ def _parts(answers: Iterable[tuple[Asked, Answer]]) -> Iterator[list[tuple[Asked
     """Yield requests with their replies and how many rows these have, together up to about `_REPLY_BYTES`."""
     part: list[tuple[Asked, bytes, int]] = []
     held = 0
-    for one, answer in answers:
-        ONLINE_SECONDS.observe(time.monotonic() - one.since, "compute")
-        part.append((one, _reply(one, answer), len(answer.rows)))
-        held += len(part[-1][1])
-        if held >= _REPLY_BYTES:
+    try:
+        for one, answer in answers:
+            ONLINE_SECONDS.observe(time.monotonic() - one.since, "compute")
+            part.append((one, _reply(one, answer), len(answer.rows)))
+            held += len(part[-1][1])
+            if held >= _REPLY_BYTES:
+                yield part
+                part, held = [], 0
+    except Exception:
+        if part:  # they are done, whatever became of the next one
             yield part
-            part, held = [], 0
+        raise
     if part:
         yield part
 
