@@ -473,7 +473,7 @@ STAND_INS: dict[str, Any] = {
 }
 NO_KEYS = (
     *("segment_job", "shard_stem", "content_name", "ended_entry", "ended_before", "expires_entry"),
-    "message_name",
+    *("message_name", "watch_table"),
 )
 """Functions of `contract.keys` that name a part of a key, or need numbers."""
 

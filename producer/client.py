@@ -781,7 +781,8 @@ class Client:
         }
         draft = own_models.describe(
             name,
-            file,
+            file.name,
+            lambda: own_models.measured(file),
             labels=labels,
             preprocess=preprocess,
             family=family,

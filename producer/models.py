@@ -41,39 +41,13 @@ _GAVE_UP = Verdict(ok=False, reason="The producer gave up waiting for a worker."
 _KINDS = {".pt2": "weights.pt2", ".safetensors": "weights.safetensors"}
 
 
+def measured(path: Path) -> tuple[str, int]:
+    """Return the sha256 of a file and its size in bytes; raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
+
+
 def describe(
-    name: str,
-    path: Path,
-    *,
-    labels: Sequence[str],
-    preprocess: Mapping[str, object],
-    family: str | None,
-    config: Mapping[str, Scalar],
-    license: str,
-    source: str,
-    owner: str = "",
-) -> Model:
-    """Return the record of a model file, without its version; raises InvalidInput naming the option, and OSError."""
-
-    def measure() -> tuple[str, int]:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
-
-    return describe_file(
-        name,
-        path.name,
-        measure,
-        labels=labels,
-        preprocess=preprocess,
-        family=family,
-        config=config,
-        license=license,
-        source=source,
-        owner=owner,
-    )
-
-
-def describe_file(
     name: str,
     file: str,
     measure: Callable[[], tuple[str, int]],
@@ -86,7 +60,11 @@ def describe_file(
     source: str,
     owner: str = "",
 ) -> Model:
-    """Return the record of a model file that is called `file`; `measure` returns its sha256 and its size in bytes."""
+    """Return the record, without its version, of a model file that is called `file`.
+
+    `measure` returns the sha256 of the file and its size in bytes; it is called last, and what it raises is raised.
+    Raises InvalidInput naming the option.
+    """
     suffix = Path(file).suffix.lower()
     if suffix not in _KINDS:
         raise InvalidInput(

@@ -10,6 +10,12 @@ LATEST = 10**13 - 1
 _CONTENT = re.compile(r"-[0-9a-f]{16}\.[a-z]+$")
 
 
+def record_name(prefix: str, key: str) -> str | None:
+    """Return the name whose record, `name.json` at this prefix, an object is, or None."""
+    name = key.removeprefix(prefix)
+    return name.removesuffix(".json") if name.endswith(".json") and "/" not in name else None
+
+
 def content_name(stem: str, digest: str, suffix: str) -> str:
     """Name an object by its content, so that attempts that differ never write over each other.
 

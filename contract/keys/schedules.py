@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from contract.keys.bucket import SCHEDULES
+from contract.keys.names import record_name
 
 _TICK = re.compile(r"/ticks/(\d{8}t\d{4})\.json$")
 
@@ -16,8 +17,7 @@ def schedule_record(name: str) -> str:
 
 def parse_schedule(key: str) -> str | None:
     """The schedule whose record this is, or None."""
-    name = key.removeprefix(SCHEDULES)
-    return name.removesuffix(".json") if name.endswith(".json") and "/" not in name else None
+    return record_name(SCHEDULES, key)
 
 
 def schedule_ticks(name: str) -> str:

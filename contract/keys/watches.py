@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 
 from contract.keys.bucket import FEEDS, WATCHES
+from contract.keys.names import record_name
 
 _WATCH_STATE = re.compile(r"^watches/([a-z0-9-]+)/(\d{8}t\d{6}(?:\d{3})?)/$")
 _THEN = re.compile(r"/then/(\d{6,})\.(json|begun)$")
 _ARCHIVE = re.compile(r"/archived/(\d{6,})\.json$")
 _SEGMENT = re.compile(r"/segments/(\d{6,})\.json$")
-_SEGMENT_JOB = re.compile(r"([a-z0-9-]+)-(\d{8}t\d{6}(?:\d{3})?)-(\d{6,})")
+_TABLE = re.compile(r"([a-z0-9-]+)-(\d{8}t\d{6}(?:\d{3})?)")
+_SEGMENT_JOB = re.compile(rf"{_TABLE.pattern}-(\d{{6,}})")
 
 
 def watch_record(name: str) -> str:
@@ -20,8 +22,7 @@ def watch_record(name: str) -> str:
 
 def parse_watch(key: str) -> str | None:
     """The watch whose record this is, or None."""
-    name = key.removeprefix(WATCHES)
-    return name.removesuffix(".json") if name.endswith(".json") and "/" not in name else None
+    return record_name(WATCHES, key)
 
 
 def watch_prefix(name: str) -> str:
@@ -67,6 +68,17 @@ def watch_segment(root: str, number: int) -> str:
 def segment_job(name: str, stamp: str, number: int) -> str:
     """The id of the job of a segment; `name` and `stamp` are those of its watch."""
     return f"{name}-{stamp}-{number:06d}"
+
+
+def watch_table(name: str, stamp: str) -> str:
+    """The folder of the table of a watch, in whichever bucket its results are."""
+    return f"{name}-{stamp}"
+
+
+def parse_watch_table(folder: str) -> tuple[str, str] | None:
+    """The name and the stamp of the watch whose table is in a folder of this name, or None."""
+    match = _TABLE.fullmatch(folder)
+    return (match[1], match[2]) if match else None
 
 
 def parse_segment_job(job: str) -> tuple[str, str, int] | None:

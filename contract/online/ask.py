@@ -276,7 +276,7 @@ class Online:
                 came = [found[1]] if found else []
                 # What comes together is handed on together: what those who asked ask for next goes together, too.
                 try:
-                    while came and self._unanswered > len(came):
+                    while came and len(self._waiting) > len(came):
                         more: Any = await self._redis.lpop(replies, _LISTEN_MOST) or []
                         came += more
                         if len(more) < _LISTEN_MOST:
@@ -303,10 +303,6 @@ class Online:
     async def _ask_again(self, waits: _Waits) -> None:
         with suppress(Exception):  # whoever waits for it sees that it expires
             await self._admit(waits, insist=True)
-
-    @property
-    def _unanswered(self) -> int:
-        return sum(not waits.reply.done() for waits in self._waiting.values())
 
     def _dispatch(self, data: bytes) -> None:
         try:

@@ -9,7 +9,7 @@ from contract.data.items import parse_s3
 from contract.jobs.templates import output
 from contract.keys.bucket import TABLES
 from contract.keys.jobs import JobKeys
-from contract.keys.watches import parse_segment_job
+from contract.keys.watches import parse_segment_job, watch_table
 from contract.watches.record import Watch
 
 _VERSION = re.compile(r"\d{20}\.json")
@@ -27,7 +27,7 @@ def table_of(store: ObjectStore, job: str, output: str) -> tuple[str, int] | Non
     base = f"s3://{store.bucket}/{TABLES}"
     if output != f"s3://{store.bucket}/{JobKeys(job).root}out/":
         base = output.rstrip("/").rpartition("/")[0] + "/"
-    return f"{base}{name}-{stamp}/", segment
+    return f"{base}{watch_table(name, stamp)}/", segment
 
 
 def table_of_watch(store: ObjectStore, watch: Watch) -> str:

@@ -95,7 +95,7 @@ def every_key() -> Iterator[tuple[str, str]]:
         module = importlib.import_module(f"{keys.__name__}.{subject.name}")
         for name, function in inspect.getmembers(module, inspect.isfunction):
             makes_a_key = function.__module__ == module.__name__ and not name.startswith(
-                ("parse_", "shard_", "child_", "content_", "message_", "segment_")
+                ("parse_", "shard_", "child_", "content_", "message_", "segment_", "watch_table", "record_name")
             )
             if makes_a_key and inspect.signature(function).return_annotation == "str":
                 yield name, function(**_arguments(function))

@@ -19,7 +19,7 @@ from contract.keys.models import model_claim, model_file
 from contract.models.registry import Model, Registry, imagemill_version, make_file
 from contract.models.review import Review, Verdict
 from producer.cli.models import _print
-from producer.models import describe, pull, push, read_config, read_labels
+from producer.models import describe, measured, pull, push, read_config, read_labels
 
 SHAPE = {"size": 28, "mean": 127.5, "std": 127.5}
 
@@ -32,7 +32,7 @@ def file(folder: Path, name: str = "birds.pt2") -> Path:
 
 def described(path: Path, name: str = "birds", **options: Any) -> Model:
     given: dict[str, Any] = {"labels": ("jay", "tit"), "preprocess": SHAPE, "family": None, "config": {}}
-    return describe(name, path, license="MIT", source="", **{**given, **options})
+    return describe(name, path.name, lambda: measured(path), license="MIT", source="", **{**given, **options})
 
 
 # What is pushed

@@ -14,7 +14,7 @@ from contract.errors import InvalidInput, UnknownUpload
 from contract.keys.uploads import upload_prefix
 from contract.models.registry import Model, Preprocess, Scalar
 from contract.records import Record, Sha256
-from producer.models import describe_file, push
+from producer.models import describe, push
 from producer.web.owned import Admin, Jobs, Owned, Review
 
 Ref = Annotated[str, Path(max_length=200, description="`name`, `name@version` or `name@alias`.")]
@@ -117,7 +117,7 @@ def _pushed(owned: Owned, body: PushBody) -> Model:
     client = owned.model(body.name)
     client.backend.ledger.workers()  # Redis is needed too, so it is not found missing halfway
     facts = body.model_dump(include={"labels", "family", "config", "license", "source"})
-    draft = describe_file(
+    draft = describe(
         body.name,
         file.key.removeprefix(prefix),
         lambda: (body.sha256, file.size),

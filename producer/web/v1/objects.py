@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from contract.errors import InvalidSource
 from contract.keys.bucket import ACTIVE, DATASETS, JOBS, MODELS, RESERVED, TABLES, UPLOADS, WATCHES
-from contract.keys.watches import parse_segment_job
+from contract.keys.watches import parse_watch_table
 from contract.records import Record
 from contract.watches.record import Watches
 from producer.web.owned import Owned, Review
@@ -120,7 +120,7 @@ def _readable(text: str, owned: Owned) -> tuple[str, str]:
         owned.job(name)
     elif kind == DATASETS and below:
         owned.dataset(name)
-    elif kind == TABLES and below and (table := parse_segment_job(f"{name}-000000")):
+    elif kind == TABLES and below and (table := parse_watch_table(name)):
         store = owned.watch(table[0]).backend.store
         if not owned.token.sees_all and Watches(store).get(table[0]).stamp != table[1]:
             raise _kept(address)  # an earlier watch of this name may have been another's

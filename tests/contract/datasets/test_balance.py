@@ -10,16 +10,13 @@ from contract.datasets import balance, extending
 from contract.datasets.records import Extend
 from contract.errors import InvalidInput, InvalidSource, NothingMissing
 from contract.jobs.lifecycle import Backend, close, reopen, submit
-from contract.jobs.specs import Classify
 from contract.jobs.status import State
-from contract.keys.jobs import JobKeys
-from contract.keys.watches import segment_job, watch_state
 from contract.models.registry import File, Model, Preprocess
-from contract.watches.segments import Segment, count_labels, decide_segment
+from contract.watches.segments import count_labels
 from tests.contract.datasets.test_datasets import spec_of, version_of
+from tests.contract.watches import chain
 from tests.synthetic import LABELS
 
-STAMP = "20261126t083012000"
 GENERATOR = Model(
     name="digits-gan",
     version=3,
@@ -34,15 +31,7 @@ FIRST: dict[str, Any] = {"per_class": None, "classes": (0, 1, 4)}
 
 def segment(backend: Backend, number: int, labels: dict[str, int] | None, state: State = "succeeded") -> str:
     """The job of a segment that has ended so, or of an open one without labels."""
-    store, job = backend.store, segment_job("camera", STAMP, number)
-    root = watch_state("camera", STAMP)
-    decide_segment(store, root, Segment(number=number, job=job, opened_at="2026-11-26T08:30:12.000Z", before=0))
-    source = {"kind": "watch", "uri": "s3://photos/in/", "label": "s3://photos/in/"}
-    output = f"s3://{store.bucket}/{JobKeys(job).root}out/"
-    submit(backend, Classify(id=job, source=source, model="digits@1", weights_sha256="0" * 64, output=output))
-    if labels is not None:
-        close(backend, job, state, labels=labels)
-    return job
+    return chain.segment(backend, number, None if labels is None else state, labels=labels)
 
 
 def counts(backend: Backend, **fields: Any) -> dict[str, int]:

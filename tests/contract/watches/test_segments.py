@@ -6,31 +6,15 @@ import pytest
 
 from contract.errors import InvalidSource
 from contract.jobs import retention
-from contract.jobs.lifecycle import Backend, close, submit
-from contract.jobs.specs import Classify, Source
-from contract.jobs.status import State
+from contract.jobs.lifecycle import Backend
+from contract.jobs.specs import Source
 from contract.jobs.templates import pin_source
-from contract.keys.jobs import JobKeys
-from contract.keys.watches import segment_job, watch_state
 from contract.watches import segments
-from contract.watches.segments import Segment, decide_segment, labelled_segments
+from contract.watches.segments import labelled_segments
+from tests.contract.watches.chain import segment
 
-STAMP = "20261126t083012000"
 CAMERA = Source(kind="segment", uri="camera", label="watch:camera")
 NEWEST = Source(kind="segment", uri="camera@newest", label="watch:camera@newest")
-
-
-def segment(backend: Backend, number: int, state: State | None = "succeeded", ok: int = 10) -> str:
-    """The job of a segment that has ended so, or of an open one."""
-    store, job = backend.store, segment_job("camera", STAMP, number)
-    root = watch_state("camera", STAMP)
-    decide_segment(store, root, Segment(number=number, job=job, opened_at="2026-11-26T08:30:12.000Z", before=0))
-    source = {"kind": "watch", "uri": "s3://photos/in/", "label": "s3://photos/in/"}
-    output = f"s3://{store.bucket}/{JobKeys(job).root}out/"
-    submit(backend, Classify(id=job, source=source, model="digits@1", weights_sha256="0" * 64, output=output))
-    if state is not None:
-        close(backend, job, state, ok=ok)
-    return job
 
 
 def test_every_segment_that_has_succeeded_and_is_there_counts_oldest_first(backend: Backend) -> None:
