@@ -1,11 +1,13 @@
 """Asks Redis to admit requests, for one event loop: those that are asked for at once go in one step.
 
 So they cost less, and lie on the stream together when a worker looks: it takes a batch in place of the first of them.
+A refusal stands for a moment, so that under overload most of those that are refused cost no step at all.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from contextvars import Context
@@ -22,6 +24,9 @@ from contract.online.messages import RequestId
 
 _TOGETHER_BYTES, _TOGETHER = 2**20, 64
 """Payloads that go in one step. Redis looks once whether it has memory for them, and serves nobody else meanwhile."""
+_STANDS = 0.02
+"""For this part of its time the refusal of a request that would be late stands for others like it. It is a tenth of
+what `ask.lua` leaves for what the rate does not know."""
 
 Answer: TypeAlias = list[Any]
 """What `ask.lua` says of one request."""
@@ -35,12 +40,29 @@ class _Asked:
     answer: asyncio.Future[Answer]
 
 
+@dataclass
+class _Late:
+    """The refusal of a request that would be late."""
+
+    images: int
+    budget_ms: int
+    answer: Answer
+    until: float
+    """By the monotonic clock."""
+
+    def covers(self, images: int, budget_ms: int) -> bool:
+        """Return whether a request with so many images and so much time would be late, too."""
+        return images >= self.images and budget_ms <= (1 + _STANDS) * self.budget_ms
+
+
 class Admission:
     """Asks for the admission of requests until `aclose`."""
 
     def __init__(self, client: redis.asyncio.Redis, keys: OnlineKeys) -> None:
         self._keys = keys
         self._ask = client.register_script(script("ask"))
+        self._withdraw = client.register_script(script("withdraw"))
+        self._late: dict[str, _Late] = {}
         self._queued: list[_Asked] = []
         self._sending: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -55,6 +77,24 @@ class Admission:
             loop.call_soon(self._start, context=Context())
         self._queued.append(asked)
         return await asked.answer
+
+    def late(self, model: str, images: int, budget_ms: int) -> Answer | None:
+        """Return what `ask.lua` said of a request like this a moment ago, if that was that it would be late.
+
+        After that moment None is returned once, for a request that finds out; until its answer the refusal stands.
+        """
+        found = self._late.get(model)
+        if found is None or not found.covers(images, budget_ms):
+            return None
+        if (now := time.monotonic()) <= found.until:
+            return found.answer
+        found.until = now + _STANDS * budget_ms / 1000
+        return None
+
+    async def withdraw(self, id: RequestId) -> None:
+        """End a request for which nobody waits any more; raises what redis-py raises."""
+        names = self._keys
+        await self._withdraw([names.open, names.load, names.payload(str(id))], [str(id)])
 
     async def aclose(self) -> None:
         """End what is under way; whoever waits for it sees a connection that was lost."""
@@ -88,14 +128,28 @@ class Admission:
         error: Exception = redis.ConnectionError("closed")
         try:
             with suppress(asyncio.CancelledError):
-                for asked, answer in zip(some, await self._answers(some), strict=True):
+                answers = await self._answers(some)
+                gone: list[RequestId] = []
+                for asked, answer in zip(some, answers, strict=True):
+                    self._note(asked.id, asked.budget_ms, answer)
                     if not asked.answer.done():
                         asked.answer.set_result(answer)
+                    elif answer[0] == b"taken":
+                        gone.append(asked.id)
+                for id in gone:  # its own withdrawal may have come before it was admitted
+                    await self.withdraw(id)
         except Exception as raised:
             error = raised
         for asked in some:
             if not asked.answer.done():
                 asked.answer.set_exception(error)
+
+    def _note(self, id: RequestId, budget_ms: int, answer: Answer) -> None:
+        if answer[0] == b"late":
+            until = time.monotonic() + _STANDS * budget_ms / 1000
+            self._late[id.model] = _Late(id.images, budget_ms, answer, until)
+        elif (found := self._late.get(id.model)) and found.covers(id.images, budget_ms):
+            del self._late[id.model]
 
     async def _answers(self, some: Sequence[_Asked]) -> list[Answer]:
         names = self._keys

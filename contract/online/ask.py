@@ -36,8 +36,8 @@ from contract.instruments import ONLINE_FORWARD_SECONDS
 from contract.jobs.results import Row
 from contract.keys.online import OnlineKeys
 from contract.online import messages
-from contract.online.admission import Admission
-from contract.online.connection import LOST, SILENT_SECONDS, mapped, need_address, options, script
+from contract.online.admission import Admission, Answer
+from contract.online.connection import LOST, SILENT_SECONDS, mapped, need_address, options
 from contract.online.frames import MalformedFrameError
 from contract.online.messages import Classify, Generate, Reply, RequestId
 from contract.online.resolving import Resolver
@@ -98,7 +98,6 @@ class Online:
         )
         self._redis = redis.asyncio.Redis.from_pool(pool)
         self._admission = Admission(self._redis, self._keys)
-        self._withdraw = self._redis.register_script(script("withdraw"))
         self._waiting: dict[str, _Waits] = {}
         self._listener: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -151,6 +150,7 @@ class Online:
             raise InvalidInput(f"There are {len(names)} names for {len(images)} images; name each.")
         served = await self.resolve(model, deadline)
         check_task(served, ("classify", "classify-sequence"))
+        self._see_whether_late(served.ref, len(images), until)
         request = Classify(reply_to=self._asker, keys=names, top_k=top_k, embed=embed)
         payload = messages.write_request(request, images)
         reply, _ = await self._send(RequestId.new(len(images), len(payload), served.ref), payload, until, deadline)
@@ -195,6 +195,7 @@ class Online:
         # The reply is what weighs, so this is what Redis counts.
         weight = messages.bytes_of_images(count, size or record.preprocess.size, record.preprocess.channels)
         room(weight)
+        self._see_whether_late(served.ref, count, until)
         payload = messages.write_request(request)
         id = RequestId.new(count, max(weight, len(payload)), served.ref)
         reply, files = await self._send(id, payload, until, deadline)
@@ -209,6 +210,13 @@ class Online:
         Raises Expired if nothing is known within `deadline` seconds.
         """
         return await self._served.served(model, deadline)
+
+    def _see_whether_late(self, model: str, images: int, until: float) -> None:
+        """Raise Overloaded if a request like this was refused a moment ago; its images are not even packed."""
+        said = self._admission.late(model, images, int(1000 * (until - time.monotonic())))
+        if said is not None:
+            with _measured():
+                raise _refused(said, model)
 
     async def _send(self, id: RequestId, payload: bytes, until: float, deadline: float) -> tuple[Reply, list[bytes]]:
         """Send a request, and return its reply when that says `done`; `until` is by the monotonic clock."""
@@ -249,11 +257,10 @@ class Online:
             try:
                 with mapped(self._address):
                     said = await self._admission.ask(waits.id, waits.payload, budget)
-                answer = said[0].decode(), *said[1:]
-                if answer[0] == "taken":
+                if said[0] == b"taken":
                     return
                 if not insist:
-                    raise _refused(answer, waits.id.model)
+                    raise _refused(said, waits.id.model)
             except RedisUnavailable:
                 if not insist and time.monotonic() > away_at:
                     raise
@@ -264,8 +271,7 @@ class Online:
 
     async def _give_up(self, waits: _Waits) -> None:
         with suppress(Exception):
-            id = str(waits.id)
-            await self._withdraw([self._keys.open, self._keys.load, self._keys.payload(id)], [id])
+            await self._admission.withdraw(waits.id)
 
     async def _listen(self) -> None:
         """Hand replies to whoever waits for them; after a lost connection, ask for what still waits again."""
@@ -340,10 +346,10 @@ def _until(deadline: float) -> float:
     return time.monotonic() + deadline
 
 
-def _refused(answer: tuple[Any, ...], model: str) -> Overloaded:
+def _refused(answer: Answer, model: str) -> Overloaded:
     """Return why Redis did not admit a request, with a time after which it may."""
-    if answer[0] == "none":
+    if answer[0] == b"none":
         return Overloaded(f"No worker is ready for {model}; `imagemill served` shows how it stands.", retry_after=1.0)
     seconds = max(0.1, int(answer[1]) / 1000)
-    why = "More requests wait than are held" if answer[0] == "full" else "An answer would come after the deadline"
+    why = "More requests wait than are held" if answer[0] == b"full" else "An answer would come after the deadline"
     return Overloaded(f"{why} for {model}; try again in {seconds:.1f} s.", retry_after=seconds)

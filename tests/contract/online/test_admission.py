@@ -10,6 +10,7 @@ import pytest
 import redis.asyncio
 
 from contract.keys.online import OnlineKeys
+from contract.online import admission as admission_module
 from contract.online.admission import Admission
 from contract.online.messages import RequestId
 
@@ -17,16 +18,22 @@ MiB = 2**20
 
 
 class Server:
-    """Notes what it is asked for in each step, and answers with the place of a request in it."""
+    """Notes what it is asked for in each step, and answers with the place of a request in it unless told otherwise."""
 
     def __init__(self) -> None:
         self.steps: list[list[str]] = []
         self.error: Exception | None = None
-        self.silent = False
+        self.says: Callable[[int], list[Any]] = lambda place: [place]
+        self.withdrawn: list[str] = []
+        self.go: asyncio.Event | None = None
+        """What the next answers wait for."""
 
-    def register_script(self, source: str) -> Callable[..., Awaitable[list[list[Any]]]]:
-        assert "XADD" in source
-        return self._run
+    def register_script(self, source: str) -> Callable[..., Awaitable[Any]]:
+        return self._run if "XADD" in source else self._end
+
+    async def _end(self, keys: list[str], arguments: list[Any]) -> None:
+        assert keys[2].endswith(arguments[0])
+        self.withdrawn += arguments
 
     async def _run(self, keys: list[str], arguments: list[Any]) -> list[list[Any]]:
         ids = arguments[3::6]
@@ -34,9 +41,18 @@ class Server:
         self.steps.append(ids)
         if self.error:
             raise self.error
-        if self.silent:
-            await asyncio.Event().wait()
-        return [[place] for place in range(len(ids))]
+        if self.go:
+            await self.go.wait()
+        return [self.says(place) for place in range(len(ids))]
+
+
+class Clock:
+    """Stands still unless it is moved."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
 
 
 @pytest.fixture
@@ -107,9 +123,8 @@ def test_a_lost_connection_is_told_to_each(server: Server) -> None:
 
 
 def test_closing_tells_those_who_wait(server: Server) -> None:
-    server.silent = True
-
     async def main() -> list[Any]:
+        server.go = asyncio.Event()
         asking = admission(server)
         tasks = [asyncio.create_task(asking.ask(id, b"x", 1000)) for id in ids(2)]
         while not server.steps:
@@ -122,9 +137,8 @@ def test_closing_tells_those_who_wait(server: Server) -> None:
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 3])
 def test_closing_before_anything_is_sent_tells_them_too(server: Server, steps: int) -> None:
-    server.silent = True
-
     async def main() -> list[Any]:
+        server.go = asyncio.Event()
         asking = admission(server)
         (one,) = ids(1)
         task = asyncio.create_task(asking.ask(one, b"x", 1000))
@@ -134,3 +148,76 @@ def test_closing_before_anything_is_sent_tells_them_too(server: Server, steps: i
         return list(await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), 30))
 
     assert [type(error) for error in asyncio.run(main())] == [redis.ConnectionError]
+
+
+@pytest.mark.parametrize(("said", "withdrawn"), [(b"taken", 1), (b"late", 0), (b"none", 0)])
+def test_who_goes_while_a_request_is_admitted_leaves_none_behind(server: Server, said: bytes, withdrawn: int) -> None:
+    """The withdrawal of whoever asked goes on another connection, and may come before what it ends."""
+    server.says = lambda place: [said, 1]
+    gone, left = ids(2)
+
+    async def main() -> Any:
+        server.go = asyncio.Event()
+        asking = admission(server)
+        tasks = [asyncio.create_task(asking.ask(id, b"x", 1000)) for id in (gone, left)]
+        while not server.steps:
+            await asyncio.sleep(0)
+        tasks[0].cancel()
+        await asyncio.sleep(0)
+        server.go.set()
+        answer = await tasks[1]
+        while len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(0)
+        return answer
+
+    assert asyncio.run(main()) == [said, 1]
+    assert server.withdrawn == [str(gone)] * withdrawn
+
+
+def test_the_refusal_of_a_late_request_stands_for_others_like_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(admission_module, "time", clock)
+    server.says = lambda place: [b"late", 350]
+    four = RequestId.new(4, 1, "birds@1")
+
+    async def main() -> None:
+        asking = admission(server)
+        assert asking.late("birds@1", 4, 1000) is None  # nobody has asked yet
+        await asking.ask(four, b"x", 1000)
+        assert asking.late("birds@1", 4, 1000) == asking.late("birds@1", 9, 10) == [b"late", 350]
+        # One with fewer images or more time may be admitted, and so may one for another model.
+        assert asking.late("birds@1", 3, 1000) is None
+        assert asking.late("birds@1", 4, 1030) is None
+        assert asking.late("owls@1", 4, 1000) is None
+        clock.now += 0.019
+        assert asking.late("birds@1", 4, 1000)
+        # Then one finds out whether it is so still, and the others are refused until it knows.
+        clock.now += 0.002
+        assert asking.late("birds@1", 4, 1000) is None
+        assert asking.late("birds@1", 4, 1000)
+        await asking.ask(four, b"x", 1000)
+        clock.now += 0.019
+        assert asking.late("birds@1", 4, 1000)
+        # One that has longer is no measure; one that has not, and is taken, is.
+        server.says = lambda place: [b"taken"]
+        await asking.ask(four, b"x", 5000)
+        assert asking.late("birds@1", 4, 1000)
+        await asking.ask(four, b"x", 1000)
+        assert asking.late("birds@1", 4, 1000) is None
+        assert asking.late("birds@1", 4, 1000) is None
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("said", [b"taken", b"none", b"full"])
+def test_no_other_answer_stands(server: Server, said: bytes) -> None:
+    server.says = lambda place: [said, 350]
+
+    async def main() -> None:
+        asking = admission(server)
+        await asking.ask(ids(1)[0], b"x", 1000)
+        assert asking.late("birds@1", 1, 1000) is None
+
+    asyncio.run(main())

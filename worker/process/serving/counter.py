@@ -50,6 +50,8 @@ class Counter:
         self._verdict = Verdict(resources, inbox, work, answer=self._answer, fail=self._fail)
         self._stop = threading.Event()
         self._free = threading.Semaphore(work.lanes)
+        self._begun, self._ended = 0, 0
+        """Groups; each number has one thread that counts."""
         self._done: queue.SimpleQueue[tuple[list[Asked], Future[Iterator[Answer]]] | None] = queue.SimpleQueue()
         self._claimed: queue.SimpleQueue[Taken] = queue.SimpleQueue()
         self._groups: deque[list[Taken]] = deque()
@@ -121,6 +123,7 @@ class Counter:
                 log.exception("Requests for %s cannot be taken", self._ref)
                 self._stop.wait(_PAUSE_SECONDS)
             finally:
+                self._begun += begun
                 if not begun:
                     self._free.release()
         for _ in range(self._work.lanes):  # what was taken has its reply
@@ -135,8 +138,16 @@ class Counter:
             taken = self._inbox.take(self._work.takes, _WAIT_MS)
             if not self._work.full([one.id.images for one in taken]):
                 self.pace.starved()
-            self._groups.extend(_grouped(taken, self._work.images))
+            for some in self._spread(taken):
+                self._groups.extend(_grouped(some, self._work.images))
         return self._groups.popleft() if self._groups else []
+
+    def _spread(self, taken: list[Taken]) -> Iterator[list[Taken]]:
+        """Yield requests in parts for the lanes that are free."""
+        free = self._work.lanes - (self._begun - self._ended)
+        size = max(self._work.least, -(-len(taken) // free))
+        for start in range(0, len(taken), size):
+            yield taken[start : start + size]
 
     def _begin(self, group: list[Taken]) -> bool:
         """Have the model run requests; return whether any of them runs."""
@@ -186,6 +197,7 @@ class Counter:
             except Exception:
                 log.exception("A request for %s has no reply", self._ref)
             finally:
+                self._ended += 1
                 self._free.release()
 
     def _give_back(self, asked: list[Asked], future: Future[Iterator[Answer]]) -> None:

@@ -60,6 +60,10 @@ class Images:
     def images(self) -> int:
         return GROUP if self.shares else 1
 
+    @property
+    def least(self) -> int:
+        return self.takes
+
     def full(self, taken: Sequence[int]) -> bool:
         return len(taken) >= self.takes or (self.shares and sum(taken) >= GROUP)
 

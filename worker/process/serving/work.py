@@ -56,6 +56,11 @@ class Work(Protocol):
         """Images of the requests that run together, at most, unless one request alone has more."""
         ...
 
+    @property
+    def least(self) -> int:
+        """Requests that stay together. Where more are taken than that, they are spread over the lanes that are free."""
+        ...
+
     def full(self, taken: Sequence[int]) -> bool:
         """Return whether requests of so many images each keep the device busy."""
         ...

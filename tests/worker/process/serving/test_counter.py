@@ -38,6 +38,9 @@ class Engine:
         self.error: Exception = RuntimeError("a kernel has failed")
         self.sick = False
         self.seen = Counts[bytes]()
+        self.holds = False
+        self.held: list[tuple[Future[list[Result]], list[bytes]]] = []
+        """What is under way, if it `holds` what it is given."""
 
     def submit(
         self, items: Sequence[Encoded], *, top_k: int = 5, features: bool = False, first: bool = False
@@ -45,24 +48,34 @@ class Engine:
         future: Future[list[Result]] = Future()
         files = cast("list[bytes]", list(items))
         self.seen.update(files)
-        if self.sick or any(file.startswith(b"!") for file in files):
+        if self.holds:
+            self.held.append((future, files))
+        elif self.sick or any(file.startswith(b"!") for file in files):
             future.set_exception(self.error)
         else:
-            future.set_result(
-                [Labelled((len(file) % 2, 1 - len(file) % 2), (0.75, 0.25), 1, 1, "0" * 64) for file in files]
-            )
+            future.set_result(_labelled(files))
         return future
+
+    def end(self) -> None:
+        """Finish what is held, and hold nothing more."""
+        self.holds = False
+        for future, files in self.held:
+            future.set_result(_labelled(files))
+
+
+def _labelled(files: Sequence[bytes]) -> list[Result]:
+    return [Labelled((len(file) % 2, 1 - len(file) % 2), (0.75, 0.25), 1, 1, "0" * 64) for file in files]
 
 
 class Worker:
     """A process that serves the model."""
 
-    def __init__(self, inbox: Inbox, name: str) -> None:
+    def __init__(self, inbox: Inbox, name: str, device: str = "cpu") -> None:
         self.inbox, self.engine, self.left = inbox, Engine(), list[str]()
         self.resources = SimpleNamespace(
             name=name, leaving=threading.Event(), health=Health(self._test, lambda why: self.left.append(why))
         )
-        loaded = SimpleNamespace(runtime=SimpleNamespace(batch_size=8, lanes=1), engine=self.engine)
+        loaded = SimpleNamespace(runtime=SimpleNamespace(batch_size=8, lanes=1, device=device), engine=self.engine)
         self.counter = Counter(cast("Any", self.resources), inbox, Labels(MODEL, cast("Any", loaded)))
         self.started = False
 
@@ -130,8 +143,8 @@ def worker(inbox_of: MakeInbox) -> Iterator[Callable[[str], Worker]]:
     """Makes workers by name, and stops those that were started."""
     with ExitStack() as made:
 
-        def make(name: str, inbox: Inbox | None = None) -> Worker:
-            one = Worker(inbox or inbox_of(name), name)
+        def make(name: str, inbox: Inbox | None = None, **options: str) -> Worker:
+            one = Worker(inbox or inbox_of(name), name, **options)
             made.callback(lambda: one.counter.stop(20) if one.started else None)
             return one
 
@@ -287,7 +300,7 @@ def test_a_batch_is_answered_in_one_step_unless_its_replies_are_large(
 ) -> None:
     inbox = NotingInbox(inbox_of("w1"))
     ids = [asker.ask(b"x") for _ in range(8)]
-    one = worker("w1", inbox)
+    one = worker("w1", inbox, device="cuda:0")
     one.start()
     size = max(len(write_reply(asker.reply())) for _ in ids)
     assert inbox.steps == [8]
@@ -297,9 +310,25 @@ def test_a_batch_is_answered_in_one_step_unless_its_replies_are_large(
     one.counter.stop(20)
     inbox.steps.clear()
     ids = [asker.ask(b"x") for _ in range(8)]
-    worker("w1", inbox).start()
+    worker("w1", inbox, device="cuda:0").start()
     assert sorted(asker.reply().id for _ in ids) == sorted(str(id) for id in ids)
     assert inbox.steps == [3, 3, 2]
+
+
+@pytest.mark.parametrize(("device", "groups"), [("cpu", [4, 4, 8]), ("cuda:0", [8, 8, 4])])
+def test_few_requests_are_spread_over_the_cores_and_many_are_not(
+    asker: Asker, worker: Make, device: str, groups: list[int]
+) -> None:
+    # Given a worker that has three lanes, takes eight requests at once, and ends none,
+    ids = [asker.ask(b"x") for _ in range(20)]
+    one = worker("w1", device=device)
+    one.engine.holds = True
+    one.start()
+    # I expect the first eight in two groups on a CPU, and the next ones, for which there is one lane left, in one.
+    wait_until(lambda: len(one.engine.held) == 3, 20, "as many groups as there are lanes")
+    assert [len(files) for _, files in one.engine.held] == groups
+    one.engine.end()
+    assert sorted(asker.reply().id for _ in ids) == sorted(str(id) for id in ids)
 
 
 @pytest.mark.parametrize("breaks", ["payloads", "reply", "replied"])
