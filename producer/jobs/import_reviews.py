@@ -1,7 +1,7 @@
 """Turns Label Studio annotations into verdicts on a job's labels: one verdict per version, however often it arrives.
 
 A verdict is named by the annotation and the time of its version, so the same one is the same object. A newer version
-takes the place of the one before, and a deleted or skipped annotation takes its verdict back.
+takes the place of the one before, also if it gives no single label; a deleted annotation takes its verdict back.
 """
 
 from __future__ import annotations
@@ -81,11 +81,9 @@ def _newest(known: Sequence[tuple[Annotation, Row]]) -> list[tuple[Annotation, R
 
 def _bring(there: _Imported, one: Annotation, row: Row, *, by: str, now: float) -> tuple[bool, int, str]:
     """Write the verdict of an annotation; return whether it is new, how many were taken back, and what is unclear."""
-    named = f"{one.key or one.uri}: annotation {one.id}"
-    if one.cancelled:
-        return False, there.take_back(one.id, by), f"{named}, {one.why}"
+    named, name = f"{one.key or one.uri}: annotation {one.id}", f"{int(one.at * 1000):013d}-{_stem(one.id)}"
     if not one.label:
-        return False, 0, f"{named}, {one.why}"
+        return False, there.take_back(one.id, by, before=name), f"{named}, {one.why}"
     if not 0 <= one.at <= now + _AHEAD_SECONDS:
         return False, 0, f"{named}, its time is before 1970 or ahead of ours"
     try:
@@ -93,8 +91,7 @@ def _bring(there: _Imported, one: Annotation, row: Row, *, by: str, now: float) 
     except (InvalidInput, ValidationError):
         return False, 0, f"{named}, its label cannot be one"
     verdict = verdict.model_copy(update={"annotation": one.id, "imported_by": by})
-    name = Named(f"{int(one.at * 1000):013d}-{_stem(one.id)}", verdict.image)
-    added, taken = there.put(name, verdict, by)
+    added, taken = there.put(Named(name, verdict.image), verdict, by)
     return added, taken, ""
 
 
@@ -117,9 +114,9 @@ class _Imported:
             self._withdraw(one, by)
         return added, len(others)
 
-    def take_back(self, id: str, by: str) -> int:
-        """Take every verdict of an annotation back; return how many stood."""
-        found = self._of(id)
+    def take_back(self, id: str, by: str, *, before: str = "") -> int:
+        """Take the verdicts of an annotation back, all or those of versions before a name; return how many stood."""
+        found = [one for one in self._of(id) if not before or one.name < before]
         for one in found:
             self._withdraw(one, by)
         return len(found)

@@ -22,8 +22,6 @@ _MOST_NAME = 200
 _HALVES = re.compile("[\ud800-\udfff]")
 _DATA = ("image", "key", "uri")
 """The fields of a task that `imagemill results --format labelstudio` writes."""
-_META = frozenset({*_DATA, "id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "agreement"})
-"""The fields of a line of JSON_MIN that are no answer."""
 _GIVEN = frozenset({"ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED"})
 _DELETED = frozenset({"ANNOTATION_DELETED", "ANNOTATIONS_DELETED"})
 
@@ -43,8 +41,6 @@ class Annotation:
     label: str = ""
     """Empty if there is none, for which `why` is the reason."""
     why: str = ""
-    cancelled: bool = False
-    """Whether the person skipped the task."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,7 @@ def annotations_of(tasks: Sequence[Mapping[str, Any]]) -> list[Annotation]:
     """Return the annotations of the tasks of an export; raises InvalidInput for too many."""
     found: list[Annotation] = []
     for task in tasks:
-        found.extend(_full(task) if "data" in task or "annotations" in task else [_minimal(task)])
+        found.extend(_full(task) if "data" in task or "annotations" in task else _minimal(task))
         if len(found) > MOST_ANNOTATIONS:
             raise InvalidInput(f"The export has more than {MOST_ANNOTATIONS:,} annotations; export parts of it.")
     return found
@@ -133,18 +129,23 @@ def _annotation(task: Mapping[str, Any], one: Mapping[str, Any]) -> Annotation:
     )
 
 
-def _minimal(line: Mapping[str, Any]) -> Annotation:
-    """Return the annotation of a line of the format JSON_MIN, in which a single choice is its text."""
-    answers = {name: value for name, value in line.items() if name not in _META and isinstance(value, str) and value}
-    label = answers.get("label") or (next(iter(answers.values())) if len(answers) == 1 else "")
-    why = "" if label else "it has several answers, or none" if answers else "it has no single choice"
-    return _made(
+def _minimal(line: Mapping[str, Any]) -> Iterator[Annotation]:
+    """Yield the annotation of a line of the format JSON_MIN, if it is not that of a task without any.
+
+    A single choice is a text, in the field with the name of its `Choices`. Fields of the task's data stand beside it,
+    so only the name that our tasks give it tells it from them.
+    """
+    if line.get("annotation_id") is None and line.get("annotator") is None:
+        return
+    label = line.get("label")
+    label = label if isinstance(label, str) and label.strip() else ""
+    yield _made(
         line,
         id=line.get("annotation_id"),
         by=line.get("annotator"),
         at=line.get("updated_at") or line.get("created_at"),
         label=label,
-        why=why,
+        why="" if label else "it has no single choice in the field `label`",
     )
 
 
@@ -158,7 +159,7 @@ def _made(
         label, why = "", "it was skipped"
     elif not number or not who or time is None:
         label, why = "", "it does not say which it is, whose it is, or when it was made"
-    return Annotation(number, key, uri or image, who, time or 0.0, label, why, cancelled)
+    return Annotation(number, key, uri or image, who, time or 0.0, label, why)
 
 
 def _choice(result: object) -> tuple[str, str]:
@@ -174,9 +175,9 @@ def _choice(result: object) -> tuple[str, str]:
 
 
 def _who(person: object) -> str:
-    """Return the name of a person: the e-mail address if it is told, else the number of the account."""
+    """Return the name of a person: the number of the account, which is all that a webhook tells, else the address."""
     if isinstance(person, dict):
-        person = person.get("email") or person.get("id")
+        person = person.get("id") or person.get("email")
     name = _text(person)
     return f"label-studio:{name}" if name and len(name) <= _MOST_NAME else ""
 

@@ -76,8 +76,20 @@ def test_deleted_and_skipped_annotations_are_taken_back(store: ObjectStore) -> N
     assert labels(store) == {"a": "emu", "b": "dog"}
     # It does not come back with an old export.
     assert given(store, ONE).known == 1 and labels(store) == {"a": "emu", "b": "dog"}
-    found = given(store, replace(other, label="", why="it was skipped", cancelled=True, at=NOW))
+    # Nor does a skip of before undo what was said since.
+    skipped = replace(other, label="", why="it was skipped")
+    assert given(store, replace(skipped, at=NOW - 101)).withdrawn == 0 and labels(store) == {"a": "emu", "b": "dog"}
+    found = given(store, replace(skipped, at=NOW))
     assert (found.withdrawn, found.unclear) == (1, 1) and labels(store) == {"a": "emu"}
+
+
+def test_a_newer_version_without_a_single_label_takes_the_one_before_back(store: ObjectStore) -> None:
+    given(store, ONE)
+    found = given(store, replace(ONE, label="", why="it has several choices, or none", at=NOW - 50))
+    assert (found.added, found.withdrawn, found.unclear) == (0, 1, 1) and labels(store) == {}
+    # The version before does not come back with an old export, and the next one counts.
+    assert given(store, ONE).known == 1 and labels(store) == {}
+    assert given(store, replace(ONE, label="fox", at=NOW - 20)).added == 1 and labels(store) == {"a": "fox"}
 
 
 def test_tasks_are_found_by_address_and_by_a_key_that_one_image_has(store: ObjectStore) -> None:
