@@ -176,8 +176,18 @@ def read(store: ObjectStore, spec: ImagesSpec, most: int = MOST) -> Candidates:
 
 
 def thresholds_of(spec: ImagesSpec) -> tuple[float, float]:
-    """Return the thresholds that a job was run with: score, and distance to training images."""
-    return (spec.min_score, spec.copy_distance if spec.away_from else 0.0) if isinstance(spec, Synthesize) else (0, 0)
+    """Return the thresholds that a job was run with: score, and distance to training images, or else accepted ones."""
+    if not isinstance(spec, Synthesize):
+        return 0.0, 0.0
+    return spec.min_score, spec.copy_distance if spec.away_from else spec.dedup or 0.0
+
+
+def step_of(value: float, end: float) -> float:
+    """Return the step of a slider from 0 to `end` that can stand at `value`: about 200 of them, or smaller ones.
+
+    A browser moves a slider to the nearest step, and would begin beside the threshold that it shows.
+    """
+    return value / max(1, round(200 * value / end)) if value else end / 200
 
 
 def _least(column: pa.ChunkedArray, value: float) -> pa.ChunkedArray:

@@ -13,7 +13,7 @@ from contract.jobs.results import Row
 from contract.jobs.specs import ImagesSpec, Synthesize
 from contract.jobs.status import Status
 from producer.datasets import DatasetSummary
-from producer.web.console.datasets.candidates import MOST, Candidates, Held, Order, thresholds_of
+from producer.web.console.datasets.candidates import MOST, Candidates, Held, Order, step_of, thresholds_of
 from producer.web.console.jobs.samples import Sample
 from producer.web.console.rendering import page
 from producer.web.owned import Owned, Review
@@ -52,6 +52,7 @@ def router() -> APIRouter:
         status, spec, found = candidates(owned, id)
         rows, number = found.browse(label=label, reason=reason, begin=begin, most=_ON_A_PAGE)
         score, distance = thresholds_of(spec)
+        end = max(found.farthest, distance, 0.001)
         return page(
             request,
             "datasets/job_images.html",
@@ -70,6 +71,8 @@ def router() -> APIRouter:
             samples=[made(row) for row in rows],
             score=score,
             distance=distance,
+            farthest=end,
+            steps=(step_of(score, 1.0), step_of(distance, end)),
             most=MOST,
             **_kept(found, score, distance, "score"),
         )

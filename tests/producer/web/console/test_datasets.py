@@ -22,7 +22,8 @@ from contract.keys.names import content_name
 from contract.keys.shards import shard_stem
 from contract.models.registry import File, Model, Preprocess
 from contract.settings import Settings
-from producer.web.console.datasets.candidates import Candidates
+from producer.web.console.datasets.candidates import Candidates, thresholds_of
+from tests.contract.data.test_dataset_card import SYNTHESIZE
 from tests.producer.web.console.conftest import Browse
 from tests.producer.web.console.rows import end
 from tests.serving import Api
@@ -169,6 +170,32 @@ def test_a_slider_shows_what_it_would_keep(browse: Browse, job: str) -> None:
     assert "candidates would pass too" in part
     for wrong in ({"score": 2}, {"distance": -1}, {"order": "name"}):
         assert client.get(f"/console/jobs/{job}/images/kept", params=wrong).status_code == 422
+
+
+def sliders(page: str) -> dict[str, float]:
+    """What a browser makes of the sliders of a page: each stands at the step from 0 that is nearest to its value."""
+    found = {}
+    for name, step, value in re.findall(r'<input id="(\w+)" name=[^>]* step="([^"]+)" value="([^"]+)">', page):
+        found[name] = round(float(value) / float(step)) * float(step)
+    return found
+
+
+def test_sliders_begin_at_the_thresholds_of_the_job(browse: Browse, job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = browse("review")
+    place = f"/console/jobs/{job}/images"
+    for score, distance in ((0.9, 0.0002), (0.333, 0.05), (0.0, 0.0), (1.0, 0.0499), (0.9, 3e-5)):
+        monkeypatch.setattr(
+            "producer.web.console.datasets.pages.thresholds_of", lambda spec, now=(score, distance): now
+        )
+        page = client.get(place).text
+        # If a slider is touched and put back, I expect what the page showed first.
+        assert sliders(page) == pytest.approx({"score": score, "distance": distance}, rel=1e-6, abs=0)
+        part = client.get(f"{place}/kept", params=sliders(page)).text.strip()
+        assert part.partition("</table>")[0] in page
+    # The distance to accepted images begins where duplicates were told from others.
+    spec = SYNTHESIZE.model_copy(update={"min_score": 0.8, "dedup": 0.0005})
+    assert thresholds_of(spec) == (0.8, 0.0005)
+    assert thresholds_of(spec.model_copy(update={"away_from": spec.source, "copy_distance": 0.1})) == (0.8, 0.1)
 
 
 def test_datasets_are_listed_with_their_versions_for_their_owner(api: Api, browse: Browse, job: str) -> None:
