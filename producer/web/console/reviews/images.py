@@ -87,8 +87,7 @@ def add_routes(routes: APIRouter, queues: Queues) -> None:
         status = reviewable(owned, id)
         store, done, skipped = owned.client.backend.store, asked.done, asked.skipped
         if label.strip():
-            waiting = queues.waiting(store, status, asked.by, asked.show, owned.token.reviewer)
-            doubt = next((one for one in waiting.doubts if one.image == image), None)
+            doubt = queues.shown(store, status, asked.by, asked.show, owned.token.reviewer, image)
             if doubt is None:
                 raise Problem(409, "This image is no longer on the list; go on with the next.")
             verdict = verdict_of(doubt.row, label, by=owned.token.reviewer)

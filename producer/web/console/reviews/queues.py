@@ -158,13 +158,24 @@ class Queues:
             wanted = {image for image, given in cast.items() if reviewer not in given}
         else:
             wanted = {image for image, given in cast.items() if settled(given).disputed}
-        whose = reviewer if show == "second" else ""
-        doubts = [one for one in self._among(store, status, by, frozenset(wanted), whose) if one.image in wanted]
+        key = _key(status, by, show, reviewer)
+        doubts = [one for one in self._among(store, status, by, frozenset(wanted), key) if one.image in wanted]
         return Waiting(doubts, len(cast), {one.image: cast[one.image] for one in doubts} if show == "disputed" else {})
+
+    def shown(
+        self, store: ObjectStore, status: Status, by: Order, show: Show, reviewer: str, image: str
+    ) -> Doubt | None:
+        """Return an image as a page showed it, also if somebody else reviewed it since; None if no page did."""
+        found = self._found.get(_key(status, by, show, reviewer))
+        shown = next((one for one in found.doubts if one.image == image), None) if found else None
+        if shown is not None:
+            return shown
+        waiting = self.waiting(store, status, by, show, reviewer).doubts
+        return next((one for one in waiting if one.image == image), None)
 
     def _new(self, store: ObjectStore, status: Status, by: Order, said: Container[str]) -> list[Doubt]:
         """Return the least certain images of a job, looked for anew once all of them are among those `said`."""
-        key = (status.id, by)
+        key = _key(status, by, "new", "")
         found = self._found.get(key)
         if found is not None and found.finished == status.finished_at:
             fresh = status.ended or time.monotonic() - found.since < _FRESH_SECONDS
@@ -177,14 +188,12 @@ class Queues:
         self._found.put(key, _Found(time.monotonic(), status.finished_at, None, doubts))
         return doubts
 
-    def _among(self, store: ObjectStore, status: Status, by: Order, wanted: frozenset[str], whose: str) -> list[Doubt]:
-        """Return the least certain of these images, looked for anew if none is left, and now and then if more came.
-
-        `whose` they are, a reviewer's or everybody's, for each has a list that others do not replace.
-        """
-        key = (status.id, by, "among", whose)
+    def _among(
+        self, store: ObjectStore, status: Status, by: Order, wanted: frozenset[str], key: tuple[str, ...]
+    ) -> list[Doubt]:
+        """Return the least certain of these images, looked for anew if none is left, and now and then if more came."""
         found = self._found.get(key)
-        if found is not None and found.among is not None:
+        if found is not None and found.among is not None and found.finished == status.finished_at:
             all_there = wanted <= found.among and len(found.doubts) < _MOST
             left = any(one.image in wanted for one in found.doubts)
             if all_there or (left and time.monotonic() - found.since < _FRESH_SECONDS):
@@ -194,6 +203,11 @@ class Queues:
             return []
         self._found.put(key, _Found(time.monotonic(), status.finished_at, wanted, doubts))
         return doubts
+
+
+def _key(status: Status, by: Order, show: Show, reviewer: str) -> tuple[str, ...]:
+    """Name a list of images; each reviewer has one of those that others reviewed."""
+    return (status.id, by, show, reviewer if show == "second" else "")
 
 
 def _find(

@@ -155,6 +155,29 @@ def test_a_second_person_reviews_without_seeing_the_first_and_what_differs_is_se
     assert shown(page) == "c"
 
 
+def test_two_people_who_are_shown_one_image_both_have_their_say(api: Api, browse: Browse, job: str) -> None:
+    ann, bob = (browse("review", person=name) for name in ("ann", "bob"))
+    place = f"/console/jobs/{job}/review"
+    pages = [(client, client.get(place).text) for client in (ann, bob)]
+    for client, page in pages:
+        assert shown(page) == "b"
+        part = client.post(place, data={**fields(page), "label": "square"}, headers=HTMX)
+        assert part.status_code == 200 and shown(part.text) == "c"
+    with api.client("review") as other:
+        (pair,) = other.get(f"/v1/jobs/{job}/reviews").json()["pairs"]
+    assert (pair["a"], pair["b"], pair["images"], pair["agreed"]) == ("ann", "bob", 1, 1)
+    # Who looks at what others reviewed may be overtaken too, and a dispute settled before one answers.
+    bob.post(place, data={**fields(bob.get(place).text), "label": "square"})
+    page = ann.get(place, params={"show": "second"}).text
+    assert shown(page) == "c"
+    ann.post(place, data={**fields(page), "label": "disc"})
+    eve, joe = (browse("review", person=name) for name in ("eve", "joe"))
+    pages = [(client, client.get(place, params={"show": "disputed"}).text) for client in (eve, joe)]
+    for client, page in pages:
+        assert shown(page) == "c"
+        assert client.post(place, data={**fields(page), "label": "disc"}, headers=HTMX).status_code == 200
+
+
 def test_a_stranger_sees_no_agreement(api: Api, browse: Browse, job: str) -> None:
     with api.client("review", owner="bob") as other:
         assert other.get(f"/v1/jobs/{job}/reviews").status_code == 404

@@ -7,10 +7,12 @@ import pytest
 from contract.backend.objects import ObjectStore
 from contract.errors import JobConflict
 from contract.jobs.reviews import verdicts
-from contract.jobs.reviews.records import Named
+from contract.jobs.reviews.records import Named, verdict_of
+from contract.jobs.status import Status
 from producer.web.console.reviews import queues
 from producer.web.console.reviews.queues import Queues
 from tests.contract.jobs.reviews.test_memory import verdict
+from tests.producer.web.console.rows import commit_rows
 
 
 def held(found: Queues) -> dict[str, int]:
@@ -86,3 +88,18 @@ def test_a_listing_is_not_kept_if_a_verdict_came_while_it_was_made(
     assert len(made.votes(store, "job")) == 1
     monkeypatch.setattr(verdicts, "listed", listed)
     assert len(made.votes(store, "job")) == 2
+
+
+def test_a_job_that_ended_again_is_reviewed_by_its_rows_of_now(store: ObjectStore) -> None:
+    def ended(score: float, day: int) -> Status:
+        top = [{"label": "cat", "label_index": 0, "score": score}]
+        commit_rows(store, "job", [{"key": "a", "label": "cat", "score": score, "top_k": top}])
+        told = {"id": "job", "kind": "classify", "state": "succeeded", "model": "m@1", "source": "photos"}
+        times = {"created_at": "2026-11-24T04:00:00.000Z", "finished_at": f"2026-11-{day}T05:00:00.000Z"}
+        return Status.model_validate({**told, **times})
+
+    made = Queues()
+    verdicts.add(store, "job", verdict_of({"key": "a", "uri": f"s3://{store.bucket}/photos/a"}, "dog", by="ann"))
+    for score, day in ((0.5, 24), (0.75, 25)):
+        (doubt,) = made.waiting(store, ended(score, day), "margin", "second", "bob").doubts
+        assert doubt.row["score"] == score
