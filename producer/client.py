@@ -51,7 +51,7 @@ from contract.jobs.retention import Found
 from contract.jobs.reviews import agreement, verdicts
 from contract.jobs.reviews.agreement import ReviewSummary
 from contract.jobs.reviews.rows import reviewed_rows
-from contract.jobs.reviews.settle import votes
+from contract.jobs.reviews.tally import Tally
 from contract.jobs.schedules import Missed, Schedules
 from contract.jobs.status import Status
 from contract.jobs.templates import fill
@@ -387,7 +387,7 @@ class Client:
     def reviews(self, job: str) -> ReviewSummary:
         """Return who reviewed a job, how far each two of them agree, and on which images they do not."""
         lifecycle.read_classify(self.backend.store, job)
-        return agreement.summary(job, votes(verdicts.given(self.backend.store, job)))
+        return agreement.summary(job, Tally(verdicts.given(self.backend.store, job)))
 
     def import_reviews(self, job: str, file: str | Path) -> ImportReport:
         """Import the annotations of a Label Studio export, JSON or JSON-MIN, as verdicts on a job's labels.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from itertools import combinations
 
 from pydantic import Field
 
 from contract.jobs.reviews.records import Given
-from contract.jobs.reviews.settle import Votes, settled
+from contract.jobs.reviews.settle import settled
+from contract.jobs.reviews.tally import Tally
 from contract.records import Record
 
 MOST_REVIEWERS = 50
@@ -71,56 +72,67 @@ class ReviewSummary(Record):
     )
 
 
-def summary(job: str, votes: Votes) -> ReviewSummary:
+def summary(job: str, tally: Tally) -> ReviewSummary:
     """Return what the votes on a job's images come to."""
-    counts = Counter(by for given in votes.values() for by in given)
+    counts: Counter[str] = Counter()
+    outcomes: Counter[bool | None] = Counter()
+    for (changed, said), images in tally.patterns.items():
+        outcomes[changed] += images
+        for by, _ in said:
+            counts[by] += images
     reviewers = sorted(counts, key=lambda name: (-counts[name], name))
-    found = {image: settled(given) for image, given in votes.items()}
-    agreed = [one.given for one in found.values() if not one.disputed]
     return ReviewSummary(
         job=job,
-        images=len(votes),
-        changed=sum(one.label != one.predicted for one in agreed),
-        disputed=len(found) - len(agreed),
+        images=len(tally),
+        changed=outcomes[True],
+        disputed=outcomes[None],
         reviewers=tuple(Reviewer(name=name, images=counts[name]) for name in reviewers),
-        pairs=_pairs(reviewers[:MOST_REVIEWERS], votes),
-        disagreements=_disagreements(votes),
+        pairs=_pairs(frozenset(reviewers[:MOST_REVIEWERS]), tally),
+        disagreements=_disagreements(tally),
     )
 
 
-def cohen_kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
+def cohen_kappa(pairs: Mapping[tuple[str, str], int]) -> float | None:
     """Return Cohen's kappa of the labels that two people gave the same images, None where it is undefined.
+
+    `pairs` counts the images by the label of the first and that of the second.
 
     (p_o − p_e) / (1 − p_e), with p_o the share of images on which they agree and p_e the share on which they would by
     chance: the sum over labels of the product of the shares with which each gives it. J. Cohen, "A coefficient of
     agreement for nominal scales", Educational and Psychological Measurement 20 (1960), 37–46.
     """
-    n = len(pairs)
+    n = sum(pairs.values())
     if not n:
         return None
-    first, second = Counter(a for a, _ in pairs), Counter(b for _, b in pairs)
+    first, second = Counter[str](), Counter[str]()
+    for (a, b), images in pairs.items():
+        first[a] += images
+        second[b] += images
     # In whole numbers, so that agreement by chance alone is told exactly: n p_o and n² p_e.
-    agreed = sum(a == b for a, b in pairs)
+    agreed = _agreed(pairs)
     chance = sum(count * second[label] for label, count in first.items())
     return None if chance == n * n else (n * agreed - chance) / (n * n - chance)
 
 
-def _pairs(reviewers: Sequence[str], votes: Votes) -> tuple[Pair, ...]:
-    wanted = set(reviewers)
-    shared: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for given in votes.values():
-        for a, b in combinations(sorted(given.keys() & wanted), 2):
-            shared.setdefault((a, b), []).append((given[a].label, given[b].label))
+def _pairs(reviewers: Collection[str], tally: Tally) -> tuple[Pair, ...]:
+    shared: dict[tuple[str, str], Counter[tuple[str, str]]] = {}
+    for (_, said), images in tally.patterns.items():
+        for (a, one), (b, other) in combinations([vote for vote in said if vote[0] in reviewers], 2):
+            shared.setdefault((a, b), Counter())[one, other] += images
     found = []
-    for (a, b), labels in sorted(shared.items(), key=lambda one: (-len(one[1]), one[0])):
-        agreed = sum(one == other for one, other in labels)
-        share = agreed / len(labels)
-        found.append(Pair(a=a, b=b, images=len(labels), agreed=agreed, agreement=share, kappa=cohen_kappa(labels)))
+    for (a, b), labels in sorted(shared.items(), key=lambda one: (-one[1].total(), one[0])):
+        images, agreed = labels.total(), _agreed(labels)
+        share = agreed / images
+        found.append(Pair(a=a, b=b, images=images, agreed=agreed, agreement=share, kappa=cohen_kappa(labels)))
     return tuple(found)
 
 
-def _disagreements(votes: Votes) -> tuple[Disagreement, ...]:
-    differ = [given for given in votes.values() if len({one.label for one in given.values()}) > 1]
+def _agreed(pairs: Mapping[tuple[str, str], int]) -> int:
+    return sum(images for (a, b), images in pairs.items() if a == b)
+
+
+def _disagreements(tally: Tally) -> tuple[Disagreement, ...]:
+    differ = [tally.votes(image) for image in tally.differing]
     differ.sort(key=lambda given: max(one.named for one in given.values()))
     return tuple(map(_disagreement, differ[-MOST_DISAGREEMENTS:]))
 

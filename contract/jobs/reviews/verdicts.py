@@ -146,7 +146,7 @@ def standing(
             found[named.image] = named
         else:
             found |= {one.image: named for one in _kept(store, job, named, kept)}
-        _check_number(job, len(found), most)
+        check_number(job, len(found), most)
     return found
 
 
@@ -162,18 +162,20 @@ def given(
 
     `names` is what `listed` returned before; without it the verdicts are listed.
 
-    Raises JobConflict once there are more than `most`.
+    Raises JobConflict for more than `most` that are not known.
     """
     kept, number = {} if known is None else known, 0
     names = listed(store, job) if names is None else names
-    _check_number(job, len(names), most)  # before any is read
-    for found in in_parallel(lambda named: _kept(store, job, named, kept), names):
+    check_number(job, len(names), most)  # before any is read
+    for found in in_parallel(lambda named: _kept(store, job, named, kept), [one for one in names if one not in kept]):
         number += len(found)
-        _check_number(job, number, most)
-        yield from found
+        check_number(job, number, most)
+    for named in names:
+        yield from kept[named]
 
 
-def _check_number(job: str, number: int, most: int | None) -> None:
+def check_number(job: str, number: int, most: int | None) -> None:
+    """Raise JobConflict for more verdicts than `most`."""
     if most is not None and number > most:
         raise JobConflict(
             f"The job {job} has more than {most:,} verdicts, which is more than the console holds; "

@@ -69,7 +69,8 @@ def add_routes(routes: APIRouter, queues: Queues) -> None:
         status = reviewable(owned, id)
         store = owned.client.backend.store
         note, again = compared(owned, queues, status) if by == "neighbours" else ("", False)
-        summary = agreement.summary(id, queues.votes(store, id))
+        with queues.tally(store, id) as tally:
+            summary = agreement.summary(id, tally)
         card = _card(owned, queues, status, _Asked(by, show))
         names = _labels(owned, status)
         return page(request, "reviews/review.html", names=names, summary=summary, note=note, again=again, **card)

@@ -12,13 +12,14 @@ from bisect import insort
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 from contract.backend.objects import ObjectStore
 from contract.jobs.reviews import neighbours, verdicts
 from contract.jobs.reviews.records import Given, Named
-from contract.jobs.reviews.settle import Votes, settled, votes
+from contract.jobs.reviews.settle import Votes
+from contract.jobs.reviews.tally import Tally
 from contract.jobs.status import Status
 from producer.jobs.doubts import Doubt, against_neighbours, least_certain
 
@@ -32,7 +33,7 @@ _MOST = 500
 """Images that are found at a time; then the rows are looked through again."""
 _MOST_HELD = 16
 MOST_VERDICTS = 500_000
-"""Verdicts that are held in all, 630 bytes each and 200 for a name; those of the jobs that were looked at last."""
+"""Verdicts that are held in all, 770 bytes each and 200 for a name; those of the jobs that were looked at last."""
 AT_ONCE = 1000
 """Verdicts that a store lists in one answer; those of a job that has no more are listed for each page."""
 _LISTED_SECONDS = 30.0
@@ -72,32 +73,52 @@ class _Listed:
     until: float
 
 
+@dataclass
+class _Read:
+    """The verdicts of a job that were read, and those of them that are counted."""
+
+    known: dict[Named, tuple[Given, ...]] = field(default_factory=dict)
+    counted: set[Named] = field(default_factory=set)
+    tally: Tally = field(default_factory=Tally)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
 class Queues:
     """The orders and the verdicts of a few jobs."""
 
     def __init__(self) -> None:
         self._found: _Held[tuple[str, ...], _Found] = _Held()
         self._asked: _Held[str, float] = _Held()
-        self._verdicts: _Held[str, dict[Named, tuple[Given, ...]]] = _Held()
+        self._verdicts: _Held[str, _Read] = _Held()
         self._lock = threading.Lock()
         self._listed: _Held[str, _Listed] = _Held()
         self._changes = 0
 
-    def votes(self, store: ObjectStore, job: str) -> Votes:
-        """Return the votes on a job's images; only verdicts that are new are read.
+    @contextmanager
+    def tally(self, store: ObjectStore, job: str) -> Iterator[Tally]:
+        """Give the count of the verdicts on a job's images, for a moment; only those that are new are read.
 
         Raises JobConflict if there are more than can be held.
         """
-        with self._known(job) as known:
-            return votes(verdicts.given(store, job, known, most=MOST_VERDICTS, names=self._names(store, job)))
+        with self._read(job) as read:
+            standing = set(self._names(store, job))
+            new = sorted(standing.difference(read.known))
+            for _ in verdicts.given(store, job, read.known, most=MOST_VERDICTS, names=new):
+                pass
+            with read.lock:
+                changes = (standing - read.counted, read.counted - standing)
+                read.tally.change(*([one for named in names for one in read.known[named]] for names in changes))
+                read.counted = standing
+                verdicts.check_number(job, read.tally.verdicts, MOST_VERDICTS)
+                yield read.tally
 
     def reviewed(self, store: ObjectStore, job: str) -> Container[str]:
         """Return the images of a job that somebody has reviewed; raises JobConflict if they are too many."""
         return self._standing(store, job)
 
     def _standing(self, store: ObjectStore, job: str) -> dict[str, Named]:
-        with self._known(job) as known:
-            return verdicts.standing(store, job, known, most=MOST_VERDICTS, names=self._names(store, job))
+        with self._read(job) as read:
+            return verdicts.standing(store, job, read.known, most=MOST_VERDICTS, names=self._names(store, job))
 
     def gave(self, job: str, named: Named) -> None:
         """Note that a verdict was written, so that the next page knows it."""
@@ -131,13 +152,13 @@ class Queues:
         return names
 
     @contextmanager
-    def _known(self, job: str) -> Iterator[verdicts.Known]:
+    def _read(self, job: str) -> Iterator[_Read]:
         """Give the verdicts of a job that are held; those that it adds may take the place of others'."""
-        known = self._verdicts.of(job, dict)
+        read = self._verdicts.of(job, _Read)
         try:
-            yield known
+            yield read
         finally:
-            self._verdicts.trim(MOST_VERDICTS, lambda held: sum(map(len, list(held.values()))))
+            self._verdicts.trim(MOST_VERDICTS, lambda held: sum(map(len, list(held.known.values()))))
 
     def asked_lately(self, job: str) -> bool:
         """Return whether a worker was asked for the neighbours of a job a moment ago; note that it is asked now."""
@@ -153,14 +174,12 @@ class Queues:
             said = self._standing(store, status.id)
             doubts = [one for one in self._new(store, status, by, said) if one.image not in said]
             return Waiting(doubts, len(said), {})
-        cast = self.votes(store, status.id)
-        if show == "second":
-            wanted = {image for image, given in cast.items() if reviewer not in given}
-        else:
-            wanted = {image for image, given in cast.items() if settled(given).disputed}
+        with self.tally(store, status.id) as tally:
+            reviewed, cast = len(tally), {image: tally.votes(image) for image in tally.disputed}
+            wanted = frozenset(tally.not_by(reviewer) if show == "second" else cast)
         key = _key(status, by, show, reviewer)
-        doubts = [one for one in self._among(store, status, by, frozenset(wanted), key) if one.image in wanted]
-        return Waiting(doubts, len(cast), {one.image: cast[one.image] for one in doubts} if show == "disputed" else {})
+        doubts = [one for one in self._among(store, status, by, wanted, key) if one.image in wanted]
+        return Waiting(doubts, reviewed, {one.image: cast[one.image] for one in doubts} if show == "disputed" else {})
 
     def shown(
         self, store: ObjectStore, status: Status, by: Order, show: Show, reviewer: str, image: str

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from contract.jobs.reviews.agreement import cohen_kappa, summary
 from contract.jobs.reviews.records import Given, Named, Verdict
-from contract.jobs.reviews.settle import votes
+from contract.jobs.reviews.tally import Tally
 
 
 def given(*said: tuple[str, str, str]) -> list[Given]:
@@ -22,7 +24,7 @@ def test_kappa_of_the_usual_example() -> None:
     # 50 grants: both say yes to 20 and no to 15, the first alone says yes to 5, the second alone to 10. Agreement is
     # 0.7, by chance 0.5, so kappa is 0.4.
     pairs = [("yes", "yes")] * 20 + [("yes", "no")] * 5 + [("no", "yes")] * 10 + [("no", "no")] * 15
-    assert cohen_kappa(pairs) == pytest.approx(0.4)
+    assert cohen_kappa(Counter(pairs)) == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(
@@ -37,14 +39,14 @@ def test_kappa_of_the_usual_example() -> None:
     ],
 )
 def test_kappa_at_its_ends(pairs: list[tuple[str, str]], kappa: float | None) -> None:
-    assert cohen_kappa(pairs) == kappa
+    assert cohen_kappa(Counter(pairs)) == kappa
 
 
 def test_the_summary_of_a_job() -> None:
     # Given three reviewers, one of whom came to see it as the other,
     found = summary(
         "job",
-        votes(
+        Tally(
             given(
                 ("ann", "1", "cat"),
                 ("ann", "2", "dog"),
