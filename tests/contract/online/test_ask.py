@@ -25,7 +25,7 @@ from contract.errors import (
     StoreUnavailable,
 )
 from contract.keys.online import OnlineKeys, served_record
-from contract.online import ask, messages
+from contract.online import exchange, messages
 from contract.online.admission import Admission
 from contract.online.ask import Online
 from contract.online.connection import GROUP, connect, need_address, script
@@ -310,7 +310,7 @@ def test_requests_of_one_step_are_admitted_in_their_order_as_long_as_there_is_ti
 
     async def work(online: Online) -> Any:
         ids = [RequestId.new(1, 1, REF) for _ in range(12)]
-        return ids, await asyncio.gather(*(online._admission.ask(id, b"x", 10_000) for id in ids))
+        return ids, await asyncio.gather(*(online._exchange._admission.ask(id, b"x", 10_000) for id in ids))
 
     ids, answers = asked(work)
     # I expect as many to be taken as are done in four fifths of that.
@@ -356,7 +356,7 @@ def test_garbage_on_the_list_of_replies_harms_nobody(stand: Stand, asked: Asked)
         answer = asyncio.create_task(online.classify(REF, [b"x"]))
         while not stand.waiting():
             await asyncio.sleep(0.005)
-        replies = stand.keys.replies(online._asker)
+        replies = stand.keys.replies(online._exchange.asker)
         for garbage in (b"", b"\xff" * 100, b"\x00\x00\x00\x02{}", messages.write_reply(Reply(id="?", outcome="done"))):
             stand.redis.rpush(replies, garbage)
         await stand.answer_all(1)
@@ -370,7 +370,7 @@ def test_replies_are_heard_again_after_an_error_of_redis(stand: Stand, asked: As
     stand.ready()
 
     async def work(online: Online) -> Any:
-        replies = stand.keys.replies(online._asker)
+        replies = stand.keys.replies(online._exchange.asker)
         stand.redis.set(replies, b"mine")
         answer = asyncio.create_task(online.classify(REF, [b"x"]))
         while not stand.waiting():
@@ -473,7 +473,7 @@ def away(models: ServedModels) -> list[Served]:
 def test_keys_that_somebody_wrote_over_are_a_sentence(
     settings: Settings, stand: Stand, asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ask, "_AWAY_SECONDS", 0.1)
+    monkeypatch.setattr(exchange, "_AWAY_SECONDS", 0.1)
     served = Served(name="birds", version=1, task="classify", created_at="2026-11-26T00:00:00Z")
     stand.ready()
     # Given text in place of what waits, I expect the state without it,
@@ -517,7 +517,7 @@ def test_a_request_is_measured_with_what_came_of_it(error: BaseException | None,
     metrics = Metrics(["web"])
     meters.record_with(metrics)
     try:
-        with suppress(BaseException), ask._measured():
+        with suppress(BaseException), exchange._measured():
             if error is not None:
                 raise error
     finally:
