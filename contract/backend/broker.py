@@ -101,6 +101,7 @@ def make_app(settings: Settings) -> Celery:
         broker_use_ssl=dict(address.tls) or False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        broker_channel_error_retry=True,  # else what Redis answers to a read ends the process, amid its shards
         broker_transport_options={
             "visibility_timeout": settings.visibility_timeout,
             "unacked_restore_interval": min(60, settings.visibility_timeout),

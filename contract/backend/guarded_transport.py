@@ -22,6 +22,7 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from contract.backend.messages import MalformedMessageError, check
+from contract.backend.wire import PlainConnection, TLSConnection
 from contract.keys.queues import QUEUES
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,10 @@ class GuardedRedis(PrefixedStrictRedis):
 
 
 class GuardedChannel(kombu_redis.Channel):
-    """A channel that reads through `GuardedRedis`."""
+    """A channel that reads through `GuardedRedis`, and connects again where Redis accepts no writes."""
+
+    connection_class = PlainConnection
+    connection_class_ssl = TLSConnection
 
     @property
     def rejected_key(self) -> str | None:

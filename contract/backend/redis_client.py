@@ -44,6 +44,7 @@ class RedisClient:
         pool = redis.BlockingConnectionPool.from_url(
             self._address.url,
             **self._address.tls,
+            connection_class=self._address.connection_class,
             max_connections=_CONNECTIONS,
             protocol=2,
             decode_responses=True,
@@ -145,8 +146,6 @@ class RedisClient:
             raise RedisUnavailable(f"Redis at {self._address.shown} {why}.") from error
         except redis.OutOfMemoryError as error:
             raise RedisUnavailable("Redis is out of memory; raise `maxmemory` and try again.") from error
-        except redis.ReadOnlyError as error:
-            raise RedisUnavailable("Redis is a read-only replica; point IMAGEMILL_REDIS_URL to its master.") from error
         except (InvalidResponse, ResponseError) as error:
             if (why := why_not_redis(error)) is None:
                 raise  # a mistake of ours

@@ -10,15 +10,28 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import redis
-from redis.exceptions import ClusterDownError, InvalidResponse, MovedError, NoPermissionError, ResponseError
+from redis.exceptions import (
+    ClusterDownError,
+    InvalidResponse,
+    MasterDownError,
+    MovedError,
+    NoPermissionError,
+    ReadOnlyError,
+    ResponseError,
+)
 
 from contract.backend.secret_url import SecretUrl
 from contract.errors import InvalidSettings
 from contract.settings import Settings
+
+if TYPE_CHECKING:
+    _Base = redis.Connection
+else:
+    _Base = object
 
 _REDIS_PORT = 6379
 _SCHEMES = ("redis", "rediss")
@@ -29,6 +42,15 @@ _STRICT = {"ssl_cert_reqs": ("required", "CERT_REQUIRED"), "ssl_check_hostname":
 _FORM = "redis://[USER]:[PASSWORD]@HOST[:PORT][/DB], or rediss://… for TLS"
 
 
+_UNWRITABLE = {
+    "MISCONF": "accepts no writes, because it cannot save to its disk; see its log, and make room there",
+    "NOREPLICAS": "accepts no writes, because too few replicas follow it; start them, or lower `min-replicas-to-write`",
+    "UNBLOCKED": "has just become a replica; point IMAGEMILL_REDIS_URL to its primary",
+    "BUSY": "is busy with a script that does not end; end it with `SCRIPT KILL`",
+}
+"""Answers of a Redis that takes no writes for which redis-py has no class, by their first word."""
+
+
 class _Unshown(str):
     """A URL for libraries that take nothing but `str`: its repr, as in a dump of their settings, has no password."""
 
@@ -36,6 +58,36 @@ class _Unshown(str):
 
     def __repr__(self) -> str:
         return repr(str(SecretUrl(self)))
+
+
+class NotWritableError(redis.ConnectionError):
+    """Redis answered that it accepts no writes, or none now; the message says why, as a predicate of the server."""
+
+
+class _EndsUnwritable(_Base):
+    """Ends where Redis accepts no writes, so that the next connection may reach another server.
+
+    A failover is often the change of an address, and a connection to the former primary outlives it. redis-py takes
+    such an answer for a mistake in the command, and so does kombu, which then ends the worker.
+    """
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().read_response(*args, **kwargs)
+        except ResponseError as error:
+            why = _why_not_writable(error)
+            if why is None:
+                raise
+            self.disconnect()  # type: ignore[no-untyped-call]
+            raise NotWritableError(why) from error
+
+
+class PlainConnection(_EndsUnwritable, redis.Connection):
+    """A connection to Redis without TLS."""
+
+
+class TLSConnection(_EndsUnwritable, redis.SSLConnection):
+    """A connection to Redis with TLS."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +113,11 @@ class RedisAddress:
         scheme = "rediss" if self.tls else "redis"
         secret = f"{quote(self.username, safe='')}:{quote(self.password, safe='')}@" if self.password else ""
         return _Unshown(f"{scheme}://{secret}{self.shown}")
+
+    @property
+    def connection_class(self) -> type[redis.Connection]:
+        """What connects to it."""
+        return TLSConnection if self.tls else PlainConnection
 
     @property
     def _host(self) -> str:
@@ -175,6 +232,8 @@ def why_not_redis(error: BaseException) -> str | None:
     for cause in _causes(error):
         if isinstance(cause, InvalidResponse):
             return _not_redis(str(cause).partition(": ")[2])
+        if (why := _why_not_writable(cause)) is not None:
+            return why
         if isinstance(cause, MovedError | ClusterDownError):
             return "is a member of a Redis Cluster, which is not supported; point IMAGEMILL_REDIS_URL to a single Redis"
         if isinstance(cause, NoPermissionError):
@@ -185,6 +244,15 @@ def why_not_redis(error: BaseException) -> str | None:
         if "closed by server" in said or "reset by peer" in said:
             return "closes the connection; correct IMAGEMILL_REDIS_URL, which begins with rediss:// if Redis serves TLS"
     return None
+
+
+def _why_not_writable(error: BaseException) -> str | None:
+    """Return why Redis accepts no writes, as a predicate of the server, or None for another error."""
+    if isinstance(error, ReadOnlyError):
+        return "is a read-only replica; point IMAGEMILL_REDIS_URL to its primary"
+    if isinstance(error, MasterDownError):
+        return "is a replica that has lost its primary; point IMAGEMILL_REDIS_URL to the primary"
+    return _UNWRITABLE.get(str(error).partition(" ")[0]) if isinstance(error, ResponseError) else None
 
 
 def _not_redis(answer: str) -> str:

@@ -122,6 +122,35 @@ def test_redis_is_away_for_a_while(mill: PacedMill, folder: Path, keys: list[str
     assert pids(mill) == before, "no worker died of it"
 
 
+@pytest.mark.parametrize(
+    ("begins_to", "stops"),
+    [
+        (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
+        (("CONFIG", "SET", "min-replicas-to-write", "1"), ("CONFIG", "SET", "min-replicas-to-write", "0")),
+        (("ACL", "SETUSER", "default", "-brpop"), ("ACL", "SETUSER", "default", "+brpop")),
+    ],
+    ids=["a replica", "too few replicas", "a user without rights"],
+)
+def test_redis_refuses_for_a_while(
+    mill: PacedMill, folder: Path, keys: list[str], begins_to: tuple[str, ...], stops: tuple[str, ...]
+) -> None:
+    """As during a failover, or a change of the ACL: no process ends, and no image is blamed."""
+    wait_until(mill.ready, 30, "the workers")
+    job = begin(mill, folder, LONG)
+    before = pids(mill) | {"controller": mill.supervisor.pid("controller")}
+    redis = mill.client.backend.ledger.redis
+    redis.execute_command(*begins_to)
+    try:
+        mill.fast()
+        threading.Event().wait(mill.settings.lease_seconds + 2)  # the outage itself
+    finally:
+        redis.execute_command(*stops)
+    mill.finished(job)
+    status = check_complete(mill.client, job, keys)
+    assert (status.state, status.errors) == ("succeeded", 0)
+    assert pids(mill) | {"controller": mill.supervisor.pid("controller")} == before, "no process died of it"
+
+
 def test_redis_is_wiped(mill: PacedMill, folder: Path, keys: list[str]) -> None:
     """FLUSHALL: the job goes on by itself, from the bucket."""
     job = begin(mill, folder)
