@@ -114,10 +114,12 @@ end
 -- The record of what went wrong with a shard.
 local function trouble(shard) return cjson.decode(redis.call('HGET', troubles, shard) or '{}') end
 
-local function stopped()
+local function ended()
   local state = get('state')
-  return state == 'succeeded' or state == 'failed' or state == 'canceled' or num('over_budget') == 1
+  return state == 'succeeded' or state == 'failed' or state == 'canceled'
 end
+
+local function stopped() return ended() or num('over_budget') == 1 end
 
 -- The first shard from `from` on that is not committed.
 local function uncommitted(from)

@@ -4,6 +4,10 @@
 use(KEYS[4])
 local op = ARGV[1]
 
+-- Seconds. No shard waits for so long (contract.backend.trouble), nor does a lease last so much longer than it should:
+-- what does was written before the clock was set back.
+local FAR = 120
+
 local function keep(shard, record)
   if next(record) == nil then redis.call('HDEL', troubles, shard)
   else redis.call('HSET', troubles, shard, cjson.encode(record)) end
@@ -182,6 +186,7 @@ elseif op == 'renew' then -- shard, token, lease seconds, ok, errors, figures as
   return {'renewed'}
 
 elseif op == 'commit' then -- shard, ok, errors, child or -1, child or -1, seconds of a slot or 0
+  if ended() then return {state()} end -- its keys expire; one that is made now would not
   local shard = ARGV[2]
   local fresh = redis.call('SETBIT', done, shard, 1) == 0
   redis.call('HDEL', leases, shard)
@@ -260,10 +265,16 @@ elseif op == 'lapsed' then -- lease seconds, whether to copy stragglers; frees t
     local _, deadline = parse(second[i + 1])
     if deadline <= now then drop_copy(second[i]) end
   end
+  for _, shard in ipairs(redis.call('ZRANGEBYSCORE', queued, stamp(now + FAR), '+inf')) do
+    redis.call('ZADD', queued, stamp(now), shard)
+  end
   local all = stopped() and {} or redis.call('HGETALL', leases)
   for i = 1, #all, 2 do
-    local _, deadline = parse(all[i + 1])
-    if deadline <= now then
+    local token, deadline, ok, errors, mode, since = parse(all[i + 1])
+    if deadline > now + ARGV[2] + FAR then
+      redis.call('HSET', leases, all[i], table.concat({token, stamp(now + ARGV[2]), ok, errors, mode,
+        stamp(math.min(since or now, now))}, ' '))
+    elseif deadline <= now then
       bury(all[i], all[i + 1], tonumber(ARGV[2]))
       if vacate(all[i]) then
         redis.call('ZADD', queued, stamp(now), all[i])

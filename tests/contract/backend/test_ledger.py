@@ -335,6 +335,44 @@ def test_an_ended_job_leaves_redis_by_itself(ledger: Ledger) -> None:
     assert all(ledger.redis.ttl(key) > 0 for key in left)
 
 
+def test_a_commit_that_comes_after_the_end_leaves_nothing_in_redis_for_ever(ledger: Ledger) -> None:
+    # Given a job that is canceled while its first shard is being committed, cut in two,
+    begin(ledger, "a", 1)
+    take(ledger, "a", 0, "w:1")
+    ledger.end("a", "canceled")
+
+    # if the commit comes, I expect no key of the job without an end.
+    assert ledger.commit("a", 0, 0, 0, split=(1, 2)).state == "canceled"
+    left = [key for key in ledger.keys.job("a") if ledger.redis.exists(key)]
+    assert left
+    assert all(ledger.redis.ttl(key) > 0 for key in left)
+
+
+def test_a_clock_that_is_set_back_keeps_no_shard_waiting(ledger: Ledger) -> None:
+    # Given a job with a shard that came back, and one whose worker died, both before the clock was set back an hour,
+    begin(ledger, "a", 2)
+    _, _, leases, _, queued, _ = ledger.keys.job("a")
+    for shard in (0, 1):
+        take(ledger, "a", shard, f"w:{shard}")
+    ledger.release("a", 0, "w:0")
+    later = float(ledger.redis.zscore(queued, "0") or 0) + 3600
+    ledger.redis.zadd(queued, {"0": later})
+    ledger.redis.hset(leases, "1", f"w:1 {later:.3f} 0 0 shared {later:.3f}")
+    assert take(ledger, "a", 0, "w:2")[0] == "later"
+
+    # I expect a tick to let the one run now, and the lease to last as long as leases do, from now.
+    ledger.lapsed("a")
+    assert take(ledger, "a", 0, "w:2")[0] == "taken"
+    _, deadline, *_, since = str(ledger.redis.hget(leases, "1")).split()
+    assert float(deadline) < later - 3600 + 10 * ledger._settings.lease_seconds
+    assert float(since) < later - 3600 + 60
+
+    # A pause that is meant is kept.
+    ledger.postpone("a", 0, "w:2", 60.0)
+    ledger.lapsed("a")
+    assert take(ledger, "a", 0, "w:3")[0] == "later"
+
+
 def test_redis_holds_bits_not_images(ledger: Ledger) -> None:
     """Under 20 bytes an image: 200 shards of 512 images, half of them done."""
     ledger.create(spec_of("a", shard_size=512))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -141,7 +142,7 @@ def test_no_copy_is_made(ledger: Ledger, why: str) -> None:
     runs_for(ledger, (1.5 if why == "in time" else 5) * USUAL, grant.shard)
     if why == "queued":  # later: a service must answer first
         begin(ledger, "b", 1)
-        ledger.redis.zadd(ledger.keys.job(JOB)[4], {"0": 2e9})
+        ledger.redis.zadd(ledger.keys.job(JOB)[4], {"0": time.time() + 60})
     if why == "leaving":
         ledger.notice(JOB, grant.shard, grant.token)
     if why == "troubled":
