@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 
@@ -23,20 +24,24 @@ log = logging.getLogger(__name__)
 class Lock:
     """A lock that is held; made by `Ledger.lock`."""
 
-    def __init__(self, lock: RedisLock, mapped: Callable[[], AbstractContextManager[None]]) -> None:
-        self._lock, self._mapped = lock, mapped
+    def __init__(
+        self, lock: RedisLock, seconds: float, since: float, mapped: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self._lock, self._seconds, self._since, self._mapped = lock, seconds, since, mapped
         self._lost = False
 
     @property
     def held(self) -> bool:
-        """Whether the last renewal, at most a quarter of the term ago, still found the lock ours."""
-        return not self._lost
+        """Whether the last renewal found the lock ours, and its term has not ended since."""
+        return not self._lost and time.monotonic() - self._since < self._seconds
 
     def renew(self) -> bool:
         """Restart the term; return False if the lock was lost, so that another process may hold it."""
+        now = time.monotonic()
         try:
             with self._mapped():
                 self._lock.reacquire()
+            self._since = now
         except LockError:
             self._lost = True
         return self.held
@@ -52,12 +57,13 @@ def lock(
     """
     # It is renewed by another thread than the one that acquired it.
     taken = RedisLock(redis, name, timeout=seconds, blocking=False, thread_local=False)
+    began = time.monotonic()
     with mapped():
         acquired = taken.acquire()
     if not acquired:
         yield None
         return
-    held, done = Lock(taken, mapped), threading.Event()
+    held, done = Lock(taken, seconds, began, mapped), threading.Event()
 
     def renew() -> None:
         while not done.wait(seconds / 4):

@@ -1,6 +1,7 @@
 """Locks that renew themselves, and that only their holder releases, on a real Redis."""
 
 import pytest
+import redis
 
 from contract.backend.ledger import Ledger
 from contract.errors import RedisUnavailable
@@ -39,6 +40,26 @@ def test_a_lock_that_is_held_is_renewed(ledger: Ledger) -> None:
             wait_until(lambda: ledger.redis.pttl(name) <= 4_000, 10, "a renewal")
         assert lock is not None and lock.held
         assert holder(ledger) == token
+
+
+def test_who_is_cut_off_from_redis_holds_the_lock_for_its_term_and_no_longer(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a holder whose renewals do not reach Redis,
+    def away(*_: object) -> None:
+        raise redis.ConnectionError("away")
+
+    with ledger.lock("plan", "a", 2) as cut_off:
+        assert cut_off is not None and cut_off.held
+        monkeypatch.setattr(cut_off._lock, "reacquire", away)
+
+        # if another gets the lock, I expect the first to know that it does not have it.
+        def taken() -> bool:
+            with ledger.lock("plan", "a", 60) as other:
+                return other is not None
+
+        wait_until(taken, 10, "the term to end")
+        assert not cut_off.held
 
 
 def test_a_lock_that_ran_out_is_not_renewed_against_its_new_holder(ledger: Ledger) -> None:
