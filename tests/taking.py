@@ -24,7 +24,7 @@ redis.call('HDEL', job, 'unmet_since')
 place()
 flush()
 local kind, needs = unpack(redis.call('HMGET', job, 'kind', 'needs'))
-return {'taken', redis.call('HGET', troubles, shard) or '', stamp(now), kind, needs}
+return {'taken', redis.call('HGET', troubles, shard) or '', stamp(now), kind, needs, num('run')}
 """
 )
 
@@ -45,5 +45,5 @@ def _ask(ledger: Ledger, job: str, shard: int, token: str) -> tuple[str, Grant |
     answer = ledger.script(_SCRIPT, (*ledger.keys.dispatch, job), (shard, token, lease))
     if answer[0] != "taken":
         return answer[0], None
-    _, trouble, now, kind, needs = answer
-    return "taken", Grant(job, kind, shard, token, needs, Trouble.parse(trouble, float(now)))
+    _, trouble, now, kind, needs, run = answer
+    return "taken", Grant(job, kind, shard, token, needs, Trouble.parse(trouble, float(now)), run=int(run))

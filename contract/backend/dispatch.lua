@@ -87,7 +87,7 @@ end
 local function answer(shard, where)
   flush()
   return {id, shard, get('kind') or '', get('needs') or '', redis.call('HGET', troubles, shard) or '', stamp(now),
-    where == copies and 1 or 0}
+    where == copies and 1 or 0, num('run')}
 end
 
 local function hand_out(where, class, owner, shard)

@@ -45,6 +45,8 @@ class Grant:
     trouble: Trouble = Trouble()  # noqa: RUF009  # frozen
     copy: bool = False
     """Whether another worker runs the shard too, and is late."""
+    run: int = 0
+    """The run of the job that the shard belongs to."""
 
 
 def next_shard(
@@ -70,8 +72,8 @@ def next_shard(
     answer = ledger.script(_SCRIPT, keys, (*args, *more))
     if not answer:
         return None
-    job, shard, kind, needs, trouble, now, copy = answer
-    return Grant(job, kind, int(shard), token, needs, Trouble.parse(trouble, float(now)), bool(copy))
+    job, shard, kind, needs, trouble, now, copy, run = answer
+    return Grant(job, kind, int(shard), token, needs, Trouble.parse(trouble, float(now)), bool(copy), int(run))
 
 
 def ready(ledger: Ledger, queue: str) -> dict[str, int]:

@@ -25,7 +25,7 @@ class Lease:
     """The lease on one shard. The task reports progress; `check` raises if it must stop.
 
     `trouble` is what went wrong with the shard before, and `process` what an exception is remembered by. Another worker
-    runs the shard of a `copy` too.
+    runs the shard of a `copy` too. The shard belongs to a `run` of the job.
     """
 
     def __init__(
@@ -37,8 +37,9 @@ class Lease:
         process: str = "",
         *,
         copy: bool = False,
+        run: int = 0,
     ) -> None:
-        self.job, self.shard, self.token, self.copy = job, shard, token, copy
+        self.job, self.shard, self.token, self.copy, self.run = job, shard, token, copy, run
         self.trouble, self.process = trouble, process
         self.mode: Mode = "waits"
         self._turn = Turn()
@@ -123,6 +124,8 @@ class LeaseRenewer:
         # At least four chances before a lease lapses, and progress that looks alive.
         self._renew_every = min(1.0, lease_seconds / 4)
         self._held: dict[str, Lease] = {}
+        self._late: list[Lease] = []
+        """To be released once Redis answers; their holders are gone."""
         self._lock = threading.Lock()
         # Unlike an event, its `put` may interrupt itself, so that a signal handler may call it.
         self._changes: SimpleQueue[None] = SimpleQueue()
@@ -159,6 +162,12 @@ class LeaseRenewer:
             self._held.pop(lease.token, None)
         self._ledger.release(lease.job, lease.shard, lease.token)
 
+    def release_later(self, lease: Lease) -> None:
+        """Release a lease once Redis answers, however late: one that only lapsed would be taken for a death."""
+        with self._lock:
+            self._late.append(lease)
+        self._wake()
+
     def notice(self, seconds: float) -> None:
         """Let no death of this process count any more, and have its shards given back after `seconds`.
 
@@ -191,16 +200,19 @@ class LeaseRenewer:
             try:
                 if self._give_back_at is not None:
                     self._tell(held, now >= self._give_back_at)
-                if not held:
+                if not held and not self._late:
                     self._renew_at = None
                 elif self._renew_at is None:
                     self._renew_at = now + self._renew_every
                 elif now >= self._renew_at:
                     self._renew_at = now + self._renew_every
                     self._renew(held)
+                    self._release_late()
             except ServiceUnavailable as error:
                 # The bucket is the truth: the work goes on, and its commit will count.
                 log.warning("Leases were not renewed: %s", error)
+            except Exception:  # without this thread every lease would lapse, and its shard be blamed
+                log.exception("Leases were not renewed")
 
     def _pause(self) -> None:
         """Wait until leases must be renewed or given back, or something has changed."""
@@ -232,6 +244,13 @@ class LeaseRenewer:
         for lease, answer in zip(held, answers, strict=True):
             if answer in ("stopped", "done", "lost"):
                 lease.over = answer
+
+    def _release_late(self) -> None:
+        while self._late:
+            lease = self._late[0]
+            self._ledger.release(lease.job, lease.shard, lease.token)  # the reconciler sends the ticket
+            with self._lock:
+                self._late.pop(0)
 
     def _tell(self, held: list[Lease], give_back: bool) -> None:
         for lease in held:

@@ -103,9 +103,18 @@ class Runner:
 
     def run(self, grant: Grant, work: Work) -> None:
         """Run a leased shard, and never raise for what a second worker can do better."""
-        host, job, shard, token, trouble = self.host, grant.job, grant.shard, grant.token, grant.trouble
-        lease = Lease(job, shard, token, trouble, host.process, copy=grant.copy)
-        logs.tell(job=job, shard=shard, attempt=trouble.attempts)
+        trouble = grant.trouble
+        lease = Lease(grant.job, grant.shard, grant.token, trouble, self.host.process, copy=grant.copy, run=grant.run)
+        logs.tell(job=grant.job, shard=grant.shard, attempt=trouble.attempts)
+        try:
+            self._run(lease, work)
+        except ImagemillError as error:
+            log.warning("Shard %d of %s is given back, as soon as Redis answers: %s", lease.shard, lease.job, error)
+            self.host.renewer.release_later(lease)
+
+    def _run(self, lease: Lease, work: Work) -> None:
+        """Run a shard; raises an error if nobody could be told what becomes of it."""
+        host, job, shard, token, trouble = self.host, lease.job, lease.shard, lease.token, lease.trouble
         if host.process in trouble.processes and not self.refuses and self._pass_on(lease):
             return
         try:
@@ -115,7 +124,7 @@ class Runner:
                 lease.begin(turn)
                 if not host.backend.ledger.begin(job, shard, token, lease.mode):
                     raise LeaseLost(f"Another worker holds shard {shard} of {job}.")
-                how = ", alone" if turn.alone else ", as a second copy" if grant.copy else ""
+                how = ", alone" if turn.alone else ", as a second copy" if lease.copy else ""
                 log.info("Shard %d of %s begins%s, attempt %d", shard, job, how, trouble.attempts)
                 step = work(lease)
             self._ended(lease, lease.outcome)
@@ -143,7 +152,7 @@ class Runner:
         except (ModelError, InvalidInput, ObjectDamaged, TrainingDiverged, StoreFull, JobFailed) as error:
             self._ended(lease, "failed", error)
             log.error("The job %s cannot go on: %s", job, error)
-            self._fail(job, str(error))
+            self._fail(lease, str(error))
         except Exception as error:
             self._fault(lease, error)
 
@@ -187,7 +196,7 @@ class Runner:
         self._ended(lease, "failed" if enough and not images else "faulted", error)
         if enough and not images:
             self._fail(
-                job,
+                lease,
                 f"Shard {shard} failed on {len(processes)} workers, for {trouble.failing_seconds:.0f} s, while known "
                 f"good images passed there; the last error, on {host.name}, was {said(error)}; see its log, then "
                 f"`imagemill resume {job}`.",
@@ -207,13 +216,15 @@ class Runner:
         step = self.host.backend.ledger.release(lease.job, lease.shard, lease.token)
         self.host.backend.follow_up(lease.job, step)
 
-    def _fail(self, job: str, reason: str) -> None:
+    def _fail(self, lease: Lease, reason: str) -> None:
+        """End the run that the shard belongs to; one that was opened meanwhile goes on, and has the shard back."""
         backend = self.host.backend
         try:
-            close(backend, job, "failed", reason)
+            close(backend, lease.job, "failed", reason, run=lease.run)
         except StoreFull:
             # No room for the end either: the ledger tells it, until `resume` or a wiped Redis takes the job up.
-            backend.ledger.end(job, "failed", reason)
+            backend.ledger.end(lease.job, "failed", reason, run=lease.run)
+        self._release(lease)
 
 
 def said(error: BaseException) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 
 import pytest
+from redis.exceptions import ResponseError
 
 from contract.backend.ledger import Held, Ledger, Renewed
 from contract.errors import JobStopped, LeaseLost, RedisUnavailable, WorkerLeaving
@@ -91,6 +92,27 @@ def test_a_redis_that_is_away_stops_no_work(counting: CountingLedger, renewer: L
         wait_until(lambda: counting.renewals > seen + 1, 10, "two tries")
         lease.check()
         counting.away = False
+        counting.end("a", "canceled")
+        wait_until(lambda: lease.over == "stopped", 10, "the news")
+
+
+def test_a_mistake_does_not_end_the_thread_that_renews(
+    counting: CountingLedger, renewer: LeaseRenewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given an answer that nobody foresaw, as to a renewal in a Redis in which somebody else writes,
+    begin(counting, "a", 1)
+    lease = taken(counting, "a", 0)
+    raised: list[int] = []
+
+    def unforeseen(held: list[Held]) -> list[Renewed]:
+        raised.append(len(held))
+        raise ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
+
+    with renewer.hold(lease):
+        with monkeypatch.context() as patched:
+            patched.setattr(counting, "renew_all", unforeseen)
+            wait_until(lambda: raised, 10, "a try")
+        # I expect the next ones to be made.
         counting.end("a", "canceled")
         wait_until(lambda: lease.over == "stopped", 10, "the news")
 
