@@ -20,7 +20,7 @@ from contract.backend.ledger import Ledger, Step
 from contract.backend.objects import ObjectStore
 from contract.backend.queues import Queues
 from contract.datasets import extending
-from contract.errors import JobConflict, ObjectNotFound, UnknownJob
+from contract.errors import JobConflict, ObjectDamaged, ObjectNotFound, UnknownJob
 from contract.jobs import ends, index, shares
 from contract.jobs.commits import iter_commits, read_retries
 from contract.jobs.destinations import check_output
@@ -126,7 +126,10 @@ def _envelope(spec: Spec, owner: str) -> bytes:
 
 
 def read_spec(store: ObjectStore, id: str) -> Spec:
-    """Return the spec of a job; raises UnknownJob, and InvalidInput for a kind that only a newer version knows."""
+    """Return the spec of a job.
+
+    Raises UnknownJob, InvalidInput for a kind that only a newer version knows, and ObjectDamaged for what is no spec.
+    """
     return _read_envelope(store, id).spec
 
 
@@ -162,16 +165,25 @@ def read_owner(store: ObjectStore, id: str) -> str:
 def _read_envelope(store: ObjectStore, id: str) -> _Envelope:
     try:
         # Not every text can be an id: `../x` would name the object of somebody else.
-        envelope = json.loads(store.get(JobKeys(id).spec)) if re.fullmatch(JOB_ID, id) else None
+        data = store.get(JobKeys(id).spec) if re.fullmatch(JOB_ID, id) else None
     except ObjectNotFound:
-        envelope = None
-    if envelope is None:
+        data = None
+    if data is None:
         raise UnknownJob(f"There is no job {id!r}; `imagemill jobs` lists them.") from None
-    kind_of(str(envelope["spec"]["kind"]))
-    spec = parse_spec(envelope["spec"])
+    try:
+        envelope = json.loads(data)
+        kind_of(str(envelope["spec"]["kind"]))
+        created, spec = str(envelope["created_at"]), parse_spec(envelope["spec"])
+        datetime.fromisoformat(created)
+        owner = str(envelope.get("owner", ""))
+    except (LookupError, TypeError, ValueError) as error:
+        raise ObjectDamaged(
+            f"s3://{store.bucket}/{JobKeys(id).spec} is not a spec that this version can read "
+            f"({type(error).__name__}); upgrade, or restore it."
+        ) from error
     # Again, since anybody who may write the bucket can write a spec by hand.
     check_output(spec.output, store.bucket, id=spec.id)
-    return _Envelope(spec, str(envelope["created_at"]), str(envelope.get("owner", "")))
+    return _Envelope(spec, created, owner)
 
 
 def read_plan(store: ObjectStore, id: str) -> Plan | None:

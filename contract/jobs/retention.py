@@ -20,7 +20,7 @@ from typing import cast
 
 from contract.backend.listing import Entry
 from contract.backend.objects import ObjectStore
-from contract.errors import InvalidInput, InvalidSettings, JobConflict, ObjectNotFound, UnknownJob
+from contract.errors import InvalidInput, InvalidSettings, JobConflict, ObjectDamaged, ObjectNotFound, UnknownJob
 from contract.jobs import index, outputs
 from contract.jobs.commits import in_parallel, iter_commits
 from contract.jobs.ends import read_standing
@@ -94,7 +94,7 @@ def _write_note(store: ObjectStore, id: str) -> None:
     entries: tuple[str, ...] = ()
     try:
         spec, runs = read_spec(store, id), read_standing(store, id).run + 1
-    except (UnknownJob, InvalidInput):
+    except (UnknownJob, InvalidInput, ObjectDamaged):
         pass  # an upload without a job, or one of a newer version
     else:
         entries = (
@@ -284,7 +284,7 @@ def _state(store: ObjectStore) -> _State | None:
 def _enter(store: ObjectStore, id: str) -> None:
     try:
         spec: AnySpec = read_spec(store, id)
-    except (UnknownJob, InvalidInput):
+    except (UnknownJob, InvalidInput, ObjectDamaged):
         return
     index.record_uses(store, spec)
     now = read_standing(store, id)

@@ -14,7 +14,7 @@ from contract import instruments
 from contract.backend import dispatch
 from contract.backend.glance import COMPARED, Glance, glance
 from contract.backend.heartbeats import Worker
-from contract.errors import InvalidInput, UnknownJob
+from contract.errors import InvalidInput, ObjectDamaged, ServiceUnavailable, UnknownJob
 from contract.jobs.ends import Standing, read_standing
 from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend, active_jobs, close, read_spec, readmit, rebuild, settle
@@ -65,6 +65,12 @@ def _tick(backend: Backend, settings: Settings, now: Clock) -> None:
                 looks -= _reconcile(backend, settings, job, seen, workers, may_look=looks > 0)
         except InvalidInput as error:  # made by a newer version; it must not block the others
             log.warning("%s waits for a controller of its version: %s", job, error)
+        except ServiceUnavailable:
+            raise
+        except ObjectDamaged as error:
+            log.error("%s cannot be reconciled: %s", job, error)
+        except Exception:
+            log.exception("%s cannot be reconciled", job)
     top_up(backend, workers)
     clean(backend, settings)
 
@@ -154,13 +160,18 @@ def _find_worker(
 
 
 def _rebuild(backend: Backend, job: str) -> None:
-    """Rebuild the ledger entry, unless an earlier tick still does: that of a large job takes minutes."""
+    """Rebuild the ledger entry, unless an earlier tick still does: that of a large job takes minutes.
+
+    A job that has a damaged commit ends; `resume` takes it up once that is deleted.
+    """
     with backend.ledger.lock("rebuild", job, _REBUILD_SECONDS) as lock:
         if lock is None:
             return
         try:
             rebuild(backend, job)
             instruments.REQUEUES.add(1, "rebuilt")
+        except ObjectDamaged as error:
+            close(backend, job, "failed", str(error))
         except UnknownJob:
             log.warning("%s has no spec in the bucket; it is dropped", job)
             backend.store.delete(JobKeys(job).active)

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from contract.backend.dispatch import Can, Grant, next_shard, waiting
+from contract.jobs.ends import read_end
 from contract.jobs.lifecycle import Backend, status
+from contract.keys.jobs import JobKeys
 from contract.keys.models import model_record
 from contract.keys.queues import QUEUE_CLASSIFY, QUEUES
 from contract.models.rules import ANY, Rule
@@ -33,6 +35,26 @@ def test_a_job_of_a_newer_version_keeps_no_other_from_going_on(
     tick(backend, settings)
     assert waiting(backend.ledger, [QUEUE_CLASSIFY]) == {"classify": 2}
     assert "a-newer waits for a controller of its version: There is no job kind 'count'" in caplog.text
+
+
+def test_an_object_that_was_damaged_keeps_no_other_job_from_going_on(
+    backend: Backend, settings: Settings, job: Jobs, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Given three jobs, of which one has a spec and one a commit that somebody overwrote, and a Redis that was wiped,
+    for id in ("a-spec", "b-commit", "c-whole"):
+        job(b"\x01", id=id)
+    backend.store.put(JobKeys("a-spec").spec, b"{")
+    backend.store.put(JobKeys("b-commit").commit(0), b"{}")
+    backend.ledger.redis.flushall()
+
+    # I expect the third to go on, the second to end with a sentence that names the object, and a word on the first.
+    _tick(backend, settings, utc_now)
+    assert waiting(backend.ledger, [QUEUE_CLASSIFY]) == {"classify": 1}
+    assert status(backend, "c-whole").state == "running"
+    end = read_end(backend.store, "b-commit")
+    assert end is not None and end.state == "failed"
+    assert f"{JobKeys('b-commit').commit(0)} is not a commit that this version can read" in str(end.reason)
+    assert "a-spec cannot be reconciled" in caplog.text
 
 
 def test_a_job_that_no_live_worker_can_run_says_what_it_waits_for(
