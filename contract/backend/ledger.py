@@ -120,7 +120,6 @@ class Ledger(Heartbeats):
         flat = [str(x) for pair in fields.items() for x in pair]
         answer = self._run(spec.id, "create", run, *flat)
         with self._mapped():
-            self.redis.zadd(self.keys.jobs, {spec.id: created}, nx=True)
             self.redis.sadd(self.keys.active, spec.id)
         return bool(answer[0] == "created")
 
@@ -213,7 +212,6 @@ class Ledger(Heartbeats):
         self.forget(id)
         with self._mapped():
             self.redis.srem(self.keys.active, id)
-            self.redis.zrem(self.keys.jobs, id)
 
     def exists(self, id: str) -> bool:
         with self._mapped():
@@ -223,12 +221,6 @@ class Ledger(Heartbeats):
         """Return the state of a job, or None if the ledger does not know the job."""
         with self._mapped():
             return cast("str | None", self.redis.hget(self.keys.job(id)[0], "state"))
-
-    def jobs(self) -> list[tuple[str, float]]:
-        """Return the ids of all known jobs with their creation times in seconds, newest first."""
-        with self._mapped():
-            rows = self.redis.zrevrange(self.keys.jobs, 0, -1, withscores=True)
-        return [(str(id), float(created)) for id, created in cast("list[tuple[str, float]]", rows)]
 
     def active(self) -> set[str]:
         """Return the ids of the jobs that have not ended."""

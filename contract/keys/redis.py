@@ -17,11 +17,6 @@ class RedisKeys:
         return f"{self.namespace}:celery:"
 
     @property
-    def jobs(self) -> str:
-        """Sorted set of job ids by time of creation."""
-        return f"{self.namespace}:jobs"
-
-    @property
     def active(self) -> str:
         """Set of the ids of jobs that have not ended."""
         return f"{self.namespace}:active"

@@ -30,11 +30,11 @@ def status(backend: Backend, job: str) -> Status:
 
 
 def list_jobs(backend: Backend, in_bucket: Iterable[str]) -> list[Status]:
-    """Return every job in the ledger and of the ids `in_bucket`, newest first."""
+    """Return the jobs `in_bucket`, and those that the ledger has and that have not ended, newest first."""
     ids = set(in_bucket)
     status_of: Callable[[str], Status] = partial(status, backend)
     try:
-        ids.update(id for id, _ in backend.ledger.jobs())
+        ids.update(backend.ledger.active())
     except RedisUnavailable as error:
         log.info("The list is from the bucket alone: %s", error)
         # Otherwise every job would wait for Redis again.
