@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from contract.backend.ledger import Ledger
 
 _AT_ONCE = 500
+_FIELDS = ("state", "kind", "source_kind", "run", "unmet_since", "waiting_for", "ruled")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,8 @@ class Glance:
 
     state: str | None
     kind: str | None
+    source_kind: str | None
+    """The kind of its source; None for an entry of an earlier version."""
     run: int
     unmet: bool
     """Whether it is noted that no live worker could run it."""
@@ -41,15 +44,17 @@ def glance(ledger: Ledger, ids: Sequence[str]) -> dict[str, Glance]:
         part = ids[start : start + _AT_ONCE]
         with ledger.pipeline() as pipe:
             for id in part:
-                pipe.hmget(ledger.keys.job(id)[0], "state", "kind", "run", "unmet_since", "waiting_for", "ruled")
+                pipe.hmget(ledger.keys.job(id)[0], *_FIELDS)
                 for what in ("plan", "finalize", COMPARED):
                     pipe.exists(ledger.keys.lock(what, id))
             answers = pipe.execute()
         for n, id in enumerate(part):
-            (state, kind, run, unmet, waiting_for, ruled), planned, finalized, compared = answers[4 * n : 4 * n + 4]
+            fields, planned, finalized, compared = answers[4 * n : 4 * n + 4]
+            state, kind, source_kind, run, unmet, waiting_for, ruled = fields
             found[id] = Glance(
                 state=state,
                 kind=kind,
+                source_kind=source_kind,
                 run=int(run or 0),
                 unmet=unmet is not None,
                 waiting_for=waiting_for,

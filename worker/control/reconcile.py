@@ -114,7 +114,7 @@ def _reconcile(
     backend.follow_up(job, found.step)
     # A planner holds a lock while it works; without the lock its message may be lost.
     unplanned = seen.state in ("queued", "planning") and not seen.planned
-    if unplanned and source_kind(read_spec(backend.store, job).source.kind).has_planner:
+    if unplanned and source_kind(seen.source_kind or read_spec(backend.store, job).source.kind).has_planner:
         backend.queues.plan(job)
     if found.ready and not found.running:
         _find_worker(backend, settings, job, seen, kind.queue, Needs.parse(found.needs), workers)

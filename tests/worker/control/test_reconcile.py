@@ -12,7 +12,7 @@ from contract.jobs.ends import read_end
 from contract.jobs.lifecycle import Backend, status
 from contract.keys.jobs import JobKeys
 from contract.keys.models import model_record
-from contract.keys.queues import QUEUE_CLASSIFY, QUEUES
+from contract.keys.queues import QUEUE_CLASSIFY, QUEUE_CONTROL, QUEUES
 from contract.models.rules import ANY, Rule
 from contract.settings import Settings
 from tests.parity import MODEL
@@ -35,6 +35,32 @@ def test_a_job_of_a_newer_version_keeps_no_other_from_going_on(
     tick(backend, settings)
     assert waiting(backend.ledger, [QUEUE_CLASSIFY]) == {"classify": 2}
     assert "a-newer waits for a controller of its version: There is no job kind 'count'" in caplog.text
+
+
+def test_jobs_that_wait_to_be_planned_cost_a_tick_no_reading_of_their_specs(
+    backend: Backend, settings: Settings, job: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given jobs whose messages for a planner were lost,
+    ids = [f"job-{n}" for n in range(3)]
+    for id in ids:
+        job(b"\x01", id=id)
+        backend.ledger.redis.hset(backend.ledger.keys.job(id)[0], "state", "queued")
+    beat(backend, "one", "fp32")
+    _tick(backend, settings, utc_now)  # which does what a tick does once, and once a minute
+    backend.ledger.redis.delete(f"{backend.ledger.keys.broker_prefix}{QUEUE_CONTROL}")
+    read: list[str] = []
+    get = backend.store.get
+
+    def reading(key: str, **more: Any) -> bytes:
+        read.append(key)
+        return get(key, **more)
+
+    # I expect a tick to send them anew, by what the ledger says alone.
+    with monkeypatch.context() as patched:
+        patched.setattr(backend.store, "get", reading)
+        _tick(backend, settings, utc_now)
+    assert waiting(backend.ledger, [QUEUE_CONTROL]) == {QUEUE_CONTROL: 3}
+    assert not [key for key in read if key in {JobKeys(id).spec for id in ids}]
 
 
 def test_an_object_that_was_damaged_keeps_no_other_job_from_going_on(
