@@ -28,9 +28,11 @@ from producer.web.problems import Problem
 from producer.web.v1.jobs import Id
 
 _MOST_UNDO = 50
+_MOST_SKIPPED = 500
+"""As many as a list has: one that is forgotten comes first again, and nobody would come past these."""
 _NAMED = re.compile(r"([0-9a-f]{24}|many)/(\d{13}-[0-9a-f]{8})")
 
-Carried = Annotated[str, Form(max_length=4000)]
+Carried = Annotated[str, Form(max_length=16_000)]
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def _carried(
     done: Carried = "",
     skipped: Carried = "",
 ) -> _Asked:
-    return _Asked(by, show, _words(done), _words(skipped))
+    return _Asked(by, show, tuple(done.split()[-_MOST_UNDO:]), tuple(skipped.split()[-_MOST_SKIPPED:]))
 
 
 Asked = Annotated[_Asked, Depends(_carried)]
@@ -172,7 +174,7 @@ def _card(owned: Owned, queues: Queues, status: Status, asked: _Asked) -> dict[s
         "reviewed": waiting.reviewed,
         "waiting": len(waiting.doubts),
         "done": " ".join(asked.done[-_MOST_UNDO:]),
-        "skipped": " ".join(asked.skipped[-_MOST_UNDO:]),
+        "skipped": " ".join(asked.skipped[-_MOST_SKIPPED:]),
     }
 
 
@@ -195,7 +197,3 @@ def _labels(owned: Owned, status: Status) -> Sequence[str]:
         return owned.client.model(status.model).labels
     except UnknownModel:
         return ()
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.split()[-_MOST_UNDO:])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from contract.backend.objects import ObjectStore
+from contract.jobs.reviews.records import image_id
 from contract.keys.jobs import JobKeys
 from contract.settings import Settings
 from tests.producer.web.console.conftest import Browse
@@ -83,6 +84,23 @@ def test_without_scripts_a_button_leads_to_the_next_page(browse: Browse, job: st
     answer = client.post(place, data={**fields(client.get(place).text), "label": "disc"})
     assert (answer.status_code, answer.headers["Location"]) == (303, f"{place}?by=margin")
     assert shown(client.get(answer.headers["Location"]).text) == "c"
+
+
+def test_who_skips_many_images_comes_to_the_others(
+    api: Api, browse: Browse, model: str, settings: Settings, store: ObjectStore
+) -> None:
+    id = submit(api, model)
+    rows = [row(f"k{n:03d}", 0.5 + n / 1000) for n in range(200)]
+    commit_rows(store, id, rows)
+    end(settings, store, id, ok=200, done=200, total=200, model="shapes@1")
+    client, place = browse("review"), f"/console/jobs/{id}/review"
+    page = client.get(place).text
+    assert shown(page) == "k000"
+    # If all but the last two were skipped and I skip one more, I expect the last.
+    images = [image_id(str(one["key"]), f"s3://{store.bucket}/photos/{one['key']}") for one in rows]
+    given = {**fields(page), "image": images[198], "skipped": " ".join(images[:198])}
+    part = client.post(place, data=given, headers=HTMX).text
+    assert shown(part) == "k199" and fields(part)["skipped"].split() == images[:199]
 
 
 def test_strangers_and_forged_forms_write_nothing(api: Api, browse: Browse, job: str) -> None:
