@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field
@@ -18,6 +19,7 @@ from pydantic import Field
 from contract.backend.listing import Entry
 from contract.backend.objects import ObjectStore
 from contract.errors import ObjectNotFound, UnknownWebhook
+from contract.jobs.commits import in_parallel
 from contract.keys.webhooks import (
     WAITING_MESSAGES,
     WEBHOOK_MESSAGES,
@@ -37,6 +39,8 @@ R = TypeVar("R", bound=Record)
 
 KEEP_DAYS = 30
 """Days for which a message is kept, and can be sent again."""
+_THREADS = 8
+"""Messages that are read at once; each is three objects."""
 _PREFIXES = (WAITING_MESSAGES, WEBHOOK_OUTCOMES, WEBHOOK_MESSAGES)
 """In the order of deletion: a deletion that is interrupted leaves no record without its message."""
 
@@ -202,17 +206,19 @@ class Outbox:
     def messages(self, endpoint: str, *, limit: int, before: str = "") -> list[Told]:
         """Return messages to a webhook, newest first, those behind the id `before`; raises UnknownWebhook for no id."""
         after = webhook_message(endpoint, self._named(endpoint, before)) if before else ""
+        entries = self._store.list(f"{WEBHOOK_MESSAGES}{endpoint}/", after=after, at_once=min(limit + 1, 1000))
+        names = (parsed for entry in entries if (parsed := parse_webhook_message(entry.key)) is not None)
         found: list[Told] = []
-        for entry in self._store.list(f"{WEBHOOK_MESSAGES}{endpoint}/", after=after, at_once=min(limit + 1, 1000)):
-            if len(found) == limit:
-                break
-            parsed = parse_webhook_message(entry.key)
-            if parsed is not None:
-                try:
-                    found.append(self.told(*parsed))
-                except ObjectNotFound:
-                    continue  # its time is over
+        while some := list(islice(names, limit - len(found))):
+            told = in_parallel(self._told_if_kept, some, threads=min(len(some), _THREADS))
+            found += [one for one in told if one is not None]
         return found
+
+    def _told_if_kept(self, named: tuple[str, str]) -> Told | None:
+        try:
+            return self.told(*named)
+        except ObjectNotFound:
+            return None  # its time is over
 
     def count_waiting(self, endpoint: str) -> int:
         """Return how many messages to a webhook wait."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from threading import Barrier
+from typing import Any
 
 import pytest
 
 from contract.backend.listing import Entry
 from contract.backend.objects import ObjectStore
-from contract.errors import UnknownWebhook
-from contract.keys.webhooks import webhook_message, webhook_outcome, webhook_record
-from contract.web.webhooks.outbox import KEEP_DAYS, Attempt, Event, Outbox, Outcome, name_of
+from contract.errors import ObjectNotFound, UnknownWebhook
+from contract.keys.webhooks import WEBHOOK_MESSAGES, webhook_message, webhook_outcome, webhook_record
+from contract.web.webhooks.outbox import KEEP_DAYS, Attempt, Event, Outbox, Outcome, Told, name_of
 
 HOOK = "wh_" + "0" * 20
 NOW = 1_795_600_000.0
@@ -160,3 +162,37 @@ def test_what_is_told_to_a_webhook_that_was_added_again_meanwhile_is_kept(store:
 
     # I expect nothing of it to be deleted.
     assert list(AddedAgain(store).old(NOW)) == []
+
+
+def test_messages_of_a_page_are_read_together(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a store that answers no request for a message before there are two,
+    outbox, together, get = Outbox(store), Barrier(2), ObjectStore.get
+    for n in range(4):
+        outbox.add(event(f"job/j{n}/0", NOW + n), HOOK, NOW)
+
+    def meet(self: ObjectStore, key: str, **options: Any) -> bytes:
+        if key.startswith(WEBHOOK_MESSAGES):
+            together.wait(60)
+        return get(self, key, **options)
+
+    monkeypatch.setattr(ObjectStore, "get", meet)
+    assert len(outbox.messages(HOOK, limit=4)) == 4
+
+
+def test_a_message_whose_time_is_over_leaves_room_for_the_next(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given messages of which the newest two are deleted between the listing and their reading,
+    outbox, told = Outbox(store), Outbox.told
+    for n in range(5):
+        outbox.add(event(f"job/j{n}/0", NOW + n), HOOK, NOW)
+    gone = {name_of(one.id) for one in outbox.messages(HOOK, limit=2)}
+
+    def read(self: Outbox, endpoint: str, name: str) -> Told:
+        if name in gone:
+            raise ObjectNotFound(name)
+        return told(self, endpoint, name)
+
+    monkeypatch.setattr(Outbox, "told", read)
+    found = outbox.messages(HOOK, limit=2)
+    assert len(found) == 2 and not gone & {name_of(one.id) for one in found}
