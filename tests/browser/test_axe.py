@@ -14,6 +14,11 @@ from tests.browser.person import Person
 
 WIDTHS = {"desk": (1280, 900), "phone": (390, 844)}
 """Width and height of a window, in CSS pixels."""
+_CUT = """
+[...document.querySelectorAll(".wide:not([role=region])")].filter((one) => one.scrollWidth > one.clientWidth).map(
+  (one) => one.innerText.slice(0, 40),
+)
+"""
 SERIOUS = ("serious", "critical")
 
 
@@ -44,6 +49,8 @@ def test_no_page_shuts_anybody_out(people: Callable[..., Person], stack: Stack) 
                 wide = person.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
                 if wide > 0:
                     wrong.append(f"{path}, {scheme}, {name}: {wide} pixels wider than the window")
+                # So has a table whose last columns are out of sight.
+                wrong += [f"{path}, {name}: {one} has columns out of sight" for one in person.page.evaluate(_CUT)]
     assert person.complaints("status of 404") == []
     assert wrong == []
     assert left_out(visited) == set()

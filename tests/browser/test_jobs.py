@@ -8,6 +8,7 @@ from playwright.sync_api import expect
 
 from tests.browser.conftest import MODEL, OWNER, Stack
 from tests.browser.person import Person
+from tests.producer.web.console.rows import end
 
 
 def test_a_job_is_started_from_a_form_followed_and_canceled(
@@ -98,3 +99,19 @@ def test_a_jobs_page_leads_by_keys_to_its_report_its_review_and_back(ann: Person
     ann.press("r")
     ann.is_at(f"jobs/{stack.labelled}/report")
     expect(ann.page.locator("body")).to_contain_text("Least certain images")
+
+
+def test_on_a_phone_the_list_shows_whole_numbers_and_how_long_a_job_takes(ann: Person, stack: Stack) -> None:
+    # Given a job of a million images that all failed, with the longest name that there is,
+    name = "n" + "-ame" * 15 + "-x"
+    job = stack.client.classify(stack.photos, model=MODEL, job=name, max_errors="10%")
+    stack.mill.finished(job.id)
+    counts = {"ok": 0, "errors": 1_234_567, "done": 1_234_567, "total": 1_234_567, "model": f"{MODEL}@1"}
+    end(stack.mill.settings, stack.api.store, job.id, state="failed", reason="!", **counts)
+    ann.page.set_viewport_size({"width": 390, "height": 844})
+    ann.visit("jobs")
+    row = ann.page.get_by_role("row").filter(has_text=name)
+    expect(row).to_contain_text("ago")
+    for cell in (row.locator(".count"), row.locator(".bad"), row.locator("time")):
+        box = cell.bounding_box()
+        assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 390 and box["height"] < 40
