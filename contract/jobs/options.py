@@ -296,7 +296,7 @@ class WatchKeywords(ClassifyKeywords, total=False):
 class TrainOptions(TrainFields, JobOptions):
     command = "train"
 
-    family: Annotated[str, Cli(argument=True)]
+    family: Annotated[str, Cli(argument=True)] = Field(description="`cnn`, `rnn`, `gan` or `vae`.")
     source: Annotated[tuple[str | Path, ...], Cli("--data", metavar="SOURCE")] = Field(
         min_length=1, description="Labelled images; see above. Repeatable: several sources, one behind the other."
     )
@@ -419,7 +419,9 @@ class VerifyOptions(VerifyFields, JobOptions):
     command = "verify"
     schedulable = False  # it verifies one job, which does not change
 
-    made: Annotated[str, Cli(argument=True, metavar="JOB")]
+    made: Annotated[str, Cli(argument=True, metavar="JOB")] = Field(
+        description="A job that made images, or `dataset:NAME[@VERSION]`."
+    )
 
 
 class VerifyKeywords(_EveryKeywords, total=False):

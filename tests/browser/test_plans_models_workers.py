@@ -71,6 +71,9 @@ def test_a_message_is_sent_again_and_its_webhook_removed(ann: Person, stack: Sta
     ann.is_at("webhooks")
     expect(ann.page.locator(f"a.row[href$='{id}']")).to_have_count(0)
     assert id not in [one.id for one in stack.client.webhooks()]
+    # The page may have asked once more while it was being removed.
+    asked = rf"at \S+/{id}/part: .* 404|Response Status Error Code 404 from /console/webhooks/{id}/part"
+    assert ann.complaints(asked) == []
 
 
 def test_a_model_has_a_card_and_gets_an_alias(ann: Person, stack: Stack) -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
+from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -52,7 +53,14 @@ _HEADERS = {
 def page(request: Request, template: str, status: int = 200, **context: Any) -> Response:
     """Return a page, or a part of one, as HTML; `context` are the names that the template knows."""
     token = request.scope.get("imagemill.token")
-    known = {"token": token if isinstance(token, Token) else None, "path": request.url.path, **context}
+    # A part of a page that nobody's script asks for is a page of its own.
+    layout = "part.html" if "hx-request" in request.headers else "base.html"
+    known = {
+        "token": token if isinstance(token, Token) else None,
+        "path": request.url.path,
+        "layout": layout,
+        **context,
+    }
     return HTMLResponse(render(template, **known), status, _HEADERS)
 
 
@@ -118,6 +126,8 @@ def _environment() -> Environment:
     )
     made.filters |= {
         "ago": ago,
+        "moment": moment,
+        "wall_clock": wall_clock,
         "number": number,
         "rate": rate,
         "duration": duration,
@@ -128,6 +138,7 @@ def _environment() -> Environment:
     sentences = {code: error.__doc__ for code, error in IMAGE_ERRORS.items()}
     made.globals |= {
         "file": _address,
+        "served_at": lambda: datetime.now(UTC).isoformat(timespec="milliseconds"),
         "PAGES": PAGES,
         "place_of": place_of,
         "STATES": STATES,
@@ -153,8 +164,19 @@ def ago(text: str | None, now: datetime | None = None) -> Markup:
     seconds = ((now or datetime.now(UTC)) - then).total_seconds()
     short = _rough(abs(seconds))
     said = "now" if abs(seconds) < 1 else f"{short} ago" if seconds > 0 else f"in {short}"
-    exact = then.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    return Markup('<time datetime="{}" title="{}">{}</time>').format(text, exact, said)
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(text, _exact(then), said)
+
+
+def moment(text: str | None) -> Markup:
+    """Return a time as `ago` does, and beside it the time itself, for whoever cannot hover."""
+    if not text:
+        return Markup("–")
+    return Markup('{} <span class="pale">{}</span>').format(ago(text), _exact(datetime.fromisoformat(text)))
+
+
+def wall_clock(text: str, timezone: str) -> str:
+    """Return a time as a clock in a time zone shows it, such as `Fri 27 Nov, 02:00`."""
+    return datetime.fromisoformat(text).astimezone(ZoneInfo(timezone)).strftime("%a %-d %b, %H:%M")
 
 
 def code(text: str) -> Markup:
@@ -185,6 +207,10 @@ def duration(seconds: float | None) -> str:
     if whole < 60:
         return f"{whole} s"
     return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _exact(then: datetime) -> str:
+    return then.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _rough(seconds: float) -> str:

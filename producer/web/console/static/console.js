@@ -16,6 +16,51 @@ document.addEventListener("htmx:afterSettle", (event) => {
   if (now !== shown) say((shown = now));
 });
 
+// A server that does not answer for a while is named, since a page that stands still looks like one on which nothing happens.
+const silent = new Set();
+function heard(what) {
+  const last = silent.delete(what) && !silent.size;
+  const lost = document.getElementById("lost");
+  if (last && lost && !lost.hidden) {
+    lost.hidden = true;
+    say("The server answers again");
+  }
+}
+function unheard(what) {
+  silent.add(what);
+  setTimeout(() => {
+    const lost = document.getElementById("lost");
+    if (!silent.has(what) || !lost?.hidden) return;
+    lost.hidden = false;
+    say(lost.textContent);
+  }, 3000);
+}
+const waits = new Map();
+document.addEventListener("htmx:beforeRequest", (event) => {
+  const { verb, path } = event.detail.requestConfig;
+  if (verb === "get") waits.set(path, setTimeout(unheard, 5000, path));
+});
+document.addEventListener("htmx:afterRequest", (event) => {
+  const { xhr, requestConfig, elt } = event.detail;
+  if (requestConfig.verb !== "get") return;
+  clearTimeout(waits.get(requestConfig.path));
+  if (xhr.status && xhr.status < 500) return heard(requestConfig.path);
+  unheard(requestConfig.path);
+  // What asks only once is asked again; the others do so by themselves.
+  const trigger = elt.getAttribute("hx-trigger") ?? "";
+  if (trigger.startsWith("load") && !trigger.includes("every"))
+    setTimeout(() => document.body.dispatchEvent(new Event("ended")), 5000);
+});
+
+// What a person opened in a part stays open when the part is replaced.
+let opened = [];
+document.addEventListener("htmx:beforeSwap", ({ detail }) => {
+  opened = [...detail.target.querySelectorAll("details[open]")].map((one) => one.id);
+});
+document.addEventListener("htmx:afterSwap", () => {
+  for (const id of opened.filter(Boolean)) document.getElementById(id)?.setAttribute("open", "");
+});
+
 // A part with `data-events` is replaced by each event; at the end the rest of the page is told.
 function follow(part) {
   const source = new EventSource(part.dataset.events);
@@ -27,6 +72,7 @@ function follow(part) {
     if (focused) document.getElementById(focused)?.focus();
     if (state() !== before) say(`The job is ${state()}`);
   };
+  source.addEventListener("open", () => heard("events"));
   source.addEventListener("status", show);
   source.addEventListener("end", (event) => {
     show(event);
@@ -40,10 +86,37 @@ function follow(part) {
     said.textContent = event.data;
     part.prepend(said);
   });
+  source.addEventListener("error", async () => {
+    unheard("events");
+    // Browsers come back by themselves after a lost connection, but not after an answer that is no stream.
+    if (source.readyState !== EventSource.CLOSED) return;
+    const page = await fetch(location.href).catch(() => null);
+    if (page?.redirected || (page?.status >= 400 && page.status < 500)) location.reload();
+    else setTimeout(() => follow(part), 5000);
+  });
 }
 document.querySelectorAll("[data-events]").forEach(follow);
 
-document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+// Times go on by themselves, by the clock of the server; on hover, the time here stands before that in UTC.
+const ahead = Date.now() - Date.parse(document.body.dataset.now);
+function rough(seconds) {
+  if (seconds >= 2 * 86400) return `${Math.floor(seconds / 86400)} d`;
+  if (seconds >= 3600) return `${Math.floor(seconds / 3600)} h`;
+  return seconds >= 60 ? `${Math.floor(seconds / 60)} min` : `${Math.round(seconds)} s`;
+}
+setInterval(() => {
+  for (const time of document.querySelectorAll("time")) {
+    const seconds = (Date.now() - ahead - Date.parse(time.dateTime)) / 1000;
+    const short = rough(Math.abs(seconds));
+    time.textContent = Math.abs(seconds) < 1 ? "now" : seconds > 0 ? `${short} ago` : `in ${short}`;
+  }
+}, 10000);
+document.addEventListener("mouseover", ({ target }) => {
+  if (target.tagName !== "TIME" || target.dataset.here) return;
+  const then = new Date(target.dateTime);
+  target.dataset.here = then.toLocaleString("sv-SE", { timeZoneName: "short" });
+  if (then.getTimezoneOffset()) target.title = `${target.dataset.here} (${target.title})`;
+});
 
 // What no browser can show has no picture, and says so.
 document.addEventListener(

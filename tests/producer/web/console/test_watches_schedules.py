@@ -84,3 +84,25 @@ def test_without_any_the_pages_say_how_to_make_one(browse: Browse) -> None:
         ("workers", "up"),
     ):
         assert f"imagemill {command}" in client.get(f"/console/{kind}").text, kind
+
+
+def test_the_next_ticks_are_told_by_the_clock_of_the_schedule(api: Api, browse: Browse, model: str) -> None:
+    schedule = {"name": "early", "cron": "0 2 * * *", "timezone": "Asia/Kathmandu", "job": body(api.store, model)}
+    with api.client("jobs") as client:
+        assert client.post("/v1/schedules", json=schedule).status_code == 201
+    page = browse("jobs").get("/console/schedules/early").text
+    # Two in the morning there is 20:15 in UTC, all year.
+    assert page.count(", 02:00</span>") == 3 and page.count(" 20:15:00 UTC") == 3
+
+
+@pytest.mark.usefixtures("plans")
+def test_a_command_in_the_reason_of_a_watch_is_set_as_one(api: Api, browse: Browse, settings: Settings) -> None:
+    # Given a watch of which no controller has reported for long,
+    with closing(Ledger(settings)) as ledger:
+        watch, then = Watches(api.store).get("camera"), time.time() - 3600
+        stale = WatchState(name="camera", stamp=watch.stamp, controller="c", at=then, every=1.0, swept_at=then)
+        write_states(ledger, [stale])
+    client = browse("jobs")
+    for path in ("watches", "watches/camera"):
+        page = client.get(f"/console/{path}").text
+        assert "unattended" in page and "<code>imagemill doctor</code>" in page

@@ -31,3 +31,8 @@ def test_workers_are_for_operators(browse: Browse) -> None:
     other = browse("jobs")
     assert other.get("/console/workers").status_code == 403
     assert "/console/workers" not in other.get("/console/jobs").text
+
+
+def test_tokens_of_one_owner_are_told_apart_by_who_holds_them(api: Api, browse: Browse) -> None:
+    api.token("review", person="<b>bob</b>")
+    assert "held by &lt;b&gt;bob" in browse("admin").get("/console/tokens").text

@@ -146,3 +146,40 @@ def test_an_evaluation_shows_its_matrix(
     part = client.get(f"/console/jobs/{id}/evaluation").text
     assert 'class="figure shade-8"><b>4</b>' in part and "<img src=x>" not in part
     assert part.index("Most confused") < part.index("Weakest classes") and "0.400" in part
+
+
+@pytest.mark.parametrize("part", ["samples", "training", "evaluation"])
+def test_a_part_is_a_page_of_its_own_for_a_browser_without_scripts(
+    part: str, api: Api, browse: Browse, model: str, store: ObjectStore, settings: Settings
+) -> None:
+    client, id = browse("jobs"), submit(api, model)
+    commit_rows(store, id, [{"key": "a.png", "label": "disc"}])
+    end(settings, store, id, ok=1, labels={"disc": 1})
+    place = f"/console/jobs/{id}/{part}"
+    assert "<html" not in client.get(place, headers={"HX-Request": "true"}).text
+    page = client.get(place).text
+    assert "<html" in page and f'<a href="/console/jobs/{id}"' in page and "<h1>" in page
+    if part == "samples":
+        assert "First images" in page
+        shown = client.get(f"/console/jobs/{id}").text
+        assert f'<a href="{place}">' in shown.partition("<noscript>")[2].partition("</noscript>")[0]
+
+
+def test_no_shard_of_a_job_that_has_ended_runs(
+    api: Api, browse: Browse, model: str, store: ObjectStore, settings: Settings
+) -> None:
+    # Given an end that was written while a shard was still at work,
+    client, id = browse("jobs"), submit(api, model)
+    end(settings, store, id, state="failed", reason="!", shards={"total": 2, "done": 1, "running": 1})
+    page = client.get(f"/console/jobs/{id}").text
+    assert "1 of 2" in page and "running" not in page.partition("<main")[2].partition("</main>")[0]
+
+
+def test_a_label_that_fills_the_page_is_cut_in_a_tile_and_whole_on_hover(
+    api: Api, browse: Browse, model: str, store: ObjectStore, settings: Settings
+) -> None:
+    client, id, label = browse("jobs"), submit(api, model), "a label of many words " * 40
+    commit_rows(store, id, [{"key": "a.png", "label": label, "score": 0.5}])
+    end(settings, store, id, ok=1, labels={label: 1})
+    page = client.get(f"/console/jobs/{id}/samples").text
+    assert f'title="{label}"' in page and f">{label}" not in page and "…</b>" in page

@@ -19,6 +19,8 @@ def test_every_option_of_a_command_is_a_field_that_says_what_it_is(command: str,
         assert f'name="{name}"' in page, name
         found = next(one for one in inputs_of(command) if one.name == name)
         assert found.needed == field.is_required()
+        # What has no default cannot be guessed.
+        assert found.help or not found.needed, name
 
 
 def test_a_form_says_what_a_request_would() -> None:
