@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from matplotlib.axes import Axes
-from matplotlib.dates import DateFormatter
+from matplotlib.dates import DateFormatter, MinuteLocator
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
@@ -61,7 +61,7 @@ def draw_panel(ax: Axes, panel: dict[str, Any], url: str, since: float, until: f
     ax.set_ylim(0, 1.0 if unit == "percentunit" else 1.4 * max([0.7, *(v for _, values in drawn for _, v in values)]))
     ax.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     ax.yaxis.set_major_formatter(FuncFormatter(shown))
-    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.xaxis.set_major_locator(MinuteLocator(interval=max(1, round((until - since) / 240))))
     ax.xaxis.set_major_formatter(DateFormatter("%H:%M"))
     ax.tick_params(labelsize=7, length=2)
     ax.grid(color="#dddddd", linewidth=0.5)
