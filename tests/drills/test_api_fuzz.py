@@ -36,6 +36,7 @@ SHORT, LONG = 8, 60
 """Cases for each operation, valid and invalid ones each."""
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 def test_no_request_is_answered_otherwise_than_the_document_says(
     long: bool, mode: GenerationMode, settings: Settings, store: ObjectStore, figures: Callable[..., None]
@@ -67,12 +68,19 @@ def test_no_request_is_answered_otherwise_than_the_document_says(
                 if case.query and "timeout" in case.query and mode is GenerationMode.POSITIVE:
                     case.query["timeout"] = 0
                 case.headers.pop("prefer", None)
-                answer = case.call(base_url=api.url, headers=headers, timeout=60)
-                seen[answer.status_code] += 1
+                # Nor is a deadline of an instant kept, and 504 says so.
+                for asked in (case.query, case.body):
+                    deadline = asked.get("deadline") if isinstance(asked, dict) else None
+                    if isinstance(deadline, int | float) and 0 < deadline < 1:
+                        asked["deadline"] = 1
+                status = 0
                 try:
+                    answer = case.call(base_url=api.url, headers=headers, timeout=60)
+                    status = answer.status_code
                     case.validate_response(answer, checks=CHECKS)
-                except Exception as error:
-                    failures.append(f"{case.method} {case.formatted_path} {answer.status_code}: {error}"[:1500])
+                except (Exception, BaseExceptionGroup) as error:  # the checks raise groups of failures
+                    failures.append(f"{case.method} {case.formatted_path} {status}: {error}"[:1500])
+                seen[status] += 1
 
             try:
                 send()
