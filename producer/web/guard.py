@@ -74,7 +74,9 @@ class Guard:
             return
         request_id = secrets.token_hex(8)
         scope["imagemill.request_id"] = request_id
-        answer = _Answer(send, request_id)
+        answer = _Answer(send, request_id, head_only=scope["method"] == "HEAD")
+        if scope["method"] == "HEAD":  # for every route that answers GET (RFC 9110, 9.3.2)
+            scope["method"] = "GET"
         self._under_way += 1
         try:
             with logs.scope(request=request_id):
@@ -198,10 +200,13 @@ class _Body:
 
 
 class _Answer:
-    """Sends an answer, with the headers that each has."""
+    """Sends an answer, with the headers that each has.
 
-    def __init__(self, send: Send, request_id: str) -> None:
-        self._send, self._id = send, request_id
+    With `head_only` it ends behind them. To the application its client seems to have gone away, so no stream goes on.
+    """
+
+    def __init__(self, send: Send, request_id: str, *, head_only: bool = False) -> None:
+        self._send, self._id, self._head_only = send, request_id, head_only
         self.begun = False
 
     async def __call__(self, message: Message) -> None:
@@ -211,6 +216,13 @@ class _Answer:
             names = {name for name, _ in given}
             more = [(name, value) for name, value in _ALWAYS.items() if name not in names]
             message = {**message, "headers": [*given, *more, (b"x-request-id", self._id.encode())]}
+            await self._sent(message)
+            if self._head_only:
+                await self._sent({"type": "http.response.body", "body": b"", "more_body": False})
+        elif not self._head_only:
+            await self._sent(message)
+
+    async def _sent(self, message: Message) -> None:
         try:
             async with asyncio.timeout(SEND_SECONDS):
                 await self._send(message)

@@ -22,6 +22,7 @@ from contract.watches.record import Watches
 from producer.web.app import make_app
 from producer.web.following import Follower
 from producer.web.v1.events import event_id
+from tests.producer.web.console.rows import commit_rows
 from tests.serving import Api, codes, serving
 from tests.waiting import wait_until
 
@@ -156,11 +157,36 @@ def test_jobs_are_deleted_together_or_not_at_all(api: Api, model: str) -> None:
 
 def test_a_method_that_is_not_answered_is_refused_with_those_that_are(api: Api) -> None:
     with api.client("jobs") as client:
-        for place, expected in (("/v1/jobs", "GET, POST"), ("/v1/jobs/x", "DELETE, GET, PATCH"), ("/v1/token", "GET")):
+        for place, expected in (
+            *(("/v1/jobs", "GET, HEAD, POST"), ("/v1/jobs/x", "DELETE, GET, HEAD, PATCH"), ("/v1/token", "GET, HEAD")),
+            ("/v1/jobs/remove", "DELETE, GET, HEAD, PATCH, POST"),
+        ):
             answer = client.put(place)
             assert (answer.status_code, answer.headers["Allow"]) == (405, expected), place
             assert answer.headers["Content-Type"] == "application/problem+json"
             assert answer.json()["code"] == "method_not_allowed"
+
+
+def test_head_is_get_without_its_body_at_every_kind_of_address(api: Api, model: str) -> None:
+    with api.client("admin") as client:
+        place = client.post("/v1/jobs", json=body(api.store, model)).headers["Location"]
+        commit_rows(api.store, place.rpartition("/")[2], [{"key": f"{n}.jpg", "label": "disc"} for n in range(3)], 0)
+        for path in ("/livez", "/readyz", "/openapi.json", "/v2", "/v1/token", "/v1/jobs", place, "/v1/jobs/none"):
+            # Given what is answered whole, or refused, I expect the same status and headers, and nothing behind them,
+            head, get = client.head(path), client.get(path)
+            assert (head.status_code, head.content) == (get.status_code, b""), path
+            for name in ("Content-Type", "Content-Length", "Cache-Control"):
+                assert head.headers.get(name) == get.headers.get(name), (path, name)
+        # and of a stream its head alone, also where it would go on until the job ends.
+        for path, kind in ((f"{place}/results", "application/x-ndjson"), (f"{place}/events", "text/event-stream")):
+            head = client.head(path)
+            assert (head.status_code, head.content) == (200, b"") and head.headers["Content-Type"].startswith(kind)
+        # What answers no GET answers no HEAD.
+        refused = client.head(f"{place}/cancel")
+        assert (refused.status_code, refused.headers["Allow"]) == (405, "POST")
+        assert client.get(place).json()["state"] in ("queued", "planning")
+    assert (httpx2.head(f"{api.url}/v1/jobs").status_code, httpx2.head(f"{api.url}/console").status_code) == (401, 303)
+    assert httpx2.head(f"{api.url}/console/sign-in").content == b""
 
 
 SOURCES = [
