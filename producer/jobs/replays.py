@@ -26,10 +26,14 @@ def make_replay(
     begin, end = (at.astimezone(UTC) for at in (begin, end))
     replay = Replay(watch.places, watch.name, watch.stamp, begin, end)
     if begin >= end:
-        raise InvalidInput(f"--from {begin:%Y-%m-%dT%H:%M:%SZ} is not before --to {end:%Y-%m-%dT%H:%M:%SZ}; swap them.")
+        raise InvalidInput(
+            f"The span begins at {begin:%Y-%m-%dT%H:%M:%SZ} and ends at {end:%Y-%m-%dT%H:%M:%SZ}, not after that; swap "
+            "them."
+        )
     if end > (now or datetime.now(UTC)):
         raise InvalidInput(
-            f"--to {end:%Y-%m-%dT%H:%M:%SZ} is not past, and the watch may plan more until then; leave it out for now."
+            f"The span ends at {end:%Y-%m-%dT%H:%M:%SZ}, which is not past, and the watch may plan more until then; "
+            "leave the end out for now."
         )
     found = Registry(store).get(model, tasks=("classify",))
     if found.frames:

@@ -26,6 +26,7 @@ from producer.client import Client
 from producer.web.access import Access
 from producer.web.console import door
 from producer.web.console.rendering import no_page, refusal
+from producer.web.fields import named
 from producer.web.following import Follower
 from producer.web.guard import OPEN, Guard
 from producer.web.observe import refusals
@@ -113,6 +114,7 @@ class Api(FastAPI):
                 for operation in operations.values():
                     operation["responses"].pop("422", None)
                     operation["security"] = [] if path in OPEN else [{"token": []}]
+            _name_fields(document)
             self.openapi_schema = document
         return self.openapi_schema
 
@@ -142,6 +144,18 @@ def _as_clients_reach_it(store: ObjectStore, settings: Settings) -> ObjectStore:
         return ObjectStore(settings.model_copy(update={"s3_endpoint": settings.web_s3_endpoint}))
     except InvalidSettings as error:
         raise InvalidSettings(str(error).replace("IMAGEMILL_S3_ENDPOINT", "IMAGEMILL_WEB_S3_ENDPOINT")) from None
+
+
+def _name_fields(part: Any) -> None:
+    """Have each description in a document speak of fields, where those of option models speak of options."""
+    if isinstance(part, dict):
+        if isinstance(said := part.get("description"), str):
+            part["description"] = named(said)
+        for one in part.values():
+            _name_fields(one)
+    elif isinstance(part, list):
+        for one in part:
+            _name_fields(one)
 
 
 def _large(path: str) -> int:

@@ -21,6 +21,7 @@ from contract import errors
 from contract.errors import ImagemillError, code_of
 from contract.jobs.options import COMMANDS
 from contract.printable import printable
+from producer.web.fields import named
 
 MEDIA_TYPE = "application/problem+json"
 AGAIN_SECONDS = 5
@@ -155,7 +156,7 @@ def of_error(error: ImagemillError) -> Problem:
     said = next((text for kind, text in _OF_THE_SERVER.items() if isinstance(error, kind)), "")
     again = math.ceil(error.retry_after) if isinstance(error, errors.Overloaded) else AGAIN_SECONDS
     headers = {"Retry-After": str(max(1, again))} if status == 503 else {}
-    spoken = said or (str(error) if status in (503, 504, *range(400, 500)) else _INTERNAL)
+    spoken = said or (named(str(error)) if status in (503, 504, *range(400, 500)) else _INTERNAL)
     return Problem(status, spoken, code=code_of(error), headers=headers, error=error)
 
 
@@ -211,4 +212,4 @@ def _said(found: Mapping[str, Any]) -> str:
             )
         return "it has another form than /openapi.json says"
     text = str(found.get("msg", "it is invalid")).removeprefix("Value error, ").removeprefix("Input ")
-    return text[:1].lower() + text[1:]
+    return named(text[:1].lower() + text[1:])

@@ -82,12 +82,12 @@ def check_url(url: str, policy: AddressPolicy) -> None:
     """Raise InvalidInput, in one sentence without the URL's path, unless messages may be sent there."""
     try:
         if len(url) > _LONGEST:
-            raise AddressRefused(f"It has more than {_LONGEST:,} characters; shorten it.")
+            raise AddressRefused(f"Its URL has more than {_LONGEST:,} characters; shorten it.")
         target = policy.target(url)
         policy.resolve(target.host, target.port)
     except (AddressRefused, FetchFailed) as error:
         said = str(error).replace(shown(url), hidden(url)).replace("fetched", "reached").replace(" to fetches", "")
-        raise InvalidInput(f"--webhook: {said.replace('retry the job later', 'try again')}") from None
+        raise InvalidInput(f"The webhook cannot be used. {said.replace('retry the job later', 'try again')}") from None
     except OSError:
         pass  # the resolver fails for now; each delivery asks again
 

@@ -81,7 +81,7 @@ def router() -> APIRouter:
         """Return the rows of a watch that are committed, failures included, as JSON lines."""
         client = owned.watch(name)
         try:
-            begin = parse_time(since, option="since") if since else None
+            begin = parse_time(since) if since else None
         except OverflowError:
             raise InvalidInput(f"since {since!r} is longer ago than time goes; write it as 15m or 2h.") from None
         rows = _begun(client.watched_rows(name, since=begin))

@@ -19,6 +19,7 @@ from contract.errors import ImagemillError
 from producer.jobs.submission import new_job_id
 from producer.web.bodies import JOB_BODIES
 from producer.web.console.rendering import page
+from producer.web.fields import named
 from producer.web.owned import Jobs, Owned
 from producer.web.problems import Problem, of_error, of_validation
 from producer.web.v1.jobs import submitted
@@ -143,7 +144,7 @@ def _input(name: str, field: FieldInfo) -> Input:
     return Input(
         name=name,
         title=name.replace("_", " ").capitalize(),
-        help=field.description or "",
+        help=named(field.description or ""),
         kind=kind,
         needed=field.is_required(),
         choices=tuple(map(str, choices)),

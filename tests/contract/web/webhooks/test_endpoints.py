@@ -90,7 +90,7 @@ def test_a_url_that_may_not_be_reached_is_one_sentence_without_its_path(store: O
         with pytest.raises(InvalidInput) as caught:
             Endpoints(store).register(url, "ann", inside)
         said = str(caught.value)
-        assert said.startswith("--webhook: ")
+        assert said.startswith("The webhook cannot be used. ")
         assert "\n" not in said
         assert "xyzzy" not in said, said
     assert list(Endpoints(store).all()) == []

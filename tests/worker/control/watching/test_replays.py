@@ -143,7 +143,7 @@ def test_what_was_there_before_a_watch_from_now_is_in_no_replay(make_camera: Mak
 def test_mistakes_are_found_before_anything_is_written(filled: Camera) -> None:
     store, watch = filled.backend.store, filled.watch
     for begin, end, why in (
-        (8000, 4000, "is not before --to"),
+        (8000, 4000, "not after that; swap them"),
         (4001, 4002, "nothing to label in what camera planned from"),
     ):
         with pytest.raises(InvalidInput, match=why):
