@@ -21,7 +21,14 @@ from pydantic import TypeAdapter
 
 from contract.backend.heartbeats import Worker
 from contract.datasets.records import Version
-from contract.errors import ImagemillError, InvalidInput, InvalidSettings, RequestTooLarge, ServiceUnavailable
+from contract.errors import (
+    ImagemillError,
+    InvalidInput,
+    InvalidSettings,
+    Overloaded,
+    RequestTooLarge,
+    ServiceUnavailable,
+)
 from contract.fleet.snapshot import Fleet
 from contract.jobs import lifecycle
 from contract.jobs.options import (
@@ -526,8 +533,15 @@ class HttpClient:
             "source": source,
             "timeout": timeout,
         }
+        ends = time.monotonic() + timeout
         try:
-            return self._api.one(Model, "POST", "/v1/models", json=body, timeout=timeout + _LATE_SECONDS)
+            while True:
+                try:
+                    return self._api.one(Model, "POST", "/v1/models", json=body, timeout=timeout + _LATE_SECONDS)
+                except Overloaded as busy:  # with the models of others, and the file is there already
+                    if time.monotonic() + busy.retry_after > ends:
+                        raise
+                    time.sleep(busy.retry_after)
         finally:
             with suppress(ImagemillError):  # else it is deleted in a week
                 self._api.send("DELETE", f"/v1/uploads/{upload['id']}")

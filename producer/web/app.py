@@ -35,11 +35,16 @@ from producer.web.observe.port import Port
 from producer.web.observe.traffic import Measured, Traffic
 from producer.web.online.images import LARGE_BYTES
 from producer.web.online.routes import BODIES
+from producer.web.places import Places
 from producer.web.problems import Problem, ProblemDetails, internal, of_error, of_http, of_validation
 from producer.web.routers import ROUTERS
+from producer.web.v1.models import MOST_PUSHES
 
 _ABOUT = """Label, generate and train on images in bulk. Every request but the probes has a header
 `Authorization: Bearer imk_…`, and every error is problem details (RFC 9457) with a stable `code`."""
+
+_PLACE_SECONDS = 2.0
+"""For which a request waits for a place that another one holds."""
 
 Errors: TypeAlias = dict[int | str, dict[str, Any]]
 PROBLEMS: Errors = {
@@ -76,6 +81,7 @@ class Api(FastAPI):
             {"store": lambda: backend.store.bucket_exists(backend.store.bucket), "redis": lambda: backend.ledger.info()}
         )
         self.traffic = Traffic()
+        self.pushes = Places("pushed models", most=MOST_PUSHES, each=MOST_PUSHES // 2, seconds=_PLACE_SECONDS)
         answered = {"redis": lambda: backend.ledger.answered_at, "store": lambda: backend.store.answered_at}
         self.port = Port(settings, self.ready, answered, self.traffic)
         self._online: Online | None = None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import anyio
 import anyio.to_thread
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Request
 from pydantic import Field, StringConstraints
 
 from contract.errors import InvalidInput, UnknownUpload
@@ -17,10 +17,13 @@ from contract.records import Record, Sha256
 from producer.models import describe, push
 from producer.web.owned import Admin, Jobs, Owned, Review
 
+if TYPE_CHECKING:
+    from producer.web.app import Api
+
 Ref = Annotated[str, Path(max_length=200, description="`name`, `name@version` or `name@alias`.")]
 Name = Annotated[str, Path(max_length=64, description="Its name.")]
 Alias = Annotated[str, Path(max_length=64, description="The alias.")]
-_PUSHES = anyio.CapacityLimiter(4)
+MOST_PUSHES = 4
 """Models that are tried at once, on threads of their own: each waits for a worker."""
 
 
@@ -60,7 +63,7 @@ class PushBody(Record):
 
 def router() -> APIRouter:
     """Return the routes of models."""
-    routes = APIRouter(prefix="/v1/models", tags=["models"])
+    routes, threads = APIRouter(prefix="/v1/models", tags=["models"]), anyio.CapacityLimiter(MOST_PUSHES)
 
     @routes.get("")
     def list_models(owned: Review) -> list[Model]:
@@ -68,9 +71,11 @@ def router() -> APIRouter:
         return owned.client.models()
 
     @routes.post("", status_code=201, response_model=Model)
-    async def push_model(owned: Jobs, body: PushBody) -> Model:
+    async def push_model(request: Request, owned: Jobs, body: PushBody) -> Model:
         """Publish an uploaded file as the next version of a model, once a worker has run it; answer when it has."""
-        return await anyio.to_thread.run_sync(_pushed, owned, body, limiter=_PUSHES)
+        api: Api = request.app
+        async with api.pushes.taken(owned.token.owner):
+            return await anyio.to_thread.run_sync(_pushed, owned, body, limiter=threads)
 
     @routes.get("/{ref}")
     def get_model(owned: Review, ref: Ref) -> Model:

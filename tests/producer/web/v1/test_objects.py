@@ -239,6 +239,49 @@ def test_a_model_is_pushed_with_a_token_once_a_worker_has_tried_it(api: Api, tmp
         assert reader.post("/v1/models", json={}).status_code == 403
 
 
+def test_whoever_pushes_models_that_wait_leaves_places_to_others(api: Api) -> None:
+    # Given an owner, two of whose models no worker tries yet,
+    files = {"files": ["weights.safetensors"]}
+    body = {"sha256": "0" * 64, "labels": ["owl"], "size": 28, "family": "cnn", "timeout": 600}
+    with api.client("jobs") as ann, api.client("jobs", owner="bob") as bob, ThreadPoolExecutor(3) as pool:
+
+        def pushed(client: httpx2.Client, name: str) -> httpx2.Response:
+            upload = client.post("/v1/uploads", json=files).json()
+            httpx2.put(upload["files"][0]["url"], content=b"weights")
+            return client.post("/v1/models", json={**body, "name": name, "upload": upload["source"]}, timeout=120)
+
+        waits = [pool.submit(pushed, ann, name) for name in ("owls", "hens")]
+        for name in ("owls", "hens"):
+            wait_until(Review(api.store, name, 1).draft, 60, "a draft")
+        # if she pushes a third, I expect to be told when to come back, soon, and another owner's to be tried.
+        refused = pushed(ann, "cats")
+        assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+        assert int(refused.headers["Retry-After"]) > 0
+        other = pool.submit(pushed, bob, "dogs")
+        wait_until(Review(api.store, "dogs", 1).draft, 60, "another owner's draft")
+        for name in ("owls", "hens", "dogs"):
+            Review(api.store, name, 1).settle(Verdict(ok=True, by="a worker"))
+        assert [one.result(60).status_code for one in (*waits, other)] == [201, 201, 201]
+
+
+def test_a_client_waits_for_a_place_and_uploads_its_model_once(api: Api, tmp_path: Path) -> None:
+    file = tmp_path / "birds.safetensors"
+    file.write_bytes(b"weights")
+    how: dict[str, Any] = {"labels": ["owl"], "size": 28, "family": "cnn"}
+    with HttpClient(api.url, api.token("jobs")) as client, ThreadPoolExecutor(3) as pool:
+        waits = [pool.submit(client.push_model, name, file, **how, timeout=60) for name in ("owls", "hens")]
+        for name in ("owls", "hens"):
+            wait_until(Review(api.store, name, 1).draft, 30, "a draft")
+        uploads = len(list(api.store.list("uploads/")))
+        third = pool.submit(client.push_model, "cats", file, **how, timeout=60)
+        wait_until(lambda: len(list(api.store.list("uploads/"))) > uploads, 30, "the third upload")
+        for name in ("owls", "hens", "cats"):
+            review = Review(api.store, name, 1)
+            wait_until(review.draft, 60, "a draft")
+            review.settle(Verdict(ok=True, by="a worker"))
+        assert [one.result(60).ref for one in (*waits, third)] == ["owls@1", "hens@1", "cats@1"]
+
+
 def painted(path: Path) -> Path:
     path.write_bytes(b"weights")
     return path
