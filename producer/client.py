@@ -359,9 +359,7 @@ class Client:
         """Rewrite the ledger entries of `jobs`, or of all jobs, from the bucket alone; yield each status."""
         self._checked_store()
         for job in self._in_bucket() if jobs is None else jobs:
-            lifecycle.read_spec(self.backend.store, job)
-            self.backend.ledger.forget(job)
-            yield lifecycle.rebuild(self.backend, job)
+            yield lifecycle.rebuild(self.backend, job, anew=True)
 
     # Reading what a job made
 

@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import httpx2
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from contract import errors
 from contract.errors import ImagemillError, InvalidInput, ObjectChanged, ObjectNotFound, ServiceUnavailable, code_of
 from contract.jobs.results import Row
+from contract.web.client import retry_after
 
+A = TypeVar("A")
 T = TypeVar("T", bound=BaseModel)
 
 _ERRORS = {
@@ -24,6 +26,8 @@ _ERRORS = {
 }
 
 
+_AGAIN_SECONDS = 1.0
+"""When to ask again, where an answer does not say."""
 OPEN = "open"
 """The kind of the event that says that a stream has begun, as a browser's EventSource has it."""
 
@@ -60,15 +64,23 @@ class HttpApi:
 
     def json(self, method: str, path: str, **how: Any) -> Any:
         """Return an answer's JSON."""
-        return self.send(method, path, **how).json()
+        return self.parsed(TypeAdapter(Any), method, path, **how)
 
     def one(self, kind: type[T], method: str, path: str, **how: Any) -> T:
         """Return the record that an answer holds."""
-        return kind.model_validate_json(self.send(method, path, **how).content)
+        return self.parsed(TypeAdapter(kind), method, path, **how)
 
     def many(self, kind: type[T], method: str, path: str, **how: Any) -> list[T]:
         """Return the records that an answer holds."""
-        return TypeAdapter(list[kind]).validate_json(self.send(method, path, **how).content)  # type: ignore[valid-type]
+        return self.parsed(TypeAdapter(list[kind]), method, path, **how)  # type: ignore[valid-type]
+
+    def parsed(self, kind: TypeAdapter[A], method: str, path: str, **how: Any) -> A:
+        """Return what an answer's JSON stands for."""
+        answer = self.send(method, path, **how)
+        try:
+            return kind.validate_json(answer.content)
+        except ValidationError as error:
+            raise self._stranger() from error
 
     def rows(self, path: str, **params: str) -> Iterator[Row]:
         """Yield the objects of JSON lines as they come."""
@@ -78,7 +90,10 @@ class HttpApi:
         """Yield the objects of JSON lines as they come, also where the server may take long for each."""
         for line in self._lines(method, path, **how):
             if line:
-                yield json.loads(line)
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    raise self._stranger() from error
 
     def table_rows(self, path: str, **params: str) -> Iterator[Row]:
         """Yield the rows of an Arrow stream as they come, with the types that they have in the bucket."""
@@ -106,7 +121,7 @@ class HttpApi:
                 event[name] = value
                 continue
             if event.get("event") == "error":
-                raise _error(json.loads(event["data"]), 0)
+                raise _error(json.loads(event["data"]), 500)
             if "data" in event:
                 yield Event(event["event"], event["id"], event["data"])
             event = {}
@@ -143,6 +158,13 @@ class HttpApi:
         if answer.status_code == 200:  # the store knows no ranges, or the object is empty
             return data[begin:end], len(data)
         return data, int(whole) if whole.isdigit() else begin + len(data)
+
+    def _stranger(self) -> ServiceUnavailable:
+        """Return the error of an answer that can be no API's, such as a proxy's page."""
+        return ServiceUnavailable(
+            f"{self.url} does not answer as the HTTP API of this version does; correct IMAGEMILL_API_URL, or upgrade "
+            "the older of the two."
+        )
 
     def _lines(self, method: str, path: str, **how: Any) -> Iterator[str | None]:
         """Yield None once the answer has begun, and then its lines."""
@@ -195,14 +217,16 @@ def _check(answer: httpx2.Response) -> None:
         problem = answer.json()
     except ValueError:
         problem = {}
-    raise _error(problem if isinstance(problem, dict) else {}, int(answer.headers.get("Retry-After", "1") or 1))
+    asked = retry_after(answer.headers.get("Retry-After"))  # a proxy may write a date
+    again = _AGAIN_SECONDS if asked is None else asked
+    raise _error(problem if isinstance(problem, dict) else {}, answer.status_code, again)
 
 
-def _error(problem: Mapping[str, Any], again: int) -> ImagemillError:
-    said = str(problem.get("detail", "The HTTP API refused the request without a reason."))
+def _error(problem: Mapping[str, Any], status: int, again: float = _AGAIN_SECONDS) -> ImagemillError:
+    said = str(problem.get("detail", f"The HTTP API refused the request without a reason ({status})."))
     kind = _ERRORS.get(str(problem.get("code")))
     if kind is errors.Overloaded:
-        return errors.Overloaded(said, retry_after=float(again))
+        return errors.Overloaded(said, retry_after=again)
     if kind is not None:
         return kind(said)
-    return ServiceUnavailable(said) if int(problem.get("status", 500)) >= 500 else InvalidInput(said)
+    return ServiceUnavailable(said) if status >= 500 else InvalidInput(said)

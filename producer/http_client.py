@@ -579,7 +579,7 @@ class HttpClient:
 
     def fleet(self) -> Fleet:
         """Return one look at workers, queues and jobs that have not ended, with the scope `admin`."""
-        return TypeAdapter(Fleet).validate_json(self._api.send("GET", "/v1/fleet").content)
+        return self._api.parsed(TypeAdapter(Fleet), "GET", "/v1/fleet")
 
     def drain_workers(self, name: str = "", *, all_of: str = "") -> list[str]:
         """Ask workers to drain, with the scope `admin`; return the names of those asked."""

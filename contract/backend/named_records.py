@@ -60,6 +60,8 @@ class NamedRecords(ABC, Generic[R]):
     """What helps if a record cannot be read."""
     longest: ClassVar[int]
     """The most characters of a name."""
+    reserved: ClassVar[Mapping[str, str]] = {}
+    """Names that no record can have, each with the reason as a clause."""
     prefix: ClassVar[str]
 
     def __init__(self, store: ObjectStore) -> None:
@@ -80,6 +82,10 @@ class NamedRecords(ABC, Generic[R]):
     @classmethod
     def check_name(cls, name: str) -> str:
         """Return the name if a record can have it; raises `invalid`."""
+        if name in cls.reserved:
+            raise cls.invalid(
+                f"{name!r} cannot be the name of a {cls.noun}: {cls.reserved[name]}; choose another name."
+            )
         if not cls._can_be(name):
             raise cls.invalid(
                 f"{name!r} cannot be the name of a {cls.noun}; use up to {cls.longest} of a-z, 0-9 and -, with a "
@@ -89,7 +95,8 @@ class NamedRecords(ABC, Generic[R]):
 
     @classmethod
     def _can_be(cls, name: str) -> bool:
-        return re.fullmatch(r"[a-z0-9][a-z0-9-]*", name) is not None and len(name) <= cls.longest
+        fits = re.fullmatch(r"[a-z0-9][a-z0-9-]*", name) is not None and len(name) <= cls.longest
+        return fits and name not in cls.reserved
 
     def names(self) -> list[str]:
         """Return the names of all records, sorted."""

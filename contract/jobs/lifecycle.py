@@ -337,13 +337,16 @@ def reopen(backend: Backend, id: str, found: Standing | None = None, retry: Retr
     return rebuild(backend, id)
 
 
-def rebuild(backend: Backend, id: str) -> Status:
+def rebuild(backend: Backend, id: str, *, anew: bool = False) -> Status:
     """Rebuild a job's ledger entry from the bucket alone, and let the shards that are not done be handed out.
 
-    It is safe while workers run, because a commit counts once however often it is reported.
+    With `anew`, what the ledger has of it is deleted first. It is safe while workers run, because a commit counts once
+    however often it is reported. Raises UnknownJob, before anything is changed.
     """
     there = _read_envelope(backend.store, id)
     spec = there.spec
+    if anew:
+        backend.ledger.forget(id)
     while True:
         now, share = read_standing(backend.store, id), shares.read(backend.store, spec)
         _replay(backend, there, now, share)

@@ -46,7 +46,8 @@ def watch_feed(name: str) -> str:
     return f"{FEEDS}{name}/"
 
 
-REJECTED_EVENTS = f"{WATCHES}rejected/"
+REJECTED = "rejected"
+REJECTED_EVENTS = f"{WATCHES}{REJECTED}/"
 """Events that could not be understood, and why; the newest are kept."""
 
 

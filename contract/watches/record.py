@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from pydantic import Field
@@ -19,7 +20,7 @@ from contract.data.items import parse_s3
 from contract.errors import InvalidWatch, UnknownWatch
 from contract.jobs.templates import Template
 from contract.keys.bucket import WATCHES
-from contract.keys.watches import REJECTED_EVENTS, parse_watch, segment_job, watch_prefix, watch_record, watch_state
+from contract.keys.watches import REJECTED, REJECTED_EVENTS, parse_watch, segment_job, watch_record, watch_state
 from contract.records import Record
 
 Overwrites: TypeAlias = Literal["ignore", "again"]
@@ -130,12 +131,11 @@ class Watches(NamedRecords[Watch]):
     first = "`imagemill watch add --help` shows how to add one."
     invalid, unknown = InvalidWatch, UnknownWatch
     longest = 32  # the id of a segment's job, such as `NAME-20261126t083012345-000001`, stays within 63 characters
+    reserved = MappingProxyType(
+        {REJECTED: f"{REJECTED_EVENTS} in the bucket holds the events that could not be understood"}
+    )
     prefix = WATCHES
     key, parse = staticmethod(watch_record), staticmethod(parse_watch)
-
-    @classmethod
-    def _can_be(cls, name: str) -> bool:
-        return watch_prefix(name) != REJECTED_EVENTS and super()._can_be(name)
 
     def own(self, name: str, owner: str) -> Watch:
         """Make `owner` the owner of a watch, from its next segment on; raises what `get` raises."""

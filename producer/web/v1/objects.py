@@ -79,8 +79,8 @@ def router() -> APIRouter:
         """List the objects whose keys begin so."""
         bucket, key = _readable(prefix, owned)
         listed = owned.client.backend.store.list(key, bucket=bucket, after=after, at_once=min(limit + 1, _MOST))
-        if key.startswith(ACTIVE):  # one job's, whose id another's may begin with
-            listed = (one for one in listed if one.key == key)
+        if key.startswith(ACTIVE):  # one job's, whose id another's may begin with, and which comes first
+            listed = (one for one in islice(listed, 1) if one.key == key)
         found = list(islice(listed, limit + 1))
         shown = [ObjectShown(key=one.key, size=one.size, etag=one.etag) for one in found[:limit]]
         return ObjectPage(bucket=bucket, objects=shown, after=shown[-1].key if len(found) > limit else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain, islice
 from typing import Annotated, Any
@@ -12,12 +12,14 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 from starlette.responses import StreamingResponse
 
-from contract.jobs import lifecycle
+from contract.errors import UnknownJob
+from contract.jobs.commits import in_parallel
 from contract.jobs.retention import Found
 from contract.jobs.specs import JobId
 from contract.jobs.status import Status
+from contract.keys.jobs import JobKeys
 from contract.records import Record
-from producer.web.owned import Admin
+from producer.web.owned import Admin, Owned
 
 _LINES = "application/x-ndjson"
 _STREAMS: dict[int | str, dict[str, Any]] = {
@@ -49,8 +51,7 @@ def router() -> APIRouter:
     @routes.post("/rebuild", response_class=StreamingResponse, responses=_STREAMS)
     def rebuild_ledger(owned: Admin, body: RebuildBody) -> StreamingResponse:
         """Rewrite the ledger entries of jobs from the bucket alone; a line is the status of one."""
-        for job in body.jobs or ():
-            lifecycle.read_spec(owned.client.backend.store, job)  # before the first line, when it can be said
+        _check_there(owned, body.jobs or ())  # before the first line, when it can be said
         found = _begun(owned.client.rebuild(body.jobs))
         return StreamingResponse(_rebuilt(found), media_type=_LINES)
 
@@ -60,6 +61,13 @@ def router() -> APIRouter:
         owned.client.rebuild_index()
 
     return routes
+
+
+def _check_there(owned: Owned, jobs: Sequence[str]) -> None:
+    store = owned.client.backend.store
+    for job, there in zip(jobs, in_parallel(lambda job: store.exists(JobKeys(job).spec), jobs), strict=True):
+        if not there:
+            raise UnknownJob(f"There is no job {job!r}; GET /v1/jobs lists them.")
 
 
 def _begun(found: Iterator[Any]) -> Iterator[Any]:

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import threading
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 
 from contract.backend.ledger import Ledger
-from contract.errors import InvalidInput, InvalidSource, ServiceUnavailable, TokenRefused, UnknownDataset, UnknownJob
+from contract.backend.objects import ObjectStore
+from contract.errors import (
+    InvalidInput,
+    InvalidSource,
+    Overloaded,
+    ServiceUnavailable,
+    TokenRefused,
+    UnknownDataset,
+    UnknownJob,
+)
 from contract.settings import Settings
 from producer import Client, HttpClient
 from tests.producer.web.console.rows import commit_rows
 from tests.serving import Api
+from tests.sites import send, site
 from tests.waiting import wait_until
 from tests.wires import tap
 
@@ -114,6 +127,58 @@ def test_an_operator_cleans_up_and_rebuilds_with_an_admins_token(api: Api, model
             assert [one for one in root.gc(dry_run=True) if one.what == "old ticks"] != []
             assert [one.job for one in root.gc() if one.what == "old ticks"] == ["gone"]
             assert [one for one in root.gc(dry_run=True) if one.what == "old ticks"] == []
+
+
+def test_a_rebuild_reads_each_spec_once(
+    api: Api, model: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with HttpClient(api.url, api.token("admin")) as root:
+        for name in ("one", "two"):
+            root.classify(f"s3://{api.store.bucket}/photos/", model=model, job=name)
+        read, get = Counter[str](), ObjectStore.get
+
+        def counted(store: ObjectStore, key: str, **how: Any) -> bytes:
+            read[key] += key.endswith("/spec.json")
+            return get(store, key, **how)
+
+        monkeypatch.setattr(ObjectStore, "get", counted)
+        assert [one.id for one in root.rebuild(["one", "two"])] == ["one", "two"]
+        assert +read == {"jobs/one/spec.json": 1, "jobs/two/spec.json": 1}
+        with pytest.raises(UnknownJob):
+            next(root.rebuild(["one", "none"]))
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [("7", 7.0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0), ("soon", 1.0), ("-1", 1.0), ("", 1.0), ("1.5", 1.0)],
+)
+def test_whatever_asks_to_come_back_later_is_understood(asked: str, seconds: float) -> None:
+    problem = json.dumps({"code": "overloaded", "detail": "Come back.", "status": "what?"}).encode()
+    with site(lambda request: send(request, 503, problem, Retry_After=asked)) as port:
+        with HttpClient(f"http://127.0.0.1:{port}", "imk_x") as client, pytest.raises(Overloaded) as told:
+            client.status("a")
+        assert told.value.retry_after == seconds
+
+
+@pytest.mark.parametrize("page", [b"<html>Sign in</html>", b"", b'{"id": 1}'])
+@pytest.mark.parametrize("status", [200, 302])
+def test_an_answer_that_is_not_the_apis_is_said_to_be_none(page: bytes, status: int) -> None:
+    with (
+        site(lambda request: send(request, status, page, Location="/login", Content_Type="text/html")) as port,
+        HttpClient(f"http://127.0.0.1:{port}", "imk_x") as client,
+    ):
+        for ask in (lambda: client.status("a"), client.webhooks, client.fleet):
+            with pytest.raises(ServiceUnavailable, match="does not answer as the HTTP API"):
+                ask()
+
+
+def test_rows_that_are_no_json_are_not_the_apis() -> None:
+    with (
+        site(lambda request: send(request, 200, b"<html>Sign in</html>")) as port,
+        HttpClient(f"http://127.0.0.1:{port}", "imk_x") as client,
+        pytest.raises(ServiceUnavailable, match="does not answer as the HTTP API"),
+    ):
+        list(client.reviewed("a"))
 
 
 def test_a_fleet_is_read_with_an_admins_token(api: Api, model: str) -> None:

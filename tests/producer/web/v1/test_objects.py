@@ -96,9 +96,12 @@ def test_an_owner_reads_what_is_theirs_and_nothing_else(api: Api, model: str) ->
                 assert client.post("/v1/objects/links", json=sent).status_code in (404, 422), address
         (active,) = ann.get("/v1/objects", params={"prefix": "active/mine"}).json()["objects"]
         assert active["key"] == "active/mine"
+        past = {"prefix": "active/mine", "after": "active/mine"}
+        assert ann.get("/v1/objects", params=past).json()["objects"] == []
         # Nor is a watch named as the folder of events that nobody understood.
         watch = {"name": "rejected", "source": f"s3://{bucket}/camera-r/", "model": model}
-        assert ann.post("/v1/watches", json=watch).status_code == 422
+        refused = ann.post("/v1/watches", json=watch)
+        assert refused.status_code == 422 and "watches/rejected/" in refused.json()["detail"]
     with api.client("infer") as client:
         assert client.get("/v1/objects", params={"prefix": "photos/"}).status_code == 403
     with api.client("review") as client:
