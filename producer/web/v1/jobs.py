@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import time
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -32,6 +33,10 @@ from producer.web.problems import Problem
 
 MOST_WAIT = 60
 """Seconds that a request may wait for the end of a job."""
+_KEY_SECONDS = 5.0
+"""For which a request waits for another one with its Idempotency-Key."""
+_KEY_LOOK_SECONDS = 0.05
+_KEY_LOCK_SECONDS = 30.0
 _WAIT = re.compile(r"(?:^|[,;\s])wait(?:\s*=\s*\"?(\d{1,6})\"?)?\s*(?=[,;]|$)", re.IGNORECASE)
 REPORT_CSP = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
 """A page of a job shows labels and names that anybody chose: it runs nothing and reaches nothing."""
@@ -205,20 +210,34 @@ def _submit_once(owned: Owned, body: JobOptions, command: str, key: str) -> Stat
     text = json.dumps([command, values_of(body)], sort_keys=True, default=str)
     stem = "key-" + _digest("\n".join((owned.token.owner, key)), 20)
     id = f"{stem}-{_digest(text, 12)}"
+    ends = time.monotonic() + _KEY_SECONDS
+    while (found := _of_key(owned, stem, id)) is None:
+        # Of two requests with one key and different bodies, one comes first.
+        with owned.client.backend.ledger.lock("key", stem, _KEY_LOCK_SECONDS) as lock:
+            if lock is not None:
+                return _of_key(owned, stem, id) or owned.client.submit(
+                    options_of(COMMANDS[command], body, owned), job=id
+                )
+        if time.monotonic() > ends:
+            said = "Another request with this Idempotency-Key is under way; try again."
+            raise Problem(409, said, code="key_in_use", headers={"Retry-After": "1"})
+        time.sleep(_KEY_LOOK_SECONDS)
+    return found
+
+
+def _of_key(owned: Owned, stem: str, id: str) -> Status | None:
+    """Return the job of a key, None if there is none; raises Problem if the key was used for another request."""
     store = owned.client.backend.store
     there = [entry.key for entry in store.list(f"{JOBS}{stem}-", folders=True)]
-    others = [key for key in there if key != JobKeys(id).root]
-    if others:
+    if [key for key in there if key != JobKeys(id).root]:
         raise Problem(422, "This Idempotency-Key was used for another request; choose a new one.", code="key_reused")
-    if there and store.exists(JobKeys(id).spec):
-        return owned.job(id)
-    options = options_of(COMMANDS[command], body, owned)
-    try:
-        return owned.client.submit(options, job=id)
-    except JobConflict:
-        if not store.exists(JobKeys(id).spec):
-            raise
-        return owned.job(id)  # the same request pinned another version of the model, just before
+    if not there or not store.exists(JobKeys(id).spec):
+        return None
+    status = owned.job(id)
+    if status.state == "queued":
+        # Whoever wrote the spec may have got no further. As it was pinned: an alias may stand for another version now.
+        lifecycle.submit(owned.client.backend, lifecycle.read_spec(store, id), status.owner)
+    return status
 
 
 async def _waited(request: Request, response: Response, status: Status, prefer: str, *, pending: int) -> Status:

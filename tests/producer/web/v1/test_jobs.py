@@ -10,11 +10,12 @@ from typing import Any
 import httpx2
 import pytest
 
+from contract.backend.ledger import Ledger
 from contract.backend.named_records import NamedRecords
 from contract.backend.objects import ObjectStore
 from contract.datasets.records import DatasetRecord
 from contract.datasets.versions import Datasets
-from contract.errors import InvalidSettings
+from contract.errors import InvalidSettings, StoreUnavailable
 from contract.jobs.options import COMMANDS
 from contract.jobs.schedules import Schedules
 from contract.settings import Settings
@@ -71,6 +72,44 @@ def test_the_same_key_is_the_same_job_whoever_is_faster(api: Api, model: str) ->
         theirs = other.post("/v1/jobs", json=body(api.store, model), headers=headers)
         assert theirs.status_code == 202 and theirs.json()["id"] != answers[0].json()["id"]
         assert client.post("/v1/jobs", json=body(api.store, model, job="x"), headers=headers).status_code == 422
+
+
+def test_of_two_requests_with_one_key_at_once_one_comes_first(api: Api, model: str) -> None:
+    with api.client("jobs") as client, ThreadPoolExecutor(8) as pool:
+        # Given eight requests with one key at once, each for something else, I expect one job and seven refusals.
+        def send(n: int) -> httpx2.Response:
+            sent = body(api.store, model, top_k=n + 1)
+            return client.post("/v1/jobs", json=sent, headers={"Idempotency-Key": "nightly-1"})
+
+        answers = list(pool.map(send, range(8)))
+        assert sorted(codes(answers)) == [202] + [422] * 7
+        assert {answer.json()["code"] for answer in answers if answer.status_code == 422} == {"key_reused"}
+        assert len(client.get("/v1/jobs").json()["jobs"]) == 1
+
+
+def test_a_key_finishes_what_a_request_that_failed_has_begun(
+    api: Api, model: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers, put = {"Idempotency-Key": "nightly-1"}, ObjectStore.put
+
+    def broken(store: ObjectStore, key: str, *how: Any, **more: Any) -> Any:
+        if key.startswith("active/"):
+            raise StoreUnavailable("The store went away.")
+        return put(store, key, *how, **more)
+
+    with api.client("jobs") as client:
+        # Given a request of which the spec was written and nothing else,
+        with monkeypatch.context() as patched:
+            patched.setattr(ObjectStore, "put", broken)
+            assert client.post("/v1/jobs", json=body(api.store, model), headers=headers).status_code == 503
+        assert list(ledger.active()) == []
+        # if it is sent again, I expect the job to be begun; if that was refused, the key to be free.
+        again = client.post("/v1/jobs", json=body(api.store, model), headers=headers)
+        assert again.status_code == 202 and list(ledger.active()) == [again.json()["id"]]
+        assert [entry.key for entry in api.store.list("active/")] == [f"active/{again.json()['id']}"]
+        other = {"Idempotency-Key": "nightly-2"}
+        assert client.post("/v1/jobs", json=body(api.store, "none"), headers=other).status_code == 404
+        assert client.post("/v1/jobs", json=body(api.store, model), headers=other).status_code == 202
 
 
 def test_a_name_that_another_owner_has_is_refused_without_a_word_about_its_job(api: Api, model: str) -> None:
