@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile
 
 from contract.errors import InvalidInput, ObjectNotFound, RedisUnavailable, UnknownJob
 from contract.jobs import index, lifecycle
@@ -18,7 +19,7 @@ from contract.jobs.commits import in_parallel
 from contract.jobs.ends import read_standing
 from contract.jobs.lifecycle import Backend
 from contract.jobs.status import Status
-from contract.keys.index import ENDED, parse_ended
+from contract.keys.index import ENDED, ended_before, parse_ended
 from contract.keys.jobs import JobKeys
 from producer.jobs.following import status
 from producer.jobs.status_from_bucket import status_from_bucket
@@ -32,6 +33,8 @@ _AMONG_OTHERS = 250
 _MOST_ENDS = 4096
 """Ends that are held; one without labels takes two kilobytes."""
 _RECENT_SECONDS = 300.0
+_BEHIND_OPEN = re.compile(r"[0-9]{13}-~")
+"""Where the ended jobs begin behind a last page of those that had not ended."""
 FIRST_ENDED = "ended "
 """The cursor of the first page of jobs that have ended."""
 
@@ -70,7 +73,8 @@ def listed(
 ) -> Listed:
     """Return a page as `page` orders them, of one owner's jobs if `owner` is given.
 
-    A page looks at `_MOST_LOOKED` ended jobs, so where most are others' it may be short, and not the last.
+    A page looks at `_MOST_LOOKED` ended jobs, so where most are others' it may be short, and not the last. What ends
+    while somebody turns pages stays where it was when the first one was read, so each job is on one of them.
     The cursor `FIRST_ENDED` leaves out the jobs that have not ended. With `ends`, ends that were read lately are not
     read again, and have no counts of labels.
     Raises InvalidInput for a cursor that no page gave.
@@ -78,15 +82,14 @@ def listed(
     phase, _, place = cursor.partition(" ")
     found: list[Status] = []
     if phase in ("", "open"):
-        at, _, id = place.partition(" ")
-        rest = unended(backend, owner)
-        rest = [one for one in rest if not place or (one.created_at, one.id) < (at, id)]
+        begun, last = _open_place(place)
+        rest = [one for one in _open_at(backend, begun, owner) if last is None or (one.created_at, one.id) < last]
         found = rest[:limit]
         if len(rest) > limit:
-            return Listed(found, f"open {found[-1].created_at} {found[-1].id}")
-        place = ""
-    elif phase != "ended" or (place and parse_ended(ENDED + place) is None):
-        raise InvalidInput("This cursor is none that a page gave; leave it out, and begin with the first page.")
+            return Listed(found, f"open {begun} {found[-1].created_at} {found[-1].id}")
+        place = ended_before(begun).removeprefix(ENDED)
+    elif phase != "ended" or (place and parse_ended(ENDED + place) is None and not _BEHIND_OPEN.fullmatch(place)):
+        raise _no_cursor()
     seen = {one.id for one in found}
     # One request names a page and whether another follows; of many owners' jobs, most may be others'.
     at_once = limit + 1 if owner is None else _AMONG_OTHERS
@@ -110,6 +113,38 @@ def listed(
                 return Listed(found, "")
             looked += len(some)
     return Listed(found, f"ended {place}")
+
+
+def _open_place(place: str) -> tuple[int, tuple[str, str] | None]:
+    """Return when the first page was read, in milliseconds since the epoch, and the last job of the page before."""
+    if not place:
+        return int(time.time() * 1000), None
+    begun, _, last = place.partition(" ")
+    if not re.fullmatch(r"[0-9]{1,13}", begun) or " " not in last:
+        raise _no_cursor()
+    at, _, id = last.partition(" ")
+    return int(begun), (at, id)
+
+
+def _open_at(backend: Backend, begun: int, owner: str | None) -> list[Status]:
+    """Return the jobs that had not ended at a time, newest first, as they stand now."""
+    # A job is always among the active ones or in the index, and leaves the active ones last.
+    found = {one.id: one for one in unended(backend, owner, begun)}
+    with ThreadPoolExecutor(_THREADS) as pool:
+        entries = index.ended(backend.store, at_once=_AT_ONCE)
+        since = list(islice(takewhile(lambda entry: entry[0] < ended_before(begun), entries), _MOST_LOOKED + 1))
+        if len(since) > _MOST_LOOKED:
+            raise _no_cursor()
+        for one in pool.map(partial(_standing, backend), [(id, run) for _, id, run, _ in since if id not in found]):
+            if one is not None and owner in (None, one.owner):
+                found[one.id] = one
+    return sorted(found.values(), key=lambda one: (one.created_at, one.id), reverse=True)
+
+
+def _no_cursor() -> InvalidInput:
+    return InvalidInput(
+        "This cursor is too old, or none that a page gave; leave it out, and begin with the first page."
+    )
 
 
 def behind(backend: Backend, job: str) -> str:
@@ -161,8 +196,11 @@ def _standing(backend: Backend, entry: tuple[str, int], _: str = "") -> Status |
         return None
 
 
-def unended(backend: Backend, owner: str | None = None) -> list[Status]:
-    """Return the jobs that have not ended, newest first; those of one owner if `owner` is given."""
+def unended(backend: Backend, owner: str | None = None, since: int | None = None) -> list[Status]:
+    """Return the jobs that have not ended, newest first; those of one owner if `owner` is given.
+
+    With `since`, also active jobs that have ended at that time or later, in milliseconds since the epoch.
+    """
     ids = set(lifecycle.active_jobs(backend.store))
     status_of: Callable[[str], Status] = partial(status, backend)
     try:
@@ -178,5 +216,6 @@ def unended(backend: Backend, owner: str | None = None) -> list[Status]:
             return None
 
     looked = in_parallel(look, ids, threads=_THREADS)
-    found = [one for one in looked if one is not None and not one.ended and owner in (None, one.owner)]
+    there = [one for one in looked if one is not None and owner in (None, one.owner)]
+    found = [one for one in there if not one.ended or (since is not None and index.ended_ms(one) >= since)]
     return sorted(found, key=lambda one: (one.created_at, one.id), reverse=True)

@@ -175,8 +175,37 @@ def test_a_page_ends_where_the_next_begins(api: Api, model: str) -> None:
         assert client.get("/v1/jobs", params={"before": made[6]}).status_code == 404
         assert bob.get("/v1/jobs", params={"before": made[3]}).status_code == 404
         assert client.get("/v1/jobs", params={"before": made[3], "cursor": page["cursor"]}).status_code == 422
-        for wrong in ("x", "!!", "b3BlbiAx\n", "ZW5kZWQgLi4vLi4v"):
+        for wrong in ("x", "!!", "b3BlbiAx\n", "b3BlbiAx", "ZW5kZWQgLi4vLi4v"):
             assert client.get("/v1/jobs", params={"cursor": wrong}).status_code == 422, wrong
+
+
+def test_a_job_is_on_one_page_whatever_ends_comes_and_goes_meanwhile(api: Api, model: str) -> None:
+    with api.client("jobs") as client:
+
+        def submitted() -> str:
+            return str(client.post("/v1/jobs", json=body(api.store, model)).json()["id"])
+
+        # Given five jobs that run and two that have ended,
+        made = [submitted() for _ in range(7)]
+        for id in made[:2]:
+            client.post(f"/v1/jobs/{id}/cancel")
+        # if between any two pages one that was shown ends and another one is deleted, one that was not shown ends, and
+        # one comes,
+        found, cursor = list[str](), ""
+        while True:
+            page = client.get("/v1/jobs", params={"limit": 2, "cursor": cursor}).json()
+            found += [job["id"] for job in page["jobs"]]
+            cursor = page["cursor"]
+            if not cursor:
+                break
+            for id in found[-2:]:
+                client.post(f"/v1/jobs/{id}/cancel")
+            client.delete(f"/v1/jobs/{found[-2]}")
+            if left := [id for id in made[2:] if id not in found]:
+                client.post(f"/v1/jobs/{left[-1]}/cancel")
+            submitted()
+        # I expect each that was there before the first page once, and no other.
+        assert sorted(found) == sorted(made)
 
 
 def test_jobs_are_deleted_together_or_not_at_all(api: Api, model: str) -> None:
