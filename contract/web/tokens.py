@@ -154,6 +154,13 @@ class Tokens:
             return None
         return None if found.expired(time.time() if now is None else now) else found
 
+    def again(self, token: Token, now: float | None = None) -> Token | None:
+        """Return the record of a token that was found before; None if it is revoked, expired or another one by now."""
+        found = self._read(token.id)
+        if found is None or found.sha256 != token.sha256:
+            return None
+        return None if found.expired(time.time() if now is None else now) else found
+
     def all(self) -> Iterator[Token]:
         """Yield every token by its id, expired ones too."""
         for entry in self._store.list(TOKENS):

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 
 from starlette.requests import Request
 
+from contract.errors import ServiceUnavailable
 from contract.web.tokens import Scope, Token, Tokens, id_of
 from producer.web.problems import Problem
 
@@ -58,7 +59,7 @@ class Limiter:
 
 
 class Access:
-    """The tokens that this process has seen lately. Safe to use from many threads."""
+    """The tokens that this process has seen lately, by the SHA-256 of each. Safe to use from many threads."""
 
     def __init__(self, tokens: Tokens, clock: Callable[[], float] = time.monotonic) -> None:
         self._tokens, self._clock = tokens, clock
@@ -92,6 +93,27 @@ class Access:
                 while len(self._known) > _MOST:
                     self._known.popitem(last=False)
         return found
+
+    def check_again(self, token: Token) -> None:
+        """Look whether a token still lets its holder in, for a long answer; raises Problem 401 once it does not.
+
+        While the store does not answer, it does.
+        """
+        with self._lock:
+            until, known = self._known.get(token.sha256, (0.0, None))
+            if known is not None and until >= self._clock() and not known.expired(time.time()):
+                return
+        try:
+            found = self._tokens.again(token)
+        except ServiceUnavailable:
+            return
+        with self._lock:
+            if found is None:
+                self._known.pop(token.sha256, None)
+            else:
+                self._known[token.sha256] = (self._clock() + KNOWN_SECONDS, found)
+        if found is None:
+            raise refused("The token was revoked, or has expired")
 
     def admit(self, token: Token) -> None:
         """Count a request; raises Problem 429 if the token makes more than it may."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Annotated
 
 import anyio.to_thread
@@ -16,7 +17,7 @@ from contract.errors import ImagemillError
 from contract.jobs.status import Status
 from producer.web.following import Follower
 from producer.web.owned import Review
-from producer.web.problems import of_error
+from producer.web.problems import Problem, of_error
 from producer.web.v1.jobs import Id
 
 _SILENT_SECONDS = 15.0
@@ -50,7 +51,8 @@ def router() -> APIRouter:
         now = await anyio.to_thread.run_sync(owned.job, id)
         if now.ended and last_event_id == event_id(now):
             return Response(status_code=204)
-        events = _events(request.app.follower, now, last_event_id)
+        check = partial(request.app.access.check_again, owned.token)
+        events = _events(request.app.follower, now, last_event_id, check)
         return StreamingResponse(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
     return routes
@@ -61,11 +63,13 @@ def event_id(status: Status) -> str:
     return hashlib.sha256(status.model_dump_json().encode()).hexdigest()[:16]
 
 
-async def updates(follower: Follower, now: Status) -> AsyncGenerator[Status | None, None]:
+async def updates(follower: Follower, now: Status, check: Callable[[], None]) -> AsyncGenerator[Status | None, None]:
     """Yield the states of a job until it has ended or some minutes are over; None whenever nothing changed for a while.
 
-    Close it, as `contextlib.aclosing` does. Raises what following a job raises.
+    `check` is called on a thread before each but the first. Close it, as `contextlib.aclosing` does. Raises what
+    following a job and `check` raise.
     """
+    first = True
     ends = asyncio.get_running_loop().time() + _LONGEST_SECONDS
     statuses = follower.follow(now)
     coming: asyncio.Task[Status] | None = None
@@ -73,6 +77,9 @@ async def updates(follower: Follower, now: Status) -> AsyncGenerator[Status | No
         while asyncio.get_running_loop().time() < ends:
             coming = coming or asyncio.ensure_future(anext(statuses))
             done, _ = await asyncio.wait([coming], timeout=_SILENT_SECONDS)
+            if not first:
+                await anyio.to_thread.run_sync(check)
+            first = False
             if not done:
                 yield None
                 continue
@@ -89,9 +96,9 @@ async def updates(follower: Follower, now: Status) -> AsyncGenerator[Status | No
         await statuses.aclose()
 
 
-async def _events(follower: Follower, now: Status, last: str) -> AsyncGenerator[str, None]:
+async def _events(follower: Follower, now: Status, last: str, check: Callable[[], None]) -> AsyncGenerator[str, None]:
     yield "retry: 1000\n\n"
-    async with aclosing(updates(follower, now)) as statuses:
+    async with aclosing(updates(follower, now, check)) as statuses:
         try:
             async for status in statuses:
                 if status is None:
@@ -99,5 +106,6 @@ async def _events(follower: Follower, now: Status, last: str) -> AsyncGenerator[
                 elif event_id(status) != last:
                     kind = "end" if status.ended else "status"
                     yield f"id: {event_id(status)}\nevent: {kind}\ndata: {status.model_dump_json()}\n\n"
-        except ImagemillError as error:
-            yield f"event: error\ndata: {bytes(of_error(error).response().body).decode()}\n\n"
+        except (ImagemillError, Problem) as error:
+            problem = error if isinstance(error, Problem) else of_error(error)
+            yield f"event: error\ndata: {bytes(problem.response().body).decode()}\n\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio.to_thread
@@ -22,9 +23,8 @@ from producer.web.console.jobs import samples
 from producer.web.console.jobs.errors import pictured, ranked
 from producer.web.console.jobs.listing import actions_of
 from producer.web.console.rendering import page, render
-from producer.web.following import Follower
 from producer.web.owned import Owned, Review
-from producer.web.problems import of_error
+from producer.web.problems import Problem, of_error
 from producer.web.v1.events import event_id, updates
 from producer.web.v1.jobs import REPORT_CSP, Id
 
@@ -56,7 +56,7 @@ def router() -> APIRouter:
         now = await anyio.to_thread.run_sync(owned.job, id)
         if now.ended and last_event_id == event_id(now):
             return Response(status_code=204)
-        events = _events(request.app.follower, now, owned)
+        events = _events(request.app, now, owned)
         return StreamingResponse(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
     @routes.get("/samples")
@@ -144,9 +144,9 @@ def _facts(status: Status, owned: Owned) -> dict[str, Any]:
     }
 
 
-async def _events(follower: Follower, now: Status, owned: Owned) -> AsyncIterator[str]:
+async def _events(api: Api, now: Status, owned: Owned) -> AsyncIterator[str]:
     yield "retry: 1000\n\n"
-    async with aclosing(updates(follower, now)) as statuses:
+    async with aclosing(updates(api.follower, now, partial(api.access.check_again, owned.token))) as statuses:
         try:
             async for status in statuses:
                 if status is None:
@@ -156,6 +156,8 @@ async def _events(follower: Follower, now: Status, owned: Owned) -> AsyncIterato
                 yield _event("end" if status.ended else "status", live, event_id(status))
         except ImagemillError as error:
             yield _event("failed", str(of_error(error).detail))
+        except Problem:
+            return  # its token was revoked: the browser comes back and is told so
 
 
 def _event(kind: str, text: str, id: str = "") -> str:

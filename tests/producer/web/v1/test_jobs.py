@@ -20,8 +20,11 @@ from contract.jobs.options import COMMANDS
 from contract.jobs.schedules import Schedules
 from contract.settings import Settings
 from contract.watches.record import Watches
+from contract.web.tokens import Tokens
+from producer.web import access
 from producer.web.app import make_app
 from producer.web.following import Follower
+from producer.web.v1 import events
 from producer.web.v1.events import event_id
 from tests.producer.web.console.rows import commit_rows
 from tests.serving import Api, codes, serving
@@ -398,17 +401,52 @@ def test_events_tell_each_state_once_and_go_on_after_the_last_that_was_seen(api:
             assert other.post(f"{place}/cancel").status_code == 200
             text += "".join(pieces)
         # I expect the states with their ids, and the end last.
-        events = [dict(line.split(": ", 1) for line in one.split("\n")) for one in text.split("\n\n") if "data" in one]
-        states = [json.loads(event["data"])["state"] for event in events]
-        assert states[-1] == "canceled" and [event["event"] for event in events] == ["status"] * (len(events) - 1) + [
-            "end"
-        ]
-        assert len({event["id"] for event in events}) == len(events)
+        told = [dict(line.split(": ", 1) for line in one.split("\n")) for one in text.split("\n\n") if "data" in one]
+        states = [json.loads(event["data"])["state"] for event in told]
+        assert states[-1] == "canceled"
+        assert [event["event"] for event in told] == ["status"] * (len(told) - 1) + ["end"]
+        assert len({event["id"] for event in told}) == len(told)
         # Who has seen the end gets nothing; who has not, the end alone.
-        again = client.get(f"{place}/events", headers={"Last-Event-ID": events[-1]["id"]})
+        again = client.get(f"{place}/events", headers={"Last-Event-ID": told[-1]["id"]})
         assert again.status_code == 204
-        late = client.get(f"{place}/events", headers={"Last-Event-ID": events[0]["id"]}).text
+        late = client.get(f"{place}/events", headers={"Last-Event-ID": told[0]["id"]}).text
         assert late.count("data: ") == 1 and "event: end" in late
+
+
+def test_a_client_goes_on_behind_what_it_saw_when_the_server_is_another(
+    api: Api, model: str, settings: Settings, store: ObjectStore
+) -> None:
+    with api.client("jobs") as client:
+        place = client.post("/v1/jobs", json=body(api.store, model)).headers["Location"]
+        with client.stream("GET", f"{place}/events") as answer:
+            last = next(line for line in answer.iter_lines() if line.startswith("id: ")).removeprefix("id: ")
+        client.post(f"{place}/cancel")
+        # Given another process, as after a restart, I expect it to know what the client saw, and to tell the end once.
+        with serving(settings, store) as restarted, httpx2.Client(base_url=restarted.url, timeout=30) as later:
+            headers = {"Authorization": client.headers["Authorization"], "Last-Event-ID": last}
+            text = later.get(f"{place}/events", headers=headers).text
+            assert text.count("data: ") == 1 and "event: end" in text
+            end = text.partition("id: ")[2].partition("\n")[0]
+            assert later.get(f"{place}/events", headers={**headers, "Last-Event-ID": end}).status_code == 204
+
+
+def test_a_stream_ends_with_its_token(api: Api, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a stream whose token is revoked, and a stream of another token,
+    monkeypatch.setattr(access, "KNOWN_SECONDS", 0.0)
+    monkeypatch.setattr(events, "_SILENT_SECONDS", 0.1)
+    text = api.token("jobs")
+    headers = {"Authorization": f"Bearer {text}"}
+    with httpx2.Client(base_url=api.url, headers=headers, timeout=60) as client, api.client("jobs") as other:
+        place = client.post("/v1/jobs", json=body(api.store, model)).headers["Location"]
+        with client.stream("GET", f"{place}/events") as open, other.stream("GET", f"{place}/events") as kept:
+            lines, more = open.iter_lines(), kept.iter_lines()
+            assert any(line.startswith("data: ") for line in lines)
+            assert any(line.startswith("data: ") for line in more)
+            Tokens(api.store).revoke(text)
+            # I expect the one to end with the reason, before anything else is told, and the other to go on.
+            assert [line for line in lines if line.startswith("event: ")] == ["event: error"]
+            api.client("jobs").post(f"{place}/cancel")
+            assert "event: end" in list(more)
 
 
 async def _follow_with_many(follower: Follower, status: Any, count: int) -> list[Any]:
