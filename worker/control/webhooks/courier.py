@@ -4,7 +4,8 @@ One controller delivers at a time, under a lock in Redis; the others stand by. W
 Redis that is wiped costs nothing, and two that deliver for a moment send a message twice, with one id.
 
 A receiver that is slow, or does not answer, holds two threads, and all slow ones together half of them, so that quick
-ones are told at once. After a failure a receiver gets a pause, and when it answers again, what waits for it goes out.
+ones are told at once. After a failure a receiver gets a pause. While it is down, one message at a time is sent before
+it is due, at most each minute and ever more seldom; when it answers again, what waits for it goes out.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from contract.web.webhooks.outbox import Outbox, Waiting
 from worker.control.webhooks.announce import Announcer
 from worker.control.webhooks.delivery import Delivery
 from worker.control.webhooks.post import Answer, Poster
-from worker.control.webhooks.retries import pause
+from worker.control.webhooks.retries import longest_delay, pause
 from worker.execution.resources import Resources
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,9 @@ _EACH = 2
 _SLOW_SECONDS = 3.0
 _EARLY_SECONDS = 5.0
 """A message is not sent early if it was sent so recently."""
+_PROBE_SECONDS = 60.0
+_PROBE_SHARE = 0.1
+"""A receiver that is down is sent one message early after so long, or so great a part of the time that it was down."""
 
 Key = tuple[str, str]
 """A webhook and the name of a message to it."""
@@ -67,6 +71,8 @@ class _Receiver:
     pause_until: float = 0.0
     back_at: float = 0.0
     """When it last answered after a failure."""
+    probe_at: float = 0.0
+    """When it may be sent a message to see whether it is back."""
     slow: bool = False
     answered: bool = False
     """Whether it has answered this controller; an earlier one may have seen it fail."""
@@ -206,12 +212,26 @@ class Courier:
             if receiver.slow and slow >= _SLOW_THREADS:
                 continue
             if waiting.due > now:
-                early = _early(waiting, receiver, now)
+                early = _early(waiting, receiver, now) or self._probes(key, waiting, receiver, now, each[key[0]])
                 if not early:
                     continue
             each[key[0]] += 1
             slow += receiver.slow
             yield key, early
+
+    def _probes(self, key: Key, waiting: Waiting, receiver: _Receiver, now: float, under_way: int) -> bool:
+        """Return whether a message should go out to see whether its receiver, which was down, answers again."""
+        last = waiting.last
+        if under_way or receiver.probe_at > now or last is None or not _down(last.status):
+            return False
+        at = _seconds(last.at)
+        if waiting.due - at > longest_delay(waiting.attempts, self.delivery.delays) + 1.0:
+            return False  # its receiver has asked for more time
+        wait = max(_PROBE_SECONDS, _PROBE_SHARE * (at - message_ms(key[1]) / 1000))
+        if now - at < wait:
+            return False
+        receiver.probe_at = now + wait
+        return True
 
     def _start(self, key: Key, *, early: bool) -> None:
         if not self._closing.is_set():
@@ -268,8 +288,17 @@ def _early(waiting: Waiting, receiver: _Receiver, now: float) -> bool:
     """Return whether a message that failed before its receiver answered again should go out now."""
     if waiting.last is None:
         return False
-    at = datetime.fromisoformat(waiting.last.at).timestamp()
+    at = _seconds(waiting.last.at)
     return at < receiver.back_at and now - at >= _EARLY_SECONDS
+
+
+def _down(status: int | None) -> bool:
+    """Return whether a receiver that answered so, or did not answer, seems to be down, whatever it is sent."""
+    return status is None or status >= 500
+
+
+def _seconds(at: str) -> float:
+    return datetime.fromisoformat(at).timestamp()
 
 
 def make_courier(resources: Resources) -> Courier:

@@ -24,6 +24,11 @@ def next_delay(attempts: int, asked: float | None = None, delays: tuple[float, .
     return wanted if asked is None else max(wanted, min(asked, _LONGEST_WISH))
 
 
+def longest_delay(attempts: int, delays: tuple[float, ...] = DELAYS) -> float:
+    """Return the most seconds until the next attempt after `attempts` that failed; a receiver may ask for more."""
+    return delays[min(max(attempts, 1), len(delays)) - 1] * (1.0 + _JITTER) if delays else 0.0
+
+
 def pause(failures: int, asked: float | None = None) -> float:
     """Return for how many seconds a webhook gets no other message after so many failures in a row."""
     wanted = min(2.0 ** min(failures - 1, 10), _LONGEST_PAUSE) * random.uniform(1.0, 1.0 + _JITTER)

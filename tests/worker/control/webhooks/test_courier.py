@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 
 import pytest
@@ -14,16 +15,17 @@ from pydantic import SecretStr
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.keys.bucket import WEBHOOKS
-from contract.keys.webhooks import WEBHOOK_OF_ALL
+from contract.keys.webhooks import WEBHOOK_OF_ALL, message_name
 from contract.settings import Settings
+from contract.times import iso
 from contract.web.webhooks.endpoints import Endpoint, Endpoints
-from contract.web.webhooks.outbox import Event, Outbox
+from contract.web.webhooks.outbox import Attempt, Event, Outbox, Waiting
 from producer.jobs.webhooks import remove
 from tests.hooks import Receiver
 from tests.sites import drip, send
 from tests.waiting import wait_until
 from tests.worker.control.webhooks.conftest import POLICY
-from worker.control.webhooks.courier import Courier
+from worker.control.webhooks.courier import Courier, _Receiver
 from worker.control.webhooks.delivery import Delivery
 from worker.control.webhooks.post import Poster
 
@@ -137,6 +139,62 @@ def test_what_waits_goes_out_when_its_receiver_answers_again(
         tell(store, hook, "d")
         wait_until(lambda: Outbox(store).count_waiting(hook.id) == 0, 30, "all to be delivered")
     assert len(set(receiver.ids)) == 4
+
+
+def tried(outbox: Outbox, hook: Endpoint, attempts: int) -> bool:
+    """Whether each message was sent so often."""
+    return {told.attempts for told in outbox.messages(hook.id, limit=9)} == {attempts}
+
+
+def test_a_receiver_that_was_down_for_ten_minutes_is_told_once_it_is_back(
+    settings: Settings, store: ObjectStore, hook: Endpoint, receiver: Receiver
+) -> None:
+    # Given a receiver that is down, the schedule of a real controller, and a clock that is moved,
+    moved, outbox = [0.0], Outbox(store)
+    with (
+        closing(ObjectStore(settings)) as own,
+        closing(Ledger(settings, patience=3)) as ledger,
+        Receiver(lambda request: send(request, 503)).listening() as down,
+    ):
+        late = register(store, down)
+        delivery = Delivery(own, Poster(POLICY, seconds=60), clock=lambda: time.time() + moved[0])
+        made = Courier(own, ledger, settings, delivery, clock=delivery.clock, lock_seconds=60.0)
+        made.begin()
+        with closing(made):
+            tell(store, late, "a", "b")
+            for attempts, seconds in ((1, 0.0), (2, 10.0), (3, 590.0)):
+                moved[0] += seconds
+                wait_until(partial(tried, outbox, late, attempts), 30, "attempts by the schedule")
+            # I expect others to be told meanwhile, without a wait,
+            tell(store, hook, "x")
+            wait_until(lambda: len(receiver.posts) == 1, 30, "the other")
+            # and once it is back, though nothing new happens, all that it missed, half an hour before it is due.
+            down.behave = lambda request: send(request, 204)
+            moved[0] += 70.0
+            wait_until(lambda: outbox.count_waiting(late.id) == 0, 30, "what it missed")
+        assert {told.state for told in outbox.messages(late.id, limit=9)} == {"delivered"}
+        assert len(set(down.ids)) == 2
+
+
+def test_a_receiver_that_asked_for_time_or_refuses_a_message_is_not_probed(settings: Settings) -> None:
+    now, name = time.time(), message_name(0, "0" * 64)
+
+    def probed(status: int | None, due: float, ago: float = 61.0) -> bool:
+        last = Attempt(at=iso(now - ago) or "", status=status, error="it failed")
+        waiting = Waiting(attempts=3, due=now + due, last=last)
+        receiver = _Receiver()
+        with closing(ObjectStore(settings)) as store, closing(Ledger(settings, patience=3)) as ledger:
+            made = Courier(store, ledger, settings, Delivery(store, Poster(POLICY)), clock=lambda: now)
+            first = made._probes(("wh", message_name(int(now - 100) * 1000, "0" * 64)), waiting, receiver, now, 0)
+            # One at a time, and not twice in a minute.
+            assert not made._probes(("wh", name), waiting, receiver, now, 1)
+            assert not (first and made._probes(("wh", name), waiting, receiver, now + 59, 0))
+        return first
+
+    assert probed(None, 1700.0) and probed(503, 1700.0)
+    assert not probed(503, 7200.0), "it asked for two hours"
+    assert not probed(400, 1700.0) and not probed(429, 1700.0), "it is well"
+    assert not probed(None, 1700.0, ago=30.0)
 
 
 def test_a_webhook_of_all_follows_the_setting(settings: Settings, store: ObjectStore, receiver: Receiver) -> None:
