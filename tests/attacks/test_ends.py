@@ -118,7 +118,7 @@ class Play:
         ledger = backend.ledger
         ledger.redis.delete(ledger.keys.lock(f"{COMPARED}:{self.id}"))
         seen = glance(ledger, [self.id])[self.id]
-        reconcile._reconcile(backend, settings, self.id, seen, ledger.workers(), may_look=True)
+        reconcile._reconcile(backend, settings, self.id, seen, ledger.workers(), may_look=True, may_plan=True)
 
     def act(self, settings: Settings) -> list[Actor]:
         """Let the processes act, some of which die, and let one look on."""

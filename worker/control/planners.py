@@ -73,7 +73,7 @@ class Planners:
     settings: Settings
     serve: Callable[[Settings, str, Connection], None] = plan_child.serve
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _waiting: list[_Job] = field(default_factory=list)
+    _waiting: dict[str, _Job] = field(default_factory=dict)
     _running: dict[str, _Job] = field(default_factory=dict)
     _threads: set[threading.Thread] = field(default_factory=set)
     _closing: threading.Event = field(default_factory=threading.Event)
@@ -82,10 +82,10 @@ class Planners:
     def plan(self, job: str) -> None:
         """Plan a job as soon as it is its turn; do nothing if it waits or is planned here already."""
         with self._lock:
-            if self._closing.is_set() or job in self._running or any(one.id == job for one in self._waiting):
+            if self._closing.is_set() or job in self._running or job in self._waiting:
                 return
             self._number += 1
-            self._waiting.append(_Job(job, self._number))
+            self._waiting[job] = _Job(job, self._number)
             self._start()
 
     def warm_up(self) -> None:
@@ -119,8 +119,8 @@ class Planners:
     def _start(self) -> None:
         """Give a process to the jobs whose turn it is, unless this controller leaves; the lock is held."""
         while self._waiting and not self._closing.is_set() and len(self._running) < self.settings.plan_processes:
-            job = min(self._waiting, key=lambda one: (one.spent, one.order))
-            self._waiting.remove(job)
+            job = min(self._waiting.values(), key=lambda one: (one.spent, one.order))
+            del self._waiting[job.id]
             self._running[job.id] = job
             job.begun, job.asked = time.monotonic(), None
             run = logs.scope(job=job.id)(self._run)
@@ -144,7 +144,7 @@ class Planners:
                 del self._running[job.id]
                 self._threads.discard(threading.current_thread())
                 if again and not self._closing.is_set():
-                    self._waiting.append(job)
+                    self._waiting[job.id] = job
                 self._start()
 
     def _makes_room(self, job: _Job) -> bool:
@@ -153,7 +153,7 @@ class Planners:
             return True
         with self._lock:
             asked = sum(one.asked is not None for one in self._running.values())
-            waiting = sorted(one.spent for one in self._waiting)
+            waiting = sorted(one.spent for one in self._waiting.values())
         return asked < len(waiting) and 2 * waiting[asked] + _SLICE_SECONDS <= job.seconds
 
     # One attempt

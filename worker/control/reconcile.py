@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 from collections.abc import Mapping, Sequence
 
 from contract import instruments
@@ -36,6 +37,8 @@ _LOOK_SECONDS = 60.0
 """How often the bucket is asked whether a running job has ended: whoever ended it may have died before the ledger."""
 _LOOKS = 20
 """How many jobs a round may compare with the bucket beyond an even spread over the rounds; each is a request."""
+_PLANS = 200
+"""Jobs for which a round sends a planner's message again, chosen at random: most messages are not lost, they wait."""
 _REBUILD_SECONDS = 60.0
 """A rebuild whose process died is taken up after this long."""
 
@@ -58,11 +61,16 @@ def _tick(backend: Backend, settings: Settings, now: Clock) -> None:
     dispatch.set_rules(ledger, {id: rule.model_dump_json() for id, rule in rules.items()})
     jobs = sorted({*active_jobs(backend.store), *ledger.active()})
     looks = _LOOKS + math.ceil(len(jobs) * settings.reconcile_seconds / _LOOK_SECONDS)
-    for job, seen in glance(ledger, jobs).items():
+    found = glance(ledger, jobs)
+    unplanned = [job for job, seen in found.items() if seen.state in ("queued", "planning") and not seen.planned]
+    sent_again = set(random.sample(unplanned, min(_PLANS, len(unplanned))))
+    for job, seen in found.items():
         try:
             with logs.scope(job=job):
                 _readmit(backend, job, seen, rules)
-                looks -= _reconcile(backend, settings, job, seen, workers, may_look=looks > 0)
+                looks -= _reconcile(
+                    backend, settings, job, seen, workers, may_look=looks > 0, may_plan=job in sent_again
+                )
         except InvalidInput as error:  # made by a newer version; it must not block the others
             log.warning("%s waits for a controller of its version: %s", job, error)
         except ServiceUnavailable:
@@ -76,7 +84,14 @@ def _tick(backend: Backend, settings: Settings, now: Clock) -> None:
 
 
 def _reconcile(
-    backend: Backend, settings: Settings, job: str, seen: Glance, workers: Sequence[Worker], *, may_look: bool
+    backend: Backend,
+    settings: Settings,
+    job: str,
+    seen: Glance,
+    workers: Sequence[Worker],
+    *,
+    may_look: bool,
+    may_plan: bool,
 ) -> bool:
     """Send what a job lacks, and say or end it if no worker can run it; return whether it was compared with the bucket.
 
@@ -113,8 +128,7 @@ def _reconcile(
         log.warning("Shards %s of %s may run again: their leases have expired", list(found.shards), job)
     backend.follow_up(job, found.step)
     # A planner holds a lock while it works; without the lock its message may be lost.
-    unplanned = seen.state in ("queued", "planning") and not seen.planned
-    if unplanned and source_kind(seen.source_kind or read_spec(backend.store, job).source.kind).has_planner:
+    if may_plan and source_kind(seen.source_kind or read_spec(backend.store, job).source.kind).has_planner:
         backend.queues.plan(job)
     if found.ready and not found.running:
         _find_worker(backend, settings, job, seen, kind.queue, Needs.parse(found.needs), workers)

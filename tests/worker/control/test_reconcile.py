@@ -16,7 +16,9 @@ from contract.keys.queues import QUEUE_CLASSIFY, QUEUE_CONTROL, QUEUES
 from contract.models.rules import ANY, Rule
 from contract.settings import Settings
 from tests.parity import MODEL
+from tests.waiting import wait_until
 from tests.worker.conftest import Jobs
+from worker.control import reconcile
 from worker.control.fire_schedules import utc_now
 from worker.control.reconcile import _tick, tick
 
@@ -61,6 +63,30 @@ def test_jobs_that_wait_to_be_planned_cost_a_tick_no_reading_of_their_specs(
         _tick(backend, settings, utc_now)
     assert waiting(backend.ledger, [QUEUE_CONTROL]) == {QUEUE_CONTROL: 3}
     assert not [key for key in read if key in {JobKeys(id).spec for id in ids}]
+
+
+def test_a_round_sends_messages_for_some_of_the_jobs_that_wait_to_be_planned(
+    backend: Backend, settings: Settings, job: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given more jobs that wait for a planner than a round sends messages for,
+    monkeypatch.setattr(reconcile, "_PLANS", 2)
+    ids = {f"job-{n}" for n in range(4)}
+    for id in ids:
+        job(b"\x01", id=id)
+        backend.ledger.redis.hset(backend.ledger.keys.job(id)[0], "state", "queued")
+    queue = f"{backend.ledger.keys.broker_prefix}{QUEUE_CONTROL}"
+    backend.ledger.redis.delete(queue)
+
+    # I expect as many messages,
+    _tick(backend, settings, utc_now)
+    assert waiting(backend.ledger, [QUEUE_CONTROL]) == {QUEUE_CONTROL: 2}
+
+    # and one for each job in the end.
+    def all_sent() -> bool:
+        _tick(backend, settings, utc_now)
+        return {str(args[0]) for args in backend.ledger.messages([QUEUE_CONTROL], 0)} == ids
+
+    wait_until(all_sent, 30, "a message for each job")
 
 
 def test_an_object_that_was_damaged_keeps_no_other_job_from_going_on(
