@@ -242,8 +242,9 @@ def test_a_model_is_pushed_with_a_token_once_a_worker_has_tried_it(api: Api, tmp
         assert reader.post("/v1/models", json={}).status_code == 403
 
 
-def test_whoever_pushes_models_that_wait_leaves_places_to_others(api: Api) -> None:
-    # Given an owner, two of whose models no worker tries yet,
+def test_whoever_pushes_models_that_wait_leaves_places_to_others(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given an owner, two of whose models no worker tries yet, however long this test takes,
+    monkeypatch.setattr("producer.models._LONELY_SECONDS", 3600.0)
     files = {"files": ["weights.safetensors"]}
     body = {"sha256": "0" * 64, "labels": ["owl"], "size": 28, "family": "cnn", "timeout": 600}
     with api.client("jobs") as ann, api.client("jobs", owner="bob") as bob, ThreadPoolExecutor(3) as pool:
@@ -267,16 +268,19 @@ def test_whoever_pushes_models_that_wait_leaves_places_to_others(api: Api) -> No
         assert [one.result(60).status_code for one in (*waits, other)] == [201, 201, 201]
 
 
-def test_a_client_waits_for_a_place_and_uploads_its_model_once(api: Api, tmp_path: Path) -> None:
+def test_a_client_waits_for_a_place_and_uploads_its_model_once(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("producer.models._LONELY_SECONDS", 3600.0)
     file = tmp_path / "birds.safetensors"
     file.write_bytes(b"weights")
     how: dict[str, Any] = {"labels": ["owl"], "size": 28, "family": "cnn"}
     with HttpClient(api.url, api.token("jobs")) as client, ThreadPoolExecutor(3) as pool:
-        waits = [pool.submit(client.push_model, name, file, **how, timeout=60) for name in ("owls", "hens")]
+        waits = [pool.submit(client.push_model, name, file, **how, timeout=600) for name in ("owls", "hens")]
         for name in ("owls", "hens"):
-            wait_until(Review(api.store, name, 1).draft, 30, "a draft")
+            wait_until(Review(api.store, name, 1).draft, 60, "a draft")
         uploads = len(list(api.store.list("uploads/")))
-        third = pool.submit(client.push_model, "cats", file, **how, timeout=60)
+        third = pool.submit(client.push_model, "cats", file, **how, timeout=600)
         wait_until(lambda: len(list(api.store.list("uploads/"))) > uploads, 30, "the third upload")
         for name in ("owls", "hens", "cats"):
             review = Review(api.store, name, 1)
