@@ -242,9 +242,9 @@ def _verdicts(
             row["copy_distance"], row["nearest"] = float(near[0][n]), str(int(near[1][n]))
         if row["predicted"] != row["label"]:
             row["reject_reason"] = "class"
-        elif row["score"] < spec.min_score:
+        elif not row["score"] >= spec.min_score:  # also a score that is no number
             row["reject_reason"] = "score"
-        elif near is not None and row["copy_distance"] < spec.copy_distance:
+        elif near is not None and not row["copy_distance"] >= spec.copy_distance:
             row["reject_reason"] = "copy"
         row["accepted"] = row["reject_reason"] is None
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -21,7 +22,8 @@ from worker.execution.device_slots import DeviceSlots
 from worker.execution.leases import Lease
 from worker.generation.archive import Archive
 from worker.generation.candidate_plan import CandidateBlock
-from worker.generation.shard import GeneratedWork
+from worker.generation.reference_features import Reference
+from worker.generation.shard import GeneratedWork, _verdicts
 
 CPU = torch.device("cpu")
 GROUPS = 6
@@ -110,3 +112,21 @@ def test_who_waits_for_the_device_is_alive_and_may_be_stopped() -> None:
         # After that the device is free.
         waiting.over = None
         threads.submit(wait).result(10)
+
+
+@pytest.mark.parametrize(
+    ("logits", "feature", "reason"),
+    [([0.0, 9.0], 0.0, None), ([np.nan, np.nan], 0.0, "score"), ([0.0, 9.0], np.nan, "copy")],
+)
+def test_what_a_gate_answers_with_no_number_is_rejected(
+    logits: list[float], feature: float, reason: str | None
+) -> None:
+    # Given a gate that accepts everything, if its answer for an image is no number, I expect the image to be rejected.
+    spec = SimpleNamespace(min_score=0.0, copy_distance=0.0)
+    gate = SimpleNamespace(labels=("koala", "panda"))
+    label = gate.labels[int(np.argmax(logits))]
+    row: dict[str, Any] = {"label": label, "reject_reason": None}
+    said, seen = np.array([logits], np.float32), np.array([[1.0, feature]], np.float32)
+    reference = Reference(np.array([[1.0, 0.0]], np.float32))
+    _verdicts(cast(Any, spec), cast(Any, gate), [row], said, seen, reference)
+    assert (row["reject_reason"], row["accepted"]) == (reason, reason is None)
