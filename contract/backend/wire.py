@@ -75,7 +75,7 @@ class _EndsUnwritable(_Base):
         try:
             return super().read_response(*args, **kwargs)
         except ResponseError as error:
-            why = _why_not_writable(error)
+            why = why_not_writable(error)
             if why is None:
                 raise
             self.disconnect()  # type: ignore[no-untyped-call]
@@ -232,7 +232,7 @@ def why_not_redis(error: BaseException) -> str | None:
     for cause in _causes(error):
         if isinstance(cause, InvalidResponse):
             return _not_redis(str(cause).partition(": ")[2])
-        if (why := _why_not_writable(cause)) is not None:
+        if (why := why_not_writable(cause)) is not None:
             return why
         if isinstance(cause, MovedError | ClusterDownError):
             return "is a member of a Redis Cluster, which is not supported; point IMAGEMILL_REDIS_URL to a single Redis"
@@ -246,7 +246,7 @@ def why_not_redis(error: BaseException) -> str | None:
     return None
 
 
-def _why_not_writable(error: BaseException) -> str | None:
+def why_not_writable(error: BaseException) -> str | None:
     """Return why Redis accepts no writes, as a predicate of the server, or None for another error."""
     if isinstance(error, ReadOnlyError):
         return "is a read-only replica; point IMAGEMILL_REDIS_URL to its primary"

@@ -5,14 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, BusyLoadingError, InvalidResponse, ResponseError
 
-from contract.backend.wire import RedisAddress, redis_address, why_not_redis, why_not_secure
+from contract.backend.wire import (
+    NotWritableError,
+    RedisAddress,
+    redis_address,
+    why_not_redis,
+    why_not_secure,
+    why_not_writable,
+)
 from contract.errors import InvalidSettings, Overloaded, RedisUnavailable
 from contract.settings import Settings
+
+if TYPE_CHECKING:
+    _Base = redis.asyncio.Connection
+else:
+    _Base = object
 
 GROUP = "workers"
 """The consumer group of every stream of requests."""
@@ -60,10 +75,49 @@ def connect(address: RedisAddress, *, connections: int = 4) -> redis.Redis:
         address.url,
         **address.tls,
         **options(),
+        connection_class=address.connection_class,
         max_connections=connections,
         timeout=SOCKET_SECONDS,
     )
     return redis.Redis.from_pool(pool)
+
+
+class _EndsUnwritable(_Base):
+    """Ends where Redis accepts no writes, as the connections of `contract.backend.wire` do, for asyncio."""
+
+    async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await super().read_response(*args, **kwargs)
+        except ResponseError as error:
+            if (why := why_not_writable(error)) is None:
+                raise
+            await self.disconnect()
+            raise NotWritableError(why) from error
+
+
+class _PlainConnection(_EndsUnwritable, redis.asyncio.Connection):
+    pass
+
+
+class _TLSConnection(_EndsUnwritable, redis.asyncio.SSLConnection):
+    pass
+
+
+def connect_async(address: RedisAddress, *, connections: int, timeout: float) -> redis.asyncio.Redis:
+    """Return a client for asyncio that raises at once when Redis does not answer, and maps nothing.
+
+    A command waits for one of so many connections for `timeout` seconds.
+    """
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
+        address.url,
+        **address.tls,
+        **options(),
+        max_connections=connections,
+        timeout=timeout,
+        retry=Retry(NoBackoff(), 0),
+    )
+    pool.connection_class = _TLSConnection if address.tls else _PlainConnection  # `from_url` takes none for TLS
+    return redis.asyncio.Redis.from_pool(pool)
 
 
 def ping(settings: Settings) -> bool:

@@ -16,16 +16,14 @@ from contextvars import Context
 from dataclasses import dataclass
 from typing import Any
 
-import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+import redis
 
 from contract.errors import Expired, InvalidInput, OnlineFailed, Overloaded, RedisUnavailable, ServiceUnavailable
 from contract.instruments import ONLINE_FORWARD_SECONDS
 from contract.keys.online import OnlineKeys
 from contract.online import messages
 from contract.online.admission import Admission, Answer
-from contract.online.connection import LOST, SILENT_SECONDS, mapped, need_address, options
+from contract.online.connection import LOST, SILENT_SECONDS, connect_async, mapped, need_address
 from contract.online.frames import MalformedFrameError
 from contract.online.messages import Reply, RequestId
 from contract.settings import Settings
@@ -69,15 +67,7 @@ class Exchange:
         self._keys = OnlineKeys(settings.namespace)
         self.asker = uuid.uuid4().hex
         """What a request names to have its reply come here."""
-        pool = redis.asyncio.BlockingConnectionPool.from_url(
-            self._address.url,
-            **self._address.tls,
-            **options(),
-            max_connections=_CONNECTIONS,
-            timeout=SILENT_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._redis = redis.asyncio.Redis.from_pool(pool)
+        self._redis = connect_async(self._address, connections=_CONNECTIONS, timeout=SILENT_SECONDS)
         self._admission = Admission(self._redis, self._keys)
         self._waiting: dict[str, _Waits] = {}
         self._listener: asyncio.Task[None] | None = None
@@ -128,6 +118,7 @@ class Exchange:
             finally:
                 del self._waiting[str(id)]
                 if not done:
+                    waits.reply.cancel()
                     self._later(self._give_up(waits))
             if reply.outcome == "refused":
                 raise InvalidInput(reply.says)
@@ -187,16 +178,18 @@ class Exchange:
                     self._later(self._ask_again(waits))
 
     async def _reconnect(self) -> None:
+        """Wait until Redis answers, for a moment at least: one that accepts no writes answers, too."""
         while True:
-            try:
+            await asyncio.sleep(_PAUSE_SECONDS)
+            with suppress(redis.RedisError):
                 await self._redis.ping()
                 return
-            except redis.RedisError:
-                await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _ask_again(self, waits: _Waits) -> None:
         with suppress(Exception):  # whoever waits for it sees that it expires
             await self._admit(waits, insist=True)
+            if waits.reply.cancelled():  # whoever waited has gone meanwhile
+                await self._admission.withdraw(waits.id)
 
     def _dispatch(self, data: bytes) -> None:
         try:

@@ -11,9 +11,11 @@ from functools import partial
 from typing import Any
 
 import pytest
+import redis.asyncio
 
 from contract import meters
 from contract.backend.objects import ObjectStore
+from contract.backend.secret_url import SecretUrl
 from contract.errors import (
     Expired,
     InvalidInput,
@@ -28,7 +30,7 @@ from contract.keys.online import OnlineKeys, served_record
 from contract.online import exchange, messages
 from contract.online.admission import Admission
 from contract.online.ask import Online
-from contract.online.connection import GROUP, connect, need_address, script
+from contract.online.connection import GROUP, _EndsUnwritable, connect, connect_async, need_address, script
 from contract.online.messages import Reply, RequestId
 from contract.online.served import Served, ServedModels
 from contract.online.state import WorkerSays, read_states
@@ -488,6 +490,44 @@ def test_keys_that_somebody_wrote_over_are_a_sentence(
     with pytest.raises(RedisUnavailable, match="holds something else under a key of the online path"):
         asked(lambda online: online.classify(REF, [b"x"]))
     stand.redis.delete(stand.keys.load)
+
+
+def test_a_redis_that_has_become_a_replica_is_a_sentence_and_left_for_its_primary(
+    stand: Stand, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "_AWAY_SECONDS", 0.1)
+    stand.ready()
+
+    async def work(online: Online) -> tuple[int, int]:
+        # Given connections to a primary, if it becomes a replica, as in a failover,
+        before = await online._exchange._redis.client_id()
+        stand.redis.replicaof("127.0.0.1", "1")
+        try:
+            # I expect a sentence,
+            with pytest.raises(RedisUnavailable, match=r"read-only replica; point IMAGEMILL_ONLINE_REDIS_URL to its"):
+                await online.classify(REF, [b"x"])
+        finally:
+            stand.redis.replicaof("NO", "ONE")
+        # and later requests to reach whatever has the address then.
+        answer = asyncio.create_task(online.classify(REF, [b"x"]))
+        while not (found := [one for one in stand.waiting() if stand.redis.exists(stand.keys.payload(one[1]))]):
+            await asyncio.sleep(0.005)  # the entry of the first one may be there, too, without a payload
+        assert stand.answer(*found[0]) == 1
+        assert await answer == [{"key": "0", "label": "owl"}]
+        return before, await online._exchange._redis.client_id()
+
+    before, after = asked(work)
+    assert after != before
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+def test_connections_of_both_kinds_leave_a_replica(settings: Settings, scheme: str) -> None:
+    address = need_address(settings.model_copy(update={"online_redis_url": SecretUrl(f"{scheme}://127.0.0.1:1/0")}))
+    waiting = connect_async(address, connections=1, timeout=1).connection_pool
+    blocking = connect(address, connections=1).connection_pool
+    assert blocking.connection_class is address.connection_class
+    assert issubclass(waiting.connection_class, _EndsUnwritable)
+    assert issubclass(waiting.connection_class, redis.asyncio.SSLConnection) == (scheme == "rediss")
 
 
 def test_the_state_shows_who_is_ready_and_what_waits(settings: Settings, stand: Stand, asked: Asked) -> None:
