@@ -24,9 +24,10 @@ from contract.online.messages import RequestId
 
 _TOGETHER_BYTES, _TOGETHER = 2**20, 64
 """Payloads that go in one step. Redis looks once whether it has memory for them, and serves nobody else meanwhile."""
-_STANDS = 0.02
-"""For this part of its time the refusal of a request that would be late stands for others like it. It is a tenth of
-what `ask.lua` leaves for what the rate does not know."""
+_STANDS, _STANDS_SECONDS = 0.02, 0.05
+"""For this part of its time the refusal of a request that would be late stands for others like it, and for so long at
+most. The part is a tenth of what `ask.lua` leaves for what the rate does not know. All that could have been admitted
+meanwhile comes at once then, and who is refused among them waits for all: 52 ms after a fifth of a second."""
 
 Answer: TypeAlias = list[Any]
 """What `ask.lua` says of one request."""
@@ -88,7 +89,7 @@ class Admission:
             return None
         if (now := time.monotonic()) <= found.until:
             return found.answer
-        found.until = now + _STANDS * budget_ms / 1000
+        found.until = now + _stands(budget_ms)
         return None
 
     async def withdraw(self, id: RequestId) -> None:
@@ -146,8 +147,7 @@ class Admission:
 
     def _note(self, id: RequestId, budget_ms: int, answer: Answer) -> None:
         if answer[0] == b"late":
-            until = time.monotonic() + _STANDS * budget_ms / 1000
-            self._late[id.model] = _Late(id.images, budget_ms, answer, until)
+            self._late[id.model] = _Late(id.images, budget_ms, answer, time.monotonic() + _stands(budget_ms))
         elif (found := self._late.get(id.model)) and found.covers(id.images, budget_ms):
             del self._late[id.model]
 
@@ -161,6 +161,11 @@ class Admission:
             arguments += [str(id), asked.payload, id.images, id.size, id.model, asked.budget_ms]
         answers: list[Answer] = await self._ask(keys, arguments)
         return answers
+
+
+def _stands(budget_ms: int) -> float:
+    """Return for how many seconds a refusal stands."""
+    return min(_STANDS * budget_ms / 1000, _STANDS_SECONDS)
 
 
 def _lose(some: Sequence[_Asked], _: object = None) -> None:
