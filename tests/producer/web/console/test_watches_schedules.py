@@ -96,8 +96,11 @@ def test_the_next_ticks_are_told_by_the_clock_of_the_schedule(api: Api, browse: 
 
 
 @pytest.mark.usefixtures("plans")
-def test_a_command_in_the_reason_of_a_watch_is_set_as_one(api: Api, browse: Browse, settings: Settings) -> None:
-    # Given a watch of which no controller has reported for long,
+def test_a_command_in_the_reason_of_a_watch_is_set_as_one(
+    api: Api, browse: Browse, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a watch of which no controller has reported for long, and which was not added just now,
+    monkeypatch.setattr("producer.jobs.watches._SILENT_SECONDS", 0.0)
     with closing(Ledger(settings)) as ledger:
         watch, then = Watches(api.store).get("camera"), time.time() - 3600
         stale = WatchState(name="camera", stamp=watch.stamp, controller="c", at=then, every=1.0, swept_at=then)
