@@ -56,6 +56,8 @@ class _Waits:
     until: float
     """By the monotonic clock."""
     reply: asyncio.Future[tuple[Reply, list[bytes]]]
+    lost: int = 0
+    """How often the connection was lost since a task began to ask for it again; 0 while there is none."""
 
 
 class Exchange:
@@ -175,7 +177,9 @@ class Exchange:
                     await asyncio.sleep(_LISTEN_SECONDS)
                 await self._reconnect()
                 for waits in list(self._waiting.values()):
-                    self._later(self._ask_again(waits))
+                    waits.lost += 1
+                    if waits.lost == 1:
+                        self._later(self._ask_again(waits))
 
     async def _reconnect(self) -> None:
         """Wait until Redis answers, for a moment at least: one that accepts no writes answers, too."""
@@ -186,10 +190,17 @@ class Exchange:
                 return
 
     async def _ask_again(self, waits: _Waits) -> None:
-        with suppress(Exception):  # whoever waits for it sees that it expires
-            await self._admit(waits, insist=True)
-            if waits.reply.cancelled():  # whoever waited has gone meanwhile
-                await self._admission.withdraw(waits.id)
+        """Ask for a request until no connection is lost meanwhile."""
+        asked = 0
+        try:
+            with suppress(Exception):  # whoever waits for it sees that it expires
+                while asked < waits.lost:
+                    asked = waits.lost
+                    await self._admit(waits, insist=True)
+        finally:
+            waits.lost = 0
+        if waits.reply.cancelled():  # whoever waited has gone meanwhile
+            await self._give_up(waits)
 
     def _dispatch(self, data: bytes) -> None:
         try:

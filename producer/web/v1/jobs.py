@@ -34,7 +34,7 @@ from producer.web.problems import Problem
 MOST_WAIT = 60
 """Seconds that a request may wait for the end of a job."""
 _KEY_SECONDS = 5.0
-"""For which a request waits for another one with its Idempotency-Key."""
+"""How long a request waits for another one with the same Idempotency-Key."""
 _KEY_LOOK_SECONDS = 0.05
 _KEY_LOCK_SECONDS = 30.0
 _WAIT = re.compile(r"(?:^|[,;\s])wait(?:\s*=\s*\"?(\d{1,6})\"?)?\s*(?=[,;]|$)", re.IGNORECASE)
@@ -212,7 +212,7 @@ def _submit_once(owned: Owned, body: JobOptions, command: str, key: str) -> Stat
     id = f"{stem}-{_digest(text, 12)}"
     ends = time.monotonic() + _KEY_SECONDS
     while (found := _of_key(owned, stem, id)) is None:
-        # Of two requests with one key and different bodies, one comes first.
+        # Two requests may use the same key with different bodies at the same time; only one of them may submit.
         with owned.client.backend.ledger.lock("key", stem, _KEY_LOCK_SECONDS) as lock:
             if lock is not None:
                 return _of_key(owned, stem, id) or owned.client.submit(

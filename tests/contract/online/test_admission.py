@@ -207,7 +207,7 @@ def test_the_refusal_of_a_late_request_stands_for_others_like_it(
         await asking.ask(four, b"x", 1000)
         assert asking.late("birds@1", 4, 1000) is None
         assert asking.late("birds@1", 4, 1000) is None
-        # That of a request which has long stands for no longer than a twentieth of a second.
+        # However long the deadline is, a refusal stands for at most 50 ms.
         server.says = lambda place: [b"late", 350]
         await asking.ask(four, b"x", 60_000)
         clock.now += 0.049

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from functools import partial
@@ -31,6 +32,7 @@ from contract.online import exchange, messages
 from contract.online.admission import Admission
 from contract.online.ask import Online
 from contract.online.connection import GROUP, _EndsUnwritable, connect, connect_async, need_address, script
+from contract.online.exchange import Exchange
 from contract.online.messages import Reply, RequestId
 from contract.online.served import Served, ServedModels
 from contract.online.state import WorkerSays, read_states
@@ -518,6 +520,40 @@ def test_a_redis_that_has_become_a_replica_is_a_sentence_and_left_for_its_primar
 
     before, after = asked(work)
     assert after != before
+
+
+def test_each_request_is_asked_for_again_once_however_often_the_connection_is_lost(
+    stand: Stand, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = Counter[str]()
+    reconnect = Exchange._reconnect
+
+    async def counted(self: Exchange) -> None:
+        losses["seen"] += 1
+        await reconnect(self)
+
+    monkeypatch.setattr(Exchange, "_reconnect", counted)
+    stand.ready()
+
+    async def work(online: Online) -> Any:
+        # Given requests that wait for their replies,
+        answers = asyncio.gather(*(online.classify(REF, [b"x"], deadline=25) for _ in range(5)))
+        while len(stand.waiting()) < 5:
+            await asyncio.sleep(0.005)
+        # if Redis answers and takes no writes for a while,
+        stand.redis.replicaof("127.0.0.1", "1")
+        try:
+            while losses["seen"] < 10:
+                await asyncio.sleep(0.005)
+            # I expect each to be asked for by one task,
+            assert len(online._exchange._tasks) <= 5
+        finally:
+            stand.redis.replicaof("NO", "ONE")
+        # and answered later.
+        await stand.answer_all(5)
+        return await answers
+
+    assert asked(work) == [[{"key": "0", "label": "owl"}]] * 5
 
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss"])
