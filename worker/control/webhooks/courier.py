@@ -33,7 +33,7 @@ from contract.web.webhooks.outbox import Outbox, Waiting
 from worker.control.webhooks.announce import Announcer
 from worker.control.webhooks.delivery import Delivery
 from worker.control.webhooks.post import Answer, Poster
-from worker.control.webhooks.retries import longest_delay, pause
+from worker.control.webhooks.retries import heeded, longest_delay, pause
 from worker.execution.resources import Resources
 
 log = logging.getLogger(__name__)
@@ -221,8 +221,8 @@ class Courier:
 
     def _probes(self, key: Key, waiting: Waiting, receiver: _Receiver, now: float, under_way: int) -> bool:
         """Return whether a message should go out to see whether its receiver, which was down, answers again."""
-        last = waiting.last
-        if under_way or receiver.probe_at > now or last is None or not _down(last.status):
+        last, well = waiting.last, receiver.answered and not receiver.failures
+        if well or under_way or receiver.probe_at > now or last is None or not _down(last.status):
             return False
         at = _seconds(last.at)
         if waiting.due - at > longest_delay(waiting.attempts, self.delivery.delays) + 1.0:
@@ -272,8 +272,11 @@ class Courier:
         if answer.unwell:
             receiver.failures += 1
             receiver.pause_until = now + pause(receiver.failures, answer.asked)
-        elif answer.delivered and (receiver.failures or not receiver.answered):
-            receiver.failures, receiver.pause_until, receiver.back_at = 0, 0.0, now
+            receiver.probe_at = max(receiver.probe_at, now + heeded(answer.asked))
+        elif answer.delivered:
+            receiver.probe_at = 0.0
+            if receiver.failures or not receiver.answered:
+                receiver.failures, receiver.pause_until, receiver.back_at = 0, 0.0, now
         receiver.answered = receiver.answered or answer.delivered
 
     def _show(self) -> None:

@@ -21,7 +21,12 @@ def next_delay(attempts: int, asked: float | None = None, delays: tuple[float, .
     if attempts > len(delays):
         return None
     wanted = delays[attempts - 1] * random.uniform(1.0, 1.0 + _JITTER)
-    return wanted if asked is None else max(wanted, min(asked, _LONGEST_WISH))
+    return max(wanted, heeded(asked))
+
+
+def heeded(asked: float | None) -> float:
+    """Return how many of the seconds that a receiver asked for it gets."""
+    return min(asked or 0.0, _LONGEST_WISH)
 
 
 def longest_delay(attempts: int, delays: tuple[float, ...] = DELAYS) -> float:

@@ -27,7 +27,7 @@ from tests.waiting import wait_until
 from tests.worker.control.webhooks.conftest import POLICY
 from worker.control.webhooks.courier import Courier, _Receiver
 from worker.control.webhooks.delivery import Delivery
-from worker.control.webhooks.post import Poster
+from worker.control.webhooks.post import Answer, Poster
 
 SHORT = (0.2, 0.5, 600.0)
 
@@ -195,6 +195,29 @@ def test_a_receiver_that_asked_for_time_or_refuses_a_message_is_not_probed(setti
     assert not probed(503, 7200.0), "it asked for two hours"
     assert not probed(400, 1700.0) and not probed(429, 1700.0), "it is well"
     assert not probed(None, 1700.0, ago=30.0)
+
+
+def test_answers_to_probes_say_when_the_next_one_goes_out(settings: Settings) -> None:
+    now, hour = time.time(), 3600.0
+    key = "wh", message_name(int(now - 20 * hour) * 1000, "0" * 64)
+
+    def probed(made: Courier, receiver: _Receiver, at: float) -> bool:
+        last = Attempt(at=iso(at - 3 * hour) or "", status=None, error="it timed out")
+        return made._probes(key, Waiting(attempts=3, due=at - 2.5 * hour, last=last), receiver, at, 0)
+
+    with closing(ObjectStore(settings)) as store, closing(Ledger(settings, patience=3)) as ledger:
+        made = Courier(store, ledger, settings, Delivery(store, Poster(POLICY)), clock=lambda: now)
+        # Given a receiver that was down for long, if a probe is answered with a time, I expect it to be kept,
+        receiver = _Receiver()
+        assert probed(made, receiver, now)
+        made._learn(receiver, Answer(0.1, status=503, error="it answered 503", asked=5 * hour))
+        assert not probed(made, receiver, now + 4 * hour) and probed(made, receiver, now + 6 * hour)
+        # and if it is delivered, no message to be sent early, although the receiver fails that one alone,
+        made._learn(receiver, Answer(0.1, status=204))
+        assert not probed(made, receiver, now + 6 * hour)
+        # until the receiver is down again, and then no wait that is left of the time before.
+        made._learn(receiver, Answer(0.1, status=503, error="it answered 503"))
+        assert probed(made, receiver, now + 60)
 
 
 def test_a_webhook_of_all_follows_the_setting(settings: Settings, store: ObjectStore, receiver: Receiver) -> None:
