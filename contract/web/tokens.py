@@ -150,16 +150,12 @@ class Tokens:
         """Return the record of a token; None if it is unknown, revoked, expired or damaged."""
         id = id_of(text)
         found = self._read(id) if id is not None else None
-        if found is None or not found.matches(text):
-            return None
-        return None if found.expired(time.time() if now is None else now) else found
+        return _unexpired(found, now) if found is not None and found.matches(text) else None
 
     def again(self, token: Token, now: float | None = None) -> Token | None:
-        """Return the record of a token that was found before; None if it is revoked, expired or another one by now."""
+        """Read the record of a token anew; return None if it was revoked or replaced, or has expired."""
         found = self._read(token.id)
-        if found is None or found.sha256 != token.sha256:
-            return None
-        return None if found.expired(time.time() if now is None else now) else found
+        return _unexpired(found, now) if found is not None and found.sha256 == token.sha256 else None
 
     def all(self) -> Iterator[Token]:
         """Yield every token by its id, expired ones too."""
@@ -182,6 +178,10 @@ class Tokens:
         except (ObjectNotFound, ValidationError):
             return None
         return found if found.id == id else None
+
+
+def _unexpired(token: Token, now: float | None) -> Token | None:
+    return None if token.expired(time.time() if now is None else now) else token
 
 
 def _hash(text: str) -> str:

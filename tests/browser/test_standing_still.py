@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -35,13 +36,22 @@ def hold(route: Route) -> None:
     held.append(route)
 
 
-def test_a_jobs_page_outlives_a_server_that_is_away(ann: Person, stack: Stack) -> None:
-    # Given a job that waits for its worker, and a page of it that cannot follow it,
+@contextmanager
+def page_that_cannot_follow(ann: Person, stack: Stack) -> Iterator[str]:
+    """Open the page of a job that waits for its worker, with its events refused; yield the job's id."""
     stack.mill.pause("worker-0")
     try:
         job = stack.client.classify(stack.photos, model=MODEL, max_errors="10%").id
         ann.page.route("**/events", refuse)
         ann.visit(f"jobs/{job}")
+        yield job
+    finally:
+        stack.mill.go_on("worker-0")
+
+
+def test_a_jobs_page_outlives_a_server_that_is_away(ann: Person, stack: Stack) -> None:
+    # Given a page of a job that cannot follow it,
+    with page_that_cannot_follow(ann, stack):
         ann.page.evaluate("window.loaded = 'once'")
         # I expect it to say so, to those who hear it too.
         expect(ann.page.locator("#lost")).to_be_visible()
@@ -49,8 +59,6 @@ def test_a_jobs_page_outlives_a_server_that_is_away(ann: Person, stack: Stack) -
         # If the server is back, I expect it to go on without me.
         ann.page.unroute("**/events")
         expect(ann.page.locator("#lost")).to_be_hidden()
-    finally:
-        stack.mill.go_on("worker-0")
     ann.sees("succeeded")
     assert ann.page.evaluate("window.loaded") == "once"
     assert ann.complaints(*_EXPECTED) == []
@@ -79,16 +87,10 @@ def test_a_list_says_that_it_is_old(ann: Person, how: Callable[[Route], None]) -
 
 
 def test_the_page_of_a_job_that_was_deleted_meanwhile_says_so(ann: Person, stack: Stack) -> None:
-    stack.mill.pause("worker-0")
-    try:
-        job = stack.client.classify(stack.photos, model=MODEL, max_errors="10%").id
-        ann.page.route("**/events", refuse)
-        ann.visit(f"jobs/{job}")
+    with page_that_cannot_follow(ann, stack) as job:
         stack.client.cancel(job)
         stack.client.remove_jobs([job])
         ann.sees("Unknown job")
-    finally:
-        stack.mill.go_on("worker-0")
     assert ann.complaints("status of 404", *_EXPECTED) == []
 
 
