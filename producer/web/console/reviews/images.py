@@ -160,7 +160,8 @@ def _answer(request: Request, owned: Owned, queues: Queues, status: Status, aske
 
 def _card(owned: Owned, queues: Queues, status: Status, asked: _Asked) -> dict[str, Any]:
     waiting = queues.waiting(owned.client.backend.store, status, asked.by, asked.show, owned.token.reviewer)
-    left = sorted(waiting.doubts, key=lambda one: one.image in asked.skipped)
+    turns = {image: turn for turn, image in enumerate(asked.skipped)}
+    left = sorted(waiting.doubts, key=lambda one: turns.get(one.image, -1))  # of the skipped ones the earliest first
     now, after = (left[0] if left else None), left[1:2]
     said = waiting.votes.get(now.image, {}).values() if now else ()
     return {

@@ -90,8 +90,8 @@ function follow(part) {
     unheard("events");
     // Browsers come back by themselves after a lost connection, but not after an answer that is no stream.
     if (source.readyState !== EventSource.CLOSED) return;
-    const page = await fetch(location.href).catch(() => null);
-    if (page?.redirected || (page?.status >= 400 && page.status < 500)) location.reload();
+    const page = await fetch(location.href, { signal: AbortSignal.timeout(10000) }).catch(() => null);
+    if (page?.redirected || [401, 403, 404, 410].includes(page?.status)) location.reload();
     else setTimeout(() => follow(part), 5000);
   });
 }

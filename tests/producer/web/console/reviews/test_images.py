@@ -101,6 +101,10 @@ def test_who_skips_many_images_comes_to_the_others(
     given = {**fields(page), "image": images[198], "skipped": " ".join(images[:198])}
     part = client.post(place, data=given, headers=HTMX).text
     assert shown(part) == "k199" and fields(part)["skipped"].split() == images[:199]
+    # If I skip that one too, I expect the skipped ones again, one after the other.
+    for image, following in ((images[199], "k000"), (images[0], "k001"), (images[1], "k002")):
+        part = client.post(place, data={**fields(part), "image": image}, headers=HTMX).text
+        assert shown(part) == following
 
 
 def test_strangers_and_forged_forms_write_nothing(api: Api, browse: Browse, job: str) -> None:
