@@ -160,7 +160,7 @@ class HttpApi:
         return data, int(whole) if whole.isdigit() else begin + len(data)
 
     def _stranger(self) -> ServiceUnavailable:
-        """Return the error of an answer that can be no API's, such as a proxy's page."""
+        """Return the error for a response that is not from this API, such as a proxy's page."""
         return ServiceUnavailable(
             f"{self.url} does not answer as the HTTP API of this version does; correct IMAGEMILL_API_URL, or upgrade "
             "the older of the two."

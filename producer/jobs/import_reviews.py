@@ -1,7 +1,7 @@
 """Turns Label Studio annotations into verdicts on a job's labels: one verdict per version, however often it arrives.
 
 A verdict is named by the annotation and the time of its version, so the same one is the same object. A newer version
-takes the place of the one before, also if it gives no single label; a deleted annotation takes its verdict back.
+takes the place of the one before, even if it has no single label; a deleted annotation takes its verdict back.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ def _annotation(task: Mapping[str, Any], one: Mapping[str, Any]) -> Annotation:
 
 
 def _minimal(line: Mapping[str, Any]) -> Iterator[Annotation]:
-    """Yield the annotation of a line of the format JSON_MIN, if it is not that of a task without any.
+    """Yield the annotation of a line of the format JSON_MIN, unless its task has none.
 
     A single choice is a text, in the field with the name of its `Choices`. Fields of the task's data stand beside it,
     so only the name that our tasks give it tells it from them.
@@ -175,7 +175,7 @@ def _choice(result: object) -> tuple[str, str]:
 
 
 def _who(person: object) -> str:
-    """Return the name of a person: the number of the account, which is all that a webhook tells, else the address."""
+    """Return the name of a person: the account number, which is all that webhooks carry, or else the e-mail address."""
     if isinstance(person, dict):
         person = person.get("id") or person.get("email")
     name = _text(person)

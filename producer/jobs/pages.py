@@ -73,8 +73,8 @@ def listed(
 ) -> Listed:
     """Return a page as `page` orders them, of one owner's jobs if `owner` is given.
 
-    A page looks at `_MOST_LOOKED` ended jobs, so where most are others' it may be short, and not the last. What ends
-    while somebody turns pages stays where it was when the first one was read, so each job is on one of them.
+    A page looks at `_MOST_LOOKED` ended jobs, so where most are others' it may be short, and not the last. Jobs
+    that end while a client pages keep the position that they had on the first page, so each is on one of them.
     The cursor `FIRST_ENDED` leaves out the jobs that have not ended. With `ends`, ends that were read lately are not
     read again, and have no counts of labels.
     Raises InvalidInput for a cursor that no page gave.

@@ -95,9 +95,9 @@ class Access:
         return found
 
     def check_again(self, token: Token) -> None:
-        """Look whether a token still lets its holder in, for a long answer; raises Problem 401 once it does not.
+        """Check that a token is still valid, for a long answer; raises Problem 401 once it is not.
 
-        While the store does not answer, it does.
+        If the store is unavailable, the token is treated as valid.
         """
         with self._lock:
             until, known = self._known.get(token.sha256, (0.0, None))

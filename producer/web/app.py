@@ -44,7 +44,7 @@ _ABOUT = """Label, generate and train on images in bulk. Every request but the p
 `Authorization: Bearer imk_…`, and every error is problem details (RFC 9457) with a stable `code`."""
 
 _PLACE_SECONDS = 2.0
-"""For which a request waits for a place that another one holds."""
+"""How long a request waits for a place that another one holds."""
 
 Errors: TypeAlias = dict[int | str, dict[str, Any]]
 PROBLEMS: Errors = {

@@ -202,7 +202,7 @@ class _Body:
 class _Answer:
     """Sends an answer, with the headers that each has.
 
-    With `head_only` it ends behind them. To the application its client seems to have gone away, so no stream goes on.
+    With `head_only` it ends after the headers. The application then sees a disconnected client, so streams stop.
     """
 
     def __init__(self, send: Send, request_id: str, *, head_only: bool = False) -> None:

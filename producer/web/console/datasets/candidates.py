@@ -185,7 +185,7 @@ def thresholds_of(spec: ImagesSpec) -> tuple[float, float]:
 def step_of(value: float, end: float) -> float:
     """Return the step of a slider from 0 to `end` that can stand at `value`: about 200 of them, or smaller ones.
 
-    A browser moves a slider to the nearest step, and would begin beside the threshold that it shows.
+    A browser moves a slider to the nearest step, which would start it off the threshold that is shown.
     """
     return value / max(1, round(200 * value / end)) if value else end / 200
 

@@ -184,7 +184,7 @@ class Queues:
     def shown(
         self, store: ObjectStore, status: Status, by: Order, show: Show, reviewer: str, image: str
     ) -> Doubt | None:
-        """Return an image as a page showed it, also if somebody else reviewed it since; None if no page did."""
+        """Return an image as a page showed it, even if someone else reviewed it since; None if no page showed it."""
         found = self._found.get(_key(status, by, show, reviewer))
         shown = next((one for one in found.doubts if one.image == image), None) if found else None
         if shown is not None:
