@@ -7,6 +7,7 @@ back to plaintext. The certificate must be valid for the host and signed by an a
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from redis.exceptions import (
     MasterDownError,
     MovedError,
     NoPermissionError,
+    OutOfMemoryError,
     ReadOnlyError,
     ResponseError,
 )
@@ -49,6 +51,11 @@ _UNWRITABLE = {
     "BUSY": "is busy with a script that does not end; end it with `SCRIPT KILL`",
 }
 """Answers of a Redis that takes no writes for which redis-py has no class, by their first word."""
+_IN_SCRIPT = re.compile(r"Error running script \(call to f_\w+\): @user_script:\d+: (?:@user_script: \d+: -?)?")
+"""What Redis before 7 puts before an error within a script."""
+_FORBIDDEN = re.compile(r"ACL failure in script|The user executing the script can't")
+"""Errors within a script that lacks a permission, of Redis 7 and of Redis 6.2."""
+_CLASSES = {"READONLY": ReadOnlyError, "MASTERDOWN": MasterDownError, "OOM": OutOfMemoryError}
 
 
 class _Unshown(str):
@@ -74,12 +81,13 @@ class _EndsUnwritable(_Base):
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().read_response(*args, **kwargs)
-        except ResponseError as error:
-            why = why_not_writable(error)
-            if why is None:
+        except ResponseError as answer:
+            error = meant_by(answer)
+            if error is answer:
                 raise
-            self.disconnect()  # type: ignore[no-untyped-call]
-            raise NotWritableError(why) from error
+            if isinstance(error, NotWritableError):
+                self.disconnect()  # type: ignore[no-untyped-call]
+            raise error from answer
 
 
 class PlainConnection(_EndsUnwritable, redis.Connection):
@@ -232,6 +240,8 @@ def why_not_redis(error: BaseException) -> str | None:
     for cause in _causes(error):
         if isinstance(cause, InvalidResponse):
             return _not_redis(str(cause).partition(": ")[2])
+        if isinstance(cause, NotWritableError):
+            return str(cause)
         if (why := why_not_writable(cause)) is not None:
             return why
         if isinstance(cause, MovedError | ClusterDownError):
@@ -244,6 +254,22 @@ def why_not_redis(error: BaseException) -> str | None:
         if "closed by server" in said or "reset by peer" in said:
             return "closes the connection; correct IMAGEMILL_REDIS_URL, which begins with rediss:// if Redis serves TLS"
     return None
+
+
+def meant_by(answer: ResponseError) -> redis.RedisError:
+    """Return NotWritableError if Redis accepts no writes, else the answer, with its class if it comes from a script.
+
+    redis-py knows no class of an error within a script if Redis is older than version 7, or if a permission is missing.
+    """
+    error, text = answer, str(answer)
+    if (prefix := _IN_SCRIPT.match(text)) is not None:
+        text = text[prefix.end() :]
+        code, _, rest = text.partition(" ")
+        error = _CLASSES[code](rest) if code in _CLASSES else ResponseError(text)
+    if _FORBIDDEN.match(text):
+        error = NoPermissionError(text)
+    why = why_not_writable(error)
+    return error if why is None else NotWritableError(why)
 
 
 def why_not_writable(error: BaseException) -> str | None:

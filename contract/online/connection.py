@@ -16,10 +16,10 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, InvalidRespo
 from contract.backend.wire import (
     NotWritableError,
     RedisAddress,
+    meant_by,
     redis_address,
     why_not_redis,
     why_not_secure,
-    why_not_writable,
 )
 from contract.errors import InvalidSettings, Overloaded, RedisUnavailable
 from contract.settings import Settings
@@ -88,11 +88,12 @@ class _EndsUnwritable(_Base):
     async def read_response(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return await super().read_response(*args, **kwargs)
-        except ResponseError as error:
-            if (why := why_not_writable(error)) is None:
+        except ResponseError as answer:
+            if (error := meant_by(answer)) is answer:
                 raise
-            await self.disconnect()
-            raise NotWritableError(why) from error
+            if isinstance(error, NotWritableError):
+                await self.disconnect()
+            raise error from answer
 
 
 class _PlainConnection(_EndsUnwritable, redis.asyncio.Connection):

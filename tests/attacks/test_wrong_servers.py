@@ -83,6 +83,8 @@ def settings_of(redis: str, store: str, ca_file: Path | None = None) -> Settings
     return Settings(redis_url=SecretUrl(redis), s3_endpoint=store, bucket="images", ca_file=ca_file, **keys)
 
 
+IN_SCRIPT = b"-ERR Error running script (call to f_82cdd3d7ab6b96f9a5947917c9f163ca06cc907a): @user_script:1: "
+"""How Redis 6.2 begins an error within a script."""
 STRANGERS = {
     "a web server": (b"", http("400 Bad Request"), "is no Redis (it answers 'HTTP/1.1 400 Bad Request')"),
     "a web server that accepts anything": (b"", http("200 OK"), "is no Redis (it answers 'HTTP/1.1 200 OK')"),
@@ -96,6 +98,11 @@ STRANGERS = {
         b"",
         b"-NOPERM this user has no permissions to run it\r\n",
         "extend the user's ACL",
+    ),
+    "a replica of version 6.2, within a script": (
+        b"",
+        IN_SCRIPT + b"@user_script: 1: -READONLY You can't write against a read only replica.\r\n",
+        "is a read-only replica; point IMAGEMILL_REDIS_URL to its primary",
     ),
 }
 
