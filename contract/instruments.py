@@ -16,7 +16,7 @@ from contract.errors import IMAGE_ERRORS
 from contract.jobs.specs import AnySpec
 from contract.jobs.status import ENDED, STATES
 from contract.keys.queues import WORKER_QUEUES
-from contract.meters import Counter, Gauge, Histogram, Instrument, Label
+from contract.telemetry.meters import Counter, Gauge, Histogram, Instrument, Label
 
 KIND = Label("kind", tuple(spec.model_fields["kind"].default for spec in get_args(AnySpec)))
 """The kind of a job: `classify`, `train`, …"""

@@ -40,9 +40,9 @@ from contract.keys.index import INDEX_STATE, ended_entry, expires_entry  # noqa:
 from contract.keys.jobs import OUTPUTS, JobKeys  # noqa: E402
 from contract.keys.watches import watch_feed, watch_state  # noqa: E402
 from contract.keys.webhooks import WEBHOOK_OF_ALL  # noqa: E402
-from contract.meters import Instrument, Role  # noqa: E402
 from contract.models.families import RECIPES  # noqa: E402
 from contract.settings import Settings  # noqa: E402
+from contract.telemetry.meters import Instrument, Role  # noqa: E402
 from contract.web.webhooks.outbox import Told  # noqa: E402
 from producer import cli as producer_cli  # noqa: E402
 from producer.client import Client  # noqa: E402

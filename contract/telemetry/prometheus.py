@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from contract.errors import InvalidSettings
 from contract.instruments import INSTRUMENTS
-from contract.meters import OTHER, Counter, Gauge, Histogram, Instrument, Label, Role
 from contract.printable import printable
+from contract.telemetry.meters import OTHER, Counter, Gauge, Histogram, Instrument, Label, Role
 from contract.telemetry.routes import Answer
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from contract import meters
 from contract.instruments import INSTRUMENTS, KIND, METHOD, ROUTE, TASK
 from contract.jobs.kinds import KINDS
-from contract.meters import Counter, Gauge, Histogram, Instrument, Label
 from contract.models.families import RECIPES
+from contract.telemetry import meters
+from contract.telemetry.meters import Counter, Gauge, Histogram, Instrument, Label
 
 ONE = Counter(name="imagemill_test_total", description="A test.", labels=(Label("kind", most=2),))
 NOW = Gauge(name="imagemill_test", description="A test.")

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from contract.instruments import INSTRUMENTS
-from contract.meters import Histogram
+from contract.telemetry.meters import Histogram
 from tests.deploy.chart import NEEDED, OPERATOR, render
 from tests.mill import ROOT
 

@@ -13,7 +13,7 @@ from typing import Any
 from contract import instruments
 from contract.backend.ledger import Ledger
 from contract.fleet.snapshot import Fleet, JobState, WorkerState, read_fleet
-from contract.meters import Gauge
+from contract.telemetry.meters import Gauge
 from contract.watches.state import WatchState, read_states
 
 Labels = tuple[str, ...]

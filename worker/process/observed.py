@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from contract import instruments, meters
+from contract import instruments
 from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, InvalidSettings, ServiceUnavailable
 from contract.keys.bucket import probe_object
 from contract.keys.queues import QUEUE_CLASSIFY, QUEUE_CONTROL
-from contract.meters import Role
+from contract.telemetry import meters
+from contract.telemetry.meters import Role
 from contract.telemetry.probes import Probe
 from contract.telemetry.prometheus import Metrics
 from contract.telemetry.routes import Routes

@@ -12,10 +12,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
-from contract import instruments, meters
+from contract import instruments
 from contract.errors import InvalidSettings
 from contract.models.registry import imagemill_version
 from contract.settings import Settings
+from contract.telemetry import meters
 from contract.telemetry.probes import Probe
 from contract.telemetry.prometheus import Metrics
 from contract.telemetry.routes import Routes

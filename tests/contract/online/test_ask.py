@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from contract import meters
 from contract.backend.objects import ObjectStore
 from contract.backend.secret_url import SecretUrl
 from contract.errors import (
@@ -37,6 +36,7 @@ from contract.online.messages import Reply, RequestId
 from contract.online.served import Served, ServedModels
 from contract.online.state import WorkerSays, read_states
 from contract.settings import Settings
+from contract.telemetry import meters
 from contract.telemetry.prometheus import Metrics
 from tests import painter
 from tests.scraped import Scraped

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from contract.errors import InvalidSettings
 from contract.instruments import INSTRUMENTS
-from contract.meters import Counter, Gauge, Histogram, Instrument, Label, Role
+from contract.telemetry.meters import Counter, Gauge, Histogram, Instrument, Label, Role
 from contract.telemetry.prometheus import Metrics
 
 SEEN = Counter(

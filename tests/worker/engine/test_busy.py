@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from contract import meters
-from contract.meters import Counter, Gauge, Histogram
+from contract.telemetry import meters
+from contract.telemetry.meters import Counter, Gauge, Histogram
 from worker.engine import busy
 from worker.engine.busy import busy_on
 

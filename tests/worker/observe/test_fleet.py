@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from contract import instruments, meters
+from contract import instruments
 from contract.fleet.rates import Rates
 from contract.fleet.snapshot import Fleet, JobState, QueueState, WorkerState
 from contract.jobs.status import Shards
+from contract.telemetry import meters
 from contract.telemetry.prometheus import Metrics
 from contract.watches.state import WatchState
 from worker.observe import fleet as module

@@ -20,13 +20,13 @@ from typing import Any
 import httpx2
 import pytest
 
-from contract import meters
 from contract.backend.objects import ObjectStore
 from contract.errors import InvalidSettings, StoreUnavailable
 from contract.keys.jobs import JobKeys
 from contract.keys.online import served_record
 from contract.online.served import Served
 from contract.settings import Settings
+from contract.telemetry import meters
 from producer.web.app import make_app
 from producer.web.observe import port as module
 from producer.web.observe.health import Readiness

@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.requests import ClientDisconnect
 
-from contract import instruments, meters
+from contract import instruments
 from contract.errors import (
     CredentialsRefused,
     Expired,
@@ -28,7 +28,7 @@ from contract.errors import (
     UnknownJob,
 )
 from contract.settings import Settings
-from contract.telemetry import traces
+from contract.telemetry import meters, traces
 from contract.telemetry.prometheus import Metrics
 from producer.web.observe import refusals
 from producer.web.observe.traffic import App, Measured, Message, Receive, Scope, Send, Traffic

@@ -16,10 +16,10 @@ from typing import Any, cast
 import pytest
 import redis
 
-from contract import meters
 from contract.errors import DeviceOutOfMemory
 from contract.online.messages import Generate, RequestId, write_reply, write_request
 from contract.online.state import WorkerSays
+from contract.telemetry import meters
 from tests.parity import MODEL
 from tests.waiting import wait_until
 from tests.worker.process.serving.conftest import ASKER, LONG_MS, Asker, MakeInbox

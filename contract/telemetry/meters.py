@@ -1,7 +1,7 @@
 """The kinds of instruments, and the one hook through which they reach whoever records them.
 
 Code measures at its edges by calling an instrument. A process that nobody looks into has no recorder, and then a call
-does nothing: neither this package nor the engine knows Prometheus.
+does nothing: whoever measures does not know Prometheus.
 """
 
 from __future__ import annotations
