@@ -21,6 +21,7 @@ import numpy as np
 
 from contract import settings as configuration
 from contract.backend.objects import ObjectStore
+from contract.collector import set_aside
 from contract.errors import WorkerUnfit
 from contract.models.registry import Preprocess
 from contract.online.messages import DEADLINE_SECONDS
@@ -103,6 +104,7 @@ def measure(
         upload(ObjectStore(settings), photos, base, objects=False)
         _serve(imagemill, precision)
         images = [path.read_bytes() for path in photos]
+        set_aside()  # clients have no runtime that stops them at each collection
         bench = _Bench(imagemill, settings, photos, images, runtime, preprocess, precision, repeat)
         cpu = CpuSeconds(imagemill.supervisor)
         single = asyncio.run(_one_client(bench))

@@ -13,6 +13,7 @@ from celery import Celery
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.backend.queues import Queues
+from contract.collector import set_aside
 from contract.errors import InvalidSettings
 from contract.jobs.lifecycle import Backend
 from contract.keys.queues import QUEUE_CLASSIFY, QUEUE_CONTROL, QUEUE_GENERATE
@@ -104,6 +105,7 @@ class Process:
                 self._serve()
             heartbeat = Heartbeat(self.resources, self.leaving, queues, self.observed.address)
         while not self._stop.is_set():
+            set_aside()  # a shard may have loaded a runtime
             with self._computing:
                 if self._stop.is_set():
                     return

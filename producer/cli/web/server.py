@@ -31,6 +31,7 @@ def web(host: str | None, port: int | None, certificate: Path | None, key: Path 
       imagemill web
       imagemill web --host 0.0.0.0 --port 8443 --certificate cert.pem --key key.pem
     """
+    from contract.collector import set_aside
     from contract.errors import InvalidSettings
     from contract.settings import current
     from contract.telemetry import logs, traces
@@ -55,4 +56,5 @@ def web(host: str | None, port: int | None, certificate: Path | None, key: Path 
     say(f"The HTTP API listens on {url}; {url}/openapi.json describes it. Ctrl-C ends it.")
     if certificate is None and not url.startswith(("http://127.", "http://[::1]")):
         say("Tokens travel unencrypted: put a proxy with TLS in front, or give --certificate and --key.")
+    set_aside()
     server.run(sockets=[bound])
