@@ -90,7 +90,7 @@ def open_run(store: ObjectStore, id: str, run: int, retry: Retry | None = None) 
 
 
 def publish(store: ObjectStore, spec: Spec) -> Standing:
-    """Make what is derived from the end agree with it: summary, label counts, `_SUCCESS`, the list of active jobs.
+    """Make what is derived from the end agree with it: summary, label counts, `_SUCCESS`, the index, the active jobs.
 
     It may run at any time, in several processes at once: each looks again after it has written, so the last to write
     leaves what agrees. Return where the job stands.
@@ -109,6 +109,8 @@ def _derive(store: ObjectStore, spec: Spec, now: Standing) -> None:
     succeeded = now.end is not None and now.end.state == "succeeded"
     if now.end is None:
         store.put(keys.active, b"")
+        # Behind that, so that a job is always in the index or among the active ones.
+        index.remove_earlier(store, spec, now.run)
     try:
         _derive_outputs(store, spec, now)
     except StoreFull:

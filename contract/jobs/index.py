@@ -7,7 +7,7 @@ nothing, and nobody has to merge anything. It is derived: an entry counts only i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 
 from contract.backend import uploads
@@ -54,9 +54,13 @@ def record_end(store: ObjectStore, spec: AnySpec, end: Status, run: int) -> None
     current = entries(spec, end, run)
     for key in current:
         store.put(key, b"")
-    if run:
-        earlier = (key for number, was in all_ends(store, spec.id, run) for key in entries(spec, was, number))
-        store.delete_all(set(earlier) - set(current))
+    remove_earlier(store, spec, run, keep=current)
+
+
+def remove_earlier(store: ObjectStore, spec: AnySpec, run: int, *, keep: Collection[str] = ()) -> None:
+    """Remove the entries of the runs of a job before `run`, but for those in `keep`."""
+    earlier = {key for number, was in all_ends(store, spec.id, run) for key in entries(spec, was, number)}
+    store.delete_all(earlier.difference(keep))
 
 
 def all_ends(store: ObjectStore, id: str, runs: int) -> Iterator[tuple[int, Status]]:

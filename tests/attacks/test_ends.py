@@ -16,7 +16,7 @@ from contract.backend.glance import COMPARED, glance
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.errors import JobConflict, ObjectNotFound
-from contract.jobs import lifecycle
+from contract.jobs import index, lifecycle
 from contract.jobs.commits import count_commits, read_commit, read_retries
 from contract.jobs.ends import read_standing
 from contract.jobs.lifecycle import Backend
@@ -156,6 +156,10 @@ class Play:
                 return
         raise AssertionError(f"{self.id} never came to rest: {read_standing(self.store, self.id)}")
 
+    def listed(self) -> list[int]:
+        """The runs of the job that are in the index of ends."""
+        return [run for _, id, run, _ in index.ended(self.store) if id == self.id]
+
     def check_at_rest(self) -> None:
         """Check that processes of which none died left bucket and ledger in agreement, without help."""
         now, state = read_standing(self.store, self.id), self.plain.ledger.state(self.id)
@@ -163,6 +167,7 @@ class Play:
         succeeded = now.end is not None and now.end.state == "succeeded"
         assert [self.store.exists(mark) for mark in marks] == [succeeded] * 2, now
         assert self.store.exists(self.keys.active) == (now.end is None), now
+        assert self.listed() == ([] if now.end is None else [now.run]), now
         if now.end is None:
             assert state not in ENDED, f"the ledger says {state} of an open run"
         else:
@@ -206,6 +211,7 @@ class Play:
         out = f"{keys.root}out/"
         assert [store.exists(keys.success), store.exists(f"{out}_SUCCESS")] == [succeeded] * 2
         assert not store.exists(keys.active)
+        assert self.listed() == [now.run]
         if now.end.labels is not None:
             summary = json.loads(store.get(f"{out}summary.json"))
             assert (summary["state"], summary["ok"]) == (now.end.state, now.end.ok)

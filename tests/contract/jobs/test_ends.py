@@ -8,7 +8,7 @@ import pytest
 
 from contract.backend.objects import ObjectStore
 from contract.errors import JobConflict
-from contract.jobs import ends, lifecycle
+from contract.jobs import ends, index, lifecycle
 from contract.jobs.ends import Standing, open_run, read_end, read_standing, write_end
 from contract.jobs.lifecycle import Backend
 from contract.jobs.specs import Classify, Source
@@ -81,6 +81,18 @@ def test_what_is_derived_follows_the_end(backend: Backend, spec: Classify) -> No
     ends.publish(store, spec)
     assert names(store) == []
     assert not store.exists(KEYS.success)
+
+
+def test_a_job_that_runs_again_is_no_more_among_those_that_have_ended(backend: Backend, spec: Classify) -> None:
+    def entries() -> list[tuple[str, int, bool]]:
+        return [(id, run, backend.store.exists(KEYS.active)) for _, id, run, _ in index.ended(backend.store)]
+
+    lifecycle.cancel(backend, "job")
+    assert entries() == [("job", 0, False)]
+    lifecycle.reopen(backend, "job")
+    assert entries() == [] and backend.store.exists(KEYS.active)
+    lifecycle.cancel(backend, "job")
+    assert entries() == [("job", 1, False)]
 
 
 def test_a_bucket_for_the_results_that_refuses_keeps_no_job_from_its_end(

@@ -35,6 +35,15 @@ def body(store: ObjectStore, model: str, **more: Any) -> dict[str, Any]:
     return {"command": "classify", "source": f"s3://{store.bucket}/photos/", "model": model, **more}
 
 
+def all_jobs(client: httpx2.Client, limit: int) -> Iterator[dict[str, Any]]:
+    """The jobs of all pages."""
+    cursor: str | None = ""
+    while cursor is not None:
+        page = client.get("/v1/jobs", params={"limit": limit, "cursor": cursor}).json()
+        yield from page["jobs"]
+        cursor = page["cursor"]
+
+
 def test_a_job_is_submitted_shown_listed_canceled_and_deleted(api: Api, model: str) -> None:
     with api.client("jobs") as client:
         # Given a job that I submitted,
@@ -50,8 +59,10 @@ def test_a_job_is_submitted_shown_listed_canceled_and_deleted(api: Api, model: s
         assert client.patch(place, json={"weight": 3}).json()["weight"] == 3
         assert client.delete(place).status_code == 409, "it has not ended"
         assert client.post(f"{place}/cancel").json()["state"] == "canceled"
-        # and, once it has ended, to resume it and to delete it.
+        # and, once it has ended, to resume it, when it is listed once,
         assert client.post(f"{place}/resume").json()["state"] in ("queued", "planning")
+        assert [one["id"] for one in all_jobs(client, limit=1)] == [job["id"]]
+        # and to delete it.
         assert client.post(f"{place}/cancel").status_code == 200
         assert client.get(f"{place}/results").text == ""
         assert client.delete(place).status_code == 204

@@ -41,6 +41,7 @@ def test_a_job_is_listed_shown_canceled_resumed_and_deleted(api: Api, browse: Br
     page = client.get(f"/console/jobs/{id}").text
     assert f'action="/console/jobs/{id}/resume"' in page and "/cancel" not in page
     assert client.post(f"/console/jobs/{id}/resume").status_code == 303
+    assert id in client.get("/console/parts/running").text and id not in client.get("/console/parts/ended").text
     assert client.post(f"/console/jobs/{id}/cancel").status_code == 303
     assert client.post(f"/console/jobs/{id}/delete").headers["Location"] == "/console/jobs"
     assert client.get(f"/console/jobs/{id}").status_code == 404
