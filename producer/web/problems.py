@@ -206,10 +206,9 @@ def _said(found: Mapping[str, Any]) -> str:
         return f"it is none of {', '.join(COMMANDS)}"
     if found.get("type") == "string_pattern_mismatch":
         if str(found["loc"][-1]) in SOURCES:
-            return (
-                "it names no object; write s3://bucket/prefix, or upload files and write upload:ID, for this server "
-                "reads no files of its own"
-            )
+            uploads = "upload:" in str(found.get("ctx", {}).get("pattern"))
+            other = ", or upload files and write upload:ID, for" if uploads else ";"
+            return f"it names no object; write s3://bucket/prefix{other} this server reads no files of its own"
         return "it has another form than /openapi.json says"
     text = str(found.get("msg", "it is invalid")).removeprefix("Value error, ").removeprefix("Input ")
     return named(text[:1].lower() + text[1:])

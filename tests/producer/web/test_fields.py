@@ -10,7 +10,7 @@ import pytest
 
 from contract.jobs.options import COMMANDS, WatchOptions, cli_of
 from contract.records import Record
-from producer.web.fields import flags, named
+from producer.web.fields import fields, named
 from tests.serving import Api
 
 
@@ -23,6 +23,9 @@ from tests.serving import Api
         ("--class owl, --data x, --set a=b", "`classes` owl, `source` x, `settings` a=b"),
         ("Use `imagemill models alias --remove a@b` first.", "Use `imagemill models alias --remove a@b` first."),
         ("Run `docker run --gpus all`, or set --size.", "Run `docker run --gpus all`, or set `size`."),
+        ("A folder is uploaded with --upload, not with --to.", "A folder is uploaded with --upload, not with `to`."),
+        ("The key 'a --model b.jpg' and the owner's --model", "The key 'a --model b.jpg' and the owner's `model`"),
+        ('Of "a --to b" or a --to.jpg, set --to.', 'Of "a --to b" or a --to.jpg, set `to`.'),
         ("s3://a/--to/ lies below a--b, 'x --' and ---.", "s3://a/--to/ lies below a--b, 'x --' and ---."),
     ],
 )
@@ -35,7 +38,7 @@ def test_a_flag_is_one_field_wherever_it_is() -> None:
     for model in models:
         for name, field in model.model_fields.items():
             if flag := cli_of(field).flag:
-                assert flags()[flag] == name, (model, flag)
+                assert fields()[flag] == name, (model, flag)
 
 
 def test_no_refusal_and_no_description_names_an_option(api: Api, model: str) -> None:
@@ -48,6 +51,8 @@ def test_no_refusal_and_no_description_names_an_option(api: Api, model: str) -> 
         ("POST", "/v1/watches", {**watch, "archive": f"s3://{api.store.bucket}/old/"}, "`overwrites`"),
         ("POST", "/v1/watches", {**watch, "to": f"{source}rows/"}, "`to`"),
         ("POST", "/v1/watches", {**watch, "every": "1h30"}, "`every`"),
+        ("POST", "/v1/watches", {**watch, "source": "photos"}, "write s3://bucket/prefix; this server reads no files"),
+        ("POST", "/v1/jobs", {"command": "classify", "model": model, "source": "photos"}, "write upload:ID"),
         ("POST", "/v1/webhooks", {"url": "http://10.0.0.1/hook"}, "webhook"),
     ]
     with api.client("admin") as client:
