@@ -58,6 +58,8 @@ def make_server(settings: Settings, certificate: Path | None = None, key: Path |
             raise InvalidSettings(f"The certificate {certificate} cannot be used ({why}); check both files.") from error
     config = uvicorn.Config(
         make_app(settings),
+        # Needs h11. The guard answers HEAD as GET without a body, and uvicorn's other protocols break off, as the bytes
+        # that Content-Length announces do not come.
         http=Protocol,
         ws="none",
         loop="asyncio",
