@@ -531,15 +531,17 @@ class HttpClient:
             "config": dict(config or {}),
             "license": license,
             "source": source,
-            "timeout": timeout,
         }
         ends = time.monotonic() + timeout
         try:
             while True:
+                left = max(_AGAIN_SECONDS, ends - time.monotonic())
                 try:
-                    return self._api.one(Model, "POST", "/v1/models", json=body, timeout=timeout + _LATE_SECONDS)
+                    return self._api.one(
+                        Model, "POST", "/v1/models", json={**body, "timeout": left}, timeout=left + _LATE_SECONDS
+                    )
                 except Overloaded as busy:  # with the models of others, and the file is there already
-                    if time.monotonic() + busy.retry_after > ends:
+                    if time.monotonic() + busy.retry_after >= ends:
                         raise
                     time.sleep(busy.retry_after)
         finally:

@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -27,6 +28,7 @@ from contract.errors import (
 )
 from contract.settings import Settings
 from producer import Client, HttpClient
+from producer.http_api import HttpApi
 from tests.producer.web.console.rows import commit_rows
 from tests.serving import Api
 from tests.sites import send, site
@@ -51,6 +53,31 @@ def test_both_clients_have_the_same_methods_with_the_same_parameters() -> None:
     assert set(ours) <= set(theirs)
     for name, signature in ours.items():
         assert list(signature.parameters) == list(theirs[name].parameters), name
+
+
+def test_a_model_that_waits_for_a_place_is_given_up_in_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a server that has no place to try a model,
+    file, now, asked = tmp_path / "a.safetensors", [0.0], list[tuple[float, float]]()
+    file.write_bytes(b"weights")
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    def busy(*_: Any, json: dict[str, Any], timeout: float) -> Any:
+        asked.append((json["timeout"], timeout))
+        raise Overloaded("There is no place.", retry_after=30)
+
+    upload = {"id": "0" * 16, "source": f"upload:{'0' * 16}", "files": [{"url": "http://store/"}]}
+    monkeypatch.setattr("producer.http_client.time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    monkeypatch.setattr(HttpApi, "one", busy)
+    for name, answer in (("json", upload), ("upload", None), ("send", None)):
+        monkeypatch.setattr(HttpApi, name, lambda *_, answer=answer, **__: answer)
+    # if I push one with a timeout, I expect each request to be given what is left of it.
+    with HttpClient("http://127.0.0.1:1", "imk_x") as client, pytest.raises(Overloaded):
+        client.push_model("birds", file, labels=["owl"], size=28, timeout=100)
+    assert asked == [(100, 130), (70, 100), (40, 70), (10, 40)]
 
 
 def test_a_notebook_labels_a_folder_with_a_token_alone(api: Api, model: str, tmp_path: Path) -> None:
