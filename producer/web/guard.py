@@ -111,7 +111,7 @@ class Guard:
         if door.covers(path):
             door.check_origin(scope["method"], headers)
             if not door.is_open(path):
-                await self._check_token(scope, [f"Bearer {door.token_of(headers)}"])
+                await self._check_token(scope, [f"Bearer {door.token_of(headers, scope['scheme'])}"])
         elif path not in OPEN:
             await self._check_token(scope, [value.decode("latin-1") for value in headers.get(b"authorization", [])])
         most = self._large(path) or BODY_BYTES

@@ -37,14 +37,32 @@ def is_open(path: str) -> bool:
     return path == SIGN_IN or path.startswith(STATIC)
 
 
-def token_of(headers: Headers) -> str:
-    """Return the token in the cookie of a request; raises Problem 401 without exactly one."""
+def token_of(headers: Headers, scheme: str) -> str:
+    """Return the token in the cookie of a request; raises Problem 401 without exactly one.
+
+    Over TLS only the `__Host-` cookie counts, since a sibling host can plant the other one.
+    """
     pairs = [part.strip().partition(b"=") for line in headers.get(b"cookie", ()) for part in line.split(b";")]
-    for name in (_SECURE_COOKIE, _COOKIE):
+    origin, site = _one(headers, b"origin"), _one(headers, b"sec-fetch-site")
+    tls = over_tls(scheme, host=_one(headers, b"host"), origin=origin, site=site)
+    for name in (_SECURE_COOKIE,) if tls else (_SECURE_COOKIE, _COOKIE):
         found = [value.decode("latin-1") for given, _, value in pairs if given == name.encode()]
         if len(found) == 1 and id_of(found[0]) is not None:
             return found[0]
     raise Problem(401, "You are not signed in; sign in with a token.")
+
+
+def over_tls(scheme: str, *, host: str, origin: str, site: str) -> bool:
+    """Return whether a browser sent a request over TLS, be it to a proxy in front.
+
+    `host`, `origin` and `site` are the headers `Host`, `Origin` and `Sec-Fetch-Site`, empty where they are missing.
+    Except to loopback, browsers send the last one over TLS only.
+    """
+    if scheme == "https" or origin.startswith("https://"):
+        return True
+    name = urlsplit(f"//{host}").hostname or ""
+    loopback = name in ("localhost", "::1") or name.endswith(".localhost") or name.startswith("127.")
+    return bool(site) and not loopback
 
 
 def check_origin(method: str, headers: Headers) -> None:
@@ -66,9 +84,8 @@ def check_origin(method: str, headers: Headers) -> None:
         raise Problem(403, "Another site sent this request, so nothing was done; go on from a page of the console.")
 
 
-def keep(response: Response, token: str, origin: str) -> None:
-    """Have the browser keep a token. It is `Secure` if the page came over TLS, be it to a proxy in front."""
-    secure = origin.startswith("https://")
+def keep(response: Response, token: str, *, secure: bool) -> None:
+    """Have the browser keep a token; with `secure`, for TLS alone."""
     response.set_cookie(
         _SECURE_COOKIE if secure else _COOKIE,
         token,

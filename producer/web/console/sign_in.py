@@ -54,7 +54,9 @@ def router() -> APIRouter:
             why = known.get(problem.status_code, str(problem.detail))
             return page(request, "sign_in.html", problem.status_code, next=place, why=why)
         answer = RedirectResponse(place, 303)
-        door.keep(answer, token.strip(), request.headers.get("origin", str(request.url)))
+        host, origin, site = (request.headers.get(name, "") for name in ("host", "origin", "sec-fetch-site"))
+        secure = door.over_tls(request.url.scheme, host=host, origin=origin, site=site)
+        door.keep(answer, token.strip(), secure=secure)
         return answer
 
     @routes.post("/console/sign-out")

@@ -55,6 +55,12 @@ def test_behind_tls_the_cookie_is_for_tls_alone(api: Api) -> None:
     )
     kept = answer.headers["Set-Cookie"]
     assert kept.startswith("__Host-imagemill=") and "; Secure" in kept and "Path=/;" in kept
+    # Given a page that is asked for over TLS,
+    sent = {"Origin": f"https://{host}"}
+    with httpx2.Client(base_url=api.url, headers=sent, cookies={"imagemill": api.token()}) as planted:
+        assert planted.get("/console/jobs").status_code == 303
+    with httpx2.Client(base_url=api.url, headers=sent, cookies={"__Host-imagemill": api.token()}) as signed_in:
+        assert signed_in.get("/console/jobs").status_code == 200
 
 
 def test_a_wrong_token_is_refused_in_a_sentence(api: Api) -> None:
@@ -107,11 +113,39 @@ def test_either_header_is_proof_enough(api: Api, browse: Browse) -> None:
 
 def test_a_cookie_that_comes_twice_is_no_cookie() -> None:
     good = b"imk_" + b"0" * 12 + b"_" + b"0" * 64
-    assert door.token_of({b"cookie": [b"a=b; imagemill=" + good]}) == good.decode()
+    assert door.token_of({b"cookie": [b"a=b; imagemill=" + good]}, "http") == good.decode()
     for lines in ([b"imagemill=" + good + b"; imagemill=" + good], [b"imagemill=x"], [b""], []):
         with pytest.raises(Problem) as refused:
-            door.token_of({b"cookie": lines})
+            door.token_of({b"cookie": lines}, "http")
         assert refused.value.status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("scheme", "sent", "tls"),
+    [
+        ("http", {b"host": b"mill.example"}, False),
+        ("http", {b"host": b"127.0.0.1:8080", b"sec-fetch-site": b"none", b"origin": b"http://127.0.0.1:8080"}, False),
+        ("http", {b"host": b"[::1]:8080", b"sec-fetch-site": b"same-origin"}, False),
+        ("http", {b"host": b"mill.localhost", b"sec-fetch-site": b"same-origin"}, False),
+        ("https", {b"host": b"127.0.0.1:8080"}, True),
+        ("http", {b"host": b"mill.example", b"sec-fetch-site": b"none"}, True),
+        ("http", {b"host": b"mill.example", b"origin": b"https://mill.example"}, True),
+    ],
+)
+def test_over_tls_no_cookie_counts_that_a_sibling_host_can_plant(
+    scheme: str, sent: dict[bytes, bytes], tls: bool
+) -> None:
+    good = "imk_" + "0" * 12 + "_" + "0" * 64
+    headers = {name: [value] for name, value in sent.items()}
+    # Given the cookie that any host of the same domain can set,
+    planted = {**headers, b"cookie": [f"imagemill={good}".encode()]}
+    if tls:
+        with pytest.raises(Problem):
+            door.token_of(planted, scheme)
+    else:
+        assert door.token_of(planted, scheme) == good
+    # I expect the one that only this host can set to be taken everywhere.
+    assert door.token_of({**headers, b"cookie": [f"__Host-imagemill={good}".encode()]}, scheme) == good
 
 
 @pytest.mark.parametrize(
