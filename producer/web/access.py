@@ -16,6 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
+import anyio.to_thread
 from starlette.requests import Request
 
 from contract.errors import ServiceUnavailable
@@ -94,15 +95,19 @@ class Access:
                     self._known.popitem(last=False)
         return found
 
+    def checked_lately(self, token: Token) -> bool:
+        """Return whether the record of a token was read lately, and stands."""
+        with self._lock:
+            until, known = self._known.get(token.sha256, (0.0, None))
+            return known is not None and until >= self._clock() and not known.expired(time.time())
+
     def check_again(self, token: Token) -> None:
         """Check that a token is still valid, for a long answer; raises Problem 401 once it is not.
 
         If the store is unavailable, the token is treated as valid.
         """
-        with self._lock:
-            until, known = self._known.get(token.sha256, (0.0, None))
-            if known is not None and until >= self._clock() and not known.expired(time.time()):
-                return
+        if self.checked_lately(token):
+            return
         try:
             found = self._tokens.again(token)
         except ServiceUnavailable:
@@ -130,6 +135,12 @@ class Access:
                 return None
         # The cache is found by a digest of the whole token; this only says so once more.
         return found if found.matches(text) else None
+
+
+async def still_valid(access: Access, token: Token) -> None:
+    """Check that a token is still valid, as `Access.check_again` does, on a thread if its record has to be read."""
+    if not access.checked_lately(token):
+        await anyio.to_thread.run_sync(access.check_again, token)
 
 
 def needs(scope: Scope) -> Callable[[Request], Token]:

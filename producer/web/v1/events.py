@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import anyio.to_thread
 from fastapi import APIRouter, Header, Request, Response
@@ -15,11 +15,17 @@ from starlette.responses import StreamingResponse
 
 from contract.errors import ImagemillError
 from contract.jobs.status import Status
+from producer.web.access import still_valid
 from producer.web.following import Follower
 from producer.web.owned import Review
 from producer.web.problems import Problem, of_error
 from producer.web.v1.jobs import Id
 
+if TYPE_CHECKING:
+    from producer.web.app import Api
+
+Check: TypeAlias = Callable[[], Awaitable[None]]
+"""Raises Problem once the token of a stream is no longer valid."""
 _SILENT_SECONDS = 15.0
 """Without a change, a comment keeps proxies from closing the connection."""
 _LONGEST_SECONDS = 900.0
@@ -51,8 +57,8 @@ def router() -> APIRouter:
         now = await anyio.to_thread.run_sync(owned.job, id)
         if now.ended and last_event_id == event_id(now):
             return Response(status_code=204)
-        check = partial(request.app.access.check_again, owned.token)
-        events = _events(request.app.follower, now, last_event_id, check)
+        api: Api = request.app
+        events = _events(api.follower, now, last_event_id, partial(still_valid, api.access, owned.token))
         return StreamingResponse(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
     return routes
@@ -63,10 +69,10 @@ def event_id(status: Status) -> str:
     return hashlib.sha256(status.model_dump_json().encode()).hexdigest()[:16]
 
 
-async def updates(follower: Follower, now: Status, check: Callable[[], None]) -> AsyncGenerator[Status | None, None]:
+async def updates(follower: Follower, now: Status, check: Check) -> AsyncGenerator[Status | None, None]:
     """Yield the states of a job until it has ended or some minutes are over; None whenever nothing changed for a while.
 
-    `check` is called on a thread before each but the first. Close it, as `contextlib.aclosing` does. Raises what
+    `check` is awaited before each but the first. Close it, as `contextlib.aclosing` does. Raises what
     following a job and `check` raise.
     """
     first = True
@@ -78,7 +84,7 @@ async def updates(follower: Follower, now: Status, check: Callable[[], None]) ->
             coming = coming or asyncio.ensure_future(anext(statuses))
             done, _ = await asyncio.wait([coming], timeout=_SILENT_SECONDS)
             if not first:
-                await anyio.to_thread.run_sync(check)
+                await check()
             first = False
             if not done:
                 yield None
@@ -96,7 +102,7 @@ async def updates(follower: Follower, now: Status, check: Callable[[], None]) ->
         await statuses.aclose()
 
 
-async def _events(follower: Follower, now: Status, last: str, check: Callable[[], None]) -> AsyncGenerator[str, None]:
+async def _events(follower: Follower, now: Status, last: str, check: Check) -> AsyncGenerator[str, None]:
     yield "retry: 1000\n\n"
     async with aclosing(updates(follower, now, check)) as statuses:
         try:

@@ -8,7 +8,7 @@ import json
 import re
 import time
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio.to_thread
 from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
@@ -26,16 +26,21 @@ from contract.keys.jobs import JobKeys
 from contract.records import Record
 from producer.jobs import cleaning, pages
 from producer.jobs.submission import new_job_id
+from producer.web.access import still_valid
 from producer.web.bodies import JobBody, ShareBody, options_of, values_of
-from producer.web.following import Follower
 from producer.web.owned import Jobs, Owned, Review
 from producer.web.problems import Problem
 
+if TYPE_CHECKING:
+    from producer.web.app import Api
+
 MOST_WAIT = 60
 """Seconds that a request may wait for the end of a job."""
+_CHECK_SECONDS = 5.0
+"""How often the token of a request that waits is checked again."""
 _KEY_SECONDS = 5.0
 """How long a request waits for another one with the same Idempotency-Key."""
-_KEY_LOOK_SECONDS = 0.05
+_KEY_LOOK_SECONDS = 0.25
 _KEY_LOCK_SECONDS = 30.0
 _WAIT = re.compile(r"(?:^|[,;\s])wait(?:\s*=\s*\"?(\d{1,6})\"?)?\s*(?=[,;]|$)", re.IGNORECASE)
 REPORT_CSP = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
@@ -91,9 +96,12 @@ def router() -> APIRouter:
         ] = "",
     ) -> Status:
         """Submit the job of a command; answer when it is queued, or when it has ended if the request waits."""
-        status = await anyio.to_thread.run_sync(submitted, owned, body, idempotency_key)
+        if idempotency_key:
+            status = await _submitted_once(owned, body, idempotency_key)
+        else:
+            status = await anyio.to_thread.run_sync(submitted, owned, body)
         response.headers["Location"] = f"/v1/jobs/{status.id}"
-        return await _waited(request, response, status, prefer, pending=202)
+        return await _waited(request, response, owned, status, prefer, pending=202)
 
     @routes.get("")
     def list_jobs(
@@ -126,7 +134,7 @@ def router() -> APIRouter:
     async def get_job(request: Request, response: Response, owned: Review, id: Id, prefer: Prefer = "") -> Status:
         """Return how far a job is, or how it has ended if the request waits."""
         status = await anyio.to_thread.run_sync(owned.job, id)
-        return await _waited(request, response, status, prefer, pending=200)
+        return await _waited(request, response, owned, status, prefer, pending=200)
 
     @routes.patch("/{id}")
     def set_share(owned: Jobs, id: Id, body: ShareBody) -> Status:
@@ -189,40 +197,44 @@ def resumed(owned: Owned, id: str) -> Status:
     return owned.client.resume(id)
 
 
-def submitted(owned: Owned, body: JobOptions, key: str) -> Status:
-    """Submit the job of a body; with a key, the same request again is the same job."""
-    given = getattr(body, "job", None)
-    if given and key:
-        raise InvalidInput("A job has a name or an Idempotency-Key; leave one of them out.")
-    command = body.command
-    if key:
-        return _submit_once(owned, body, command, key)
+def submitted(owned: Owned, body: JobOptions) -> Status:
+    """Submit the job of a body, under its name if it has one."""
+    given, command = getattr(body, "job", None), body.command
     id = given or new_job_id(command)
     if given and not owned.free(given):
         raise JobConflict(f"The job {given!r} cannot be named so; choose another name, or leave it out.")
     return owned.client.submit(options_of(COMMANDS[command], body, owned), job=id)
 
 
-def _submit_once(owned: Owned, body: JobOptions, command: str, key: str) -> Status:
-    """Submit the job of a key, or return it if it is there; the id names the owner's key, and what was asked for."""
+async def _submitted_once(owned: Owned, body: JobOptions, key: str) -> Status:
+    """Submit the job of a key, or return it if it is there; wait while another request submits it."""
+    if getattr(body, "job", None):
+        raise InvalidInput("A job has a name or an Idempotency-Key; leave one of them out.")
     if not re.fullmatch(r"[ -~]{1,255}", key):
         raise InvalidInput("An Idempotency-Key is 1 to 255 printable ASCII characters.")
-    text = json.dumps([command, values_of(body)], sort_keys=True, default=str)
-    stem = "key-" + _digest("\n".join((owned.token.owner, key)), 20)
-    id = f"{stem}-{_digest(text, 12)}"
     ends = time.monotonic() + _KEY_SECONDS
-    while (found := _of_key(owned, stem, id)) is None:
-        # Two requests may use the same key with different bodies at the same time; only one of them may submit.
-        with owned.client.backend.ledger.lock("key", stem, _KEY_LOCK_SECONDS) as lock:
-            if lock is not None:
-                return _of_key(owned, stem, id) or owned.client.submit(
-                    options_of(COMMANDS[command], body, owned), job=id
-                )
+    # No thread is held between two looks: a few clients that repeat themselves would take all of them.
+    while (status := await anyio.to_thread.run_sync(_submit_once, owned, body, key)) is None:
         if time.monotonic() > ends:
             said = "Another request with this Idempotency-Key is under way; try again."
             raise Problem(409, said, code="key_in_use", headers={"Retry-After": "1"})
-        time.sleep(_KEY_LOOK_SECONDS)
-    return found
+        await anyio.sleep(_KEY_LOOK_SECONDS)
+    return status
+
+
+def _submit_once(owned: Owned, body: JobOptions, key: str) -> Status | None:
+    """Submit the job of a key, or return it if it is there; return None if another request is about to submit it."""
+    text = json.dumps([body.command, values_of(body)], sort_keys=True, default=str)
+    # The id names the owner's key, and what was asked for.
+    stem = "key-" + _digest("\n".join((owned.token.owner, key)), 20)
+    id = f"{stem}-{_digest(text, 12)}"
+    if found := _of_key(owned, stem, id):
+        return found
+    # Two requests may use the same key with different bodies at the same time; only one of them may submit.
+    with owned.client.backend.ledger.lock("key", stem, _KEY_LOCK_SECONDS) as lock:
+        if lock is None:
+            return None
+        return _of_key(owned, stem, id) or owned.client.submit(options_of(COMMANDS[body.command], body, owned), job=id)
 
 
 def _of_key(owned: Owned, stem: str, id: str) -> Status | None:
@@ -240,13 +252,21 @@ def _of_key(owned: Owned, stem: str, id: str) -> Status | None:
     return status
 
 
-async def _waited(request: Request, response: Response, status: Status, prefer: str, *, pending: int) -> Status:
-    """Return the status as late as the request prefers, and set the status code: 200 for a job that has ended."""
+async def _waited(
+    request: Request, response: Response, owned: Owned, status: Status, prefer: str, *, pending: int
+) -> Status:
+    """Return the status as late as the request prefers, and set the status code: 200 for a job that has ended.
+
+    Raises Problem 401 once the token is no longer valid.
+    """
     match = _WAIT.search(prefer)
     if match:
+        api: Api = request.app
         seconds = min(int(match[1] or MOST_WAIT), MOST_WAIT)
-        follower: Follower = request.app.follower
-        status = await follower.end(status, seconds)
+        ends = time.monotonic() + seconds
+        while not status.ended and (left := ends - time.monotonic()) > 0:
+            status = await api.follower.end(status, min(left, _CHECK_SECONDS))
+            await still_valid(api.access, owned.token)
         response.headers["Preference-Applied"] = f"wait={seconds}"
     response.status_code = 200 if match and status.ended else pending
     return status

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 
 import httpx2
 import pytest
 
 from contract.web.tokens import Token, Tokens, describe, id_of, new_token
-from producer.web.access import KNOWN_SECONDS, Access, Limiter
+from producer.web.access import KNOWN_SECONDS, Access, Limiter, still_valid
 from producer.web.problems import Problem
 from tests.serving import Api, codes
 
@@ -28,6 +29,10 @@ class Counted(Tokens):
     def find(self, text: str, now: float | None = None) -> Token | None:
         self.reads += 1
         return self.there.get(text)
+
+    def again(self, token: Token, now: float | None = None) -> Token | None:
+        self.reads += 1
+        return token if token in self.there.values() else None
 
 
 class Clock:
@@ -50,6 +55,28 @@ def test_a_record_is_read_once_in_a_while_and_a_revocation_is_felt() -> None:
     clock.now += KNOWN_SECONDS + 0.1
     with pytest.raises(Problem) as refused:
         access.check([f"Bearer {text}"])
+    assert refused.value.status_code == 401
+
+
+def test_a_long_answer_reads_a_record_once_in_a_while_and_takes_a_thread_for_that_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tokens, clock = Counted(), Clock()
+    access = Access(tokens, clock)
+    token = access.check([f"Bearer {tokens.add()}"])
+    with monkeypatch.context() as patched:
+        patched.setattr("anyio.to_thread.run_sync", lambda *_: pytest.fail("a thread was taken"))
+        for _ in range(10):
+            asyncio.run(still_valid(access, token))
+    clock.now += KNOWN_SECONDS + 0.1
+    asyncio.run(still_valid(access, token))
+    asyncio.run(still_valid(access, token))
+    assert tokens.reads == 2
+    # If it is revoked, I expect that to be felt once the record is old.
+    tokens.there.clear()
+    clock.now += KNOWN_SECONDS + 0.1
+    with pytest.raises(Problem) as refused:
+        asyncio.run(still_valid(access, token))
     assert refused.value.status_code == 401
 
 

@@ -94,7 +94,7 @@ def _submitted(request: Request, owned: Owned, command: str, given: Mapping[str,
     values.setdefault("job", given.get("id", ""))
     try:
         body = JOB_BODIES[command].model_validate(values)
-        status = submitted(owned, body, "")
+        status = submitted(owned, body)
     except ValidationError as error:
         errors = [{**one, "loc": ("body", *one["loc"])} for one in error.errors(include_url=False, include_input=False)]
         why = " ".join(

@@ -18,6 +18,7 @@ from contract.jobs.kinds import KINDS
 from contract.jobs.status import Status
 from producer.jobs.failures import failures
 from producer.jobs.tallies import Tallies, Tally
+from producer.web.access import still_valid
 from producer.web.console import pictures
 from producer.web.console.jobs import samples
 from producer.web.console.jobs.errors import pictured, ranked
@@ -146,7 +147,7 @@ def _facts(status: Status, owned: Owned) -> dict[str, Any]:
 
 async def _events(api: Api, now: Status, owned: Owned) -> AsyncIterator[str]:
     yield "retry: 1000\n\n"
-    async with aclosing(updates(api.follower, now, partial(api.access.check_again, owned.token))) as statuses:
+    async with aclosing(updates(api.follower, now, partial(still_valid, api.access, owned.token))) as statuses:
         try:
             async for status in statuses:
                 if status is None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import httpx2
@@ -24,7 +26,8 @@ from contract.web.tokens import Tokens
 from producer.web import access
 from producer.web.app import make_app
 from producer.web.following import Follower
-from producer.web.v1 import events
+from producer.web.owned import Owned
+from producer.web.v1 import events, jobs
 from producer.web.v1.events import event_id
 from tests.producer.web.console.rows import commit_rows
 from tests.serving import Api, codes, serving
@@ -99,6 +102,40 @@ def test_of_two_requests_with_one_key_at_once_one_comes_first(api: Api, model: s
         assert sorted(codes(answers)) == [202] + [422] * 7
         assert {answer.json()["code"] for answer in answers if answer.status_code == 422} == {"key_reused"}
         assert len(client.get("/v1/jobs").json()["jobs"]) == 1
+
+
+def test_requests_that_wait_for_a_key_keep_nobody_else_waiting(
+    api: Api, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given more requests with one key than the server has threads, while another one is about to submit their job,
+    monkeypatch.setattr(jobs, "_KEY_SECONDS", 90.0)
+    free, looking, lock, of_key = threading.Event(), list[Owned](), Ledger.lock, jobs._of_key
+
+    @contextmanager
+    def taken(ledger: Ledger, *name: Any) -> Iterator[Any]:
+        if name[0] == "key" and not free.is_set():
+            yield None
+            return
+        with lock(ledger, *name) as got:
+            yield got
+
+    def looked(owned: Owned, *what: str) -> Any:
+        looking.append(owned)
+        return of_key(owned, *what)
+
+    monkeypatch.setattr(Ledger, "lock", taken)
+    monkeypatch.setattr(jobs, "_of_key", looked)
+    sent, headers = body(api.store, model), {"Idempotency-Key": "nightly-1"}
+    with api.client("jobs") as client, ThreadPoolExecutor(44) as pool:
+        answers = [pool.submit(client.post, "/v1/jobs", json=sent, headers=headers, timeout=120) for _ in range(44)]
+        try:
+            wait_until(lambda: len({id(owned) for owned in looking}) >= 40, 60, "40 requests that wait")
+            # if somebody asks for something else, I expect an answer, and one job for the others once they may.
+            assert client.get("/v1/jobs").json()["jobs"] == []
+        finally:
+            free.set()
+        assert set(codes([answer.result(120) for answer in answers])) == {202}
+        assert len({answer.result().json()["id"] for answer in answers}) == 1
 
 
 def test_a_key_finishes_what_a_request_that_failed_has_begun(
@@ -459,6 +496,30 @@ def test_a_stream_ends_with_its_token(api: Api, model: str, monkeypatch: pytest.
             with api.client("jobs") as third:
                 assert third.post(f"{place}/cancel").status_code == 200
             assert "event: end" in list(more)
+
+
+def test_a_request_that_waits_ends_once_its_token_is_revoked(
+    api: Api, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "KNOWN_SECONDS", 0.0)
+    monkeypatch.setattr(jobs, "_CHECK_SECONDS", 0.1)
+    text = api.token("jobs")
+    headers = {"Authorization": f"Bearer {text}", "Prefer": "wait=20"}
+    with (
+        httpx2.Client(base_url=api.url, headers=headers, timeout=60) as client,
+        api.client("jobs") as other,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        # Given two requests that wait for a job, and the token of one, which is revoked,
+        waits = pool.submit(client.post, "/v1/jobs", json=body(api.store, model, job="slow"))
+        wait_until(lambda: other.get("/v1/jobs/slow").status_code == 200, 30, "the job")
+        kept = pool.submit(other.get, "/v1/jobs/slow", headers={"Prefer": "wait=60"}, timeout=90)
+        Tokens(api.store).revoke(text)
+        # I expect that one to be refused, and the other to be told how the job ends.
+        answer = waits.result(60)
+        assert (answer.status_code, answer.json()["code"]) == (401, "token_refused")
+        assert other.post("/v1/jobs/slow/cancel").status_code == 200
+        assert kept.result(90).json()["state"] == "canceled"
 
 
 async def _follow_with_many(follower: Follower, status: Any, count: int) -> list[Any]:
