@@ -28,6 +28,8 @@ _ERRORS = {
 
 _AGAIN_SECONDS = 1.0
 """When to ask again, where an answer does not say."""
+_PAGE = 200
+"""Records on a page."""
 OPEN = "open"
 """The kind of the event that says that a stream has begun, as a browser's EventSource has it."""
 
@@ -74,9 +76,24 @@ class HttpApi:
         """Return the records that an answer holds."""
         return self.parsed(TypeAdapter(list[kind]), method, path, **how)  # type: ignore[valid-type]
 
+    def pages(self, kind: type[T], path: str) -> list[T]:
+        """Return the records of all pages of a list."""
+        found: list[T] = []
+        params: dict[str, Any] = {"limit": _PAGE}
+        while True:
+            answer = self.send("GET", path, params=params)
+            found += self._read(TypeAdapter(list[kind]), answer)  # type: ignore[valid-type]
+            # Its cursor alone: an address may lead elsewhere, and the token goes along.
+            cursor = httpx2.URL(answer.links.get("next", {}).get("url", "")).params.get("cursor")
+            if not cursor:
+                return found
+            params["cursor"] = cursor
+
     def parsed(self, kind: TypeAdapter[A], method: str, path: str, **how: Any) -> A:
         """Return what an answer's JSON stands for."""
-        answer = self.send(method, path, **how)
+        return self._read(kind, self.send(method, path, **how))
+
+    def _read(self, kind: TypeAdapter[A], answer: httpx2.Response) -> A:
         try:
             return kind.validate_json(answer.content)
         except ValidationError as error:

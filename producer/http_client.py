@@ -345,7 +345,7 @@ class HttpClient:
         """Return these schedules, or all by name."""
         if names:
             return [self._api.one(Scheduled, "GET", f"/v1/schedules/{name}") for name in names]
-        return self._api.many(Scheduled, "GET", "/v1/schedules")
+        return self._api.pages(Scheduled, "/v1/schedules")
 
     def pause_schedule(self, name: str) -> Scheduled:
         """Let ticks pass without a job until it is unpaused."""
@@ -383,7 +383,7 @@ class HttpClient:
 
     def watches(self) -> list[Watched]:
         """Return every watch by name, and how each stands."""
-        return self._api.many(Watched, "GET", "/v1/watches")
+        return self._api.pages(Watched, "/v1/watches")
 
     def pause_watch(self, name: str) -> Watched:
         """Plan nothing more until the watch is unpaused."""
@@ -422,7 +422,7 @@ class HttpClient:
 
     def webhooks(self) -> list[Webhook]:
         """Return every webhook and how it stands."""
-        return self._api.many(Webhook, "GET", "/v1/webhooks")
+        return self._api.pages(Webhook, "/v1/webhooks")
 
     def webhook(self, name: str) -> Webhook:
         """Return a webhook and how it stands."""
@@ -477,7 +477,7 @@ class HttpClient:
 
     def models(self) -> list[Model]:
         """Return every model, by name, newest version first."""
-        return self._api.many(Model, "GET", "/v1/models")
+        return self._api.pages(Model, "/v1/models")
 
     def model(self, ref: str, *, tasks: Sequence[Task] = ()) -> Model:
         """Return a model; raises InvalidInput for one that does none of `tasks`."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import partial
 from itertools import islice
+from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import anyio
@@ -10,12 +13,13 @@ import anyio.to_thread
 from fastapi import APIRouter, Path, Request
 from pydantic import Field, StringConstraints
 
-from contract.errors import InvalidInput, UnknownUpload
+from contract.errors import InvalidInput, UnknownModel, UnknownUpload
 from contract.keys.uploads import upload_prefix
-from contract.models.registry import Model, Preprocess, Scalar
+from contract.models.registry import Model, Preprocess, Registry, Scalar
 from contract.records import Record, Sha256
 from producer.models import describe, push
 from producer.web.owned import Admin, Jobs, Owned, Review
+from producer.web.v1.paging import LINKED, Page
 
 if TYPE_CHECKING:
     from producer.web.app import Api
@@ -65,10 +69,12 @@ def router() -> APIRouter:
     """Return the routes of models."""
     routes, threads = APIRouter(prefix="/v1/models", tags=["models"]), anyio.CapacityLimiter(MOST_PUSHES)
 
-    @routes.get("")
-    def list_models(owned: Review) -> list[Model]:
-        """Return every model, by name, newest version first."""
-        return owned.client.models()
+    @routes.get("", responses=LINKED)
+    def list_models(owned: Review, page: Page) -> list[Model]:
+        """Return models by name, newest version first."""
+        registry = Registry(owned.client.backend.store)
+        refs = [f"{name}@{version}" for name, version in registry.versions()]
+        return page.entries(refs, partial(_there, registry), attrgetter("ref"), order=_place)
 
     @routes.post("", status_code=201, response_model=Model)
     async def push_model(request: Request, owned: Jobs, body: PushBody) -> Model:
@@ -108,6 +114,21 @@ def router() -> APIRouter:
         owned.model(name).remove_alias(f"{name}@{alias}")
 
     return routes
+
+
+def _there(registry: Registry, refs: list[str]) -> list[Model]:
+    """Return these models, without those that were removed meanwhile."""
+    found = []
+    for ref in refs:
+        with suppress(UnknownModel):
+            found.append(registry.get(ref))
+    return found
+
+
+def _place(ref: str) -> tuple[str, int]:
+    """Return what models are sorted by; raises ValueError for what is no `name@version`."""
+    name, _, version = ref.partition("@")
+    return name, -int(version)
 
 
 def _pushed(owned: Owned, body: PushBody) -> Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
@@ -12,6 +13,7 @@ from producer.jobs.schedules import Run, Scheduled
 from producer.web.bodies import ScheduleBody, values_of
 from producer.web.owned import Jobs, Review
 from producer.web.sources import checked
+from producer.web.v1.paging import LINKED, Page
 
 Name = Annotated[str, Path(max_length=64, description="Its name.")]
 
@@ -28,10 +30,15 @@ def router() -> APIRouter:
             body.name, body.job.command, arguments, cron=body.cron, timezone=body.timezone, missed=body.missed
         )
 
-    @routes.get("")
-    def list_schedules(owned: Review) -> list[Scheduled]:
-        """Return every schedule by name, with its next ticks and its last run."""
-        return [one for one in owned.client.schedules() if owned.sees(one.owner)]
+    @routes.get("", responses=LINKED)
+    def list_schedules(owned: Review, page: Page) -> list[Scheduled]:
+        """Return schedules by name, each with its next ticks and its last run."""
+        names = Schedules(owned.client.backend.store).names()
+
+        def show(some: list[str]) -> list[Scheduled]:
+            return owned.client.schedules(*some) if some else []
+
+        return page.entries(names, show, attrgetter("name"), lambda one: owned.sees(one.owner))
 
     @routes.get("/{name}")
     def get_schedule(owned: Review, name: Name) -> Scheduled:

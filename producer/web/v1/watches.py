@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
+from operator import attrgetter
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Path
@@ -12,9 +14,10 @@ from contract.jobs.options import WatchOptions
 from contract.jobs.status import Status
 from contract.records import Record
 from contract.watches.record import Watches
-from producer.jobs.watches import Watched
+from producer.jobs.watches import Watched, overview
 from producer.web.bodies import WatchBody, options_of
 from producer.web.owned import Jobs, Review
+from producer.web.v1.paging import LINKED, Page
 
 Name = Annotated[str, Path(max_length=64, description="Its name.")]
 
@@ -36,10 +39,12 @@ def router() -> APIRouter:
         """Label what is under a prefix and what comes there, each object once."""
         return owned.client.submit_watch(options_of(WatchOptions, body, owned))
 
-    @routes.get("")
-    def list_watches(owned: Review) -> list[Watched]:
-        """Return every watch by name, and how each stands."""
-        return [one for one in owned.client.watches() if owned.sees(one.owner)]
+    @routes.get("", responses=LINKED)
+    def list_watches(owned: Review, page: Page) -> list[Watched]:
+        """Return watches by name, and how each stands."""
+        backend = owned.client.backend
+        names, show = Watches(backend.store).names(), partial(overview, backend)
+        return page.entries(names, show, attrgetter("name"), lambda one: owned.sees(one.owner))
 
     @routes.get("/{name}")
     def get_watch(owned: Review, name: Name) -> Watched:

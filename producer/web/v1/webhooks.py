@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 from pydantic import Field
 
 from contract.records import Record
-from contract.web.webhooks.endpoints import ROTATION_SECONDS
+from contract.web.webhooks.endpoints import ROTATION_SECONDS, Endpoints
 from contract.web.webhooks.outbox import Told
-from producer.jobs.webhooks import Webhook
+from producer.jobs.webhooks import Webhook, overview
 from producer.web.owned import Jobs, Review
+from producer.web.v1.paging import LINKED, Page
 
 Id = Annotated[str, Path(max_length=64, description="Its id.")]
 
@@ -45,10 +47,12 @@ def router() -> APIRouter:
         """Make a webhook of a URL; one that is there already stays as it is."""
         return owned.client.add_webhook(body.url)
 
-    @routes.get("")
-    def list_webhooks(owned: Review) -> list[Webhook]:
-        """Return every webhook and how it stands."""
-        return [one for one in owned.client.webhooks() if owned.sees(one.owner)]
+    @routes.get("", responses=LINKED)
+    def list_webhooks(owned: Review, page: Page) -> list[Webhook]:
+        """Return webhooks by id, and how each stands."""
+        store = owned.client.backend.store
+        there = {one.id: one for one in Endpoints(store).all() if owned.sees(one.owner)}
+        return page.entries(list(there), lambda some: [overview(store, there[id]) for id in some], attrgetter("id"))
 
     @routes.get("/{id}")
     def get_webhook(owned: Review, id: Id) -> Webhook:
