@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from bisect import insort
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, suppress
@@ -125,7 +125,9 @@ class Queues:
         with self._lock:
             self._changes += 1
             if (held := self._listed.get(job)) is not None:
-                insort(held.names, named)
+                place = bisect_left(held.names, named)
+                if held.names[place : place + 1] != [named]:  # it may have been listed since it was written
+                    held.names.insert(place, named)
 
     def withdrew(self, job: str, named: Named) -> None:
         """Note that a verdict was taken back."""

@@ -96,6 +96,23 @@ def test_a_listing_is_not_kept_if_a_verdict_came_while_it_was_made(
     assert len(images(made, store, "job")) == 2
 
 
+def test_a_verdict_that_was_listed_before_it_was_noted_goes_with_its_undo(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queues, "AT_ONCE", 0.01)
+    made = Queues()
+    verdicts.add(store, "job", verdict(0))
+    # Given a verdict that another thread lists once it is written, and before it is noted,
+    own = verdicts.add(store, "job", verdict(1))
+    assert len(images(made, store, "job")) == 2
+    made.gave("job", own)
+    # if it is taken back, I expect it to count no longer.
+    verdicts.withdraw(store, "job", own, by=verdict(1).by)
+    made.withdrew("job", own)
+    assert own.image not in made.reviewed(store, "job")
+    assert len(images(made, store, "job")) == 1
+
+
 def test_a_job_that_ended_again_is_reviewed_by_its_rows_of_now(store: ObjectStore) -> None:
     def ended(score: float, day: int) -> Status:
         top = [{"label": "cat", "label_index": 0, "score": score}]
