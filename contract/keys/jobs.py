@@ -9,6 +9,7 @@ from contract.keys.bucket import ACTIVE, JOBS
 from contract.keys.shards import shard_stem
 
 _RUN = re.compile(r"/runs/(\d+)-(start|end)\.json$")
+_UNLABELLED = re.compile(r"/reviews/unlabelled/(\d{13}-[0-9a-f]{8})\.json$")
 _REVIEW = re.compile(r"/reviews/([0-9a-f]{24}|many)/(\d{13}-[0-9a-f]{8})(-undone)?\.json$")
 
 
@@ -60,6 +61,16 @@ class JobKeys:
         """What one person said of one image, or of a group where `image` is `many`, or that it no longer stands; both
         are written if absent."""
         return f"{self.review_prefix}{image}/{name}{'-undone' if undone else ''}.json"
+
+    def unlabelled(self, name: str) -> str:
+        """That an annotation of Label Studio gives no label up to a time, as it lost its single one or was deleted;
+        written if absent."""
+        return f"{self.unlabelled_prefix}{name}.json"
+
+    @property
+    def unlabelled_prefix(self) -> str:
+        """Prefix of the annotations that give no label up to a time."""
+        return f"{self.review_prefix}unlabelled/"
 
     def reviewed(self, digest: str) -> str:
         """A set of reviewed labels that jobs learn from, named by its hash; a JSON object a line, written if absent."""
@@ -235,6 +246,12 @@ def parse_run(key: str) -> tuple[int, str] | None:
     """Return the number of a later run and what the object tells of it, `start` or `end`; None for another key."""
     match = _RUN.search(key)
     return (int(match[1]), match[2]) if match else None
+
+
+def parse_unlabelled(key: str) -> str | None:
+    """Return the name by which an annotation gives no label; None for another key."""
+    match = _UNLABELLED.search(key)
+    return match[1] if match else None
 
 
 def parse_review(key: str) -> tuple[str, str, bool] | None:

@@ -85,6 +85,18 @@ class Withdrawal(Record):
     at: str
 
 
+class Unlabelled(Record):
+    """`jobs/<id>/reviews/unlabelled/<name>.json`: an annotation of Label Studio gives no label, up to the time in the
+    name.
+
+    It lost its single label then, or was deleted; versions from before may be told later.
+    """
+
+    annotation: str
+    by: str = Field(description="Who imported it.")
+    at: str = Field(description="When.")
+
+
 @dataclass(frozen=True, order=True, slots=True)
 class Named:
     """A verdict by its place in the bucket; later ones are greater."""

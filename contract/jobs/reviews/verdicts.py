@@ -110,11 +110,11 @@ def read(store: ObjectStore, job: str, named: Named) -> tuple[Verdict, ...]:
         ) from error
 
 
-def listed(store: ObjectStore, job: str) -> list[Named]:
-    """Return every verdict that stands, in the order in which they were given; none is read."""
+def listed(store: ObjectStore, job: str, image: str = "") -> list[Named]:
+    """Return every verdict that stands, or those on one image, in the order in which they were given; none is read."""
     given: set[Named] = set()
     undone: set[Named] = set()
-    for entry in store.list(JobKeys(job).review_prefix):
+    for entry in store.list(JobKeys(job).review_prefix + (f"{image}/" if image else "")):
         if found := parse_review(entry.key):
             image, name, withdrawn = found
             (undone if withdrawn else given).add(Named(name, image))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -90,6 +91,64 @@ def test_a_newer_version_without_a_single_label_takes_the_one_before_back(store:
     # The version before does not come back with an old export, and the next one counts.
     assert given(store, ONE).known == 1 and labels(store) == {}
     assert given(store, replace(ONE, label="fox", at=NOW - 20)).added == 1 and labels(store) == {"a": "fox"}
+
+
+def test_an_older_event_that_comes_late_brings_no_label_back(store: ObjectStore) -> None:
+    other = replace(ONE, id="18", key="b")
+    # Given an annotation that lost its label, and one that was deleted, before their labels came,
+    given(store, replace(ONE, label="", why="it has no choice", at=NOW - 50))
+    bring(store, "job", Event(deleted=("18",)), by="ann", now=NOW)
+    # I expect that labels from before are known and count for nothing,
+    assert given(store, ONE, other).known == 2
+    assert given(store, replace(other, at=NOW + 1)).known == 1 and labels(store) == {}
+    # also if several older versions come, in any order,
+    for at in (NOW - 60, NOW - 90):
+        assert given(store, replace(ONE, at=at, label="fox")).known == 1
+    assert labels(store) == {}
+    # and that a newer one counts, as it does of a number that is given out again later.
+    assert given(store, replace(ONE, label="emu", at=NOW - 40)).added == 1
+    again = Event(given=(replace(other, label="emu", at=NOW + 3600),))
+    assert bring(store, "job", again, by="ann", now=NOW + 3600).added == 1
+    assert labels(store) == {"a": "emu", "b": "emu"}
+
+
+@pytest.mark.parametrize("late", [Event(given=(replace(ONE, label="", at=NOW - 50),)), Event(deleted=("17",))])
+def test_of_two_events_at_once_the_newer_one_wins(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, late: Event
+) -> None:
+    # Given a label whose event has been looked up, and not yet written,
+    put = verdicts.put
+
+    def meanwhile(*args: Any) -> bool:
+        monkeypatch.setattr(verdicts, "put", put)
+        bring(store, "job", late, by="ann", now=NOW)
+        return put(*args)
+
+    monkeypatch.setattr(verdicts, "put", meanwhile)
+    # if a newer event comes and goes, I expect the label to count for nothing.
+    given(store, ONE)
+    assert labels(store) == {}
+
+
+def test_a_newer_label_that_comes_meanwhile_stands(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = verdicts.put
+
+    def meanwhile(*args: Any) -> bool:
+        monkeypatch.setattr(verdicts, "put", put)
+        given(store, replace(ONE, label="fox", at=NOW - 50))
+        return put(*args)
+
+    monkeypatch.setattr(verdicts, "put", meanwhile)
+    given(store, ONE)
+    assert [one.verdict.label for one in verdicts.given(store, "job")] == ["fox"]
+
+
+def test_what_says_no_label_at_an_impossible_time_takes_nothing_back(store: ObjectStore) -> None:
+    given(store, ONE)
+    found = given(store, replace(ONE, label="", why="it was skipped", at=NOW + 301))
+    assert found.unclear_named == ("a: annotation 17, its time is before 1970 or ahead of ours",)
+    assert (found.withdrawn, labels(store)) == (0, {"a": "dog"})
+    assert given(store, replace(ONE, label="fox", at=NOW - 50)).added == 1
 
 
 def test_tasks_are_found_by_address_and_by_a_key_that_one_image_has(store: ObjectStore) -> None:

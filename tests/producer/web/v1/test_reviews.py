@@ -63,6 +63,13 @@ def test_its_webhook_gives_changes_and_takes_back(api: Api, job: str) -> None:
         assert (changed["added"], changed["withdrawn"]) == (1, 1) and labels()["a"] == "star"
         gone = send({"action": "ANNOTATIONS_DELETED", "annotations": [{"id": 18}], "project": {"id": 83}})
         assert gone["withdrawn"] == 1 and labels() == {"a": "star"}
+        # Whatever arrives late is older than what stands.
+        assert send(event("ANNOTATION_UPDATED", "b", "disc", "2026-11-26T10:00:05Z", id=18))["known"] == 1
+        empty = event("ANNOTATION_UPDATED", "c", "disc", "2026-11-26T10:00:07Z", id=20)
+        empty["annotation"]["result"] = []
+        assert send(empty)["unclear"] == 1
+        assert send(event("ANNOTATION_CREATED", "c", "disc", "2026-11-26T10:00:06Z", id=20))["known"] == 1
+        assert labels() == {"a": "star"}
         # What it also sends is no mistake, and an image of another job is named.
         assert send({"action": "PROJECT_UPDATED", "project": {"id": 83}})["annotations"] == 0
         other = send(event("ANNOTATION_CREATED", "elsewhere", "disc", "2026-11-26T10:00:04Z", id=19))
