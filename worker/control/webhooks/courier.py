@@ -5,7 +5,8 @@ Redis that is wiped costs nothing, and two that deliver for a moment send a mess
 
 A receiver that is slow, or does not answer, holds two threads, and all slow ones together half of them, so that quick
 ones are told at once. After a failure a receiver gets a pause. While it is down, one message at a time is sent before
-it is due, at most each minute and ever more seldom; when it answers again, what waits for it goes out.
+it is due, at most each minute and ever more seldom; when it answers again, what waits for it goes out. A message that
+fails all the same, while others are delivered, is sent early ever more seldom, too.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from contract.web.webhooks.outbox import Outbox, Waiting
 from worker.control.webhooks.announce import Announcer
 from worker.control.webhooks.delivery import Delivery
 from worker.control.webhooks.post import Answer, Poster
-from worker.control.webhooks.retries import heeded, longest_delay, pause
+from worker.control.webhooks.retries import early_delay, heeded, longest_delay, pause, probe_delay
 from worker.execution.resources import Resources
 
 log = logging.getLogger(__name__)
@@ -52,11 +53,6 @@ _SLOW_THREADS = 16
 _EACH = 2
 """Messages that one receiver is sent at once."""
 _SLOW_SECONDS = 3.0
-_EARLY_SECONDS = 5.0
-"""A message is not sent early if it was sent so recently."""
-_PROBE_SECONDS = 60.0
-_PROBE_SHARE = 0.1
-"""A receiver that is down is sent one message early after so long, or so great a part of the time that it was down."""
 
 Key = tuple[str, str]
 """A webhook and the name of a message to it."""
@@ -93,6 +89,8 @@ class Courier:
     _waiting: dict[Key, tuple[str, Waiting]] = field(default_factory=dict)
     """What waits, each with the etag that its object had when it was read."""
     _running: set[Key] = field(default_factory=set)
+    _failed_early: Counter[Key] = field(default_factory=Counter)
+    """How often each message that waits failed although its receiver answered again."""
     _receivers: dict[str, _Receiver] = field(default_factory=lambda: defaultdict(_Receiver))
     _wake: threading.Condition = field(default_factory=threading.Condition)
     _closing: threading.Event = field(default_factory=threading.Event)
@@ -188,7 +186,7 @@ class Courier:
         }
         with self._wake:
             for key in self._waiting.keys() - there.keys() - self._running:
-                del self._waiting[key]
+                self._forget(key)
             changed = [key for key, etag in there.items() if self._waiting.get(key, ("",))[0] != etag]
             running = set(self._running)
         outbox = Outbox(self.store)
@@ -212,14 +210,20 @@ class Courier:
             if receiver.slow and slow >= _SLOW_THREADS:
                 continue
             if waiting.due > now:
-                early = _early(waiting, receiver, now) or self._probes(key, waiting, receiver, now, each[key[0]])
+                early = self._early(key, waiting, receiver, now) or self._probes(waiting, receiver, now, each[key[0]])
                 if not early:
                     continue
             each[key[0]] += 1
             slow += receiver.slow
             yield key, early
 
-    def _probes(self, key: Key, waiting: Waiting, receiver: _Receiver, now: float, under_way: int) -> bool:
+    def _early(self, key: Key, waiting: Waiting, receiver: _Receiver, now: float) -> bool:
+        """Return whether a message that failed before its receiver answered again should go out now."""
+        wait = early_delay(self._failed_early[key], self.delivery.delays)
+        failed_at = _failed_before(waiting, receiver)
+        return failed_at is not None and now - failed_at >= wait
+
+    def _probes(self, waiting: Waiting, receiver: _Receiver, now: float, under_way: int) -> bool:
         """Return whether a message should go out to see whether its receiver, which was down, answers again."""
         last, well = waiting.last, receiver.answered and not receiver.failures
         if well or under_way or receiver.probe_at > now or last is None or not _down(last.status):
@@ -227,7 +231,7 @@ class Courier:
         at = _seconds(last.at)
         if waiting.due - at > longest_delay(waiting.attempts, self.delivery.delays) + 1.0:
             return False  # its receiver has asked for more time
-        wait = max(_PROBE_SECONDS, _PROBE_SHARE * (at - message_ms(key[1]) / 1000))
+        wait = probe_delay(waiting.attempts, self.delivery.delays)
         if now - at < wait:
             return False
         receiver.probe_at = now + wait
@@ -239,7 +243,8 @@ class Courier:
             self._pool.submit(self._run, key, early)
 
     def _run(self, key: Key, early: bool) -> None:
-        answer, now = None, self._waiting[key][1] if key in self._waiting else None
+        answer, before = None, self._waiting[key][1] if key in self._waiting else None
+        now = before
         try:
             answer, now = self.delivery.attempt(*key, early=early)
         except ImagemillError as error:
@@ -251,13 +256,20 @@ class Courier:
         with self._wake:
             self._running.discard(key)
             if now is None:
-                self._waiting.pop(key, None)
+                self._forget(key)
             else:
                 self._waiting[key] = "", now  # read again at the next look
             if answer is not None:
-                self._receivers[key[0]].unrecorded = 0
-                self._learn(self._receivers[key[0]], answer)
+                receiver = self._receivers[key[0]]
+                receiver.unrecorded = 0
+                if early and before is not None and now and _failed_before(before, receiver):
+                    self._failed_early[key] += 1
+                self._learn(receiver, answer)
             self._wake.notify_all()
+
+    def _forget(self, key: Key) -> None:
+        self._waiting.pop(key, None)
+        self._failed_early.pop(key, None)
 
     def _rest(self, key: Key) -> None:
         """Give a webhook a pause because of the store, longer each time: what cannot be recorded is sent again."""
@@ -287,12 +299,10 @@ class Courier:
         WEBHOOK_OLDEST_SECONDS.set(0.0 if oldest is None else max(0.0, self.clock() - oldest / 1000))
 
 
-def _early(waiting: Waiting, receiver: _Receiver, now: float) -> bool:
-    """Return whether a message that failed before its receiver answered again should go out now."""
-    if waiting.last is None:
-        return False
-    at = _seconds(waiting.last.at)
-    return at < receiver.back_at and now - at >= _EARLY_SECONDS
+def _failed_before(waiting: Waiting, receiver: _Receiver) -> float | None:
+    """Return when a message failed last, in seconds since the epoch, if its receiver has answered again since."""
+    at = None if waiting.last is None else _seconds(waiting.last.at)
+    return at if at is not None and at < receiver.back_at else None
 
 
 def _down(status: int | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -15,7 +16,7 @@ from pydantic import SecretStr
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.keys.bucket import WEBHOOKS
-from contract.keys.webhooks import WEBHOOK_OF_ALL, message_name
+from contract.keys.webhooks import WEBHOOK_OF_ALL
 from contract.settings import Settings
 from contract.times import iso
 from contract.web.webhooks.endpoints import Endpoint, Endpoints
@@ -129,7 +130,7 @@ def test_what_waits_goes_out_when_its_receiver_answers_again(
     settings: Settings, store: ObjectStore, hook: Endpoint, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given messages whose next attempt is ten minutes away,
-    monkeypatch.setattr("worker.control.webhooks.courier._EARLY_SECONDS", 0.5)
+    monkeypatch.setattr("worker.control.webhooks.retries._EARLY_SECONDS", 0.5)
     receiver.behave = lambda request: send(request, 503)
     with courier(settings, delays=(600.0,)):
         tell(store, hook, "a", "b", "c")
@@ -139,6 +140,33 @@ def test_what_waits_goes_out_when_its_receiver_answers_again(
         tell(store, hook, "d")
         wait_until(lambda: Outbox(store).count_waiting(hook.id) == 0, 30, "all to be delivered")
     assert len(set(receiver.ids)) == 4
+
+
+def test_a_message_that_always_fails_keeps_to_the_schedule_while_others_are_delivered(
+    settings: Settings, store: ObjectStore, hook: Endpoint, receiver: Receiver
+) -> None:
+    def behave(request: BaseHTTPRequestHandler) -> None:
+        send(request, 500 if "msg_" + poison.replace("-", "_") == request.headers["webhook-id"] else 204)
+
+    event = Event("job.failed", "poison", int(time.time() * 1000), {"job": "poison"})
+    poison, moved, receiver.behave = event.name(hook.id), [0.0], behave
+    with closing(ObjectStore(settings)) as own, closing(Ledger(settings, patience=3)) as ledger:
+        delivery = Delivery(own, Poster(POLICY, seconds=60), clock=lambda: time.time() + moved[0])
+        made = Courier(own, ledger, settings, delivery, clock=delivery.clock, lock_seconds=60.0)
+        made.begin()
+        with closing(made):
+            # Given a message that a receiver always fails, and that has been sent twice by its schedule,
+            Outbox(store).add(event, hook.id, time.time())
+            for attempts, seconds in ((1, 0.0), (2, 10.0)):
+                moved[0] += seconds
+                wait_until(partial(tried, Outbox(store), hook, attempts), 30, "attempts by the schedule")
+            # if the receiver takes another one every six seconds, I expect that one to be sent early once.
+            for number in range(6):
+                moved[0] += 6.0
+                tell(store, hook, f"well {number}")
+                wait_until(lambda: Outbox(store).count_waiting(hook.id) == 1, 30, "the other to be delivered")
+                wait_until(lambda: not made._running, 30, "what is under way")
+            assert Counter(receiver.ids)[f"msg_{poison.replace('-', '_')}"] <= 3
 
 
 def tried(outbox: Outbox, hook: Endpoint, attempts: int) -> bool:
@@ -177,7 +205,7 @@ def test_a_receiver_that_was_down_for_ten_minutes_is_told_once_it_is_back(
 
 
 def test_a_receiver_that_asked_for_time_or_refuses_a_message_is_not_probed(settings: Settings) -> None:
-    now, name = time.time(), message_name(0, "0" * 64)
+    now = time.time()
 
     def probed(status: int | None, due: float, ago: float = 61.0) -> bool:
         last = Attempt(at=iso(now - ago) or "", status=status, error="it failed")
@@ -185,10 +213,10 @@ def test_a_receiver_that_asked_for_time_or_refuses_a_message_is_not_probed(setti
         receiver = _Receiver()
         with closing(ObjectStore(settings)) as store, closing(Ledger(settings, patience=3)) as ledger:
             made = Courier(store, ledger, settings, Delivery(store, Poster(POLICY)), clock=lambda: now)
-            first = made._probes(("wh", message_name(int(now - 100) * 1000, "0" * 64)), waiting, receiver, now, 0)
+            first = made._probes(waiting, receiver, now, 0)
             # One at a time, and not twice in a minute.
-            assert not made._probes(("wh", name), waiting, receiver, now, 1)
-            assert not (first and made._probes(("wh", name), waiting, receiver, now + 59, 0))
+            assert not made._probes(waiting, receiver, now, 1)
+            assert not (first and made._probes(waiting, receiver, now + 59, 0))
         return first
 
     assert probed(None, 1700.0) and probed(503, 1700.0)
@@ -199,11 +227,10 @@ def test_a_receiver_that_asked_for_time_or_refuses_a_message_is_not_probed(setti
 
 def test_answers_to_probes_say_when_the_next_one_goes_out(settings: Settings) -> None:
     now, hour = time.time(), 3600.0
-    key = "wh", message_name(int(now - 20 * hour) * 1000, "0" * 64)
 
     def probed(made: Courier, receiver: _Receiver, at: float) -> bool:
         last = Attempt(at=iso(at - 3 * hour) or "", status=None, error="it timed out")
-        return made._probes(key, Waiting(attempts=3, due=at - 2.5 * hour, last=last), receiver, at, 0)
+        return made._probes(Waiting(attempts=3, due=at - 2.5 * hour, last=last), receiver, at, 0)
 
     with closing(ObjectStore(settings)) as store, closing(Ledger(settings, patience=3)) as ledger:
         made = Courier(store, ledger, settings, Delivery(store, Poster(POLICY)), clock=lambda: now)

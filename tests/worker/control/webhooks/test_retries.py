@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.control.webhooks.retries import DELAYS, next_delay, pause
+from worker.control.webhooks.retries import DELAYS, early_delay, next_delay, pause, probe_delay
 
 
 def test_ten_attempts_span_three_days() -> None:
@@ -31,3 +31,11 @@ def test_a_pause_grows_to_half_a_minute() -> None:
     assert 4 <= pause(3) <= 4.4
     assert pause(1000) <= 33
     assert 30 <= pause(1, asked=10**9) <= 33
+
+
+def test_early_attempts_that_fail_follow_the_schedule() -> None:
+    assert [early_delay(failed) for failed in (0, 1, 2, 8, 100)] == [5, 300, 1800, 86_400, 86_400]
+
+
+def test_a_probe_waits_for_a_tenth_of_what_the_schedule_took_whatever_the_age_of_its_message() -> None:
+    assert [probe_delay(attempts) for attempts in (0, 1, 3, 4, 9)] == [60, 60, 60, 210.5, 18_570.5]
