@@ -74,6 +74,26 @@ def test_what_a_page_asks_for_once_is_asked_for_again(ann: Person, stack: Stack)
     assert ann.complaints(*_EXPECTED) == []
 
 
+def test_a_list_that_is_asked_for_when_a_job_ends_is_asked_for_again(ann: Person) -> None:
+    ann.visit("jobs")
+    ann.page.route("**/parts/ended*", refuse)
+    ann.page.evaluate("document.body.dispatchEvent(new Event('ended'))")
+    expect(ann.page.locator("#lost")).to_be_visible()
+    ann.page.unroute("**/parts/ended*")
+    expect(ann.page.locator("#lost")).to_be_hidden()
+    assert ann.complaints(*_EXPECTED) == []
+
+
+def test_what_nobody_asks_for_any_more_is_not_waited_for(ann: Person) -> None:
+    ann.visit("jobs")
+    ann.page.route("**/parts/ended*", refuse)
+    ann.page.evaluate("document.body.dispatchEvent(new Event('ended'))")
+    expect(ann.page.locator("#lost")).to_be_visible()
+    ann.page.evaluate("document.getElementById('ended').remove()")
+    expect(ann.page.locator("#lost")).to_be_hidden()
+    assert ann.complaints(*_EXPECTED) == []
+
+
 @pytest.mark.parametrize("how", [drop, hold], ids=["unreachable", "hanging"])
 def test_a_list_says_that_it_is_old(ann: Person, how: Callable[[Route], None]) -> None:
     ann.visit("jobs")

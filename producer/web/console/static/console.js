@@ -17,17 +17,19 @@ document.addEventListener("htmx:afterSettle", (event) => {
 });
 
 // A server that does not answer for a while is named, since a page that stands still looks like one on which nothing happens.
-const silent = new Set();
+// Parts that got no answer, and whether each will ask again; one that will not is forgotten with any other answer.
+const silent = new Map();
 function heard(what) {
-  const last = silent.delete(what) && !silent.size;
+  const before = silent.size;
+  for (const [one, asks] of silent) if (one === what || !asks()) silent.delete(one);
   const lost = document.getElementById("lost");
-  if (last && lost && !lost.hidden) {
+  if (before && !silent.size && lost && !lost.hidden) {
     lost.hidden = true;
     say("The server answers again");
   }
 }
-function unheard(what) {
-  silent.add(what);
+function unheard(what, asks) {
+  silent.set(what, asks);
   setTimeout(() => {
     const lost = document.getElementById("lost");
     if (!silent.has(what) || !lost?.hidden) return;
@@ -36,19 +38,20 @@ function unheard(what) {
   }, 3000);
 }
 const waits = new Map();
+const triggers = (part) => part.getAttribute("hx-trigger") ?? "";
+const asksAgain = (part) => () => part.isConnected && /every|ended/.test(triggers(part));
 document.addEventListener("htmx:beforeRequest", (event) => {
-  const { verb, path } = event.detail.requestConfig;
-  if (verb === "get") waits.set(path, setTimeout(unheard, 5000, path));
+  const { elt, requestConfig } = event.detail;
+  if (requestConfig.verb === "get") waits.set(requestConfig.path, setTimeout(unheard, 5000, requestConfig.path, asksAgain(elt)));
 });
 document.addEventListener("htmx:afterRequest", (event) => {
   const { xhr, requestConfig, elt } = event.detail;
   if (requestConfig.verb !== "get") return;
   clearTimeout(waits.get(requestConfig.path));
   if (xhr.status && xhr.status < 500) return heard(requestConfig.path);
-  unheard(requestConfig.path);
-  // What asks only once is asked again; the others do so by themselves.
-  const trigger = elt.getAttribute("hx-trigger") ?? "";
-  if (trigger.startsWith("load") && !trigger.includes("every"))
+  unheard(requestConfig.path, asksAgain(elt));
+  // What asks at an end alone is asked again; the others do so by themselves.
+  if (triggers(elt).includes("ended") && !triggers(elt).includes("every"))
     setTimeout(() => document.body.dispatchEvent(new Event("ended")), 5000);
 });
 
@@ -87,7 +90,7 @@ function follow(part) {
     part.prepend(said);
   });
   source.addEventListener("error", async () => {
-    unheard("events");
+    unheard("events", () => part.isConnected);
     // Browsers come back by themselves after a lost connection, but not after an answer that is no stream.
     if (source.readyState !== EventSource.CLOSED) return;
     const page = await fetch(location.href, { signal: AbortSignal.timeout(10000) }).catch(() => null);
