@@ -132,9 +132,9 @@ def _agreed(pairs: Mapping[tuple[str, str], int]) -> int:
 
 
 def _disagreements(tally: Tally) -> tuple[Disagreement, ...]:
-    differ = [tally.votes(image) for image in tally.differing]
-    differ.sort(key=lambda given: max(one.named for one in given.values()))
-    return tuple(map(_disagreement, differ[-MOST_DISAGREEMENTS:]))
+    # Images of one batch have one name, so the image decides.
+    differ = sorted((max(one.named for one in tally.votes(image).values()), image) for image in tally.differing)
+    return tuple(_disagreement(tally.votes(image)) for _, image in differ[-MOST_DISAGREEMENTS:])
 
 
 def _disagreement(given: Mapping[str, Given]) -> Disagreement:
