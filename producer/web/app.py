@@ -26,6 +26,7 @@ from producer.client import Client
 from producer.web.access import Access
 from producer.web.console import door
 from producer.web.console.rendering import no_page, refusal
+from producer.web.console.reviews.queues import Queues
 from producer.web.fields import named
 from producer.web.following import Follower
 from producer.web.guard import OPEN, Guard
@@ -75,6 +76,7 @@ class Api(FastAPI):
         self.client = Client(settings)
         backend = self.client.backend
         self.follower = Follower(self.client.status)
+        self.queues = Queues()
         self.uploads = _as_clients_reach_it(backend.store, settings)
         self.web = WebClient.of(settings)
         self.ready = Readiness(

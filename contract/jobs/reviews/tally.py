@@ -33,6 +33,14 @@ class Tally:
         """Return how many images somebody reviewed."""
         return len(self._said)
 
+    def __contains__(self, image: str) -> bool:
+        """Return whether somebody reviewed an image."""
+        return image in self._said
+
+    def images(self) -> frozenset[str]:
+        """Return the images that somebody reviewed."""
+        return frozenset(self._said)
+
     def change(self, added: Iterable[Given], removed: Iterable[Given] = ()) -> None:
         """Count verdicts that are new, in any order, and no longer count others."""
         added, removed = list(added), list(removed)

@@ -125,31 +125,6 @@ Known = MutableMapping[Named, tuple[Given, ...]]
 """Verdicts that were read before: none ever changes, so none is read again."""
 
 
-def standing(
-    store: ObjectStore,
-    job: str,
-    known: Known | None = None,
-    *,
-    most: int | None = None,
-    names: Sequence[Named] | None = None,
-) -> dict[str, Named]:
-    """Return the newest verdict that stands for each image that has one, by the image; only batches are read.
-
-    `names` is what `listed` returned before; without it the verdicts are listed.
-
-    Raises JobConflict if there are more than `most` images.
-    """
-    kept: Known = {} if known is None else known
-    found: dict[str, Named] = {}
-    for named in listed(store, job) if names is None else names:
-        if named.image != MANY:
-            found[named.image] = named
-        else:
-            found |= {one.image: named for one in _kept(store, job, named, kept)}
-        check_number(job, len(found), most)
-    return found
-
-
 def given(
     store: ObjectStore,
     job: str,

@@ -22,7 +22,7 @@ from producer.jobs import groups
 from producer.jobs.groups import Group
 from producer.web.console.rendering import page
 from producer.web.console.reviews.images import compared, reviewable
-from producer.web.console.reviews.queues import Queues
+from producer.web.console.reviews.queues import Queues, Shared
 from producer.web.owned import Owned, Review
 from producer.web.problems import Problem
 from producer.web.v1.jobs import Id
@@ -35,13 +35,14 @@ _WITH_PICTURES = 20
 AtLeast = Annotated[float, Query(ge=0, le=1)]
 
 
-def add_routes(routes: APIRouter, queues: Queues) -> None:
+def add_routes(routes: APIRouter) -> None:
     """Add the routes of groups to those of reviews."""
 
     @routes.get("/groups")
     def show_groups(
         request: Request,
         owned: Review,
+        queues: Shared,
         id: Id,
         by: Annotated[By, Query()] = "label",
         at_least: AtLeast = 0.95,
@@ -66,6 +67,7 @@ def add_routes(routes: APIRouter, queues: Queues) -> None:
     @routes.post("/groups")
     def accept(
         owned: Review,
+        queues: Shared,
         id: Id,
         name: Annotated[str, Form(max_length=2000)],
         digest: Annotated[str, Form(max_length=24)],
@@ -93,6 +95,7 @@ def add_routes(routes: APIRouter, queues: Queues) -> None:
     @routes.post("/groups/undo")
     def undo_group(
         owned: Review,
+        queues: Shared,
         id: Id,
         done: Annotated[str, Form(max_length=40)],
         by: Annotated[By, Form()] = "label",

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Query, Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from contract.data.items import read_manifest
 from contract.errors import JobConflict, ObjectNotFound, UnknownModel
@@ -22,7 +22,7 @@ from contract.jobs.status import Status
 from contract.keys.jobs import JobKeys
 from producer.jobs.doubts import Doubt
 from producer.web.console.rendering import page
-from producer.web.console.reviews.queues import Order, Queues, Show
+from producer.web.console.reviews.queues import Order, Queues, Shared, Show
 from producer.web.owned import Owned, Review
 from producer.web.problems import Problem
 from producer.web.v1.jobs import Id
@@ -57,68 +57,75 @@ def _carried(
 Asked = Annotated[_Asked, Depends(_carried)]
 
 
-def add_routes(routes: APIRouter, queues: Queues) -> None:
+def add_routes(routes: APIRouter) -> None:
     """Add the routes of reviews image by image."""
 
     @routes.get("")
     def show_next(
         request: Request,
         owned: Review,
+        queues: Shared,
         id: Id,
         by: Annotated[Order, Query()] = "margin",
         show: Annotated[Show, Query()] = "new",
     ) -> Response:
-        status = reviewable(owned, id)
-        store = owned.client.backend.store
-        note, again = compared(owned, queues, status) if by == "neighbours" else ("", False)
-        with queues.tally(store, id) as tally:
-            summary = agreement.summary(id, tally)
-        card = _card(owned, queues, status, _Asked(by, show))
-        names = _labels(owned, status)
-        return page(request, "reviews/review.html", names=names, summary=summary, note=note, again=again, **card)
+        return _page(request, owned, queues, reviewable(owned, id), _Asked(by, show))
 
     @routes.post("")
     def decide(
         request: Request,
         owned: Review,
+        queues: Shared,
         id: Id,
         asked: Asked,
-        image: Annotated[str, Form(max_length=24)],
+        image: Annotated[str, Form(max_length=24)] = "",
         label: Annotated[str, Form(max_length=2000)] = "",
+        undo: Annotated[bool, Form()] = False,
     ) -> Response:
-        """Write what the reviewer says of an image, or skip it if that is nothing; show the next."""
-        status = reviewable(owned, id)
-        store, done, skipped = owned.client.backend.store, asked.done, asked.skipped
-        if label.strip():
-            doubt = queues.shown(store, status, asked.by, asked.show, owned.token.reviewer, image)
-            if doubt is None:
-                raise Problem(409, "This image is no longer on the list; go on with the next.")
-            verdict = verdict_of(doubt.row, label, by=owned.token.reviewer)
-            named = verdicts.add(store, id, verdict)
-            queues.gave(id, named)
-            done = (*done, named.text)
-        if not label.strip() or asked.show == "disputed":
-            # A verdict need not settle a dispute: the next one is shown all the same.
-            skipped = (*skipped, image)
-        return _answer(request, owned, queues, status, _Asked(asked.by, asked.show, done, skipped))
+        """Write what the reviewer says of an image, skip it if that is nothing, or undo the last; show the next.
 
-    @routes.post("/undo")
-    def undo_last(request: Request, owned: Review, id: Id, asked: Asked) -> Response:
-        """Take the last verdict back, or the last skip if there was no verdict; show its image again."""
+        Everything is one address, so that the page is the same for a browser without scripts.
+        """
         status = reviewable(owned, id)
-        done, skipped = asked.done, asked.skipped
-        if done:
-            *rest, last = done
-            match = _NAMED.fullmatch(last)
-            if match is None:
-                raise Problem(422, "This names no verdict; go on from a page of the console.")
-            named = Named(match[2], match[1])
-            verdicts.withdraw(owned.client.backend.store, id, named, by=owned.token.reviewer)
-            queues.withdrew(id, named)
-            done, skipped = tuple(rest), tuple(one for one in skipped if one != match[1])
+        if undo:
+            asked, image = _undone(owned, queues, id, asked)
         else:
-            skipped = skipped[:-1]
-        return _answer(request, owned, queues, status, _Asked(asked.by, asked.show, done, skipped))
+            asked, image = _decided(owned, queues, status, asked, image, label), ""
+        if "hx-request" not in request.headers:
+            return _page(request, owned, queues, status, asked, image)
+        return page(request, "reviews/review_card.html", **_card(owned, queues, status, asked, image))
+
+
+def _decided(owned: Owned, queues: Queues, status: Status, asked: _Asked, image: str, label: str) -> _Asked:
+    """Write a verdict, or skip the image without one; return what travels on."""
+    done, skipped = asked.done, asked.skipped
+    if label.strip():
+        doubt = queues.shown(owned.client.backend.store, status, asked.by, asked.show, owned.token.reviewer, image)
+        if doubt is None:
+            raise Problem(409, "This image is no longer on the list; go on with the next.")
+        verdict = verdict_of(doubt.row, label, by=owned.token.reviewer)
+        named = verdicts.add(owned.client.backend.store, status.id, verdict)
+        queues.gave(status.id, named)
+        done = (*done, named.text)
+    if not label.strip() or asked.show == "disputed":
+        # A verdict need not settle a dispute: the next one is shown all the same.
+        skipped = (*skipped, image)
+    return replace(asked, done=done, skipped=skipped)
+
+
+def _undone(owned: Owned, queues: Queues, id: str, asked: _Asked) -> tuple[_Asked, str]:
+    """Take the last verdict back, or the last skip if there was none; return what travels on, and its image."""
+    if not asked.done:
+        image = asked.skipped[-1] if asked.skipped else ""
+        return replace(asked, skipped=asked.skipped[:-1]), image
+    *rest, last = asked.done
+    match = _NAMED.fullmatch(last)
+    if match is None:
+        raise Problem(422, "This names no verdict; go on from a page of the console.")
+    image, named = match[1], Named(match[2], match[1])
+    verdicts.withdraw(owned.client.backend.store, id, named, by=owned.token.reviewer)
+    queues.withdrew(id, named)
+    return replace(asked, done=tuple(rest), skipped=tuple(one for one in asked.skipped if one != image)), image
 
 
 def reviewable(owned: Owned, id: str) -> Status:
@@ -150,18 +157,23 @@ def compared(owned: Owned, queues: Queues, status: Status) -> tuple[str, bool]:
     return "", False
 
 
-def _answer(request: Request, owned: Owned, queues: Queues, status: Status, asked: _Asked) -> Response:
-    """Return the next image: in its place for htmx, or as a page for a browser without scripts."""
-    if "hx-request" not in request.headers:
-        more = "" if asked.show == "new" else f"&show={asked.show}"
-        return RedirectResponse(f"/console/jobs/{status.id}/review?by={asked.by}{more}", 303)
-    return page(request, "reviews/review_card.html", **_card(owned, queues, status, asked))
+def _page(request: Request, owned: Owned, queues: Queues, status: Status, asked: _Asked, first: str = "") -> Response:
+    note, again = compared(owned, queues, status) if asked.by == "neighbours" else ("", False)
+    with queues.tally(owned.client.backend.store, status.id) as tally:
+        summary = agreement.summary(status.id, tally)
+    card = _card(owned, queues, status, asked, first)
+    names = _labels(owned, status)
+    return page(request, "reviews/review.html", names=names, summary=summary, note=note, again=again, **card)
 
 
-def _card(owned: Owned, queues: Queues, status: Status, asked: _Asked) -> dict[str, Any]:
-    waiting = queues.waiting(owned.client.backend.store, status, asked.by, asked.show, owned.token.reviewer)
-    turns = {image: turn for turn, image in enumerate(asked.skipped)}
-    left = sorted(waiting.doubts, key=lambda one: turns.get(one.image, -1))  # of the skipped ones the earliest first
+def _card(owned: Owned, queues: Queues, status: Status, asked: _Asked, first: str = "") -> dict[str, Any]:
+    """Return what the card shows: the image `first` if that waits, else the least certain that nobody else looks at."""
+    reviewer = owned.token.reviewer
+    waiting = queues.waiting(owned.client.backend.store, status, asked.by, asked.show, reviewer)
+    turns = {image: turn for turn, image in enumerate(asked.skipped, 2)}  # of the skipped ones the earliest first
+    turns |= {image: 1 for image in queues.shown_to_others(status.id, reviewer) if image not in turns}
+    left = sorted(waiting.doubts, key=lambda one: -1 if one.image == first else turns.get(one.image, 0))
+    queues.show(status.id, reviewer, [one.image for one in left[:2]])
     now, after = (left[0] if left else None), left[1:2]
     said = waiting.votes.get(now.image, {}).values() if now else ()
     return {

@@ -1,7 +1,8 @@
 """Which images of a job a reviewer sees, in which order. Kept in memory, since finding them reads all rows.
 
 What is kept can be lost at any time: it is made of rows, which do not change, and of verdicts, which do not either. The
-verdicts of a large job are listed again after some seconds; until then this process knows those that it wrote itself.
+verdicts of a large job are listed again after some seconds; until then this process knows those that it wrote itself,
+and counts these alone. Who is shown what is known to this process only.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import threading
 import time
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Generic, Literal, TypeAlias, TypeVar
+
+from fastapi import Depends, Request
 
 from contract.backend.objects import ObjectStore
 from contract.jobs.reviews import neighbours, verdicts
@@ -22,6 +25,9 @@ from contract.jobs.reviews.settle import Votes
 from contract.jobs.reviews.tally import Tally
 from contract.jobs.status import Status
 from producer.jobs.doubts import Doubt, against_neighbours, least_certain
+
+if TYPE_CHECKING:
+    from producer.web.app import Api
 
 Show = Literal["new", "second", "disputed"]
 """Images that nobody has reviewed; that others have, and the reviewer has not; on which the reviewers disagree."""
@@ -42,6 +48,9 @@ _ASK_SECONDS = 20.0
 """Between two requests that a worker compare a job's images; a message is lost if Redis was wiped."""
 _FRESH_SECONDS = 30.0
 """For how long the order of a job that runs is good enough; that of one that has ended does not change."""
+
+_SHOWN_SECONDS = 60.0
+"""For how long an image that one reviewer is shown comes behind the others for everybody else."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -67,9 +76,20 @@ class _Found:
     doubts: list[Doubt]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Listed:
+    """The verdicts of a job that stand, as they were listed, with what this process wrote since."""
+
     names: list[Named]
+    """Sorted."""
+    until: float = 0.0
+    since: list[tuple[Named, bool]] = field(default_factory=list)
+    """What was written since it was listed, in order, and whether that stands."""
+
+
+@dataclass(frozen=True)
+class _Shown:
+    images: frozenset[str]
     until: float
 
 
@@ -80,7 +100,26 @@ class _Read:
     known: dict[Named, tuple[Given, ...]] = field(default_factory=dict)
     counted: set[Named] = field(default_factory=set)
     tally: Tally = field(default_factory=Tally)
+    listed: _Listed | None = None
+    """The listing that is counted."""
+    applied: int = 0
+    """How much of what was written since is counted."""
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, listed: _Listed, names: Iterable[Named], since: Sequence[tuple[Named, bool]]) -> None:
+        """Count what a listing has: all of its `names`, or if they are counted, what was written `since` alone."""
+        if self.listed is listed:
+            last = dict(since[self.applied :])
+            added = {named for named, stands in last.items() if stands and named not in self.counted}
+            removed = {named for named, stands in last.items() if not stands and named in self.counted}
+        else:
+            standing = set(names)
+            added, removed = standing - self.counted, self.counted - standing
+            self.listed, self.applied = listed, 0
+        self.tally.change(*([one for named in some for one in self.known[named]] for some in (added, removed)))
+        self.counted |= added
+        self.counted -= removed
+        self.applied = max(self.applied, len(since))
 
 
 class Queues:
@@ -93,6 +132,8 @@ class Queues:
         self._lock = threading.Lock()
         self._listed: _Held[str, _Listed] = _Held()
         self._changes = 0
+        self._shown: _Held[str, dict[str, _Shown]] = _Held()
+        """What each reviewer of a job is shown."""
 
     @contextmanager
     def tally(self, store: ObjectStore, job: str) -> Iterator[Tally]:
@@ -100,25 +141,35 @@ class Queues:
 
         Raises JobConflict if there are more than can be held.
         """
-        with self._read(job) as read:
-            standing = set(self._names(store, job))
-            new = sorted(standing.difference(read.known))
-            for _ in verdicts.given(store, job, read.known, most=MOST_VERDICTS, names=new):
-                pass
+        read, listed = self._verdicts.of(job, _Read), self._list(store, job)
+        while True:
+            with self._lock:
+                counted, applied, since = read.listed is listed, read.applied, list(listed.since)
+                names = None if counted else list(listed.names)
+            self._read(store, job, read, [one for one, stands in since[applied:] if stands] if names is None else names)
             with read.lock:
-                changes = (standing - read.counted, read.counted - standing)
-                read.tally.change(*([one for named in names for one in read.known[named]] for names in changes))
-                read.counted = standing
+                if names is None and read.listed is not listed:
+                    continue  # another thread counts another listing
+                read.count(listed, names or (), since)
                 verdicts.check_number(job, read.tally.verdicts, MOST_VERDICTS)
                 yield read.tally
+                return
+
+    def _read(self, store: ObjectStore, job: str, read: _Read, names: Iterable[Named]) -> None:
+        """Read the verdicts that are not known; they may take the place of other jobs'."""
+        new = sorted(named for named in names if named not in read.known)
+        if not new:
+            return
+        try:
+            for _ in verdicts.given(store, job, read.known, most=MOST_VERDICTS, names=new):
+                pass
+        finally:
+            self._verdicts.trim(MOST_VERDICTS, lambda held: sum(map(len, list(held.known.values()))))
 
     def reviewed(self, store: ObjectStore, job: str) -> Container[str]:
         """Return the images of a job that somebody has reviewed; raises JobConflict if they are too many."""
-        return self._standing(store, job)
-
-    def _standing(self, store: ObjectStore, job: str) -> dict[str, Named]:
-        with self._read(job) as read:
-            return verdicts.standing(store, job, read.known, most=MOST_VERDICTS, names=self._names(store, job))
+        with self.tally(store, job) as tally:
+            return tally.images()
 
     def gave(self, job: str, named: Named) -> None:
         """Note that a verdict was written, so that the next page knows it."""
@@ -128,39 +179,41 @@ class Queues:
                 place = bisect_left(held.names, named)
                 if held.names[place : place + 1] != [named]:  # it may have been listed since it was written
                     held.names.insert(place, named)
+                    held.since.append((named, True))
 
     def withdrew(self, job: str, named: Named) -> None:
         """Note that a verdict was taken back."""
         with self._lock:
             self._changes += 1
             if (held := self._listed.get(job)) is not None:
-                with suppress(ValueError):  # taken back before
-                    held.names.remove(named)
+                place = bisect_left(held.names, named)
+                if held.names[place : place + 1] == [named]:  # else it was taken back before
+                    del held.names[place]
+                    held.since.append((named, False))
 
-    def _names(self, store: ObjectStore, job: str) -> list[Named]:
+    def changed(self, job: str) -> None:
+        """Note that verdicts of a job were written or taken back, whichever these are."""
+        with self._lock:
+            self._changes += 1
+            self._listed.drop(job)
+
+    def _list(self, store: ObjectStore, job: str) -> _Listed:
         """Return the verdicts of a job that stand: as they were listed a moment ago if they are many."""
         with self._lock:
             held, changes = self._listed.get(job), self._changes
             if held is not None and time.monotonic() < held.until:
-                return list(held.names)
+                return held
         names = verdicts.listed(store, job)
         if AT_ONCE < len(names) <= MOST_VERDICTS:
             with self._lock:
                 # What was written meanwhile may be missing.
                 if changes == self._changes:
                     until = time.monotonic() + min(_LISTED_SECONDS, len(names) / AT_ONCE)
-                    self._listed.put(job, _Listed(list(names), until))
+                    listed = _Listed(names, until)
+                    self._listed.put(job, listed)
                     self._listed.trim(MOST_VERDICTS, lambda held: len(held.names))
-        return names
-
-    @contextmanager
-    def _read(self, job: str) -> Iterator[_Read]:
-        """Give the verdicts of a job that are held; those that it adds may take the place of others'."""
-        read = self._verdicts.of(job, _Read)
-        try:
-            yield read
-        finally:
-            self._verdicts.trim(MOST_VERDICTS, lambda held: sum(map(len, list(held.known.values()))))
+                    return listed
+        return _Listed(names)
 
     def asked_lately(self, job: str) -> bool:
         """Return whether a worker was asked for the neighbours of a job a moment ago; note that it is asked now."""
@@ -170,12 +223,26 @@ class Queues:
         self._asked.put(job, now)
         return False
 
+    def show(self, job: str, reviewer: str, images: Iterable[str]) -> None:
+        """Note which images a reviewer of a job is shown, in place of the ones before; what others see stays theirs."""
+        shown = _Shown(frozenset(images) - self.shown_to_others(job, reviewer), time.monotonic() + _SHOWN_SECONDS)
+        with self._lock:
+            self._shown.of(job, dict)[reviewer] = shown
+
+    def shown_to_others(self, job: str, reviewer: str) -> frozenset[str]:
+        """Return the images that other reviewers of a job were shown by this process within the last minute."""
+        now = time.monotonic()
+        with self._lock:
+            shown = self._shown.of(job, dict)
+            for other in [other for other, one in shown.items() if one.until <= now]:
+                del shown[other]
+            return frozenset().union(*(one.images for other, one in shown.items() if other != reviewer))
+
     def waiting(self, store: ObjectStore, status: Status, by: Order, show: Show, reviewer: str) -> Waiting:
         """Return the images that wait for a reviewer."""
         if show == "new":
-            said = self._standing(store, status.id)
-            doubts = [one for one in self._new(store, status, by, said) if one.image not in said]
-            return Waiting(doubts, len(said), {})
+            doubts, reviewed = self._new(store, status, by)
+            return Waiting(doubts, reviewed, {})
         with self.tally(store, status.id) as tally:
             reviewed, cast = len(tally), {image: tally.votes(image) for image in tally.disputed}
             wanted = frozenset(tally.not_by(reviewer) if show == "second" else cast)
@@ -194,20 +261,26 @@ class Queues:
         waiting = self.waiting(store, status, by, show, reviewer).doubts
         return next((one for one in waiting if one.image == image), None)
 
-    def _new(self, store: ObjectStore, status: Status, by: Order, said: Container[str]) -> list[Doubt]:
-        """Return the least certain images of a job, looked for anew once all of them are among those `said`."""
+    def _new(self, store: ObjectStore, status: Status, by: Order) -> tuple[list[Doubt], int]:
+        """Return the least certain images of a job that nobody has reviewed, and how many somebody has.
+
+        They are looked for anew once all that were found are reviewed.
+        """
         key = _key(status, by, "new", "")
         found = self._found.get(key)
-        if found is not None and found.finished == status.finished_at:
-            fresh = status.ended or time.monotonic() - found.since < _FRESH_SECONDS
-            spent = len(found.doubts) == _MOST and all(one.image in said for one in found.doubts)
-            if fresh and not spent:
-                return found.doubts
+        with self.tally(store, status.id) as tally:
+            reviewed = len(tally)
+            if found is not None and found.finished == status.finished_at:
+                left = [one for one in found.doubts if one.image not in tally]
+                fresh = status.ended or time.monotonic() - found.since < _FRESH_SECONDS
+                if fresh and (left or len(found.doubts) < _MOST):
+                    return left, reviewed
+            said = tally.images()
         doubts = _find(store, status, by, without=said)
         if doubts is None:
-            return []
+            return [], reviewed
         self._found.put(key, _Found(time.monotonic(), status.finished_at, None, doubts))
-        return doubts
+        return doubts, reviewed
 
     def _among(
         self, store: ObjectStore, status: Status, by: Order, wanted: frozenset[str], key: tuple[str, ...]
@@ -270,6 +343,10 @@ class _Held(Generic[K, V]):
             self._values[key] = value
             self._keep(key)
 
+    def drop(self, key: K) -> None:
+        with self._lock:
+            self._values.pop(key, None)
+
     def trim(self, most: int, size: Callable[[V], int]) -> None:
         """Forget those that were used longest ago until the others have at most this size together."""
         with self._lock:
@@ -285,3 +362,12 @@ class _Held(Generic[K, V]):
         self._values.move_to_end(key)
         while len(self._values) > _MOST_HELD:
             self._values.popitem(last=False)
+
+
+async def _of_this_server(request: Request) -> Queues:
+    api: Api = request.app
+    return api.queues
+
+
+Shared: TypeAlias = Annotated[Queues, Depends(_of_this_server)]
+"""The type of a parameter, which FastAPI fills: what this server has read, whether for a page or for a program."""

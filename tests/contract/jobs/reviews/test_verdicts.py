@@ -33,7 +33,7 @@ def test_the_newest_verdict_stands_until_its_giver_takes_it_back(store: ObjectSt
         assert verdicts.withdraw(store, "job", second, by="bob").label == "fox"
     assert [one.label for one in newest(store)] == ["dog"]
     verdicts.withdraw(store, "job", first, by="ann")
-    assert verdicts.standing(store, "job") == {}
+    assert verdicts.listed(store, "job") == []
     # Nothing was overwritten or deleted.
     assert len(list(store.list(JobKeys("job").review_prefix))) == 4
 
@@ -76,7 +76,7 @@ def test_an_image_is_told_from_another_by_key_and_address() -> None:
 def test_other_objects_beside_the_verdicts_are_none(store: ObjectStore) -> None:
     for name in ("x.json", f"{'0' * 24}/x.json", f"{'0' * 24}/{'0' * 13}-{'0' * 8}.txt"):
         store.put(JobKeys("job").review_prefix + name, b"{}")
-    assert verdicts.standing(store, "job") == {}
+    assert verdicts.listed(store, "job") == []
 
 
 def test_a_verdict_that_cannot_be_read_is_named(store: ObjectStore) -> None:

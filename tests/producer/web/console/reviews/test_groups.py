@@ -72,7 +72,7 @@ def test_all_of_a_label_above_a_score(api: Api, browse: Browse, job: str, store:
     page = accept(client, f"{place}/undo", forms(page)[0]).text
     assert "Accept 5 as disc" in page
     assert "Accepted" not in page
-    assert len(list(store.list(f"jobs/{job}/reviews/"))) == 2 and not verdicts.standing(store, job)
+    assert len(list(store.list(f"jobs/{job}/reviews/"))) == 2 and not verdicts.listed(store, job)
 
 
 def test_a_cluster_of_images_that_are_alike(browse: Browse, job: str, store: ObjectStore) -> None:
@@ -105,14 +105,14 @@ def test_what_was_not_shown_is_not_accepted(api: Api, browse: Browse, job: str, 
     assert client.get(place, params={"at_least": "2"}).status_code == 422
     assert stranger.get(place).status_code == stranger.post(place, data=form).status_code == 404
     assert client.post(place, data=form, headers={"Origin": "https://evil"}).status_code == 403
-    assert not verdicts.standing(store, job)
+    assert not verdicts.listed(store, job)
     # Nobody takes back what somebody else accepted.
     page = accept(client, place, form)
     undo = forms(page.text)[0]
     assert browse("admin", owner="root").post(f"{place}/undo", data=undo).status_code == 409
     assert client.post(f"{place}/undo", data={**undo, "done": "../x"}).status_code == 422
     assert "Accepted" not in browse("admin", owner="root").get(place, params={"done": undo["done"]}).text
-    assert verdicts.standing(store, job)
+    assert verdicts.listed(store, job)
 
 
 def test_hostile_labels_stay_text_and_a_large_group_is_accepted_in_parts(

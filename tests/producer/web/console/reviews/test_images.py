@@ -62,7 +62,7 @@ def test_the_least_certain_comes_first_and_verdicts_are_kept_and_undone(api: Api
     part = client.post(place, data={**fields(part), "label": "square"}, headers=HTMX).text
     assert shown(part) == "a"
     # An undo shows the last image again,
-    part = client.post(f"{place}/undo", data=fields(part), headers=HTMX).text
+    part = client.post(place, data={**fields(part), "undo": "true"}, headers=HTMX).text
     assert shown(part) == "c" and "1 of 3 reviewed" in part
     # a skip leaves it for the end,
     part = client.post(place, data=fields(part), headers=HTMX).text
@@ -78,12 +78,34 @@ def test_the_least_certain_comes_first_and_verdicts_are_kept_and_undone(api: Api
     assert len(rows) == 3 and all('"reviewed_by": "ann"' in one for one in rows)
 
 
-def test_without_scripts_a_button_leads_to_the_next_page(browse: Browse, job: str) -> None:
+def test_without_scripts_the_buttons_do_the_same(browse: Browse, job: str) -> None:
     client = browse("review")
     place = f"/console/jobs/{job}/review"
-    answer = client.post(place, data={**fields(client.get(place).text), "label": "disc"})
-    assert (answer.status_code, answer.headers["Location"]) == (303, f"{place}?by=margin")
-    assert shown(client.get(answer.headers["Location"]).text) == "c"
+
+    def press(page: str, name: str) -> str:
+        """Send the form of a button as a browser without scripts does; return the page that follows."""
+        form = next(one for one in re.findall(r"<form.*?</form>", page, re.DOTALL) if f">{name}<" in one)
+        action = str(re.findall(r' action="([^"]*)"', form)[0]).replace("&amp;", "&")
+        given = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', form))
+        chosen = dict(re.findall(rf'<button name="(label)" value="({name})"', form))
+        answer = client.post(action, data={**given, **chosen}, follow_redirects=True)
+        assert answer.status_code == 200 and "<html" in answer.text
+        return answer.text
+
+    # If I skip the first image and accept the second, I expect the third, in the same order,
+    page = client.get(place, params={"by": "entropy"}).text
+    assert shown(page) == "b"
+    page = press(page, "Skip")
+    assert shown(page) == "c"
+    page = press(page, "disc")
+    assert shown(page) == "a" and "1 of 3 reviewed" in page
+    assert 'href="?by=entropy&amp;show=new" aria-current="true"' in page
+    # and the second one again with Undo, then, after another one, the first.
+    page = press(page, "Undo")
+    assert shown(page) == "c" and "0 of 3 reviewed" in page
+    page = press(page, "Undo")
+    assert shown(page) == "b"
+    assert ">Undo<" not in page
 
 
 def test_who_skips_many_images_comes_to_the_others(
@@ -114,13 +136,15 @@ def test_strangers_and_forged_forms_write_nothing(api: Api, browse: Browse, job:
     assert stranger.get(place).status_code == stranger.post(place, data=given).status_code == 404
     assert client.post(place, data={**given, "image": "0" * 24}).status_code == 409
     assert client.post(place, data={**given, "label": "x" * 1500}).status_code == 422
-    assert client.post(f"{place}/undo", data={"done": "../../spec.json"}).status_code == 422
-    assert client.post(f"{place}/undo", data={"done": f"{'0' * 24}/{'0' * 13}-{'0' * 8}"}).status_code == 409
+    assert client.post(place, data={"undo": "true", "done": "../../spec.json"}).status_code == 422
+    nothing = f"{'0' * 24}/{'0' * 13}-{'0' * 8}"
+    assert client.post(place, data={"undo": "true", "done": nothing}).status_code == 409
     assert client.post(place, data=given, headers={"Origin": "https://evil"}).status_code == 403
     assert list(api.store.list(f"jobs/{job}/reviews/")) == []
     # An admin reviews too, but takes back nothing of ann's.
     part = client.post(place, data=given, headers=HTMX).text
-    assert browse("admin", owner="root").post(f"{place}/undo", data=fields(part)).status_code == 409
+    undo = {**fields(part), "undo": "true"}
+    assert browse("admin", owner="root").post(place, data=undo).status_code == 409
 
 
 def test_a_hostile_label_is_picked_as_text(
@@ -177,7 +201,35 @@ def test_a_second_person_reviews_without_seeing_the_first_and_what_differs_is_se
     assert shown(page) == "c"
 
 
-def test_two_people_who_are_shown_one_image_both_have_their_say(api: Api, browse: Browse, job: str) -> None:
+def test_two_people_at_once_are_shown_different_images(
+    browse: Browse, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, bob, eve = (browse("review", person=name) for name in ("ann", "bob", "eve"))
+    place = f"/console/jobs/{job}/review"
+    # Given ann, who is shown the first image and has the next one ready, I expect bob to get the third,
+    page = ann.get(place).text
+    assert shown(page) == "b"
+    other = bob.get(place).text
+    assert shown(other) == "a"
+    # her own to stay first however often she looks, and nobody to be without an image.
+    assert shown(ann.get(place).text) == "b" and shown(eve.get(place).text) == "b"
+    # If she answers, I expect her to go on with what she has ready.
+    part = ann.post(place, data={**fields(page), "label": "disc"}, headers=HTMX).text
+    assert shown(part) == "c"
+    # What she takes back is shown to her again, whoever else was shown it.
+    part = ann.post(place, data={**fields(part), "undo": "true"}, headers=HTMX).text
+    assert shown(part) == "b"
+    # A minute later it is anybody's.
+    monkeypatch.setattr("producer.web.console.reviews.queues._SHOWN_SECONDS", 0.0)
+    for client in (ann, bob, eve, bob):
+        page = client.get(place).text
+    assert shown(page) == "b"
+
+
+def test_two_people_who_are_shown_one_image_both_have_their_say(
+    api: Api, browse: Browse, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("producer.web.console.reviews.queues._SHOWN_SECONDS", 0.0)
     ann, bob = (browse("review", person=name) for name in ("ann", "bob"))
     place = f"/console/jobs/{job}/review"
     pages = [(client, client.get(place).text) for client in (ann, bob)]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
 from contract.backend.objects import ObjectStore
 from contract.errors import JobConflict
 from contract.jobs.reviews import verdicts
-from contract.jobs.reviews.records import Named, verdict_of
+from contract.jobs.reviews.records import Given, Named, verdict_of
+from contract.jobs.reviews.tally import Tally
 from contract.jobs.status import Status
 from producer.web.console.reviews import queues
 from producer.web.console.reviews.queues import Queues
@@ -111,6 +114,49 @@ def test_a_verdict_that_was_listed_before_it_was_noted_goes_with_its_undo(
     made.withdrew("job", own)
     assert own.image not in made.reviewed(store, "job")
     assert len(images(made, store, "job")) == 1
+
+
+def test_only_what_is_new_is_counted_whatever_was_taken_back_meanwhile(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queues, "AT_ONCE", 0.01)
+    made, changes = Queues(), []
+    change = Tally.change
+
+    def noted(self: Tally, added: Iterable[Given], removed: Iterable[Given] = ()) -> None:
+        added, removed = list(added), list(removed)
+        changes.append((len(added), len(removed)))
+        change(self, added, removed)
+
+    monkeypatch.setattr(Tally, "change", noted)
+
+    def give(number: int) -> Named:
+        named = verdicts.add(store, "job", verdict(number))
+        made.gave("job", named)
+        return named
+
+    def take_back(named: Named) -> None:
+        verdicts.withdraw(store, "job", named, by=verdict(0).by)
+        made.withdrew("job", named)
+
+    def counted(*given: Named) -> tuple[int, int]:
+        """Count, compare with all that stands, and return how many were added and removed."""
+        assert images(made, store, "job") == {one.image for one in given}
+        assert made.reviewed(store, "job") == {one.image for one in given}
+        return changes[-2]
+
+    first = [verdicts.add(store, "job", verdict(n)) for n in range(3)]
+    assert counted(*first) == (3, 0)
+    # If one is given, one of before taken back, and one given and taken back, I expect two changes, and then none.
+    new, brief = give(3), give(4)
+    take_back(first[0])
+    take_back(brief)
+    assert counted(*first[1:], new) == (1, 1)
+    assert counted(*first[1:], new) == (0, 0)
+    # If an import changed what this process cannot know, I expect the difference.
+    verdicts.withdraw(store, "job", new, by=verdict(0).by)
+    made.changed("job")
+    assert counted(*first[1:]) == (0, 1)
 
 
 def test_a_job_that_ended_again_is_reviewed_by_its_rows_of_now(store: ObjectStore) -> None:
