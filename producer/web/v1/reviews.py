@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
 from pydantic import BaseModel, ConfigDict, Field
 
+from contract.errors import JobConflict
 from contract.jobs import lifecycle
+from contract.jobs.reviews import agreement
 from contract.jobs.reviews.agreement import ReviewSummary
 from producer.jobs import label_studio
 from producer.jobs.import_report import ImportReport
 from producer.jobs.import_reviews import bring
+from producer.web.console.reviews.queues import Shared
 from producer.web.owned import Review
 from producer.web.v1.jobs import Id
 
@@ -29,15 +33,20 @@ def router() -> APIRouter:
     routes = APIRouter(prefix="/v1/jobs/{id}/reviews", tags=["results"])
 
     @routes.get("", response_model=ReviewSummary)
-    def get_reviews(owned: Review, id: Id) -> ReviewSummary:
+    def get_reviews(owned: Review, id: Id, queues: Shared) -> ReviewSummary:
         """Return who reviewed a job, how far each two agree, and on which images they do not."""
         owned.job(id)
-        return owned.client.reviews(id)
+        store = owned.client.backend.store
+        lifecycle.read_classify(store, id)
+        with suppress(JobConflict), queues.tally(store, id) as tally:
+            return agreement.summary(id, tally)
+        return owned.client.reviews(id)  # they are too many to be held
 
     @routes.post("/label-studio", response_model=ImportReport)
     def import_reviews(
         owned: Review,
         id: Id,
+        queues: Shared,
         body: Annotated[list[dict[str, Any]] | LabelStudioEvent, Body(description="An export, or an event.")],
     ) -> ImportReport:
         """Import annotations of Label Studio: the tasks of an export, JSON or JSON-MIN, or what its webhook sends.
@@ -52,6 +61,9 @@ def router() -> APIRouter:
             event = label_studio.Event(given=tuple(label_studio.annotations_of(body)))
         store = owned.client.backend.store
         lifecycle.read_classify(store, id)
-        return bring(store, id, event, by=owned.token.reviewer)
+        try:
+            return bring(store, id, event, by=owned.token.reviewer)
+        finally:
+            queues.changed(id)
 
     return routes

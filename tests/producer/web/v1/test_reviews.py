@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from contract.backend.objects import ObjectStore
+from contract.jobs.reviews import verdicts
 from contract.settings import Settings
 from producer import HttpClient
+from producer.web.console.reviews import queues
 from tests.producer.web.console.jobs.test_listing import submit
 from tests.producer.web.console.reviews.test_images import row
 from tests.producer.web.console.rows import commit_rows, end
@@ -75,6 +77,34 @@ def test_its_webhook_gives_changes_and_takes_back(api: Api, job: str) -> None:
         other = send(event("ANNOTATION_CREATED", "elsewhere", "disc", "2026-11-26T10:00:04Z", id=19))
         assert (other["unknown"], other["unknown_named"]) == (1, ["elsewhere"])
         assert client.get(f"/v1/jobs/{job}/reviews").json()["reviewers"] == [{"name": "label-studio:3", "images": 1}]
+
+
+def test_what_was_read_once_is_not_read_again_and_an_import_counts_at_once(
+    api: Api, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a job of which a server keeps the listing of its verdicts, and two of these,
+    monkeypatch.setattr(queues, "AT_ONCE", 0.01)
+    reads, read = list[object](), verdicts.read
+    place = f"/v1/jobs/{job}/reviews"
+    with api.client("review") as client:
+
+        def images() -> int:
+            return int(client.get(place).json()["images"])
+
+        def say(key: str, id: int) -> None:
+            body = event("ANNOTATION_CREATED", key, "disc", "2026-11-26T10:00:01Z", id=id)
+            assert client.post(f"{place}/label-studio", json=body).json()["added"] == 1
+
+        say("a", 17)
+        say("b", 18)
+        monkeypatch.setattr(verdicts, "read", lambda *args: reads.append(args) or read(*args))
+        # I expect each to be read once, however often I ask, and another one to count as soon as it is imported.
+        assert [images(), images(), images()] == [2, 2, 2] and len(reads) == 2
+        say("c", 19)
+        assert images() == 3 and len(reads) == 3
+        # If they are more than a server holds, I expect the same.
+        monkeypatch.setattr(queues, "MOST_VERDICTS", 2)
+        assert images() == 3
 
 
 def test_strangers_and_nonsense_write_nothing(api: Api, job: str, store: ObjectStore) -> None:
