@@ -60,7 +60,7 @@ def over_tls(scheme: str, *, host: str, origin: str, site: str) -> bool:
     """
     if scheme == "https" or origin.startswith("https://"):
         return True
-    name = urlsplit(f"//{host}").hostname or ""
+    name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
     loopback = name in ("localhost", "::1") or name.endswith(".localhost") or name.startswith("127.")
     return bool(site) and not loopback
 

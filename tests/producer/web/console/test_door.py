@@ -127,6 +127,7 @@ def test_a_cookie_that_comes_twice_is_no_cookie() -> None:
         ("http", {b"host": b"127.0.0.1:8080", b"sec-fetch-site": b"none", b"origin": b"http://127.0.0.1:8080"}, False),
         ("http", {b"host": b"[::1]:8080", b"sec-fetch-site": b"same-origin"}, False),
         ("http", {b"host": b"mill.localhost", b"sec-fetch-site": b"same-origin"}, False),
+        ("http", {b"host": b"localhost.:8080", b"sec-fetch-site": b"same-origin"}, False),
         ("https", {b"host": b"127.0.0.1:8080"}, True),
         ("http", {b"host": b"mill.example", b"sec-fetch-site": b"none"}, True),
         ("http", {b"host": b"mill.example", b"origin": b"https://mill.example"}, True),
