@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from functools import partial
 from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -19,7 +17,7 @@ from contract.models.registry import Model, Preprocess, Registry, Scalar
 from contract.records import Record, Sha256
 from producer.models import describe, push
 from producer.web.owned import Admin, Jobs, Owned, Review
-from producer.web.v1.paging import LINKED, Page
+from producer.web.v1.paging import LINKED, Page, without_gone
 
 if TYPE_CHECKING:
     from producer.web.app import Api
@@ -74,7 +72,8 @@ def router() -> APIRouter:
         """Return models by name, newest version first."""
         registry = Registry(owned.client.backend.store)
         refs = [f"{name}@{version}" for name, version in registry.versions()]
-        return page.entries(refs, partial(_there, registry), attrgetter("ref"), order=_place)
+        show = without_gone(lambda some: [registry.get(ref) for ref in some], UnknownModel)
+        return page.entries(refs, show, attrgetter("ref"), order=_place)
 
     @routes.post("", status_code=201, response_model=Model)
     async def push_model(request: Request, owned: Jobs, body: PushBody) -> Model:
@@ -114,15 +113,6 @@ def router() -> APIRouter:
         owned.model(name).remove_alias(f"{name}@{alias}")
 
     return routes
-
-
-def _there(registry: Registry, refs: list[str]) -> list[Model]:
-    """Return these models, without those that were removed meanwhile."""
-    found = []
-    for ref in refs:
-        with suppress(UnknownModel):
-            found.append(registry.get(ref))
-    return found
 
 
 def _place(ref: str) -> tuple[str, int]:

@@ -7,13 +7,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
+from contract.errors import UnknownSchedule
 from contract.jobs.schedules import Schedules
 from contract.jobs.status import Status
 from producer.jobs.schedules import Run, Scheduled
 from producer.web.bodies import ScheduleBody, values_of
 from producer.web.owned import Jobs, Review
 from producer.web.sources import checked
-from producer.web.v1.paging import LINKED, Page
+from producer.web.v1.paging import LINKED, Page, without_gone
 
 Name = Annotated[str, Path(max_length=64, description="Its name.")]
 
@@ -38,7 +39,8 @@ def router() -> APIRouter:
         def show(some: list[str]) -> list[Scheduled]:
             return owned.client.schedules(*some) if some else []
 
-        return page.entries(names, show, attrgetter("name"), lambda one: owned.sees(one.owner))
+        shown = without_gone(show, UnknownSchedule)
+        return page.entries(names, shown, attrgetter("name"), lambda one: owned.sees(one.owner))
 
     @routes.get("/{name}")
     def get_schedule(owned: Review, name: Name) -> Scheduled:

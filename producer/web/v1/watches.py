@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Path
 from pydantic import Field
 
+from contract.errors import UnknownWatch
 from contract.jobs.options import WatchOptions
 from contract.jobs.status import Status
 from contract.records import Record
@@ -17,7 +18,7 @@ from contract.watches.record import Watches
 from producer.jobs.watches import Watched, overview
 from producer.web.bodies import WatchBody, options_of
 from producer.web.owned import Jobs, Review
-from producer.web.v1.paging import LINKED, Page
+from producer.web.v1.paging import LINKED, Page, without_gone
 
 Name = Annotated[str, Path(max_length=64, description="Its name.")]
 
@@ -43,7 +44,7 @@ def router() -> APIRouter:
     def list_watches(owned: Review, page: Page) -> list[Watched]:
         """Return watches by name, and how each stands."""
         backend = owned.client.backend
-        names, show = Watches(backend.store).names(), partial(overview, backend)
+        names, show = Watches(backend.store).names(), without_gone(partial(overview, backend), UnknownWatch)
         return page.entries(names, show, attrgetter("name"), lambda one: owned.sees(one.owner))
 
     @routes.get("/{name}")

@@ -7,9 +7,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from contract.backend.named_records import NamedRecords
 from contract.backend.objects import ObjectStore
 from contract.keys.models import model_record
-from contract.models.registry import Model
+from contract.models.registry import Model, Registry
 from contract.web.addresses import AddressPolicy
 from contract.web.webhooks.endpoints import Endpoints
 from producer import HttpClient
@@ -81,6 +82,21 @@ def test_a_page_begins_behind_what_is_gone(api: Api, lists: dict[str, list[Any]]
         first = client.get("/v1/watches", params={"limit": 2})
         assert client.delete("/v1/watches/w-2").status_code == 204
         assert [one["name"] for one in client.get(first.links["next"]["url"]).json()] == ["w-4", "w-6"]
+
+
+def test_a_list_leaves_out_what_is_removed_while_it_is_read(
+    api: Api, lists: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given names that were there when they were listed,
+    names, versions = NamedRecords.names, Registry.versions
+    monkeypatch.setattr(NamedRecords, "names", lambda records: [*names(records), "zz-gone"])
+    monkeypatch.setattr(Registry, "versions", lambda registry: [*versions(registry), ("zz-gone", 1)])
+    with api.client("jobs") as client:
+        for path in ("/v1/schedules", "/v1/watches", "/v1/models"):
+            for params in ({}, {"limit": 200}):
+                answer = client.get(path, params=params)
+                assert answer.status_code == 200, answer.text
+                assert [one[PLACES[path]] for one in answer.json()] == lists[path]
 
 
 def test_a_cursor_that_no_page_gave_is_refused(api: Api, lists: dict[str, list[Any]]) -> None:
