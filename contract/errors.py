@@ -46,6 +46,7 @@
     ├── ObjectNotFound          an object is missing
     │   └── ObjectChanged       another version is there
     ├── ObjectDamaged           an object differs from what was committed
+    │   └── NewerVersion        a newer version wrote it
     └── ImageError              one bad image, one bad row; `code` is stable
         ├── EmptyFile           empty_file
         ├── NotAnImage          not_an_image
@@ -277,6 +278,10 @@ class ObjectChanged(ObjectNotFound):
 
 class ObjectDamaged(ImagemillError):
     """An object does not have the sha256 that was recorded for it."""
+
+
+class NewerVersion(ObjectDamaged):
+    """An object has fields that this version does not know; a process of the version that wrote it can read it."""
 
 
 class ImageError(ImagemillError):

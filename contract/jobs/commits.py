@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TypeVar
 
+from pydantic import ValidationError
+
 from contract.backend.objects import ObjectStore
 from contract.data.items import parse_s3
-from contract.errors import ObjectDamaged
+from contract.errors import NewerVersion, ObjectDamaged
 from contract.jobs.status import Retry, RunStart, ShardCommit
 from contract.keys.jobs import JobKeys, parse_run
 from contract.keys.shards import parse_shard, shard_stem
@@ -74,14 +76,18 @@ def in_parallel(call: Callable[[T], R], wanted: Iterable[T], *, threads: int = _
 
 
 def read_commit(store: ObjectStore, id: str, shard: int, retry: int = 0) -> ShardCommit:
-    """Return the commit of a shard; raises ObjectNotFound, and ObjectDamaged for what cannot be one."""
+    """Return the commit of a shard; raises ObjectNotFound, ObjectDamaged for what is no commit, and NewerVersion."""
     key = JobKeys(id).commit(shard, retry)
     data = store.get(key, limit=_COMMIT_BYTES)
     if len(data) > _COMMIT_BYTES:
         raise ObjectDamaged(f"s3://{store.bucket}/{key} is larger than a commit can be; delete it, then resume {id}.")
     try:
         return ShardCommit.model_validate_json(data)
-    except ValueError as error:
+    except ValidationError as error:
+        if all(one["type"] == "extra_forbidden" for one in error.errors(include_url=False)):
+            raise NewerVersion(
+                f"s3://{store.bucket}/{key} is the commit of a newer version; upgrade what reads it, or stop {id}."
+            ) from error
         raise ObjectDamaged(
             f"s3://{store.bucket}/{key} is not a commit that this version can read ({type(error).__name__}); upgrade, "
             f"or delete it and resume {id}."

@@ -7,8 +7,9 @@ from typing import Any, cast
 import pytest
 
 from contract.backend.objects import ObjectStore
-from contract.jobs.ends import read_end
-from contract.jobs.lifecycle import Backend, reopen
+from contract.errors import StoreRefused
+from contract.jobs.ends import Standing, read_end, read_standing
+from contract.jobs.lifecycle import Backend, cancel, reopen
 from contract.jobs.specs import Generate
 from contract.keys.jobs import JobKeys
 from tests.attacks.test_fencing import JOB, NamedModels, run, spec
@@ -75,6 +76,22 @@ def test_only_the_last_attempt_ends_the_job(backend: Backend, made: Generate) ->
     finalizer(backend, "third", broken=True).run(JOB)
     assert backend.ledger.state(JOB) == "finalizing"
     finalizer(backend, "fourth", broken=False).run(JOB)
+    end = read_end(backend.store, JOB)
+    assert end is not None and end.state == "succeeded"
+
+
+def test_a_job_that_was_canceled_and_resumed_meanwhile_goes_on(backend: Backend, made: Generate) -> None:
+    # Given a job that somebody cancels and resumes while it is ended, which then fails,
+    def page(spec: Any, stats: Any) -> dict[str, float]:
+        cancel(backend, JOB)
+        reopen(backend, JOB)
+        raise StoreRefused("The page cannot be written.")
+
+    ImagesFinalizer(backend, cast("Any", NamedModels()), lambda spec: page, lock_seconds=30).run(JOB)
+
+    # I expect the run that was opened to be open, and the next attempt to end it.
+    assert read_standing(backend.store, JOB) == Standing(1, None)
+    finalizer(backend, "good", broken=False).run(JOB)
     end = read_end(backend.store, JOB)
     assert end is not None and end.state == "succeeded"
 

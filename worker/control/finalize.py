@@ -15,7 +15,7 @@ from typing import Any
 
 from contract.backend.lock import Lock
 from contract.data.items import parse_s3
-from contract.errors import ImagemillError, LockLost, ServiceUnavailable, StoreFull, WorkerLeaving
+from contract.errors import ImagemillError, LockLost, NewerVersion, ServiceUnavailable, StoreFull, WorkerLeaving
 from contract.import_paths import load
 from contract.instruments import FINALIZE_SECONDS
 from contract.jobs.commits import Tally, iter_commits, read_retries, remove_superseded
@@ -82,7 +82,7 @@ def finalize(
                 settle(backend, job)
         except (LockLost, WorkerLeaving) as error:
             log.info("%s", error)
-        except (ServiceUnavailable, StoreFull):
+        except (ServiceUnavailable, StoreFull, NewerVersion):
             raise  # the reconciler sends it again
         except ImagemillError as error:
             ending.close(job, "failed", str(error))

@@ -15,7 +15,7 @@ from contract import instruments
 from contract.backend import dispatch
 from contract.backend.glance import COMPARED, Glance, glance
 from contract.backend.heartbeats import Worker
-from contract.errors import InvalidInput, ObjectDamaged, ServiceUnavailable, UnknownJob
+from contract.errors import InvalidInput, NewerVersion, ObjectDamaged, ServiceUnavailable, UnknownJob
 from contract.jobs.ends import Standing, read_standing
 from contract.jobs.kinds import kind_of
 from contract.jobs.lifecycle import Backend, active_jobs, close, read_spec, readmit, rebuild, settle
@@ -71,7 +71,7 @@ def _tick(backend: Backend, settings: Settings, now: Clock) -> None:
                 looks -= _reconcile(
                     backend, settings, job, seen, workers, may_look=looks > 0, may_plan=job in sent_again
                 )
-        except InvalidInput as error:  # made by a newer version; it must not block the others
+        except (InvalidInput, NewerVersion) as error:  # made by a newer version; it must not block the others
             log.warning("%s waits for a controller of its version: %s", job, error)
         except ServiceUnavailable:
             raise
@@ -181,11 +181,15 @@ def _rebuild(backend: Backend, job: str) -> None:
     with backend.ledger.lock("rebuild", job, _REBUILD_SECONDS) as lock:
         if lock is None:
             return
+        # The run that the bucket is read for: one that somebody opens meanwhile goes on.
+        run = read_standing(backend.store, job).run
         try:
             rebuild(backend, job)
             instruments.REQUEUES.add(1, "rebuilt")
+        except NewerVersion:
+            raise
         except ObjectDamaged as error:
-            close(backend, job, "failed", str(error))
+            close(backend, job, "failed", str(error), run=run)
         except UnknownJob:
             log.warning("%s has no spec in the bucket; it is dropped", job)
             backend.store.delete(JobKeys(job).active)

@@ -23,6 +23,7 @@ from contract.errors import (
     JobStopped,
     LeaseLost,
     ModelError,
+    NewerVersion,
     ObjectDamaged,
     ServiceUnavailable,
     ShardDone,
@@ -147,7 +148,7 @@ class Runner:
             self._ended(lease, "unfit", error)
             log.error("Shard %d of %s is left to another worker: %s", shard, job, error)
             host.backend.ledger.fault(job, shard, token, trouble.pause(), process=host.process)
-        except InvalidSettings as error:
+        except (InvalidSettings, NewerVersion) as error:
             self._fault(lease, error)  # of this worker, not of the job
         except (ModelError, InvalidInput, ObjectDamaged, TrainingDiverged, StoreFull, JobFailed) as error:
             self._ended(lease, "failed", error)

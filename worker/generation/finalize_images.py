@@ -21,7 +21,7 @@ from contract.data.dataset_card import CARD, WEBDATASET, card
 from contract.data.dataset_stats import DatasetStats, count
 from contract.data.items import parse_s3
 from contract.data.provenance import provenance
-from contract.errors import ImagemillError, ServiceUnavailable
+from contract.errors import ImagemillError, NewerVersion, ServiceUnavailable
 from contract.import_paths import load
 from contract.jobs.commits import count_commits, iter_commits
 from contract.jobs.ends import Standing, read_standing
@@ -60,40 +60,42 @@ class ImagesFinalizer:
         with ledger.lock("finish", job, self.lock_seconds) as lock:
             if lock is None:
                 return
+            run = ledger.run(job)  # before the state is read: a run that is opened later is not ended here
             try:
-                if ledger.state(job) == "finalizing" and not self._waits(job):
+                if ledger.state(job) == "finalizing" and not self._waits(job, run):
                     self.finalize(read_images(self.backend.store, job), lock)
             except OutputsMissingError:
                 reopen(self.backend, job, Standing(read_standing(self.backend.store, job).run, None))
             except LockLostError:
                 log.info("Another worker finalizes %s, or it was canceled", job)
-            except ServiceUnavailable as error:
+            except (ServiceUnavailable, NewerVersion) as error:
                 log.warning("Finalizing %s is put off: %s", job, error)  # the reconciler sends it again
             except ImagemillError as error:
-                self._fail(job, str(error))
+                self._fail(job, str(error), run)
             except Exception as error:  # perhaps a fault of this machine
                 log.exception("Finalizing %s failed", job)
-                self._retry(job, error)
+                self._retry(job, error, run)
 
-    def _waits(self, job: str) -> bool:
+    def _waits(self, job: str, run: int) -> bool:
         """Return whether this process raised lately, so that the job is left to another one for a while."""
-        faults = read_faults(self.backend.store, job, self.backend.ledger.run(job))
+        faults = read_faults(self.backend.store, job, run)
         return faults.waits(self.process, self.lock_seconds, time.time())
 
-    def _retry(self, job: str, error: Exception) -> None:
+    def _retry(self, job: str, error: Exception, run: int) -> None:
         """Leave the job to another attempt, which the reconciler sends, or end it after the last one."""
         try:
-            faults = add_fault(self.backend.store, job, self.backend.ledger.run(job), self.process)
+            faults = add_fault(self.backend.store, job, run, self.process)
             if faults.enough(self.max_attempts, self.fault_seconds):
                 tried = f"{faults.attempts} attempts in {len(faults.processes)} processes"
-                self._fail(job, f"The images could not be put together in {tried} ({error!r}); see the worker's log.")
+                reason = f"The images could not be put together in {tried} ({error!r}); see the worker's log."
+                self._fail(job, reason, run)
         except ServiceUnavailable as away:
             log.warning("The fault of finalizing %s is not counted: %s", job, away)
 
-    def _fail(self, job: str, reason: str) -> None:
-        """End the job, unless it has ended: an object may be missing because another worker cleaned up at the end."""
+    def _fail(self, job: str, reason: str, run: int) -> None:
+        """End the run, unless it has ended: an object may be missing because another worker cleaned up at the end."""
         if self.backend.ledger.state(job) == "finalizing":
-            close(self.backend, job, "failed", reason)
+            close(self.backend, job, "failed", reason, run=run)
 
     def finalize(self, spec: Any, lock: Lock) -> None:
         """End the job. Raises LockLostError if the lock was lost on the way."""
@@ -121,12 +123,14 @@ class ImagesFinalizer:
     def end(self, spec: ImagesSpec, short: Sequence[str] = ()) -> None:
         """Write summary and page, and end the job; `short` names the classes that lack images."""
         store = self.backend.store
+        run = read_standing(store, spec.id).run
         stats = count(table for _, table in image_index.shards(store, spec))
         accepted = {one.label: one.accepted for one in stats.classes}
         left_out = _left_out(store, spec)
         if left_out and not stats.candidates:
             codes = ", ".join(f"{code} {number:,}" for code, number in left_out.most_common())
-            close(self.backend, spec.id, "failed", f"No image of {spec.source.label} could be read ({codes}).")
+            reason = f"No image of {spec.source.label} could be read ({codes})."
+            close(self.backend, spec.id, "failed", reason, run=run)
             return
         bucket, prefix = parse_s3(spec.output)
         status = self.backend.ledger.status(spec.id)
@@ -143,7 +147,6 @@ class ImagesFinalizer:
             "created_at": status.created_at if status else None,
             "started_at": status.started_at if status else None,
         }
-        run = read_standing(store, spec.id).run
         if self.backend.ledger.state(spec.id) != "finalizing":
             raise LockLostError
         metrics = self.report(spec)(spec, stats)

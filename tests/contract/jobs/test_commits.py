@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from collections.abc import Generator
@@ -9,7 +10,7 @@ from collections.abc import Generator
 import pytest
 
 from contract.backend.objects import ObjectStore
-from contract.errors import ObjectDamaged, ObjectNotFound
+from contract.errors import NewerVersion, ObjectDamaged, ObjectNotFound
 from contract.jobs.commits import (
     OTHER,
     Committed,
@@ -160,3 +161,14 @@ def test_what_a_retry_replaced_is_removed_wherever_the_last_attempt_stopped(stor
         left = [entry.key.removeprefix("out/shard-00000").removesuffix(".parquet") for entry in store.list("out/")]
         assert left == ["0-r2", "4", "5"]
         assert KEYS.commit(0) not in [entry.key for entry in store.list(KEYS.commit_prefix)]
+
+
+def test_a_commit_of_a_newer_version_is_told_from_a_damaged_one(store: ObjectStore) -> None:
+    newer = json.loads(commit(0).to_json()) | {"energy": 1.5}
+    store.put(KEYS.commit(0), json.dumps(newer).encode())
+    with pytest.raises(NewerVersion, match=r"commit/shard-000000\.json is the commit of a newer version; upgrade"):
+        read_commit(store, "job", 0)
+    del newer["items"]
+    store.put(KEYS.commit(0), json.dumps(newer).encode())
+    with pytest.raises(ObjectDamaged, match="is not a commit that this version can read"):
+        read_commit(store, "job", 0)

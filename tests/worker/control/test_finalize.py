@@ -11,6 +11,7 @@ import pytest
 
 from contract.backend.objects import ObjectStore
 from contract.data.items import read_manifest, write_manifest
+from contract.errors import NewerVersion
 from contract.jobs import lifecycle
 from contract.jobs.commits import iter_commits
 from contract.jobs.ends import read_end, read_standing
@@ -117,6 +118,15 @@ def test_a_commit_that_is_damaged_ends_the_job_with_a_sentence(backend: Backend,
     # As it says: delete it, and resume.
     backend.store.delete(KEYS.commit(1))
     assert reopen(backend, "job").state == "running"
+
+
+def test_a_commit_of_a_newer_version_is_left_to_a_controller_of_it(backend: Backend, labelled: Label) -> None:
+    labelled()
+    ours = backend.store.get(KEYS.commit(1))
+    backend.store.put(KEYS.commit(1), json.dumps(json.loads(ours) | {"energy": 1.5}).encode())
+    with pytest.raises(NewerVersion):
+        finalize(backend, "job")
+    assert read_end(backend.store, "job") is None
 
 
 def test_a_job_that_was_canceled_while_it_was_counted_stays_canceled(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from contract.backend.dispatch import Can, Grant, next_shard, waiting
-from contract.jobs.ends import read_end
-from contract.jobs.lifecycle import Backend, status
+from contract.errors import ObjectDamaged
+from contract.jobs.ends import Standing, read_end, read_standing
+from contract.jobs.lifecycle import Backend, cancel, reopen, status
 from contract.keys.jobs import JobKeys
 from contract.keys.models import model_record
 from contract.keys.queues import QUEUE_CLASSIFY, QUEUE_CONTROL, QUEUES
@@ -17,7 +19,7 @@ from contract.models.rules import ANY, Rule
 from contract.settings import Settings
 from tests.parity import MODEL
 from tests.waiting import wait_until
-from tests.worker.conftest import Jobs
+from tests.worker.conftest import Jobs, Runners
 from worker.control import reconcile
 from worker.control.fire_schedules import utc_now
 from worker.control.reconcile import _tick, tick
@@ -107,6 +109,48 @@ def test_an_object_that_was_damaged_keeps_no_other_job_from_going_on(
     assert end is not None and end.state == "failed"
     assert f"{JobKeys('b-commit').commit(0)} is not a commit that this version can read" in str(end.reason)
     assert "a-spec cannot be reconciled" in caplog.text
+
+
+def test_a_run_that_is_opened_while_an_entry_is_rebuilt_goes_on(
+    backend: Backend, settings: Settings, job: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a job with a damaged commit that is deleted, and taken up again, while its entry is rebuilt,
+    job(b"\x01")
+    backend.ledger.redis.flushall()
+
+    def overtaken(backend: Backend, id: str) -> None:
+        cancel(backend, id)
+        reopen(backend, id)
+        raise ObjectDamaged("A commit was damaged.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reconcile, "rebuild", overtaken)
+        _tick(backend, settings, utc_now)
+
+    # I expect the run that was opened to go on.
+    assert read_standing(backend.store, "job") == Standing(1, None)
+    assert status(backend, "job").state == "running"
+
+
+def test_a_commit_of_a_newer_version_ends_no_job(
+    backend: Backend, settings: Settings, job: Jobs, runner_of: Runners, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Given a job with a commit of a newer version, and a Redis that was wiped,
+    job(b"\x01", b"\x02", shard_size=1)
+    runner_of().run("job", 0)
+    ours = backend.store.get(JobKeys("job").commit(0))
+    backend.store.put(JobKeys("job").commit(0), json.dumps(json.loads(ours) | {"energy": 1.5}).encode())
+    backend.ledger.redis.flushall()
+
+    # I expect a tick to leave it to a controller of that version,
+    _tick(backend, settings, utc_now)
+    assert read_end(backend.store, "job") is None
+    assert "job waits for a controller of its version" in caplog.text
+
+    # and the job to go on once it was upgraded.
+    backend.store.put(JobKeys("job").commit(0), ours)
+    _tick(backend, settings, utc_now)
+    assert status(backend, "job").ok == 1
 
 
 def test_a_job_that_no_live_worker_can_run_says_what_it_waits_for(

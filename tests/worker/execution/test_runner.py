@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from contract.backend.ledger import Ledger
-from contract.errors import ModelError, RedisUnavailable, StoreUnavailable
+from contract.errors import ModelError, NewerVersion, RedisUnavailable, StoreUnavailable
 from contract.jobs.ends import read_standing
 from contract.jobs.lifecycle import Backend, cancel, reopen
 from contract.settings import Settings
@@ -139,3 +139,10 @@ def test_a_shard_that_cannot_run_ends_its_own_run(backend: Backend, job: Jobs, r
     end = read_standing(backend.store, "job").end
     assert end is not None
     assert (end.state, end.reason) == ("failed", "The model is gone.")
+
+
+def test_what_a_newer_version_wrote_is_left_to_a_worker_of_it(backend: Backend, job: Jobs, raising: Raising) -> None:
+    job(b"\x01")
+    raising(NewerVersion("The commit is of a newer version."), lambda: None)
+    assert read_standing(backend.store, "job").end is None
+    assert trouble(backend)["processes"] == {"worker": 1}
