@@ -20,7 +20,7 @@ from contract.backend.ledger import Ledger, Step
 from contract.backend.objects import ObjectStore
 from contract.backend.queues import Queues
 from contract.datasets import extending
-from contract.errors import JobConflict, ObjectDamaged, ObjectNotFound, UnknownJob
+from contract.errors import InvalidInput, JobConflict, ObjectDamaged, ObjectNotFound, UnknownJob
 from contract.jobs import ends, index, shares
 from contract.jobs.commits import iter_commits, read_retries
 from contract.jobs.destinations import check_output
@@ -240,29 +240,27 @@ def write_end(
     now = backend.ledger.status(id) or Status(
         id=id, kind=spec.kind, state=state, created_at=there.created_at, owner=there.owner
     )
-    final = now.model_copy(
-        update={
-            "state": state,
-            "reason": reason or None,
-            "finished_at": iso(time.time()),
-            "eta_seconds": None,
-            "waiting_for": None,
-            "output": spec.output,
-            "model": spec.model,
-            "source": spec.source.label,
-            **details,
-        }
-    )
+    details = {"output": spec.output, "model": spec.model, "source": spec.source.label, **details}
     run = read_standing(backend.store, id).run if run is None else run
-    return ends.write_end(backend.store, id, run, final)
+    return ends.write_end(backend.store, id, run, _final(now, state, reason, **details))
+
+
+def _final(now: Status, state: State, reason: str = "", **details: Any) -> Status:
+    """Return the end of a run that stood where `now` says."""
+    over = {"finished_at": iso(time.time()), "eta_seconds": None, "waiting_for": None}
+    return now.model_copy(update={"state": state, "reason": reason or None, **over, **details})
 
 
 def settle(backend: Backend, id: str) -> Standing:
     """Make everything that depends on the end agree with what stands in the bucket, the ledger last.
 
-    It completes a `close` that was interrupted, and does no harm at any other time.
+    It completes a `close` that was interrupted, and does no harm at any other time. While the spec cannot be read, the
+    job stays among the active ones, so that the reconciler does the rest once somebody has restored it.
     """
-    now = ends.publish(backend.store, read_spec(backend.store, id))
+    try:
+        now = ends.publish(backend.store, read_spec(backend.store, id))
+    except ObjectDamaged:
+        now = read_standing(backend.store, id)
     if now.end is not None:
         backend.ledger.end(id, now.end.state, now.end.reason or "", run=now.run)
     return now
@@ -306,9 +304,23 @@ def _ended(state: str) -> str:
 def cancel(backend: Backend, id: str) -> Status:
     """Cancel a job, and return its end; raises JobConflict if it has ended otherwise, perhaps just now."""
     now = read_standing(backend.store, id)
-    end = now.end or close(backend, id, "canceled", run=now.run)
+    end = now.end or _cancel(backend, id, now.run)
     if end.state != "canceled":
         raise JobConflict(f"The job {id} has {end.state} already; there is nothing to cancel.")
+    return end
+
+
+def _cancel(backend: Backend, id: str, run: int) -> Status:
+    """Cancel a run, be it by what the ledger knows alone: a job whose spec nobody can read must end, too."""
+    try:
+        return close(backend, id, "canceled", run=run)
+    except UnknownJob:
+        raise
+    except (InvalidInput, ObjectDamaged):
+        if (known := backend.ledger.status(id)) is None:
+            raise
+    end = ends.write_end(backend.store, id, run, _final(known, "canceled"))
+    backend.ledger.end(id, end.state, end.reason or "", run=run)
     return end
 
 

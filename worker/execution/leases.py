@@ -125,7 +125,7 @@ class LeaseRenewer:
         self._renew_every = min(1.0, lease_seconds / 4)
         self._held: dict[str, Lease] = {}
         self._late: list[Lease] = []
-        """To be released once Redis answers; their holders are gone."""
+        """To be given back once Redis answers; their holders are gone."""
         self._lock = threading.Lock()
         # Unlike an event, its `put` may interrupt itself, so that a signal handler may call it.
         self._changes: SimpleQueue[None] = SimpleQueue()
@@ -163,7 +163,10 @@ class LeaseRenewer:
         self._ledger.release(lease.job, lease.shard, lease.token)
 
     def release_later(self, lease: Lease) -> None:
-        """Release a lease once Redis answers, however late: one that only lapsed would be taken for a death."""
+        """Give a shard back once Redis answers, however late: a lease that only lapsed would be taken for a death.
+
+        It may run again after a pause: what kept its holder from releasing it may last, as a damaged spec does.
+        """
         with self._lock:
             self._late.append(lease)
         self._wake()
@@ -248,7 +251,12 @@ class LeaseRenewer:
     def _release_late(self) -> None:
         while self._late:
             lease = self._late[0]
-            self._ledger.release(lease.job, lease.shard, lease.token)  # the reconciler sends the ticket
+            try:
+                self._ledger.postpone(lease.job, lease.shard, lease.token, lease.trouble.pause())
+            except ServiceUnavailable:
+                raise
+            except Exception:  # it must not keep the others
+                log.exception("Shard %d of %s is not given back; its lease expires", lease.shard, lease.job)
             with self._lock:
                 self._late.pop(0)
 

@@ -10,7 +10,7 @@ from contract.backend.objects import ObjectStore
 from contract.errors import JobConflict
 from contract.jobs import ends, index, lifecycle
 from contract.jobs.ends import Standing, open_run, read_end, read_standing, write_end
-from contract.jobs.lifecycle import Backend
+from contract.jobs.lifecycle import Backend, active_jobs
 from contract.jobs.specs import Classify, Source
 from contract.jobs.status import Status
 from contract.keys.jobs import JobKeys
@@ -117,6 +117,26 @@ def test_a_cancel_answers_with_the_end(backend: Backend, spec: Classify) -> None
     lifecycle.close(backend, "job", "failed", "It could not.")
     with pytest.raises(JobConflict, match="has failed already"):
         lifecycle.cancel(backend, "job")
+
+
+@pytest.mark.parametrize("damage", [b"{", b"{}", None])
+def test_a_job_whose_spec_was_damaged_can_be_canceled(backend: Backend, spec: Classify, damage: bytes | None) -> None:
+    # Given a job whose spec somebody overwrote, or of a kind that only a newer version knows,
+    store, whole = backend.store, backend.store.get(KEYS.spec)
+    store.put(KEYS.spec, damage or whole.replace(b'"classify"', b'"count"'))
+
+    # I expect a cancel to end it in the bucket and in the ledger, twice with the same answer,
+    end = lifecycle.cancel(backend, "job")
+    assert (end.state, end.kind, end.model) == ("canceled", "classify", "m@1")
+    assert end == read_end(store, "job") == lifecycle.cancel(backend, "job")
+    assert backend.ledger.state("job") == "canceled"
+
+    # and the rest to follow once the spec is restored.
+    store.put(KEYS.spec, whole)
+    assert active_jobs(store) == ["job"]
+    lifecycle.settle(backend, "job")
+    assert active_jobs(store) == []
+    assert [id for _, id, *_ in index.ended(store)] == ["job"]
 
 
 def test_the_ledger_of_a_later_run_is_not_ended_by_an_earlier_one(backend: Backend, spec: Classify) -> None:

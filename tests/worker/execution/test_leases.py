@@ -144,3 +144,24 @@ def test_what_waits_for_the_web_is_told_at_each_change(counting: CountingLedger)
             lease.gives_way()
             wait_until(lambda: told == [1, 0, 1], 10, "one again")
         wait_until(lambda: told == [1, 0, 1, 0], 10, "the end of the shard")
+
+
+def test_a_lease_that_cannot_be_given_back_keeps_no_other(counting: CountingLedger, renewer: LeaseRenewer) -> None:
+    # Given two leases that are given back late, of which one cannot be, since somebody wrote over what it needs,
+    begin(counting, "a", 1)
+    begin(counting, "b", 1)
+    first, second = taken(counting, "a", 0), taken(counting, "b", 0)
+    counting.redis.set(counting.keys.job("a")[3], "x")
+    for lease in (first, second):
+        renewer.release_later(lease)
+
+    # I expect the other to be given back,
+    queued = counting.keys.job("b")[4]
+    wait_until(lambda: counting.redis.exists(queued), 10, "the second lease")
+    wait_until(lambda: not renewer._late, 10, "none to be left")
+    # and its shard to run again after a pause, not at once.
+    status = counting.status("b")
+    assert status is not None and status.shards.running == 0
+    seconds, micros = counting.redis.time()
+    assert float(counting.redis.zscore(queued, "0") or 0) > seconds + micros / 1e6 - 1
+    assert take(counting, "b", 0, "w:2")[0] == "later"

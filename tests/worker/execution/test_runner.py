@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from contract.backend.ledger import Ledger
-from contract.errors import ModelError, NewerVersion, RedisUnavailable, StoreUnavailable
+from contract.errors import ModelError, NewerVersion, ObjectDamaged, RedisUnavailable, StoreUnavailable
 from contract.jobs.ends import read_standing
 from contract.jobs.lifecycle import Backend, cancel, reopen
+from contract.keys.jobs import JobKeys
 from contract.settings import Settings
 from tests.taking import granted
 from tests.waiting import wait_until
@@ -146,3 +147,15 @@ def test_what_a_newer_version_wrote_is_left_to_a_worker_of_it(backend: Backend, 
     raising(NewerVersion("The commit is of a newer version."), lambda: None)
     assert read_standing(backend.store, "job").end is None
     assert trouble(backend)["processes"] == {"worker": 1}
+
+
+def test_a_shard_of_a_job_that_cannot_be_ended_pauses(backend: Backend, job: Jobs, raising: Raising) -> None:
+    # Given a job whose spec somebody overwrote, so that nobody can end it for what its shard met,
+    job(b"\x01")
+    backend.store.put(JobKeys("job").spec, b"{")
+    raising(ObjectDamaged("The spec was damaged."), lambda: None)
+
+    # I expect its shard to wait longer each time, as for a service.
+    wait_until(lambda: trouble(backend).get("waits") == 1, 10, "the shard to be given back")
+    status = backend.ledger.status("job")
+    assert status is not None and status.shards.running == 0
