@@ -19,6 +19,9 @@ local SAMPLES = 21 -- shards of a job whose seconds are remembered, for their me
 -- 1.5 up to version 3 and 3 since. It runs for five seconds at least, the least that a shard should take: what is
 -- shorter is over before a tick has seen it.
 local LAG, SHORTEST = 2, 5
+-- Seconds. No shard waits for so long (contract.backend.trouble), nor does a lease last so much longer than it should:
+-- what does was written before the clock was set back.
+local FAR = 120
 local LOOK = 32 -- shards that came back, of which one may run in the process that asks
 
 local id, job, done, leases, copies, troubles, queued
@@ -141,7 +144,8 @@ local function pick(process)
       redis.call('ZREM', queued, shard)
     else
       local avoid = process and trouble(shard).avoid or {}
-      if (avoid[process] or 0) <= now then return shard end
+      local due = avoid[process] or 0
+      if due <= now or due > now + FAR then return shard end
     end
   end
   local cursor, planned = num('cursor'), num('planned')

@@ -4,10 +4,6 @@
 use(KEYS[4])
 local op = ARGV[1]
 
--- Seconds. No shard waits for so long (contract.backend.trouble), nor does a lease last so much longer than it should:
--- what does was written before the clock was set back.
-local FAR = 120
-
 local function keep(shard, record)
   if next(record) == nil then redis.call('HDEL', troubles, shard)
   else redis.call('HSET', troubles, shard, cjson.encode(record)) end

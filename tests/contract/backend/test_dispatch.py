@@ -131,6 +131,17 @@ def test_a_shard_that_failed_in_a_process_goes_to_another(ledger: Ledger) -> Non
     assert ask(ledger, process="other") is not None
 
 
+def test_a_clock_that_is_set_back_keeps_no_process_from_a_shard(ledger: Ledger) -> None:
+    # Given a shard that a process was to leave to others for a minute, before the clock was set back an hour,
+    begin(ledger, "a", 1)
+    grant = ask(ledger)
+    assert grant is not None
+    ledger.avoid("a", grant.shard, grant.token, 3660.0, process="w")
+
+    # I expect the process to get it.
+    assert ask(ledger, process="w") is not None
+
+
 def test_an_ended_job_and_one_that_is_forgotten_leave_nothing_behind(ledger: Ledger) -> None:
     for name in ("a", "b"):
         begin(ledger, name, 5)
