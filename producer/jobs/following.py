@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from contract.errors import RedisUnavailable, UnknownJob
+from contract.errors import InvalidInput, InvalidSettings, ObjectDamaged, RedisUnavailable, UnknownJob
 from contract.jobs import lifecycle
 from contract.jobs.lifecycle import Backend
 from contract.jobs.status import Status
@@ -40,15 +40,22 @@ def list_jobs(backend: Backend, in_bucket: Iterable[str]) -> list[Status]:
         # Otherwise every job would wait for Redis again.
         status_of = partial(status_from_bucket, backend.store)
 
-    def look(id: str) -> Status | None:
-        try:
-            return status_of(id)
-        except UnknownJob:  # uploads of a job that was never submitted, or a ledger entry of a deleted one
-            return None
-
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = [status for status in pool.map(look, ids) if status is not None]
+        found = [status for status in pool.map(partial(listed_status, status_of), ids) if status is not None]
     return sorted(found, key=lambda status: (status.created_at, status.id), reverse=True)
+
+
+def listed_status(status_of: Callable[[str], Status], id: str) -> Status | None:
+    """Return the status of a job in a list, or None for one that does not exist or whose records cannot be read."""
+    try:
+        return status_of(id)
+    except UnknownJob:  # uploads of a job that was never submitted, or a ledger entry of a deleted one
+        return None
+    except InvalidSettings:
+        raise
+    except (InvalidInput, ObjectDamaged, LookupError, TypeError, ValueError) as error:
+        log.warning("%s is left out of the list, for its records cannot be read: %s", id, error)
+        return None
 
 
 def follow(backend: Backend, job: str, *, patience: float, stop: threading.Event | None = None) -> Iterator[Status]:

@@ -21,7 +21,7 @@ from contract.jobs.lifecycle import Backend
 from contract.jobs.status import Status
 from contract.keys.index import ENDED, ended_before, parse_ended
 from contract.keys.jobs import JobKeys
-from producer.jobs.following import status
+from producer.jobs.following import listed_status, status
 from producer.jobs.status_from_bucket import status_from_bucket
 
 log = logging.getLogger(__name__)
@@ -189,10 +189,14 @@ class RecentEnds:
 
 
 def _standing(backend: Backend, entry: tuple[str, int], _: str = "") -> Status | None:
-    """Return the end of a run, None if its job was deleted."""
+    """Return the end of a run, None if its job was deleted or it cannot be read."""
+    key = JobKeys(entry[0]).run_end(entry[1])
     try:
-        return Status.model_validate_json(backend.store.get(JobKeys(entry[0]).run_end(entry[1])))
+        return Status.model_validate_json(backend.store.get(key))
     except ObjectNotFound:
+        return None
+    except ValueError as error:
+        log.warning("%s is left out of the list, for %s cannot be read: %s", entry[0], key, error)
         return None
 
 
@@ -209,13 +213,7 @@ def unended(backend: Backend, owner: str | None = None, since: int | None = None
         log.info("The list is from the bucket alone: %s", error)
         status_of = partial(status_from_bucket, backend.store)  # otherwise every job would wait for Redis again
 
-    def look(id: str) -> Status | None:
-        try:
-            return status_of(id)
-        except UnknownJob:
-            return None
-
-    looked = in_parallel(look, ids, threads=_THREADS)
+    looked = in_parallel(partial(listed_status, status_of), ids, threads=_THREADS)
     there = [one for one in looked if one is not None and owner in (None, one.owner)]
     found = [one for one in there if not one.ended or (since is not None and index.ended_ms(one) >= since)]
     return sorted(found, key=lambda one: (one.created_at, one.id), reverse=True)

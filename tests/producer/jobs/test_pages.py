@@ -6,21 +6,25 @@ import pytest
 
 from contract.backend.objects import ObjectStore
 from contract.jobs import index
-from contract.jobs.lifecycle import Backend
+from contract.jobs.lifecycle import Backend, active_jobs, submit
 from contract.jobs.specs import Classify, Source
 from contract.jobs.status import Status
 from contract.keys.jobs import JobKeys
-from producer.jobs.pages import FIRST_ENDED, RecentEnds, listed
+from producer.jobs.following import list_jobs
+from producer.jobs.pages import FIRST_ENDED, RecentEnds, listed, page
+
+
+def spec_of(id: str) -> Classify:
+    source = Source(kind="prefix", uri="s3://b/x/", label="x")
+    return Classify(id=id, source=source, model="m@1", weights_sha256="0" * 64, output=f"s3://b/jobs/{id}/out/")
 
 
 def end(store: ObjectStore, number: int, owner: str = "ann") -> None:
     id = f"job-{number:03d}"
-    source = Source(kind="prefix", uri="s3://b/x/", label="x")
-    spec = Classify(id=id, source=source, model="m@1", weights_sha256="0" * 64, output=f"s3://b/jobs/{id}/out/")
     time = f"2026-11-26T10:{number // 60:02d}:{number % 60:02d}.000Z"
     status = Status(id=id, kind="classify", state="succeeded", owner=owner, created_at=time, finished_at=time)
     store.put(JobKeys(id).end, status.to_json())
-    index.record_end(store, spec, status, 0)
+    index.record_end(store, spec_of(id), status, 0)
 
 
 def test_a_page_reads_the_ends_that_it_shows_once(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,3 +74,22 @@ def test_an_end_of_a_job_that_was_made_again_is_another(backend: Backend) -> Non
     backend.store.delete(key)
     backend.store.delete(JobKeys(id).end)
     assert listed(backend, 4, FIRST_ENDED, ends=recent).jobs == []
+
+
+def test_a_record_that_was_damaged_hides_no_other_job(backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
+    # Given jobs that run and jobs that have ended, one of each with a record that somebody overwrote,
+    for id in ("open-bad", "open-good"):
+        submit(backend, spec_of(id))
+    backend.ledger.redis.hset(backend.ledger.keys.job("open-bad")[0], "ok", "many")
+    end(backend.store, 1)
+    end(backend.store, 2)
+    backend.store.put(JobKeys("job-001").end, b"{")
+
+    # I expect every list to have the others, and a word on those.
+    good = ["open-good", "job-002"]
+    assert sorted(one.id for one in listed(backend, 10).jobs) == sorted(good)
+    assert sorted(one.id for one in page(backend, 10)) == sorted(good)
+    ids = [*active_jobs(backend.store), "job-001", "job-002"]
+    assert sorted(one.id for one in list_jobs(backend, ids)) == sorted(good)
+    assert "open-bad is left out of the list" in caplog.text
+    assert "job-001 is left out of the list" in caplog.text
