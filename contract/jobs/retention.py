@@ -164,16 +164,28 @@ def expire(
     candidates = list(islice(_over(store, keep_days, time.time()), None if most is None else 50 * most))
     if most is not None:
         random.shuffle(candidates)
-    found = []
+    found: list[Found] = []
     for key, id in candidates[:most]:
         if until is not None and time.monotonic() > until:
             break
-        if not _stands(store, key, id):
-            if not dry_run:
-                store.delete(key)
-        elif not index.users(store, id) and index.dataset_of(store, id) is None:
-            found.append(size(store, id) if dry_run else remove(backend, id))
+        try:
+            found.extend(_expire(backend, key, id, dry_run=dry_run))
+        except InvalidSettings:
+            raise
+        except (InvalidInput, ObjectDamaged, ValueError) as error:
+            log.warning("%s stays, though its retention is over: %s", id, error)
     return found
+
+
+def _expire(backend: Backend, key: str, id: str, *, dry_run: bool) -> list[Found]:
+    """Delete a job whose entry says that its retention is over, if that entry stands and nobody needs the job."""
+    store = backend.store
+    if not _stands(store, key, id):
+        if not dry_run:
+            store.delete(key)
+    elif not index.users(store, id) and index.dataset_of(store, id) is None:
+        return [size(store, id) if dry_run else remove(backend, id)]
+    return []
 
 
 def _stands(store: ObjectStore, key: str, id: str) -> bool:

@@ -20,6 +20,7 @@ from contract.keys.jobs import JobKeys
 from contract.settings import Settings
 from contract.times import iso
 from producer import Client
+from tests.waiting import wait_until
 from worker.control.clean import clean
 
 DAY = 86_400.0
@@ -268,3 +269,32 @@ def test_uses_are_known_before_the_job(backend: Backend, job: Made) -> None:
     assert index.users(backend.store, "base") == ["user"]
     with pytest.raises(JobConflict, match="user needs"):
         retention.check_removable(backend.store, "base")
+
+
+def test_deletions_that_fail_each_time_keep_no_other_from_going_on(
+    backend: Backend, job: Made, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given deletions that were interrupted, of which the first two always fail,
+    monkeypatch.setattr("worker.control.clean._DELETED", 2)
+    for id in ("a", "b", "c"):
+        job(id, 1)
+        backend.store.put(deleting(id), b"{" if id < "c" else b"{}")
+
+    # I expect the third to be completed within some ticks.
+    def completed() -> bool:
+        clean(backend, settings)
+        return not objects(backend, "jobs/c/")
+
+    wait_until(completed, 60, "the third deletion")
+
+
+def test_a_job_that_cannot_be_read_keeps_no_other_from_its_end(backend: Backend, job: Made, settings: Settings) -> None:
+    # Given two jobs whose retention is over, of which one has a spec that somebody overwrote,
+    for id in ("broken", "whole"):
+        job(id, 2, keep_days=1.0)
+    backend.store.put(JobKeys("broken").spec, b"{")
+
+    # I expect the other to be deleted.
+    clean(backend, settings)
+    assert not objects(backend, "whole")
+    assert backend.store.exists(JobKeys("broken").spec)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import random
 
-from contract.errors import InvalidSettings, JobConflict
+from contract.errors import InvalidSettings, JobConflict, ServiceUnavailable
 from contract.jobs import retention
 from contract.jobs.lifecycle import Backend
 from contract.jobs.unused import expire_uploads
@@ -25,11 +26,17 @@ def clean(backend: Backend, settings: Settings) -> None:
         if lock is None:
             return
         retention.build(backend.store, _ENTERED)
-        for job in retention.interrupted(backend.store)[:_DELETED]:
+        begun = retention.interrupted(backend.store)
+        # At random, so that those which fail each time do not stand before the others.
+        for job in random.sample(begun, min(_DELETED, len(begun))):
             try:
                 retention.remove(backend, job)
             except JobConflict as error:
                 log.info("%s", error)
+            except ServiceUnavailable:
+                raise
+            except Exception:
+                log.exception("The deletion of %s does not go on", job)
         for found in retention.expire(backend, settings.keep_days, most=_DELETED, seconds=_SECONDS):
             log.info("%s was deleted, its retention is over: %d bytes", found.job, found.bytes)
         # All notes of uploads are listed for this, so not with each tick.
