@@ -247,7 +247,8 @@ def write_end(
 
 def _final(now: Status, state: State, reason: str = "", **details: Any) -> Status:
     """Return the end of a run that stood where `now` says."""
-    over = {"finished_at": iso(time.time()), "eta_seconds": None, "waiting_for": None}
+    shards = now.shards.model_copy(update={"running": 0, "queued": 0})
+    over = {"finished_at": iso(time.time()), "eta_seconds": None, "waiting_for": None, "shards": shards}
     return now.model_copy(update={"state": state, "reason": reason or None, **over, **details})
 
 

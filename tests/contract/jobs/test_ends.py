@@ -12,8 +12,9 @@ from contract.jobs import ends, index, lifecycle
 from contract.jobs.ends import Standing, open_run, read_end, read_standing, write_end
 from contract.jobs.lifecycle import Backend, active_jobs
 from contract.jobs.specs import Classify, Source
-from contract.jobs.status import Status
+from contract.jobs.status import Shards, Status
 from contract.keys.jobs import JobKeys
+from tests.taking import take
 
 KEYS = JobKeys("job")
 DONE = Status(id="job", kind="classify", state="succeeded", total=4, done=4, ok=4, labels={"a": 4}, error_codes={})
@@ -147,3 +148,11 @@ def test_the_ledger_of_a_later_run_is_not_ended_by_an_earlier_one(backend: Backe
     assert backend.ledger.state("job") == "queued"
     backend.ledger.end("job", "canceled", run=1)
     assert backend.ledger.state("job") == "canceled"
+
+
+def test_no_shard_of_a_job_that_has_ended_runs_or_waits(backend: Backend, spec: Classify) -> None:
+    for shard in range(3):
+        backend.ledger.planned("job", shard, 4)
+    assert take(backend.ledger, "job", 0, "w:1")[0] == "taken"
+    assert lifecycle.cancel(backend, "job").shards == Shards(total=3)
+    assert lifecycle.status(backend, "job").shards == Shards(total=3)
