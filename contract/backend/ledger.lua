@@ -154,9 +154,15 @@ elseif op == 'open' then -- ends a rebuild, during which no shard was handed out
   advance()
   return step(num('planned') + num('extra') - num('shards_done'))
 
-elseif op == 'set' then -- field, value, ...: priority, weight, max_slots, needs, runtime, rules or ruled
+elseif op == 'set' then -- field, value, ...: priority, weight, max_slots, needs, runtime, rules, ruled or waiting_for
   for i = 2, #ARGV, 2 do put(ARGV[i], ARGV[i + 1]) end
   return step(math.huge)
+
+elseif op == 'unmet' then -- seconds since it was first found that no live worker can run the job; 0 the first time
+  local since = num('unmet_since')
+  if since == 0 then put('unmet_since', stamp(now)) end
+  flush()
+  return {since == 0 and '0' or stamp(math.max(0, now - since))}
 
 elseif op == 'forget' then -- to be rebuilt from the bucket
   forget()

@@ -149,14 +149,9 @@ class Ledger(Heartbeats):
             return cast("str | None", self.redis.hget(self.keys.job(id)[0], "kind"))
 
     def unmet(self, id: str) -> float:
-        """Return the seconds since a worker first found that no live worker can run the job; 0 the first time."""
-        job = self.keys.job(id)[0]
-        with self._mapped():
-            seconds, micros = self.redis.time()
-            now = seconds + micros / 1e6
-            if not self.redis.exists(job) or self.redis.hsetnx(job, "unmet_since", f"{now:.3f}"):
-                return 0.0
-            return now - float(cast("str | None", self.redis.hget(job, "unmet_since")) or now)
+        """Return the seconds since it was first found that no live worker can run the job; 0 the first time."""
+        answer = self._run(id, "unmet")
+        return 0.0 if answer[0] == "unknown" else float(answer[0])
 
     def met(self, id: str) -> None:
         """Forget what `unmet` counts from, and what the job waits for: there is a worker that can run it."""
@@ -165,10 +160,7 @@ class Ledger(Heartbeats):
 
     def waits_for(self, id: str, what: str) -> None:
         """Say which worker a job waits for, until one takes a shard of it."""
-        job = self.keys.job(id)[0]
-        with self._mapped():
-            if self.redis.exists(job):
-                self.redis.hset(job, "waiting_for", what)
+        self._run(id, "set", "waiting_for", what)
 
     def retry_number(self, id: str) -> int:
         """Return how often the job was retried."""

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -394,3 +395,30 @@ def test_the_wait_for_an_able_worker_begins_anew_when_one_took_a_shard(ledger: L
     # if a worker takes a shard of it, I expect a later wait to begin at nothing.
     assert take(ledger, "a", 0, "able")[0] == "taken"
     assert ledger.unmet("a") == 0
+
+
+@pytest.mark.parametrize("commands", [1, 4])
+def test_what_is_noted_of_a_job_that_is_dropped_meanwhile_leaves_nothing(
+    ledger: Ledger, settings: Settings, monkeypatch: pytest.MonkeyPatch, commands: int
+) -> None:
+    # Given a job that is dropped after one of the commands with which a controller notes what it waits for,
+    begin(ledger, "a", 1)
+    left = [commands]
+    execute = ledger.redis.execute_command
+
+    with closing(Ledger(settings)) as other:
+
+        def dropped(*args: Any, **options: Any) -> Any:
+            answer = execute(*args, **options)
+            left[0] -= 1
+            if left[0] == 0:
+                other.drop("a")
+            return answer
+
+        with monkeypatch.context() as patched:
+            patched.setattr(ledger.redis, "execute_command", dropped)
+            ledger.waits_for("a", "a worker with a GPU")
+            ledger.unmet("a")
+        # I expect nothing that a drop does not delete.
+        other.drop("a")
+    assert not ledger.exists("a")
