@@ -22,7 +22,7 @@ from contract.jobs.commits import in_parallel
 from contract.jobs.results import Row
 from contract.jobs.reviews.records import Verdict, verdict_of
 from producer.jobs.import_report import MOST_NAMED, ImportReport
-from producer.jobs.imported import Imported
+from producer.jobs.imported import Imported, Note
 from producer.jobs.label_studio import Annotation, Event
 
 _COLUMNS = ("key", "uri", "sha256", "label", "score", "model", "status")
@@ -31,7 +31,15 @@ _AHEAD_SECONDS = 300.0
 annotation has no label until then, so that versions from before its deletion do not count if they come late."""
 
 
-def bring(store: ObjectStore, job: str, event: Event, *, by: str, now: float | None = None) -> ImportReport:
+def bring(
+    store: ObjectStore,
+    job: str,
+    event: Event,
+    *,
+    by: str,
+    now: float | None = None,
+    note: Note = lambda named, stands: None,
+) -> ImportReport:
     """Write the verdicts of an export or of a webhook's event; `by` is who brings them."""
     latest = (time.time() if now is None else now) + _AHEAD_SECONDS
     rows = _rows(store, job, {one.key for one in event.given if one.key} | {one.uri for one in event.given if one.uri})
@@ -50,7 +58,7 @@ def bring(store: ObjectStore, job: str, event: Event, *, by: str, now: float | N
         unclear.append(f"{one.key or one.uri}: annotation {one.id}, {why}")
         if not one.label and one.id and 0 < one.at <= latest:
             marks.append((one.id, one.at))
-    there = Imported(store, job, by)
+    there = Imported(store, job, by, note)
     for _ in in_parallel(lambda mark: there.mark(*mark), marks):
         pass
     there.look()

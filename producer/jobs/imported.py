@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from contract.backend.objects import ObjectStore
 from contract.errors import ObjectDamaged
@@ -17,6 +17,9 @@ from contract.jobs.reviews.records import Named, Unlabelled, Verdict
 from contract.keys.jobs import JobKeys, parse_unlabelled
 from contract.times import iso
 
+Note = Callable[[Named, bool], None]
+"""Is told of each verdict that was written, with true, or taken back; by several threads."""
+
 _FEW = 16
 """Images that are listed one by one; for more, all verdicts of the job are."""
 
@@ -24,8 +27,8 @@ _FEW = 16
 class Imported:
     """The versions of a job's annotations, found by their names; for several threads."""
 
-    def __init__(self, store: ObjectStore, job: str, by: str) -> None:
-        self._store, self._job, self._by = store, job, by
+    def __init__(self, store: ObjectStore, job: str, by: str, note: Note) -> None:
+        self._store, self._job, self._by, self._note = store, job, by, note
         self._standing: list[Named] = []
         self._versions: dict[str, list[Named]] = {}
         self._marks: dict[str, list[str]] = {}
@@ -58,7 +61,9 @@ class Imported:
         newer = [one for one in self._versions.get(_stem(id), ()) if one.name >= name and one != named]
         if any(self._is_of(one, id) for one in newer) or self._marked(id, after=name):
             return False
-        return verdicts.put(self._store, self._job, named, verdict)
+        if added := verdicts.put(self._store, self._job, named, verdict):
+            self._note(named, True)
+        return added
 
     def settle(self, id: str) -> int:
         """Take back every version of an annotation that is not its newest; return how many those were."""
@@ -69,6 +74,7 @@ class Imported:
         old = [one for one in found if one != max(found) or self._marked(id, after=one.name)]
         for one in old:
             verdicts.withdraw(self._store, self._job, one, by=self._by, imported=True)
+            self._note(one, False)
         return len(old)
 
     def _look_at_marks(self) -> None:

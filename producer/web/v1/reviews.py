@@ -12,6 +12,7 @@ from contract.errors import JobConflict
 from contract.jobs import lifecycle
 from contract.jobs.reviews import agreement
 from contract.jobs.reviews.agreement import ReviewSummary
+from contract.jobs.reviews.records import Named
 from producer.jobs import label_studio
 from producer.jobs.import_report import ImportReport
 from producer.jobs.import_reviews import bring
@@ -61,9 +62,10 @@ def router() -> APIRouter:
             event = label_studio.Event(given=tuple(label_studio.annotations_of(body)))
         store = owned.client.backend.store
         lifecycle.read_classify(store, id)
-        try:
-            return bring(store, id, event, by=owned.token.reviewer)
-        finally:
-            queues.changed(id)
+
+        def note(named: Named, stands: bool) -> None:
+            (queues.gave if stands else queues.withdrew)(id, named)
+
+        return bring(store, id, event, by=owned.token.reviewer, note=note)
 
     return routes

@@ -191,12 +191,6 @@ class Queues:
                     del held.names[place]
                     held.since.append((named, False))
 
-    def changed(self, job: str) -> None:
-        """Note that verdicts of a job were written or taken back, whichever these are."""
-        with self._lock:
-            self._changes += 1
-            self._listed.drop(job)
-
     def _list(self, store: ObjectStore, job: str) -> _Listed:
         """Return the verdicts of a job that stand: as they were listed a moment ago if they are many."""
         with self._lock:
@@ -342,10 +336,6 @@ class _Held(Generic[K, V]):
         with self._lock:
             self._values[key] = value
             self._keep(key)
-
-    def drop(self, key: K) -> None:
-        with self._lock:
-            self._values.pop(key, None)
 
     def trim(self, most: int, size: Callable[[V], int]) -> None:
         """Forget those that were used longest ago until the others have at most this size together."""

@@ -102,6 +102,10 @@ def test_what_was_read_once_is_not_read_again_and_an_import_counts_at_once(
         assert [images(), images(), images()] == [2, 2, 2] and len(reads) == 2
         say("c", 19)
         assert images() == 3 and len(reads) == 3
+        gone = {"action": "ANNOTATIONS_DELETED", "annotations": [{"id": 17}]}
+        assert client.post(f"{place}/label-studio", json=gone).json()["withdrawn"] == 1
+        assert images() == 2
+        say("a", 21)
         # If they are more than a server holds, I expect the same.
         monkeypatch.setattr(queues, "MOST_VERDICTS", 2)
         assert images() == 3
