@@ -22,7 +22,7 @@ from contract.backend.objects import ObjectStore
 from contract.backend.queues import Queues
 from contract.datasets.records import Version
 from contract.datasets.versions import Datasets
-from contract.errors import InvalidSettings
+from contract.errors import InvalidSettings, UnknownSchedule, UnknownWatch
 from contract.fleet import drain
 from contract.fleet.snapshot import Fleet, read_fleet
 from contract.jobs import lifecycle, results
@@ -87,6 +87,7 @@ from producer.jobs import schedules as own_schedules
 from producer.jobs import watches as own_watches
 from producer.jobs import webhooks as own_webhooks
 from producer.jobs.import_report import ImportReport
+from producer.jobs.listing import without_gone
 from producer.jobs.replays import make_replay
 from producer.jobs.requests import check_command, make_request, make_template, make_watch_template
 from producer.jobs.schedules import Run, Scheduled
@@ -472,8 +473,8 @@ class Client:
 
     def schedules(self, *names: str) -> list[Scheduled]:
         """Return these schedules, or all by name, with their next ticks and their last run."""
-        known = Schedules(self._checked_store()).names()
-        return own_schedules.overview(self.backend, list(names) or known, self.status)
+        store, show = self._checked_store(), partial(own_schedules.overview, self.backend, status_of=self.status)
+        return show(list(names)) if names else without_gone(show, UnknownSchedule)(Schedules(store).names())
 
     def pause_schedule(self, name: str) -> Scheduled:
         """Let ticks pass without a job until it is unpaused; they are not caught up.
@@ -577,7 +578,8 @@ class Client:
 
     def watches(self) -> list[Watched]:
         """Return every watch by name, and how each stands."""
-        return own_watches.overview(self.backend, Watches(self._checked_store()).names())
+        names, show = Watches(self._checked_store()).names(), partial(own_watches.overview, self.backend)
+        return without_gone(show, UnknownWatch)(names)
 
     def pause_watch(self, name: str) -> Watched:
         """Plan nothing more until the watch is unpaused; what is planned goes on. Raises UnknownWatch and NotOwner."""

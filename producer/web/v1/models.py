@@ -15,9 +15,10 @@ from contract.errors import InvalidInput, UnknownModel, UnknownUpload
 from contract.keys.uploads import upload_prefix
 from contract.models.registry import Model, Preprocess, Registry, Scalar
 from contract.records import Record, Sha256
+from producer.jobs.listing import without_gone
 from producer.models import describe, push
 from producer.web.owned import Admin, Jobs, Owned, Review
-from producer.web.v1.paging import LINKED, Page, without_gone
+from producer.web.v1.paging import LINKED, Page
 
 if TYPE_CHECKING:
     from producer.web.app import Api

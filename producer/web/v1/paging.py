@@ -6,14 +6,13 @@ Without `limit` a list comes whole.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias, TypeVar
 from urllib.parse import urlencode
 
 from fastapi import Depends, Query, Request, Response
 
-from contract.errors import ImagemillError, InvalidInput
+from contract.errors import InvalidInput
 from producer.web.v1.jobs import cursor_of, place_of
 
 T = TypeVar("T")
@@ -82,24 +81,6 @@ class Paging:
     def _link(self, last: str) -> None:
         query = urlencode({"limit": self.limit, "cursor": cursor_of(last)})
         self.response.headers["Link"] = f'<{self.request.url.path}?{query}>; rel="next"'
-
-
-def without_gone(
-    show: Callable[[list[str]], Sequence[T]], gone: type[ImagemillError]
-) -> Callable[[list[str]], list[T]]:
-    """Return `show` without the entries that were removed since their names were read, for which it raises `gone`."""
-
-    def shown(names: list[str]) -> list[T]:
-        try:
-            return list(show(names))
-        except gone:
-            found: list[T] = []
-            for name in names:
-                with suppress(gone):
-                    found += show([name])
-            return found
-
-    return shown
 
 
 # A coroutine, because FastAPI runs other functions in a thread.

@@ -10,11 +10,12 @@ from fastapi import APIRouter, Path, Query
 from contract.errors import UnknownSchedule
 from contract.jobs.schedules import Schedules
 from contract.jobs.status import Status
+from producer.jobs.listing import without_gone
 from producer.jobs.schedules import Run, Scheduled
 from producer.web.bodies import ScheduleBody, values_of
 from producer.web.owned import Jobs, Review
 from producer.web.sources import checked
-from producer.web.v1.paging import LINKED, Page, without_gone
+from producer.web.v1.paging import LINKED, Page
 
 Name = Annotated[str, Path(max_length=64, description="Its name.")]
 

@@ -15,10 +15,11 @@ from contract.jobs.options import WatchOptions
 from contract.jobs.status import Status
 from contract.records import Record
 from contract.watches.record import Watches
+from producer.jobs.listing import without_gone
 from producer.jobs.watches import Watched, overview
 from producer.web.bodies import WatchBody, options_of
 from producer.web.owned import Jobs, Review
-from producer.web.v1.paging import LINKED, Page, without_gone
+from producer.web.v1.paging import LINKED, Page
 
 Name = Annotated[str, Path(max_length=64, description="Its name.")]
 

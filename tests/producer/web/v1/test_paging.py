@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import httpx2
@@ -9,11 +10,13 @@ import pytest
 
 from contract.backend.named_records import NamedRecords
 from contract.backend.objects import ObjectStore
+from contract.errors import UnknownSchedule
 from contract.keys.models import model_record
 from contract.models.registry import Model, Registry
+from contract.settings import Settings
 from contract.web.addresses import AddressPolicy
 from contract.web.webhooks.endpoints import Endpoints
-from producer import HttpClient
+from producer import Client, HttpClient
 from producer.http_api import HttpApi
 from producer.web.v1 import paging
 from producer.web.v1.jobs import cursor_of
@@ -85,7 +88,7 @@ def test_a_page_begins_behind_what_is_gone(api: Api, lists: dict[str, list[Any]]
 
 
 def test_a_list_leaves_out_what_is_removed_while_it_is_read(
-    api: Api, lists: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+    api: Api, settings: Settings, lists: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given names that were there when they were listed,
     names, versions = NamedRecords.names, Registry.versions
@@ -97,6 +100,13 @@ def test_a_list_leaves_out_what_is_removed_while_it_is_read(
                 answer = client.get(path, params=params)
                 assert answer.status_code == 200, answer.text
                 assert [one[PLACES[path]] for one in answer.json()] == lists[path]
+    # and so in Python, for the command line and the console.
+    with closing(Client(settings)) as here:
+        evens = range(0, 10, 2)
+        assert {f"s-{n}" for n in evens} < {one.name for one in here.schedules()}
+        assert {f"w-{n}" for n in evens} < {one.name for one in here.watches()}
+        with pytest.raises(UnknownSchedule):
+            here.schedules("zz-gone")
 
 
 def test_a_cursor_that_no_page_gave_is_refused(api: Api, lists: dict[str, list[Any]]) -> None:
