@@ -219,8 +219,11 @@ class Ledger(Heartbeats):
         with self._mapped():
             return cast("set[str]", self.redis.smembers(self.keys.active))
 
-    def status(self, id: str) -> Status | None:
-        """Return the status of a job, running shards included, or None if the ledger does not know the job."""
+    def status(self, id: str, *, committed: bool = False) -> Status | None:
+        """Return the status of a job, or None if the ledger does not know the job.
+
+        It counts the progress of running shards too, unless only what is `committed` is asked for.
+        """
         job, _, leases, *_ = self.keys.job(id)
         with self._mapped():
             pipe = self.redis.pipeline(transaction=True)
@@ -228,7 +231,7 @@ class Ledger(Heartbeats):
             pipe.hvals(leases)
             pipe.time()
             fields, held, (seconds, micros) = pipe.execute()
-        return status_of(fields, held, seconds + micros / 1e6) if fields else None
+        return status_of(fields, [] if committed else held, seconds + micros / 1e6) if fields else None
 
     # Shards
 

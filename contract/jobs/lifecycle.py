@@ -237,7 +237,9 @@ def write_end(
     """Do the first half of `close`: decide the end of a run. `settle` does the second."""
     there = _read_envelope(backend.store, id)
     spec = there.spec
-    now = backend.ledger.status(id) or Status(
+    # The rows of shards that still run are lost; a training goes on from its checkpoint.
+    rows = kind_of(spec).makes in ("labels", "images")
+    now = backend.ledger.status(id, committed=rows) or Status(
         id=id, kind=spec.kind, state=state, created_at=there.created_at, owner=there.owner
     )
     details = {"output": spec.output, "model": spec.model, "source": spec.source.label, **details}
@@ -318,7 +320,7 @@ def _cancel(backend: Backend, id: str, run: int) -> Status:
     except UnknownJob:
         raise
     except (InvalidInput, ObjectDamaged):
-        if (known := backend.ledger.status(id)) is None:
+        if (known := backend.ledger.status(id, committed=True)) is None:
             raise
     end = ends.write_end(backend.store, id, run, _final(known, "canceled"))
     backend.ledger.end(id, end.state, end.reason or "", run=run)

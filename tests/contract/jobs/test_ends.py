@@ -151,8 +151,18 @@ def test_the_ledger_of_a_later_run_is_not_ended_by_an_earlier_one(backend: Backe
 
 
 def test_no_shard_of_a_job_that_has_ended_runs_or_waits(backend: Backend, spec: Classify) -> None:
+    # Given a job with a shard that is committed, one that runs, and one that waits,
+    ledger = backend.ledger
     for shard in range(3):
-        backend.ledger.planned("job", shard, 4)
-    assert take(backend.ledger, "job", 0, "w:1")[0] == "taken"
-    assert lifecycle.cancel(backend, "job").shards == Shards(total=3)
-    assert lifecycle.status(backend, "job").shards == Shards(total=3)
+        ledger.planned("job", shard, 4)
+    for shard in range(2):
+        assert take(ledger, "job", shard, f"w:{shard}")[0] == "taken"
+    ledger.commit("job", 0, 3, 1)
+    assert ledger.renew("job", 1, "w:1", 2, 0) == "renewed"
+    running = lifecycle.status(backend, "job")
+    assert (running.done, running.shards) == (6, Shards(total=3, done=1, running=1, queued=1))
+
+    # if it is canceled, I expect its end to count the rows that there are.
+    end = lifecycle.cancel(backend, "job")
+    assert (end.done, end.ok, end.errors, end.shards) == (4, 3, 1, Shards(total=3, done=1))
+    assert lifecycle.status(backend, "job") == end
