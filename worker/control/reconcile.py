@@ -170,7 +170,7 @@ def _find_worker(
     if backend.ledger.unmet(job) < settings.worker_wait_seconds:
         log.warning("%s needs %s, which no live worker has", job, needs)
     else:
-        close(backend, job, "failed", unmet(job, needs, there, queue, models))
+        close(backend, job, "failed", unmet(job, needs, there, queue, models), run=seen.run)
 
 
 def _rebuild(backend: Backend, job: str) -> None:

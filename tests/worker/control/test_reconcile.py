@@ -132,6 +132,30 @@ def test_a_run_that_is_opened_while_an_entry_is_rebuilt_goes_on(
     assert status(backend, "job").state == "running"
 
 
+def test_a_run_that_is_opened_while_an_earlier_one_finds_no_worker_goes_on(
+    backend: Backend, settings: Settings, job: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a job that no live worker can run, and that is canceled and resumed just when it is to end for that,
+    job(b"\x01", precision="bf16")
+    beat(backend, "plain", "fp32")
+    impatient = settings.model_copy(update={"worker_wait_seconds": 0.0})
+
+    def overtaken(*args: Any) -> str:
+        cancel(backend, "job")
+        reopen(backend, "job")
+        return "No worker can run it."
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reconcile, "unmet", overtaken)
+        _tick(backend, impatient, utc_now)
+
+    # I expect the run that was opened to be open, and to end for itself.
+    assert read_standing(backend.store, "job") == Standing(1, None)
+    _tick(backend, impatient, utc_now)
+    end = read_end(backend.store, "job")
+    assert end is not None and end.state == "failed"
+
+
 def test_a_commit_of_a_newer_version_ends_no_job(
     backend: Backend, settings: Settings, job: Jobs, runner_of: Runners, caplog: pytest.LogCaptureFixture
 ) -> None:
