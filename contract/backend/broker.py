@@ -15,13 +15,13 @@ from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from contract.backend.economical_transport import (
+from contract.backend.transports.economical import (
     EconomicalChannel,
     EconomicalQoS,
     EconomicalTransport,
     wake_consumer,
 )
-from contract.backend.guarded_transport import REJECTED_OPTION
+from contract.backend.transports.guarded import REJECTED_OPTION
 from contract.backend.wire import redis_address, why_not_redis, why_not_secure
 from contract.errors import RedisUnavailable
 from contract.keys.queues import (

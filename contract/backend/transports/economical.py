@@ -19,7 +19,7 @@ from kombu.transport.virtual import QoS as VirtualQoS
 from redis import BlockingConnectionPool
 from redis.exceptions import RedisError, ResponseError
 
-from contract.backend.guarded_transport import GuardedChannel, GuardedQoS, GuardedTransport
+from contract.backend.transports.guarded import GuardedChannel, GuardedQoS, GuardedTransport
 from contract.keys.queues import TASK_RUN
 
 _CONNECTIONS = 2
