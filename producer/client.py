@@ -10,6 +10,7 @@ import copy
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -117,21 +118,17 @@ class Client:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or current()
-        self._queues = Queues(self.settings)
         # Gives up within seconds: somebody waits for the answer.
-        self.backend = self._backend(store_patience=5.0, ledger_patience=3.0)
+        ledger = Ledger(self.settings, patience=3.0, interactive=True)
+        self._queues = Queues(self.settings, ledger.circuit)
+        self.backend = Backend(ObjectStore(self.settings, patience=5.0), ledger, self._queues)
         # Waits through a restart: half of a long upload is done.
         patience = self.settings.store_patience_seconds
-        self._patient = self._backend(store_patience=patience, ledger_patience=10.0)
+        self._patient = Backend(
+            ObjectStore(self.settings, patience=patience), Ledger(self.settings, patience=10.0), self._queues
+        )
         self._lock = threading.Lock()
         self._asks: BlockingOnline | None = None
-
-    def _backend(self, *, store_patience: float, ledger_patience: float) -> Backend:
-        return Backend(
-            store=ObjectStore(self.settings, patience=store_patience),
-            ledger=Ledger(self.settings, patience=ledger_patience),
-            queues=self._queues,
-        )
 
     def close(self) -> None:
         """Close the idle connections; a later call opens them again."""
@@ -311,7 +308,7 @@ class Client:
 
         Reads the bucket while Redis is away; raises RedisUnavailable after `store_patience_seconds` without it.
         """
-        backend = Backend(self._patient.store, self.backend.ledger, self.backend.queues)
+        backend = replace(self.backend, store=self._patient.store)
         return following.follow(backend, job, patience=self.settings.store_patience_seconds, stop=stop)
 
     def history(self, job: str) -> list[dict[str, Any]]:
@@ -792,7 +789,8 @@ class Client:
             owner=self.settings.owns_as,
         )
         store = self._patient.store
-        return own_models.push(self._patient, draft, lambda key: store.put_file(key, file), timeout=timeout)
+        backend = replace(self.backend, store=store)
+        return own_models.push(backend, draft, lambda key: store.put_file(key, file), timeout=timeout)
 
     def pull_model(self, ref: str, into: str | Path) -> list[Path]:
         """Write the record and the files of a model into a folder, verified by their sha256; return their paths."""

@@ -43,8 +43,8 @@ def run_checks() -> Iterator[Check]:
         yield Check("settings", False, str(error), unreachable=True)
         return
     yield Check("settings", True, settings_source(settings))
-    ledger = Ledger(settings)
-    with closing(ledger.redis):
+    ledger = Ledger(settings, interactive=True)
+    with closing(ledger):
         try:
             info, workers = ledger.info(), ledger.workers()
         except ImagemillError as error:

@@ -90,8 +90,11 @@ class Transport(EconomicalTransport):
     Channel = Channel
 
 
-def make_app(settings: Settings) -> Celery:
-    """Return the app on `settings.redis_url`; it connects lazily. Raises InvalidSettings if that is no such URL."""
+def make_app(settings: Settings, *, silent_seconds: float = 30.0) -> Celery:
+    """Return the app on `settings.redis_url`; it connects lazily. Raises InvalidSettings if that is no such URL.
+
+    A message waits for Redis' answer for `silent_seconds`.
+    """
     address = redis_address(settings)
     app = Celery("imagemill", set_as_current=False)
     app.conf.update(
@@ -107,7 +110,7 @@ def make_app(settings: Settings) -> Celery:
             "unacked_restore_interval": min(60, settings.visibility_timeout),
             "unacked_restore_throttle": 1,
             "priority_steps": [0],
-            "socket_timeout": 30,
+            "socket_timeout": silent_seconds,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
             "health_check_interval": 25,

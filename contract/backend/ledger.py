@@ -73,8 +73,8 @@ class Held:
 class Ledger(Heartbeats):
     """The ledger in one Redis. Its calls retry and raise as those of `RedisClient`."""
 
-    def __init__(self, settings: Settings, *, patience: float = 3.0) -> None:
-        super().__init__(settings, patience=patience)
+    def __init__(self, settings: Settings, *, patience: float = 3.0, interactive: bool = False) -> None:
+        super().__init__(settings, patience=patience, interactive=interactive)
         self._script = self.redis.register_script(_SCRIPT)
 
     # Jobs

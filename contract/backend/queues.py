@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from contract.backend.circuit import INTERACTIVE_SECONDS, Circuit
 from contract.keys.queues import TASK_CHECK, TASK_FINALIZE, TASK_FINISH, TASK_PLAN
 from contract.settings import Settings
 
@@ -19,10 +20,11 @@ class Queues:
     """Sends tasks. A message carries a job id, or a model's name and version; tickets are sent by the ledger.
 
     Every method raises RedisUnavailable if Redis does not take the message. Given settings, it makes its app with the
-    first message.
+    first message, for a process in which somebody waits: no message is sent while `circuit` is open.
     """
 
-    def __init__(self, app: Celery | Settings) -> None:
+    def __init__(self, app: Celery | Settings, circuit: Circuit | None = None) -> None:
+        self._circuit = circuit
         self._app: Celery | None = None
         self._settings: Settings | None = None
         if isinstance(app, Settings):
@@ -57,6 +59,8 @@ class Queues:
     def _send(self, task: str, *args: str | int) -> None:
         from contract.backend import broker
 
+        if self._circuit is not None:
+            self._circuit.check()
         broker.send(self._opened(), task, args)
 
     def _opened(self) -> Celery:
@@ -65,5 +69,5 @@ class Queues:
         with self._lock:
             if self._app is None:
                 assert self._settings is not None
-                self._app = broker.make_app(self._settings)
+                self._app = broker.make_app(self._settings, silent_seconds=INTERACTIVE_SECONDS)
             return self._app

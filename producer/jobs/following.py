@@ -66,6 +66,7 @@ def follow(backend: Backend, job: str, *, patience: float, stop: threading.Event
     stop = stop or threading.Event()
     heard = time.monotonic()
     while not stop.is_set():
+        began = time.monotonic()
         try:
             now = lifecycle.status(backend, job)
             heard = time.monotonic()
@@ -73,7 +74,8 @@ def follow(backend: Backend, job: str, *, patience: float, stop: threading.Event
             if time.monotonic() - heard > patience:
                 raise
             now = status_from_bucket(backend.store, job)
+        took = time.monotonic() - began
         yield now
         if now.ended:
             return
-        stop.wait(_POLL_SECONDS)
+        stop.wait(max(_POLL_SECONDS, took))  # the bucket is asked for each commit, which may take long

@@ -85,7 +85,9 @@ class Follower:
         return found
 
     async def _look(self) -> None:
+        now = asyncio.get_running_loop().time
         while self._jobs:
+            began = now()
             for id, one in list(self._jobs.items()):
                 try:
                     status = await anyio.to_thread.run_sync(self._read, id)
@@ -103,4 +105,5 @@ class Follower:
                 if status != one.status:
                     one.status = status
                     one.tell()
-            await asyncio.sleep(self._seconds)
+            # While Redis is away, a look reads each commit of a job in the bucket.
+            await asyncio.sleep(max(self._seconds, now() - began))

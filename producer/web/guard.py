@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, TypeAlias
 
+import anyio
 import anyio.to_thread
 from starlette.responses import Response
 
@@ -43,6 +44,8 @@ SEND_SECONDS = 60.0
 _BYTES_A_SECOND = 256 * 2**10
 MOST_REQUESTS = 256
 """Requests under way at once, event streams among them."""
+_LOOKUPS = 40
+"""Tokens that are looked up at once: in threads of their own, since routes may wait for Redis in all the others."""
 
 _ALWAYS = {
     b"x-content-type-options": b"nosniff",
@@ -67,6 +70,7 @@ class Guard:
     ) -> None:
         self._app, self._access, self._hosts, self._large = app, access, hosts, large
         self._under_way, self._held = 0, Held()
+        self._checkers = anyio.CapacityLimiter(_LOOKUPS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -135,7 +139,7 @@ class Guard:
     async def _check_token(self, scope: Scope, given: list[str]) -> None:
         token = self._access.known(given)
         if token is None:
-            token = await anyio.to_thread.run_sync(self._access.check, given)
+            token = await anyio.to_thread.run_sync(self._access.check, given, limiter=self._checkers)
         self._access.admit(token)
         scope["imagemill.token"] = token
 

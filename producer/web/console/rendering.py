@@ -59,6 +59,7 @@ def page(request: Request, template: str, status: int = 200, **context: Any) -> 
         "token": token if isinstance(token, Token) else None,
         "path": request.url.path,
         "layout": layout,
+        "queue_is_away": request.app.client.backend.ledger.circuit.is_open,
         **context,
     }
     return HTMLResponse(render(template, **known), status, _HEADERS)
