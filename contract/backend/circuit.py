@@ -5,10 +5,13 @@ Otherwise each call of a page would wait as long again, and the threads that wai
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 
-from contract.errors import ImagemillError, RedisUnavailable
+from contract.errors import RedisUnavailable
+
+log = logging.getLogger(__name__)
 
 INTERACTIVE_SECONDS = 5.0
 """How long a call waits for an answer in a process in which somebody waits for the call.
@@ -68,6 +71,8 @@ class Circuit:
             self._look()
         except RedisUnavailable:
             return False
-        except ImagemillError:
-            pass  # the next call is told that it refuses the password, say
+        except Exception as error:
+            # That a password is refused is an answer, which the next call gets too. A connection that is closed amid a
+            # look may raise anything, and then nobody waits for it any more.
+            log.debug("The look at Redis ended: %r", error)
         return True

@@ -66,6 +66,25 @@ def test_calls_fail_at_once_until_redis_answers() -> None:
     wait_until(lambda: not watches(), message="the thread to end")
 
 
+def test_a_look_whose_connection_is_closed_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    traces: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", traces.append)
+    looks, closed = threading.Event(), threading.Event()
+
+    def look() -> None:
+        looks.set()
+        closed.wait()
+        raise AttributeError("'NoneType' object has no attribute 'recv'")  # as redis-py does
+
+    circuit = Circuit(look)
+    circuit.open(AWAY)
+    looks.wait()
+    circuit.close()
+    closed.set()
+    wait_until(lambda: not watches(), message="the thread to end")
+    assert not circuit.is_open and not traces
+
+
 @contextmanager
 def behind_a_wire(settings: Settings) -> Iterator[tuple[Wire, Settings]]:
     url = settings.redis_url.get_secret_value()
