@@ -236,6 +236,11 @@ KINDS: dict[str, JobKind] = {kind.name: kind for kind in _KINDS}
 """Every kind by its name."""
 
 
+def makes_labels(kind: str) -> bool:
+    """Return whether jobs of this kind label images; not so those of a kind that only a newer version has."""
+    return kind in KINDS and KINDS[kind].makes == "labels"
+
+
 def kind_of(job: AnySpec | str) -> JobKind:
     """Return the record of a spec's kind, or of the kind with this name; raises InvalidInput for an unknown one."""
     name = job if isinstance(job, str) else job.kind

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from contract.backend.objects import ObjectStore
 from contract.data.items import read_manifest
 from contract.errors import ObjectNotFound
-from contract.jobs.kinds import KINDS
+from contract.jobs.kinds import KINDS, makes_labels
 from contract.keys.jobs import JobKeys
 from producer.jobs import cleaning, pages
 from producer.jobs.failures import Failure, failures
@@ -56,7 +56,7 @@ def router() -> APIRouter:
             looked=len(jobs),
             codes=[(code, number, within[code]) for code, number in ranked(counts)],
             jobs=failed,
-            next_steps={one.id: KINDS[one.kind].next_step(one) for one, _ in failed},
+            next_steps={one.id: KINDS[one.kind].next_step(one) for one, _ in failed if one.ended and one.kind in KINDS},
             after=cursor_of(listed.cursor),
             first=not cursor,
         )
@@ -72,14 +72,14 @@ def router() -> APIRouter:
         """Show the failures of a job by code, and each image that failed with why and what to do."""
         status, store = owned.job(id), owned.client.backend.store
         found: dict[str, Any] = {"failures": [], "after": ""}
-        if KINDS[status.kind].makes == "labels" and status.errors:
+        if makes_labels(status.kind) and status.errors:
             some = failures(store, id, _IMAGES, code=code, after=after)
             found = {"failures": pictured(store, id, some.failures), "after": some.after}
         return page(
             request,
             "jobs/job_errors.html",
             job=status,
-            labels=KINDS[status.kind].makes == "labels",
+            labels=makes_labels(status.kind),
             codes=ranked(tallies.codes_of(store, status)),
             code=code,
             first=not after,

@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, Response, StreamingResponse
 from contract.backend.objects import ObjectStore
 from contract.errors import ImagemillError, ServiceUnavailable
 from contract.jobs import lifecycle
-from contract.jobs.kinds import KINDS
+from contract.jobs.kinds import kind_of, makes_labels
 from contract.jobs.status import Status
 from producer.jobs.failures import failures
 from producer.jobs.tallies import Tallies, Tally
@@ -64,7 +64,7 @@ def router() -> APIRouter:
     def show_samples(request: Request, owned: Review, id: Id) -> Response:
         """Return pictures of the job with what it says of them, as far as it is, and its first failures."""
         status = owned.job(id)
-        store, labels = owned.client.backend.store, KINDS[status.kind].makes == "labels"
+        store, labels = owned.client.backend.store, makes_labels(status.kind)
         tally = Tally() if status.ended else tallies.of(store, id)
         # A part that asks every few seconds looks no further than it must.
         few: dict[str, Any] = {} if status.ended else {"after": f"{tally.failing or 0}.0", "shards": _FEW_SHARDS}
@@ -121,7 +121,7 @@ def router() -> APIRouter:
 
 def _samples(store: ObjectStore, status: Status) -> list[samples.Sample]:
     """Return the first images of a job that has ended, and the newest of one that runs."""
-    makes = KINDS[status.kind].makes
+    makes = kind_of(status.kind).makes
     if makes == "labels":
         return samples.first_rows(store, status.id) if status.ended else samples.newest_rows(store, status.id)
     if makes != "images":
@@ -132,7 +132,7 @@ def _samples(store: ObjectStore, status: Status) -> list[samples.Sample]:
 
 
 def _facts(status: Status, owned: Owned) -> dict[str, Any]:
-    kind = KINDS[status.kind]
+    kind = kind_of(status.kind)
     return {
         "job": status,
         "kind": kind,

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from contract.jobs.kinds import KINDS
+from contract.jobs.kinds import makes_labels
 from contract.jobs.status import Status
 from contract.records import Priority
 from producer.jobs import cleaning, pages
@@ -95,7 +95,7 @@ def actions_of(status: Status, owned: Owned) -> list[str]:
         return []
     if not status.ended:
         return ["cancel"]
-    failed = status.errors and status.state in ("succeeded", "failed") and KINDS[status.kind].makes == "labels"
+    failed = status.errors and status.state in ("succeeded", "failed") and makes_labels(status.kind)
     return [*(["retry"] if failed else []), *(["resume"] if status.state != "succeeded" else [])]
 
 

@@ -147,3 +147,18 @@ def test_an_image_of_too_many_pixels_is_not_sent(api: Api, browse: Browse, model
     store.put(JobKeys(id).manifest(0), line.encode())
     answer = browse("review").get(f"/console/jobs/{id}/pictures/0/0")
     assert answer.status_code == 415 and "3,000,000,000 pixels" in answer.text
+
+
+def test_a_job_of_a_newer_version_hides_no_other(browse: Browse, api: Api, model: str, job: str) -> None:
+    # Given a job that failed, and one beside it whose kind only a newer version has,
+    client, other = browse("jobs"), submit(api, model)
+    key = JobKeys(job).end
+    api.store.put(key, api.store.get(key).replace(b'"classify"', b'"count"'))
+
+    # I expect both in every list, and a sentence in place of its page.
+    for path in ("jobs", "errors"):
+        page = client.get(f"/console/{path}")
+        assert page.status_code == 200 and f"/console/jobs/{job}" in page.text, path
+    assert f"/console/jobs/{other}" in client.get("/console/jobs").text
+    page = client.get(f"/console/jobs/{job}")
+    assert page.status_code == 422 and "no job kind &#39;count&#39; in this version" in page.text
