@@ -204,7 +204,7 @@ class RedisClient:
         except (redis.ConnectionError, redis.TimeoutError, BusyLoadingError) as error:
             why = why_not_secure(error) or why_not_redis(error)
             silent = isinstance(error, redis.TimeoutError)
-            what = "does not answer; see what keeps it" if silent else "cannot be reached; start it"
+            what = "does not answer; find out what blocks it" if silent else "cannot be reached; start it"
             why = f"Redis at {self._address.shown} {why or f'{what}, or correct IMAGEMILL_REDIS_URL'}."
             # A Redis that takes no writes may be read.
             if self.circuit is not None and not isinstance(error, NotWritableError):

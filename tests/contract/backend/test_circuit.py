@@ -132,7 +132,7 @@ def test_a_redis_that_answers_again_is_found_though_nobody_asks(
         circuit = ledger.circuit
         assert circuit is not None
         wire.flows.clear()
-        with pytest.raises(RedisUnavailable, match=rf"^Redis at 127\.0\.0\.1:{wire.port}/0 does not answer; see"):
+        with pytest.raises(RedisUnavailable, match=rf"^Redis at 127\.0\.0\.1:{wire.port}/0 does not answer; find out"):
             ledger.info()
         assert circuit.is_open
         wire.flows.set()
