@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any
 
 from contract.backend.objects import ObjectStore
-from contract.errors import InvalidInput, ObjectNotFound, ServiceUnavailable, UnknownJob
+from contract.errors import InvalidInput, ObjectDamaged, ObjectNotFound, ServiceUnavailable, UnknownJob
 from contract.jobs import index
 from contract.jobs.lifecycle import read_spec
 from contract.jobs.schedules import Schedules, Tick
@@ -44,7 +44,7 @@ class Announcer:
         self._store, self._clock = store, clock
         self._endpoints, self._outbox = Endpoints(store), Outbox(store)
         self._unread: set[str] = set()
-        """Notes about what this version cannot read; a newer controller may."""
+        """Notes about what cannot be read; a newer controller may, or this one after a restart if it was restored."""
 
     def round(self) -> int:
         """Turn the notes that are there into messages; return how many are new."""
@@ -55,7 +55,7 @@ class Announcer:
                 fresh += self._announce(key)
             except ServiceUnavailable:
                 raise
-            except (InvalidInput, ValueError) as error:
+            except (InvalidInput, ObjectDamaged, ValueError) as error:
                 log.warning("No webhook is told of %s: %s", key.removeprefix(WEBHOOK_NOTES), error)
                 self._unread.add(key)
                 continue

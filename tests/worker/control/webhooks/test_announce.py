@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+import pytest
+
 from contract.backend.objects import ObjectStore
 from contract.jobs import lifecycle, retention
 from contract.jobs.lifecycle import Backend
@@ -144,13 +146,18 @@ def test_what_is_long_past_or_deleted_is_not_told(backend: Backend, hook: Endpoi
     assert notes(store) == []
 
 
-def test_what_a_newer_version_wrote_waits_and_holds_up_nothing(backend: Backend, hook: Endpoint, ended: Ended) -> None:
+@pytest.mark.parametrize("damaged", [False, True])
+def test_what_cannot_be_read_waits_and_holds_up_nothing(
+    backend: Backend, hook: Endpoint, ended: Ended, damaged: bool
+) -> None:
+    # Given the ends of two jobs, of which the first has a spec of a newer version, or one that somebody overwrote,
     store = backend.store
     ended("animals", hook.id)
     ended("zebras", hook.id)
     spec = json.loads(store.get(JobKeys("animals").spec))
     spec["spec"]["kind"] = "paint"
-    store.put(JobKeys("animals").spec, json.dumps(spec).encode())
+    store.put(JobKeys("animals").spec, b"{" if damaged else json.dumps(spec).encode())
+    # I expect webhooks to be told of the second, and the first to wait.
     announcer = Announcer(store)
     assert announcer.round() == 1
     assert announcer.round() == 0
