@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from pathlib import Path
+
 import httpx2
 import pytest
 
@@ -10,6 +13,7 @@ from contract.backend.objects import ObjectStore
 from contract.data.items import Item
 from contract.keys.jobs import JobKeys
 from contract.settings import Settings
+from producer import Client
 from producer.web.console.drawing.image_kinds import kind_of
 from tests.producer.web.console.conftest import Browse
 from tests.producer.web.console.rows import commit_rows, end
@@ -149,6 +153,21 @@ def test_a_manifest_opens_nothing_that_its_author_may_not_read(
     answers = [browse("jobs").get(f"/console/jobs/{id}/pictures/0/{place}") for place in range(len(lines))]
     assert [answer.status_code for answer in answers[:4]] == [404, 404, 404, 200]
     assert answers[4].status_code == 404 and png not in [answer.content for answer in (*answers[:3], answers[4])]
+
+
+def test_files_that_were_packed_for_a_job_are_shown(
+    browse: Browse, model: str, settings: Settings, tmp_path: Path
+) -> None:
+    # Given a job of a folder on the machine of whoever submits it,
+    pictures = [b"\x89PNG\r\n\x1a\n" + b"\0" * 99 + bytes([n]) for n in range(2)]
+    for n, picture in enumerate(pictures):
+        (tmp_path / f"{n}.png").write_bytes(picture)
+    with closing(Client(settings.model_copy(update={"owner": "ann"}))) as client:
+        id = client.classify(tmp_path, model=model).id
+    # I expect to see its images, which are in a tar of the job.
+    answers = [browse("jobs").get(f"/console/jobs/{id}/pictures/0/{place}") for place in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 404]
+    assert [answer.content for answer in answers[:2]] == pictures
 
 
 @pytest.mark.parametrize(
