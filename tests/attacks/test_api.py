@@ -169,6 +169,13 @@ def test_many_large_bodies_at_once_are_refused_before_they_fill_the_memory(
 ) -> None:
     # Given a server that holds 3 MB of bodies, and a client that has sent 2 MB of one which does not end,
     monkeypatch.setattr(held, "MOST_HELD_BYTES", 3_000_000)
+    holds, take = [0], held.Holding.take
+
+    def taken(holding: held.Holding, count: int) -> None:
+        take(holding, count)
+        holds[0] = holding._held.bytes
+
+    monkeypatch.setattr(held.Holding, "take", taken)
     bearer, target = f"Authorization: Bearer {api.token('infer')}", "POST /v1/models/x/classify"
     head = request(api, bearer, "Content-Type: image/jpeg", "Content-Length: 4000000", target=target)
     url = httpx2.URL(api.url)
@@ -184,8 +191,9 @@ def test_many_large_bodies_at_once_are_refused_before_they_fill_the_memory(
 
         with socket.create_connection((url.host, url.port or 80), 10) as slow:
             slow.sendall(head + b"x" * 2_000_000)
+            wait_until(lambda: holds[0] >= 2_000_000, 20, "the first body to be held")
             # if another one sends as much, I expect it to be told to come back, while small ones have room.
-            wait_until(lambda: refused(2_000_000), 20, "a refusal")
+            assert refused(2_000_000)
             assert not refused(500_000)
         # When the first is gone, so is what it held.
         wait_until(lambda: not refused(2_000_000), 20, "room")
