@@ -21,8 +21,8 @@ import numpy as np
 
 from contract import settings as configuration
 from contract.backend.objects import ObjectStore
-from contract.collector import set_aside
 from contract.errors import WorkerUnfit
+from contract.garbage_collection import set_aside
 from contract.models.registry import Preprocess
 from contract.online.messages import DEADLINE_SECONDS
 from contract.records import Precision

@@ -13,8 +13,8 @@ from celery import Celery
 from contract.backend.ledger import Ledger
 from contract.backend.objects import ObjectStore
 from contract.backend.queues import Queues
-from contract.collector import set_aside
 from contract.errors import InvalidSettings
+from contract.garbage_collection import set_aside
 from contract.jobs.lifecycle import Backend
 from contract.keys.queues import QUEUE_CLASSIFY, QUEUE_CONTROL, QUEUE_GENERATE
 from contract.settings import Settings

@@ -31,8 +31,8 @@ def web(host: str | None, port: int | None, certificate: Path | None, key: Path 
       imagemill web
       imagemill web --host 0.0.0.0 --port 8443 --certificate cert.pem --key key.pem
     """
-    from contract.collector import set_aside
     from contract.errors import InvalidSettings
+    from contract.garbage_collection import set_aside
     from contract.settings import current
     from contract.telemetry import logs, traces
 

@@ -7,7 +7,7 @@ import sys
 
 SCRIPT = """
 import gc, weakref
-from contract.collector import set_aside
+from contract.garbage_collection import set_aside
 
 class Node:
     pass
