@@ -28,15 +28,13 @@ class Reach:
 
     @staticmethod
     def of(store: ObjectStore, source: Source) -> Reach:
-        """Return what the items of a source may name beside what the settings list."""
+        """Return the buckets of items, besides those that the settings list: the own one and those of the source."""
         if source.parts:
             parts = [Reach.of(store, part) for part in source.parts]
             return Reach(frozenset().union(*(part.buckets for part in parts)), any(part.packed for part in parts))
-        buckets: set[str] = set()
+        buckets = {store.bucket}
         for _ in range(_NESTED):
             buckets.update(_BUCKET.findall(source.uri))
-            if source.kind == "dataset":
-                buckets.add(store.bucket)
             if source.kind not in ("job", "review"):
                 break
             try:

@@ -119,7 +119,7 @@ def check_item(item: Item, source: Source, owned: Owned) -> None:
     Raises AddressRefused and InvalidSource.
     """
     store = owned.client.backend.store
-    Reach.of(store, source).check(item, {store.bucket, *_listed(owned)})
+    Reach.of(store, source).check(item, _listed(owned))
     if item.tar is None and item.uri.startswith("s3://") and not owned.token.sees_all:
         bucket, key = parse_s3(item.uri)
         if bucket == store.bucket:
