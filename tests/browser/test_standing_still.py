@@ -74,21 +74,23 @@ def test_what_a_page_asks_for_once_is_asked_for_again(ann: Person, stack: Stack)
     assert ann.complaints(*_EXPECTED) == []
 
 
-def test_a_list_that_is_asked_for_when_a_job_ends_is_asked_for_again(ann: Person) -> None:
+def miss_an_end(ann: Person) -> None:
+    """Open the list of jobs, and refuse what it asks for when a job ends."""
     ann.visit("jobs")
     ann.page.route("**/parts/ended*", refuse)
     ann.page.evaluate("document.body.dispatchEvent(new Event('ended'))")
     expect(ann.page.locator("#lost")).to_be_visible()
+
+
+def test_a_list_that_is_asked_for_when_a_job_ends_is_asked_for_again(ann: Person) -> None:
+    miss_an_end(ann)
     ann.page.unroute("**/parts/ended*")
     expect(ann.page.locator("#lost")).to_be_hidden()
     assert ann.complaints(*_EXPECTED) == []
 
 
 def test_what_nobody_asks_for_any_more_is_not_waited_for(ann: Person) -> None:
-    ann.visit("jobs")
-    ann.page.route("**/parts/ended*", refuse)
-    ann.page.evaluate("document.body.dispatchEvent(new Event('ended'))")
-    expect(ann.page.locator("#lost")).to_be_visible()
+    miss_an_end(ann)
     ann.page.evaluate("document.getElementById('ended').remove()")
     expect(ann.page.locator("#lost")).to_be_hidden()
     assert ann.complaints(*_EXPECTED) == []
